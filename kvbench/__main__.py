@@ -1,0 +1,56 @@
+"""`python -m kvbench …`: a bare first word is a verb, anything else is a run."""
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+from kvbench.cli import VERBS
+from kvbench.cli.errors import UsageError
+from kvbench.naming import unknown
+
+INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    arguments = sys.argv[1:]
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        sys.exit(_answer(arguments))
+    except UsageError as error:
+        if full_error:
+            raise
+        print(f"kvbench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        print(f"\nkvbench: interrupted; {interrupt or 'nothing was written'}", file=sys.stderr)
+        # Threads of libraries may be at work; nothing is left to write, so do not wait for them.
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
+    except BrokenPipeError:
+        os._exit(1)
+
+
+def _answer(arguments: list[str]) -> int:
+    if arguments and arguments[0] in ("-h", "--help"):
+        from kvbench.cli.help import text
+
+        print(text())
+        return 0
+    if arguments and arguments[0] == "--version":
+        from kvbench import __version__
+
+        print(f"kvbench {__version__}")
+        return 0
+    if arguments and arguments[0][:1].isalpha() and "=" not in arguments[0]:
+        if arguments[0] not in VERBS:
+            raise UsageError(unknown("verb", arguments[0], VERBS))
+        return importlib.import_module(VERBS[arguments[0]]).main(arguments[1:])
+    from kvbench.cli.run import main as run
+
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Backends: each carries plans out, on tensors or on a model of an accelerator."""

@@ -1,0 +1,70 @@
+"""What a runner asks of a backend."""
+
+from typing import NamedTuple, Protocol
+
+from kvbench.geometry import KVGeometry
+from kvbench.ops import Plan
+
+
+class Times(NamedTuple):
+    """Nanoseconds of a step, by what they were spent on."""
+
+    reserve_ns: int
+    append_ns: int
+    attend_ns: int
+
+
+class Backend(Protocol):
+    """Carries plans out and says how long they took.
+
+    Attributes:
+        source: "measured" or "modelled"; every summary row says which.
+        scope: "cache" where times are of the cache and its attention alone, "model" where of a whole model.
+        geometry: the shape of a token's K and V.
+        num_rows: rows of every sequence's batch.
+    """
+
+    source: str
+    scope: str
+    geometry: KVGeometry
+    num_rows: int
+
+    def memory_bytes(self) -> int:
+        """What live requests may hold together, unless a budget is given."""
+        ...
+
+    def prepare(self, max_append_tokens: int, max_context_tokens: int) -> None:
+        """Make all inputs that steps of these sizes will need, so that no step makes any."""
+        ...
+
+    def begin_repetition(self) -> None:
+        """Start from an emptied allocator and reset peaks."""
+        ...
+
+    def open(self, seq: int) -> None:
+        """Begin a sequence that holds nothing yet."""
+        ...
+
+    def step(self, plan: Plan, seq: int, num_queries: int, continued: bool = False) -> Times:
+        """Carry a plan out; then attend with so many newest tokens' queries, 0 for none.
+
+        A continued step is the rest of the one before: what follows attention.
+
+        Returns:
+            The times; zeros where the device runs behind the host: `drain` gives those later, in order of steps.
+        Raises:
+            OutOfMemory: the device gave no memory.
+        """
+        ...
+
+    def drain(self) -> list[Times] | None:
+        """Wait for the device; the times of all steps since the last drain, or None where `step` returned them."""
+        ...
+
+    def allocator_peaks(self) -> dict[str, int]:
+        """The device allocator's own figures since the repetition began, by summary column; empty where it has none."""
+        ...
+
+    def describe(self) -> dict[str, object]:
+        """What a reader must know of device and calls, for environment.json."""
+        ...

@@ -1,0 +1,96 @@
+"""The device at hand: which one, its memory, and its allocator's own figures."""
+
+import gc
+import os
+
+import torch
+
+from kvbench.environment import processor_name
+from kvbench.naming import unknown
+
+DEVICES = ("auto", "cpu", "cuda")
+CPU_SHARE = 0.5
+ACCELERATOR_SHARE = 0.9
+MIB = 1 << 20
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the accelerator where there is one.
+
+    Raises:
+        ValueError: no such name, or no such device here.
+    """
+    if name not in DEVICES:
+        raise ValueError(unknown("device", name, DEVICES))
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device=cuda: torch {torch.__version__} finds no CUDA device here; cpu and auto run on the CPU"
+        )
+    if name == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found if found is not None and found.type == "cuda" else torch.device("cpu")
+    return torch.device("cuda")
+
+
+def default_budget_bytes(device: torch.device) -> int:
+    """Memory that a run may hold unless told otherwise: half of a CPU's available, 0.9 of a GPU's free memory."""
+    if device.type == "cpu":
+        return int(_available_bytes() * CPU_SHARE)
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return int(free_bytes * ACCELERATOR_SHARE)
+
+
+def _available_bytes() -> int:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def reset_allocator(device: torch.device) -> None:
+    """Give cached memory back and begin its peaks anew. A CPU's allocator keeps no statistics."""
+    if device.type == "cpu":
+        return
+    gc.collect()
+    torch.accelerator.empty_cache()
+    torch.accelerator.reset_peak_memory_stats(device)
+
+
+def allocator_peaks(device: torch.device) -> dict[str, int]:
+    """The allocator's own peaks, by summary column; empty on a CPU."""
+    if device.type == "cpu":
+        return {}
+    stats = torch.accelerator.memory_stats(device)
+    return {
+        "allocator_allocated_bytes": stats["allocated_bytes.all.peak"],
+        "allocator_reserved_bytes": stats["reserved_bytes.all.peak"],
+        "allocator_split_bytes": stats.get("inactive_split_bytes.all.peak", 0),
+    }
+
+
+def copy_bandwidth(device: torch.device, num_bytes: int = 64 * MIB, num_copies: int = 5) -> float:
+    """Bytes read and written a second by the fastest of a few copies of a large tensor."""
+    from kvbench.backend.clock import clock_of
+
+    source = torch.ones(num_bytes, dtype=torch.uint8, device=device)
+    target = source.clone()
+    clock = clock_of(device)
+    best_ns = None
+    for _ in range(num_copies):
+        start = clock.mark()
+        target.copy_(source)
+        times = clock.times([(0, start, clock.mark())])
+        drained = clock.drain()
+        ns = (drained[0] if drained else times).reserve_ns
+        best_ns = ns if best_ns is None else min(best_ns, ns)
+    return 2 * num_bytes / (max(best_ns, 1) / 1e9)
+
+
+def device_name(device: torch.device) -> str:
+    """The device's name for people."""
+    if device.type != "cpu":
+        return torch.cuda.get_device_name(device)
+    return f"{processor_name()}, {torch.get_num_threads()} threads"

@@ -1,0 +1,151 @@
+"""The measured backend: plans carried out on tensors, on any torch device."""
+
+import torch
+from torch import Tensor
+
+from kvbench.backend import device as devices
+from kvbench.backend.attention import CALLS, causal_mask, chunk_attention, chunks, decode_attention
+from kvbench.backend.base import Times
+from kvbench.backend.clock import APPEND, ATTEND, RESERVE, Span, clock_of
+from kvbench.backend.inputs import Inputs
+from kvbench.backend.storage import ContiguousStore
+from kvbench.geometry import KVGeometry
+from kvbench.ledger import OutOfMemory
+from kvbench.ops import Append, Operation, Plan, Release, Reserve, Truncate
+
+
+class Measured:
+    """Carry plans out on real tensors and time them.
+
+    Args:
+        geometry: the shape of a token's K and V.
+        device: auto, cpu or cuda.
+        attend: whether steps attend over the live cache; without, the cache alone is timed.
+        seed: of the random inputs.
+        num_rows: rows of every sequence's batch, > 0.
+    Raises:
+        ValueError: no such device here.
+    """
+
+    source = "measured"
+    scope = "cache"
+
+    def __init__(self, *, geometry: KVGeometry, device: str, attend: bool, seed: int, num_rows: int = 1) -> None:
+        self.geometry = geometry
+        self.device = devices.find_device(device)
+        self.attend = attend
+        self._seed = seed
+        self.num_rows = num_rows
+        self._dtype = getattr(torch, geometry.dtype)
+        self._clock = clock_of(self.device)
+        self._stores: dict[int, ContiguousStore] = {}
+        self._inputs: Inputs | None = None
+        self._mask: Tensor | None = None
+
+    def memory_bytes(self) -> int:
+        """Half of a CPU's available memory, 0.9 of a GPU's free memory."""
+        return devices.default_budget_bytes(self.device)
+
+    def prepare(self, max_append_tokens: int, max_context_tokens: int) -> None:
+        """Make keys, values, queries and mask for steps of these sizes."""
+        self._inputs = Inputs(self.geometry, self.num_rows, max_append_tokens, self.device, self._seed)
+        self._mask = causal_mask(max_context_tokens, self.device) if self.attend else None
+
+    def begin_repetition(self) -> None:
+        """Empty the allocator and reset its peaks."""
+        devices.reset_allocator(self.device)
+
+    def open(self, seq: int) -> None:
+        """Begin a sequence that holds nothing yet."""
+        shape = (self.num_rows, self.geometry.num_kv_heads, self.geometry.head_dim)
+        self._stores[seq] = ContiguousStore(self.geometry.num_layers, shape, self._dtype, self.device)
+
+    def store(self, seq: int) -> ContiguousStore:
+        """A sequence's storage, to read."""
+        return self._stores[seq]
+
+    def carry_out(self, op: Operation, keys: list[Tensor], values: list[Tensor]) -> None:
+        """Carry one operation out.
+
+        Args:
+            op: a booked operation.
+            keys: a layer each, [num_rows, num_kv_heads, num_tokens, head_dim]; only an append reads them.
+            values: as keys.
+        """
+        match op:
+            case Append(seq, num_tokens):
+                self._stores[seq].append(keys, values, num_tokens)
+            case Reserve(seq, num_tokens):
+                self._reserve(seq, num_tokens)
+            case Truncate(seq, num_tokens):
+                self._stores[seq].truncate(num_tokens)
+            case Release(seq):
+                self._stores.pop(seq).release()
+
+    def step(self, plan: Plan, seq: int, num_queries: int, continued: bool = False) -> Times:
+        """Carry a plan out and attend, timed by the device's clock. See `Backend.step`."""
+        spans: list[Span] = []
+        mark = self._clock.mark
+        for op in plan:
+            what = RESERVE
+            pieces: list = [((), (), 0)]
+            if isinstance(op, Append):
+                what, pieces = APPEND, self._inputs.pieces(op.num_tokens)
+            start = mark()
+            for keys, values, size in pieces:
+                self.carry_out(Append(op.seq, size) if len(pieces) > 1 else op, keys, values)
+            spans.append((what, start, mark()))
+        if num_queries and self.attend:
+            start = mark()
+            self.attention(seq, num_queries)
+            spans.append((ATTEND, start, mark()))
+        return self._clock.times(spans, continued)
+
+    def attention(self, seq: int, num_queries: int) -> list[Tensor]:
+        """Attend, layer by layer, with the queries of a sequence's newest tokens over all that it holds.
+
+        Returns:
+            The last chunk's output, a layer each.
+        """
+        store = self._stores[seq]
+        if num_queries == 1:
+            queries = self._inputs.decode_queries[store.num_used % len(self._inputs.decode_queries)]
+            return [decode_attention(queries, *store.live(layer)) for layer in range(self.geometry.num_layers)]
+        before = store.num_used - num_queries
+        outputs = []
+        for layer in range(self.geometry.num_layers):
+            keys, values = store.live(layer)
+            for start, end in chunks(num_queries):
+                length = before + end
+                queries = self._inputs.queries.narrow(2, 0, end - start)
+                output = chunk_attention(queries, keys.narrow(2, 0, length), values.narrow(2, 0, length), self._mask)
+            outputs.append(output)
+        return outputs
+
+    def _reserve(self, seq: int, num_tokens: int) -> None:
+        try:
+            self._stores[seq].reserve(num_tokens)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise OutOfMemory(num_tokens * self.geometry.bytes_per_token * self.num_rows, None) from error
+        except RuntimeError as error:
+            # A CPU's allocator has no exception of its own.
+            if "alloc" not in str(error):
+                raise
+            raise OutOfMemory(num_tokens * self.geometry.bytes_per_token * self.num_rows, None) from error
+
+    def drain(self) -> list[Times] | None:
+        """The times of steps that the device had not finished when `step` returned; None on a CPU."""
+        return self._clock.drain()
+
+    def allocator_peaks(self) -> dict[str, int]:
+        """The allocator's own peaks since the repetition began; empty on a CPU."""
+        return devices.allocator_peaks(self.device)
+
+    def describe(self) -> dict[str, object]:
+        """Device, bandwidth and attention calls."""
+        return {
+            "device": str(self.device),
+            "device_name": devices.device_name(self.device),
+            "copy_bandwidth_bytes_per_s": round(devices.copy_bandwidth(self.device)),
+            "attention": CALLS if self.attend else "off",
+        }

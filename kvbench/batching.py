@@ -1,0 +1,197 @@
+"""Continuous batching: admission in order of arrival, one step for each live request an iteration, preemption."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from time import perf_counter_ns
+
+from kvbench.backend.base import Backend
+from kvbench.ledger import Ledger, OutOfMemory, Receipt
+from kvbench.ops import Plan
+from kvbench.progress import Progress
+from kvbench.recorder import ADMIT, FINISH, RECOMPUTE, RELIEVE, Recorder, RequestRow
+from kvbench.strategy.base import CapacityExceeded, Strategy
+from kvbench.workload.request import Request
+
+DRAIN_EVERY = 32
+"""Iterations between drains of a device that runs behind the host."""
+
+_UNMOVED = Receipt(0, 0, 0, 0, 0)
+
+
+class Batch:
+    """One strategy's run over all requests, on a clock that counts steps and skips idle time.
+
+    Requests are admitted first come, first served, while fewer than `max_concurrency` are live and memory lasts. Where
+    it does not, the strategy may give some back; else the request admitted last is preempted: it frees its cache, waits
+    at the head of the queue until another request has finished, and then has its tokens computed again. A request that
+    does not fit alone ends as out_of_memory; one that is longer than the strategy holds, as too_long.
+
+    Args:
+        strategy: what decides.
+        requests: in order of arrival.
+        backend: what carries out.
+        ledger: what counts; it holds nothing yet.
+        recorder: what keeps rows.
+        run: repetition and the strategy's index, for the rows.
+        max_concurrency: requests live at once.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        requests: Sequence[Request],
+        backend: Backend,
+        ledger: Ledger,
+        recorder: Recorder,
+        run: tuple[int, int],
+        max_concurrency: int,
+    ) -> None:
+        self._strategy = strategy
+        self._backend = backend
+        self._ledger = ledger
+        self._recorder = recorder
+        self._run = run
+        self._max_concurrency = max_concurrency
+        self._arriving = deque(Progress(index, request) for index, request in enumerate(requests))
+        self._waiting: deque[Progress] = deque()
+        self._live: list[Progress] = []
+        self._must_wait = False
+        self._clock_ns = self._idle_ns = 0
+        self._iteration = self._reserved_bytes = self._waste_bytes = 0
+
+    def iterations(self) -> Iterator[int]:
+        """Run to the end; yields after each iteration the tokens that it appended."""
+        while self._arriving or self._waiting or self._live:
+            self._admit()
+            ready = [progress for progress in self._live if progress.ready_ns <= self._clock_ns]
+            if not ready:
+                self._skip_idle()
+                continue
+            num_tokens = 0
+            for progress in ready:
+                if progress in self._live:
+                    num_tokens += self._step(progress)
+            self._iteration += 1
+            if self._iteration % DRAIN_EVERY == 0:
+                self._recorder.fill(self._backend.drain())
+            yield num_tokens
+
+    def _skip_idle(self) -> None:
+        moments = [progress.ready_ns for progress in self._live]
+        if self._arriving:
+            moments.append(self._arriving[0].request.arrival_ns)
+        if moments and min(moments) > self._clock_ns:
+            self._idle_ns += min(moments) - self._clock_ns
+            self._clock_ns = min(moments)
+
+    def _admit(self) -> None:
+        while self._arriving and self._arriving[0].request.arrival_ns <= self._clock_ns:
+            self._waiting.append(self._arriving.popleft())
+        while self._waiting and len(self._live) < self._max_concurrency and not (self._must_wait and self._live):
+            progress = self._waiting.popleft()
+            self._ledger.open(progress.index, self._backend.num_rows)
+            self._backend.open(progress.index)
+            self._live.append(progress)
+            start = perf_counter_ns()
+            try:
+                plan = self._strategy.on_admit(progress.index, progress.request, self._ledger.view)
+                self._carry_out(progress, ADMIT, 0, plan, start)
+            except OutOfMemory:
+                self._give_way(progress)
+
+    def _step(self, progress: Progress) -> int:
+        """One step of one request; returns the tokens appended, 0 where it was not to be."""
+        phase, num_tokens = progress.next_step()
+        seq, view, strategy = progress.index, self._ledger.view, self._strategy
+        num_written = num_tokens
+        if strategy.recomputes and phase != RECOMPUTE:
+            num_written += progress.num_held
+        start = perf_counter_ns()
+        try:
+            plan = strategy.on_append(seq, num_written, view)
+            self._carry_out(progress, phase, num_tokens, plan, start, num_written)
+        except CapacityExceeded:
+            self._finish(progress, "too_long")
+            return 0
+        except OutOfMemory as error:
+            if self._relieved(progress, error):
+                return self._step(progress)
+            if progress in self._live:
+                self._give_way(progress)
+            return 0
+        progress.advance(phase, num_tokens, self._clock_ns)
+        if progress.is_done:
+            self._finish(progress, "completed")
+        return num_tokens if phase != RECOMPUTE else 0
+
+    def _carry_out(
+        self, progress: Progress, phase: int, num_tokens: int, plan: Plan, start: int, num_queries: int = 0
+    ) -> None:
+        """Book a plan, carry it out with what follows attention, advance the clock, and record the row."""
+        ledger, seq = self._ledger, progress.index
+        receipt = ledger.book(plan) or _UNMOVED
+        planned = perf_counter_ns()
+        times = self._backend.step(plan, seq, num_queries)
+        is_open = ledger.view.is_open(seq)
+        num_used, capacity = (ledger.view.num_used(seq), ledger.view.capacity(seq)) if is_open else (0, 0)
+        self._measure_slack(progress, num_used, capacity)
+        held = (ledger.used_bytes, ledger.allocated_bytes, self._reserved_bytes, self._waste_bytes)
+        if num_queries:
+            after = self._strategy.on_attended(seq, num_tokens, ledger.view)
+            if after:
+                ledger.book(after)
+                more = self._backend.step(after, seq, 0, continued=True)
+                times = type(times)(*(a + b for a, b in zip(times, more, strict=True)))
+        host_ns = perf_counter_ns() - start
+        moved = (receipt.requested_bytes, receipt.transient_bytes, receipt.num_resizes, receipt.copied_bytes)
+        where = (seq, self._iteration, phase, num_tokens, num_used, capacity)
+        spent = (self._idle_ns, planned - start, *times, host_ns)
+        self._recorder.step((*self._run, *where, *held, *moved, len(self._live), *spent))
+        self._clock_ns += max(host_ns, sum(times))
+        self._idle_ns = 0
+
+    def _measure_slack(self, progress: Progress, num_used: int, capacity: int) -> None:
+        """Keep the totals of slots that tokens to come will fill, and that none will, up to date."""
+        slot_bytes = self._backend.geometry.bytes_per_token * self._backend.num_rows
+        useful = min(capacity, progress.request.num_tokens)
+        reserved_bytes, waste_bytes = max(useful - num_used, 0) * slot_bytes, (capacity - useful) * slot_bytes
+        self._reserved_bytes += reserved_bytes - progress.reserved_bytes
+        self._waste_bytes += waste_bytes - progress.waste_bytes
+        progress.reserved_bytes, progress.waste_bytes = reserved_bytes, waste_bytes
+
+    def _relieved(self, progress: Progress, error: OutOfMemory) -> bool:
+        """Whether memory was found: what the strategy gives back, or else what the youngest other request held."""
+        if error.budget_bytes is None:
+            return False
+        plan = self._strategy.on_pressure(progress.index, error.need_bytes - error.budget_bytes, self._ledger.view)
+        if plan:
+            self._carry_out(progress, RELIEVE, 0, plan, perf_counter_ns())
+            return True
+        youngest = self._live[-1]
+        if youngest is progress:
+            return False
+        self._give_way(youngest)
+        return True
+
+    def _give_way(self, progress: Progress) -> None:
+        """Free a request's cache: for another request's sake it waits; where there is no other, it ends here."""
+        if len(self._live) == 1:
+            self._finish(progress, "out_of_memory")
+            return
+        self._release(progress)
+        progress.preempt()
+        self._must_wait = True
+        self._waiting.appendleft(progress)
+
+    def _finish(self, progress: Progress, outcome: str) -> None:
+        self._release(progress)
+        self._must_wait = False
+        self._recorder.requests.append(
+            RequestRow(*self._run, progress.index, outcome, progress.num_held, progress.num_preemptions)
+        )
+
+    def _release(self, progress: Progress) -> None:
+        start = perf_counter_ns()
+        plan = self._strategy.on_finish(progress.index, self._ledger.view)
+        self._carry_out(progress, FINISH, 0, plan, start)
+        self._live.remove(progress)

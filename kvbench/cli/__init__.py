@@ -1,0 +1,8 @@
+"""The command line: compose, build, run, write. With __main__.py, the only place that knows Hydra."""
+
+VERBS = {
+    "scenarios": "kvbench.cli.scenarios",
+    "strategies": "kvbench.cli.strategies",
+    "metrics": "kvbench.cli.metrics",
+}
+"""Each verb and the module whose `main(arguments)` answers it, imported when it is called."""

@@ -1,0 +1,112 @@
+"""One job: build, run, and write its folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from kvbench.cli.compose import Config, Parts, parts_of
+from kvbench.environment import environment
+from kvbench.frames import requests_frame, steps_frame
+from kvbench.metrics import summary_frame
+from kvbench.plots import run_charts, save
+from kvbench.report import report_markdown, table_text
+from kvbench.results import Results, write_environment, write_frames, write_text
+from kvbench.runner import run
+
+
+def run_scenario(name: str, config: Config, config_text: str, overrides: list[str], folder: Path) -> None:
+    """Run the configured strategies on a scenario, print the table, and write the results folder.
+
+    Args:
+        name: the scenario's.
+        config: composed and resolved.
+        config_text: the same as YAML, for config.yaml.
+        overrides: of this job, for environment.json.
+        folder: where results go.
+    Raises:
+        UsageError: the configuration is wrong; nothing was run.
+    """
+    parts = parts_of(config)
+    device = parts.backend.describe()
+    header = header_lines(name, config, parts, device)
+    print("\n".join(header), flush=True)
+    results = measure(name, config, parts, device, overrides, folder)
+    print(table_text(results.summary), flush=True)
+    write_frames(folder, results.summary, results.requests, results.steps)
+    write_text(folder / "config.yaml", config_text)
+    write_environment(folder, results.environment)
+    charts = run_charts(results.summary, results.requests, results.steps)
+    for chart, figure in charts.items():
+        save(figure, folder / "charts", chart)
+    write_text(folder / "report.md", report_markdown(name, header, results.summary, list(charts)))
+    print(f"charts: {folder / 'charts'}\nreport: {folder / 'report.md'}", flush=True)
+
+
+def measure(
+    name: str, config: Config, parts: Parts, device: dict[str, object], overrides: list[str], folder: Path
+) -> Results:
+    """Run, and turn the rows into frames."""
+    requests, backend = parts.workload.requests, parts.backend
+    total = sum(request.num_tokens for request in requests) * len(parts.strategies)
+    with tqdm(total=total * (config["repetitions"] + config["warmup"]), unit="tok", disable=None, leave=False) as bar:
+        recorder = run(
+            parts.strategies,
+            requests,
+            backend,
+            num_repetitions=config["repetitions"],
+            num_warmup=config["warmup"],
+            max_concurrency=parts.max_concurrency,
+            budget_bytes=parts.budget_bytes,
+            on_iteration=advancing(bar),
+        )
+    slot_bytes = backend.geometry.bytes_per_token * backend.num_rows
+    steps = steps_frame(recorder)
+    by_request = requests_frame(recorder, steps, requests, slot_bytes)
+    summary = summary_frame(
+        steps,
+        by_request,
+        scenario=name,
+        source=backend.source,
+        scope=backend.scope,
+        slot_bytes=slot_bytes,
+        copy_bandwidth_bytes_per_s=float(device["copy_bandwidth_bytes_per_s"]),
+        allocator=allocator_frame(recorder.allocator, recorder.strategies, recorder.num_warmup),
+    )
+    made = environment() | device
+    made |= {"scenario": name, "seed": config["seed"], "budget_bytes": parts.budget_bytes, "overrides": overrides}
+    return Results(folder, summary, by_request, steps, made)
+
+
+def allocator_frame(peaks: list[dict[str, int]], strategies: tuple[str, ...], num_warmup: int) -> pd.DataFrame:
+    """The device allocator's peaks, a row a strategy and repetition, warm-up left out."""
+    frame = pd.DataFrame(peaks)
+    frame = frame[frame["repetition"] >= num_warmup]
+    return frame.assign(strategy=[strategies[index] for index in frame["strategy"]])
+
+
+def advancing(bar: tqdm) -> Callable[[str, int, int], None]:
+    """A callback for `run` that moves a progress bar."""
+
+    def advance(strategy: str, repetition: int, num_tokens: int) -> None:
+        if bar.disable:
+            return
+        bar.set_description(f"{strategy}, repetition {repetition}", refresh=False)
+        bar.update(num_tokens)
+
+    return advance
+
+
+def header_lines(name: str, config: Config, parts: Parts, device: dict[str, object]) -> list[str]:
+    """What was run, on what: model, layers, dtype, bytes a token, device, repetitions, requests."""
+    geometry = parts.backend.geometry
+    num_run, num_all = len(parts.workload.requests), parts.workload.num_available
+    layers = f"{geometry.num_layers} layer{'s' if geometry.num_layers > 1 else ''}"
+    return [
+        f"{name}: {num_run:,} of {num_all:,} requests, at most {parts.max_concurrency} live at once",
+        f"{geometry.name or 'model'}, {layers}, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; "
+        f"{device['device']} ({device['device_name']}); attention {'on' if config['attend'] else 'off'}",
+        f"{config['repetitions']} repetitions after {config['warmup']} of warm-up; "
+        f"budget {parts.budget_bytes:,} bytes; {parts.backend.source}, scope {parts.backend.scope}",
+    ]

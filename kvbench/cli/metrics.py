@@ -1,0 +1,9 @@
+"""`kvbench metrics`: every recorded column, as the README's table."""
+
+from kvbench.schema import markdown_table
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table."""
+    print(markdown_table())
+    return 0

@@ -1,0 +1,130 @@
+"""A run: the command line is checked, Hydra composes, and each job runs."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from kvbench.cli.command_line import CommandLine, check, read, results_folder
+from kvbench.cli.errors import UsageError
+from kvbench.cli.keys import CONFIG_MODULE, VERSION_BASE, check_keys
+
+_refused: list[UsageError] = []
+"""What jobs of this process were refused for; Hydra would print a job's exception in its own way."""
+
+HYDRA_ONLY = {"--hydra-help", "--shell-completion", "-sc", "--info", "-i"}
+PRINT_ONLY = {"--cfg", "-c"}
+
+
+def main(arguments: list[str]) -> int:
+    """Check the arguments, then let Hydra compose and run the jobs.
+
+    Raises:
+        UsageError: the arguments or a configuration file are wrong.
+    """
+    if HYDRA_ONLY.intersection(arguments):
+        sys.argv = ["kvbench", *arguments]
+        _job()
+        return 0
+    _refused.clear()
+    with read(arguments) as command:
+        check(command)
+        check_keys(command)
+        folder = _folder(command)
+        sys.argv = ["kvbench", *command.argv(), *_folder_overrides(command, folder)]
+        try:
+            _hydra()
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+            raise UsageError(" ".join(str(error).split())) from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_written(folder)) from None
+        finally:
+            _remove_empty(folder)
+        if len(_refused) == 1 and not command.is_multirun:
+            raise _refused[0]
+    return 2 if _refused else 0
+
+
+def _hydra() -> None:
+    """Run Hydra so that it raises instead of printing: `main` says what went wrong."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        _job()
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@hydra.main(version_base=VERSION_BASE, config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
+def _job(config: DictConfig) -> None:
+    from kvbench.cli.experiment import run_experiment
+    from kvbench.cli.job import run_scenario
+
+    hydra_config = HydraConfig.get()
+    folder = Path(os.path.relpath(hydra_config.runtime.output_dir))
+    overrides = list(hydra_config.overrides.task)
+    choices = hydra_config.runtime.choices
+    try:
+        plain, text = _resolved(config)
+        if "experiment" in plain:
+            run_experiment(choices["experiment"], plain, text, overrides, folder)
+        else:
+            run_scenario(choices["scenario"], plain, text, overrides, folder)
+    except FileNotFoundError as error:
+        if hydra_config.mode == hydra.types.RunMode.MULTIRUN:
+            print(f"skipped {choices.get('scenario')}: {error}", flush=True)
+        else:
+            _refused.append(UsageError(str(error)))
+    except UsageError as error:
+        if hydra_config.mode == hydra.types.RunMode.MULTIRUN:
+            print(f"kvbench: job {' '.join(overrides)}: {error}", file=sys.stderr, flush=True)
+        _refused.append(error)
+
+
+def _resolved(config: DictConfig) -> tuple[dict[str, object], str]:
+    """The configuration as plain values and as text, interpolations filled in."""
+    try:
+        return OmegaConf.to_container(config, resolve=True), OmegaConf.to_yaml(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+def _folder(command: CommandLine) -> Path:
+    key = "hydra.sweep.dir" if command.is_multirun else "hydra.run.dir"
+    given = [str(o.value()) for o in command.overrides if o.key_or_group == key]
+    return Path(given[-1]) if given else results_folder(command)
+
+
+def _folder_overrides(command: CommandLine, folder: Path) -> list[str]:
+    if PRINT_ONLY.intersection(command.flags):
+        return []
+    key = "hydra.sweep.dir" if command.is_multirun else "hydra.run.dir"
+    return [] if any(o.key_or_group == key for o in command.overrides) else [f"{key}={folder}"]
+
+
+def _written(folder: Path) -> str:
+    """What an interrupted run leaves behind."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    if not files:
+        return "nothing was written"
+    shown = ", ".join(str(path.relative_to(folder)) for path in files[:8])
+    return f"{len(files)} whole files are in {folder}: {shown}{', …' if len(files) > 8 else ''}"  # noqa: PLR2004
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a results folder, its jobs' and those that it stands in below the working directory, where empty."""
+    jobs = sorted((path for path in folder.glob("*") if path.is_dir()), reverse=True)
+    above = [] if folder.is_absolute() else list(folder.parents)[:-1]
+    for empty in [*jobs, folder, *above]:
+        with contextlib.suppress(OSError):
+            empty.rmdir()

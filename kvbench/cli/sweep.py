@@ -1,0 +1,91 @@
+"""The end of a sweep: its jobs' rows become one frame and one set of charts."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from kvbench.plots import save, sweep_charts
+from kvbench.report import report_markdown, table_text
+from kvbench.results import Results, load, write_environment, write_frames, write_text
+
+OWN_COLUMNS = ("strategy", "scenario")
+"""Swept groups that the rows name already."""
+
+
+class CollectSweep(Callback):
+    """Collects a sweep's jobs when the last has ended, whatever launcher ran them."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
+        """Write the sweep's folder from its jobs' folders."""
+        folder = Path(config.hydra.sweep.dir)
+        collect(folder, OmegaConf.to_yaml(config.hydra.overrides, resolve=True))
+
+
+def collect(folder: Path, overrides_text: str) -> None:
+    """Join the finished jobs in a sweep's folder, draw its charts and write its report.
+
+    Args:
+        folder: holds a folder a job.
+        overrides_text: what was swept, for config.yaml.
+    """
+    jobs = _finished_jobs(folder)
+    if not jobs:
+        print(f"the sweep has no finished job; {folder} holds no results", flush=True)
+        return
+    values = [_overrides(job) for job in jobs]
+    swept = [key for key in values[0] if len({str(value.get(key)) for value in values}) > 1]
+    parameters = [key for key in swept if key not in OWN_COLUMNS or key == "scenario"]
+    columns = [{key: value.get(key) for key in parameters if key not in OWN_COLUMNS} for value in values]
+    summary = _joined([job.summary.assign(**column) for job, column in zip(jobs, columns, strict=True)])
+    requests = _joined([job.requests.assign(**column) for job, column in zip(_named(jobs), columns, strict=True)])
+    steps = _joined([job.steps.assign(**column) for job, column in zip(_named(jobs), columns, strict=True)])
+    write_frames(folder, summary, requests, steps)
+    write_text(folder / "config.yaml", overrides_text)
+    write_environment(folder, jobs[0].environment | {"jobs": [job.folder.name for job in jobs], "swept": swept})
+    charts = sweep_charts(summary, parameters)
+    for name, figure in charts.items():
+        save(figure, folder / "charts", name)
+    header = [f"sweep over {', '.join(swept) or 'nothing'}: {len(jobs)} jobs"]
+    write_text(folder / "report.md", report_markdown("sweep", header, summary, list(charts), parameters))
+    print(table_text(summary, parameters))
+    print(f"sweep: {len(jobs)} jobs in {folder}\ncharts: {folder / 'charts'}", flush=True)
+
+
+def _finished_jobs(folder: Path) -> list[Results]:
+    jobs = []
+    for path in sorted(folder.glob("*/report.md"), key=lambda path: (len(path.parent.name), path.parent.name)):
+        jobs.append(load(path.parent))
+    return jobs
+
+
+def _named(jobs: list[Results]) -> list[Results]:
+    """The jobs, with their scenario as a column of every frame."""
+    named = []
+    for job in jobs:
+        scenario = job.environment["scenario"]
+        frames = (
+            frame.assign(scenario=scenario, strategy=frame["strategy"].astype(str))
+            for frame in (job.requests, job.steps)
+        )
+        named.append(Results(job.folder, job.summary, *frames, job.environment))
+    return named
+
+
+def _overrides(job: Results) -> dict[str, object]:
+    pairs = (str(line).partition("=")[::2] for line in job.environment["overrides"])
+    return {key.lstrip("+"): _number(value) for key, value in pairs}
+
+
+def _number(text: str) -> object:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else text
+
+
+def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,119 @@
+"""From a configuration node to an object: only kvbench's own classes, and packages that the user named.
+
+A target is checked as text, against the source of the module that it names, before anything is imported or called.
+"""
+
+import ast
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kvbench.cli.errors import UsageError
+from kvbench.naming import unknown
+
+PACKAGE = Path(__file__).resolve().parent.parent
+HOMES = {"strategy": "strategy", "scenario": "workload", "backend": "backend", "experiment": "experiment"}
+"""Where the classes live that each group of configuration may name."""
+
+
+def check_target(target: object, group: str, where: str, trusted: Sequence[str] = ()) -> None:
+    """Refuse a target that is neither one of kvbench's own classes for that group nor of a trusted package.
+
+    Args:
+        target: the text after `_target_:`.
+        group: strategy, scenario, backend or experiment.
+        where: for the message, such as a file's name or a key.
+        trusted: packages that the user named.
+    Raises:
+        UsageError: it is refused. Nothing was imported.
+    """
+    parts = target.split(".") if isinstance(target, str) else []
+    if not all(part.isidentifier() for part in parts) or len(parts) < 2:  # noqa: PLR2004
+        raise UsageError(f"{where}: _target_ is a dotted name such as {_example(group)}, got {target!r}")
+    if parts[0] in trusted and parts[0] != "kvbench":
+        return
+    allowed = _own_classes(group)
+    if target not in allowed:
+        raise UsageError(
+            f"{where}: {unknown('target', target, allowed)}\n"
+            f"  To admit a package of yours, name it on the command line: trusted=[{parts[0]}]"
+        )
+
+
+def _example(group: str) -> str:
+    return _own_classes(group)[0]
+
+
+def _own_classes(group: str) -> list[str]:
+    """Dotted names of the classes that the group's modules define themselves, read from their source."""
+    home = HOMES[group]
+    found = []
+    for path in sorted((PACKAGE / home).glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.append(f"kvbench.{home}.{path.stem}.{node.name}")
+    return found
+
+
+def build(node: Mapping[str, object], group: str, where: str, trusted: Sequence[str] = (), **given: object) -> object:
+    """Make the object that a configuration node describes, and those nested in it.
+
+    Args:
+        node: `_target_` and the constructor's keyword arguments.
+        group: strategy, scenario, backend or experiment.
+        where: the node's key, for messages.
+        trusted: packages that the user named.
+        given: arguments that do not come from configuration.
+    Returns:
+        The object.
+    Raises:
+        UsageError: the target is refused, a parameter is unknown or missing, or the constructor refuses a value.
+    """
+    if "_target_" not in node:
+        raise UsageError(f"{where}: it has no _target_; name a class, such as _target_: {_example(group)}")
+    check_target(node["_target_"], group, where, trusted)
+    arguments = {
+        str(key): _value(value, group, f"{where}.{key}", trusted) for key, value in node.items() if key != "_target_"
+    }
+    made = _class_of(str(node["_target_"]), where, trusted)
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+    for name in arguments:
+        if name not in parameters or name in given:
+            raise UsageError(f"{where}: {unknown('parameter', name, set(parameters) - set(given))}")
+    missing = [n for n, p in parameters.items() if p.default is p.empty and n not in arguments and n not in given]
+    if missing:
+        raise UsageError(f"{where}: missing parameter {', '.join(missing)}; it takes {', '.join(parameters)}")
+    try:
+        return made(**arguments, **given)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _value(value: object, group: str, where: str, trusted: Sequence[str]) -> object:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return build(value, group, where, trusted)
+        return {key: _value(item, group, f"{where}.{key}", trusted) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_value(item, group, f"{where}[{index}]", trusted) for index, item in enumerate(value))
+    return value
+
+
+def _class_of(target: str, where: str, trusted: Sequence[str]) -> type:
+    module_name, _, class_name = target.rpartition(".")
+    if trusted and "" not in sys.path and str(Path.cwd()) not in sys.path:
+        # The `kvbench` script, unlike `python -m kvbench`, does not look in the working directory.
+        sys.path.append(str(Path.cwd()))
+    try:
+        made = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{where}: _target_ {target!r} cannot be imported: {error}") from error
+    if not isinstance(made, type):
+        raise UsageError(f"{where}: _target_ {target!r} is no class")
+    return made

@@ -1,0 +1,1 @@
+"""Experiments: questions that one scenario does not answer. One a file."""

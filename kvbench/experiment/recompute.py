@@ -1,0 +1,115 @@
+"""Recompute against cached decode: the article's first analysis, measured instead of computed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from kvbench.backend.base import Backend
+from kvbench.frames import requests_frame, steps_frame
+from kvbench.runner import run
+from kvbench.statistics import confidence_half_width
+from kvbench.strategy.base import Strategy, require_positive
+from kvbench.strategy.exact import Exact
+from kvbench.strategy.recompute import Recompute
+from kvbench.workload.request import Request, Turn
+
+CACHED, RECOMPUTED = "exact", "recompute"
+
+
+def article_speedup(num_tokens: int) -> float:
+    """The article's formula for a cache's speed-up, n² / (n + 100); 3,902 at 4,000 tokens."""
+    return num_tokens**2 / (num_tokens + 100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecomputeExperiment:
+    """Decode a few tokens at each context length, with a cache and without.
+
+    Args:
+        context_tokens: lengths of the prompt, each > 0.
+        num_decode_tokens: tokens decoded after it, > 0.
+    Raises:
+        ValueError: a number is not a positive integer.
+    Source: the article, its first analysis.
+    Departs: attention and cache are measured; the article evaluates a formula.
+    """
+
+    context_tokens: tuple[int, ...]
+    num_decode_tokens: int
+
+    def __post_init__(self) -> None:
+        if not self.context_tokens:
+            raise ValueError("context_tokens is a list of at least one length, got an empty list")
+        for count in self.context_tokens:
+            require_positive("each of context_tokens", count)
+        require_positive("num_decode_tokens", self.num_decode_tokens)
+
+    @property
+    def strategies(self) -> dict[str, Strategy]:
+        """What is compared: storage reserved once, and no cache at all."""
+        return {CACHED: Exact(round_to=1), RECOMPUTED: Recompute()}
+
+    def run(
+        self,
+        backend: Backend,
+        *,
+        num_repetitions: int,
+        num_warmup: int,
+        budget_bytes: int | None,
+        on_iteration: Callable[[str, int, int], None] | None = None,
+    ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """Measure all lengths.
+
+        Returns:
+            A row a length (context_tokens, cached_us, cached_us_ci, recompute_us, recompute_us_ci, speedup, formula);
+            the requests; the steps. Request i is the length i.
+        """
+        all_requests, all_steps = [], []
+        for index, num_tokens in enumerate(self.context_tokens):
+            requests = (Request(0, (Turn(num_tokens, self.num_decode_tokens),)),)
+            recorder = run(
+                self.strategies,
+                requests,
+                backend,
+                num_repetitions=num_repetitions,
+                num_warmup=num_warmup,
+                max_concurrency=1,
+                budget_bytes=budget_bytes,
+                on_iteration=on_iteration,
+            )
+            steps = steps_frame(recorder)
+            slot_bytes = backend.geometry.bytes_per_token * backend.num_rows
+            all_requests.append(requests_frame(recorder, steps, requests, slot_bytes).assign(request=index))
+            all_steps.append(steps.assign(request=index))
+        steps = pd.concat(all_steps, ignore_index=True)
+        return self._frame(steps), pd.concat(all_requests, ignore_index=True), steps
+
+    def _frame(self, steps: pd.DataFrame) -> pd.DataFrame:
+        decode = steps[(steps["phase"] == "decode") & ~steps["warmup"]]
+        medians = decode.groupby(["request", "strategy", "repetition"], observed=True)["step_us"].median()
+        rows = []
+        for index, num_tokens in enumerate(self.context_tokens):
+            row: dict[str, float] = {"context_tokens": num_tokens}
+            for strategy, name in ((CACHED, "cached"), (RECOMPUTED, "recompute")):
+                values = medians.get((index, strategy), pd.Series(dtype=float))
+                row[f"{name}_us"] = values.mean()
+                row[f"{name}_us_ci"] = confidence_half_width(values)
+            row["speedup"] = row["recompute_us"] / row["cached_us"]
+            row["formula"] = article_speedup(num_tokens)
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def recompute_sentences(frame: pd.DataFrame) -> list[str]:
+    """What the measurement shows, from its rows."""
+    sentences = [
+        f"At {row.context_tokens:,.0f} tokens a cached token takes {row.cached_us / 1000:,.3g} ms, a recomputed one "
+        f"{row.recompute_us / 1000:,.3g} ms: {row.speedup:,.3g} times as long; "
+        f"the article's formula says {row.formula:,.0f}."
+        for row in frame.itertuples()
+    ]
+    return [
+        *sentences,
+        "Attention and cache alone are measured: the model's other work would bring the ratio nearer to 1.",
+    ]

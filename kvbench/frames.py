@@ -1,0 +1,69 @@
+"""From the recorder's raw rows to the frames that are saved: a row a step, and a row a request."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from kvbench.metrics import REQUEST, RUN, US_PER_S, output_tokens
+from kvbench.recorder import PHASES, STEP_FIELDS, Recorder, RequestRow
+from kvbench.schema import REQUESTS, STEPS
+from kvbench.workload.request import NS_PER_S, Request
+
+NS_PER_US = 1_000
+
+
+def steps_frame(recorder: Recorder) -> pd.DataFrame:
+    """A row a step, columns as in schema.STEPS."""
+    frame = pd.DataFrame(recorder.steps(), columns=list(STEP_FIELDS))
+    for name in [name for name in STEP_FIELDS if name.endswith("_ns")]:
+        frame[name.removesuffix("_ns") + "_us"] = frame.pop(name) / NS_PER_US
+    frame["strategy"] = pd.Categorical.from_codes(frame["strategy"], categories=list(recorder.strategies))
+    frame["phase"] = pd.Categorical.from_codes(frame["phase"], categories=list(PHASES))
+    frame["warmup"] = frame["repetition"] < recorder.num_warmup
+    frame["step_us"] = np.maximum(frame[["reserve_us", "append_us", "attend_us"]].sum(axis=1), frame["host_us"])
+    passed_us = (frame["step_us"] + frame["idle_us"]).groupby([frame[key] for key in RUN], observed=True).cumsum()
+    frame["end_s"] = passed_us / US_PER_S
+    return frame[list(STEPS)]
+
+
+def requests_frame(
+    recorder: Recorder, steps: pd.DataFrame, requests: Sequence[Request], slot_bytes: int
+) -> pd.DataFrame:
+    """A row a request and repetition, columns as in schema.REQUESTS.
+
+    Args:
+        recorder: how each request ended.
+        steps: from `steps_frame`.
+        requests: what was asked for, by number.
+        slot_bytes: bytes of a slot over all layers and rows.
+    """
+    frame = pd.DataFrame([_ended(row, recorder, requests[row.request]) for row in recorder.requests])
+    frame["warmup"] = frame["repetition"] < recorder.num_warmup
+    frame["strategy"] = frame["strategy"].astype(steps["strategy"].dtype)
+    frame = frame.set_index(REQUEST)
+    by_request = steps[steps["num_tokens"] > 0].groupby(REQUEST, observed=True)
+    frame["peak_bytes"] = by_request["capacity_tokens"].max() * slot_bytes
+    first = by_request[["end_s", "step_us"]].first()
+    frame["queue_s"] = first["end_s"] - first["step_us"] / US_PER_S - frame["arrival_s"]
+    tokens = output_tokens(steps).groupby(REQUEST, observed=True)
+    frame["ttft_s"] = tokens["token_s"].min() - frame["arrival_s"]
+    frame["tpot_s"] = tokens["itl_s"].mean()
+    frame["latency_s"] = by_request["end_s"].max() - frame["arrival_s"]
+    return frame.reset_index().sort_values(["repetition", "strategy", "request"], ignore_index=True)[list(REQUESTS)]
+
+
+def _ended(row: RequestRow, recorder: Recorder, request: Request) -> dict[str, object]:
+    num_decode = request.num_decode_tokens
+    return {
+        "repetition": row.repetition,
+        "strategy": recorder.strategies[row.strategy],
+        "request": row.request,
+        "outcome": row.outcome,
+        "arrival_s": request.arrival_ns / NS_PER_S,
+        "num_turns": len(request.turns),
+        "prompt_tokens": request.num_tokens - num_decode,
+        "output_tokens": num_decode,
+        "held_tokens": row.held_tokens,
+        "num_preemptions": row.num_preemptions,
+    }

@@ -1,0 +1,159 @@
+"""From frames to a row a strategy. Functions of rows and of nothing else; formulas stand in schema.py."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from kvbench.schema import LATENCIES, STATISTICS, SUMMARY, latency_column
+from kvbench.statistics import confidence_half_width, statistic
+
+MIB = 1 << 20
+US_PER_S = 1_000_000
+RUN = ["strategy", "repetition"]
+REQUEST = [*RUN, "request"]
+
+
+def summary_frame(
+    steps: pd.DataFrame,
+    requests: pd.DataFrame,
+    *,
+    scenario: str,
+    source: str,
+    scope: str,
+    slot_bytes: int,
+    copy_bandwidth_bytes_per_s: float,
+    allocator: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """A row a strategy over all repetitions but warm-up, columns as in schema.SUMMARY.
+
+    Args:
+        steps: from `frames.steps_frame`.
+        requests: from `frames.requests_frame`.
+        scenario: its name.
+        source: measured or modelled.
+        scope: cache or model.
+        slot_bytes: bytes of a slot over all layers and rows.
+        copy_bandwidth_bytes_per_s: bytes read and written a second, for the roofline.
+        allocator: the device allocator's peaks by strategy and repetition, where it has any.
+    """
+    steps, requests = steps[~steps["warmup"]], requests[~requests["warmup"]]
+    tokens = output_tokens(steps)
+    rows = []
+    for name in steps["strategy"].cat.categories:
+        own_steps, own_requests = steps[steps["strategy"] == name], requests[requests["strategy"] == name]
+        row = {"scenario": scenario, "strategy": name, "source": source, "scope": scope}
+        row |= _outcomes(own_requests) | _memory(own_steps) | _time(own_steps)
+        row |= _latencies(own_steps, own_requests, tokens[tokens["strategy"] == name])
+        row["efficiency"] = _ratio(row["utilization_peak"], row["cumulative_bytes"] / MIB / 1000)
+        row["roofline_share"] = _roofline_share(own_steps, slot_bytes, copy_bandwidth_bytes_per_s)
+        if allocator is not None:
+            peaks = allocator[allocator["strategy"] == name]
+            row |= {column: peaks[column].max() for column in peaks.columns if column.startswith("allocator_")}
+        rows.append(row)
+    return pd.DataFrame(rows).reindex(columns=list(SUMMARY))
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below else math.nan
+
+
+def _per_repetition(frame: pd.DataFrame, column: str) -> pd.Series:
+    return frame.groupby("repetition")[column].sum()
+
+
+def _outcomes(requests: pd.DataFrame) -> dict[str, object]:
+    num_repetitions = max(requests["repetition"].nunique(), 1)
+    num_requests = requests["request"].nunique()
+    counts = requests["outcome"].value_counts()
+    failed = [f"{name} {count / num_repetitions:g} of {num_requests}" for name, count in counts.items()]
+    completed = counts.get("completed", 0) / num_repetitions
+    return {
+        "num_requests": num_requests,
+        "num_completed": completed,
+        "outcome": "completed" if completed == num_requests else ", ".join(sorted(failed)),
+        "num_preemptions": requests["num_preemptions"].sum() / num_repetitions,
+    }
+
+
+def _memory(steps: pd.DataFrame) -> dict[str, float]:
+    num_repetitions = max(steps["repetition"].nunique(), 1)
+    done = steps[steps["num_tokens"] > 0]
+    weights = done["num_tokens"].to_numpy(float)
+    allocated = float(weights @ done["allocated_bytes"].to_numpy(float))
+    used = float(weights @ done["used_bytes"].to_numpy(float))
+    last = done.groupby("repetition")[["used_bytes", "allocated_bytes"]].last().sum()
+    return {
+        "num_tokens": done.loc[done["phase"] != "recompute", "num_tokens"].sum() / num_repetitions,
+        "peak_bytes": (steps["allocated_bytes"] + steps["transient_bytes"]).max(),
+        "peak_allocated_bytes": steps["allocated_bytes"].max(),
+        "mean_allocated_bytes": _ratio(allocated, weights.sum()),
+        "cumulative_bytes": steps["requested_bytes"].sum() / num_repetitions,
+        "utilization_peak": (done["used_bytes"] / done["allocated_bytes"]).max(),
+        "utilization_final": _ratio(float(last["used_bytes"]), float(last["allocated_bytes"])),
+        "utilization_mean": _ratio(used, allocated),
+        "reserved_share": _ratio(float(weights @ done["reserved_bytes"].to_numpy(float)), allocated),
+        "waste_share": _ratio(float(weights @ done["waste_bytes"].to_numpy(float)), allocated),
+        "num_resizes": steps["num_resizes"].sum() / num_repetitions,
+        "copied_bytes": steps["copied_bytes"].sum() / num_repetitions,
+    }
+
+
+def _time(steps: pd.DataFrame) -> dict[str, float]:
+    total_s = _per_repetition(steps, "step_us") / US_PER_S
+    rate = _per_repetition(steps[steps["phase"] != "recompute"], "num_tokens").reindex(total_s.index) / total_s
+    stalled = steps["reserve_us"].where(steps["num_resizes"] > 0, 0.0)
+    return {
+        "stall_s": stalled.groupby(steps["repetition"]).sum().mean() / US_PER_S,
+        "total_s": total_s.mean(),
+        "total_s_ci": confidence_half_width(total_s),
+        "tokens_per_s": rate.mean(),
+        "tokens_per_s_ci": confidence_half_width(rate),
+        "spread": _ratio(total_s.std(), total_s.mean()),
+    }
+
+
+def _latencies(steps: pd.DataFrame, requests: pd.DataFrame, tokens: pd.DataFrame) -> dict[str, float]:
+    samples = {
+        "step": (steps.loc[steps["num_tokens"] > 0], "step_us"),
+        "decode": (steps.loc[steps["phase"] == "decode"], "step_us"),
+        "itl": (tokens, "itl_s"),
+        "ttft": (requests, "ttft_s"),
+        "tpot": (requests, "tpot_s"),
+    }
+    assert samples.keys() == LATENCIES.keys()
+    row = {}
+    for latency, (frame, column) in samples.items():
+        finite = frame.loc[frame[column].notna(), ["repetition", column]]
+        by_repetition = [group.to_numpy() for _, group in finite.groupby("repetition")[column]]
+        for name in STATISTICS:
+            target = latency_column(latency, name)
+            row[target] = statistic(finite[column].to_numpy(), name)
+            row[f"{target}_ci"] = confidence_half_width([statistic(values, name) for values in by_repetition])
+    return row
+
+
+def _roofline_share(steps: pd.DataFrame, slot_bytes: int, bandwidth: float) -> float:
+    """A decode step reads the live cache once, and reads and writes its token and what it copies."""
+    decode = steps[steps["phase"] == "decode"]
+    attended = np.where(decode["attend_us"] > 0, decode["context_tokens"], 0).sum()
+    moved_bytes = attended * slot_bytes + 2 * decode["num_tokens"].sum() * slot_bytes + 2 * decode["copied_bytes"].sum()
+    spent_s = decode[["reserve_us", "append_us", "attend_us"]].to_numpy().sum() / US_PER_S
+    return _ratio(moved_bytes / bandwidth, spent_s)
+
+
+def output_tokens(steps: pd.DataFrame) -> pd.DataFrame:
+    """When each output token was out: a row a token, with token_s and the gap to the one before it in its turn, itl_s.
+
+    A turn's first token comes from its prefill, each other one from the decode step before it; so the last decode step,
+    which writes the last token's K and V, brings none. A token is out when its iteration ends.
+    """
+    iteration = [steps[key] for key in (*RUN, "iteration")]
+    ends_s = steps["end_s"].groupby(iteration, observed=True).transform("max")
+    rows = steps.loc[steps["phase"].isin(["prefill", "decode"]), [*REQUEST, "phase", "warmup"]]
+    turn = (rows["phase"] == "prefill").groupby([rows[key] for key in REQUEST], observed=True).cumsum().rename("turn")
+    by_turn = rows.groupby([*REQUEST, turn], observed=True)["phase"]
+    brings = by_turn.cumcount() < by_turn.transform("size") - 1
+    tokens = rows[brings].assign(token_s=ends_s[rows.index][brings], turn=turn[brings])
+    tokens["itl_s"] = tokens.groupby([*REQUEST, "turn"], observed=True)["token_s"].diff()
+    return tokens

@@ -1,0 +1,71 @@
+"""Charts: functions from frames to figures. They define no metric and measure nothing."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kvbench.plots.canvas import save
+from kvbench.plots.latency import latency_chart
+from kvbench.plots.memory import memory_chart
+from kvbench.plots.panels import panels_chart
+from kvbench.plots.pareto import pareto_chart
+from kvbench.plots.recompute import recompute_chart
+from kvbench.plots.sweep import sweep_chart
+from kvbench.plots.workload import run_workload_chart, workload_chart
+
+__all__ = [
+    "latency_chart",
+    "memory_chart",
+    "panels_chart",
+    "pareto_chart",
+    "recompute_chart",
+    "run_charts",
+    "save",
+    "sweep_chart",
+    "sweep_charts",
+    "workload_chart",
+]
+
+
+def run_charts(summary: pd.DataFrame, requests: pd.DataFrame, steps: pd.DataFrame) -> dict[str, Figure]:
+    """The charts of one job.
+
+    Args:
+        summary: a row a strategy.
+        requests: a row a request, strategy and repetition.
+        steps: a row a step, strategy and repetition.
+    Returns:
+        Name to figure, in a report's order: memory, latency, panels, pareto, and of several requests workload; the
+        names are those of the files.
+    """
+    charts = {
+        "memory": memory_chart(summary, steps),
+        "latency": latency_chart(summary, steps),
+        "panels": panels_chart(summary),
+        "pareto": pareto_chart(summary),
+    }
+    if requests["request"].nunique() > 1:
+        charts["workload"] = run_workload_chart(summary, requests, steps)
+    return charts
+
+
+def sweep_charts(summary: pd.DataFrame, parameters: list[str]) -> dict[str, Figure]:
+    """The charts of a sweep.
+
+    Args:
+        summary: a row a strategy and job, with a column for each parameter.
+        parameters: the swept columns.
+    Returns:
+        Name to figure: a chart over each parameter ("sweep", or "sweep_1", "sweep_2", … of several); where only the
+        scenario or the strategies differ, the four panels too; and where nothing but strategies and their parameters
+        differ, so that all jobs did the same work, the Pareto fronts of all.
+    """
+    charts = {}
+    for turn, parameter in enumerate(parameters, start=1):
+        others = [other for other in parameters if other != parameter]
+        name = "sweep" if len(parameters) == 1 else f"sweep_{turn}"
+        charts[name] = sweep_chart(summary, parameter, others)
+    if parameters in ([], ["scenario"]):
+        charts["panels"] = panels_chart(summary)
+    if all(parameter.startswith("strategy.") for parameter in parameters):
+        charts["pareto"] = pareto_chart(summary, parameters)
+    return charts

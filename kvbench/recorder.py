@@ -1,0 +1,92 @@
+"""The recorder: raw rows of a run, kept as columns of integers; no metric is computed here."""
+
+from array import array
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kvbench.backend.base import Times
+
+PHASES = ("admit", "prefill", "decode", "recompute", "relieve", "finish")
+ADMIT, PREFILL, DECODE, RECOMPUTE, RELIEVE, FINISH = range(len(PHASES))
+
+STEP_FIELDS = (
+    "repetition",
+    "strategy",
+    "request",
+    "iteration",
+    "phase",
+    "num_tokens",
+    "context_tokens",
+    "capacity_tokens",
+    "used_bytes",
+    "allocated_bytes",
+    "reserved_bytes",
+    "waste_bytes",
+    "requested_bytes",
+    "transient_bytes",
+    "num_resizes",
+    "copied_bytes",
+    "num_live",
+    "idle_ns",
+    "plan_ns",
+    "reserve_ns",
+    "append_ns",
+    "attend_ns",
+    "host_ns",
+)
+"""A step's row: integers, in this order; `strategy` and `phase` are indices."""
+
+_RESERVE = STEP_FIELDS.index("reserve_ns")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """How one request of one repetition ended."""
+
+    repetition: int
+    strategy: int
+    request: int
+    outcome: str
+    held_tokens: int
+    num_preemptions: int
+
+
+@dataclass
+class Recorder:
+    """Collects rows of all strategies and repetitions of a run.
+
+    Args:
+        strategies: their names; rows name them by index.
+        num_warmup: repetitions, from the first, that are warm-up.
+    """
+
+    strategies: tuple[str, ...]
+    num_warmup: int
+    requests: list[RequestRow] = field(default_factory=list)
+    allocator: list[dict[str, int]] = field(default_factory=list)
+    _cells: array = field(default_factory=lambda: array("q"))
+    _num_drained: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        """Rows so far."""
+        return len(self._cells) // len(STEP_FIELDS)
+
+    def step(self, row: tuple[int, ...]) -> None:
+        """Add a step's row, in the order of STEP_FIELDS."""
+        self._cells.extend(row)
+
+    def fill(self, drained: list[Times] | None) -> None:
+        """Write times that a device gave late into the rows that still lack them, oldest first."""
+        if drained is None:
+            self._num_drained = self.num_steps
+            return
+        for times in drained:
+            start = self._num_drained * len(STEP_FIELDS) + _RESERVE
+            self._cells[start : start + len(times)] = array("q", times)
+            self._num_drained += 1
+
+    def steps(self) -> np.ndarray:
+        """All rows, int64 [num_steps, fields]; a copy."""
+        return np.array(self._cells, dtype=np.int64).reshape(-1, len(STEP_FIELDS))

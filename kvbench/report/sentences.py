@@ -1,0 +1,280 @@
+"""What charts show, in sentences computed from the rows."""
+
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kvbench.report.table import parameters_of
+from kvbench.report.text import duration, listed, markdown_escape, mib, number, percent, value_text
+from kvbench.schema import parameter_applies
+
+LARGE_SPREAD = 0.10
+MAX_PAIRS = 6
+MAX_LINES = 8
+
+
+class _Metric(NamedTuple):
+    """A metric that sentences compare: words, the summary's column, how a value is written, whether less is better."""
+
+    words: str
+    column: str
+    write: Callable[[float], str]
+    less_is_better: bool = True
+
+
+PEAK = _Metric("peak memory", "peak_bytes", mib)
+UTILIZATION = _Metric("mean utilization", "utilization_mean", percent, False)
+RESIZES = _Metric("resizes", "num_resizes", number)
+EFFICIENCY = _Metric("efficiency", "efficiency", number, False)
+STALL = _Metric("total stall", "stall_s", duration)
+SLOWEST = _Metric("slowest step", "step_max_us", lambda value: duration(value / 1e6))
+DECODE_P99 = _Metric("99th percentile of decode steps", "decode_p99_us", lambda value: duration(value / 1e6))
+STEP_P99 = _Metric("99th percentile of steps", "step_p99_us", lambda value: duration(value / 1e6))
+THROUGHPUT = _Metric("throughput", "tokens_per_s", lambda value: f"{number(value)} tokens/s", False)
+
+
+def chart_sentences(summary: pd.DataFrame, parameters: list[str] | None = None) -> dict[str, list[str]]:
+    """Sentences for the charts of a run or a sweep, as Markdown.
+
+    Args:
+        summary: a row a strategy, or a row a strategy and job.
+        parameters: columns that tell jobs apart; None finds them.
+    Returns:
+        A chart's name to its sentences: memory, latency, panels, pareto, workload, and sweep, sweep_1, sweep_2, …
+    """
+    swept = parameters_of(summary, parameters)
+    sentences = {
+        "memory": _by_job(summary, swept, _memory),
+        "latency": _by_job(summary, swept, _latency),
+        "panels": _by_job(summary, swept, _panels),
+        "pareto": _pareto(summary, swept),
+        "workload": _by_job(summary, swept, _workload),
+    }
+    for turn, parameter in enumerate(swept, start=1):
+        name = "sweep" if len(swept) == 1 else f"sweep_{turn}"
+        sentences[name] = _sweep(summary, parameter, [other for other in swept if other != parameter])
+    return sentences
+
+
+def failures(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
+    """A sentence for each row whose outcome is not completed."""
+    names = _row_names(summary, parameters_of(summary, parameters))
+    return [
+        f"{name}: {markdown_escape(outcome)}"
+        for name, outcome in zip(names, summary["outcome"], strict=True)
+        if str(outcome) != "completed"
+    ]
+
+
+def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
+    """What the reader must know before comparing: large spread, and pairs that cannot be told apart.
+
+    Two rows of one job cannot be told apart in a time when their 95 % confidence intervals overlap.
+    """
+    swept = parameters_of(summary, parameters)
+    names = _row_names(summary, swept)
+    found = [
+        f"{name}: the total time's standard deviation over repetitions is {percent(spread)} of its mean; "
+        "times of this row are unsteady."
+        for name, spread in zip(names, summary["spread"].to_numpy(dtype=float), strict=True)
+        if spread > LARGE_SPREAD
+    ]
+    timed = summary["tokens_per_s"].notna()
+    if timed.any() and summary.loc[timed, "tokens_per_s_ci"].isna().all():
+        found.append("One repetition only: there are no intervals, and no difference in time can be judged.")
+    for metric in (THROUGHPUT, SLOWEST):
+        pairs = []
+        for where, rows in _jobs(summary, swept):
+            pairs += [f"{listed(pair)}{where}" for pair in _alike(rows, metric)]
+        if pairs:
+            found.append(
+                f"By {metric.words}, these cannot be told apart, since their 95 % confidence intervals overlap: "
+                f"{'; '.join(pairs[:MAX_PAIRS])}{_and_more(len(pairs) - MAX_PAIRS, 'pairs')}."
+            )
+    return found
+
+
+def _and_more(count: int, what: str) -> str:
+    return f"; and {count} {what} more" if count > 0 else ""
+
+
+def _alike(rows: pd.DataFrame, metric: _Metric) -> list[list[str]]:
+    """Pairs of completed rows whose intervals of a metric overlap."""
+    done = _completed(rows).dropna(subset=[metric.column, f"{metric.column}_ci"])
+    names = [markdown_escape(name) for name in done["strategy"]]
+    values, half = done[metric.column].to_numpy(), done[f"{metric.column}_ci"].to_numpy()
+    return [
+        [names[a], names[b]]
+        for a, b in combinations(range(len(done)), 2)
+        if abs(values[a] - values[b]) <= half[a] + half[b]
+    ]
+
+
+def _completed(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["outcome"].astype(str) == "completed"]
+
+
+def _jobs(summary: pd.DataFrame, swept: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each job's rows, with words that name the job ("" where there is one job)."""
+    if not swept:
+        yield "", summary
+        return
+    for values, rows in summary.groupby(swept, sort=False, dropna=False):
+        yield f" ({_setting(swept, values)})", rows
+
+
+def _setting(swept: list[str], values: tuple) -> str:
+    return ", ".join(
+        markdown_escape(value)
+        if key == "scenario"
+        else markdown_escape(f"{key.removeprefix('strategy.')} {value_text(value)}")
+        for key, value in zip(swept, values, strict=True)
+    )
+
+
+def _row_names(summary: pd.DataFrame, swept: list[str]) -> list[str]:
+    """Each row's strategy, with the parameters that change it."""
+    strategies = summary["strategy"].astype(str).tolist()
+    names = []
+    for name, values in zip(strategies, summary[swept].to_dict("records"), strict=True):
+        own = {key: value for key, value in values.items() if parameter_applies(key, name, strategies)}
+        setting = f" ({_setting(list(own), tuple(own.values()))})" if own else ""
+        names.append(f"{markdown_escape(name)}{setting}")
+    return names
+
+
+def _by_job(
+    summary: pd.DataFrame, swept: list[str], say: Callable[[pd.DataFrame], list[str]], most: int = MAX_LINES
+) -> list[str]:
+    """What `say` has to say of each job; of a sweep, of the first jobs."""
+    jobs = list(_jobs(summary, swept))
+    sentences = []
+    for where, rows in jobs[:most]:
+        said = say(rows)
+        sentences += [f"**{where[2:-1]}** {said[0]}", *said[1:]] if where and said else said
+    if len(jobs) > most:
+        sentences.append(f"The table has the other {len(jobs) - most} jobs.")
+    return sentences
+
+
+def _plural(count: float, word: str) -> str:
+    return f"no {word}" if count == 0 else f"{number(count)} {word}{'' if count == 1 else 's'}"
+
+
+def _memory(rows: pd.DataFrame) -> list[str]:
+    """Each strategy's peak as a share of the highest, and what it pays in resizes."""
+    done = _completed(rows).sort_values("peak_bytes", ascending=False, kind="stable")
+    sentences = [] if len(done) else ["No strategy completed."]
+    for turn, (_, row) in enumerate(done.iterrows()):
+        top = done.iloc[0]
+        share = f"{percent(row['peak_bytes'] / top['peak_bytes'])} of " if top["peak_bytes"] else "as "
+        whose = f", {share}{markdown_escape(top['strategy'])}'s {mib(top['peak_bytes'])}," if turn else ""
+        sentences.append(
+            f"{markdown_escape(row['strategy'])} peaks at {mib(row['peak_bytes'])}{whose} and {_paid(row)}."
+        )
+    for _, row in rows.drop(done.index).iterrows():
+        until = f"until then it peaked at {mib(row['peak_bytes'])}"
+        sentences.append(f"{markdown_escape(row['strategy'])} did not complete; {until}.")
+    return sentences
+
+
+def _paid(row: pd.Series) -> str:
+    stalled = f" ({duration(row['stall_s'])} stalled)" if row["num_resizes"] > 0 and np.isfinite(row["stall_s"]) else ""
+    return f"pays {_plural(row['num_resizes'], 'resize')}{stalled}"
+
+
+def _latency(rows: pd.DataFrame) -> list[str]:
+    """Each strategy's slowest step, against its middle one."""
+    sentences = []
+    for _, row in rows.dropna(subset=["step_max_us"]).iterrows():
+        word = "median" if np.isfinite(row["step_p50_us"]) else "mean"
+        middle = row["step_p50_us"] if word == "median" else row["step_mean_us"]
+        p99 = f", the 99th percentile {duration(row['step_p99_us'] / 1e6)}" if np.isfinite(row["step_p99_us"]) else ""
+        sentences.append(
+            f"{markdown_escape(row['strategy'])}: the {word} step takes {duration(middle / 1e6)}{p99}, "
+            f"the slowest {duration(row['step_max_us'] / 1e6)}, {number(row['step_max_us'] / middle)} times the {word}."
+        )
+    return sentences or ["No strategy appended a token."]
+
+
+def _panels(rows: pd.DataFrame) -> list[str]:
+    """Who is best in each panel."""
+    done = _completed(rows)
+    if done.empty:
+        return ["No strategy completed."]
+    best = [
+        f"in {metric.words} {_best(done, metric)}"
+        for metric in (PEAK, UTILIZATION, RESIZES, EFFICIENCY)
+        if done[metric.column].notna().any()
+    ]
+    return [f"Best of those that completed: {', '.join(best)}."]
+
+
+def _best(rows: pd.DataFrame, metric: _Metric) -> str:
+    values = rows[metric.column]
+    best = values.min() if metric.less_is_better else values.max()
+    names = [markdown_escape(name) for name in rows.loc[values == best, "strategy"]]
+    return f"{listed(list(dict.fromkeys(names)))} ({metric.write(best)})"
+
+
+def _workload(rows: pd.DataFrame) -> list[str]:
+    row = rows.iloc[0]
+    tokens = rows["num_tokens"].max()
+    return [f"{_plural(row['num_requests'], 'request')}; {number(tokens, 6)} tokens appended in a repetition."]
+
+
+def _pareto(summary: pd.DataFrame, swept: list[str]) -> list[str]:
+    """Which rows are on each front, and that the others are beaten in both."""
+    names = pd.Series(_row_names(summary, swept), index=summary.index)
+    p99 = DECODE_P99 if summary["decode_p99_us"].notna().any() else STEP_P99
+    sentences = []
+    for metric in (SLOWEST, STALL, p99):
+        done = _completed(summary).dropna(subset=["peak_bytes", metric.column])
+        if done.empty:
+            sentences.append(f"Peak memory against {metric.words}: no value.")
+            continue
+        on_front = front(done["peak_bytes"].to_numpy(dtype=float), done[metric.column].to_numpy(dtype=float))
+        kept = list(dict.fromkeys(names.loc[done.index[on_front]]))
+        beaten = set(names.loc[done.index]) - set(kept)
+        rest = f"; {len(beaten)} other{'s are' if len(beaten) > 1 else ' is'} beaten" if beaten else ""
+        sentences.append(f"On the front of peak memory against {metric.words}: {listed(kept)}{rest}.")
+    return sentences
+
+
+def front(cost: np.ndarray, other_cost: np.ndarray) -> np.ndarray:
+    """Whether no other point is at most as costly in both and cheaper in one.
+
+    Args:
+        cost: [num_points] finite, smaller is better.
+        other_cost: [num_points] the other cost.
+    """
+    no_worse = (cost[:, None] <= cost) & (other_cost[:, None] <= other_cost)
+    better = (cost[:, None] < cost) | (other_cost[:, None] < other_cost)
+    return ~(no_worse & better).any(axis=0)
+
+
+def _sweep(summary: pd.DataFrame, parameter: str, others: list[str]) -> list[str]:
+    """Where along a parameter each strategy has its lowest peak and its highest throughput."""
+    sentences = []
+    for name, rows in summary.groupby("strategy", sort=False, observed=True):
+        done = _completed(rows)
+        parts = [part for metric in (PEAK, STALL, THROUGHPUT) if (part := _range(done, metric, parameter, others))]
+        if parts:
+            sentences.append(f"{markdown_escape(name)}: {'; '.join(parts)}.")
+    return sentences or ["No strategy completed."]
+
+
+def _range(rows: pd.DataFrame, metric: _Metric, parameter: str, others: list[str]) -> str:
+    """A metric's least and most over the jobs, and where."""
+    values = rows[metric.column].dropna()
+    if values.empty:
+        return ""
+    low, high = rows.loc[values.idxmin()], rows.loc[values.idxmax()]
+    if low[metric.column] == high[metric.column]:
+        return f"{metric.words} is {metric.write(values.iloc[0])} throughout"
+    keys = [parameter, *others]
+    ends = [f"{metric.write(row[metric.column])} at {_setting(keys, tuple(row[keys]))}" for row in (low, high)]
+    return f"{metric.words} from {ends[0]} to {ends[1]}"

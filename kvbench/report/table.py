@@ -1,0 +1,131 @@
+"""The table: a readable part of the summary, a row a strategy, with units."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kvbench.report.text import MIB, markdown_escape, number, one_line, value_text
+from kvbench.schema import SUMMARY
+
+WIDTH = 120
+NAME_WIDTH = 24
+GAP = "  "
+LONG_US = 10_000.0
+
+
+class _Column(NamedTuple):
+    """A column of numbers: what its head says, the summary's column, and what its values are divided by."""
+
+    head: str
+    unit: str
+    source: str
+    divisor: float = 1.0
+
+
+COLUMNS = (
+    _Column("peak", "MiB", "peak_bytes", MIB),
+    _Column("mean", "MiB", "mean_allocated_bytes", MIB),
+    _Column("util.", "%", "utilization_mean", 0.01),
+    _Column("waste", "%", "waste_share", 0.01),
+    _Column("resizes", "", "num_resizes"),
+    _Column("copied", "MiB", "copied_bytes", MIB),
+    _Column("stall", "ms", "stall_s", 1e-3),
+    _Column("step p50", "µs", "step_p50_us"),
+    _Column("step mean", "µs", "step_mean_us"),
+    _Column("step p99", "µs", "step_p99_us"),
+    _Column("step max", "µs", "step_max_us"),
+    _Column("TTFT", "ms", "ttft_mean_s", 1e-3),
+    _Column("TPOT", "ms", "tpot_mean_s", 1e-3),
+    _Column("throughput", "tokens/s", "tokens_per_s"),
+)
+STANDS_IN = {"step_mean_us": "step_p50_us"}
+"""A column that is shown only where another is empty for all rows."""
+WITH_INTERVAL = {"tokens_per_s"}
+
+
+def parameters_of(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
+    """The columns that tell jobs apart: those given, or those that are no metric, and the scenario if it varies."""
+    if parameters is not None:
+        return list(parameters)
+    own = [column for column in summary.columns if column not in SUMMARY]
+    return (["scenario"] if summary["scenario"].nunique() > 1 else []) + own
+
+
+def table_text(summary: pd.DataFrame, parameters: list[str] | None = None) -> str:
+    """The table for a terminal: lines of at most 120 characters, in blocks one below the other if need be.
+
+    Args:
+        summary: a row a strategy, or a row a strategy and job.
+        parameters: columns that tell jobs apart; None finds them.
+    Returns:
+        The text. A column that is empty for all rows is left out; ± is the half width of the 95 % confidence interval.
+    """
+    names, values = _cells(summary, parameters_of(summary, parameters))
+    names = [[_cut(cell) for cell in column] for column in names]
+    fixed = [_padded(column, left=True) for column in names]
+    room = WIDTH - sum(len(column[0]) + len(GAP) for column in fixed)
+    blocks: list[list[list[str]]] = [[]]
+    used = 0
+    for column in [_padded(column, left=False) for column in values]:
+        width = len(column[0]) + len(GAP)
+        if used + width > room and blocks[-1]:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(column)
+        used += width
+    return "\n\n".join(
+        "\n".join(GAP.join(cells).rstrip() for cells in zip(*fixed, *block, strict=True)) for block in blocks
+    )
+
+
+def table_markdown(summary: pd.DataFrame, parameters: list[str] | None = None) -> str:
+    """The table as Markdown, names escaped.
+
+    Args:
+        summary: a row a strategy, or a row a strategy and job.
+        parameters: columns that tell jobs apart; None finds them.
+    """
+    names, values = _cells(summary, parameters_of(summary, parameters))
+    columns = [(*column[:2], *map(markdown_escape, column[2:])) for column in names] + values
+    heads = [f"{markdown_escape(head)} ({unit})" if unit else markdown_escape(head) for head, unit, *_ in columns]
+    rule = ["---"] * len(names) + ["---:"] * len(values)
+    rows = zip(*(column[2:] for column in columns), strict=True)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows))
+
+
+def _cells(summary: pd.DataFrame, parameters: list[str]) -> tuple[list[list[str]], list[list[str]]]:
+    """Columns of names and columns of numbers, each as head, unit and a text a row."""
+    names = [["strategy", "", *map(one_line, summary["strategy"])]]
+    names += [
+        [parameter.removeprefix("strategy."), "", *map(value_text, summary[parameter])] for parameter in parameters
+    ]
+    names.append(["outcome", "", *map(one_line, summary["outcome"])])
+    return names, [_column(summary, column) for column in COLUMNS if _is_shown(summary, column.source)]
+
+
+def _is_shown(summary: pd.DataFrame, source: str) -> bool:
+    there = source in summary and summary[source].notna().any()
+    return there and not (source in STANDS_IN and _is_shown(summary, STANDS_IN[source]))
+
+
+def _column(summary: pd.DataFrame, column: _Column) -> list[str]:
+    values = summary[column.source].to_numpy(dtype=float) / column.divisor
+    unit, scale = column.unit, 1.0
+    if unit == "µs" and np.nanmax(values) >= LONG_US:
+        unit, scale = "ms", 1e3
+    texts = [number(value / scale) for value in values]
+    if column.source in WITH_INTERVAL:
+        spread = summary[f"{column.source}_ci"].to_numpy(dtype=float)
+        texts = [f"{text} ± {number(half)}" for text, half in zip(texts, spread, strict=True)]
+        texts = [text.removesuffix(" ± –") for text in texts]
+    return [column.head, unit, *texts]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= NAME_WIDTH else f"{text[: NAME_WIDTH // 2 - 1]}…{text[-NAME_WIDTH // 2 :]}"
+
+
+def _padded(column: list[str], left: bool) -> list[str]:
+    width = max(map(len, column))
+    return [cell.ljust(width) if left else cell.rjust(width) for cell in column]

@@ -1,0 +1,82 @@
+"""Run strategies on requests: repetitions, interleaved between strategies, and one clock for each run of requests."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from kvbench.backend.base import Backend
+from kvbench.batching import Batch
+from kvbench.ledger import Ledger
+from kvbench.recorder import Recorder
+from kvbench.strategy.base import Strategy
+from kvbench.workload.request import Request
+
+
+def run(
+    strategies: Mapping[str, Strategy],
+    requests: Sequence[Request],
+    backend: Backend,
+    *,
+    num_repetitions: int,
+    num_warmup: int,
+    max_concurrency: int,
+    budget_bytes: int | None,
+    on_iteration: Callable[[str, int, int], None] | None = None,
+) -> Recorder:
+    """Run every strategy on the same requests, so often, on one backend.
+
+    Repetition by repetition, each strategy once, starting with another one each time: a drift of the machine's speed
+    falls on all alike.
+
+    Args:
+        strategies: by name.
+        requests: in order of arrival.
+        backend: where plans are carried out.
+        num_repetitions: after warm-up, > 0.
+        num_warmup: repetitions before those, recorded and flagged, >= 0.
+        max_concurrency: requests live at once, > 0.
+        budget_bytes: what all live requests may hold together; None for no limit.
+        on_iteration: called after each pass over the live requests, with strategy, repetition and tokens appended.
+    Returns:
+        The raw rows.
+    Raises:
+        ValueError: a number is out of its range, or there is nothing to run.
+    """
+    _check(strategies, requests, num_repetitions, num_warmup, max_concurrency)
+    largest_append = max(turn.num_append_tokens for request in requests for turn in request.turns)
+    longest = max(request.num_tokens for request in requests)
+    # A prefill after a preemption, or without a cache, appends all at once.
+    backend.prepare(longest if any(s.recomputes for s in strategies.values()) else largest_append, longest)
+    recorder = Recorder(tuple(strategies), num_warmup)
+    order = list(enumerate(strategies.items()))
+    for repetition in range(num_warmup + num_repetitions):
+        first = repetition % len(order)
+        for index, (name, strategy) in order[first:] + order[:first]:
+            ledger = Ledger(backend.geometry, budget_bytes)
+            backend.begin_repetition()
+            batch = Batch(strategy, requests, backend, ledger, recorder, (repetition, index), max_concurrency)
+            for num_tokens in batch.iterations():
+                if on_iteration is not None:
+                    on_iteration(name, repetition, num_tokens)
+            recorder.fill(backend.drain())
+            recorder.allocator.append({"repetition": repetition, "strategy": index} | backend.allocator_peaks())
+            assert ledger.allocated_bytes == 0, f"{name} left {ledger.allocated_bytes} bytes allocated"
+    return recorder
+
+
+def _check(
+    strategies: Mapping[str, Strategy],
+    requests: Sequence[Request],
+    num_repetitions: int,
+    num_warmup: int,
+    max_concurrency: int,
+) -> None:
+    if not strategies:
+        raise ValueError("no strategy to run: name at least one, such as strategy=dynamic")
+    if not requests:
+        raise ValueError("no request to run: the scenario yields none")
+    for name, value, least in (
+        ("repetitions", num_repetitions, 1),
+        ("warmup", num_warmup, 0),
+        ("scenario.max_concurrency", max_concurrency, 1),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is an integer of at least {least}, got {value!r}")

@@ -1,0 +1,202 @@
+"""What every recorded column means: its unit and its meaning, and the frame that it stands in.
+
+The README's table of metrics is made from here (`python -m kvbench metrics`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's unit and meaning.
+
+    Args:
+        unit: such as bytes, tokens, s, µs; "" where it has none.
+        meaning: one sentence; a metric's is its formula.
+        label: what an axis says, without the unit.
+    """
+
+    unit: str
+    meaning: str
+    label: str = ""
+
+    def axis(self, unit: str | None = None) -> str:
+        """The text of an axis: label and unit (another unit, where the values were scaled)."""
+        shown = self.unit if unit is None else unit
+        return f"{self.label} ({shown})" if shown else self.label
+
+
+STEPS: dict[str, Column] = {
+    "repetition": Column("", "repetition, from 0; warm-up comes first"),
+    "warmup": Column("", "whether the repetition is warm-up, kept but in no summary"),
+    "strategy": Column("", "the strategy's name"),
+    "request": Column("", "the request's number in the scenario, from 0"),
+    "iteration": Column("", "pass over all live requests, from 0; each request has one step in it"),
+    "phase": Column(
+        "",
+        "admit, prefill, decode, recompute (prefill again after a preemption), relieve (memory given back) or finish",
+    ),
+    "num_tokens": Column("tokens", "tokens that the step appended", "Tokens a step"),
+    "context_tokens": Column("tokens", "tokens in the request's cache after the step", "Context"),
+    "capacity_tokens": Column("tokens", "slots allocated to the request after the step", "Capacity"),
+    "used_bytes": Column("bytes", "bytes of slots that hold tokens after the append, all live requests", "Used"),
+    "allocated_bytes": Column("bytes", "bytes of allocated slots after the append, all live requests", "Allocated"),
+    "reserved_bytes": Column("bytes", "allocated slots that tokens still to come will fill, all live requests"),
+    "waste_bytes": Column("bytes", "allocated slots that no token will ever fill (internal waste), all live requests"),
+    "requested_bytes": Column("bytes", "bytes of the step's new allocations"),
+    "transient_bytes": Column("bytes", "bytes held during the step beyond those held both before and after it"),
+    "num_resizes": Column("", "storages that the step replaced by others"),
+    "copied_bytes": Column("bytes", "live bytes that the step copied from old storage to new"),
+    "num_live": Column("", "requests live in the step"),
+    "idle_us": Column("µs", "time skipped before the step because nothing was ready to run"),
+    "plan_us": Column("µs", "host time of the strategy's decision and the ledger's booking"),
+    "reserve_us": Column("µs", "time of allocating, copying and freeing"),
+    "append_us": Column("µs", "time of writing the new tokens"),
+    "attend_us": Column("µs", "time of attention over the live cache"),
+    "host_us": Column("µs", "host time of the whole step"),
+    "step_us": Column(
+        "µs", "the step's time: the larger of host_us and reserve_us + append_us + attend_us", "Step time"
+    ),
+    "end_s": Column("s", "time since the repetition's start at the step's end, idle time included", "Time"),
+}
+
+REQUESTS: dict[str, Column] = {
+    "repetition": STEPS["repetition"],
+    "warmup": STEPS["warmup"],
+    "strategy": STEPS["strategy"],
+    "request": STEPS["request"],
+    "outcome": Column("", "completed, too_long (longer than the strategy holds) or out_of_memory"),
+    "arrival_s": Column("s", "arrival, after the repetition's start"),
+    "num_turns": Column("", "turns of the request"),
+    "prompt_tokens": Column("tokens", "tokens appended at once, over all turns"),
+    "output_tokens": Column("tokens", "tokens decoded, over all turns"),
+    "held_tokens": Column("tokens", "tokens in the cache at the end"),
+    "num_preemptions": Column("", "times that the request gave its memory back and was prefilled again"),
+    "peak_bytes": Column("bytes", "the most bytes allocated to the request after a step"),
+    "queue_s": Column("s", "first admission - arrival", "Queueing"),
+    "ttft_s": Column(
+        "s", "time to first token: end of the iteration of the first decoding turn's prefill - arrival", "TTFT"
+    ),
+    "tpot_s": Column("s", "time per output token: (last - first) / (n - 1), summed over turns above and below", "TPOT"),
+    "latency_s": Column("s", "end - arrival; think time is included", "Latency"),
+}
+
+_SUMMARY: dict[str, Column] = {
+    "scenario": Column("", "the scenario's name"),
+    "strategy": STEPS["strategy"],
+    "source": Column("", "measured on tensors, or modelled"),
+    "scope": Column("", "cache: the cache and its attention alone; model: a whole model"),
+    "num_requests": Column("", "requests run in a repetition"),
+    "num_completed": Column("", "requests completed, mean over repetitions", "Completed requests"),
+    "outcome": Column("", "completed, or what befell the requests that were not"),
+    "num_preemptions": Column("", "preemptions in a repetition, mean over repetitions", "Preemptions"),
+    "num_tokens": Column(
+        "tokens",
+        "tokens appended in a repetition, those computed again after a preemption left out, mean over repetitions",
+    ),
+    "peak_bytes": Column(
+        "bytes",
+        "the most bytes live at any time, a resize's second buffer included: max(allocated + transient)",
+        "Peak",
+    ),
+    "peak_allocated_bytes": Column("bytes", "max(allocated_bytes) after a step", "Peak allocated"),
+    "mean_allocated_bytes": Column("bytes", "allocated_bytes averaged over appended tokens", "Mean allocated"),
+    "cumulative_bytes": Column(
+        "bytes", "the article's figure: every allocation ever made, summed; not memory in use", "Cumulative allocations"
+    ),
+    "utilization_peak": Column("", "max(used / allocated) over steps", "Peak utilization"),
+    "utilization_final": Column("", "used / allocated at the last append", "Final utilization"),
+    "utilization_mean": Column("", "sum of used / sum of allocated, over appended tokens", "Mean utilization"),
+    "reserved_share": Column("", "sum of reserved / sum of allocated, over appended tokens", "Reserved share"),
+    "waste_share": Column("", "sum of internal waste / sum of allocated, over appended tokens", "Internal waste share"),
+    "num_resizes": Column("", "storages replaced in a repetition, mean over repetitions", "Resizes"),
+    "copied_bytes": Column("bytes", "live bytes copied by resizes in a repetition, mean over repetitions", "Copied"),
+    "stall_s": Column("s", "time of reserve in steps that resized, summed in a repetition, mean over them", "Stall"),
+    "total_s": Column(
+        "s", "time of all steps of a repetition, idle time left out, mean over repetitions", "Total time"
+    ),
+    "total_s_ci": Column("s", "half width of the 95 % confidence interval of total_s, from repetitions (Student's t)"),
+    "tokens_per_s": Column("tokens/s", "num_tokens / time of all steps, mean over repetitions", "Throughput"),
+    "tokens_per_s_ci": Column("tokens/s", "half width of the 95 % confidence interval of tokens_per_s"),
+    "efficiency": Column(
+        "per 1000 MiB",
+        "the article's score: utilization_peak / (cumulative_bytes in MiB / 1000)",
+        "Efficiency",
+    ),
+    "roofline_share": Column(
+        "",
+        "time to move the bytes of all decode steps at the measured copy bandwidth / time that they took; "
+        "above 1 where a processor's cache is faster than its memory",
+    ),
+    "spread": Column("", "standard deviation / mean of total_s over repetitions"),
+    "allocator_allocated_bytes": Column("bytes", "the device allocator's own peak of allocated bytes; empty on a CPU"),
+    "allocator_reserved_bytes": Column("bytes", "the device allocator's own peak of reserved bytes; empty on a CPU"),
+    "allocator_split_bytes": Column("bytes", "the device allocator's own peak of inactive split bytes; empty on a CPU"),
+}
+
+LATENCIES: dict[str, tuple[str, str, str]] = {
+    "step": ("µs", "time of a step that appends (prefill, recompute or decode)", "Step time"),
+    "decode": ("µs", "time of a step that decodes one token", "Decode step"),
+    "itl": ("s", "gap between neighbouring output tokens of a turn", "ITL"),
+    "ttft": ("s", "time to first token of a request", "TTFT"),
+    "tpot": ("s", "time per output token of a request", "TPOT"),
+}
+"""Each latency: its unit, what is one sample of it, and the label of an axis."""
+
+STATISTICS: dict[str, str] = {
+    "mean": "mean",
+    "p50": "median",
+    "p90": "90th percentile",
+    "p99": "99th percentile",
+    "max": "maximum",
+}
+"""Statistics of a latency. A percentile with fewer than ten samples beyond it is left empty."""
+
+
+def latency_column(latency: str, statistic: str) -> str:
+    """The summary's column of a latency's statistic, such as step_p99_us."""
+    return f"{latency}_{statistic}_{'us' if LATENCIES[latency][0] == 'µs' else 's'}"
+
+
+def _latency_columns() -> dict[str, Column]:
+    columns = {}
+    for latency, (unit, sample, label) in LATENCIES.items():
+        for statistic, words in STATISTICS.items():
+            name = latency_column(latency, statistic)
+            columns[name] = Column(unit, f"{words} over repetitions of: {sample}", f"{label}, {words}")
+            columns[f"{name}_ci"] = Column(unit, f"half width of the 95 % confidence interval of {name}")
+    return columns
+
+
+SUMMARY: dict[str, Column] = _SUMMARY | _latency_columns()
+
+FRAMES = {"summary": SUMMARY, "requests": REQUESTS, "steps": STEPS}
+
+
+def parameter_applies(parameter: str, strategy: str, strategies: Iterable[str]) -> bool:
+    """Whether a sweep's column can change a strategy: any can, but for another strategy's own (strategy.NAME.…).
+
+    Args:
+        parameter: the column, named as its override.
+        strategy: the strategy in question.
+        strategies: all strategies of the sweep.
+    """
+    parts = parameter.split(".")
+    is_own = len(parts) > 2 and parts[0] == "strategy" and parts[1] in strategies  # noqa: PLR2004
+    return not is_own or parts[1] == strategy
+
+
+def markdown_table() -> str:
+    """All columns as Markdown tables, one a frame; the latencies' statistics in one row each."""
+    parts = []
+    for frame, columns in FRAMES.items():
+        rows = [f"**{frame}**", "", "| column | unit | meaning |", "| --- | --- | --- |"]
+        shown = _SUMMARY if frame == "summary" else columns
+        rows += [f"| `{name}` | {column.unit} | {column.meaning} |" for name, column in shown.items()]
+        if frame == "summary":
+            for latency, (unit, sample, _) in LATENCIES.items():
+                names = ", ".join(f"`{latency_column(latency, statistic)}`" for statistic in STATISTICS)
+                rows.append(f"| {names}, each with `…_ci` | {unit} | {sample}; `_ci` as above |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)

@@ -1,0 +1,89 @@
+"""What every strategy is: hooks that answer with plans."""
+
+from typing import ClassVar
+
+from kvbench.ledger import LedgerView
+from kvbench.ops import NOTHING, Plan, Release, Reserve, append_plan
+from kvbench.workload.request import Request
+
+
+class CapacityExceeded(Exception):
+    """A sequence is longer than the strategy can hold; an outcome, not a crash.
+
+    Args:
+        num_tokens: tokens that the sequence would have held.
+        maximum: tokens that the strategy can hold.
+    """
+
+    def __init__(self, num_tokens: int, maximum: int) -> None:
+        self.num_tokens = num_tokens
+        self.maximum = maximum
+        super().__init__(f"the sequence comes to {num_tokens:,} tokens; the strategy holds at most {maximum:,}")
+
+
+class Strategy:
+    """The base of all strategies. Each hook has the least default; `on_append` has none.
+
+    A strategy keeps no count of slots or bytes: it reads them from the view. What it does keep a sequence (such as
+    a history) it drops in `on_finish`, which is also called when a sequence is preempted.
+    """
+
+    lossless: ClassVar[bool] = True
+    """Whether attention reads every token, unchanged."""
+
+    recomputes: ClassVar[bool] = False
+    """Whether each step computes K and V of the whole sequence anew, so that `on_append` gets all its tokens."""
+
+    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+        """Plan what a new sequence needs before its first token. Only an oracle may look at the request's end."""
+        return NOTHING
+
+    def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Plan room for new tokens, and their append; once a step, for all layers.
+
+        Raises:
+            CapacityExceeded: the sequence would be longer than the strategy can hold.
+        """
+        raise NotImplementedError
+
+    def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Plan what follows attention."""
+        return NOTHING
+
+    def on_pressure(self, seq: int, need_bytes: int, view: LedgerView) -> Plan:
+        """Plan to give memory back, so that need_bytes come under the budget; nothing where there is none to give."""
+        return NOTHING
+
+    def on_finish(self, seq: int, view: LedgerView) -> Plan:
+        """Plan the end of a sequence."""
+        return (Release(seq),)
+
+
+def resize_and_append(seq: int, capacity: int, num_tokens: int) -> Plan:
+    """The plan of an append that does not fit: reserve, then append."""
+    return (Reserve(seq, capacity), *append_plan(seq, num_tokens))
+
+
+def rounded_up(num_tokens: int, multiple: int) -> int:
+    """The least multiple that is no less than num_tokens."""
+    return -(-num_tokens // multiple) * multiple
+
+
+def require_positive(name: str, value: object) -> None:
+    """Refuse a parameter that is not a positive integer.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is a positive integer, got {value!r}")
+
+
+def require_above_one(name: str, value: object) -> None:
+    """Refuse a factor that does not grow.
+
+    Raises:
+        ValueError: it is not a number above 1 and below 100.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 < value < 100:  # noqa: PLR2004
+        raise ValueError(f"{name} is a number above 1 (and below 100), got {value!r}")

@@ -1,0 +1,19 @@
+"""Concatenation: the baseline that everybody uses."""
+
+from kvbench.ledger import LedgerView
+from kvbench.ops import Plan
+from kvbench.strategy.base import Strategy, resize_and_append
+
+
+class Concat(Strategy):
+    """Allocate anew at every append, exactly what is needed, and copy everything.
+
+    No slot is ever wasted; every append is a resize, so that the bytes copied grow with the square of the length.
+
+    Source: Hugging Face transformers, DynamicCache (torch.cat in every update).
+    Departs: none.
+    """
+
+    def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Reserve what is held plus the new tokens."""
+        return resize_and_append(seq, view.num_used(seq) + num_tokens, num_tokens)

@@ -1,0 +1,75 @@
+"""Dynamic growth: a larger buffer by a factor, when an append does not fit."""
+
+from kvbench.ledger import LedgerView
+from kvbench.ops import Plan, Reserve, append_plan
+from kvbench.strategy.base import (
+    CapacityExceeded,
+    Strategy,
+    require_above_one,
+    require_positive,
+    resize_and_append,
+    rounded_up,
+)
+from kvbench.workload.request import Request
+
+
+def grown_capacity(capacity: int, required: int, growth_factor: float, round_to: int, max_capacity: int) -> int:
+    """How far to grow: by the factor, at least to what is required, rounded up, at most to the maximum.
+
+    Args:
+        capacity: slots now.
+        required: slots that the append needs, at most max_capacity.
+        growth_factor: > 1.
+        round_to: the result is a multiple of this, unless the maximum cuts it.
+        max_capacity: slots at most.
+    Returns:
+        The new capacity in slots.
+    Source: the article, DynamicKVCache.
+    """
+    grown = max(int(capacity * growth_factor), required)
+    return min(rounded_up(grown, round_to), max_capacity)
+
+
+class Dynamic(Strategy):
+    """Start small and grow by a factor; live data is copied at each growth.
+
+    Memory is at most the factor times what is used; the copies cost a constant a token on average.
+
+    Args:
+        initial_capacity: slots reserved when a sequence is admitted, > 0.
+        growth_factor: new capacity over old, > 1.
+        max_capacity: slots at most, >= initial_capacity.
+        round_to: capacities are multiples of this, > 0.
+    Raises:
+        ValueError: a parameter is out of its range.
+    Source: the article, DynamicKVCache.
+    Departs: it allocates once heads, size and dtype are known; a sequence that is too long is an outcome.
+    """
+
+    def __init__(self, *, initial_capacity: int, growth_factor: float, max_capacity: int, round_to: int) -> None:
+        require_positive("initial_capacity", initial_capacity)
+        require_above_one("growth_factor", growth_factor)
+        require_positive("max_capacity", max_capacity)
+        require_positive("round_to", round_to)
+        if initial_capacity > max_capacity:
+            raise ValueError(f"initial_capacity is at most max_capacity ({max_capacity}), got {initial_capacity}")
+        self.initial_capacity = initial_capacity
+        self.growth_factor = growth_factor
+        self.max_capacity = max_capacity
+        self.round_to = round_to
+
+    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+        """Reserve the initial capacity."""
+        return (Reserve(seq, min(rounded_up(self.initial_capacity, self.round_to), self.max_capacity)),)
+
+    def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Append where it fits, or grow first."""
+        required = view.num_used(seq) + num_tokens
+        if required <= view.capacity(seq):
+            return append_plan(seq, num_tokens)
+        return resize_and_append(seq, self._grown(view.capacity(seq), required), num_tokens)
+
+    def _grown(self, capacity: int, required: int) -> int:
+        if required > self.max_capacity:
+            raise CapacityExceeded(required, self.max_capacity)
+        return grown_capacity(capacity, required, self.growth_factor, self.round_to, self.max_capacity)

@@ -1,0 +1,32 @@
+"""The oracle: it knows each request's final length."""
+
+from kvbench.ledger import LedgerView
+from kvbench.ops import Plan, Reserve, append_plan
+from kvbench.strategy.base import Strategy, require_positive, rounded_up
+from kvbench.workload.request import Request
+
+
+class Exact(Strategy):
+    """Reserve exactly the final length at admission: what a perfect prediction would do.
+
+    No resize and no waste; what is reserved early is the only slack. A bound for the others, not a strategy to deploy.
+
+    Args:
+        round_to: capacities are multiples of this, > 0.
+    Raises:
+        ValueError: round_to is not positive.
+    Source: Kwon et al. 2023, arXiv:2309.06180, section 6.1 (the "Orca (Oracle)" baseline).
+    Departs: without a buddy allocator.
+    """
+
+    def __init__(self, *, round_to: int) -> None:
+        require_positive("round_to", round_to)
+        self.round_to = round_to
+
+    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+        """Reserve the request's final length."""
+        return (Reserve(seq, rounded_up(request.num_tokens, self.round_to)),)
+
+    def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Append; it always fits."""
+        return append_plan(seq, num_tokens)

@@ -1,0 +1,33 @@
+"""Static allocation: the maximum, at once."""
+
+from kvbench.ledger import LedgerView
+from kvbench.ops import Plan, Reserve, append_plan
+from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive
+from kvbench.workload.request import Request
+
+
+class Static(Strategy):
+    """Allocate the maximum when a sequence is admitted; never resize.
+
+    Args:
+        max_seq_len: tokens that a sequence can hold, > 0.
+    Raises:
+        ValueError: max_seq_len is not positive.
+    Source: the article, StaticKVCache.
+    Departs: a sequence that is too long is an outcome, not an exception that stops the benchmark.
+    """
+
+    def __init__(self, *, max_seq_len: int) -> None:
+        require_positive("max_seq_len", max_seq_len)
+        self.max_seq_len = max_seq_len
+
+    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+        """Reserve the maximum."""
+        return (Reserve(seq, self.max_seq_len),)
+
+    def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Append; never more than the maximum."""
+        required = view.num_used(seq) + num_tokens
+        if required > self.max_seq_len:
+            raise CapacityExceeded(required, self.max_seq_len)
+        return append_plan(seq, num_tokens)

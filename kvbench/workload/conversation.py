@@ -1,0 +1,132 @@
+"""Generated workloads: conversations of several turns, and samples drawn in parallel from one prompt."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvbench.workload.arrivals import MAX_REQUESTS, Arrivals, check_arrivals
+from kvbench.workload.lengths import Constant, Lengths, check_lengths
+from kvbench.workload.parameters import check_number, check_whole
+from kvbench.workload.request import NS_PER_S, Request, Turn
+from kvbench.workload.scenario import Scenario, Workload
+
+MAX_TURNS = 100_000
+MAX_THINK_S = 1_000_000
+
+
+def draw_think_ns(size: int, think_s: float, rng: np.random.Generator) -> list[int]:
+    """Draw exponential think times.
+
+    Args:
+        size: how many.
+        think_s: their mean in seconds; 0 gives zeros.
+        rng: the think times' own generator.
+    Returns:
+        Nanoseconds.
+    """
+    return np.rint(rng.standard_exponential(size) * (think_s * NS_PER_S)).astype(np.int64).tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversations(Scenario):
+    """Users who send a message, read the answer, think, and send the next. One cache holds a conversation.
+
+    Every component draws from a generator of its own, so that other lengths leave the arrivals as they were,
+    and the first n requests are the same however many there are.
+
+    Args:
+        num_requests: conversations, > 0.
+        arrivals: when they start.
+        prompts: tokens appended at each turn.
+        outputs: tokens decoded at each turn.
+        turns: turns of a conversation: an integer, or a distribution whose lengths count turns.
+        think_s: mean of the exponential time between an answer and the next message, seconds, >= 0.
+    Raises:
+        ValueError: a number is out of its range, or a part is not of its kind.
+    """
+
+    num_requests: int
+    arrivals: Arrivals
+    prompts: Lengths
+    outputs: Lengths
+    turns: Lengths | int
+    think_s: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("num_requests", self.num_requests, 1, MAX_REQUESTS)
+        check_arrivals("arrivals", self.arrivals)
+        check_lengths("prompts", self.prompts)
+        check_lengths("outputs", self.outputs)
+        if isinstance(self.turns, int):
+            check_whole("turns", self.turns, 1, MAX_TURNS)
+        else:
+            check_lengths("turns", self.turns)
+        check_number("think_s", self.think_s, 0, MAX_THINK_S)
+
+    def workload(self, rng: np.random.Generator) -> Workload:
+        """Draw the conversations."""
+        arrivals_rng, turns_rng, prompts_rng, outputs_rng, think_rng = rng.spawn(5)
+        num = min(self.num_requests, self.max_requests or self.num_requests)
+        arrivals = self.arrivals.times_ns(num, arrivals_rng).tolist()
+        turns = Constant(tokens=self.turns) if isinstance(self.turns, int) else self.turns
+        ends = np.cumsum(turns.draw(num, turns_rng))
+        total = int(ends[-1])
+        prompts = self.prompts.draw(total, prompts_rng).tolist()
+        outputs = self.outputs.draw(total, outputs_rng).tolist()
+        think_ns = draw_think_ns(total, self.think_s, think_rng)
+        firsts = [0, *ends.tolist()]
+        for first in firsts[:-1]:
+            think_ns[first] = 0
+        all_turns = list(map(Turn, prompts, outputs, think_ns))
+        requests = tuple(
+            Request(arrival, tuple(all_turns[first:end]))
+            for arrival, first, end in zip(arrivals, firsts[:-1], firsts[1:], strict=True)
+        )
+        return Workload(requests, self.num_requests)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelSampling(Scenario):
+    """Several answers to each prompt: requests of one group arrive together with the same prompt.
+
+    A cut by `max_requests` may leave the last group short.
+
+    Args:
+        num_prompts: prompts, each a group, > 0.
+        num_samples: answers to each prompt, > 0.
+        arrivals: when the prompts arrive.
+        prompts: tokens of a prompt.
+        outputs: tokens of an answer.
+    Raises:
+        ValueError: a number is out of its range, or a part is not of its kind.
+    """
+
+    num_prompts: int
+    num_samples: int
+    arrivals: Arrivals
+    prompts: Lengths
+    outputs: Lengths
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("num_prompts", self.num_prompts, 1, MAX_REQUESTS)
+        check_whole("num_samples", self.num_samples, 1, MAX_REQUESTS)
+        check_arrivals("arrivals", self.arrivals)
+        check_lengths("prompts", self.prompts)
+        check_lengths("outputs", self.outputs)
+
+    def workload(self, rng: np.random.Generator) -> Workload:
+        """Draw the prompts, and the samples of each."""
+        arrivals_rng, prompts_rng, outputs_rng = rng.spawn(3)
+        num_available = self.num_prompts * self.num_samples
+        num = min(num_available, self.max_requests or num_available)
+        num_groups = -(-num // self.num_samples)
+        arrivals = self.arrivals.times_ns(num_groups, arrivals_rng).tolist()
+        prompts = self.prompts.draw(num_groups, prompts_rng).tolist()
+        groups = (np.arange(num) // self.num_samples).tolist()
+        requests = tuple(
+            Request(arrivals[group], (Turn(prompts[group], output),), group)
+            for group, output in zip(groups, self.outputs.draw(num, outputs_rng).tolist(), strict=True)
+        )
+        return Workload(requests, num_available)

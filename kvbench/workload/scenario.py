@@ -1,0 +1,74 @@
+"""Scenarios: a named workload, from one YAML file, that yields requests."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvbench.workload.request import Request, Turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """The base of all scenarios: what every workload has.
+
+    Args:
+        description: one line for people.
+        max_requests: run the first so many requests only; None runs all.
+        max_concurrency: requests that may be live at once, > 0; the others wait their turn.
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    description: str = ""
+    max_requests: int | None = None
+    max_concurrency: int = 1
+
+    def __post_init__(self) -> None:
+        if self.max_requests is not None and self.max_requests < 1:
+            raise ValueError(f"max_requests is 1 or more, or null for all; got {self.max_requests}")
+        if self.max_concurrency < 1:
+            raise ValueError(f"max_concurrency is 1 or more, got {self.max_concurrency}")
+
+    def workload(self, rng: np.random.Generator) -> "Workload":
+        """Draw the requests, in order of arrival, at most `max_requests` of them."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The requests to run, and how many there were to choose from.
+
+    Args:
+        requests: in order of arrival.
+        num_available: requests in the scenario before `max_requests` cut it.
+    """
+
+    requests: tuple[Request, ...]
+    num_available: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Appends(Scenario):
+    """One request that appends a list of token counts, in order, and decodes nothing.
+
+    Args:
+        appends: tokens of each append, each > 0.
+    Raises:
+        ValueError: the list is empty, or a count is not a positive integer.
+    Source: the article's workloads.
+    Departs: none.
+    """
+
+    appends: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.appends:
+            raise ValueError("appends is a list of at least one token count, got an empty list")
+        for count in self.appends:
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(f"appends holds positive integers (tokens), got {count!r}")
+
+    def workload(self, rng: np.random.Generator) -> Workload:
+        """The one request; `rng` is not used."""
+        return Workload((Request(0, tuple(Turn(count) for count in self.appends)),), 1)

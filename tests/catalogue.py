@@ -1,0 +1,23 @@
+"""Every strategy and every scenario that the project ships, built from its YAML, for contract tests."""
+
+from kvbench.cli.catalogue import file_of, names
+from kvbench.cli.targets import build
+from kvbench.geometry import KVGeometry
+
+import yaml
+
+TINY = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32")
+STRATEGIES = names("strategy")
+SCENARIOS = names("scenario")
+
+
+def node_of(group, name):
+    return yaml.safe_load(file_of(group, name).read_text(encoding="utf-8"))
+
+
+def strategy(name, **changed):
+    return build(node_of("strategy", name) | changed, "strategy", f"strategy.{name}")
+
+
+def scenario(name, **changed):
+    return build(node_of("scenario", name) | changed, "scenario", "scenario")

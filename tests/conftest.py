@@ -1,0 +1,26 @@
+"""Fixtures of all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+TRACES = Path(__file__).resolve().parent.parent.parent / "shared" / "traces"
+
+if TRACES.is_dir():
+    os.environ.setdefault("KVBENCH_TRACES", str(TRACES))
+
+
+@pytest.fixture
+def traces():
+    """The folder that holds published traces; a test that needs one skips where it is missing."""
+    return Path(os.environ.get("KVBENCH_TRACES", "traces"))
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device; torch finds none here"))

@@ -1,0 +1,45 @@
+"""A backend whose every step takes a given time, so that a run's clock can be computed by hand."""
+
+from kvbench.backend.base import Times
+from kvbench.ops import Append
+from tests.catalogue import TINY
+
+MS = 1_000_000
+
+
+class Fake:
+    """Appends of one token take decode_ms, larger ones prefill_ms, resizes nothing."""
+
+    source, scope, num_rows = "measured", "cache", 1
+
+    def __init__(self, geometry=TINY, prefill_ms=50, decode_ms=10):
+        self.geometry = geometry
+        self._ms = prefill_ms, decode_ms
+        self.plans = []
+
+    def memory_bytes(self):
+        return 1 << 40
+
+    def prepare(self, max_append_tokens, max_context_tokens):
+        self.prepared = max_append_tokens, max_context_tokens
+
+    def begin_repetition(self):
+        pass
+
+    def open(self, seq):
+        pass
+
+    def step(self, plan, seq, num_queries, continued=False):
+        self.plans.append((seq, plan))
+        written = sum(op.num_tokens for op in plan if isinstance(op, Append))
+        ms = 0 if written == 0 else self._ms[written == 1]
+        return Times(0, ms * MS, 0)
+
+    def drain(self):
+        return None
+
+    def allocator_peaks(self):
+        return {}
+
+    def describe(self):
+        return {}

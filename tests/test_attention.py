@@ -1,0 +1,43 @@
+"""Attention against a plain reference: causal, aligned lower right, grouped-query heads."""
+
+import pytest
+import torch
+
+from kvbench.backend.measured import Measured
+from kvbench.geometry import KVGeometry
+from kvbench.ops import Append, Reserve
+
+
+def reference(queries, keys, values):
+    """Softmax attention of the newest tokens' queries, each over all tokens up to its own."""
+    group = queries.shape[1] // keys.shape[1]
+    keys, values = keys.repeat_interleave(group, dim=1), values.repeat_interleave(group, dim=1)
+    num_queries, num_keys = queries.shape[2], keys.shape[2]
+    scores = queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5
+    position = torch.arange(num_keys - num_queries, num_keys)[:, None]
+    scores = scores.masked_fill(torch.arange(num_keys)[None, :] > position, float("-inf"))
+    return torch.softmax(scores, dim=-1) @ values
+
+
+@pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(4, 4), (8, 2), (6, 1)])
+@pytest.mark.parametrize(("held", "appended"), [(0, 1), (0, 7), (40, 1), (40, 30), (10, 300), (0, 600)])
+def test_attention_is_causal_and_aligned_lower_right(num_heads, num_kv_heads, held, appended):
+    geometry = KVGeometry(num_layers=2, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=16, dtype="float32")
+    backend = Measured(geometry=geometry, device="cpu", attend=True, seed=3)
+    backend.prepare(600, 700)
+    backend.open(0)
+    generator = torch.Generator().manual_seed(1)
+    pieces = [torch.randn(2, 1, num_kv_heads, held + appended, 16, generator=generator) for _ in range(2)]
+    keys, values = list(pieces[0]), list(pieces[1])
+    backend.carry_out(Reserve(0, 900), [], [])
+    backend.carry_out(Append(0, held + appended), keys, values)
+    outputs = backend.attention(0, appended)
+    if appended == 1:
+        store = backend._inputs.decode_queries
+        queries = store[(held + 1) % len(store)].reshape(1, num_heads, 1, 16)
+    else:
+        last = appended - (appended - 1) // 256 * 256  # the last chunk's queries
+        queries = backend._inputs.queries[:, :, :last]
+    for layer in range(2):
+        expected = reference(queries, keys[layer], values[layer])
+        assert torch.allclose(outputs[layer].reshape(expected.shape), expected, atol=1e-5)

@@ -1,0 +1,190 @@
+"""Bad input on the command line and in configuration files: one message, no traceback, nothing run, nothing imported."""
+
+import sys
+
+import pytest
+
+from kvbench.__main__ import main
+
+HYDRA_CALLBACK = """# @package _global_
+hydra:
+  callbacks:
+    evil:
+      _target_: evil.Callback
+"""
+
+COMMANDS = [
+    # what was typed, words of the message
+    ([], ["what to run?", "+scenario=NAME", "short_chat", "recompute"]),
+    (["repetitions=2"], ["what to run?"]),
+    (["+scenario=short_chatt"], ["unknown scenario 'short_chatt'", "Did you mean 'short_chat'?", "long_document"]),
+    (["scenario=nothing_like_it"], ["unknown scenario 'nothing_like_it'", "short_chat"]),
+    (["+experiment=recomput"], ["unknown experiment 'recomput'", "'recompute'"]),
+    (["+scenario=short_chat", "strategy=dynamc"], ["unknown strategy 'dynamc'", "'dynamic'"]),
+    (["+scenario=short_chat", "strategy=[static,dinamic]"], ["unknown strategy 'dinamic'", "'dynamic'"]),
+    (["+scenario=short_chat", "model=llama3_8"], ["unknown model 'llama3_8'", "llama3_8b"]),
+    (["+scenario=short_chat", "backend=mesured"], ["unknown backend 'mesured'", "'measured'"]),
+    (["+scenarioz=short_chat"], ["what to run?"]),
+    (["+scenario=short_chat", "+scenarioz=foo"], ["unknown key 'scenarioz'", "'scenario'"]),
+    (["+scenario=short_chat", "strategy.dynamic.growth_facto=2"], ["unknown parameter", "'growth_factor'"]),
+    (
+        ["+scenario=short_chat", "+strategy.dynamic.typo=1"],
+        ["strategy.dynamic", "unknown parameter 'typo'", "growth_factor"],
+    ),
+    (
+        ["+scenario=short_chat", "strategy.dynamik.growth_factor=2"],
+        ["unknown parameter of strategy 'dynamik'", "'dynamic'"],
+    ),
+    (
+        ["+scenario=short_chat", "strategy=static", "strategy.dynamic.growth_factor=2"],
+        ["unknown parameter of strategy"],
+    ),
+    (["+scenario=short_chat", "scenario.appendz=[1]"], ["unknown parameter of scenario 'appendz'", "'appends'"]),
+    (["+scenario=short_chat", "+scenario.colour=red"], ["scenario", "unknown parameter 'colour'"]),
+    (["+scenario=short_chat", "repetition=3"], ["unknown key 'repetition'", "'repetitions'"]),
+    (["+scenario=short_chat", "model.num_layer=2"], ["unknown parameter of model 'num_layer'", "'num_layers'"]),
+    (["+scenario=short_chat", "+evil=1"], ["unknown key 'evil'"]),
+    (["+scenario=short_chat", "strategy.dynamic.growth_factor=1"], ["growth_factor is a number above 1", "got 1"]),
+    (["+scenario=short_chat", "strategy.dynamic.growth_factor=fast"], ["growth_factor is a number", "'fast'"]),
+    (
+        ["+scenario=short_chat", "strategy.dynamic.initial_capacity=0"],
+        ["initial_capacity is a positive integer, got 0"],
+    ),
+    (["+scenario=short_chat", "strategy.dynamic.initial_capacity=9000"], ["at most max_capacity (8192), got 9000"]),
+    (["+scenario=short_chat", "strategy.static.max_seq_len=-5"], ["max_seq_len is a positive integer, got -5"]),
+    (["+scenario=short_chat", "strategy.static.max_seq_len=1.5"], ["max_seq_len is a positive integer, got 1.5"]),
+    (["+scenario=short_chat", "strategy.predictive.rule=guess"], ["unknown rule 'guess'", "append, total"]),
+    (["+scenario=short_chat", "strategy.predictive.history_window=0"], ["history_window is a positive integer"]),
+    (["+scenario=short_chat", "strategy.exact.round_to=0"], ["round_to is a positive integer"]),
+    (["+scenario=short_chat", "repetitions=0"], ["repetitions is an integer of at least 1, got 0"]),
+    (["+scenario=short_chat", "repetitions=many"], ["repetitions is an integer of at least 1, got 'many'"]),
+    (["+scenario=short_chat", "warmup=-1"], ["warmup is an integer of at least 0, got -1"]),
+    (["+scenario=short_chat", "seed=-1"], ["seed is an integer of 0 or more, got -1"]),
+    (["+scenario=short_chat", "attend=maybe"], ["attend is true or false, got 'maybe'"]),
+    (["+scenario=short_chat", "dtype=float8"], ["unknown dtype 'float8'", "float32"]),
+    (["+scenario=short_chat", "device=gpu"], ["unknown device 'gpu'", "auto, cpu, cuda"]),
+    (["+scenario=short_chat", "budget_bytes=0"], ["budget_bytes is an integer of at least 1, got 0"]),
+    (["+scenario=short_chat", "model.num_layers=0"], ["model.num_layers is a positive integer, got 0"]),
+    (["+scenario=short_chat", "model.num_kv_heads=5"], ["num_heads is a multiple of num_kv_heads"]),
+    (["+scenario=short_chat", "scenario.appends=[]"], ["at least one token count"]),
+    (["+scenario=short_chat", "scenario.appends=[10,x]"], ["positive integers (tokens), got 'x'"]),
+    (["+scenario=short_chat", "scenario.max_requests=0"], ["max_requests is 1 or more"]),
+    (["+scenario=short_chat", "scenario.max_concurrency=0"], ["max_concurrency is 1 or more, got 0"]),
+    (["+scenario=chat_poisson", "scenario.arrivals.rate_per_s=-2"], ["rate_per_s", "-2"]),
+    (["+scenario=azure_conv", "scenario.path=nowhere.csv"], ["nowhere.csv"]),
+    (["+scenario=short_chat", "strategy.dynamic._target_=os.system"], ["unknown target 'os.system'"]),
+    (["+scenario=short_chat", "+strategy.x={_target_: kvbench.cli.run.os.system}"], ["unknown target"]),
+    (
+        ["+scenario=short_chat", "+strategy.x={_target_: kvbench.strategy.base.Strategy}", "strategy.x.a=1"],
+        ["strategy.x"],
+    ),
+    (["+scenario=short_chat", "+strategy.x={growth_factor: 2}"], ["strategy.x: it has no _target_"]),
+    (["+scenario=short_chat", "+strategy.x=3"], ["strategy.x is a mapping", "got 3"]),
+    (["+scenario=short_chat", "scenario._target_=kvbench.workload.request.Turn"], ["scenario"]),
+    (["+scenario=short_chat", "strategy.dynamic.growth_factor=1.2,1.5"], ["several values", "-m"]),
+    (["+scenario=short_chat", "+scenario@_global_=short_chat"], ["only a strategy takes a package"]),
+    (["+scenario=short_chat", "+strategy@elsewhere=dynamic"], ["it is strategy.NAME, got 'elsewhere'"]),
+    (["+scenario=short_chat", "a=[1"], ["cannot read 'a=[1'"]),
+    (["+scenario=./not_here.yaml"], ["no scenario file", "not_here.yaml"]),
+    (["--experimental-rerun", "x.pickle"], ["--experimental-rerun is refused", "unpickles"]),
+    (["--config-name=evil", "+scenario=short_chat"], ["--config-name is refused"]),
+    (["-cp", "/tmp", "+scenario=short_chat"], ["--config-path is refused"]),
+    (["hydra.searchpath=[pkg://evil]", "+scenario=short_chat"], ["file://FOLDER", "pkg://evil"]),
+    (["scenarois"], ["unknown verb 'scenarois'", "'scenarios'"]),
+    (["scenarios", "short_chatt"], ["unknown scenario 'short_chatt'", "'short_chat'"]),
+]
+
+FILES = [
+    # content of mine.yaml, words of the message
+    ("appends: [1, 2]", ["scenario: it has no _target_", "kvbench.workload"]),
+    ("_target_: kvbench.workload.scenario.Appends\nappends: [1", ["mine.yaml", "malformed YAML", "line"]),
+    ("- 1\n- 2", ["mine.yaml", "mapping", "list"]),
+    ("", ["mine.yaml", "mapping"]),
+    ("_target_: kvbench.workload.scenario.Apends\nappends: [1]", ["mine.yaml", "unknown target", "Appends"]),
+    (
+        "_target_: subprocess.run\nargs: [touch, evil]",
+        ["mine.yaml", "unknown target 'subprocess.run'", "trusted=[subprocess]"],
+    ),
+    ("_target_: kvbench.workload.trace.np.load\nfile: x", ["mine.yaml", "unknown target"]),
+    ("_target_: kvbench.strategy.dynamic.Dynamic", ["mine.yaml", "unknown target"]),
+    ("_target_: ${oc.env:HOME}", ["mine.yaml", "dotted name"]),
+    ("_target_: [1]", ["mine.yaml", "dotted name"]),
+    (
+        "_target_: kvbench.workload.scenario.Appends\nappends: {_target_: os.system, command: x}",
+        ["unknown target 'os.system'"],
+    ),
+    ("_target_: kvbench.workload.scenario.Appends\nappends: [{_target_: os.system}]", ["unknown target 'os.system'"]),
+    ("_target_: kvbench.workload.scenario.Appends\nappends: [1]\nhydra: {a: 1}", ["may not set hydra"]),
+    (HYDRA_CALLBACK, ["a scenario file's package is scenario", "_global_"]),
+    ("#@ package _global_\na: 1", ["a scenario file's package is scenario"]),
+    ("defaults:\n  - override /hydra/launcher: joblib\n", ["defaults list", "same group"]),
+    ("defaults:\n  - /strategy: evil\n", ["defaults list"]),
+    ("defaults:\n  - short_chat@_global_\n", ["defaults list", "'short_chat@_global_'"]),
+    ("defaults:\n  - nowhere\n", ["unknown scenario 'nowhere'"]),
+    ("_target_: kvbench.workload.scenario.Appends\nappends: !!python/object/apply:os.system [ls]", ["malformed YAML"]),
+    ("_target_: kvbench.workload.scenario.Appends\nappends: [1]\nappends: [2]", ["compose", "appends"]),
+    ("_target_: kvbench.workload.scenario.Appends\nappends: ${nowhere}", ["nowhere"]),
+    (b"\xff\xfe\x00bad", ["mine.yaml", "not UTF-8"]),
+]
+
+
+def said(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "argv", ["kvbench", *arguments])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code, capsys.readouterr().err
+
+
+def check_message(status, message, words):
+    assert status in (1, 2)
+    for word in words:
+        assert word in message
+    assert "Traceback" not in message
+    assert message.startswith("kvbench: ")
+    assert len(message.splitlines()) <= 5
+
+
+@pytest.mark.parametrize(("arguments", "words"), COMMANDS, ids=lambda value: " ".join(value)[:60])
+def test_a_bad_command_line_is_explained(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    check_message(*said(monkeypatch, capsys, arguments), words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "words"), FILES)
+def test_a_bad_scenario_file_is_explained(content, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    check_message(*said(monkeypatch, capsys, ["+scenario=./mine.yaml"]), words)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+STRATEGY_FILES = [
+    ("_target_: kvbench.strategy.dynamic.Dynamic", ["begins with '# @package strategy.evil'"]),
+    ("# @package _global_\nhydra: {callbacks: {x: {_target_: evil.X}}}", ["package is strategy.evil"]),
+    ("# @package strategy.evil\n_target_: evil.Cache", ["unknown target 'evil.Cache'", "trusted=[evil]"]),
+    ("# @package strategy.evil\n_target_: kvbench.strategy.dynamic.CapacityExceeded", ["unknown target"]),
+    ("# @package strategy.evil\ndefaults: [dynamic]", ["defaults list"]),
+    ("# @package strategy.dynamic\n_target_: kvbench.strategy.dynamic.Dynamic", ["package is strategy.evil"]),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), STRATEGY_FILES)
+def test_a_bad_strategy_file_is_refused_before_anything_is_imported(content, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more" / "strategy").mkdir(parents=True)
+    (tmp_path / "more" / "strategy" / "evil.yaml").write_text(content)
+    (tmp_path / "evil.py").write_text("open('touched', 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["--config-dir", "more", "+scenario=short_chat", "strategy=evil"]
+    check_message(*said(monkeypatch, capsys, arguments), words)
+    assert not (tmp_path / "touched").exists()
+
+
+def test_full_error_shows_the_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["kvbench", "+scenario=nope"])
+    with pytest.raises(Exception, match="unknown scenario"):
+        main()
