@@ -1,10 +1,10 @@
 """Every strategy and every scenario that the project ships, built from its YAML, for contract tests."""
 
+import yaml
+
 from kvbench.cli.catalogue import file_of, names
 from kvbench.cli.targets import build
 from kvbench.geometry import KVGeometry
-
-import yaml
 
 TINY = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32")
 STRATEGIES = names("strategy")

@@ -99,9 +99,10 @@ def test_exact_on_short_chat():
 
 
 def test_the_articles_predictive_rule_on_short_chat():
-    # From 200 slots. 100: ratio 2, 100·2·1.1 = 220 > 200: max(220, 260, 300) = 300, copying 50. 150: ratios 2, 1.5 with
-    # variance 0.0625: 288, no; 300 fits. 200: mean 1.611, variance 0.080: 354 > 300: max(354, 390, 450) = 450, and 500
-    # does not fit: 675; both copy 300. 250: 418, no; 750 > 675: 1012, copying 500. 300: 480, no; 1050: 1518, copying 750.
+    # From 200 slots. 100: ratio 2, 100·2·1.1 = 220 > 200: max(220, 260, 300) = 300, copying 50. 150: ratios 2, 1.5
+    # with variance 0.0625: 288, no; 300 fits. 200: mean 1.611, variance 0.080: 354 > 300: max(354, 390, 450) = 450,
+    # and 500 does not fit: 675; both copy 300. 250: 418, no; 750 > 675: 1012, copying 500. 300: 480, no; 1050: 1518,
+    # copying 750.
     capacities, sums = trace(growing(Predictive, 200, history_window=10, rule="append"), SHORT_CHAT)
     assert capacities == [200, 300, 450, 675, 1012, 1518]
     assert sums["resizes"] == 5
@@ -109,8 +110,8 @@ def test_the_articles_predictive_rule_on_short_chat():
 
 
 def test_the_total_rule_on_short_chat():
-    # From 200 slots. 300 > 200, predicted next 288: max(300, 588), copying 150; 500 fits. 750 > 588, predicted next 418:
-    # max(882, 1168), copying 500; 1050 fits. Dynamic from 200 resizes four times: 300, 500, 750, 1125.
+    # From 200 slots. 300 > 200, predicted next 288: max(300, 588), copying 150; 500 fits. 750 > 588, predicted next
+    # 418: max(882, 1168), copying 500; 1050 fits. Dynamic from 200 resizes four times: 300, 500, 750, 1125.
     capacities, sums = trace(growing(Predictive, 200, history_window=10, rule="total"), SHORT_CHAT)
     assert capacities == [200, 588, 1168]
     assert sums["resizes"] == 2

@@ -105,7 +105,7 @@ def test_totals_are_the_sums_of_a_plain_model(steps):
         if seq not in model:
             ledger.open(seq)
             model[seq] = [0, 0]
-        used, held = model[seq]
+        used, _ = model[seq]
         try:
             ledger.book((Reserve(seq, capacity), Append(seq, count)))
         except LedgerError:

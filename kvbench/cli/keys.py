@@ -30,7 +30,7 @@ def check_keys(command: CommandLine) -> None:
     config = _composed([_first(override, command) for override in groups], command.folders)
     for override in command.overrides:
         key = override.key_or_group
-        if override in groups or key.startswith("hydra") or "/" in key:
+        if override in groups or key.partition(".")[0].partition("/")[0] == "hydra":
             continue
         root = key.split(".")[0]
         if root not in config and root not in GROUPS:

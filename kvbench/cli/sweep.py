@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,22 +22,24 @@ class CollectSweep(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Write the sweep's folder from its jobs' folders."""
         folder = Path(config.hydra.sweep.dir)
-        collect(folder, OmegaConf.to_yaml(config.hydra.overrides, resolve=True))
+        given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        swept = [override.key_or_group for override in given if override.is_sweep_override()]
+        collect(folder, swept, OmegaConf.to_yaml(config.hydra.overrides, resolve=True))
 
 
-def collect(folder: Path, overrides_text: str) -> None:
+def collect(folder: Path, swept: list[str], overrides_text: str) -> None:
     """Join the finished jobs in a sweep's folder, draw its charts and write its report.
 
     Args:
         folder: holds a folder a job.
-        overrides_text: what was swept, for config.yaml.
+        swept: keys of the parameters that differ between jobs.
+        overrides_text: all overrides, for config.yaml.
     """
     jobs = _finished_jobs(folder)
     if not jobs:
         print(f"the sweep has no finished job; {folder} holds no results", flush=True)
         return
     values = [_overrides(job) for job in jobs]
-    swept = [key for key in values[0] if len({str(value.get(key)) for value in values}) > 1]
     parameters = [key for key in swept if key not in OWN_COLUMNS or key == "scenario"]
     columns = [{key: value.get(key) for key in parameters if key not in OWN_COLUMNS} for value in values]
     summary = _joined([job.summary.assign(**column) for job, column in zip(jobs, columns, strict=True)])
@@ -45,6 +48,9 @@ def collect(folder: Path, overrides_text: str) -> None:
     write_frames(folder, summary, requests, steps)
     write_text(folder / "config.yaml", overrides_text)
     write_environment(folder, jobs[0].environment | {"jobs": [job.folder.name for job in jobs], "swept": swept})
+    if "strategy" not in summary:  # an experiment's own table
+        print(f"sweep: {len(jobs)} jobs in {folder}", flush=True)
+        return
     charts = sweep_charts(summary, parameters)
     for name, figure in charts.items():
         save(figure, folder / "charts", name)
@@ -65,7 +71,7 @@ def _named(jobs: list[Results]) -> list[Results]:
     """The jobs, with their scenario as a column of every frame."""
     named = []
     for job in jobs:
-        scenario = job.environment["scenario"]
+        scenario = job.environment.get("scenario")
         frames = (
             frame.assign(scenario=scenario, strategy=frame["strategy"].astype(str))
             for frame in (job.requests, job.steps)

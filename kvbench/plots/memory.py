@@ -20,6 +20,8 @@ MAX_MARKS = 100
 NUM_MARKERS = 7
 MAX_TEXT = 60
 CROWDED = 3.0
+FEW = 2
+DASHED = (0, (4, 2))
 TITLE = "KV-cache memory over tokens, last repetition"
 
 
@@ -36,7 +38,8 @@ def memory_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     """Allocated bytes (solid) and used bytes (dashed) over the tokens appended, with resizes marked.
 
     Shown is each strategy's last repetition that is no warm-up. An append needs its bytes before it writes, so that a
-    step's bytes stand over the tokens it appended. Used bytes are drawn once for all strategies that use the same.
+    step's bytes stand over the tokens it appended. Used bytes are drawn once for all strategies that use the same
+    (where requests arrive by the clock, each uses its own).
     A mark stands at each resize, at the bytes held while it ran (old and new buffer); none where they exceed 100.
     Where at most half of the strategies hold over three times what the others do, a second panel shows the others.
 
@@ -140,7 +143,7 @@ def _resizes(axes: Axes, line: _Line, divisor: float) -> None:
 
 
 def _used(axes: Axes, lines: list[_Line], divisor: float) -> list[tuple[Line2D, str]]:
-    """Draw used bytes once for each group of strategies that use the same; the largest group in black."""
+    """Draw used bytes once for each group of strategies that use the same; of two, the larger in black."""
     groups: dict[bytes, list[_Line]] = {}
     for line in lines:
         groups.setdefault(line.rows[["appended_tokens", "used_bytes"]].to_numpy().tobytes(), []).append(line)
@@ -148,8 +151,10 @@ def _used(axes: Axes, lines: list[_Line], divisor: float) -> list[tuple[Line2D, 
     legend = []
     for group in groups.values():
         x, y = _over_tokens(group[0].rows, "used_bytes", divisor)
-        colour = INK if group is common else group[0].look.colour
-        (artist,) = axes.plot(x, y, drawstyle="steps-pre", color=colour, linestyle=(0, (4, 2)), linewidth=1.3, zorder=3)
+        colour = INK if group is common and len(groups) <= FEW else group[0].look.colour
+        (artist,) = axes.plot(x, y, drawstyle="steps-pre", color=colour, linestyle=DASHED, linewidth=1.3, zorder=3)
         text = "used" if len(groups) == 1 else f"used, {', '.join(line.text for line in group)}"
         legend.append((artist, text if len(text) <= MAX_TEXT else f"used, {group[0].text} and {len(group) - 1} more"))
+    if len(groups) > FEW:
+        return [(Line2D([], [], color=INK, linestyle=DASHED, linewidth=1.3), "used, in the strategy's colour")]
     return legend

@@ -30,12 +30,12 @@ FEW_SAMPLES = "too few steps for a 99th percentile: it needs ten samples beyond 
 
 
 class _Drawn(NamedTuple):
-    """What a panel shows: the rows with a point, their points, whether each is on the front, and the front's line."""
+    """What a panel shows: the rows with a point, their points, whether each is on the front, and the lines."""
 
     rows: np.ndarray
     points: np.ndarray
     on_front: np.ndarray
-    path: np.ndarray
+    lines: list[np.ndarray]
 
 
 def pareto_chart(summary: pd.DataFrame, parameters: list[str] | None = None) -> Figure:
@@ -72,7 +72,7 @@ def pareto_chart(summary: pd.DataFrame, parameters: list[str] | None = None) -> 
             wanted = panel.on_front if len(panel.rows) > MAX_NAMED else np.ones(len(panel.rows), dtype=bool)
             order = np.lexsort((~panel.on_front, ~wanted))
             named = [texts[panel.rows[index]] for index in order[: wanted.sum()]]
-            place_names(figure, axes, panel.points[order], named, panel.path)
+            place_names(figure, axes, panel.points[order], named, panel.lines)
     return figure
 
 
@@ -106,8 +106,12 @@ def _panel(axes: Axes, summary: pd.DataFrame, column: str, memory: np.ndarray, s
         return None
     times = times / unit.divisor
     spread = summary.get(f"{column}_ci", pd.Series(np.nan, summary.index)).to_numpy(dtype=float) / unit.divisor
+    spread = np.where(np.isfinite(spread), spread, 0.0)
     names = summary["strategy"].astype(str).to_numpy()
     completed = summary["outcome"].astype(str).to_numpy() == "completed"
+    ends = [
+        np.array([[times[row] - spread[row], memory[row]], [times[row] + spread[row], memory[row]]]) for row in rows
+    ]
     for row in rows:
         mark = _point(style[names[row]], completed[row])
         mark.set(xdata=[times[row]], ydata=[memory[row]], zorder=4)
@@ -118,10 +122,10 @@ def _panel(axes: Axes, summary: pd.DataFrame, column: str, memory: np.ndarray, s
     points = np.column_stack([times, memory])[rows]
     on_front = pareto_front(np.where(completed, times, np.nan), memory)[rows]
     axes.update_datalim(points)
-    _scales(axes, points)
+    _scales(axes, points, max(end[1, 0] for end in ends))
     path = _front_path(axes, points[on_front])
     axes.plot(*path.T, color=INK, linestyle=(0, (4, 2)), linewidth=1.2, zorder=2)
-    return _Drawn(rows, points, on_front, path)
+    return _Drawn(rows, points, on_front, [path, *ends])
 
 
 def _front_path(axes: Axes, points: np.ndarray) -> np.ndarray:
@@ -136,18 +140,20 @@ def _front_path(axes: Axes, points: np.ndarray) -> np.ndarray:
     return np.array([*path, (right, path[-1][1])])
 
 
-def _scales(axes: Axes, points: np.ndarray) -> None:
+def _scales(axes: Axes, points: np.ndarray, right: float) -> None:
     """Start linear axes at 0, leave room for names, and keep zeros where the rest ranges widely."""
     times, memory = points.T
     number_axis(axes, "x", times)
     number_axis(axes, "y", memory)
     axes.margins(ROOM)
     axes.autoscale_view()
-    for which, values in (("x", times), ("y", memory)):
+    for which, values, end in (("x", times, right), ("y", memory, memory.max())):
         axis = axes.xaxis if which == "x" else axes.yaxis
+        limits = axis.get_view_interval()
         if axis.get_scale() == "linear":
-            top = values.max() * (1 + ROOM) or 1.0
-            axes.set(**{f"{which}lim": (-0.04 * top, top)})
+            top = max(end, (1 + ROOM) * values.max()) * 1.03 or 1.0
+            limits = (-0.04 * top, top)
+        axes.set(**{f"{which}lim": limits})
     positive = times[times > 0]
     if len(positive) < len(times) and positive.size and positive.max() / positive.min() > LARGE_RANGE:
         axes.set_xscale("symlog", linthresh=positive.min())

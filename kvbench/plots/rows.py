@@ -54,12 +54,13 @@ def median_steps(steps: pd.DataFrame, name: str) -> tuple[pd.DataFrame, bool]:
 def failures(summary: pd.DataFrame) -> list[str]:
     """A sentence for each outcome other than completed, with the strategies that it befell."""
     failed = summary[summary["outcome"].astype(str) != "completed"]
+    names = failed["strategy"].astype(str)
+    if summary["scenario"].nunique() > 1:
+        names = names + " on " + failed["scenario"].astype(str)
     befell: dict[str, list[str]] = {}
-    for name, outcome in zip(failed["strategy"].astype(str), failed["outcome"].astype(str), strict=True):
+    for name, outcome in zip(names, failed["outcome"].astype(str), strict=True):
         befell.setdefault(outcome, []).append(name)
-    return [
-        f"Not completed ({outcome}): {', '.join(dict.fromkeys(names))}." for outcome, names in sorted(befell.items())
-    ]
+    return [f"Not completed ({outcome}): {', '.join(dict.fromkeys(who))}." for outcome, who in sorted(befell.items())]
 
 
 def strategy_names(summary: pd.DataFrame) -> list[str]:

@@ -76,12 +76,12 @@ def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
     """
     swept = parameters_of(summary, parameters)
     names = _row_names(summary, swept)
-    found = [
-        f"{name}: the total time's standard deviation over repetitions is {percent(spread)} of its mean; "
-        "times of this row are unsteady."
-        for name, spread in zip(names, summary["spread"].to_numpy(dtype=float), strict=True)
-        if spread > LARGE_SPREAD
-    ]
+    spreads = zip(names, summary["spread"].to_numpy(dtype=float), strict=True)
+    unsteady = [f"{name} {percent(spread)}" for name, spread in spreads if spread > LARGE_SPREAD]
+    found = []
+    if unsteady:
+        words = "Times are unsteady; the total time's standard deviation over repetitions, as a share of its mean"
+        found.append(f"{words}: {listed(unsteady)}.")
     timed = summary["tokens_per_s"].notna()
     if timed.any() and summary.loc[timed, "tokens_per_s_ci"].isna().all():
         found.append("One repetition only: there are no intervals, and no difference in time can be judged.")
@@ -92,13 +92,13 @@ def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
         if pairs:
             found.append(
                 f"By {metric.words}, these cannot be told apart, since their 95 % confidence intervals overlap: "
-                f"{'; '.join(pairs[:MAX_PAIRS])}{_and_more(len(pairs) - MAX_PAIRS, 'pairs')}."
+                f"{'; '.join(pairs[:MAX_PAIRS])}{_and_more(len(pairs) - MAX_PAIRS)}."
             )
     return found
 
 
-def _and_more(count: int, what: str) -> str:
-    return f"; and {count} {what} more" if count > 0 else ""
+def _and_more(count: int) -> str:
+    return f"; and {count} more" if count > 0 else ""
 
 
 def _alike(rows: pd.DataFrame, metric: _Metric) -> list[list[str]]:

@@ -15,6 +15,7 @@ class Scenario:
         description: one line for people.
         max_requests: run the first so many requests only; None runs all.
         max_concurrency: requests that may be live at once, > 0; the others wait their turn.
+        repetitions: how often a measured run repeats it unless told otherwise, > 0; fewer for what takes long.
     Raises:
         ValueError: a number is out of its range.
     """
@@ -22,12 +23,15 @@ class Scenario:
     description: str = ""
     max_requests: int | None = None
     max_concurrency: int = 1
+    repetitions: int = 5
 
     def __post_init__(self) -> None:
         if self.max_requests is not None and self.max_requests < 1:
             raise ValueError(f"max_requests is 1 or more, or null for all; got {self.max_requests}")
         if self.max_concurrency < 1:
             raise ValueError(f"max_concurrency is 1 or more, got {self.max_concurrency}")
+        if self.repetitions < 1:
+            raise ValueError(f"repetitions is 1 or more, got {self.repetitions}")
 
     def workload(self, rng: np.random.Generator) -> "Workload":
         """Draw the requests, in order of arrival, at most `max_requests` of them."""

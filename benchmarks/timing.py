@@ -1,0 +1,67 @@
+"""Time calls against each other, in turn in one loop, so that a drift of the machine's speed falls on all alike."""
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from time import perf_counter_ns
+
+import numpy as np
+
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the things compared.
+
+    Args:
+        name: for people.
+        call: what is timed; it is given the round's number.
+        around: makes a context in which it is called; entered and left outside the timed region.
+    """
+
+    name: str
+    call: Callable[[int], object]
+    around: Callable[[], AbstractContextManager] = nullcontext
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep the garbage collector out of what is timed."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def interleaved(sides: Sequence[Side], num_rounds: int, *, prime: bool = False) -> list[np.ndarray]:
+    """Time every side once a round, beginning with another one each time.
+
+    Args:
+        sides: what is compared.
+        num_rounds: calls of each.
+        prime: whether each timed call comes right after the same call untimed. Else a call finds the caches as another
+            side left them, in one order of two, and its times fall into two heaps with the median somewhere between.
+    Returns:
+        Seconds of each round's call, an array for each side.
+    """
+    times_ns = np.zeros((len(sides), num_rounds), dtype=np.int64)
+    numbered = list(enumerate(sides))
+    with no_collection():
+        for number in range(num_rounds):
+            first = number % len(sides)
+            for index, side in numbered[first:] + numbered[:first]:
+                call = side.call
+                with side.around():
+                    if prime:
+                        call(number)
+                    start = perf_counter_ns()
+                    call(number)
+                    end = perf_counter_ns()
+                times_ns[index, number] = end - start
+    return list(times_ns / NS_PER_S)

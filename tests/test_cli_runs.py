@@ -1,0 +1,201 @@
+"""Whole runs through the command line, on a tiny model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from kvbench.__main__ import main
+from kvbench.cli.catalogue import default_strategies
+from kvbench.results import load
+from kvbench.schema import REQUESTS, STEPS, SUMMARY
+
+TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8", "repetitions=2", "device=cpu"]
+FILES = {"summary.csv", "steps.parquet", "requests.parquet", "config.yaml", "environment.json", "report.md"}
+
+
+@pytest.fixture
+def kvbench(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, status=0):
+        monkeypatch.setattr(sys, "argv", ["kvbench", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        said = capsys.readouterr()
+        assert stopped.value.code == status, said.err
+        return said.out
+
+    return run
+
+
+def only_folder(tmp_path, name):
+    (folder,) = (tmp_path / "results" / name).iterdir()
+    return folder
+
+
+def test_a_run_writes_its_folder(kvbench, tmp_path):
+    out = kvbench("+scenario=short_chat", *TINY)
+    folder = only_folder(tmp_path, "short_chat")
+    assert {path.name for path in folder.iterdir()} == FILES | {"charts"}
+    charts = {path.name for path in (folder / "charts").iterdir()}
+    assert {"memory.png", "memory.svg", "latency.png", "panels.png", "pareto.svg"} <= charts
+    results = load(folder)
+    assert list(results.summary["strategy"]) == default_strategies()
+    assert list(results.summary.columns) == list(SUMMARY)
+    assert list(results.requests.columns) == list(REQUESTS)
+    assert list(results.steps.columns) == list(STEPS)
+    assert results.steps["repetition"].nunique() == 3  # one of warm-up
+    for word in ("1 of 1 requests", "Article, 1 layer, float32, 128 bytes a token", "cpu", "2 repetitions"):
+        assert word in out
+    for strategy in default_strategies():
+        assert f"\n{strategy} " in out
+    assert str(folder.relative_to(tmp_path) / "charts") in out
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["packages"]["torch"]
+    assert environment["seed"] == 0
+    assert "num_heads: 4" in (folder / "config.yaml").read_text()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_strategies_are_chosen_set_and_doubled(kvbench, tmp_path):
+    instance = [
+        "+strategy@strategy.fast=dynamic",
+        "strategy.fast.growth_factor=3",
+        "strategy.fast.initial_capacity=100",
+    ]
+    kvbench(
+        "scenario=short_chat", "strategy=[static,dynamic]", "strategy.dynamic.initial_capacity=100", *instance, *TINY
+    )
+    summary = load(only_folder(tmp_path, "short_chat")).summary.set_index("strategy")
+    assert list(summary.index) == ["static", "dynamic", "fast"]
+    # From 100: 150, 300, 500, 750, 1125. By three: 300 at 150 tokens, 900 at 500, 2700 at 1050.
+    assert summary.loc["dynamic", "peak_allocated_bytes"] == 1125 * 128
+    assert summary.loc["fast", "peak_allocated_bytes"] == 2700 * 128
+
+
+def test_a_sweep_becomes_one_frame_and_one_set_of_charts(kvbench, tmp_path):
+    sweep = ["strategy=dynamic", "strategy.dynamic.growth_factor=1.2,1.5,2.0"]
+    kvbench("-m", "+scenario=periodic", *sweep, *TINY)
+    folder = only_folder(tmp_path, "periodic")
+    results = load(folder)
+    column = "strategy.dynamic.growth_factor"
+    assert results.summary[column].tolist() == [1.2, 1.5, 2.0]
+    assert results.summary["num_resizes"].is_monotonic_decreasing
+    assert set(results.steps[column]) == set(results.requests[column]) == {1.2, 1.5, 2.0}
+    assert (folder / "charts" / "sweep.png").stat().st_size > 10_000
+    assert (folder / "charts" / "sweep.svg").is_file()
+    assert {path.name for path in folder.iterdir()} >= FILES
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"0", "1", "2", "charts"}
+
+
+def test_a_glob_runs_what_it_can_and_skips_a_missing_trace_with_a_line(kvbench, tmp_path, monkeypatch):
+    monkeypatch.setenv("KVBENCH_TRACES", str(tmp_path / "none"))
+    out = kvbench("-m", "+scenario=glob([azure*,streaming*])", "strategy=[concat,dynamic]", *TINY)
+    assert "skipped azure_conv:" in out
+    assert "Azure/AzurePublicDataset" in out
+    summary = load(only_folder(tmp_path, "sweep")).summary
+    assert sorted(set(summary["scenario"])) == ["streaming", "streaming_400"]
+    assert len(summary) == 4
+
+
+def test_a_job_that_is_refused_does_not_stop_the_sweep(kvbench, tmp_path):
+    kvbench("-m", "+scenario=streaming", "strategy=dynamic", "strategy.dynamic.growth_factor=0.5,2", *TINY, status=2)
+    assert load(only_folder(tmp_path, "streaming")).summary["strategy.dynamic.growth_factor"].tolist() == [2]
+
+
+def test_a_scenario_of_the_users_own(kvbench, tmp_path):
+    text = "_target_: kvbench.workload.scenario.Appends\nappends: [10, 20]\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    kvbench("+scenario=./mine.yaml", "strategy=exact", *TINY)
+    assert load(only_folder(tmp_path, "mine")).summary["num_tokens"].tolist() == [30]
+    (tmp_path / "short_chat.yaml").write_text(text + "max_requests: 1\n")
+    kvbench("+scenario=short_chat.yaml", "strategy=exact", *TINY)
+    assert load(only_folder(tmp_path, "short_chat_file")).summary["num_tokens"].tolist() == [30]
+
+
+def test_a_scenario_that_builds_on_another(kvbench, tmp_path):
+    (tmp_path / "longer.yaml").write_text("defaults:\n  - short_chat\n  - _self_\nappends: [500, 600]\n")
+    kvbench("+scenario=longer.yaml", "strategy=exact", *TINY)
+    assert load(only_folder(tmp_path, "longer")).summary["num_tokens"].tolist() == [1100]
+
+
+def test_a_trusted_package_is_admitted(kvbench, tmp_path, monkeypatch):
+    (tmp_path / "mypackage.py").write_text(
+        "from kvbench.strategy.static import Static\n\nclass Roomy(Static):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    node = "+strategy.roomy={_target_: mypackage.Roomy, max_seq_len: 2000}"
+    kvbench("+scenario=short_chat", "strategy=static", node, "trusted=[mypackage]", *TINY)
+    summary = load(only_folder(tmp_path, "short_chat")).summary.set_index("strategy")
+    assert summary.loc["roomy", "peak_bytes"] == 2000 * 128
+
+
+def test_decode_is_real(kvbench, tmp_path):
+    kvbench("+scenario=chat_poisson", "scenario.max_requests=3", "strategy=dynamic", *TINY)
+    results = load(only_folder(tmp_path, "chat_poisson"))
+    assert results.environment["scenario"] == "chat_poisson"
+    steps = results.steps
+    assert (steps.loc[steps["phase"] == "decode", "num_tokens"] == 1).all()
+    assert results.requests["ttft_s"].notna().all()
+    assert results.requests["tpot_s"].notna().all()
+    assert (
+        results.requests["held_tokens"] == results.requests["prompt_tokens"] + results.requests["output_tokens"]
+    ).all()
+
+
+def test_the_same_seed_gives_the_same_requests(kvbench, tmp_path):
+    for seed in (1, 1, 2):
+        kvbench("+scenario=chat_poisson", "scenario.max_requests=3", "strategy=exact", f"seed={seed}", *TINY)
+    folders = sorted((tmp_path / "results" / "chat_poisson").iterdir())
+    first, same, other = (load(folder).requests["prompt_tokens"].tolist() for folder in folders)
+    assert first == same != other
+
+
+def test_real_requests_of_a_published_trace(kvbench, tmp_path, traces):
+    path = traces / "AzureLLMInferenceTrace_conv.csv"
+    if not path.is_file():
+        pytest.skip(f"no {path}: the published trace is at Azure/AzurePublicDataset on GitHub")
+    out = kvbench("+scenario=azure_conv", f"scenario.path={path}", "scenario.max_requests=4", "strategy=dynamic", *TINY)
+    assert "4 of 19,366 requests" in out
+    # The trace's first rows: 374 tokens in and 44 out, 396 and 109, 879 and 55, 91 and 16.
+    requests = load(only_folder(tmp_path, "azure_conv")).requests
+    rows = requests[requests["repetition"] == 1]
+    assert rows["prompt_tokens"].tolist() == [374, 396, 879, 91]
+    assert rows["output_tokens"].tolist() == [44, 109, 55, 16]
+
+
+def test_the_recompute_experiment(kvbench, tmp_path):
+    out = kvbench("+experiment=recompute", "experiment.context_tokens=[50,400]", *TINY)
+    folder = only_folder(tmp_path, "recompute")
+    frame = pd.read_csv(folder / "summary.csv")
+    assert frame["context_tokens"].tolist() == [50, 400]
+    assert frame["formula"].tolist() == [50**2 / 150, 400**2 / 500]
+    assert (frame["speedup"] == frame["recompute_us"] / frame["cached_us"]).all()
+    assert (folder / "charts" / "recompute.svg").is_file()
+    assert "times as long" in out
+
+
+def test_a_workload_is_drawn(kvbench, tmp_path):
+    out = kvbench("scenarios", "bursty_gamma")
+    assert "coefficient of variation" in out
+    assert (tmp_path / "results" / "scenarios" / "bursty_gamma.png").is_file()
+
+
+def test_an_interrupt_says_what_was_written_and_leaves_no_half_file(tmp_path):
+    command = [sys.executable, "-u", "-m", "kvbench", "+scenario=short_chat", "repetitions=500"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        for line in run.stdout:
+            if "repetitions after" in line:
+                break
+        os.kill(run.pid, signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "interrupted" in said
+    assert "nothing was written" in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []

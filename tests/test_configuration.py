@@ -1,0 +1,112 @@
+"""Every configuration file composes and builds; a parameter's default has one home, the YAML."""
+
+import inspect
+from importlib import import_module
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from kvbench.cli.catalogue import CONF, GROUPS, default_strategies, file_of, names
+from kvbench.cli.compose import geometry_of, strategies_of, workload_of
+from kvbench.cli.errors import UsageError
+from kvbench.cli.targets import build, check_target
+from kvbench.cli.vet import vet_choice
+from kvbench.workload.scenario import Scenario
+from tests.catalogue import node_of
+
+BYTES_A_TOKEN = {  # published geometries: 2 · layers · KV heads · head size · bytes of the dtype
+    "article": 32_768,
+    "llama2_7b": 524_288,
+    "llama3_8b": 131_072,
+    "llama3_70b": 327_680,
+    "mistral_7b": 131_072,
+    "qwen2_5_7b": 57_344,
+    "qwen3_0_6b": 114_688,
+    "qwen3_8b": 147_456,
+    "smollm2": 46_080,
+}
+
+
+def composed(*overrides):
+    with initialize_config_module("kvbench.conf", version_base="1.3"):
+        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in names(group)])
+def test_every_file_composes_and_passes_its_own_check(group, name):
+    vet_choice(group, name, (), (), {})
+    config = composed(f"{'+' if group in ('scenario', 'experiment') else ''}{group}={name}")
+    assert config[group]
+
+
+@pytest.mark.parametrize("name", names("strategy"))
+def test_a_strategys_keys_are_its_constructors(name):
+    node = node_of("strategy", name)
+    module, _, made = node.pop("_target_").rpartition(".")
+    parameters = inspect.signature(getattr(import_module(module), made)).parameters.values()
+    assert list(node) == [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    assert all(parameter.default is parameter.empty for parameter in parameters)
+    assert list(strategies_of(composed(f"strategy={name}"))) == [name]
+
+
+@pytest.mark.parametrize("name", names("scenario"))
+def test_a_scenarios_own_parameters_have_no_second_default(name):
+    node = node_of("scenario", name)
+    module, _, made = node.pop("_target_").rpartition(".")
+    inherited = set(inspect.signature(Scenario).parameters)
+    own = [
+        p
+        for p in inspect.signature(getattr(import_module(module), made)).parameters.values()
+        if p.name not in inherited
+    ]
+    assert {parameter.name for parameter in own} <= set(node)
+    assert node["description"]
+
+
+@pytest.mark.parametrize(("name", "num_bytes"), BYTES_A_TOKEN.items())
+def test_bytes_of_a_token(name, num_bytes):
+    assert geometry_of(composed(f"model={name}")).bytes_per_token == num_bytes
+
+
+def test_every_model_is_checked():
+    assert sorted(BYTES_A_TOKEN) == names("model")
+
+
+def test_a_models_dtype_and_layers_can_be_changed():
+    geometry = geometry_of(composed("model=llama3_8b", "dtype=float32", "model.num_layers=1"))
+    assert geometry.bytes_per_token == 2 * 8 * 128 * 4
+
+
+def test_the_defaults_compared():
+    assert default_strategies() == ["concat", "static", "dynamic", "predictive", "exact"]
+
+
+def test_a_scenario_draws_the_same_requests_from_the_same_seed():
+    first, same, other = (workload_of(composed("+scenario=multi_turn_chat", f"seed={seed}"))[1] for seed in (3, 3, 4))
+    assert first == same != other
+
+
+def test_no_configuration_file_names_a_class_that_is_not_its_groups():
+    for group in ("strategy", "scenario", "backend", "experiment"):
+        for name in names(group):
+            check_target(node_of(group, name)["_target_"], group, name)
+    with pytest.raises(UsageError, match="unknown target"):
+        check_target("kvbench.strategy.dynamic.Dynamic", "scenario", "here")
+
+
+def test_a_trusted_name_admits_that_package_alone():
+    check_target("mine.Cache", "strategy", "here", trusted=("mine",))
+    for target in ("mine2.Cache", "os.system", "kvbench.cli.run.main"):
+        with pytest.raises(UsageError, match="unknown target"):
+            check_target(target, "strategy", "here", trusted=("mine", "kvbench"))
+
+
+def test_what_a_constructor_refuses_names_its_key():
+    with pytest.raises(UsageError, match=r"strategy\.static: max_seq_len is a positive integer"):
+        build(node_of("strategy", "static") | {"max_seq_len": 0}, "strategy", "strategy.static")
+
+
+def test_conf_and_scenarios_are_one_tree():
+    assert file_of("scenario", "short_chat") == CONF / "scenario" / "short_chat.yaml"
+    assert (CONF / "config.yaml").is_file()

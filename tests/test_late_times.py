@@ -1,0 +1,43 @@
+"""A device that runs behind the host gives times when it is drained; they land in the rows that they belong to."""
+
+from kvbench.backend.base import Times
+from kvbench.frames import steps_frame
+from kvbench.ops import Append
+from kvbench.runner import run
+from kvbench.strategy.exact import Exact
+from kvbench.strategy.recompute import Recompute
+from kvbench.workload.request import Request, Turn
+from tests.fake import MS, Fake
+
+
+class Late(Fake):
+    """Knows a step's time only when drained; a continued step adds to the one before."""
+
+    def __init__(self):
+        super().__init__()
+        self.outstanding = []
+
+    def step(self, plan, seq, num_queries, continued=False):
+        written = sum(op.num_tokens for op in plan if isinstance(op, Append))
+        if continued:
+            self.outstanding[-1] = self.outstanding[-1]._replace(reserve_ns=7 * MS)
+        else:
+            self.outstanding.append(Times(0, written * MS, 0))
+        return Times(0, 0, 0)
+
+    def drain(self):
+        drained, self.outstanding = self.outstanding, []
+        return drained
+
+
+def test_late_times_land_in_their_rows():
+    requests = [Request(0, (Turn(3, 40),)), Request(0, (Turn(5, 50),))]
+    strategies = {"exact": Exact(round_to=1), "recompute": Recompute()}
+    recorder = run(strategies, requests, Late(), num_repetitions=2, num_warmup=0, max_concurrency=2, budget_bytes=None)
+    steps = steps_frame(recorder)
+    exact = steps[steps["strategy"] == "exact"]
+    assert (exact["append_us"] == exact["num_tokens"] * 1000).all()
+    appended = steps[(steps["strategy"] == "recompute") & (steps["num_tokens"] > 0)]
+    assert (appended["append_us"] == appended["context_tokens"] * 1000).all()
+    assert (appended["reserve_us"] == 7000).all()
+    assert (appended["step_us"] >= appended["append_us"] + 7000).all()

@@ -1,0 +1,403 @@
+"""Charts show what the frames say: lines, bars and points are read back from the axes."""
+
+import ast
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+import kvbench.plots
+from kvbench.plots import (
+    latency_chart,
+    memory_chart,
+    panels_chart,
+    pareto_chart,
+    recompute_chart,
+    run_charts,
+    save,
+    sweep_chart,
+    sweep_charts,
+    workload_chart,
+)
+from kvbench.plots.front import pareto_front
+from kvbench.plots.rows import thinned
+from kvbench.plots.style import looks, short_names
+from kvbench.plots.sweep import positions
+from kvbench.plots.units import number, shown_unit
+from kvbench.report import sentences, text
+from kvbench.schema import SUMMARY, parameter_applies
+from tests.frames import SHORT_CHAT, SLOT_BYTES, THREE, Growth, decode_work, make_frames, multi_work, sweep_summary
+
+MIB = 2**20
+FACTOR = "strategy.dynamic.growth_factor"
+MANY = {f"a-rather-long-name-of-growth-{i}_$x_": Growth(100 + 40 * i, 1.1 + 0.1 * i, 8192) for i in range(9)} | THREE
+TOO_LONG = THREE | {"static": Growth(400, 1.0, 400)}
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.fixture(scope="module")
+def chat():
+    return make_frames()
+
+
+@pytest.fixture(scope="module")
+def decode():
+    return make_frames(decode_work(300, 400))
+
+
+def charts_of(frames):
+    return run_charts(frames.summary, frames.requests, frames.steps)
+
+
+def line_of(axes, colour, style=None):
+    """The one long line of a strategy's colour."""
+    found = [
+        line
+        for line in axes.lines
+        if to_hex(line.get_color()) == to_hex(colour) and line.get_linestyle() != "None" and len(line.get_xdata()) > 1
+    ]
+    return found[0]
+
+
+def words(figure):
+    """Every text of a figure."""
+    texts = [text.get_text() for text in figure.texts]
+    texts += [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    texts += [text.get_text() for axes in figure.axes for text in axes.texts]
+    return "\n".join(texts)
+
+
+def test_memory_lines_are_the_allocated_bytes(chat):
+    axes = memory_chart(chat.summary, chat.steps).axes[0]
+    line = line_of(axes, looks(THREE)["dynamic"].colour)
+    assert line.get_xdata().tolist() == [0, 50, 150, 300, 500, 750, 1050]
+    slots = np.array([512, 512, 512, 512, 768, 1152])
+    assert line.get_ydata()[1:].tolist() == (slots * SLOT_BYTES / MIB).tolist()
+    assert axes.get_ylabel() == "Memory (MiB)"
+    assert axes.get_xlabel() == "Context (tokens)"
+
+
+def test_memory_marks_resizes_where_they_happen_at_the_bytes_held(chat):
+    axes = memory_chart(chat.summary, chat.steps).axes[0]
+    colour = looks(THREE)["dynamic"].colour
+    marks = [line for line in axes.lines if line.get_linestyle() == "None" and line.get_markeredgecolor() == colour]
+    assert [line.get_xdata().tolist() for line in marks] == [[500, 750]]
+    held = np.array([768 + 512, 1152 + 768]) * SLOT_BYTES / MIB
+    assert marks[0].get_ydata().tolist() == held.tolist()
+    assert "dynamic: 2 resizes" in words(axes.figure)
+
+
+def test_memory_draws_used_once_and_a_closer_panel_without_the_one_far_above(chat):
+    figure = memory_chart(chat.summary, chat.steps)
+    assert [line.get_text() for line in figure.legends[0].get_texts()].count("used") == 1
+    assert len(figure.axes) == 2
+    assert figure.axes[0].get_ylim()[1] >= 256
+    assert figure.axes[1].get_ylim()[1] == pytest.approx(1.05 * (1152 + 768) * SLOT_BYTES / MIB)
+
+
+def test_memory_of_several_requests_counts_tokens_of_all():
+    frames = make_frames(multi_work(4))
+    figure = memory_chart(frames.summary, frames.steps)
+    assert figure.axes[0].get_xlabel() == "Appended, all requests (tokens)"
+    last = line_of(figure.axes[0], looks(THREE)["dynamic"].colour).get_xdata()[-1]
+    assert last == sum(map(sum, multi_work(4)))
+
+
+def test_warmup_is_left_out(chat):
+    spoilt = chat.steps.assign(
+        allocated_bytes=chat.steps["allocated_bytes"].where(~chat.steps["warmup"], 1 << 40),
+        step_us=chat.steps["step_us"].where(~chat.steps["warmup"], 1e9),
+    )
+    for chart in (memory_chart, latency_chart):
+        clean, dirty = chart(chat.summary, chat.steps), chart(chat.summary, spoilt)
+        for one, other in zip(clean.axes, dirty.axes, strict=True):
+            for line, twin in zip(one.lines, other.lines, strict=True):
+                assert np.array_equal(line.get_ydata(), twin.get_ydata())
+
+
+def test_latency_is_the_median_over_repetitions(chat):
+    over, share = latency_chart(chat.summary, chat.steps).axes
+    steps = chat.steps[(chat.steps["strategy"] == "static") & ~chat.steps["warmup"] & (chat.steps["num_tokens"] > 0)]
+    medians = np.median(steps["step_us"].to_numpy().reshape(3, 6), axis=0)
+    line = line_of(over, looks(THREE)["static"].colour)
+    assert line.get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
+    assert line.get_ydata() == pytest.approx(medians)
+    ecdf = line_of(share, looks(THREE)["static"].colour)
+    assert ecdf.get_xdata() == pytest.approx(np.sort(steps["step_us"]))
+    assert ecdf.get_ydata() == pytest.approx(np.arange(1, 19) / 18)
+    assert over.get_ylabel() == share.get_xlabel() == "Step time (µs)"
+
+
+def test_latency_says_when_repetitions_differ_and_the_last_is_shown(chat):
+    cut = chat.steps.drop(chat.steps.index[(chat.steps["repetition"] == 1) & (chat.steps["num_tokens"] == 300)])
+    figure = latency_chart(chat.summary, cut)
+    assert "last repetition" in words(figure)
+    last = cut[(cut["repetition"] == 3) & (cut["strategy"] == "static") & (cut["num_tokens"] > 0)]["step_us"]
+    assert line_of(figure.axes[0], looks(THREE)["static"].colour).get_ydata() == pytest.approx(last)
+
+
+def test_a_wide_range_of_times_gets_a_logarithmic_axis(decode):
+    slow = decode.steps.assign(step_us=decode.steps["step_us"] * np.where(decode.steps["phase"] == "prefill", 100, 1))
+    over, share = latency_chart(decode.summary, slow).axes
+    assert (over.get_yscale(), share.get_xscale()) == ("log", "log")
+    over, share = latency_chart(decode.summary, decode.steps).axes
+    assert (over.get_yscale(), share.get_xscale()) == ("linear", "linear")
+
+
+def test_panels_bars_are_the_summary(chat):
+    panels = panels_chart(chat.summary).axes
+    columns = ("peak_bytes", "utilization_mean", "num_resizes", "efficiency")
+    for axes, column, scale in zip(panels, columns, (MIB, 1, 1, 1), strict=True):
+        widths = [bar.get_width() * scale for bar in axes.patches]
+        assert widths == pytest.approx(chat.summary[column].tolist()), column
+        assert axes.get_xlabel().endswith(")"), "every axis has a unit"
+
+
+def test_panels_group_bars_by_scenario():
+    lists = {"short_chat": SHORT_CHAT, "streaming": [20, 40, 60]}
+    summary = sweep_summary("scenario", list(lists), lambda name: make_frames([lists[name]], scenario=name))
+    figure = sweep_charts(summary, ["scenario"])["panels"]
+    heights = [bar.get_height() for bar in figure.axes[2].patches]
+    expected = [summary[summary["strategy"] == name]["num_resizes"].tolist() for name in THREE]
+    assert heights == sum(expected, [])
+    assert [tick.get_text() for tick in figure.axes[2].get_xticklabels()] == list(lists)
+
+
+def test_pareto_points_front_and_intervals(decode):
+    figure = pareto_chart(decode.summary)
+    columns = (("step_max_us", 1), ("stall_s", None), ("decode_p99_us", 1))
+    for axes, (column, scale) in zip(figure.axes, columns, strict=True):
+        marks = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() in "osD^"]
+        peaks = [line.get_ydata()[0] * MIB for line in marks]
+        assert peaks == pytest.approx(decode.summary["peak_bytes"].tolist())
+        if scale:
+            assert [line.get_xdata()[0] for line in marks] == pytest.approx(decode.summary[column].tolist())
+    front = pareto_front(decode.summary["step_max_us"], decode.summary["peak_bytes"])
+    path = figure.axes[0].lines[-1].get_xydata()
+    for row in decode.summary[front].itertuples():
+        assert any(np.allclose(corner, (row.step_max_us, row.peak_bytes / MIB)) for corner in path)
+    assert figure.axes[0].containers[0].get_children(), "error bars of step_max_us_ci"
+    assert {text.get_text() for text in figure.axes[0].texts} == set(THREE)
+
+
+def test_pareto_front_by_hand():
+    assert pareto_front([1, 2, 3, 1, np.nan], [3, 2, 3, 3, 0]).tolist() == [True, True, False, True, False]
+    assert sentences.front(np.array([1, 2, 3, 1]), np.array([3, 2, 3, 3])).tolist() == [True, True, False, True]
+
+
+def test_pareto_leaves_an_empty_percentile_out_and_says_why(chat):
+    assert chat.summary["step_p99_us"].isna().all()
+    figure = pareto_chart(chat.summary)
+    assert not figure.axes[2].lines
+    assert "99th percentile" in words(figure)
+
+
+def test_names_beside_points_cover_nothing():
+    frames = make_frames(decode_work(300, 100), MANY)
+    figure = pareto_chart(frames.summary)
+    renderer = figure._get_renderer()
+    for axes in figure.axes[:2]:
+        boxes = [text.get_window_extent(renderer).shrunk(0.98, 0.9) for text in axes.texts]
+        assert len(boxes) >= 5
+        for index, box in enumerate(boxes):
+            assert box.count_overlaps(boxes[index + 1 :]) == 0
+
+
+def test_sweep_lines_are_the_rows():
+    summary = sweep_summary(FACTOR, [1.2, 1.5, 2.0], lambda factor: THREE | {"dynamic": Growth(64, factor, 8192)})
+    figure = sweep_charts(summary, [FACTOR])["sweep"]
+    line = line_of(figure.axes[0], looks(THREE)["dynamic"].colour)
+    rows = summary[summary["strategy"] == "dynamic"]
+    assert line.get_xdata().tolist() == [1.2, 1.5, 2.0]
+    assert line.get_ydata() * MIB == pytest.approx(rows["peak_bytes"].tolist())
+    assert figure.axes[0].get_xlabel() == "dynamic.growth_factor"
+    assert figure.axes[0].get_ylabel() == "Peak (MiB)"
+    assert figure.axes[5].get_ylabel() == "Throughput (tokens/s)"
+    assert figure.axes[5].containers, "intervals of tokens_per_s"
+
+
+def test_sweep_of_two_parameters_has_a_line_a_combination():
+    first = "strategy.dynamic.initial_capacity"
+    parts = [
+        sweep_summary(FACTOR, [1.2, 2.0], lambda factor, size=size: THREE | {"dynamic": Growth(size, factor, 8192)})
+        for size in (64, 256)
+    ]
+    summary = pd.concat(
+        [part.assign(**{first: size}) for part, size in zip(parts, (64, 256), strict=True)], ignore_index=True
+    )
+    charts = sweep_charts(summary, [FACTOR, first])
+    assert list(charts) == ["sweep_1", "sweep_2", "pareto"]
+    texts = [text.get_text() for text in charts["sweep_1"].legends[0].get_texts()]
+    assert texts == ["static", "dynamic, initial_capacity 64", "dynamic, initial_capacity 256", "concat"]
+
+
+def test_sweep_over_words_and_nothing():
+    numbers, categories = positions(pd.Series(["float16", None, "float16"], dtype=object))
+    assert (numbers.tolist(), categories) == ([0, 1, 0], ["float16", "none"])
+    assert positions(pd.Series(["1.5", "2"]))[1] == []
+    assert positions(pd.Series([True, False], dtype=object))[1] == ["True", "False"]
+    summary = sweep_summary("dtype", ["float32", "float16"], lambda _: THREE)
+    axes = sweep_chart(summary, "dtype").axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["float32", "float16"]
+
+
+def test_a_parameter_applies_to_all_but_other_strategies():
+    assert parameter_applies(FACTOR, "dynamic", THREE)
+    assert not parameter_applies(FACTOR, "static", THREE)
+    assert parameter_applies("strategy.other.size", "static", THREE)
+    assert parameter_applies("model.num_layers", "static", THREE)
+
+
+def test_recompute_lines_and_formula():
+    n = np.array([100, 1000, 4000])
+    frame = pd.DataFrame({"context_tokens": n, "cached_us": 20.0 + n, "recompute_us": 5.0 * n**1.5})
+    frame = frame.assign(cached_us_ci=2.0, recompute_us_ci=9.0, speedup=frame.recompute_us / frame.cached_us)
+    frame["formula"] = n**2 / (n + 100)
+    times, speedup = recompute_chart(frame).axes
+    assert (times.get_xscale(), times.get_yscale(), speedup.get_yscale()) == ("log", "log", "log")
+    assert times.get_ylabel() == "Decode step (s)"
+    assert speedup.lines[0].get_ydata() == pytest.approx(frame["speedup"])
+    assert speedup.lines[1].get_ydata() == pytest.approx(frame["formula"])
+
+
+def test_workload_counts_requests():
+    figure = workload_chart("chat", [10, 20, 20], [5, 5, 9], [0.0, 1.0, 3.0], ([0.0, 1.0, 4.0], [1, 2, 1]))
+    prompts, outputs, arrivals, lives = figure.axes
+    assert sum(bar.get_height() for bar in prompts.patches) == sum(bar.get_height() for bar in outputs.patches) == 3
+    assert arrivals.lines[0].get_ydata().tolist() == [0, 1, 2, 3]
+    assert lives.lines[0].get_ydata().tolist() == [0, 1, 2, 1]
+    assert arrivals.get_xlabel() == "Time (s)"
+    assert "not known" in words(workload_chart("chat", [10], [0], [0.0]))
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        lambda: make_frames([[100, 300, 700]], TOO_LONG),
+        lambda: make_frames([[500]], {"static": Growth(400, 1.0, 400)}),
+        lambda: make_frames(strategies={"dynamic": THREE["dynamic"]}, num_repetitions=1, num_warmup=0),
+        lambda: make_frames(decode_work(200, 60), MANY),
+        lambda: make_frames(multi_work(3), TOO_LONG),
+    ],
+    ids=["one fails", "all fail", "one strategy", "twelve strategies", "several requests, one fails"],
+)
+def test_every_case_gives_all_charts(frames, tmp_path):
+    made = frames()
+    charts = charts_of(made)
+    assert list(charts)[:4] == ["memory", "latency", "panels", "pareto"]
+    failed = made.summary[made.summary["outcome"] != "completed"]
+    for name, figure in charts.items():
+        save(figure, tmp_path, name)
+        for axes in figure.axes:
+            assert axes.get_xlabel(), f"{name} has a panel without an axis text"
+        if name != "workload":
+            for strategy, outcome in zip(failed["strategy"], failed["outcome"], strict=True):
+                assert f"({outcome}): " in words(figure)
+                assert strategy in words(figure)
+
+
+def test_strategies_without_rows_are_named(chat):
+    empty = chat.steps[chat.steps["strategy"] != "static"]
+    assert "Appended nothing: static." in words(memory_chart(chat.summary, empty))
+    assert "Appended nothing: static." in words(latency_chart(chat.summary, empty))
+
+
+def test_a_strategy_looks_the_same_whatever_stands_beside_it():
+    names = list(MANY)
+    assert looks(names) == looks(reversed(names))
+    assert looks(["dynamic", "zebra"])["dynamic"] == looks(names)["dynamic"]
+    assert len({look.marker for look in looks(names).values()}) == 12
+    many = looks(f"name {i}" for i in range(40))
+    assert len({(look.colour, look.marker) for look in many.values()}) == 40
+
+
+def test_names_are_cut_but_differ_and_are_no_mathematics():
+    names = [*MANY, "_hidden", "a\nb\x1b[2J", "x" * 200, "x" * 199 + "y"]
+    shown = short_names(names)
+    assert len(set(shown.values())) == len(names)
+    assert max(map(len, shown.values())) <= 36
+    assert shown["a\nb\x1b[2J"] == "a b [2J"
+    assert r"\$" in shown[names[0]]
+    assert not shown["_hidden"].startswith("_")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0, "0"), (1234567, "1,234,567"), (0.07734, "0.0773"), (39.96, "40"), (np.nan, "–")]
+)
+def test_numbers(value, shown):
+    assert number(value) == text.number(value) == shown
+
+
+def test_units_follow_the_largest_value():
+    assert shown_unit(SUMMARY["peak_bytes"], [1, 5 * 2**30, np.nan]).name == "GiB"
+    assert shown_unit(SUMMARY["stall_s"], [0.002, 1e-6]) == ("ms", pytest.approx(1e-3))
+    assert shown_unit(SUMMARY["step_max_us"], [2e6]) == ("s", 1e6)
+    assert shown_unit(SUMMARY["efficiency"], [3]) == ("per 1000 MiB", 1)
+
+
+def test_thinned_lines_keep_extremes_and_ends():
+    y = np.zeros(100_000)
+    y[[77_777, 12_345]] = 9.0, -9.0
+    y[500:600] = np.nan
+    x, kept = thinned(np.arange(len(y)), y, 1000)
+    assert len(x) <= 1002
+    assert (x[0], x[-1]) == (0, len(y) - 1)
+    assert {77_777, 12_345} <= set(x.tolist())
+    assert np.array_equal(kept, y[x], equal_nan=True)
+
+
+def test_both_files_are_written_and_svg_is_the_same_twice(chat, tmp_path):
+    paths = save(panels_chart(chat.summary), tmp_path / "charts", "panels")
+    assert [path.name for path in paths] == ["panels.png", "panels.svg"]
+    assert paths[0].read_bytes()[:4] == b"\x89PNG"
+    first = paths[1].read_bytes()
+    assert b"<svg" in first
+    assert b"dc:date" not in first
+    save(panels_chart(chat.summary), tmp_path / "charts", "panels")
+    assert paths[1].read_bytes() == first
+    assert sorted(path.name for path in (tmp_path / "charts").iterdir()) == ["panels.png", "panels.svg"]
+
+
+def test_nothing_is_left_of_a_failed_save(chat, tmp_path):
+    figure = panels_chart(chat.summary)
+    save(figure, tmp_path, "panels")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    written = figure.savefig
+
+    def fail(path, **options):
+        written(path, **options)
+        if options["format"] == "svg":
+            raise OSError("disk full")
+
+    figure.savefig = fail
+    with pytest.raises(OSError, match="disk full"):
+        save(figure, tmp_path, "panels")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with pytest.raises(ValueError, match="plain file name"):
+        save(figure, tmp_path, "../panels")
+
+
+@pytest.mark.parametrize("package", ["plots", "report"])
+def test_imports_are_few(package):
+    allowed = {"plots": {"matplotlib", "numpy", "pandas"}, "report": {"numpy", "pandas"}}[package]
+    inside = ("kvbench.schema", f"kvbench.{package}")
+    for path in (Path(kvbench.plots.__file__).parent.parent / package).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                top = name.split(".")[0]
+                assert name != "matplotlib.pyplot"
+                if top == "kvbench":
+                    assert name.startswith(inside), f"{path.name} imports {name}"
+                elif top in ("torch", "hydra", "omegaconf", "matplotlib", "numpy", "pandas", "pyarrow"):
+                    assert top in allowed, f"{path.name} imports {name}"

@@ -1,0 +1,169 @@
+"""The report's figures are the rows' figures, and what comes from outside stays text."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kvbench.report import chart_sentences, markdown_escape, report_markdown, table_text, warnings
+from kvbench.report.text import duration, listed
+from tests.frames import THREE, Growth, decode_work, make_frames, sweep_summary
+
+FACTOR = "strategy.dynamic.growth_factor"
+TOO_LONG = THREE | {"static": Growth(400, 1.0, 400)}
+
+
+@pytest.fixture(scope="module")
+def summary():
+    """Static 256 MiB; dynamic 60 MiB in 2 resizes; concat 56.25 MiB in 5; each with an interval in time."""
+    made = make_frames(noise=0.001).summary
+    made["stall_s"] = [0.0, 1.2e-3, 0.5]
+    made["tokens_per_s"], made["tokens_per_s_ci"] = [2000.0, 1500.0, 1000.0], [10.0, 10.0, 10.0]
+    made["step_max_us"], made["step_max_us_ci"] = [100.0, 200.0, 300.0], [1.0, 1.0, 1.0]
+    made["spread"] = [0.01, 0.02, 0.03]
+    return made
+
+
+def test_memory_sentences(summary):
+    assert chart_sentences(summary)["memory"] == [
+        "static peaks at 256 MiB and pays no resize.",
+        "dynamic peaks at 60 MiB, 23.4 % of static's 256 MiB, and pays 2 resizes (1.2 ms stalled).",
+        "concat peaks at 56.2 MiB, 22 % of static's 256 MiB, and pays 5 resizes (500 ms stalled).",
+    ]
+
+
+def test_pareto_sentences_name_the_front(summary):
+    summary = summary.assign(step_max_us=[100.0, 300.0, 200.0])
+    slowest, stall, p99 = chart_sentences(summary)["pareto"]
+    assert slowest == "On the front of peak memory against slowest step: static and concat; 1 other is beaten."
+    assert stall == "On the front of peak memory against total stall: static, dynamic and concat."
+    assert p99 == "Peak memory against 99th percentile of steps: no value."
+
+
+def test_latency_sentence(summary):
+    rows = summary.assign(step_p50_us=[50.0, np.nan, 60.0], step_mean_us=[1.0, 80.0, 1.0], step_p99_us=[90, np.nan, 95])
+    first, second, _ = chart_sentences(rows)["latency"]
+    median = "the median step takes 50 µs, the 99th percentile 90 µs, the slowest 100 µs, 2 times the median."
+    assert first == f"static: {median}"
+    assert second == "dynamic: the mean step takes 80 µs, the slowest 200 µs, 2.5 times the mean."
+
+
+def test_panels_sentence_names_the_best_and_ties(summary):
+    rows = summary.assign(num_resizes=[0, 0, 5], efficiency=[0.5, 12.8, 11.4])
+    (sentence,) = chart_sentences(rows)["panels"]
+    assert "in peak memory concat (56.2 MiB)" in sentence
+    assert "in resizes static and dynamic (0)" in sentence
+    assert "in efficiency dynamic (12.8)" in sentence
+
+
+def test_overlapping_intervals_cannot_be_told_apart(summary):
+    assert warnings(summary) == []
+    close = summary.assign(tokens_per_s=[1520.0, 1500.0, 1000.0])
+    (found,) = warnings(close)
+    assert "By throughput" in found
+    assert found.endswith("overlap: static and dynamic.")
+    apart = close.assign(tokens_per_s_ci=[9.9, 10.0, 10.0])
+    assert warnings(apart) == []
+
+
+def test_one_repetition_has_no_intervals():
+    (found,) = warnings(make_frames(num_repetitions=1).summary)
+    assert found.startswith("One repetition only")
+
+
+def test_large_spread_is_a_warning(summary):
+    (found,) = warnings(summary.assign(spread=[0.1, 0.101, np.nan]))
+    assert found.endswith("dynamic 10.1 %.")
+
+
+def test_failures_are_listed_and_compared_with_nothing():
+    made = make_frames([[100, 300, 700]], TOO_LONG).summary
+    report = report_markdown("x", [], made, ["memory", "panels"])
+    assert "## Not completed\n\n- static: too\\_long 1 of 1\n" in report
+    assert "static did not complete; until then it peaked at 12.5 MiB." in report
+    assert "in resizes dynamic (1)" in report
+
+
+def test_all_failed_is_still_a_report():
+    made = make_frames([[500]], {"static": Growth(400, 1.0, 400)}).summary
+    report = report_markdown("x", [], made, ["memory", "latency", "panels", "pareto"])
+    assert "No strategy completed." in report
+    assert "No strategy appended a token." in report
+
+
+def test_a_sweep_says_where_the_ends_are():
+    swept = sweep_summary(FACTOR, [1.2, 2.0], lambda factor: THREE | {"dynamic": Growth(64, factor, 8192)})
+    swept["peak_bytes"] = [256 << 20, 50 << 20, 40 << 20, 256 << 20, 70 << 20, 40 << 20]
+    sentences = chart_sentences(swept)["sweep"]
+    assert "peak memory is 256 MiB throughout" in sentences[0]
+    low, high = "50 MiB at dynamic.growth\\_factor 1.2", "70 MiB at dynamic.growth\\_factor 2"
+    assert f"peak memory from {low} to {high}" in sentences[1]
+    front = chart_sentences(swept)["pareto"][0]
+    assert "static (" not in front, "another strategy's parameter is none of its own"
+
+
+def test_jobs_are_compared_with_themselves_only(summary):
+    jobs = pd.concat([summary.assign(scenario="a"), summary.assign(scenario="b")], ignore_index=True)
+    assert warnings(jobs) == []
+    jobs.loc[5, "tokens_per_s"] = 1495.0
+    assert warnings(jobs)[0].endswith("dynamic and concat (b).")
+
+
+def test_the_order_and_the_images(summary):
+    report = report_markdown("chat", ["on a CPU"], summary, {"memory": "One more.", "recompute": ["Two.", "Three."]})
+    parts = [
+        *("# chat", "- on a CPU", "## Results", "| static |", "![Memory over tokens](charts/memory.png)"),
+        *("- static peaks at 256 MiB", "- One more.", "![Recompute](charts/recompute.png)", "- Two.", "- Three."),
+    ]
+    places = [report.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_text_from_outside_is_escaped():
+    evil = "<b>|`x`|[a](b)*_~#\n- y"
+    made = make_frames(strategies={evil: THREE["dynamic"]}, scenario=evil).summary
+    report = report_markdown(evil, [evil, "1. x", "- y"], made, ["memory", "latency", "panels", "pareto"])
+    rows = [line for line in report.splitlines() if line.startswith("| ")]
+    assert {line.replace(r"\|", "").count("|") for line in rows} == {rows[0].count("|")}
+    assert "<b>" not in report.replace(r"\<b\>", "")
+    assert "\n- y" not in report
+    assert "- 1\\. x" in report
+    assert markdown_escape("http://a.b") == r"http\://a.b"
+    assert markdown_escape("1.5") == "1.5"
+
+
+def test_table_text_has_rows_columns_and_no_empty_ones(summary):
+    lines = table_text(summary).splitlines()
+    assert lines[0].split() == [
+        *("strategy", "outcome", "peak", "mean", "util.", "waste", "resizes", "copied", "stall"),
+        *("step", "mean", "step", "max", "throughput"),
+    ]
+    assert lines[1].split()[:4] == ["MiB", "MiB", "%", "%"]
+    row = lines[3].split()
+    assert row[:6] == ["dynamic", "completed", "60", "23.6", "83.8", "16.2"]
+    assert row[-3:] == ["1,500", "±", "10"]
+    assert "TTFT" not in lines[0]
+    assert "step p50" not in lines[0]
+
+
+def test_table_text_fits_a_terminal_and_moves_no_cursor():
+    names = {f"a-very-long-name-\x1b[2J-of-a-strategy-{i}": Growth(100, 1.5) for i in range(3)}
+    made = make_frames(decode_work(300, 1200), names, num_repetitions=2).summary
+    shown = table_text(made)
+    assert max(map(len, shown.splitlines())) <= 120
+    assert "\x1b" not in shown
+    for head in ("step p50", "step p99", "step max", "TTFT", "TPOT", "throughput"):
+        assert head in shown
+    assert shown.count("a-very-long") == 3 * len(shown.split("\n\n"))
+
+
+def test_table_text_of_a_sweep_shows_the_parameter():
+    swept = sweep_summary(FACTOR, [1.25, 8192], lambda factor: THREE)
+    assert "dynamic.growth_factor" in table_text(swept)
+    assert "  8,192  " in table_text(swept, [FACTOR])
+    assert "growth_factor" not in table_text(swept, [])
+
+
+def test_words():
+    assert [duration(s) for s in (2.5, 0.0012, 8.2e-5, 0)] == ["2.5 s", "1.2 ms", "82 µs", "0 µs"]
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b", "c"], most=2) == "a, b and 1 more"
