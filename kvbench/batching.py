@@ -73,10 +73,16 @@ class Batch:
                     num_tokens += self._step(progress)
             self._iteration += 1
             if self._iteration % DRAIN_EVERY == 0:
-                self._recorder.fill(self._backend.drain())
+                self._drain()
             yield num_tokens
+        self._drain()
+
+    def _drain(self) -> None:
+        """Learn the times that the device still owes, and set the clock right."""
+        self._clock_ns += self._recorder.fill(self._backend.drain())
 
     def _skip_idle(self) -> None:
+        self._drain()
         moments = [progress.ready_ns for progress in self._live]
         if self._arriving:
             moments.append(self._arriving[0].request.arrival_ns)

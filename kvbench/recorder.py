@@ -38,6 +38,7 @@ STEP_FIELDS = (
 """A step's row: integers, in this order; `strategy` and `phase` are indices."""
 
 _RESERVE = STEP_FIELDS.index("reserve_ns")
+_HOST = STEP_FIELDS.index("host_ns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Recorder:
     requests: list[RequestRow] = field(default_factory=list)
     allocator: list[dict[str, int]] = field(default_factory=list)
     _cells: array = field(default_factory=lambda: array("q"))
-    _num_drained: int = 0
+    _num_filled: int = 0
 
     @property
     def num_steps(self) -> int:
@@ -77,15 +78,23 @@ class Recorder:
         """Add a step's row, in the order of STEP_FIELDS."""
         self._cells.extend(row)
 
-    def fill(self, drained: list[Times] | None) -> None:
-        """Write times that a device gave late into the rows that still lack them, oldest first."""
+    def fill(self, drained: list[Times] | None) -> int:
+        """Write times that a device gave late into the rows that still lack them, oldest first.
+
+        Args:
+            drained: a step's times each; None from a backend that is never late.
+        Returns:
+            Nanoseconds by which those steps took longer than their host time.
+        """
         if drained is None:
-            self._num_drained = self.num_steps
-            return
+            return 0
+        late_ns = 0
         for times in drained:
-            start = self._num_drained * len(STEP_FIELDS) + _RESERVE
-            self._cells[start : start + len(times)] = array("q", times)
-            self._num_drained += 1
+            start = self._num_filled * len(STEP_FIELDS)
+            self._cells[start + _RESERVE : start + _RESERVE + len(times)] = array("q", times)
+            late_ns += max(0, sum(times) - self._cells[start + _HOST])
+            self._num_filled += 1
+        return late_ns
 
     def steps(self) -> np.ndarray:
         """All rows, int64 [num_steps, fields]; a copy."""

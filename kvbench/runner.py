@@ -56,7 +56,6 @@ def run(
             for num_tokens in batch.iterations():
                 if on_iteration is not None:
                     on_iteration(name, repetition, num_tokens)
-            recorder.fill(backend.drain())
             recorder.allocator.append({"repetition": repetition, "strategy": index} | backend.allocator_peaks())
             assert ledger.allocated_bytes == 0, f"{name} left {ledger.allocated_bytes} bytes allocated"
     return recorder

@@ -44,7 +44,7 @@ COMMANDS = [
     (["+scenario=short_chat", "repetition=3"], ["unknown key 'repetition'", "'repetitions'"]),
     (["+scenario=short_chat", "model.num_layer=2"], ["unknown parameter of model 'num_layer'", "'num_layers'"]),
     (["+scenario=short_chat", "+evil=1"], ["unknown key 'evil'"]),
-    (["+experiment=recompute", "+/scenario=short_chat"], ["unknown key '/scenario'"]),
+    (["+experiment=recompute", "+/scenario=short_chat"], ["cannot read '+/scenario=short_chat'"]),
     (["+scenario=short_chat", "hydrant.a=1"], ["unknown key 'hydrant.a'"]),
     (["+scenario=short_chat", "strategy.dynamic.growth_factor=1"], ["growth_factor is a number above 1", "got 1"]),
     (["+scenario=short_chat", "strategy.dynamic.growth_factor=fast"], ["growth_factor is a number", "'fast'"]),

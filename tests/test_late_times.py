@@ -1,12 +1,15 @@
 """A device that runs behind the host gives times when it is drained; they land in the rows that they belong to."""
 
+import pytest
+
 from kvbench.backend.base import Times
-from kvbench.frames import steps_frame
+from kvbench.frames import requests_frame, steps_frame
 from kvbench.ops import Append
 from kvbench.runner import run
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.recompute import Recompute
 from kvbench.workload.request import Request, Turn
+from tests.catalogue import TINY
 from tests.fake import MS, Fake
 
 
@@ -41,3 +44,22 @@ def test_late_times_land_in_their_rows():
     assert (appended["append_us"] == appended["context_tokens"] * 1000).all()
     assert (appended["reserve_us"] == 7000).all()
     assert (appended["step_us"] >= appended["append_us"] + 7000).all()
+
+
+def test_idle_time_is_skipped_by_a_clock_that_was_set_right():
+    # The first request takes 400 ms of prefill and a step of 1 ms; the second comes 50 ms later and waits for nothing.
+    requests = [Request(0, (Turn(400, 1),)), Request(450 * MS, (Turn(30, 1),))]
+    recorder = run(
+        {"exact": Exact(round_to=1)},
+        requests,
+        Late(),
+        num_repetitions=1,
+        num_warmup=0,
+        max_concurrency=2,
+        budget_bytes=None,
+    )
+    steps = steps_frame(recorder)
+    frame = requests_frame(recorder, steps, requests, TINY.bytes_per_token)
+    assert frame["queue_s"].tolist() == pytest.approx([0, 0], abs=0.005)
+    assert frame["ttft_s"].tolist() == pytest.approx([0.4, 0.03], abs=0.005)
+    assert steps["idle_us"].sum() / 1000 == pytest.approx(49, abs=5)

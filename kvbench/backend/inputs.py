@@ -5,6 +5,7 @@ from torch import Tensor
 
 from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.geometry import KVGeometry
+from kvbench.ops import Append
 
 NUM_DECODE_TOKENS = 64
 MAX_PIECE_TOKENS = 4096
@@ -48,16 +49,18 @@ class Inputs:
     def _layers(self, tensor: Tensor) -> list[Tensor]:
         return [tensor] * self._num_layers
 
-    def pieces(self, num_tokens: int) -> list[tuple[list[Tensor], list[Tensor], int]]:
-        """Keys, values and number of tokens of each piece of an append; one piece unless it is very long."""
-        if num_tokens == 1:
+    def pieces(self, op: Append) -> list[tuple[Append, list[Tensor], list[Tensor]]]:
+        """An append with its keys and values; in pieces where it is very long, so that the inputs stay small."""
+        if op.num_tokens == 1:
             self._next = (self._next + 1) % NUM_DECODE_TOKENS
-            keys, values = self._tokens[self._next]
-            return [(keys, values, 1)]
-        sizes = [self._piece_tokens] * (num_tokens // self._piece_tokens)
-        if num_tokens % self._piece_tokens:
-            sizes.append(num_tokens % self._piece_tokens)
+            return [(op, *self._tokens[self._next])]
+        full, rest = divmod(op.num_tokens, self._piece_tokens)
+        sizes = [self._piece_tokens] * full + [rest] * (rest > 0)
         return [
-            (self._layers(self._keys.narrow(2, 0, size)), self._layers(self._values.narrow(2, 0, size)), size)
+            (
+                Append(op.seq, size),
+                self._layers(self._keys.narrow(2, 0, size)),
+                self._layers(self._values.narrow(2, 0, size)),
+            )
             for size in sizes
         ]

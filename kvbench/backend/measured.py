@@ -87,14 +87,11 @@ class Measured:
         spans: list[Span] = []
         mark = self._clock.mark
         for op in plan:
-            what = RESERVE
-            pieces: list = [((), (), 0)]
-            if isinstance(op, Append):
-                what, pieces = APPEND, self._inputs.pieces(op.num_tokens)
+            pieces = self._inputs.pieces(op) if isinstance(op, Append) else [(op, [], [])]
             start = mark()
-            for keys, values, size in pieces:
-                self.carry_out(Append(op.seq, size) if len(pieces) > 1 else op, keys, values)
-            spans.append((what, start, mark()))
+            for piece, keys, values in pieces:
+                self.carry_out(piece, keys, values)
+            spans.append((APPEND if isinstance(op, Append) else RESERVE, start, mark()))
         if num_queries and self.attend:
             start = mark()
             self.attention(seq, num_queries)

@@ -72,9 +72,9 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 
 
 def _times_taken(number: int, taken: list[int]) -> tuple[int, ...]:
-    """How many looks have this one's marker, its colour, its hatch and its line."""
+    """How many looks are this one, and how many have its marker, its colour, its hatch and its line."""
     parts = look(number)
-    return tuple(sum(look(other)[part] == parts[part] for other in taken) for part in (1, 0, 3, 2))
+    return taken.count(number), *(sum(look(other)[part] == parts[part] for other in taken) for part in (1, 0, 3, 2))
 
 
 def plain(text: object) -> str:

@@ -257,13 +257,19 @@ def front(cost: np.ndarray, other_cost: np.ndarray) -> np.ndarray:
 
 
 def _sweep(summary: pd.DataFrame, parameter: str, others: list[str]) -> list[str]:
-    """Where along a parameter each strategy has its lowest peak and its highest throughput."""
-    sentences = []
-    for name, rows in summary.groupby("strategy", sort=False, observed=True):
-        done = _completed(rows)
+    """Where along a parameter each strategy that it can change is at its ends."""
+    sentences, unchanged = [], []
+    names = list(dict.fromkeys(summary["strategy"].astype(str)))
+    for name in names:
+        if not parameter_applies(parameter, name, names):
+            unchanged.append(markdown_escape(name))
+            continue
+        done = _completed(summary[summary["strategy"].astype(str) == name])
         parts = [part for metric in (PEAK, STALL, THROUGHPUT) if (part := _range(done, metric, parameter, others))]
         if parts:
             sentences.append(f"{markdown_escape(name)}: {'; '.join(parts)}.")
+    if unchanged:
+        sentences.append(f"Measured again in every job, unchanged by this parameter: {listed(unchanged)}.")
     return sentences or ["No strategy completed."]
 
 
@@ -275,6 +281,10 @@ def _range(rows: pd.DataFrame, metric: _Metric, parameter: str, others: list[str
     low, high = rows.loc[values.idxmin()], rows.loc[values.idxmax()]
     if low[metric.column] == high[metric.column]:
         return f"{metric.words} is {metric.write(values.iloc[0])} throughout"
-    keys = [parameter, *others]
-    ends = [f"{metric.write(row[metric.column])} at {_setting(keys, tuple(row[keys]))}" for row in (low, high)]
+    ends = []
+    for row in (low, high):
+        where = markdown_escape(value_text(row[parameter])) + (
+            f", {_setting(others, tuple(row[others]))}" if others else ""
+        )
+        ends.append(f"{metric.write(row[metric.column])} at {where}")
     return f"{metric.words} from {ends[0]} to {ends[1]}"
