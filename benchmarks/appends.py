@@ -69,21 +69,35 @@ def against_transformers(quick: bool) -> None:
         print(f"append / DynamicCache: not measured, install the extra peers: pip install 'kvbench[peers]' ({error})")
         return
     for dtype in DTYPES:
-        tokens = decoded_tokens(dtype)
         for length in LENGTHS:
-            num_windows, num_steps = (2, 16) if quick else (32_768 // length, 128) if length < 16_384 else (2, 64)
-            prompt = random_tokens(length, dtype), random_tokens(length, dtype)
-            windows = [_cache_window(DynamicCache, dtype, prompt, tokens, num_steps)[0] for _ in range(num_windows)]
-            ours_s, theirs_s = np.concatenate(windows, axis=1)
-            note = f"{num_windows} × {num_steps} appends each; each window begins with a resize"
-            goal = CACHE_GOALS.get(length)
-            print_row("DynamicCache / append", f"{length:,}", dtype, ours_s, theirs_s, goal, speedup=True, note=note)
+            _windows(DynamicCache, dtype, length, quick)
     for dtype in DTYPES:
         _total(DynamicCache, dtype, 512, 2048 if quick else 16_384)
 
 
+def _windows(cache_class: type, dtype: str, length: int, quick: bool) -> None:
+    """Windows at one length: both in turn, and each right after an append of its own, with its data in the caches."""
+    num_windows, num_steps = (2, 16) if quick else (32_768 // length, 128) if length < LENGTHS[-1] else (2, 64)
+    tokens, prompt = decoded_tokens(dtype), (random_tokens(length, dtype), random_tokens(length, dtype))
+    for num_primes, how, resize in (
+        (0, "in turn", "each window begins with a resize"),
+        (1, "after its like", "no resize is timed"),
+    ):
+        windows = [
+            _cache_window(cache_class, dtype, prompt, tokens, num_steps, num_primes)[0] for _ in range(num_windows)
+        ]
+        ours_s, theirs_s = np.concatenate(windows, axis=1)
+        what, note = f"DynamicCache / append, {how}", f"{num_windows} × {num_steps} appends each; {resize}"
+        if not num_primes:
+            # Ours begins the even rounds and ends the odd ones.
+            after_ours, after_theirs = (shown(np.median(ours_s[first::2])) for first in (0, 1))
+            note += f"; ours {after_ours} right after itself, {after_theirs} right after the other"
+        goal = CACHE_GOALS.get(length)
+        print_row(what, f"{length:,}", dtype, ours_s, theirs_s, goal, speedup=True, note=note)
+
+
 def _cache_window(
-    cache_class: type, dtype: str, prompt: Prompt, tokens: list[Prompt], num_steps: int
+    cache_class: type, dtype: str, prompt: Prompt, tokens: list[Prompt], num_steps: int, num_primes: int = 0
 ) -> tuple[list[np.ndarray], Driven]:
     driven = Driven(dtype, INITIAL_CAPACITY, prompt)
     cache = cache_class()
@@ -94,7 +108,7 @@ def _cache_window(
         cache.update(keys, values, 0)
 
     sides = [Side("dynamic", _appender(driven, tokens)), Side("DynamicCache", update)]
-    return interleaved(sides, num_steps), driven
+    return interleaved(sides, num_steps, num_primes=num_primes), driven
 
 
 def _total(cache_class: type, dtype: str, start: int, end: int) -> None:

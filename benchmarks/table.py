@@ -78,7 +78,7 @@ def print_row(
     median, mean = float(np.median(above) / np.median(below)), float(np.mean(above) / np.mean(below))
     seconds = [shown(pick(times)) for pick in (np.median, np.mean) for times in (ours_s, theirs_s)]
     verdict = goal.verdict(median, mean) if goal else ""
-    ratios = [f"{median:.2f}×", f"{mean:.2f}×"]
+    ratios = [f"{median:.4g}×", f"{mean:.4g}×"]
     _print_cells([what, tokens, dtype, *seconds, *ratios, str(goal or ""), verdict, note])
 
 
@@ -92,7 +92,7 @@ def print_absolute(what: str, seconds: np.ndarray, goal: Goal, note: str) -> Non
 def shown(seconds: float) -> str:
     """A time in the unit that suits it."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
+        if seconds >= 0.9995 * size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e6:.3g} µs"
 

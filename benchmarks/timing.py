@@ -39,14 +39,15 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def interleaved(sides: Sequence[Side], num_rounds: int, *, prime: bool = False) -> list[np.ndarray]:
+def interleaved(sides: Sequence[Side], num_rounds: int, *, num_primes: int = 0) -> list[np.ndarray]:
     """Time every side once a round, beginning with another one each time.
 
     Args:
         sides: what is compared.
         num_rounds: calls of each.
-        prime: whether each timed call comes right after the same call untimed. Else a call finds the caches as another
-            side left them, in one order of two, and its times fall into two heaps with the median somewhere between.
+        num_primes: how often the same call is made untimed right before each timed one. With none, a call finds the
+            processor's caches as the other side left them, in one order of two, and as itself left them in the other:
+            its times fall into two heaps, and the median may lie in either.
     Returns:
         Seconds of each round's call, an array for each side.
     """
@@ -58,7 +59,7 @@ def interleaved(sides: Sequence[Side], num_rounds: int, *, prime: bool = False) 
             for index, side in numbered[first:] + numbered[:first]:
                 call = side.call
                 with side.around():
-                    if prime:
+                    for _ in range(num_primes):
                         call(number)
                     start = perf_counter_ns()
                     call(number)

@@ -24,7 +24,7 @@ def main() -> NoReturn:
         print(f"kvbench: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
-        print(f"\nkvbench: interrupted; {interrupt or 'nothing was written'}", file=sys.stderr)
+        print(f"\nkvbench: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
         # Threads of libraries may be at work; nothing is left to write, so do not wait for them.
         sys.stdout.flush()
         os._exit(INTERRUPTED)
@@ -33,7 +33,7 @@ def main() -> NoReturn:
 
 
 def _answer(arguments: list[str]) -> int:
-    if arguments and arguments[0] in ("-h", "--help"):
+    if {"-h", "--help"}.intersection(arguments):
         from kvbench.cli.help import text
 
         print(text())

@@ -13,7 +13,7 @@ from kvbench.strategy.base import CapacityExceeded, Strategy
 from kvbench.workload.request import Request
 
 DRAIN_EVERY = 32
-"""Iterations between drains of a device that runs behind the host."""
+"""Iterations between drains of a device that runs behind the host; while requests are still to arrive, one."""
 
 _UNMOVED = Receipt(0, 0, 0, 0, 0)
 
@@ -72,7 +72,7 @@ class Batch:
                 if progress in self._live:
                     num_tokens += self._step(progress)
             self._iteration += 1
-            if self._iteration % DRAIN_EVERY == 0:
+            if self._arriving or self._iteration % DRAIN_EVERY == 0:
                 self._drain()
             yield num_tokens
         self._drain()
@@ -125,7 +125,10 @@ class Batch:
             if progress in self._live:
                 self._give_way(progress)
             return 0
-        progress.advance(phase, num_tokens, self._clock_ns)
+        progress.advance(phase, num_tokens)
+        if progress.awaits_thought:
+            self._drain()
+            progress.ready_ns = self._clock_ns + progress.think_ns
         if progress.is_done:
             self._finish(progress, "completed")
         return num_tokens if phase != RECOMPUTE else 0
@@ -150,7 +153,8 @@ class Batch:
                 times = type(times)(*(a + b for a, b in zip(times, more, strict=True)))
         host_ns = perf_counter_ns() - start
         moved = (receipt.requested_bytes, receipt.transient_bytes, receipt.num_resizes, receipt.copied_bytes)
-        where = (seq, self._iteration, phase, num_tokens, num_used, capacity)
+        num_output = progress.num_output_tokens(phase) if num_tokens else 0
+        where = (seq, self._iteration, phase, num_tokens, num_output, num_used, capacity)
         spent = (self._idle_ns, planned - start, *times, host_ns)
         self._recorder.step((*self._run, *where, *held, *moved, len(self._live), *spent))
         self._clock_ns += max(host_ns, sum(times))
@@ -158,7 +162,7 @@ class Batch:
 
     def _measure_slack(self, progress: Progress, num_used: int, capacity: int) -> None:
         """Keep the totals of slots that tokens to come will fill, and that none will, up to date."""
-        slot_bytes = self._backend.geometry.bytes_per_token * self._backend.num_rows
+        slot_bytes = self._backend.slot_bytes
         useful = min(capacity, progress.request.num_tokens)
         reserved_bytes, waste_bytes = max(useful - num_used, 0) * slot_bytes, (capacity - useful) * slot_bytes
         self._reserved_bytes += reserved_bytes - progress.reserved_bytes

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from kvbench.geometry import KVGeometry
 from kvbench.ops import Append, Operation, Plan, Release, Reserve, Truncate
 
+UNLIMITED = 2**62
+
 
 class LedgerError(Exception):
     """A plan asked for something that cannot be done; nothing of it was booked."""
@@ -216,6 +218,16 @@ class LedgerView:
     def capacity(self, seq: int) -> int:
         """Slots that a sequence has allocated."""
         return self._ledger._accounts[seq].capacity
+
+    def room(self, seq: int) -> int:
+        """The most slots that a sequence could be resized to now, its old tensors held meanwhile."""
+        ledger, account = self._ledger, self._ledger._accounts[seq]
+        if ledger.budget_bytes is None:
+            return UNLIMITED
+        held_bytes = account.capacity * account.slot_bytes
+        others_bytes = ledger.allocated_bytes - held_bytes
+        twice_bytes = held_bytes // ledger.geometry.num_tensors
+        return max((ledger.budget_bytes - others_bytes - twice_bytes) // account.slot_bytes, 0)
 
     def is_open(self, seq: int) -> bool:
         """Whether the sequence was admitted and not yet released."""

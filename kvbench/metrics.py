@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from kvbench.schema import LATENCIES, STATISTICS, SUMMARY, latency_column
+from kvbench.schema import INTERVALS, LATENCIES, STATISTICS, SUMMARY, latency_column
 from kvbench.statistics import confidence_half_width, statistic
 
 MIB = 1 << 20
@@ -129,7 +129,8 @@ def _latencies(steps: pd.DataFrame, requests: pd.DataFrame, tokens: pd.DataFrame
         for name in STATISTICS:
             target = latency_column(latency, name)
             row[target] = statistic(finite[column].to_numpy(), name)
-            row[f"{target}_ci"] = confidence_half_width([statistic(values, name) for values in by_repetition])
+            if name in INTERVALS:
+                row[f"{target}_ci"] = confidence_half_width([statistic(values, name) for values in by_repetition])
     return row
 
 
@@ -145,15 +146,11 @@ def _roofline_share(steps: pd.DataFrame, slot_bytes: int, bandwidth: float) -> f
 def output_tokens(steps: pd.DataFrame) -> pd.DataFrame:
     """When each output token was out: a row a token, with token_s and the gap to the one before it in its turn, itl_s.
 
-    A turn's first token comes from its prefill, each other one from the decode step before it; so the last decode step,
-    which writes the last token's K and V, brings none. A token is out when its iteration ends.
+    A token is out when its iteration ends.
     """
     iteration = [steps[key] for key in (*RUN, "iteration")]
     ends_s = steps["end_s"].groupby(iteration, observed=True).transform("max")
-    rows = steps.loc[steps["phase"].isin(["prefill", "decode"]), [*REQUEST, "phase", "warmup"]]
-    turn = (rows["phase"] == "prefill").groupby([rows[key] for key in REQUEST], observed=True).cumsum().rename("turn")
-    by_turn = rows.groupby([*REQUEST, turn], observed=True)["phase"]
-    brings = by_turn.cumcount() < by_turn.transform("size") - 1
-    tokens = rows[brings].assign(token_s=ends_s[rows.index][brings], turn=turn[brings])
+    turn = (steps["phase"] == "prefill").groupby([steps[key] for key in REQUEST], observed=True).cumsum()
+    tokens = steps.assign(token_s=ends_s, turn=turn).loc[steps["output_tokens"] > 0, [*REQUEST, "turn", "token_s"]]
     tokens["itl_s"] = tokens.groupby([*REQUEST, "turn"], observed=True)["token_s"].diff()
     return tokens

@@ -18,4 +18,4 @@ def unknown(kind: str, got: object, allowed: Iterable[str]) -> str:
     by_folded = {name.casefold(): name for name in names}
     nearest = difflib.get_close_matches(str(got).casefold(), by_folded, n=1, cutoff=0.5)
     hint = f" Did you mean {by_folded[nearest[0]]!r}?" if nearest else ""
-    return f"unknown {kind} {str(got)!r}.{hint}\n  {kind}s that exist: {', '.join(names) or 'none'}"
+    return f"unknown {kind} {str(got)!r}.{hint}\n  there are: {', '.join(names) or 'none'}"

@@ -36,8 +36,18 @@ class Progress:
             return PREFILL, self.request.turns[self.turn].num_append_tokens
         return DECODE, 1
 
-    def advance(self, phase: int, num_tokens: int, clock_ns: int) -> None:
-        """Take a step as done at this time."""
+    def num_output_tokens(self, phase: int) -> int:
+        """Output tokens that the next step brings.
+
+        A turn's first comes from its prefill, each other from the decode step before it; so the last step, which writes
+        the last token's K and V, brings none.
+        """
+        if phase == RECOMPUTE or self.is_done:
+            return 0
+        return int(self.num_decoded + (phase == DECODE) < self.request.turns[self.turn].num_decode_tokens)
+
+    def advance(self, phase: int, num_tokens: int) -> None:
+        """Take a step as done."""
         self.is_new = False
         if phase == RECOMPUTE:
             self.num_to_recompute = 0
@@ -52,8 +62,16 @@ class Progress:
             self.turn += 1
             self.num_decoded = 0
             self.prefilled = False
-            if not self.is_done:
-                self.ready_ns = clock_ns + self.request.turns[self.turn].think_ns
+
+    @property
+    def think_ns(self) -> int:
+        """Time to think before the turn that is next."""
+        return self.request.turns[self.turn].think_ns
+
+    @property
+    def awaits_thought(self) -> bool:
+        """Whether a turn has just ended, and the next begins with thinking."""
+        return not self.is_done and not self.prefilled and not self.num_to_recompute and self.think_ns > 0
 
     @property
     def is_done(self) -> bool:

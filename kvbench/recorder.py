@@ -17,6 +17,7 @@ STEP_FIELDS = (
     "iteration",
     "phase",
     "num_tokens",
+    "output_tokens",
     "context_tokens",
     "capacity_tokens",
     "used_bytes",

@@ -43,6 +43,8 @@ def run(
     _check(strategies, requests, num_repetitions, num_warmup, max_concurrency)
     largest_append = max(turn.num_append_tokens for request in requests for turn in request.turns)
     longest = max(request.num_tokens for request in requests)
+    if budget_bytes is not None:
+        longest = min(longest, budget_bytes // backend.slot_bytes)  # no cache will be longer
     # A prefill after a preemption, or without a cache, appends all at once.
     backend.prepare(longest if any(s.recomputes for s in strategies.values()) else largest_append, longest)
     recorder = Recorder(tuple(strategies), num_warmup)

@@ -38,6 +38,7 @@ STEPS: dict[str, Column] = {
         "admit, prefill, decode, recompute (prefill again after a preemption), relieve (memory given back) or finish",
     ),
     "num_tokens": Column("tokens", "tokens that the step appended", "Tokens a step"),
+    "output_tokens": Column("tokens", "output tokens that were out with the step's iteration: 0 or 1"),
     "context_tokens": Column("tokens", "tokens in the request's cache after the step", "Context"),
     "capacity_tokens": Column("tokens", "slots allocated to the request after the step", "Capacity"),
     "used_bytes": Column("bytes", "bytes of slots that hold tokens after the append, all live requests", "Used"),
@@ -153,6 +154,14 @@ STATISTICS: dict[str, str] = {
 }
 """Statistics of a latency. A percentile with fewer than ten samples beyond it is left empty."""
 
+INTERVALS: dict[str, str] = {
+    "mean": "from the repetitions' means",
+    "p50": "from the repetitions' own medians",
+    "p90": "from the repetitions' own percentiles",
+    "p99": "from the repetitions' own percentiles",
+}
+"""Statistics that have an interval, and what it comes from; a maximum has none."""
+
 
 def latency_column(latency: str, statistic: str) -> str:
     """The summary's column of a latency's statistic, such as step_p99_us."""
@@ -165,7 +174,9 @@ def _latency_columns() -> dict[str, Column]:
         for statistic, words in STATISTICS.items():
             name = latency_column(latency, statistic)
             columns[name] = Column(unit, f"{words} over repetitions of: {sample}", f"{label}, {words}")
-            columns[f"{name}_ci"] = Column(unit, f"half width of the 95 % confidence interval of {name}")
+            if statistic in INTERVALS:
+                meaning = f"half width of the 95 % confidence interval, {INTERVALS[statistic]}"
+                columns[f"{name}_ci"] = Column(unit, meaning)
     return columns
 
 
@@ -197,6 +208,6 @@ def markdown_table() -> str:
         if frame == "summary":
             for latency, (unit, sample, _) in LATENCIES.items():
                 names = ", ".join(f"`{latency_column(latency, statistic)}`" for statistic in STATISTICS)
-                rows.append(f"| {names}, each with `…_ci` | {unit} | {sample}; `_ci` as above |")
+                rows.append(f"| {names}; all but max with `_ci` | {unit} | {sample}; `_ci` from the repetitions' own |")
         parts.append("\n".join(rows))
     return "\n\n".join(parts)

@@ -8,6 +8,8 @@ import torch
 
 TRACES = Path(__file__).resolve().parent.parent.parent / "shared" / "traces"
 
+torch.set_num_threads(1)  # the tensors are tiny, and threads that wait for each other make times long
+
 if TRACES.is_dir():
     os.environ.setdefault("KVBENCH_TRACES", str(TRACES))
 

@@ -17,6 +17,10 @@ class Fake:
         self._ms = prefill_ms, decode_ms
         self.plans = []
 
+    @property
+    def slot_bytes(self):
+        return self.geometry.bytes_per_token
+
     def memory_bytes(self):
         return 1 << 40
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kvbench.backend.attention import packed
 from kvbench.backend.measured import Measured
 from kvbench.geometry import KVGeometry
 from kvbench.ops import Append, Reserve
@@ -17,6 +18,14 @@ def reference(queries, keys, values):
     position = torch.arange(num_keys - num_queries, num_keys)[:, None]
     scores = scores.masked_fill(torch.arange(num_keys)[None, :] > position, float("-inf"))
     return torch.softmax(scores, dim=-1) @ values
+
+
+def unpacked(rows, num_heads):
+    """Rows of KV heads as heads: [num_rows, num_heads, num_queries, head_dim]."""
+    num_rows, num_kv_heads, num_packed, head_dim = rows.shape
+    group = num_heads // num_kv_heads
+    grouped = rows.reshape(num_rows, num_kv_heads, num_packed // group, group, head_dim)
+    return grouped.transpose(2, 3).reshape(num_rows, num_heads, num_packed // group, head_dim)
 
 
 @pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(4, 4), (8, 2), (6, 1)])
@@ -34,10 +43,18 @@ def test_attention_is_causal_and_aligned_lower_right(num_heads, num_kv_heads, he
     outputs = backend.attention(0, appended)
     if appended == 1:
         store = backend._inputs.decode_queries
-        queries = store[(held + 1) % len(store)].reshape(1, num_heads, 1, 16)
+        rows = store[(held + 1) % len(store)]
     else:
         last = appended - (appended - 1) // 256 * 256  # the last chunk's queries
-        queries = backend._inputs.queries[:, :, :last]
+        rows = backend._inputs.queries[:, :, : last * num_heads // num_kv_heads]
+    queries = unpacked(rows, num_heads)
     for layer in range(2):
         expected = reference(queries, keys[layer], values[layer])
-        assert torch.allclose(outputs[layer].reshape(expected.shape), expected, atol=1e-5)
+        assert torch.allclose(unpacked(outputs[layer], num_heads), expected, atol=1e-5)
+
+
+def test_packing_puts_a_tokens_rows_together():
+    queries = torch.arange(6.0).reshape(1, 6, 1, 1) + 10 * torch.arange(2.0).reshape(1, 1, 2, 1)
+    rows = packed(queries, 2).reshape(2, 6)
+    assert rows.tolist() == [[0, 1, 2, 10, 11, 12], [3, 4, 5, 13, 14, 15]]
+    assert torch.equal(unpacked(packed(queries, 2), 6), queries)

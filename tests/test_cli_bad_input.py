@@ -61,7 +61,7 @@ COMMANDS = [
     (["+scenario=short_chat", "repetitions=0"], ["repetitions is an integer of at least 1, got 0"]),
     (["+scenario=short_chat", "repetitions=many"], ["repetitions is an integer of at least 1, got 'many'"]),
     (["+scenario=short_chat", "warmup=-1"], ["warmup is an integer of at least 0, got -1"]),
-    (["+scenario=short_chat", "seed=-1"], ["seed is an integer of 0 or more, got -1"]),
+    (["+scenario=short_chat", "seed=-1"], ["seed is an integer of at least 0", "got -1"]),
     (["+scenario=short_chat", "attend=maybe"], ["attend is true or false, got 'maybe'"]),
     (["+scenario=short_chat", "dtype=float8"], ["unknown dtype 'float8'", "float32"]),
     (["+scenario=short_chat", "device=gpu"], ["unknown device 'gpu'", "auto, cpu, cuda"]),
@@ -69,20 +69,51 @@ COMMANDS = [
     (["+scenario=short_chat", "model.num_layers=0"], ["model.num_layers is a positive integer, got 0"]),
     (["+scenario=short_chat", "model.num_kv_heads=5"], ["num_heads is a multiple of num_kv_heads"]),
     (["+scenario=short_chat", "scenario.appends=[]"], ["at least one token count"]),
-    (["+scenario=short_chat", "scenario.appends=[10,x]"], ["positive integers (tokens), got 'x'"]),
-    (["+scenario=short_chat", "scenario.max_requests=0"], ["max_requests is 1 or more"]),
-    (["+scenario=short_chat", "scenario.max_concurrency=0"], ["max_concurrency is 1 or more, got 0"]),
+    (["+scenario=short_chat", "scenario.appends=[10,x]"], ["whole number from 1", "got 'x'"]),
+    (["+scenario=short_chat", "scenario.max_requests=0"], ["max_requests is a whole number from 1", "got 0"]),
+    (["+scenario=short_chat", "scenario.max_concurrency=0"], ["max_concurrency is a whole number from 1", "got 0"]),
     (["+scenario=chat_poisson", "scenario.arrivals.rate_per_s=-2"], ["rate_per_s", "-2"]),
     (["+scenario=azure_conv", "scenario.path=nowhere.csv"], ["nowhere.csv"]),
     (["+scenario=short_chat", "strategy.dynamic._target_=os.system"], ["unknown target 'os.system'"]),
     (["+scenario=short_chat", "+strategy.x={_target_: kvbench.cli.run.os.system}"], ["unknown target"]),
     (
-        ["+scenario=short_chat", "+strategy.x={_target_: kvbench.strategy.base.Strategy}", "strategy.x.a=1"],
-        ["strategy.x"],
+        ["+scenario=short_chat", "+strategy.x={_target_: kvbench.strategy.base.Strategy}"],
+        ["unknown target", "there are:"],
     ),
+    (["+scenario=short_chat", "scenario._target_=kvbench.workload.request.Turn"], ["unknown target", "request.Turn"]),
+    (["+scenario=short_chat", "strategy=[]"], ["no strategy to run"]),
+    (["+scenario=short_chat", "scenario.max_concurrency=1.5"], ["max_concurrency is a whole number", "got 1.5"]),
+    (["+scenario=short_chat", "scenario.max_requests=abc"], ["max_requests is a whole number", "'abc'"]),
+    (["+scenario=short_chat", "scenario.appends=5"], ["appends is a list", "got 5"]),
+    (["+scenario=short_chat", "seed=99999999999999999999999"], ["seed is an integer", "at most"]),
+    (["+scenario=azure_conv", "scenario.path=5"], ["path", "5"]),
+    (["+scenario=short_chat", "trusted=null"], ["trusted is a list", "trusted=null"]),
+    (["+scenario=short_chat", "trusted=5"], ["trusted is a list", "trusted=5"]),
+    (["+scenario=short_chat", "~seed"], ["a whole seed cannot be taken away"]),
+    (["+scenario=short_chat", "~strategy"], ["a whole strategy cannot be taken away"]),
+    (["+scenario=short_chat", "hydra.searchpath=null"], ["list of file://FOLDER entries"]),
+    (["+scenario=short_chat", "hydra.searchpath=file:///tmp"], ["list of file://FOLDER entries, got 'file:///tmp'"]),
+    (["+scenario=short_chat", "hydra.run.dir=/proc/x"], ["cannot write to /proc/x"]),
+    (["+scenario=short_chat", "+hydra.callbacks.x={_target_: evil.Callback}"], ["callbacks and targets", "refused"]),
+    (["+scenario=short_chat", "hydra/callbacks=ev"], ["callbacks and targets", "refused"]),
+    (["+scenario=short_chat", "hydra.launcher._target_=evil.X"], ["callbacks and targets", "refused"]),
+    (["+scenario=short_chat", "model=article.yaml"], ["unknown model 'article.yaml'", "'article'"]),
+    (["+scenario=../strategy/dynamic"], ["unknown scenario"]),
+    (["+experiment=recompute", "+scenario=short_chat"], ["an experiment brings its own requests"]),
+    (["+experiment=recompute", "strategy=static"], ["an experiment brings its own requests and strategies"]),
+    (["+experiment=recompute", "repetitions=abc"], ["repetitions is an integer", "'abc'"]),
+    (["+experiment=recompute", "budget_bytes=0"], ["budget_bytes is an integer of at least 1, got 0"]),
+    (["+experiment=recompute", "experiment.context_tokens=5"], ["context_tokens is a list", "got 5"]),
+    (
+        ["-m", "+scenario=short_chat", "strategy=dynamic,static", "strategy.dynamic.growth_factor=2"],
+        ["strategy.dynamic"],
+    ),
+    (["-m", "+scenario=glob(nothing*)"], ["matches nothing", "short_chat"]),
+    (["--exp=x.pickle"], ["--experimental-rerun is refused"]),
+    (["--info", "all", "--experimental-rerun", "x.pickle"], ["--experimental-rerun is refused"]),
+    (["--config-na=evil", "+scenario=short_chat"], ["--config-name is refused"]),
     (["+scenario=short_chat", "+strategy.x={growth_factor: 2}"], ["strategy.x: it has no _target_"]),
     (["+scenario=short_chat", "+strategy.x=3"], ["strategy.x is a mapping", "got 3"]),
-    (["+scenario=short_chat", "scenario._target_=kvbench.workload.request.Turn"], ["scenario"]),
     (["+scenario=short_chat", "strategy.dynamic.growth_factor=1.2,1.5"], ["several values", "-m"]),
     (["+scenario=short_chat", "+scenario@_global_=short_chat"], ["only a strategy takes a package"]),
     (["+scenario=short_chat", "+strategy@elsewhere=dynamic"], ["it is strategy.NAME, got 'elsewhere'"]),
@@ -122,6 +153,9 @@ FILES = [
     ("defaults:\n  - override /hydra/launcher: joblib\n", ["defaults list", "same group"]),
     ("defaults:\n  - /strategy: evil\n", ["defaults list"]),
     ("defaults:\n  - short_chat@_global_\n", ["defaults list", "'short_chat@_global_'"]),
+    ("defaults:\n  - mine\n", ["comes back to itself"]),
+    ("# @foo bar\u2028# @package hydra.callbacks\nx: 1", ["a scenario file's package is scenario"]),
+    ("# @foo bar\u0085# @package _global_\nx: 1", ["a scenario file's package is scenario"]),
     ("defaults:\n  - nowhere\n", ["unknown scenario 'nowhere'"]),
     ("_target_: kvbench.workload.scenario.Appends\nappends: !!python/object/apply:os.system [ls]", ["malformed YAML"]),
     ("_target_: kvbench.workload.scenario.Appends\nappends: [1]\nappends: [2]", ["compose", "appends"]),
@@ -190,3 +224,29 @@ def test_full_error_shows_the_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["kvbench", "+scenario=nope"])
     with pytest.raises(Exception, match="unknown scenario"):
         main()
+
+
+def test_a_model_file_names_no_class(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more" / "model").mkdir(parents=True)
+    (tmp_path / "more" / "model" / "ev.yaml").write_text("_target_: evil.Model\n")
+    arguments = ["--config-dir", "more", "+scenario=short_chat", "model=ev"]
+    check_message(*said(monkeypatch, capsys, arguments), ["no _target_ may stand here", "evil.Model"])
+
+
+def test_a_configuration_folder_brings_no_launcher(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more" / "hydra" / "launcher").mkdir(parents=True)
+    (tmp_path / "more" / "hydra" / "launcher" / "ev.yaml").write_text("_target_: evil.Launcher\n")
+    arguments = ["--config-dir", "more", "+scenario=short_chat", "hydra/launcher=ev"]
+    check_message(*said(monkeypatch, capsys, arguments), ["taken from Hydra and its plugins only"])
+
+
+def test_a_folder_that_holds_results_is_not_written_to(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "summary.csv").write_text("precious")
+    for key in ("hydra.run.dir", "hydra.sweep.dir"):
+        arguments = [*(["-m"] if "sweep" in key else []), "+scenario=short_chat", f"{key}=kept"]
+        check_message(*said(monkeypatch, capsys, arguments), ["the folder is not empty"])
+    assert (tmp_path / "kept" / "summary.csv").read_text() == "precious"

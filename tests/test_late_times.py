@@ -63,3 +63,21 @@ def test_idle_time_is_skipped_by_a_clock_that_was_set_right():
     assert frame["queue_s"].tolist() == pytest.approx([0, 0], abs=0.005)
     assert frame["ttft_s"].tolist() == pytest.approx([0.4, 0.03], abs=0.005)
     assert steps["idle_us"].sum() / 1000 == pytest.approx(49, abs=5)
+
+
+@pytest.mark.parametrize(
+    ("requests", "latency_s", "ttft_s"),
+    [
+        # Thinking begins when the turn has ended on the device: 0.4 + 0.001, a second, 0.01 + 0.001.
+        ([Request(0, (Turn(400, 1), Turn(10, 1, think_ns=1000 * MS)))], [1.412], [0.4]),
+        # The second comes while the first decodes, and is admitted at the next step: it waits for no more than that.
+        ([Request(0, (Turn(30, 60),)), Request(50 * MS, (Turn(20, 1),))], None, [0.03, 0.02]),
+    ],
+)
+def test_late_times_are_known_when_a_decision_needs_them(requests, latency_s, ttft_s):
+    once = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 2, "budget_bytes": None}
+    recorder = run({"exact": Exact(round_to=1)}, requests, Late(), **once)
+    frame = requests_frame(recorder, steps_frame(recorder), requests, TINY.bytes_per_token)
+    assert frame["ttft_s"].tolist() == pytest.approx(ttft_s, abs=0.006)
+    if latency_s is not None:
+        assert frame["latency_s"].tolist() == pytest.approx(latency_s, abs=0.006)

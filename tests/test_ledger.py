@@ -91,6 +91,18 @@ def test_the_double_buffer_counts_against_the_budget(ledger):
     assert (ledger.allocated_bytes, ledger.view.capacity(0)) == (60 * TOKEN, 60)
 
 
+def test_room_is_the_largest_resize_that_is_booked(ledger):
+    ledger.open(1)
+    ledger.book((Reserve(1, 20),))
+    ledger.book((Reserve(0, 40), Append(0, 5)))
+    room = ledger.view.room(0)
+    # 100 slots less the other's 20 and a tensor (a quarter) of the old 40.
+    assert room == 70
+    with pytest.raises(OutOfMemory):
+        ledger.book((Reserve(0, room + 1),))
+    ledger.book((Reserve(0, room),))
+
+
 @pytest.mark.parametrize("budget", [0, -1])
 def test_a_budget_is_positive(budget):
     with pytest.raises(ValueError, match="budget_bytes is 1 or more"):

@@ -3,10 +3,14 @@
 import pytest
 
 from kvbench.frames import requests_frame, steps_frame
+from kvbench.ledger import OutOfMemory
+from kvbench.ops import Append, Reserve, append_plan
 from kvbench.runner import run
+from kvbench.strategy.base import resize_and_append
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.exact import Exact
+from kvbench.strategy.predictive import Predictive
 from kvbench.strategy.static import Static
 from kvbench.workload.request import Request, Turn
 from tests.catalogue import TINY
@@ -111,6 +115,77 @@ def test_a_decoding_request_that_outgrows_the_budget_alone_keeps_what_it_held():
     _, frame = result(Concat(), [Request(0, (Turn(30, 40),))], slots=50)
     assert frame["outcome"].tolist() == ["out_of_memory"]
     assert 30 < frame["held_tokens"].iloc[0] < 50
+
+
+def test_a_prediction_does_not_make_a_request_run_out_of_memory():
+    # Nine appends of ten tokens: 90 of 150 slots. The first prediction is "held plus 100", more than there is room for.
+    kwargs = {"initial_capacity": 8, "growth_factor": 1.5, "max_capacity": 8192, "round_to": 1, "history_window": 10}
+    requests = [Request(0, (Turn(10),) * 9), Request(0, (Turn(10),) * 9)]
+    for rule in ("total", "append"):
+        _, frame = result(Predictive(rule=rule, **kwargs), requests, slots=150)
+        assert frame["outcome"].tolist() == ["completed", "completed"]
+
+
+def test_an_append_that_is_planned_twice_is_remembered_once():
+    strategy = Predictive(
+        initial_capacity=8, growth_factor=1.5, max_capacity=8192, round_to=1, history_window=10, rule="total"
+    )
+    seen = []
+    forget = strategy.on_finish
+    strategy.on_finish = lambda seq, view: (seen.append((seq, list(strategy._lengths[seq]))), forget(seq, view))[1]
+    result(strategy, [Request(0, (Turn(10),) * 9), Request(0, (Turn(10),) * 9)], slots=150)
+    assert max(len(lengths) for _, lengths in seen) == 9
+
+
+class Giving(Static):
+    """Reserves more than it needs, and gives the rest back under pressure."""
+
+    def on_pressure(self, seq, need_bytes, view):
+        for other in range(2):
+            if view.is_open(other) and view.capacity(other) > view.num_used(other) > 0:
+                return (Reserve(other, view.num_used(other)),)
+        return ()
+
+
+def test_a_strategy_may_give_memory_back_before_anybody_is_preempted():
+    # The first holds 30 of 45 slots and uses 20; the second wants 30 at its admission, and gets them when 10 are given.
+    class Wanting(Giving):
+        def on_admit(self, seq, request, view):
+            return super().on_admit(seq, request, view) if seq == 0 else ()
+
+        def on_append(self, seq, num_tokens, view):
+            if view.capacity(seq) >= view.num_used(seq) + num_tokens:
+                return append_plan(seq, num_tokens)
+            return resize_and_append(seq, view.num_used(seq) + num_tokens, num_tokens)
+
+    steps, frame = result(Wanting(max_seq_len=30), [Request(0, (Turn(20, 1),)), Request(0, (Turn(20, 1),))], slots=46)
+    assert "relieve" in steps["phase"].tolist()
+    assert frame["outcome"].tolist() == ["completed", "completed"]
+    assert frame["num_preemptions"].sum() == 0
+
+
+def test_a_device_that_refuses_memory_is_an_outcome():
+    class Full(Fake):
+        def step(self, plan, seq, num_queries, continued=False):
+            if any(isinstance(op, Append) and op.num_tokens == 99 for op in plan):
+                raise OutOfMemory(99 * TOKEN, None)
+            return super().step(plan, seq, num_queries, continued)
+
+    requests = [Request(0, (Turn(99, 2),)), Request(0, (Turn(10, 2),))]
+    recorder = run(
+        {"it": Concat()}, requests, Full(), num_repetitions=1, num_warmup=0, max_concurrency=1, budget_bytes=None
+    )
+    assert {row.request: row.outcome for row in recorder.requests} == {0: "out_of_memory", 1: "completed"}
+
+
+def test_a_request_that_fails_while_decoding_keeps_its_tokens():
+    # 30 tokens of prefill in 31 slots: one step of decode fits, and brings the second token; the next does not.
+    dynamic = Dynamic(initial_capacity=8, growth_factor=2.0, max_capacity=31, round_to=1)
+    steps, frame = result(dynamic, [Request(0, (Turn(30, 40),))])
+    assert frame["outcome"].tolist() == ["too_long"]
+    assert steps["output_tokens"].sum() == 2
+    assert frame["ttft_s"].tolist() == pytest.approx([0.05], abs=0.002)
+    assert frame["tpot_s"].tolist() == pytest.approx([0.01], abs=0.001)
 
 
 def test_longer_than_the_strategy_holds_is_an_outcome():

@@ -141,7 +141,7 @@ BAD = [
     (CHAT, {"turns": "two"}, "turns is a length distribution .* got 'two'"),
     (CHAT, {"turns": True}, "turns .* got True"),
     (CHAT, {"think_s": -1}, "think_s is a finite number from 0 to 1000000, got -1"),
-    (CHAT, {"max_requests": 0}, "max_requests is 1 or more"),
+    (CHAT, {"max_requests": 0}, "max_requests is a whole number from 1"),
     (SAMPLES, {"num_prompts": 0}, "num_prompts .* got 0"),
     (SAMPLES, {"num_samples": -2}, "num_samples .* got -2"),
     (SAMPLES, {"arrivals": {}}, "arrivals is an arrival process"),

@@ -187,7 +187,7 @@ BAD = [
         "TIMESTAMP,ContextToken,GeneratedTokens\n",
         "line 1: unknown column 'ContextTokens'. Did you mean 'ContextToken'",
     ),
-    ("azure", "\n\nTIMESTAMP\n", "line 3: unknown column 'ContextTokens'.*columns that exist: TIMESTAMP"),
+    ("azure", "\n\nTIMESTAMP\n", "line 3: unknown column 'ContextTokens'.*there are: TIMESTAMP"),
     ("azure", "TIMESTAMP,TIMESTAMP,ContextTokens,GeneratedTokens\n", "got column TIMESTAMP 2 times; allowed is once"),
     ("azure", AZURE_HEADER + f"{MOMENT},5,1\n{MOMENT},5\n", "line 3: got 2 fields; allowed are 3"),
     ("azure", AZURE_HEADER + f"{MOMENT},5,1,9\n", "line 2: got 4 fields; allowed are 3"),
@@ -224,7 +224,7 @@ BAD = [
     ("plain", PLAIN_HEADER + '"1\n",5,1\n', r"line 2, column arrived_at: got '1\\n'"),
     ("plain", LENGTHS_HEADER + "5,1\n", "line 1: unknown column 'arrived_at'"),
     ("sharegpt", LENGTHS_HEADER + "\n\n0,1\n", "line 4, column num_prefill_tokens: got '0'"),
-    ("sharegpt", "3742,284\n18,243\n", "line 1: unknown column 'num_prefill_tokens'.*columns that exist: 284, 3742"),
+    ("sharegpt", "3742,284\n18,243\n", "line 1: unknown column 'num_prefill_tokens'.*there are: 284, 3742"),
     ("sharegpt", b"PAR1\x00\x15\x04", "trace.csv is a binary file, or UTF-16; allowed is UTF-8 text"),
     ("sharegpt", (LENGTHS_HEADER + "5,1\n").encode("utf-16"), "is a binary file, or UTF-16"),
     ("sharegpt", LENGTHS_HEADER.encode() + b"5,1\n5,\xe9\n", "line 3: got byte 0xe9; allowed is UTF-8 text"),
@@ -374,7 +374,7 @@ def test_lengths_take_their_arrivals_from_the_process(tmp_path):
             "arrivals of the format sharegpt, which has no times, is an arrival process.*got None",
         ),
         ({"arrivals": Constant(rate_per_s=1)}, "arrivals is null for the format plain, which has times; got Constant"),
-        ({"max_requests": -1}, "max_requests is 1 or more"),
+        ({"max_requests": -1}, "max_requests is a whole number from 1"),
     ],
 )
 def test_bad_parameters_are_refused(changes, message):

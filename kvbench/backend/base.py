@@ -22,12 +22,18 @@ class Backend(Protocol):
         scope: "cache" where times are of the cache and its attention alone, "model" where of a whole model.
         geometry: the shape of a token's K and V.
         num_rows: rows of every sequence's batch.
+        slot_bytes: bytes of a slot over all layers and rows.
     """
 
     source: str
     scope: str
     geometry: KVGeometry
     num_rows: int
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of a slot over all layers and rows."""
+        ...
 
     def memory_bytes(self) -> int:
         """What live requests may hold together, unless a budget is given."""

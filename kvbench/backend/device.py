@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 import torch
 
@@ -12,6 +13,7 @@ DEVICES = ("auto", "cpu", "cuda")
 CPU_SHARE = 0.5
 ACCELERATOR_SHARE = 0.9
 MIB = 1 << 20
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def find_device(name: str) -> torch.device:
@@ -43,11 +45,22 @@ def default_budget_bytes(device: torch.device) -> int:
 
 
 def _available_bytes() -> int:
+    """What the kernel calls available, or what a container's limit leaves where that is less."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+            available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit, held = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # there is no such group, or its limit is "max"
+        return available
+    return max(min(available, limit - held), 1)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python had no memory to give; a CPU's allocator has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def reset_allocator(device: torch.device) -> None:

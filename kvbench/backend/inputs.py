@@ -36,7 +36,7 @@ class Inputs:
         self._piece_tokens = min(max(max_append_tokens, 1), MAX_PIECE_TOKENS)
         self._keys = random(geometry.num_kv_heads, self._piece_tokens)
         self._values = random(geometry.num_kv_heads, self._piece_tokens)
-        self.queries = random(geometry.num_heads, QUERY_CHUNK)
+        self.queries = packed(random(geometry.num_heads, QUERY_CHUNK), geometry.num_kv_heads)
         self._tokens = [
             (self._layers(random(geometry.num_kv_heads, 1)), self._layers(random(geometry.num_kv_heads, 1)))
             for _ in range(NUM_DECODE_TOKENS)

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from kvbench.backend import device as devices
-from kvbench.backend.attention import CALLS, causal_mask, chunk_attention, chunks, decode_attention
-from kvbench.backend.base import Times
+from kvbench.backend.attention import CALLS, attention, causal_mask, chunks
+from kvbench.backend.base import Backend, Times
 from kvbench.backend.clock import APPEND, ATTEND, RESERVE, Span, clock_of
 from kvbench.backend.inputs import Inputs
 from kvbench.backend.storage import ContiguousStore
@@ -14,7 +14,7 @@ from kvbench.ledger import OutOfMemory
 from kvbench.ops import Append, Operation, Plan, Release, Reserve, Truncate
 
 
-class Measured:
+class Measured(Backend):
     """Carry plans out on real tensors and time them.
 
     Args:
@@ -36,11 +36,18 @@ class Measured:
         self.attend = attend
         self._seed = seed
         self.num_rows = num_rows
+        self._group_size = geometry.num_heads // geometry.num_kv_heads
         self._dtype = getattr(torch, geometry.dtype)
+        self._baseline: dict[str, int] = {}
         self._clock = clock_of(self.device)
         self._stores: dict[int, ContiguousStore] = {}
         self._inputs: Inputs | None = None
         self._mask: Tensor | None = None
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of a slot over all layers and rows."""
+        return self.geometry.bytes_per_token * self.num_rows
 
     def memory_bytes(self) -> int:
         """Half of a CPU's available memory, 0.9 of a GPU's free memory."""
@@ -49,11 +56,12 @@ class Measured:
     def prepare(self, max_append_tokens: int, max_context_tokens: int) -> None:
         """Make keys, values, queries and mask for steps of these sizes."""
         self._inputs = Inputs(self.geometry, self.num_rows, max_append_tokens, self.device, self._seed)
-        self._mask = causal_mask(max_context_tokens, self.device) if self.attend else None
+        self._mask = causal_mask(max_context_tokens, self._group_size, self.device) if self.attend else None
 
     def begin_repetition(self) -> None:
         """Empty the allocator and reset its peaks."""
         devices.reset_allocator(self.device)
+        self._baseline = devices.allocator_peaks(self.device)
 
     def open(self, seq: int) -> None:
         """Begin a sequence that holds nothing yet."""
@@ -76,7 +84,7 @@ class Measured:
             case Append(seq, num_tokens):
                 self._stores[seq].append(keys, values, num_tokens)
             case Reserve(seq, num_tokens):
-                self._reserve(seq, num_tokens)
+                self._stores[seq].reserve(num_tokens)
             case Truncate(seq, num_tokens):
                 self._stores[seq].truncate(num_tokens)
             case Release(seq):
@@ -84,6 +92,15 @@ class Measured:
 
     def step(self, plan: Plan, seq: int, num_queries: int, continued: bool = False) -> Times:
         """Carry a plan out and attend, timed by the device's clock. See `Backend.step`."""
+        try:
+            return self._step(plan, seq, num_queries, continued)
+        except (MemoryError, RuntimeError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            need_bytes = sum(op.num_tokens for op in plan if isinstance(op, Reserve)) * self.slot_bytes
+            raise OutOfMemory(need_bytes, None) from error
+
+    def _step(self, plan: Plan, seq: int, num_queries: int, continued: bool) -> Times:
         spans: list[Span] = []
         mark = self._clock.mark
         for op in plan:
@@ -102,41 +119,31 @@ class Measured:
         """Attend, layer by layer, with the queries of a sequence's newest tokens over all that it holds.
 
         Returns:
-            The last chunk's output, a layer each.
+            The last chunk's output, a layer each, packed as its queries.
         """
         store = self._stores[seq]
         if num_queries == 1:
             queries = self._inputs.decode_queries[store.num_used % len(self._inputs.decode_queries)]
-            return [decode_attention(queries, *store.live(layer)) for layer in range(self.geometry.num_layers)]
+            return [attention(queries, *store.live(layer), None) for layer in range(self.geometry.num_layers)]
         before = store.num_used - num_queries
         outputs = []
         for layer in range(self.geometry.num_layers):
             keys, values = store.live(layer)
             for start, end in chunks(num_queries):
                 length = before + end
-                queries = self._inputs.queries.narrow(2, 0, end - start)
-                output = chunk_attention(queries, keys.narrow(2, 0, length), values.narrow(2, 0, length), self._mask)
+                queries = self._inputs.queries.narrow(2, 0, (end - start) * self._group_size)
+                output = attention(queries, keys.narrow(2, 0, length), values.narrow(2, 0, length), self._mask)
             outputs.append(output)
         return outputs
-
-    def _reserve(self, seq: int, num_tokens: int) -> None:
-        try:
-            self._stores[seq].reserve(num_tokens)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemory(num_tokens * self.geometry.bytes_per_token * self.num_rows, None) from error
-        except RuntimeError as error:
-            # A CPU's allocator has no exception of its own.
-            if "alloc" not in str(error):
-                raise
-            raise OutOfMemory(num_tokens * self.geometry.bytes_per_token * self.num_rows, None) from error
 
     def drain(self) -> list[Times] | None:
         """The times of steps that the device had not finished when `step` returned; None on a CPU."""
         return self._clock.drain()
 
     def allocator_peaks(self) -> dict[str, int]:
-        """The allocator's own peaks since the repetition began; empty on a CPU."""
-        return devices.allocator_peaks(self.device)
+        """The allocator's own peaks since the repetition began, less what inputs held then; empty on a CPU."""
+        peaks = devices.allocator_peaks(self.device)
+        return {name: peak - self._baseline[name] for name, peak in peaks.items()}
 
     def describe(self) -> dict[str, object]:
         """Device, bandwidth and attention calls."""

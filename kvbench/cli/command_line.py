@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatch
@@ -11,14 +11,19 @@ from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import OverrideParseException
 
 from kvbench.cli.catalogue import GROUPS, default_strategies, names
 from kvbench.cli.errors import UsageError
 from kvbench.cli.vet import vet_choice
 
-REFUSED_FLAGS = {"--experimental-rerun": "it unpickles a file", "--config-path": "", "--config-name": ""}
+REFUSED_FLAGS = {
+    "experimental_rerun": "it unpickles a file",
+    "config_path": "kvbench has one primary configuration; --config-dir adds groups to it",
+    "config_name": "kvbench has one primary configuration; --config-dir adds groups to it",
+}
+WORDS_OF_YAML = {"null", "true", "false", "yes", "no", "on", "off", "nan", "inf"}
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,7 @@ class CommandLine:
     @property
     def trusted(self) -> tuple[str, ...]:
         """Packages that the user admits."""
-        for override in self.overrides:
-            if override.key_or_group == "trusted" and isinstance(override.value(), list):
-                return tuple(str(item) for item in override.value())
-        return ()
+        return trusted_packages(self.overrides)
 
     def choices(self, group: str) -> list[str]:
         """Every name that the command line chooses of a group, over all jobs of a sweep."""
@@ -60,16 +62,37 @@ class CommandLine:
         return [*self.flags, *(override.input_line for override in self.overrides)]
 
 
+def trusted_packages(overrides: Iterable[Override]) -> tuple[str, ...]:
+    """Packages that `trusted=[…]` names; only the command line can.
+
+    Raises:
+        UsageError: it is no list of names.
+    """
+    for override in overrides:
+        if override.key_or_group == "trusted":
+            value = None if override.is_delete() or override.is_sweep_override() else override.value()
+            if not isinstance(value, list):
+                raise UsageError(
+                    f"trusted is a list of packages, such as trusted=[mypackage]; got {override.input_line!r}"
+                )
+            return tuple(_text(item) for item in value)
+    return ()
+
+
 def _chosen(override: Override, existing: list[str]) -> Iterator[str]:
     value = override._value
-    items = value.list if isinstance(value, ChoiceSweep) else [value]
-    for item in items:
+    for item in value.list if isinstance(value, ChoiceSweep) else [value]:
         if isinstance(item, Glob):
             yield from (name for name in existing if _matches(name, item))
         elif isinstance(item, list):
-            yield from (str(name) for name in item)
+            yield from (_text(name) for name in item)
         else:
-            yield str(override.value() if item is value else item)
+            yield _text(item)
+
+
+def _text(item: object) -> str:
+    """A value's text, without quotes."""
+    return item.text if isinstance(item, QuotedString) else str(item)
 
 
 def _matches(name: str, glob: Glob) -> bool:
@@ -83,8 +106,10 @@ def read(arguments: list[str]) -> Iterator[CommandLine]:
     Raises:
         UsageError: what is wrong with them.
     """
-    _refuse_flags(arguments)
     parsed = get_args_parser().parse_args(arguments)
+    for flag, why in REFUSED_FLAGS.items():
+        if getattr(parsed, flag) is not None:
+            raise UsageError(f"--{flag.replace('_', '-')} is refused: {why}")
     given = set(parsed.overrides)
     flags = tuple(argument for argument in arguments if argument not in given)
     with tempfile.TemporaryDirectory(prefix="kvbench-") as scratch:
@@ -98,15 +123,6 @@ def read(arguments: list[str]) -> Iterator[CommandLine]:
             overrides = [*others, *_parse([f"hydra.searchpath=[{entries}]"])]
             folders.append(Path(scratch))
         yield CommandLine(flags, tuple(overrides), tuple(folders), bool(parsed.multirun), shown_as)
-
-
-def _refuse_flags(arguments: list[str]) -> None:
-    for flag, why in REFUSED_FLAGS.items():
-        short = {"--config-path": "-cp", "--config-name": "-cn"}.get(flag, flag)
-        if any(argument.split("=")[0] in (flag, short) for argument in arguments):
-            raise UsageError(
-                f"{flag} is refused: {why or 'kvbench has one primary configuration; --config-dir adds groups to it'}"
-            )
 
 
 def _parse(lines: list[str]) -> list[Override]:
@@ -129,20 +145,25 @@ def _canonical(line: str, scratch: Path, shown_as: dict[Path, Path]) -> str:
     bare = key.lstrip("+")
     if not equals or bare not in ("scenario", "experiment"):
         return line
-    if bare == "scenario" and value.endswith((".yaml", ".yml")) and "," not in value:
-        value = _take_in(Path(value).expanduser(), scratch, shown_as)
+    if bare == "scenario":
+        items = [item.strip().strip("\"'") for item in value.split(",")]
+        if all(item.endswith((".yaml", ".yml")) for item in items):
+            value = ",".join(_take_in(Path(item).expanduser(), scratch, shown_as) for item in items)
     return f"+{bare}={value}"
 
 
 def _take_in(path: Path, scratch: Path, shown_as: dict[Path, Path]) -> str:
     if not path.is_file():
         raise UsageError(f"no scenario file {str(path)!r} in {Path.cwd()}")
-    name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in path.stem)
-    if name in names("scenario"):
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in path.stem)
+    if not name[0].isalpha() or name.lower() in WORDS_OF_YAML:
+        name = f"file_{name}"
+    folder = scratch / "scenario"
+    folder.mkdir(exist_ok=True)
+    while name in names("scenario") or (folder / f"{name}.yaml").exists():
         name = f"{name}_file"  # Hydra takes kvbench's own of two files with one name.
-    target = scratch / "scenario" / f"{name}.yaml"
-    target.parent.mkdir(exist_ok=True)
-    shutil.copy(path, target)
+    target = folder / f"{name}.yaml"
+    shutil.copyfile(path, target)
     shown_as[target] = path
     return name
 
@@ -151,10 +172,11 @@ def _search_folders(overrides: list[Override]) -> list[Path]:
     found = []
     for override in overrides:
         if override.key_or_group == "hydra.searchpath":
-            for entry in override.value():
-                if not str(entry).startswith("file://"):
-                    raise UsageError(f"hydra.searchpath takes file://FOLDER entries, got {str(entry)!r}")
-                found.append(Path(str(entry).removeprefix("file://")))
+            entries = None if override.is_delete() else override.value()
+            for entry in entries if isinstance(entries, list) else [entries]:
+                if not isinstance(entries, list) or not _text(entry).startswith("file://"):
+                    raise UsageError(f"hydra.searchpath is a list of file://FOLDER entries, got {_text(entry)!r}")
+                found.append(Path(_text(entry).removeprefix("file://")))
     return found
 
 
@@ -166,10 +188,15 @@ def check(command: CommandLine) -> None:
     """
     for override in command.overrides:
         _check_package(override)
+        _check_hydra(override, command.folders)
+        if override.is_delete() and "." not in override.key_or_group:
+            raise UsageError(f"{override.input_line}: a whole {override.key_or_group} cannot be taken away")
     for group in GROUPS:
         for name in [*command.choices(group), *(default_strategies() if group == "strategy" else [])]:
             vet_choice(group, name, command.folders, command.trusted, command.shown_as)
-    if not command.choices("scenario") and not command.choices("experiment"):
+    if command.choices("experiment") and (command.choices("scenario") or command.choices("strategy")):
+        raise UsageError("an experiment brings its own requests and strategies: leave +scenario and strategy out")
+    if not {"scenario", "experiment"} & {override.key_or_group for override in command.overrides}:
         raise UsageError(
             "what to run? Give +scenario=NAME or +experiment=NAME\n"
             f"  scenarios that exist: {', '.join(names('scenario', command.folders))}\n"
@@ -189,6 +216,19 @@ def _check_package(override: Override) -> None:
         raise UsageError(
             f"{override.input_line}: only a strategy takes a package, and it is strategy.NAME, got {override.package!r}"
         )
+
+
+def _check_hydra(override: Override, folders: tuple[Path, ...]) -> None:
+    """Hydra's own settings may not make it run code that came with a configuration folder."""
+    key = override.key_or_group
+    if key.startswith(("hydra.callbacks", "hydra/callbacks")) or (
+        key.startswith("hydra.") and "_target_" in override.input_line
+    ):
+        raise UsageError(f"{override.input_line}: callbacks and targets of Hydra's are refused")
+    if key.startswith("hydra/") and not override.is_delete():
+        for name in _chosen(override, []):
+            if any((folder / key / f"{name}{ending}").exists() for folder in folders for ending in ("", ".yaml")):
+                raise UsageError(f"{override.input_line}: {key} is taken from Hydra and its plugins only")
 
 
 def results_folder(command: CommandLine) -> Path:

@@ -65,21 +65,32 @@ def workload_of(config: Config) -> tuple[Scenario, Workload]:
     if not isinstance(scenario, Scenario):
         raise UsageError(f"scenario: _target_ is no scenario but a {type(scenario).__name__}")
     try:
-        return scenario, scenario.workload(np.random.default_rng(seed_of(config)))
+        return scenario, scenario.workload(np.random.default_rng(config["seed"]))
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def seed_of(config: Config) -> int:
-    """The run's seed.
+def check_numbers(config: Config) -> None:
+    """Check what every run and experiment has.
 
     Raises:
-        UsageError: it is no integer of 0 or more.
+        UsageError: a number is out of its range.
     """
-    seed = config["seed"]
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UsageError(f"seed is an integer of 0 or more, got {seed!r}")
-    return seed
+    for name, least, most in (
+        ("repetitions", 1, None),
+        ("warmup", 0, None),
+        ("budget_bytes", 1, None),
+        ("seed", 0, 2**63 - 1),
+    ):
+        value = config.get(name)
+        if name == "budget_bytes" and value is None:
+            continue
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if not is_whole or value < least or (most is not None and value > most):
+            limit = "" if most is None else f" and at most {most}"
+            raise UsageError(f"{name} is an integer of at least {least}{limit}, got {value!r}")
+    if not isinstance(config.get("attend"), bool):
+        raise UsageError(f"attend is true or false, got {config.get('attend')!r}")
 
 
 def strategies_of(config: Config) -> dict[str, Strategy]:
@@ -96,6 +107,8 @@ def strategies_of(config: Config) -> dict[str, Strategy]:
         strategies[str(name)] = build(node, "strategy", where, config["trusted"])
         if not isinstance(strategies[str(name)], Strategy):
             raise UsageError(f"{where}: _target_ is no strategy but a {type(strategies[str(name)]).__name__}")
+    if not strategies:
+        raise UsageError("no strategy to run: name at least one, such as strategy=dynamic")
     return strategies
 
 
@@ -105,9 +118,7 @@ def backend_of(config: Config, geometry: KVGeometry) -> Backend:
     Raises:
         UsageError: no such device, or a parameter is wrong.
     """
-    if not isinstance(config["attend"], bool):
-        raise UsageError(f"attend is true or false, got {config['attend']!r}")
-    given = {"geometry": geometry, "device": config["device"], "attend": config["attend"], "seed": seed_of(config)}
+    given = {name: config[name] for name in ("device", "attend", "seed")} | {"geometry": geometry}
     return build(config["backend"], "backend", "backend", config["trusted"], **given)
 
 
@@ -117,15 +128,13 @@ def parts_of(config: Config) -> Parts:
     Raises:
         UsageError: what is wrong with the configuration.
     """
-    for name, least in (("repetitions", 1), ("warmup", 0), ("budget_bytes", 1)):
-        value = config[name]
-        optional = name == "budget_bytes" and value is None
-        if not optional and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise UsageError(f"{name} is an integer of at least {least}, got {value!r}")
+    check_numbers(config)
     strategies = strategies_of(config)
     scenario, workload = workload_of(config)
     backend = backend_of(config, geometry_of(config))
-    budget_bytes = config["budget_bytes"]
-    if budget_bytes is None:
-        budget_bytes = backend.memory_bytes()
-    return Parts(workload, strategies, backend, budget_bytes, scenario.max_concurrency)
+    return Parts(workload, strategies, backend, budget_of(config, backend), scenario.max_concurrency)
+
+
+def budget_of(config: Config, backend: Backend) -> int:
+    """What live requests may hold together: as configured, or the backend's own limit."""
+    return backend.memory_bytes() if config["budget_bytes"] is None else config["budget_bytes"]

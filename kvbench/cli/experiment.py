@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kvbench.cli.compose import Config, backend_of, geometry_of
+from kvbench.cli.compose import Config, backend_of, budget_of, check_numbers, geometry_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.job import advancing
 from kvbench.cli.targets import build
@@ -26,11 +26,12 @@ def run_experiment(name: str, config: Config, config_text: str, overrides: list[
     Raises:
         UsageError: the configuration is wrong; nothing was run.
     """
+    check_numbers(config)
     experiment = build(config["experiment"], "experiment", "experiment", config["trusted"])
     if not isinstance(experiment, RecomputeExperiment):
         raise UsageError(f"experiment: _target_ is no experiment but a {type(experiment).__name__}")
     backend = backend_of(config, geometry_of(config))
-    budget_bytes = config["budget_bytes"] or backend.memory_bytes()
+    budget_bytes = budget_of(config, backend)
     device = backend.describe()
     num_repetitions, num_warmup = config["repetitions"], config["warmup"]
     print(f"{name}: {num_repetitions} repetitions after {num_warmup} of warm-up; {device['device_name']}", flush=True)
@@ -44,11 +45,11 @@ def run_experiment(name: str, config: Config, config_text: str, overrides: list[
             on_iteration=advancing(bar),
         )
     sentences = recompute_sentences(frame)
-    print("\n".join(sentences))
+    about = {"experiment": name, "seed": config["seed"], "budget_bytes": budget_bytes, "overrides": overrides}
     write_frames(folder, frame, requests, steps)
     write_text(folder / "config.yaml", config_text)
-    write_environment(folder, environment() | device | {"experiment": name, "overrides": overrides})
+    write_environment(folder, environment() | device | about)
     save(recompute_chart(frame), folder / "charts", "recompute")
     body = "\n".join(f"- {sentence}" for sentence in sentences)
     write_text(folder / "report.md", f"# {name}\n\n![recompute](charts/recompute.png)\n\n{body}\n")
-    print(f"charts: {folder / 'charts'}\nreport: {folder / 'report.md'}", flush=True)
+    print("\n".join([*sentences, f"charts: {folder / 'charts'}", f"report: {folder / 'report.md'}"]), flush=True)

@@ -33,7 +33,6 @@ def run_scenario(name: str, config: Config, config_text: str, overrides: list[st
     header = header_lines(name, config, parts, device)
     print("\n".join(header), flush=True)
     results = measure(name, config, parts, device, overrides, folder)
-    print(table_text(results.summary), flush=True)
     write_frames(folder, results.summary, results.requests, results.steps)
     write_text(folder / "config.yaml", config_text)
     write_environment(folder, results.environment)
@@ -41,7 +40,7 @@ def run_scenario(name: str, config: Config, config_text: str, overrides: list[st
     for chart, figure in charts.items():
         save(figure, folder / "charts", chart)
     write_text(folder / "report.md", report_markdown(name, header, results.summary, list(charts)))
-    print(f"charts: {folder / 'charts'}\nreport: {folder / 'report.md'}", flush=True)
+    print(f"{table_text(results.summary)}\ncharts: {folder / 'charts'}\nreport: {folder / 'report.md'}", flush=True)
 
 
 def measure(
@@ -61,16 +60,15 @@ def measure(
             budget_bytes=parts.budget_bytes,
             on_iteration=advancing(bar),
         )
-    slot_bytes = backend.geometry.bytes_per_token * backend.num_rows
     steps = steps_frame(recorder)
-    by_request = requests_frame(recorder, steps, requests, slot_bytes)
+    by_request = requests_frame(recorder, steps, requests, backend.slot_bytes)
     summary = summary_frame(
         steps,
         by_request,
         scenario=name,
         source=backend.source,
         scope=backend.scope,
-        slot_bytes=slot_bytes,
+        slot_bytes=backend.slot_bytes,
         copy_bandwidth_bytes_per_s=float(device["copy_bandwidth_bytes_per_s"]),
         allocator=allocator_frame(recorder.allocator, recorder.strategies, recorder.num_warmup),
     )

@@ -1,5 +1,6 @@
 """Every key that the command line sets is one that the configuration has, or the nearest one is named."""
 
+from itertools import product
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
@@ -9,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from kvbench.cli.catalogue import GROUPS
+from kvbench.cli.catalogue import GROUPS, names
 from kvbench.cli.command_line import CommandLine
 from kvbench.cli.errors import UsageError
 from kvbench.naming import unknown
@@ -21,35 +22,46 @@ OPEN_NODES = ("strategy", "scenario")
 
 
 def check_keys(command: CommandLine) -> None:
-    """Check keys against the configuration of the run (of a sweep's first choices).
+    """Check keys against the configuration of the run; in a sweep, against that of every choice that they depend on.
 
     Raises:
         UsageError: a key does not exist.
     """
-    groups = [o for o in command.overrides if o.key_or_group in GROUPS]
-    config = _composed([_first(override, command) for override in groups], command.folders)
-    for override in command.overrides:
-        key = override.key_or_group
-        if override in groups or key.partition(".")[0].partition("/")[0] == "hydra":
-            continue
-        root = key.split(".")[0]
-        if root not in config and root not in GROUPS:
-            raise UsageError(unknown("key", key, [*(str(k) for k in config), *GROUPS]))
-        if override.is_add() or override.is_force_add():
-            if root not in OPEN_NODES:
-                raise UsageError(unknown("key", key, _keys(config)))
-        else:
-            _check_path(config, key)
+    groups = [override for override in command.overrides if override.key_or_group in GROUPS]
+    others = [
+        override
+        for override in command.overrides
+        if override not in groups and override.key_or_group.partition(".")[0].partition("/")[0] != "hydra"
+    ]
+    alternatives = [_alternatives(group, others, command) for group in groups]
+    for combination in product(*alternatives):
+        config = _composed(list(combination), command.folders)
+        for override in others:
+            _check_key(override, config)
 
 
-def _first(override: Override, command: CommandLine) -> str:
-    """A group's override, with the first of a sweep's choices."""
-    if not override.is_sweep_override():
-        return override.input_line
-    chosen = override._value.list[0] if hasattr(override._value, "list") else None
-    name = chosen if chosen is not None else command.choices(override.key_or_group)[0]
-    value = f"[{','.join(map(str, name))}]" if isinstance(name, list) else name
-    return f"{override.input_line.partition('=')[0]}={value}"
+def _alternatives(group: Override, others: list[Override], command: CommandLine) -> list[str]:
+    """A group's override, one a choice of a sweep; the first alone where no key depends on it."""
+    if not group.is_sweep_override():
+        return [group.input_line]
+    value = group._value
+    items = value.list if hasattr(value, "list") else command.choices(group.key_or_group)
+    head = group.input_line.partition("=")[0]
+    lines = [f"{head}=[{','.join(map(str, item))}]" if isinstance(item, list) else f"{head}={item}" for item in items]
+    if not lines:
+        raise UsageError(f"{group.input_line} matches nothing; there are: {', '.join(names(group.key_or_group))}")
+    depends = any(other.key_or_group.startswith(f"{group.key_or_group}.") for other in others)
+    return lines if depends else lines[:1]
+
+
+def _check_key(override: Override, config: DictConfig) -> None:
+    key = override.key_or_group
+    root = key.split(".")[0]
+    if root not in config and root not in GROUPS:
+        raise UsageError(unknown("key", key, {*_keys(config), *GROUPS}))
+    adds = override.is_add() or override.is_force_add()
+    if not (adds and root in OPEN_NODES):
+        _check_path(config, key)
 
 
 def _composed(overrides: list[str], folders: tuple[Path, ...]) -> DictConfig:

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from kvbench.cli.command_line import CommandLine, check, read, results_folder
+from kvbench.cli.command_line import CommandLine, check, read, results_folder, trusted_packages
 from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import CONFIG_MODULE, VERSION_BASE, check_keys
+from kvbench.workload.trace import TraceMissing
 
 _refused: list[UsageError] = []
 """What jobs of this process were refused for; Hydra would print a job's exception in its own way."""
@@ -29,12 +31,12 @@ def main(arguments: list[str]) -> int:
     Raises:
         UsageError: the arguments or a configuration file are wrong.
     """
-    if HYDRA_ONLY.intersection(arguments):
-        sys.argv = ["kvbench", *arguments]
-        _job()
-        return 0
     _refused.clear()
     with read(arguments) as command:
+        if HYDRA_ONLY.intersection(command.flags) and not command.overrides:
+            sys.argv = ["kvbench", *command.flags]
+            _job()
+            return 0
         check(command)
         check_keys(command)
         folder = _folder(command)
@@ -43,13 +45,16 @@ def main(arguments: list[str]) -> int:
             _hydra()
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise UsageError(" ".join(str(error).split())) from error
+        except OSError as error:
+            raise UsageError(f"cannot write to {folder}: {error}") from error
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_written(folder)) from None
         finally:
             _remove_empty(folder)
-        if len(_refused) == 1 and not command.is_multirun:
+        if _refused and not command.is_multirun:
             raise _refused[0]
-    return 2 if _refused else 0
+        has_result = PRINT_ONLY.intersection(command.flags) or (folder / "summary.csv").is_file()
+    return 2 if _refused else 0 if has_result else 1
 
 
 def _hydra() -> None:
@@ -74,21 +79,29 @@ def _job(config: DictConfig) -> None:
     folder = Path(os.path.relpath(hydra_config.runtime.output_dir))
     overrides = list(hydra_config.overrides.task)
     choices = hydra_config.runtime.choices
+    is_sweep = hydra_config.mode == hydra.types.RunMode.MULTIRUN
     try:
         plain, text = _resolved(config)
+        # What a file could set is not what the user typed.
+        plain["trusted"] = trusted_packages(OverridesParser.create().parse_overrides(overrides))
         if "experiment" in plain:
             run_experiment(choices["experiment"], plain, text, overrides, folder)
         else:
             run_scenario(choices["scenario"], plain, text, overrides, folder)
-    except FileNotFoundError as error:
-        if hydra_config.mode == hydra.types.RunMode.MULTIRUN:
+    except TraceMissing as error:
+        if is_sweep and plain["scenario"].get("path") is None:
             print(f"skipped {choices.get('scenario')}: {error}", flush=True)
         else:
-            _refused.append(UsageError(str(error)))
+            _refuse(UsageError(str(error)), overrides, is_sweep)
     except UsageError as error:
-        if hydra_config.mode == hydra.types.RunMode.MULTIRUN:
-            print(f"kvbench: job {' '.join(overrides)}: {error}", file=sys.stderr, flush=True)
-        _refused.append(error)
+        _refuse(error, overrides, is_sweep)
+
+
+def _refuse(error: UsageError, overrides: list[str], is_sweep: bool) -> None:
+    """Remember a refused job; in a sweep, say so at once and let the others run."""
+    _refused.append(error)
+    if is_sweep:
+        print(f"kvbench: job {' '.join(overrides)}: {error}", file=sys.stderr, flush=True)
 
 
 def _resolved(config: DictConfig) -> tuple[dict[str, object], str]:
@@ -100,9 +113,13 @@ def _resolved(config: DictConfig) -> tuple[dict[str, object], str]:
 
 
 def _folder(command: CommandLine) -> Path:
+    """Where results go; a folder that holds some already is refused, so that none are lost or mixed."""
     key = "hydra.sweep.dir" if command.is_multirun else "hydra.run.dir"
     given = [str(o.value()) for o in command.overrides if o.key_or_group == key]
-    return Path(given[-1]) if given else results_folder(command)
+    folder = Path(given[-1]) if given else results_folder(command)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{key}={folder}: the folder is not empty; name a new one")
+    return folder
 
 
 def _folder_overrides(command: CommandLine, folder: Path) -> list[str]:

@@ -8,33 +8,45 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from kvbench.cli.errors import UsageError
 from kvbench.naming import unknown
 
 PACKAGE = Path(__file__).resolve().parent.parent
-HOMES = {"strategy": "strategy", "scenario": "workload", "backend": "backend", "experiment": "experiment"}
-"""Where the classes live that each group of configuration may name."""
+ROLES = {
+    "strategy": ("strategy", ("Strategy",)),
+    "scenario": ("workload", ("Scenario",)),
+    "backend": ("backend", ("Backend",)),
+    "experiment": ("experiment", ("Experiment",)),
+}
+"""Of each group of configuration: where its classes live, and what the class of the group's own node derives from."""
+
+PARTS = {"scenario": ("workload", ("Arrivals", "Lengths"))}
+"""The same for nodes inside a group's node; a group without parts has none."""
 
 
-def check_target(target: object, group: str, where: str, trusted: Sequence[str] = ()) -> None:
-    """Refuse a target that is neither one of kvbench's own classes for that group nor of a trusted package.
+def check_target(target: object, group: str, where: str, trusted: Sequence[str] = (), *, is_part: bool = False) -> None:
+    """Refuse a target that is neither one of kvbench's own classes for that place nor of a trusted package.
 
     Args:
         target: the text after `_target_:`.
-        group: strategy, scenario, backend or experiment.
+        group: strategy, scenario, backend or experiment; another group has no targets at all.
         where: for the message, such as a file's name or a key.
         trusted: packages that the user named.
+        is_part: whether it stands inside the group's node, such as a scenario's arrivals.
     Raises:
         UsageError: it is refused. Nothing was imported.
     """
+    allowed = own_classes(group, is_part)
+    if not allowed:
+        raise UsageError(f"{where}: no _target_ may stand here, got {target!r}")
     parts = target.split(".") if isinstance(target, str) else []
     if not all(part.isidentifier() for part in parts) or len(parts) < 2:  # noqa: PLR2004
-        raise UsageError(f"{where}: _target_ is a dotted name such as {_example(group)}, got {target!r}")
+        raise UsageError(f"{where}: _target_ is a dotted name such as {allowed[0]}, got {target!r}")
     if parts[0] in trusted and parts[0] != "kvbench":
         return
-    allowed = _own_classes(group)
     if target not in allowed:
         raise UsageError(
             f"{where}: {unknown('target', target, allowed)}\n"
@@ -42,22 +54,34 @@ def check_target(target: object, group: str, where: str, trusted: Sequence[str] 
         )
 
 
-def _example(group: str) -> str:
-    return _own_classes(group)[0]
-
-
-def _own_classes(group: str) -> list[str]:
-    """Dotted names of the classes that the group's modules define themselves, read from their source."""
-    home = HOMES[group]
-    found = []
+@cache
+def own_classes(group: str, is_part: bool) -> list[str]:
+    """Dotted names of the classes that may stand there, read from their modules' source."""
+    home, roots = (PARTS if is_part else ROLES).get(group, ("", ()))
+    if not home:
+        return []
+    bases: dict[str, tuple[str, set[str]]] = {}
     for path in sorted((PACKAGE / home).glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                found.append(f"kvbench.{home}.{path.stem}.{node.name}")
-    return found
+            if isinstance(node, ast.ClassDef):
+                named = {base.id for base in node.bases if isinstance(base, ast.Name)}
+                bases[f"kvbench.{home}.{path.stem}.{node.name}"] = (node.name, named)
+    family, found = set(roots), set()
+    while grown := {dotted for dotted, (_, named) in bases.items() if named & family} - found:
+        found |= grown
+        family |= {bases[dotted][0] for dotted in grown}
+    return sorted(found)
 
 
-def build(node: Mapping[str, object], group: str, where: str, trusted: Sequence[str] = (), **given: object) -> object:
+def build(
+    node: Mapping[str, object],
+    group: str,
+    where: str,
+    trusted: Sequence[str] = (),
+    *,
+    is_part: bool = False,
+    **given: object,
+) -> object:
     """Make the object that a configuration node describes, and those nested in it.
 
     Args:
@@ -65,6 +89,7 @@ def build(node: Mapping[str, object], group: str, where: str, trusted: Sequence[
         group: strategy, scenario, backend or experiment.
         where: the node's key, for messages.
         trusted: packages that the user named.
+        is_part: whether the node stands inside the group's own.
         given: arguments that do not come from configuration.
     Returns:
         The object.
@@ -72,33 +97,38 @@ def build(node: Mapping[str, object], group: str, where: str, trusted: Sequence[
         UsageError: the target is refused, a parameter is unknown or missing, or the constructor refuses a value.
     """
     if "_target_" not in node:
-        raise UsageError(f"{where}: it has no _target_; name a class, such as _target_: {_example(group)}")
-    check_target(node["_target_"], group, where, trusted)
+        example = own_classes(group, is_part)[0]
+        raise UsageError(f"{where}: it has no _target_; name a class, such as _target_: {example}")
+    check_target(node["_target_"], group, where, trusted, is_part=is_part)
     arguments = {
         str(key): _value(value, group, f"{where}.{key}", trusted) for key, value in node.items() if key != "_target_"
     }
     made = _class_of(str(node["_target_"]), where, trusted)
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(made).parameters.items()
-        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    }
-    for name in arguments:
-        if name not in parameters or name in given:
-            raise UsageError(f"{where}: {unknown('parameter', name, set(parameters) - set(given))}")
-    missing = [n for n, p in parameters.items() if p.default is p.empty and n not in arguments and n not in given]
-    if missing:
-        raise UsageError(f"{where}: missing parameter {', '.join(missing)}; it takes {', '.join(parameters)}")
+    _check_arguments(made, arguments, set(given), where)
     try:
         return made(**arguments, **given)
     except (ValueError, TypeError) as error:
         raise UsageError(f"{where}: {error}") from error
 
 
+def _check_arguments(made: type, arguments: Mapping[str, object], given: set[str], where: str) -> None:
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) and name not in given
+    }
+    for name in arguments:
+        if name not in parameters:
+            raise UsageError(f"{where}: {unknown('parameter', name, parameters)}")
+    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in arguments]
+    if missing:
+        raise UsageError(f"{where}: missing parameter {', '.join(missing)}; it takes {', '.join(parameters)}")
+
+
 def _value(value: object, group: str, where: str, trusted: Sequence[str]) -> object:
     if isinstance(value, Mapping):
         if "_target_" in value:
-            return build(value, group, where, trusted)
+            return build(value, group, where, trusted, is_part=True)
         return {key: _value(item, group, f"{where}.{key}", trusted) for key, item in value.items()}
     if isinstance(value, list):
         return tuple(_value(item, group, f"{where}[{index}]", trusted) for index, item in enumerate(value))

@@ -8,14 +8,20 @@ import yaml
 
 from kvbench.cli.catalogue import file_of, names
 from kvbench.cli.errors import UsageError
-from kvbench.cli.targets import HOMES, check_target
+from kvbench.cli.targets import check_target
 from kvbench.naming import unknown
 
-_DIRECTIVE = re.compile(r"^\s*#+\s*@\s*package\b(.*)$", re.MULTILINE)
+_DIRECTIVE = re.compile(r"\s*#+\s*@\s*package\b(.*)")
+_NAME = re.compile(r"\w[\w-]*(/\w[\w-]*)*")
 
 
 def vet_choice(
-    group: str, name: str, folders: tuple[Path, ...], trusted: tuple[str, ...], shown_as: Mapping[Path, Path]
+    group: str,
+    name: str,
+    folders: tuple[Path, ...],
+    trusted: tuple[str, ...],
+    shown_as: Mapping[Path, Path],
+    above: tuple[str, ...] = (),
 ) -> None:
     """Check the file of a group's choice, and those that it builds on.
 
@@ -25,14 +31,19 @@ def vet_choice(
         folders: further configuration folders, after kvbench's own.
         trusted: packages that the user named.
         shown_as: what messages call a file, where that is not its own path.
+        above: choices that build on this one.
     Raises:
         UsageError: there is no such file, it is malformed, or it reaches beyond its own group.
     """
-    path = file_of(group, name, folders)
+    path = file_of(group, name, folders) if _NAME.fullmatch(name) else None
     if path is None:
         raise UsageError(unknown(group, name, names(group, folders)))
+    if name in above:
+        raise UsageError(
+            f"{shown_as.get(path, path)}: its defaults list comes back to itself: {' → '.join((*above, name))}"
+        )
     for base in vet_file(path, group, trusted, shown_as.get(path, path)):
-        vet_choice(group, base, folders, trusted, shown_as)
+        vet_choice(group, base, folders, trusted, shown_as, (*above, name))
 
 
 def vet_file(path: Path, group: str, trusted: tuple[str, ...], shown: Path) -> list[str]:
@@ -62,14 +73,13 @@ def vet_file(path: Path, group: str, trusted: tuple[str, ...], shown: Path) -> l
     _vet_package(shown, text, group)
     if "hydra" in node:
         raise UsageError(f"{shown}: a {group} file may not set hydra.*; give such settings on the command line")
-    if group in HOMES:
-        _vet_targets(node, shown, group, trusted)
+    _vet_targets(node, shown, group, trusted)
     return _bases(node.get("defaults", []), shown, group)
 
 
 def _vet_package(path: Path, text: str, group: str) -> None:
     own = f"strategy.{path.stem}" if group == "strategy" else group
-    directives = [found.group(1).strip() for found in _DIRECTIVE.finditer(text)]
+    directives = [found.group(1).strip() for line in text.splitlines() if (found := _DIRECTIVE.match(line))]
     for package in directives:
         if package != own:
             raise UsageError(f"{path}: a {group} file's package is {own}, got '# @package {package}'")
@@ -81,7 +91,7 @@ def _vet_targets(node: object, path: Path, group: str, trusted: tuple[str, ...],
     if isinstance(node, dict):
         for name, value in node.items():
             if name == "_target_":
-                check_target(value, group, f"{path}{key}", trusted)
+                check_target(value, group, f"{path}{key}", trusted, is_part=bool(key))
             _vet_targets(value, path, group, trusted, f"{key}: {name}")
     elif isinstance(node, list):
         for item in node:

@@ -1,11 +1,13 @@
 """Recompute against cached decode: the article's first analysis, measured instead of computed."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 
 from kvbench.backend.base import Backend
+from kvbench.experiment.base import Experiment
 from kvbench.frames import requests_frame, steps_frame
 from kvbench.runner import run
 from kvbench.statistics import confidence_half_width
@@ -23,7 +25,7 @@ def article_speedup(num_tokens: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecomputeExperiment:
+class RecomputeExperiment(Experiment):
     """Decode a few tokens at each context length, with a cache and without.
 
     Args:
@@ -39,8 +41,8 @@ class RecomputeExperiment:
     num_decode_tokens: int
 
     def __post_init__(self) -> None:
-        if not self.context_tokens:
-            raise ValueError("context_tokens is a list of at least one length, got an empty list")
+        if not isinstance(self.context_tokens, list | tuple) or not self.context_tokens:
+            raise ValueError(f"context_tokens is a list of at least one length, got {self.context_tokens!r}")
         for count in self.context_tokens:
             require_positive("each of context_tokens", count)
         require_positive("num_decode_tokens", self.num_decode_tokens)
@@ -79,8 +81,8 @@ class RecomputeExperiment:
                 on_iteration=on_iteration,
             )
             steps = steps_frame(recorder)
-            slot_bytes = backend.geometry.bytes_per_token * backend.num_rows
-            all_requests.append(requests_frame(recorder, steps, requests, slot_bytes).assign(request=index))
+            by_request = requests_frame(recorder, steps, requests, backend.slot_bytes)
+            all_requests.append(by_request.assign(request=index))
             all_steps.append(steps.assign(request=index))
         steps = pd.concat(all_steps, ignore_index=True)
         return self._frame(steps), pd.concat(all_requests, ignore_index=True), steps
@@ -103,13 +105,15 @@ class RecomputeExperiment:
 
 def recompute_sentences(frame: pd.DataFrame) -> list[str]:
     """What the measurement shows, from its rows."""
-    sentences = [
-        f"At {row.context_tokens:,.0f} tokens a cached token takes {row.cached_us / 1000:,.3g} ms, a recomputed one "
-        f"{row.recompute_us / 1000:,.3g} ms: {row.speedup:,.3g} times as long; "
-        f"the article's formula says {row.formula:,.0f}."
-        for row in frame.itertuples()
-    ]
-    return [
-        *sentences,
-        "Attention and cache alone are measured: the model's other work would bring the ratio nearer to 1.",
-    ]
+    sentences = []
+    for row in frame.itertuples():
+        if math.isnan(row.speedup):
+            sentences.append(f"At {row.context_tokens:,.0f} tokens there is no figure: the budget does not hold them.")
+            continue
+        sentences.append(
+            f"At {row.context_tokens:,.0f} tokens a cached token takes {row.cached_us / 1000:,.3g} ms, "
+            f"a recomputed one {row.recompute_us / 1000:,.4g} ms: {row.speedup:,.3g} times as long; "
+            f"the article's formula says {row.formula:,.0f}."
+        )
+    sentences.append("Attention and cache alone are measured: a model's other work would bring the ratio nearer to 1.")
+    return sentences

@@ -41,6 +41,9 @@ class Strategy:
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Plan room for new tokens, and their append; once a step, for all layers.
 
+        It remembers nothing: where memory does not last it is asked again. `on_attended` follows an append that was
+        made.
+
         Raises:
             CapacityExceeded: the sequence would be longer than the strategy can hold.
         """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from kvbench.ledger import LedgerView
 from kvbench.naming import unknown
-from kvbench.ops import Plan, Reserve, append_plan
+from kvbench.ops import NOTHING, Plan, Reserve, append_plan
 from kvbench.strategy.base import require_positive, resize_and_append, rounded_up
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Request
@@ -50,7 +50,7 @@ class Predictive(Dynamic):
         history_window: appends remembered a sequence, > 0.
         rule: "append" grows ahead when the predicted append exceeds the total capacity, as the article does, and so
             seldom acts; "total" grows when it must, and then far enough for the predicted next append as well, so that
-            one resize serves two.
+            one resize serves two; the prediction never asks for more than the budget has room for.
         initial_capacity: as in Dynamic.
         growth_factor: as in Dynamic.
         max_capacity: as in Dynamic.
@@ -92,13 +92,16 @@ class Predictive(Dynamic):
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append, after growing as the rule says."""
-        lengths = self._lengths[seq]
-        lengths.append(num_tokens)
-        num_used = view.num_used(seq)
-        predicted = predicted_append(tuple(lengths), num_used)
+        lengths = (*self._lengths[seq], num_tokens)[-self.history_window :]
+        predicted = predicted_append(lengths, view.num_used(seq))
         if self.rule == "append":
             return self._article_plan(seq, num_tokens, predicted, view)
         return self._total_plan(seq, num_tokens, predicted, view)
+
+    def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Remember the append, now that it was made."""
+        self._lengths[seq].append(num_tokens)
+        return NOTHING
 
     def _article_plan(self, seq: int, num_tokens: int, predicted: int, view: LedgerView) -> Plan:
         capacity, required = view.capacity(seq), view.num_used(seq) + num_tokens
@@ -113,8 +116,9 @@ class Predictive(Dynamic):
         capacity, required = view.capacity(seq), view.num_used(seq) + num_tokens
         if required <= capacity:
             return append_plan(seq, num_tokens)
-        target = max(self._grown(capacity, required), rounded_up(required + predicted, self.round_to))
-        return resize_and_append(seq, min(target, self.max_capacity), num_tokens)
+        needed = self._grown(capacity, required)
+        wished = min(rounded_up(required + predicted, self.round_to), self.max_capacity, view.room(seq))
+        return resize_and_append(seq, max(needed, wished), num_tokens)
 
     def _ahead(self, capacity: int, predicted: int) -> int:
         """Capacity after growing ahead: the prediction, at least 1.3 times and dynamic's own growth, never over."""

@@ -37,7 +37,7 @@ def check_arrivals(name: str, value: object) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AllAtOnce:
+class AllAtOnce(Arrivals):
     """Every request arrives at the start: offline work."""
 
     def times_ns(self, num_requests: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -47,7 +47,7 @@ class AllAtOnce:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant:
+class Constant(Arrivals):
     """Request i arrives at i ÷ rate: even gaps, the first at 0.
 
     Args:
@@ -68,7 +68,7 @@ class Constant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Poisson:
+class Poisson(Arrivals):
     """Independent users: exponential gaps, the first of them before the first request.
 
     Args:
@@ -89,7 +89,7 @@ class Poisson:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gamma:
+class Gamma(Arrivals):
     """Bursts: gamma-distributed gaps, independent of each other.
 
     With a cv of 1 it is Poisson; above 1 requests come in bursts, below 1 more evenly.
@@ -117,7 +117,7 @@ class Gamma:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sinusoidal:
+class Sinusoidal(Arrivals):
     """A day's rhythm: a Poisson process with the rate r · (1 + a · sin(2πt ÷ period)).
 
     Args:

@@ -33,7 +33,7 @@ def check_lengths(name: str, value: object) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant:
+class Constant(Lengths):
     """The same length always.
 
     Args:
@@ -53,7 +53,7 @@ class Constant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Uniform:
+class Uniform(Lengths):
     """Every length of a range alike.
 
     Args:
@@ -75,7 +75,7 @@ class Uniform:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lognormal:
+class Lognormal(Lengths):
     """A long tail: exp of a normal variable, rounded, and clipped to a range.
 
     Clipped, not drawn again: what would lie beyond a bound is put on it. Before clipping the mean is
@@ -107,7 +107,7 @@ class Lognormal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Zipf:
+class Zipf(Lengths):
     """Short lengths most, by rank: P(length) is proportional to (length − low + 1)^−exponent.
 
     Args:
@@ -137,7 +137,7 @@ class Zipf:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Empirical:
+class Empirical(Lengths):
     """Lengths as they were observed: drawn with replacement from a column of a CSV file.
 
     Args:

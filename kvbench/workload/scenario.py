@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvbench.workload.parameters import check_whole
 from kvbench.workload.request import Request, Turn
+
+MOST = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +29,10 @@ class Scenario:
     repetitions: int = 5
 
     def __post_init__(self) -> None:
-        if self.max_requests is not None and self.max_requests < 1:
-            raise ValueError(f"max_requests is 1 or more, or null for all; got {self.max_requests}")
-        if self.max_concurrency < 1:
-            raise ValueError(f"max_concurrency is 1 or more, got {self.max_concurrency}")
-        if self.repetitions < 1:
-            raise ValueError(f"repetitions is 1 or more, got {self.repetitions}")
+        for name in ("max_requests", "max_concurrency", "repetitions"):
+            value = getattr(self, name)
+            if not (name == "max_requests" and value is None):
+                check_whole(name, value, 1, MOST)
 
     def workload(self, rng: np.random.Generator) -> "Workload":
         """Draw the requests, in order of arrival, at most `max_requests` of them."""
@@ -67,11 +68,10 @@ class Appends(Scenario):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.appends:
-            raise ValueError("appends is a list of at least one token count, got an empty list")
+        if not isinstance(self.appends, list | tuple) or not self.appends:
+            raise ValueError(f"appends is a list of at least one token count, got {self.appends!r}")
         for count in self.appends:
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ValueError(f"appends holds positive integers (tokens), got {count!r}")
+            check_whole("each of appends (tokens)", count, 1, MOST)
 
     def workload(self, rng: np.random.Generator) -> Workload:
         """The one request; `rng` is not used."""

@@ -45,6 +45,10 @@ class Trace(Scenario):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("path", "file", "source"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (name == "path" and value is None):
+                raise ValueError(f"{name} is text, got {value!r}")
         if self.format not in READERS:
             raise ValueError(unknown("trace format", self.format, READERS))
         if not self.file or self.file != Path(self.file).name:
