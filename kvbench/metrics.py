@@ -103,7 +103,9 @@ def _time(steps: pd.DataFrame) -> dict[str, float]:
     total_s = _per_repetition(steps, "step_us") / US_PER_S
     rate = _per_repetition(steps[steps["phase"] != "recompute"], "num_tokens").reindex(total_s.index) / total_s
     stalled = steps["reserve_us"].where(steps["num_resizes"] > 0, 0.0)
+    admitted = steps["reserve_us"].where(steps["phase"] == "admit", 0.0)
     return {
+        "admit_s": admitted.groupby(steps["repetition"]).sum().mean() / US_PER_S,
         "stall_s": stalled.groupby(steps["repetition"]).sum().mean() / US_PER_S,
         "total_s": total_s.mean(),
         "total_s_ci": confidence_half_width(total_s),

@@ -114,6 +114,7 @@ _SUMMARY: dict[str, Column] = {
     "num_resizes": Column("", "storages replaced in a repetition, mean over repetitions", "Resizes"),
     "copied_bytes": Column("bytes", "live bytes copied by resizes in a repetition, mean over repetitions", "Copied"),
     "stall_s": Column("s", "time of reserve in steps that resized, summed in a repetition, mean over them", "Stall"),
+    "admit_s": Column("s", "time of reserve at admissions, summed in a repetition, mean over them", "Admission"),
     "total_s": Column(
         "s", "time of all steps of a repetition, idle time left out, mean over repetitions", "Total time"
     ),

@@ -133,7 +133,7 @@ def test_text_from_outside_is_escaped():
 def test_table_text_has_rows_columns_and_no_empty_ones(summary):
     lines = table_text(summary).splitlines()
     assert lines[0].split() == [
-        *("strategy", "outcome", "peak", "mean", "util.", "waste", "resizes", "copied", "stall"),
+        *("strategy", "outcome", "peak", "mean", "util.", "waste", "resizes", "copied", "admit", "stall"),
         *("step", "mean", "step", "max", "throughput"),
     ]
     assert lines[1].split()[:4] == ["MiB", "MiB", "%", "%"]

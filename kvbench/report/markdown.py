@@ -18,7 +18,8 @@ TITLES = {
 INTERVALS = (
     "± is the half width of the 95 % confidence interval, from repetitions. Peak is the most bytes live at any time, a "
     "resize's second buffer included; util. is used over allocated bytes, averaged over tokens; waste is slots that no "
-    "token ever fills."
+    "token ever fills; admit is the time of allocating at admission (on a CPU the kernel's, to give pages, is in it), "
+    "stall that of resizing."
 )
 
 

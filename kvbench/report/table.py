@@ -30,6 +30,7 @@ COLUMNS = (
     _Column("waste", "%", "waste_share", 0.01),
     _Column("resizes", "", "num_resizes"),
     _Column("copied", "MiB", "copied_bytes", MIB),
+    _Column("admit", "ms", "admit_s", 1e-3),
     _Column("stall", "ms", "stall_s", 1e-3),
     _Column("step p50", "µs", "step_p50_us"),
     _Column("step mean", "µs", "step_mean_us"),
