@@ -76,7 +76,9 @@ def _job(config: DictConfig) -> None:
     from kvbench.cli.job import run_scenario
 
     hydra_config = HydraConfig.get()
-    folder = Path(os.path.relpath(hydra_config.runtime.output_dir))
+    folder = Path(hydra_config.runtime.output_dir)
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
     overrides = list(hydra_config.overrides.task)
     choices = hydra_config.runtime.choices
     is_sweep = hydra_config.mode == hydra.types.RunMode.MULTIRUN
