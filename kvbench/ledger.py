@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from kvbench.geometry import KVGeometry
-from kvbench.ops import Append, Operation, Plan, Release, Reserve, Truncate
+from kvbench.ops import Append, Area, Chunks, Operation, Plan, Release, Reserve, Truncate
 
 UNLIMITED = 2**62
+MAIN = Area()
 
 
 class LedgerError(Exception):
@@ -61,15 +62,17 @@ class Ledger:
     Args:
         geometry: bytes of a token.
         budget_bytes: the most that may be held at any time, the double buffer of a resize included; None: no limit.
+        area: how every sequence's slots live.
     Raises:
         ValueError: the budget is not positive.
     """
 
-    def __init__(self, geometry: KVGeometry, budget_bytes: int | None = None) -> None:
+    def __init__(self, geometry: KVGeometry, budget_bytes: int | None = None, area: Area = MAIN) -> None:
         if budget_bytes is not None and budget_bytes < 1:
             raise ValueError(f"budget_bytes is 1 or more, or null for the device's own limit; got {budget_bytes}")
         self.geometry = geometry
         self.budget_bytes = budget_bytes
+        self.area = area
         self.used_bytes = 0
         self.allocated_bytes = 0
         self._accounts: dict[int, Account] = {}
@@ -173,16 +176,28 @@ class _Draft:
         if op.num_tokens < account.num_used:
             raise LedgerError(f"{op}: {account.num_used} slots are in use; evict or truncate before shrinking")
         old_bytes, new_bytes = account.capacity * account.slot_bytes, op.num_tokens * account.slot_bytes
+        if isinstance(self._ledger.area.layout, Chunks):
+            self._add_chunks(account, op, self._ledger.area.layout.num_tokens, new_bytes - old_bytes)
+            return
         # Tensor by tensor: while the last (or, shrinking, the first) is copied, the smaller of its two is held as well.
         twice_bytes = min(old_bytes, new_bytes) // self._ledger.geometry.num_tensors
-        highest = self._allocated_bytes + max(0, new_bytes - old_bytes) + twice_bytes
-        self.peak_bytes = max(self.peak_bytes, highest)
-        self._allocated_bytes += new_bytes - old_bytes
+        self._allocate(new_bytes - old_bytes, twice_bytes)
         if op.num_tokens:
             self.requested_bytes += new_bytes
             self.num_resizes += account.capacity > 0
             self.copied_bytes += account.num_used * account.slot_bytes
         account.capacity = op.num_tokens
+
+    def _add_chunks(self, account: Account, op: Reserve, chunk_tokens: int, added_bytes: int) -> None:
+        if op.num_tokens % chunk_tokens:
+            raise LedgerError(f"{op}: a capacity in chunks is a multiple of {chunk_tokens}")
+        self._allocate(added_bytes, 0)
+        self.requested_bytes += max(added_bytes, 0)
+        account.capacity = op.num_tokens
+
+    def _allocate(self, added_bytes: int, twice_bytes: int) -> None:
+        self.peak_bytes = max(self.peak_bytes, self._allocated_bytes + max(0, added_bytes) + twice_bytes)
+        self._allocated_bytes += added_bytes
 
     def _copy(self, op: Operation) -> Account:
         if op.seq not in self._accounts:

@@ -5,10 +5,43 @@ from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
-class Reserve:
-    """Make a sequence's capacity so many slots: a new allocation, live slots copied in order, the old one freed.
+class Contiguous:
+    """Slots in one tensor each for K and V of a layer."""
 
-    Tensor by tensor and layer by layer, so that at any time only one tensor exists twice.
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """Slots in contiguous chunks of one size, added behind each other.
+
+    Args:
+        num_tokens: slots of a chunk, > 0.
+    """
+
+    num_tokens: int
+
+
+Layout = Contiguous | Chunks
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Where and how a stretch of a sequence's slots lives.
+
+    Args:
+        name: for messages and plans.
+        layout: how its slots lie in memory.
+    """
+
+    name: str = "main"
+    layout: Layout = Contiguous()
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Make a sequence's capacity so many slots.
+
+    Contiguous: a new allocation, live slots copied in order, the old one freed (a resize), tensor by tensor and layer
+    by layer, so that at any time only one tensor exists twice. Chunks: added or dropped at the end, nothing copied.
 
     Args:
         seq: the sequence.

@@ -52,8 +52,8 @@ def run(
     for repetition in range(num_warmup + num_repetitions):
         first = repetition % len(order)
         for index, (name, strategy) in order[first:] + order[:first]:
-            ledger = Ledger(backend.geometry, budget_bytes)
-            backend.begin_repetition()
+            ledger = Ledger(backend.geometry, budget_bytes, strategy.area)
+            backend.begin_repetition(strategy.area)
             batch = Batch(strategy, requests, backend, ledger, recorder, (repetition, index), max_concurrency)
             for num_tokens in batch.iterations():
                 if on_iteration is not None:

@@ -27,7 +27,7 @@ class Fake:
     def prepare(self, max_append_tokens, max_context_tokens):
         self.prepared = max_append_tokens, max_context_tokens
 
-    def begin_repetition(self):
+    def begin_repetition(self, area):
         pass
 
     def open(self, seq):

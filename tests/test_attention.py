@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from kvbench.backend.attention import packed
+from kvbench.backend.attention import attention_and_lse, merged, packed
 from kvbench.backend.measured import Measured
 from kvbench.geometry import KVGeometry
-from kvbench.ops import Append, Reserve
+from kvbench.ops import Append, Area, Chunks, Reserve
 
 
 def reference(queries, keys, values):
@@ -29,16 +29,18 @@ def unpacked(rows, num_heads):
 
 
 @pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(4, 4), (8, 2), (6, 1)])
+@pytest.mark.parametrize("area", [Area(), Area(layout=Chunks(64)), Area(layout=Chunks(7))])
 @pytest.mark.parametrize(("held", "appended"), [(0, 1), (0, 7), (40, 1), (40, 30), (10, 300), (0, 600)])
-def test_attention_is_causal_and_aligned_lower_right(num_heads, num_kv_heads, held, appended):
+def test_attention_is_causal_and_aligned_lower_right(num_heads, num_kv_heads, held, appended, area):
     geometry = KVGeometry(num_layers=2, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=16, dtype="float32")
     backend = Measured(geometry=geometry, device="cpu", attend=True, seed=3)
     backend.prepare(600, 700)
+    backend.begin_repetition(area)
     backend.open(0)
     generator = torch.Generator().manual_seed(1)
     pieces = [torch.randn(2, 1, num_kv_heads, held + appended, 16, generator=generator) for _ in range(2)]
     keys, values = list(pieces[0]), list(pieces[1])
-    backend.carry_out(Reserve(0, 900), [], [])
+    backend.carry_out(Reserve(0, 896), [], [])  # a multiple of every chunk
     backend.carry_out(Append(0, held + appended), keys, values)
     outputs = backend.attention(0, appended)
     if appended == 1:
@@ -58,3 +60,15 @@ def test_packing_puts_a_tokens_rows_together():
     rows = packed(queries, 2).reshape(2, 6)
     assert rows.tolist() == [[0, 1, 2, 10, 11, 12], [3, 4, 5, 13, 14, 15]]
     assert torch.equal(unpacked(packed(queries, 2), 6), queries)
+
+
+@pytest.mark.parametrize("device_rule", ["cpu", "other"])
+def test_parts_and_their_log_sum_exp_merge_into_the_whole(device_rule, monkeypatch):
+    generator = torch.Generator().manual_seed(2)
+    queries, keys, values = (torch.randn(1, 2, n, 16, generator=generator) for n in (5, 40, 40))
+    mask = torch.ones(5, 40, dtype=torch.bool).tril(35)
+    if device_rule == "other":  # the rule of devices without a call that gives the log-sum-exp
+        monkeypatch.setattr("kvbench.backend.attention.ON_CPU", "nowhere")
+    spans = [(0, 10), (10, 37), (37, 40)]
+    parts = [attention_and_lse(queries, keys[:, :, a:b], values[:, :, a:b], mask[:, a:b]) for a, b in spans]
+    assert torch.allclose(merged(parts), reference(queries, keys, values), atol=1e-5)

@@ -6,6 +6,7 @@ from kvbench.geometry import KVGeometry
 from kvbench.ledger import Ledger
 from kvbench.ops import Reserve
 from kvbench.strategy.base import CapacityExceeded
+from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.dynamic import Dynamic, grown_capacity
 from kvbench.strategy.exact import Exact
@@ -21,7 +22,7 @@ SHORT_CHAT = (50, 100, 150, 200, 250, 300)
 
 def trace(strategy, appends):
     """Capacities in order (as reserved), and the ledger's sums."""
-    ledger = Ledger(ARTICLE)
+    ledger = Ledger(ARTICLE, area=strategy.area)
     request = Request(0, tuple(Turn(count) for count in appends))
     ledger.open(0)
     capacities, sums = [], {"resizes": 0, "copied": 0, "requested": 0, "peak": 0}
@@ -89,6 +90,13 @@ def test_concat_on_short_chat():
         "allocated": 1050,
         "used": 1050,
     }
+
+
+def test_chunked_on_short_chat():
+    # Chunks of 256: one for 50 and 150, two for 300 and 500, three for 750, five for 1050. Nothing is copied.
+    capacities, sums = trace(Chunked(chunk_tokens=256), SHORT_CHAT)
+    assert capacities == [256, 512, 768, 1280]
+    assert sums == {"resizes": 0, "copied": 0, "requested": 1280, "peak": 1280 * TOKEN, "allocated": 1280, "used": 1050}
 
 
 def test_exact_on_short_chat():

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 QUERY_CHUNK = 256
+ON_CPU = "cpu"
 
 CALLS = (
     "scaled_dot_product_attention, query heads packed as rows of their KV head; "
@@ -48,22 +49,76 @@ def causal_mask(max_context_tokens: int, group_size: int, device: torch.device) 
     return mask.repeat_interleave(group_size, dim=0)
 
 
-def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attend with the newest tokens' queries, causally among themselves.
+def attention(queries: Tensor, pieces: list[tuple[Tensor, Tensor]], mask: Tensor | None) -> Tensor:
+    """Attend with the newest tokens' queries, causally among themselves, over K and V that may lie in several pieces.
 
     Args:
         queries: from `packed`, of at most QUERY_CHUNK tokens.
-        keys: [num_rows, num_kv_heads, num_tokens, head_dim], up to the last query's token.
-        values: as keys.
+        pieces: K and V of consecutive tokens, [num_rows, num_kv_heads, tokens, head_dim] each; the last ends with the
+            last query's token.
         mask: from `causal_mask`, for at least so many tokens; None for one token, which may look everywhere.
     Returns:
         As queries.
     """
+    lengths = [keys.shape[2] for keys, _ in pieces]
     if mask is not None:
-        mask = mask[mask.shape[0] - queries.shape[2] :, mask.shape[1] - keys.shape[2] :]
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        mask = mask[mask.shape[0] - queries.shape[2] :, mask.shape[1] - sum(lengths) :]
+    if len(pieces) == 1:
+        return F.scaled_dot_product_attention(queries, *pieces[0], attn_mask=mask)
+    masks = [None] * len(pieces) if mask is None else mask.split(lengths, dim=1)
+    return merged([attention_and_lse(queries, *piece, part) for piece, part in zip(pieces, masks, strict=True)])
+
+
+def attention_and_lse(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Attend over one piece; also the log of each query's sum of exponentials, by which pieces are merged.
+
+    Args:
+        queries: [num_rows, num_kv_heads, num_queries, head_dim].
+        keys: [num_rows, num_kv_heads, tokens, head_dim].
+        values: as keys.
+        mask: bool, [num_queries, tokens]; None where all may look everywhere.
+    Returns:
+        The output, as queries, and [num_rows, num_kv_heads, num_queries] in float32; -inf, and an output of no meaning,
+        for a query that may look nowhere.
+    """
+    if queries.device.type == ON_CPU:
+        bias = None if mask is None else torch.zeros_like(mask, dtype=queries.dtype).masked_fill_(~mask, -torch.inf)
+        output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, values, attn_mask=bias)
+        # The call gives a finite figure for a query that may look nowhere.
+        return output, lse if mask is None else lse.masked_fill(~mask.any(dim=1), -torch.inf)
+    scores = (queries @ keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    lse = torch.logsumexp(scores, dim=-1)
+    return torch.exp(scores - lse[..., None]).to(values.dtype) @ values, lse
+
+
+def merged(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Attention over all pieces from that over each.
+
+    Args:
+        parts: from `attention_and_lse`, of the same queries.
+    Returns:
+        As one part's output.
+    Source: Milakov and Gimelshein 2018, arXiv:1805.02867.
+    """
+    lse = torch.stack([part_lse for _, part_lse in parts])
+    weights = torch.softmax(lse.float(), dim=0).unsqueeze(-1)
+    outputs = torch.stack([output for output, _ in parts])
+    return torch.where(weights > 0, outputs * weights, 0).sum(dim=0).to(outputs.dtype)
 
 
 def chunks(num_queries: int) -> list[tuple[int, int]]:
     """Cut an append's queries into chunks: start and end of each."""
     return [(start, min(start + QUERY_CHUNK, num_queries)) for start in range(0, num_queries, QUERY_CHUNK)]
+
+
+def up_to(pieces: list[tuple[Tensor, Tensor]], num_tokens: int) -> list[tuple[Tensor, Tensor]]:
+    """The pieces' first tokens, so many in all."""
+    cut, left = [], num_tokens
+    for keys, values in pieces:
+        count = min(left, keys.shape[2])
+        if count:
+            cut.append((keys.narrow(2, 0, count), values.narrow(2, 0, count)))
+        left -= count
+    return cut

@@ -3,7 +3,7 @@
 from typing import NamedTuple, Protocol
 
 from kvbench.geometry import KVGeometry
-from kvbench.ops import Plan
+from kvbench.ops import Area, Plan
 
 
 class Times(NamedTuple):
@@ -43,8 +43,8 @@ class Backend(Protocol):
         """Make all inputs that steps of these sizes will need, so that no step makes any."""
         ...
 
-    def begin_repetition(self) -> None:
-        """Start from an emptied allocator and reset peaks."""
+    def begin_repetition(self, area: Area) -> None:
+        """Start from an emptied allocator and reset peaks; sequences opened from now on live so."""
         ...
 
     def open(self, seq: int) -> None:

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from kvbench.backend import device as devices
-from kvbench.backend.attention import CALLS, attention, causal_mask, chunks
+from kvbench.backend.attention import CALLS, attention, causal_mask, chunks, up_to
 from kvbench.backend.base import Backend, Times
 from kvbench.backend.clock import APPEND, ATTEND, RESERVE, Span, clock_of
 from kvbench.backend.inputs import Inputs
-from kvbench.backend.storage import ContiguousStore
+from kvbench.backend.storage import Store, store_of
 from kvbench.geometry import KVGeometry
 from kvbench.ledger import OutOfMemory
-from kvbench.ops import Append, Operation, Plan, Release, Reserve, Truncate
+from kvbench.ops import Append, Area, Operation, Plan, Release, Reserve, Truncate
 
 
 class Measured(Backend):
@@ -38,9 +38,10 @@ class Measured(Backend):
         self.num_rows = num_rows
         self._group_size = geometry.num_heads // geometry.num_kv_heads
         self._dtype = getattr(torch, geometry.dtype)
+        self._area = Area()
         self._baseline: dict[str, int] = {}
         self._clock = clock_of(self.device)
-        self._stores: dict[int, ContiguousStore] = {}
+        self._stores: dict[int, Store] = {}
         self._inputs: Inputs | None = None
         self._mask: Tensor | None = None
 
@@ -58,17 +59,18 @@ class Measured(Backend):
         self._inputs = Inputs(self.geometry, self.num_rows, max_append_tokens, self.device, self._seed)
         self._mask = causal_mask(max_context_tokens, self._group_size, self.device) if self.attend else None
 
-    def begin_repetition(self) -> None:
-        """Empty the allocator and reset its peaks."""
+    def begin_repetition(self, area: Area) -> None:
+        """Empty the allocator and reset its peaks; sequences opened from now on live so."""
+        self._area = area
         devices.reset_allocator(self.device)
         self._baseline = devices.allocator_peaks(self.device)
 
     def open(self, seq: int) -> None:
         """Begin a sequence that holds nothing yet."""
         shape = (self.num_rows, self.geometry.num_kv_heads, self.geometry.head_dim)
-        self._stores[seq] = ContiguousStore(self.geometry.num_layers, shape, self._dtype, self.device)
+        self._stores[seq] = store_of(self._area, self.geometry.num_layers, shape, self._dtype, self.device)
 
-    def store(self, seq: int) -> ContiguousStore:
+    def store(self, seq: int) -> Store:
         """A sequence's storage, to read."""
         return self._stores[seq]
 
@@ -88,7 +90,7 @@ class Measured(Backend):
             case Truncate(seq, num_tokens):
                 self._stores[seq].truncate(num_tokens)
             case Release(seq):
-                self._stores.pop(seq).release()
+                del self._stores[seq]
 
     def step(self, plan: Plan, seq: int, num_queries: int, continued: bool = False) -> Times:
         """Carry a plan out and attend, timed by the device's clock. See `Backend.step`."""
@@ -124,15 +126,14 @@ class Measured(Backend):
         store = self._stores[seq]
         if num_queries == 1:
             queries = self._inputs.decode_queries[store.num_used % len(self._inputs.decode_queries)]
-            return [attention(queries, *store.live(layer), None) for layer in range(self.geometry.num_layers)]
+            return [attention(queries, store.pieces(layer), None) for layer in range(self.geometry.num_layers)]
         before = store.num_used - num_queries
         outputs = []
         for layer in range(self.geometry.num_layers):
-            keys, values = store.live(layer)
+            pieces = store.pieces(layer)
             for start, end in chunks(num_queries):
-                length = before + end
                 queries = self._inputs.queries.narrow(2, 0, (end - start) * self._group_size)
-                output = attention(queries, keys.narrow(2, 0, length), values.narrow(2, 0, length), self._mask)
+                output = attention(queries, up_to(pieces, before + end), self._mask)
             outputs.append(output)
         return outputs
 

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from kvbench.ledger import LedgerView
-from kvbench.ops import NOTHING, Plan, Release, Reserve, append_plan
+from kvbench.ops import NOTHING, Area, Plan, Release, Reserve, append_plan
 from kvbench.workload.request import Request
 
 
@@ -27,6 +27,9 @@ class Strategy:
     A strategy keeps no count of slots or bytes: it reads them from the view. What it does keep a sequence (such as
     a history) it drops in `on_finish`, which is also called when a sequence is preempted.
     """
+
+    area: Area = Area()
+    """How the slots of its sequences live."""
 
     lossless: ClassVar[bool] = True
     """Whether attention reads every token, unchanged."""

@@ -1,0 +1,32 @@
+"""Chunks: growth without copying."""
+
+from kvbench.ledger import LedgerView
+from kvbench.ops import Area, Chunks, Plan, append_plan
+from kvbench.strategy.base import Strategy, require_positive, resize_and_append, rounded_up
+
+
+class Chunked(Strategy):
+    """Add a chunk of fixed size when an append does not fit; nothing is ever copied.
+
+    At most one chunk is partly empty. Attention reads each chunk where it lies and merges the parts by their
+    log-sum-exp, so that growth is free and reading costs a little more than over one tensor.
+
+    Args:
+        chunk_tokens: slots of a chunk, > 0.
+    Raises:
+        ValueError: chunk_tokens is not positive.
+    Source: merging by log-sum-exp: Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135.
+    Departs: none.
+    """
+
+    def __init__(self, *, chunk_tokens: int) -> None:
+        require_positive("chunk_tokens", chunk_tokens)
+        self.chunk_tokens = chunk_tokens
+        self.area = Area(layout=Chunks(chunk_tokens))
+
+    def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Append where it fits, or add chunks first."""
+        required = view.num_used(seq) + num_tokens
+        if required <= view.capacity(seq):
+            return append_plan(seq, num_tokens)
+        return resize_and_append(seq, rounded_up(required, self.chunk_tokens), num_tokens)
