@@ -1,3 +1,3 @@
-"""kvbench: benchmark and simulate KV-cache strategies for LLM inference."""
+"""kvbench: benchmark KV-cache strategies for LLM inference."""
 
 __version__ = "0.1.0"

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ INTERRUPTED = 130
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     arguments = sys.argv[1:]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as tidily as on Ctrl-C
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         sys.exit(_answer(arguments))

@@ -66,26 +66,35 @@ def _outcomes(requests: pd.DataFrame) -> dict[str, object]:
     num_repetitions = max(requests["repetition"].nunique(), 1)
     num_requests = requests["request"].nunique()
     counts = requests["outcome"].value_counts()
-    failed = [f"{name} {count / num_repetitions:g} of {num_requests}" for name, count in counts.items()]
+    failed = [
+        f"{name} {count / num_repetitions:g} of {num_requests}" for name, count in counts.items() if name != "completed"
+    ]
     completed = counts.get("completed", 0) / num_repetitions
     return {
         "num_requests": num_requests,
         "num_completed": completed,
         "outcome": "completed" if completed == num_requests else ", ".join(sorted(failed)),
         "num_preemptions": requests["num_preemptions"].sum() / num_repetitions,
+        "queue_mean_s": requests["queue_s"].mean(),
     }
 
 
 def _memory(steps: pd.DataFrame) -> dict[str, float]:
     num_repetitions = max(steps["repetition"].nunique(), 1)
     done = steps[steps["num_tokens"] > 0]
+    peaks = (steps["allocated_bytes"] + steps["transient_bytes"]).groupby(steps["repetition"]).max()
     weights = done["num_tokens"].to_numpy(float)
     allocated = float(weights @ done["allocated_bytes"].to_numpy(float))
     used = float(weights @ done["used_bytes"].to_numpy(float))
     last = done.groupby("repetition")[["used_bytes", "allocated_bytes"]].last().sum()
     return {
         "num_tokens": done.loc[done["phase"] != "recompute", "num_tokens"].sum() / num_repetitions,
-        "peak_bytes": (steps["allocated_bytes"] + steps["transient_bytes"]).max(),
+        "peak_bytes": peaks.max(),
+        "peak_least_bytes": (steps["allocated_bytes"] + steps["transient_bytes"])
+        .groupby(steps["repetition"])
+        .max()
+        .min(),
+        "recomputed_tokens": done.loc[done["phase"] == "recompute", "num_tokens"].sum() / num_repetitions,
         "peak_allocated_bytes": steps["allocated_bytes"].max(),
         "mean_allocated_bytes": _ratio(allocated, weights.sum()),
         "cumulative_bytes": steps["requested_bytes"].sum() / num_repetitions,
@@ -120,8 +129,8 @@ def _latencies(steps: pd.DataFrame, requests: pd.DataFrame, tokens: pd.DataFrame
         "step": (steps.loc[steps["num_tokens"] > 0], "step_us"),
         "decode": (steps.loc[steps["phase"] == "decode"], "step_us"),
         "itl": (tokens, "itl_s"),
-        "ttft": (requests, "ttft_s"),
-        "tpot": (requests, "tpot_s"),
+        "ttft": (requests[requests["outcome"] == "completed"], "ttft_s"),
+        "tpot": (requests[requests["outcome"] == "completed"], "tpot_s"),
     }
     assert samples.keys() == LATENCIES.keys()
     row = {}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kvbench.backend.base import Backend
 from kvbench.batching import Batch
-from kvbench.ledger import Ledger
+from kvbench.ledger import Ledger, LedgerError
 from kvbench.recorder import Recorder
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request
@@ -55,9 +55,12 @@ def run(
             ledger = Ledger(backend.geometry, budget_bytes, strategy.area)
             backend.begin_repetition(strategy.area)
             batch = Batch(strategy, requests, backend, ledger, recorder, (repetition, index), max_concurrency)
-            for num_tokens in batch.iterations():
-                if on_iteration is not None:
-                    on_iteration(name, repetition, num_tokens)
+            try:
+                for num_tokens in batch.iterations():
+                    if on_iteration is not None:
+                        on_iteration(name, repetition, num_tokens)
+            except LedgerError as error:
+                raise LedgerError(f"strategy {name} planned what cannot be done: {error}") from error
             recorder.allocator.append({"repetition": repetition, "strategy": index} | backend.allocator_peaks())
             assert ledger.allocated_bytes == 0, f"{name} left {ledger.allocated_bytes} bytes allocated"
     return recorder

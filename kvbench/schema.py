@@ -86,12 +86,14 @@ REQUESTS: dict[str, Column] = {
 _SUMMARY: dict[str, Column] = {
     "scenario": Column("", "the scenario's name"),
     "strategy": STEPS["strategy"],
-    "source": Column("", "measured on tensors, or modelled"),
-    "scope": Column("", "cache: the cache and its attention alone; model: a whole model"),
+    "source": Column("", "measured: on tensors"),
+    "scope": Column("", "cache: times are of the cache and its attention alone, not of a whole model"),
     "num_requests": Column("", "requests run in a repetition"),
     "num_completed": Column("", "requests completed, mean over repetitions", "Completed requests"),
     "outcome": Column("", "completed, or what befell the requests that were not"),
     "num_preemptions": Column("", "preemptions in a repetition, mean over repetitions", "Preemptions"),
+    "recomputed_tokens": Column("tokens", "tokens computed again after preemptions, mean over repetitions"),
+    "queue_mean_s": Column("s", "first prefill's start - arrival, mean over requests", "Queueing"),
     "num_tokens": Column(
         "tokens",
         "tokens appended in a repetition, those computed again after a preemption left out, mean over repetitions",
@@ -101,6 +103,7 @@ _SUMMARY: dict[str, Column] = {
         "the most bytes live at any time, a resize's second buffer included: max(allocated + transient)",
         "Peak",
     ),
+    "peak_least_bytes": Column("bytes", "the least of the repetitions' own peaks; less where requests met otherwise"),
     "peak_allocated_bytes": Column("bytes", "max(allocated_bytes) after a step", "Peak allocated"),
     "mean_allocated_bytes": Column("bytes", "allocated_bytes averaged over appended tokens", "Mean allocated"),
     "cumulative_bytes": Column(
@@ -141,8 +144,8 @@ LATENCIES: dict[str, tuple[str, str, str]] = {
     "step": ("µs", "time of a step that appends (prefill, recompute or decode)", "Step time"),
     "decode": ("µs", "time of a step that decodes one token", "Decode step"),
     "itl": ("s", "gap between neighbouring output tokens of a turn", "ITL"),
-    "ttft": ("s", "time to first token of a request", "TTFT"),
-    "tpot": ("s", "time per output token of a request", "TPOT"),
+    "ttft": ("s", "time to first token of a completed request", "TTFT"),
+    "tpot": ("s", "time per output token of a completed request", "TPOT"),
 }
 """Each latency: its unit, what is one sample of it, and the label of an axis."""
 

@@ -79,7 +79,7 @@ def test_failures_are_listed_and_compared_with_nothing():
     made = make_frames([[100, 300, 700]], TOO_LONG).summary
     report = report_markdown("x", [], made, ["memory", "panels"])
     assert "## Not completed\n\n- static: too\\_long 1 of 1\n" in report
-    assert "static did not complete; until then it peaked at 12.5 MiB." in report
+    assert "static did not complete; it peaked at 12.5 MiB." in report
     assert "in resizes dynamic (1)" in report
 
 
@@ -167,3 +167,16 @@ def test_words():
     assert [duration(s) for s in (2.5, 0.0012, 8.2e-5, 0)] == ["2.5 s", "1.2 ms", "82 µs", "0 µs"]
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"], most=2) == "a, b and 1 more"
+
+
+def test_requests_that_stood_in_each_others_way_are_told_of(summary):
+    made = summary.copy()
+    assert not any("preempted" in text or "Peak memory differs" in text for text in warnings(made))
+    made["num_preemptions"], made["recomputed_tokens"] = [0.0, 8.0, 0.0], [0.0, 3959.0, 0.0]
+    made["peak_least_bytes"] = made["peak_bytes"] - [0, 0, 2**20]
+    texts = "\n".join(warnings(made))
+    assert "computed again: dynamic 8 times (3,959 tokens)." in texts
+    assert "Peak memory differs between repetitions" in texts
+    assert "concat 55.2 MiB to 56.2 MiB" in texts
+    assert "preempted" in table_text(made)
+    assert "preempted" not in table_text(summary)

@@ -14,6 +14,7 @@ from kvbench.plots import run_charts, save
 from kvbench.report import report_markdown, table_text
 from kvbench.results import Results, write_environment, write_frames, write_text
 from kvbench.runner import run
+from kvbench.workload.request import NS_PER_S
 
 
 def run_scenario(name: str, config: Config, config_text: str, overrides: list[str], folder: Path) -> None:
@@ -101,10 +102,13 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
     geometry = parts.backend.geometry
     num_run, num_all = len(parts.workload.requests), parts.workload.num_available
     layers = f"{geometry.num_layers} layer{'s' if geometry.num_layers > 1 else ''}"
+    span_s = (parts.workload.requests[-1].arrival_ns - parts.workload.requests[0].arrival_ns) / NS_PER_S
+    arriving = f" arriving over {span_s:,.4g} s" if span_s > 0 else ""
+    num_repetitions = config["repetitions"]
     return [
-        f"{name}: {num_run:,} of {num_all:,} requests, at most {parts.max_concurrency} live at once",
+        f"{name}: {num_run:,} of {num_all:,} requests{arriving}, at most {parts.max_concurrency} live at once",
         f"{geometry.name or 'model'}, {layers}, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; "
         f"{device['device']} ({device['device_name']}); attention {'on' if config['attend'] else 'off'}",
-        f"{config['repetitions']} repetitions after {config['warmup']} of warm-up; "
+        f"{num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {config['warmup']} of warm-up; "
         f"budget {parts.budget_bytes:,} bytes; {parts.backend.source}, scope {parts.backend.scope}",
     ]

@@ -16,6 +16,7 @@ from yaml import YAMLError
 from kvbench.cli.command_line import CommandLine, check, read, results_folder, trusted_packages
 from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import CONFIG_MODULE, VERSION_BASE, check_keys
+from kvbench.ledger import LedgerError
 from kvbench.workload.trace import TraceMissing
 
 _refused: list[UsageError] = []
@@ -95,6 +96,8 @@ def _job(config: DictConfig) -> None:
             print(f"skipped {choices.get('scenario')}: {error}", flush=True)
         else:
             _refuse(UsageError(str(error)), overrides, is_sweep)
+    except LedgerError as error:  # a strategy of the user's own
+        _refuse(UsageError(str(error)), overrides, is_sweep)
     except UsageError as error:
         _refuse(error, overrides, is_sweep)
 

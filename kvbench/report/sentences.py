@@ -85,6 +85,7 @@ def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
     timed = summary["tokens_per_s"].notna()
     if timed.any() and summary.loc[timed, "tokens_per_s_ci"].isna().all():
         found.append("One repetition only: there are no intervals, and no difference in time can be judged.")
+    found += _contention(summary, names)
     pairs = []
     for where, rows in _jobs(summary, swept):
         pairs += [f"{listed(pair)}{where}" for pair in _alike(rows, THROUGHPUT)]
@@ -93,6 +94,21 @@ def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
             f"By {THROUGHPUT.words}, these cannot be told apart, since their 95 % confidence intervals overlap: "
             f"{'; '.join(pairs[:MAX_PAIRS])}{_and_more(len(pairs) - MAX_PAIRS)}."
         )
+    return found
+
+
+def _contention(summary: pd.DataFrame, names: list[str]) -> list[str]:
+    """What requests did to each other: preemptions, and peaks that depend on how many met."""
+    found = []
+    rows = zip(names, summary["num_preemptions"], summary["recomputed_tokens"], strict=True)
+    preempted = [f"{name} {number(times)} times ({number(again)} tokens)" for name, times, again in rows if times > 0]
+    if preempted:
+        found.append(f"Requests were preempted, and their tokens computed again: {listed(preempted)}.")
+    rows = zip(names, summary["peak_least_bytes"], summary["peak_bytes"], strict=True)
+    varied = [f"{name} {mib(least)} to {mib(peak)}" for name, least, peak in rows if least < peak]
+    if varied:
+        words = "Peak memory differs between repetitions, since the machine's speed decides which requests meet"
+        found.append(f"{words}: {listed(varied)}.")
     return found
 
 
@@ -175,7 +191,7 @@ def _memory(rows: pd.DataFrame) -> list[str]:
             f"{markdown_escape(row['strategy'])} peaks at {mib(row['peak_bytes'])}{whose} and {_paid(row)}."
         )
     for _, row in rows.drop(done.index).iterrows():
-        until = f"until then it peaked at {mib(row['peak_bytes'])}"
+        until = f"it peaked at {mib(row['peak_bytes'])}"
         sentences.append(f"{markdown_escape(row['strategy'])} did not complete; {until}.")
     return sentences
 

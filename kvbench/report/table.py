@@ -30,6 +30,8 @@ COLUMNS = (
     _Column("waste", "%", "waste_share", 0.01),
     _Column("resizes", "", "num_resizes"),
     _Column("copied", "MiB", "copied_bytes", MIB),
+    _Column("preempted", "", "num_preemptions"),
+    _Column("queue", "ms", "queue_mean_s", 1e-3),
     _Column("admit", "ms", "admit_s", 1e-3),
     _Column("stall", "ms", "stall_s", 1e-3),
     _Column("step p50", "µs", "step_p50_us"),
@@ -43,6 +45,9 @@ COLUMNS = (
 STANDS_IN = {"step_mean_us": "step_p50_us"}
 """A column that is shown only where another is empty for all rows."""
 WITH_INTERVAL = {"tokens_per_s"}
+SHOWN_IF_ANY = {"num_preemptions", "queue_mean_s"}
+"""Columns that say something only where requests stood in each other's way."""
+LEAST_QUEUE_S = 0.001
 
 
 def parameters_of(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
@@ -107,6 +112,8 @@ def _cells(summary: pd.DataFrame, parameters: list[str]) -> tuple[list[list[str]
 
 def _is_shown(summary: pd.DataFrame, source: str) -> bool:
     there = source in summary and summary[source].notna().any()
+    if source in SHOWN_IF_ANY and not (summary[source] > LEAST_QUEUE_S).any():
+        return False
     return there and not (source in STANDS_IN and _is_shown(summary, STANDS_IN[source]))
 
 

@@ -9,7 +9,8 @@ from kvbench.workload.request import Request
 class Exact(Strategy):
     """Reserve exactly the final length at admission: what a perfect prediction would do.
 
-    No resize and no waste; what is reserved early is the only slack. A bound for the others, not a strategy to deploy.
+    No resize and no waste; what is reserved early is the only slack. It bounds the others' copies and waste, not the
+    peak of several live requests, and is no strategy to deploy.
 
     Args:
         round_to: capacities are multiples of this, > 0.

@@ -1,0 +1,69 @@
+"""A results folder: whole files or none, and what is read back is what was written."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from kvbench.results import load, write_environment, write_frames, write_text, write_whole
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing_and_takes_nothing_away(tmp_path):
+    path = tmp_path / "folder" / "table.csv"
+    write_text(path, "first")
+
+    def fail(partial):
+        partial.write_text("half of")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        write_whole(path, fail)
+    assert path.read_text() == "first"
+    assert [entry.name for entry in path.parent.iterdir()] == ["table.csv"]
+
+
+def test_what_is_read_back_is_what_was_written(tmp_path):
+    summary = pd.DataFrame({"strategy": ["a", "b"], "peak_bytes": [1, 2]})
+    steps = pd.DataFrame({"strategy": pd.Categorical(["a", "b"]), "num_tokens": [3, 4]})
+    write_frames(tmp_path, summary, steps.assign(ttft_s=0.5), steps)
+    write_environment(tmp_path, {"seed": 7, "device": "cpu"})
+    results = load(tmp_path)
+    pd.testing.assert_frame_equal(results.summary, summary)
+    pd.testing.assert_frame_equal(results.steps, steps)
+    assert results.environment == {"seed": 7, "device": "cpu"}
+
+
+def test_an_unfinished_folder_says_what_is_missing(tmp_path):
+    write_text(tmp_path / "summary.csv", "strategy\n")
+    with pytest.raises(
+        FileNotFoundError, match=r"no finished results folder: steps.parquet, requests.parquet, environ"
+    ):
+        load(tmp_path)
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from kvbench.results import write_whole
+
+def slowly(partial):
+    with partial.open("w") as file:
+        file.write("half of")
+        file.flush()
+        print("writing", flush=True)
+        sys.stdin.read()
+
+write_whole(Path(sys.argv[1]) / "summary.csv", slowly)
+"""
+
+
+def test_a_killed_process_leaves_no_half_file_under_the_final_name(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (tmp_path / "summary.csv").exists()
+    assert all(entry.name.startswith(".") for entry in tmp_path.iterdir())
