@@ -394,3 +394,11 @@ def test_nothing_is_left_of_a_failed_save(chat, tmp_path):
 def test_pyplot_and_its_global_state_are_not_used():
     for path in Path(kvbench.plots.__file__).parent.glob("*.py"):
         assert "pyplot" not in path.read_text(encoding="utf-8"), path.name
+
+
+def test_a_strategy_that_never_held_anything_is_no_point(decode):
+    made = decode.summary.copy()
+    made.loc[0, ["peak_bytes", "outcome"]] = [0, "out_of_memory 1 of 1"]
+    for axes in pareto_chart(made).axes:
+        marks = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() in "osD^"]
+        assert all(line.get_ydata()[0] > 0 for line in marks)

@@ -52,6 +52,7 @@ def pareto_chart(summary: pd.DataFrame, parameters: list[str] | None = None) -> 
     style, short = looks(names), short_names(names)
     figure, panels = canvas(1, len(PANELS), 3.9)
     memory = summary["peak_bytes"].to_numpy(dtype=float)
+    memory = np.where(memory > 0, memory, np.nan)  # who never held anything is no point in the best corner
     unit = shown_unit(PEAK, memory)
     drawn = []
     for axes, (title, columns) in zip(panels, PANELS, strict=True):
