@@ -45,9 +45,9 @@ COLUMNS = (
 STANDS_IN = {"step_mean_us": "step_p50_us"}
 """A column that is shown only where another is empty for all rows."""
 WITH_INTERVAL = {"tokens_per_s"}
-SHOWN_IF_ANY = {"num_preemptions", "queue_mean_s"}
+OF_SEVERAL = {"num_preemptions", "queue_mean_s"}
 """Columns that say something only where requests stood in each other's way."""
-LEAST_QUEUE_S = 0.001
+LEAST_SHOWN = 0.001
 
 
 def parameters_of(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
@@ -112,7 +112,7 @@ def _cells(summary: pd.DataFrame, parameters: list[str]) -> tuple[list[list[str]
 
 def _is_shown(summary: pd.DataFrame, source: str) -> bool:
     there = source in summary and summary[source].notna().any()
-    if source in SHOWN_IF_ANY and not (summary[source] > LEAST_QUEUE_S).any():
+    if source in OF_SEVERAL and not (summary["num_requests"].gt(1) & summary[source].gt(LEAST_SHOWN)).any():
         return False
     return there and not (source in STANDS_IN and _is_shown(summary, STANDS_IN[source]))
 
