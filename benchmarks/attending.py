@@ -39,7 +39,7 @@ def _compare(dtype: str, length: int, num_rounds: int) -> None:
     driven = Driven(dtype, int(length * GROWTH_FACTOR), prompt)
     backend = driven.backend
     backend.prepare(1, length)
-    live = backend.store(SEQ).pieces(0)[0]
+    live = backend.sequence(SEQ).read(0)[0]
     assert not live[0].is_contiguous(), "the live cache has no spare capacity"
     query = random_tokens(1, dtype, NUM_HEADS)
     keys, values = (tensor.contiguous() for tensor in live)

@@ -4,18 +4,18 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from time import perf_counter_ns
 
-from kvbench.backend.base import Backend
-from kvbench.ledger import Ledger, OutOfMemory, Receipt
+from kvbench.accounts import NO_RECEIPT, Receipt
+from kvbench.area import DISK, HOST
+from kvbench.backend.base import NO_TIMES, Backend, Times
+from kvbench.ledger import Ledger, OutOfMemory
 from kvbench.ops import Plan
 from kvbench.progress import Progress
-from kvbench.recorder import ADMIT, FINISH, RECOMPUTE, RELIEVE, Recorder, RequestRow
+from kvbench.recorder import ADMIT, FINISH, FORK, PREFILL, RECOMPUTE, RELIEVE, Recorder, RequestRow
 from kvbench.strategy.base import CapacityExceeded, Strategy
 from kvbench.workload.request import Request
 
 DRAIN_EVERY = 32
 """Iterations between drains of a device that runs behind the host; while requests are still to arrive, one."""
-
-_UNMOVED = Receipt(0, 0, 0, 0, 0)
 
 
 class Batch:
@@ -95,26 +95,32 @@ class Batch:
             self._waiting.append(self._arriving.popleft())
         while self._waiting and len(self._live) < self._max_concurrency and not (self._must_wait and self._live):
             progress = self._waiting.popleft()
-            self._ledger.open(progress.index, self._backend.num_rows)
+            self._ledger.open(progress.index)
             self._backend.open(progress.index)
             self._live.append(progress)
             start = perf_counter_ns()
             try:
                 plan = self._strategy.on_admit(progress.index, progress.request, self._ledger.view)
                 self._carry_out(progress, ADMIT, 0, plan, start)
-            except OutOfMemory:
-                self._give_way(progress)
+            except OutOfMemory as error:
+                self._give_way(progress, error.outcome)
 
     def _step(self, progress: Progress) -> int:
         """One step of one request; returns the tokens appended, 0 where it was not to be."""
         phase, num_tokens = progress.next_step()
         seq, view, strategy = progress.index, self._ledger.view, self._strategy
+        if num_tokens > 1:
+            num_tokens = strategy.at_once(seq, num_tokens, view)
         num_written = num_tokens
         if strategy.recomputes and phase != RECOMPUTE:
             num_written += progress.num_held
         start = perf_counter_ns()
         try:
-            plan = strategy.on_append(seq, num_written, view)
+            plan = self._fork(progress) if phase == PREFILL else None
+            if plan:
+                phase, num_written = FORK, 0
+            else:
+                plan = strategy.on_append(seq, num_written, view)
             self._carry_out(progress, phase, num_tokens, plan, start, num_written)
         except CapacityExceeded:
             self._finish(progress, "too_long")
@@ -123,7 +129,7 @@ class Batch:
             if self._relieved(progress, error):
                 return self._step(progress)
             if progress in self._live:
-                self._give_way(progress)
+                self._give_way(progress, error.outcome)
             return 0
         progress.advance(phase, num_tokens)
         if progress.awaits_thought:
@@ -137,34 +143,63 @@ class Batch:
         self, progress: Progress, phase: int, num_tokens: int, plan: Plan, start: int, num_queries: int = 0
     ) -> None:
         """Book a plan, carry it out with what follows attention, advance the clock, and record the row."""
-        ledger, seq = self._ledger, progress.index
-        receipt = ledger.book(plan) or _UNMOVED
+        ledger, view, seq = self._ledger, self._ledger.view, progress.index
+        before = ledger.allocated_bytes
+        receipt = ledger.book(plan) or NO_RECEIPT
         planned = perf_counter_ns()
         times = self._backend.step(plan, seq, num_queries)
-        is_open = ledger.view.is_open(seq)
-        num_used, capacity = (ledger.view.num_used(seq), ledger.view.capacity(seq)) if is_open else (0, 0)
-        self._measure_slack(progress, num_used, capacity)
-        held = (ledger.used_bytes, ledger.allocated_bytes, self._reserved_bytes, self._waste_bytes)
+        is_open = view.is_open(seq)
+        num_used, capacity, num_bytes = view.device_slots(seq) if is_open else (0, 0, 0)
+        num_attended = view.num_attended(seq) if is_open else 0
+        self._measure_slack(progress, num_used, capacity, num_bytes)
+        in_use = (
+            num_bytes,
+            ledger.used_bytes,
+            ledger.allocated_bytes,
+            ledger.tier_bytes[HOST],
+            ledger.tier_bytes[DISK],
+        )
+        later = NO_RECEIPT
         if num_queries:
-            after = self._strategy.on_attended(seq, num_tokens, ledger.view)
+            after = self._strategy.on_attended(seq, num_tokens, view)
             if after:
-                ledger.book(after)
-                more = self._backend.step(after, seq, 0, continued=True)
+                later, more = self._reduce(seq, after)
                 times = type(times)(*(a + b for a, b in zip(times, more, strict=True)))
         host_ns = perf_counter_ns() - start
-        moved = (receipt.requested_bytes, receipt.transient_bytes, receipt.num_resizes, receipt.copied_bytes)
-        num_output = progress.num_output_tokens(phase) if num_tokens else 0
-        where = (seq, self._iteration, phase, num_tokens, num_output, num_used, capacity)
+        kept = (view.num_seen(seq), view.num_attended(seq), view.num_altered(seq)) if is_open else (0, 0, 0)
+        num_output = progress.num_output_tokens(phase, num_tokens) if num_tokens else 0
+        where = (seq, self._iteration, phase, num_tokens, num_output, num_attended, capacity)
+        held = (*in_use, self._reserved_bytes, self._waste_bytes)
+        moved = moved_by(receipt, later, max(before, ledger.allocated_bytes, in_use[2]))
         spent = (self._idle_ns, planned - start, *times, host_ns)
-        self._recorder.step((*self._run, *where, *held, *moved, len(self._live), *spent))
+        self._recorder.step((*self._run, *where, *kept, *held, *moved, len(self._live), *spent))
         self._clock_ns += max(host_ns, sum(times))
         self._idle_ns = 0
 
-    def _measure_slack(self, progress: Progress, num_used: int, capacity: int) -> None:
-        """Keep the totals of slots that tokens to come will fill, and that none will, up to date."""
-        slot_bytes = self._backend.slot_bytes
+    def _reduce(self, seq: int, after: Plan) -> tuple[Receipt, Times]:
+        """Carry out what follows attention; where there is no memory to do it in, it waits for the next step's."""
+        try:
+            receipt = self._ledger.book(after) or NO_RECEIPT
+        except OutOfMemory:
+            return NO_RECEIPT, NO_TIMES
+        return receipt, self._backend.step(after, seq, 0, continued=True)
+
+    def _fork(self, progress: Progress) -> Plan | None:
+        """The plan to take the first prompt over from a live request of the same group, where the strategy shares."""
+        if progress.num_held or progress.request.group is None:
+            return None
+        num_tokens = progress.request.turns[0].num_append_tokens
+        for other in self._live:
+            same = other is not progress and other.request.group == progress.request.group
+            if same and other.num_held >= num_tokens and not other.num_to_recompute:
+                return self._strategy.on_fork(progress.index, other.index, num_tokens, self._ledger.view)
+        return None
+
+    def _measure_slack(self, progress: Progress, num_used: int, capacity: int, num_bytes: int) -> None:
+        """Keep the totals of device slots that tokens to come will fill, and that none will, up to date."""
         useful = min(capacity, progress.request.num_tokens)
-        reserved_bytes, waste_bytes = max(useful - num_used, 0) * slot_bytes, (capacity - useful) * slot_bytes
+        reserved_bytes = max(useful - num_used, 0) * num_bytes // max(capacity, 1)
+        waste_bytes = (capacity - useful) * num_bytes // max(capacity, 1)
         self._reserved_bytes += reserved_bytes - progress.reserved_bytes
         self._waste_bytes += waste_bytes - progress.waste_bytes
         progress.reserved_bytes, progress.waste_bytes = reserved_bytes, waste_bytes
@@ -180,13 +215,13 @@ class Batch:
         youngest = self._live[-1]
         if youngest is progress:
             return False
-        self._give_way(youngest)
+        self._give_way(youngest, error.outcome)
         return True
 
-    def _give_way(self, progress: Progress) -> None:
+    def _give_way(self, progress: Progress, outcome: str) -> None:
         """Free a request's cache: for another request's sake it waits; where there is no other, it ends here."""
         if len(self._live) == 1:
-            self._finish(progress, "out_of_memory")
+            self._finish(progress, outcome)
             return
         self._release(progress)
         progress.preempt()
@@ -195,6 +230,8 @@ class Batch:
 
     def _finish(self, progress: Progress, outcome: str) -> None:
         self._release(progress)
+        if outcome == "completed":
+            self._strategy.on_complete(progress.request)
         self._must_wait = False
         self._recorder.requests.append(
             RequestRow(*self._run, progress.index, outcome, progress.num_held, progress.num_preemptions)
@@ -205,3 +242,21 @@ class Batch:
         plan = self._strategy.on_finish(progress.index, self._ledger.view)
         self._carry_out(progress, FINISH, 0, plan, start)
         self._live.remove(progress)
+
+
+def moved_by(receipt: Receipt, later: Receipt, held_bytes: int) -> tuple[int, int, int, int, int]:
+    """What a step's two plans moved: bytes requested, held in passing, resizes, bytes copied and bytes moved.
+
+    Args:
+        receipt: of the plan before attention.
+        later: of the plan after it.
+        held_bytes: the most bytes allocated before, between and after them.
+    """
+    passing_bytes = max(receipt.peak_bytes, later.peak_bytes, held_bytes) - held_bytes
+    return (
+        receipt.requested_bytes + later.requested_bytes,
+        passing_bytes,
+        receipt.num_resizes + later.num_resizes,
+        receipt.copied_bytes + later.copied_bytes,
+        receipt.moved_bytes + later.moved_bytes,
+    )

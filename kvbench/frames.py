@@ -21,29 +21,28 @@ def steps_frame(recorder: Recorder) -> pd.DataFrame:
     frame["strategy"] = pd.Categorical.from_codes(frame["strategy"], categories=list(recorder.strategies))
     frame["phase"] = pd.Categorical.from_codes(frame["phase"], categories=list(PHASES))
     frame["warmup"] = frame["repetition"] < recorder.num_warmup
-    frame["step_us"] = np.maximum(frame[["reserve_us", "append_us", "attend_us"]].sum(axis=1), frame["host_us"])
+    frame["step_us"] = np.maximum(
+        frame[["reserve_us", "append_us", "move_us", "attend_us"]].sum(axis=1), frame["host_us"]
+    )
     passed_us = (frame["step_us"] + frame["idle_us"]).groupby([frame[key] for key in RUN], observed=True).cumsum()
     frame["end_s"] = passed_us / US_PER_S
     return frame[list(STEPS)]
 
 
-def requests_frame(
-    recorder: Recorder, steps: pd.DataFrame, requests: Sequence[Request], slot_bytes: int
-) -> pd.DataFrame:
+def requests_frame(recorder: Recorder, steps: pd.DataFrame, requests: Sequence[Request]) -> pd.DataFrame:
     """A row a request and repetition, columns as in schema.REQUESTS.
 
     Args:
         recorder: how each request ended.
         steps: from `steps_frame`.
         requests: what was asked for, by number.
-        slot_bytes: bytes of a slot over all layers and rows.
     """
     frame = pd.DataFrame([_ended(row, recorder, requests[row.request]) for row in recorder.requests])
     frame["warmup"] = frame["repetition"] < recorder.num_warmup
     frame["strategy"] = frame["strategy"].astype(steps["strategy"].dtype)
     frame = frame.set_index(REQUEST)
     by_request = steps[steps["num_tokens"] > 0].groupby(REQUEST, observed=True)
-    frame["peak_bytes"] = by_request["capacity_tokens"].max() * slot_bytes
+    frame["peak_bytes"] = by_request["request_bytes"].max()
     first = by_request[["end_s", "step_us"]].first()
     frame["queue_s"] = first["end_s"] - first["step_us"] / US_PER_S - frame["arrival_s"]
     tokens = output_tokens(steps).groupby(REQUEST, observed=True)

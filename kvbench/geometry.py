@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from kvbench.naming import unknown
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+TRACK_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +56,30 @@ class KVGeometry:
     def bytes_per_token(self) -> int:
         """Bytes of one token's K and V over all layers."""
         return self.num_tensors * self.tensor_bytes_per_token
+
+    @property
+    def track_bytes_per_token(self) -> int:
+        """Bytes of one figure beside each slot of each layer and KV head."""
+        return TRACK_BYTES * self.num_layers * self.num_kv_heads
+
+    def packed_bytes(self, num_tokens: int, bits: int, group: int, keys_per: str) -> int:
+        """Bytes of the K and V of so many tokens in few bits: codes, and a scale and a minimum a group.
+
+        Args:
+            num_tokens: a multiple of group.
+            bits: 8, 4 or 2.
+            group: elements a group; at most head_dim of them where it runs over a token's channels.
+            keys_per: "channel": a group of keys is a channel's; "token": a token's, as those of values always are.
+        Raises:
+            ValueError: the head's size does not go into bytes or groups.
+        """
+        of_token = min(group, self.head_dim)
+        if self.head_dim * bits % 8 or self.head_dim % of_token:
+            raise ValueError(
+                f"{bits} bits in groups of {group}: head_dim is a multiple of the group and fills whole bytes, "
+                f"got {self.head_dim}"
+            )
+        codes = 2 * num_tokens * self.head_dim * bits // 8
+        token_groups = num_tokens * (self.head_dim // of_token)
+        key_groups = num_tokens // group * self.head_dim if keys_per == "channel" else token_groups
+        return self.num_layers * self.num_kv_heads * (codes + 2 * DTYPE_BYTES[self.dtype] * (key_groups + token_groups))

@@ -1,6 +1,7 @@
 """From frames to a row a strategy. Functions of rows and of nothing else; formulas stand in schema.py."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ def summary_frame(
     slot_bytes: int,
     copy_bandwidth_bytes_per_s: float,
     allocator: pd.DataFrame | None = None,
+    about: Mapping[str, Mapping[str, object]] | None = None,
 ) -> pd.DataFrame:
     """A row a strategy over all repetitions but warm-up, columns as in schema.SUMMARY.
 
@@ -36,6 +38,7 @@ def summary_frame(
         slot_bytes: bytes of a slot over all layers and rows.
         copy_bandwidth_bytes_per_s: bytes read and written a second, for the roofline.
         allocator: the device allocator's peaks by strategy and repetition, where it has any.
+        about: further columns of a strategy, by its name: whether it is lossless, its pool, its quality.
     """
     steps, requests = steps[~steps["warmup"]], requests[~requests["warmup"]]
     tokens = output_tokens(steps)
@@ -43,7 +46,8 @@ def summary_frame(
     for name in steps["strategy"].cat.categories:
         own_steps, own_requests = steps[steps["strategy"] == name], requests[requests["strategy"] == name]
         row = {"scenario": scenario, "strategy": name, "source": source, "scope": scope}
-        row |= _outcomes(own_requests) | _memory(own_steps) | _time(own_steps)
+        row |= _outcomes(own_requests) | _memory(own_steps) | _kept(own_steps) | _time(own_steps)
+        row |= (about or {}).get(name, {})
         row |= _latencies(own_steps, own_requests, tokens[tokens["strategy"] == name])
         row["efficiency"] = _ratio(row["utilization_peak"], row["cumulative_bytes"] / MIB / 1000)
         row["roofline_share"] = _roofline_share(own_steps, slot_bytes, copy_bandwidth_bytes_per_s)
@@ -97,6 +101,8 @@ def _memory(steps: pd.DataFrame) -> dict[str, float]:
         "recomputed_tokens": done.loc[done["phase"] == "recompute", "num_tokens"].sum() / num_repetitions,
         "peak_allocated_bytes": steps["allocated_bytes"].max(),
         "mean_allocated_bytes": _ratio(allocated, weights.sum()),
+        "peak_host_bytes": steps["host_bytes"].max(),
+        "peak_disk_bytes": steps["disk_bytes"].max(),
         "cumulative_bytes": steps["requested_bytes"].sum() / num_repetitions,
         "utilization_peak": (done["used_bytes"] / done["allocated_bytes"]).max(),
         "utilization_final": _ratio(float(last["used_bytes"]), float(last["allocated_bytes"])),
@@ -105,6 +111,20 @@ def _memory(steps: pd.DataFrame) -> dict[str, float]:
         "waste_share": _ratio(float(weights @ done["waste_bytes"].to_numpy(float)), allocated),
         "num_resizes": steps["num_resizes"].sum() / num_repetitions,
         "copied_bytes": steps["copied_bytes"].sum() / num_repetitions,
+        "moved_bytes": steps["moved_bytes"].sum() / num_repetitions,
+    }
+
+
+def _kept(steps: pd.DataFrame) -> dict[str, float]:
+    """Of each request's last step that appended: tokens seen, kept and altered, mean over repetitions."""
+    done = steps[steps["num_tokens"] > 0]
+    last = done.groupby(["repetition", "request"])[["seen_tokens", "kept_tokens", "altered_tokens"]].last()
+    seen, kept, altered = last.sum() / max(steps["repetition"].nunique(), 1)
+    return {
+        "seen_tokens": seen,
+        "kept_tokens": kept,
+        "kept_fraction": _ratio(kept, seen),
+        "altered_tokens": altered,
     }
 
 
@@ -150,7 +170,7 @@ def _roofline_share(steps: pd.DataFrame, slot_bytes: int, bandwidth: float) -> f
     decode = steps[steps["phase"] == "decode"]
     attended = np.where(decode["attend_us"] > 0, decode["context_tokens"], 0).sum()
     moved_bytes = attended * slot_bytes + 2 * decode["num_tokens"].sum() * slot_bytes + 2 * decode["copied_bytes"].sum()
-    spent_s = decode[["reserve_us", "append_us", "attend_us"]].to_numpy().sum() / US_PER_S
+    spent_s = decode[["reserve_us", "append_us", "move_us", "attend_us"]].to_numpy().sum() / US_PER_S
     return _ratio(moved_bytes / bandwidth, spent_s)
 
 
@@ -161,7 +181,7 @@ def output_tokens(steps: pd.DataFrame) -> pd.DataFrame:
     """
     iteration = [steps[key] for key in (*RUN, "iteration")]
     ends_s = steps["end_s"].groupby(iteration, observed=True).transform("max")
-    turn = (steps["phase"] == "prefill").groupby([steps[key] for key in REQUEST], observed=True).cumsum()
+    turn = steps["phase"].isin(["prefill", "fork"]).groupby([steps[key] for key in REQUEST], observed=True).cumsum()
     tokens = steps.assign(token_s=ends_s, turn=turn).loc[steps["output_tokens"] > 0, [*REQUEST, "turn", "token_s"]]
     tokens["itl_s"] = tokens.groupby([*REQUEST, "turn"], observed=True)["token_s"].diff()
     return tokens

@@ -3,53 +3,53 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-
-@dataclass(frozen=True, slots=True)
-class Contiguous:
-    """Slots in one tensor each for K and V of a layer."""
+MAIN = "main"
+"""The area that new tokens go to, unless a plan says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chunks:
-    """Slots in contiguous chunks of one size, added behind each other.
+class Rule:
+    """What an eviction keeps: the first slots, the most recent, and the top by a score among those between.
+
+    The number kept is arithmetic, whichever slots it hits. Every layer, row and KV head keeps equal numbers, each its
+    own.
 
     Args:
-        num_tokens: slots of a chunk, > 0.
+        first: oldest slots kept, >= 0.
+        recent: newest slots kept, >= 0.
+        top: slots kept among the others, >= 0.
+        by: what ranks them: norm, mass, votes or accesses; "" where top is 0.
     """
 
-    num_tokens: int
+    first: int = 0
+    recent: int = 0
+    top: int = 0
+    by: str = ""
 
-
-Layout = Contiguous | Chunks
-
-
-@dataclass(frozen=True, slots=True)
-class Area:
-    """Where and how a stretch of a sequence's slots lives.
-
-    Args:
-        name: for messages and plans.
-        layout: how its slots lie in memory.
-    """
-
-    name: str = "main"
-    layout: Layout = Contiguous()
+    def num_kept(self, num_used: int) -> int:
+        """Slots kept of those in use."""
+        return min(num_used, self.first + self.recent + self.top)
 
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """Make a sequence's capacity so many slots.
+    """Make an area's capacity so many slots.
 
     Contiguous: a new allocation, live slots copied in order, the old one freed (a resize), tensor by tensor and layer
-    by layer, so that at any time only one tensor exists twice. Chunks: added or dropped at the end, nothing copied.
+    by layer, so that at any time only one tensor exists twice. Chunks and blocks: added or dropped at the end, nothing
+    copied. In the background: old and new exist together, in full, until `Settle`; appends go on in the old.
 
     Args:
         seq: the sequence.
         num_tokens: the new capacity in slots, at least those in use; 0 frees the storage.
+        area: the area's name.
+        background: whether it runs beside what follows.
     """
 
     seq: int
     num_tokens: int
+    area: str = MAIN
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +59,63 @@ class Append:
     Args:
         seq: the sequence.
         num_tokens: new tokens, > 0. A plan's appends add up to the step.
+        area: the area's name.
     """
 
     seq: int
     num_tokens: int
+    area: str = MAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Evict what a rule does not keep. Capacity stays, but for chunks that are dropped whole.
+
+    Args:
+        seq: the sequence.
+        rule: what is kept.
+        area: the area's name.
+    """
+
+    seq: int
+    rule: Rule
+    area: str = MAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Move what a rule does not keep to the end of another area: another tier, format or layout.
+
+    Args:
+        seq: the sequence.
+        src: where from.
+        dst: where to; it has room.
+        rule: what stays.
+        background: whether it runs beside what follows: until `Settle` the slots stay in src and attention reads them
+            there.
+    """
+
+    seq: int
+    src: str
+    dst: str
+    rule: Rule = Rule()
+    background: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Finish a sequence's background work: what is new takes its place, what is old is freed.
+
+    Args:
+        seq: the sequence.
+    """
+
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """Remove the newest tokens, as if they had never been appended.
+    """Remove the newest tokens, as if they had never been appended; they are in the area main.
 
     Args:
         seq: the sequence.
@@ -79,8 +127,24 @@ class Truncate:
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """Give a sequence that holds nothing the first tokens of another: whole blocks are shared, a block that only one of
+    them will fill further is copied when one writes to it.
+
+    Args:
+        seq: the sequence that has the tokens.
+        new: the open sequence that gets them.
+        num_tokens: how many, > 0.
+    """
+
+    seq: int
+    new: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
-    """Free everything that a sequence holds, and forget it.
+    """Free everything that a sequence holds, and forget it; background work is waited for.
 
     Args:
         seq: the sequence.
@@ -89,7 +153,7 @@ class Release:
     seq: int
 
 
-Operation = Reserve | Append | Truncate | Release
+Operation = Reserve | Append | Keep | Move | Settle | Truncate | Fork | Release
 Plan = tuple[Operation, ...]
 
 NOTHING: Plan = ()
@@ -99,3 +163,9 @@ NOTHING: Plan = ()
 def append_plan(seq: int, num_tokens: int) -> Plan:
     """The plan of the common case, an append that fits; built once, since it is asked for at every step."""
     return (Append(seq, num_tokens),)
+
+
+@lru_cache(maxsize=4096)
+def keep_and_append_plan(seq: int, rule: Rule, num_tokens: int) -> Plan:
+    """The plan of a steady state: evict as much as comes; built once."""
+    return (Keep(seq, rule), Append(seq, num_tokens))

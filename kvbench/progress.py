@@ -21,7 +21,7 @@ class Progress:
     num_decoded: int = 0
     num_held: int = 0
     num_to_recompute: int = 0
-    prefilled: bool = False
+    num_prefilled: int = 0
     ready_ns: int = 0
     num_preemptions: int = 0
     reserved_bytes: int = 0
@@ -32,17 +32,18 @@ class Progress:
         """Phase and number of tokens of the next step."""
         if self.num_to_recompute:
             return RECOMPUTE, self.num_to_recompute
-        if not self.prefilled:
-            return PREFILL, self.request.turns[self.turn].num_append_tokens
-        return DECODE, 1
+        left = self.request.turns[self.turn].num_append_tokens - self.num_prefilled
+        return (PREFILL, left) if left else (DECODE, 1)
 
-    def num_output_tokens(self, phase: int) -> int:
+    def num_output_tokens(self, phase: int, num_tokens: int) -> int:
         """Output tokens that the next step brings.
 
-        A turn's first comes from its prefill, each other from the decode step before it; so the last step, which writes
-        the last token's K and V, brings none.
+        A turn's first comes from the last step of its prefill, each other from the decode step before it; so the last
+        step, which writes the last token's K and V, brings none.
         """
         if phase == RECOMPUTE or self.is_done:
+            return 0
+        if phase != DECODE and self.num_prefilled + num_tokens < self.request.turns[self.turn].num_append_tokens:
             return 0
         return int(self.num_decoded + (phase == DECODE) < self.request.turns[self.turn].num_decode_tokens)
 
@@ -50,18 +51,17 @@ class Progress:
         """Take a step as done."""
         self.is_new = False
         if phase == RECOMPUTE:
-            self.num_to_recompute = 0
+            self.num_to_recompute -= num_tokens
             return
         self.num_held += num_tokens
-        if phase == PREFILL:
-            self.prefilled = True
-        else:
-            self.num_decoded += 1
         turn = self.request.turns[self.turn]
-        if self.num_decoded == turn.num_decode_tokens:
+        if phase == DECODE:
+            self.num_decoded += 1
+        else:
+            self.num_prefilled += num_tokens
+        if self.num_prefilled == turn.num_append_tokens and self.num_decoded == turn.num_decode_tokens:
             self.turn += 1
-            self.num_decoded = 0
-            self.prefilled = False
+            self.num_decoded = self.num_prefilled = 0
 
     @property
     def think_ns(self) -> int:
@@ -71,7 +71,12 @@ class Progress:
     @property
     def awaits_thought(self) -> bool:
         """Whether a turn has just ended, and the next begins with thinking."""
-        return not self.is_done and not self.prefilled and not self.num_to_recompute and self.think_ns > 0
+        return self.has_just_turned and not self.is_done and self.think_ns > 0
+
+    @property
+    def has_just_turned(self) -> bool:
+        """Whether the next step is the first of a turn, with nothing to compute again before it."""
+        return not self.num_prefilled and not self.num_decoded and not self.num_to_recompute
 
     @property
     def is_done(self) -> bool:

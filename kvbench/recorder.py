@@ -7,8 +7,8 @@ import numpy as np
 
 from kvbench.backend.base import Times
 
-PHASES = ("admit", "prefill", "decode", "recompute", "relieve", "finish")
-ADMIT, PREFILL, DECODE, RECOMPUTE, RELIEVE, FINISH = range(len(PHASES))
+PHASES = ("admit", "prefill", "fork", "decode", "recompute", "relieve", "finish")
+ADMIT, PREFILL, FORK, DECODE, RECOMPUTE, RELIEVE, FINISH = range(len(PHASES))
 
 STEP_FIELDS = (
     "repetition",
@@ -20,19 +20,27 @@ STEP_FIELDS = (
     "output_tokens",
     "context_tokens",
     "capacity_tokens",
+    "seen_tokens",
+    "kept_tokens",
+    "altered_tokens",
+    "request_bytes",
     "used_bytes",
     "allocated_bytes",
+    "host_bytes",
+    "disk_bytes",
     "reserved_bytes",
     "waste_bytes",
     "requested_bytes",
     "transient_bytes",
     "num_resizes",
     "copied_bytes",
+    "moved_bytes",
     "num_live",
     "idle_ns",
     "plan_ns",
     "reserve_ns",
     "append_ns",
+    "move_ns",
     "attend_ns",
     "host_ns",
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from kvbench.area import DEVICE, Native
 from kvbench.backend.base import Backend
 from kvbench.batching import Batch
 from kvbench.ledger import Ledger, LedgerError
@@ -41,9 +42,11 @@ def run(
         ValueError: a number is out of its range, or there is nothing to run.
     """
     _check(strategies, requests, num_repetitions, num_warmup, max_concurrency)
+    check_signals(strategies, backend)
     largest_append = max(turn.num_append_tokens for request in requests for turn in request.turns)
     longest = max(request.num_tokens for request in requests)
-    if budget_bytes is not None:
+    areas = [area for strategy in strategies.values() for area in strategy.areas]
+    if budget_bytes is not None and all(area.tier == DEVICE and area.format == Native() for area in areas):
         longest = min(longest, budget_bytes // backend.slot_bytes)  # no cache will be longer
     # A prefill after a preemption, or without a cache, appends all at once.
     backend.prepare(longest if any(s.recomputes for s in strategies.values()) else largest_append, longest)
@@ -52,8 +55,9 @@ def run(
     for repetition in range(num_warmup + num_repetitions):
         first = repetition % len(order)
         for index, (name, strategy) in order[first:] + order[:first]:
-            ledger = Ledger(backend.geometry, budget_bytes, strategy.area)
-            backend.begin_repetition(strategy.area)
+            ledger = Ledger(backend.geometry, budget_bytes, strategy.areas, backend.num_rows)
+            backend.begin_repetition(strategy.areas)
+            strategy.on_begin()
             batch = Batch(strategy, requests, backend, ledger, recorder, (repetition, index), max_concurrency)
             try:
                 for num_tokens in batch.iterations():
@@ -61,9 +65,27 @@ def run(
                         on_iteration(name, repetition, num_tokens)
             except LedgerError as error:
                 raise LedgerError(f"strategy {name} planned what cannot be done: {error}") from error
+            finally:
+                backend.end_repetition()
             recorder.allocator.append({"repetition": repetition, "strategy": index} | backend.allocator_peaks())
-            assert ledger.allocated_bytes == 0, f"{name} left {ledger.allocated_bytes} bytes allocated"
+            left = ledger.held_bytes - ledger.fixed_bytes
+            assert left == 0, f"{name} left {left} bytes allocated"
     return recorder
+
+
+def check_signals(strategies: Mapping[str, Strategy], backend: Backend) -> None:
+    """Refuse a strategy that needs to be told what the backend cannot tell.
+
+    Raises:
+        ValueError: there is such a strategy.
+    """
+    for name, strategy in strategies.items():
+        missing = [signal for signal in strategy.signals if signal not in backend.signals]
+        if missing:
+            supplied = ", ".join(backend.signals) or "none (steps do not attend: attend=false)"
+            raise ValueError(
+                f"{name} needs attention to tell it: {', '.join(missing)}; backend {backend.source} supplies {supplied}"
+            )
 
 
 def _check(

@@ -35,29 +35,47 @@ STEPS: dict[str, Column] = {
     "iteration": Column("", "pass over all live requests, from 0; each request has one step in it"),
     "phase": Column(
         "",
-        "admit, prefill, decode, recompute (prefill again after a preemption), relieve (memory given back) or finish",
+        "admit, prefill, fork (the prompt taken over from another sample of it), decode, recompute (prefill again "
+        "after a preemption), relieve (memory given back) or finish",
     ),
     "num_tokens": Column("tokens", "tokens that the step appended", "Tokens a step"),
     "output_tokens": Column("tokens", "output tokens that were out with the step's iteration: 0 or 1"),
-    "context_tokens": Column("tokens", "tokens in the request's cache after the step", "Context"),
-    "capacity_tokens": Column("tokens", "slots allocated to the request after the step", "Capacity"),
-    "used_bytes": Column("bytes", "bytes of slots that hold tokens after the append, all live requests", "Used"),
-    "allocated_bytes": Column("bytes", "bytes of allocated slots after the append, all live requests", "Allocated"),
+    "context_tokens": Column("tokens", "tokens that the step's attention reads", "Context"),
+    "capacity_tokens": Column("tokens", "slots allocated to the request on the device after the append", "Capacity"),
+    "seen_tokens": Column("tokens", "tokens of the request appended so far, at the step's end", "Seen"),
+    "kept_tokens": Column("tokens", "tokens of the request that attention will read, at the step's end", "Kept"),
+    "altered_tokens": Column(
+        "tokens", "tokens of the request so far that were evicted, moved out of attention's sight, or rounded"
+    ),
+    "request_bytes": Column("bytes", "device bytes allocated to the request after the append; shared blocks in full"),
+    "used_bytes": Column(
+        "bytes", "device bytes of slots that hold tokens after the append, all live requests; shared ones once", "Used"
+    ),
+    "allocated_bytes": Column(
+        "bytes",
+        "device bytes of allocated slots (of a pool, the blocks handed out) and staging buffers after the append, all "
+        "live requests",
+        "Allocated",
+    ),
+    "host_bytes": Column("bytes", "bytes allocated in the host's memory, as a tier of its own, after the append"),
+    "disk_bytes": Column("bytes", "bytes allocated in files after the append"),
     "reserved_bytes": Column("bytes", "allocated slots that tokens still to come will fill, all live requests"),
     "waste_bytes": Column("bytes", "allocated slots that no token will ever fill (internal waste), all live requests"),
     "requested_bytes": Column("bytes", "bytes of the step's new allocations"),
     "transient_bytes": Column("bytes", "bytes held during the step beyond those held both before and after it"),
     "num_resizes": Column("", "storages that the step replaced by others"),
-    "copied_bytes": Column("bytes", "live bytes that the step copied from old storage to new"),
+    "copied_bytes": Column("bytes", "live bytes that the step copied: resizes, evictions, shared blocks made private"),
+    "moved_bytes": Column("bytes", "bytes that the step wrote to another area: another tier, format or layout"),
     "num_live": Column("", "requests live in the step"),
     "idle_us": Column("µs", "time skipped before the step because nothing was ready to run"),
     "plan_us": Column("µs", "host time of the strategy's decision and the ledger's booking"),
     "reserve_us": Column("µs", "time of allocating, copying and freeing"),
     "append_us": Column("µs", "time of writing the new tokens"),
+    "move_us": Column("µs", "time of evicting, moving to another area and sharing"),
     "attend_us": Column("µs", "time of attention over the live cache"),
     "host_us": Column("µs", "host time of the whole step"),
     "step_us": Column(
-        "µs", "the step's time: the larger of host_us and reserve_us + append_us + attend_us", "Step time"
+        "µs", "the step's time: the larger of host_us and reserve_us + append_us + move_us + attend_us", "Step time"
     ),
     "end_s": Column("s", "time since the repetition's start at the step's end, idle time included", "Time"),
 }
@@ -67,14 +85,17 @@ REQUESTS: dict[str, Column] = {
     "warmup": STEPS["warmup"],
     "strategy": STEPS["strategy"],
     "request": STEPS["request"],
-    "outcome": Column("", "completed, too_long (longer than the strategy holds) or out_of_memory"),
+    "outcome": Column(
+        "",
+        "completed, too_long (longer than the strategy holds), out_of_memory (device), out_of_host_memory or disk_full",
+    ),
     "arrival_s": Column("s", "arrival, after the repetition's start"),
     "num_turns": Column("", "turns of the request"),
     "prompt_tokens": Column("tokens", "tokens appended at once, over all turns"),
     "output_tokens": Column("tokens", "tokens decoded, over all turns"),
-    "held_tokens": Column("tokens", "tokens in the cache at the end"),
+    "held_tokens": Column("tokens", "tokens that the cache had been given at the end"),
     "num_preemptions": Column("", "times that the request gave its memory back and was prefilled again"),
-    "peak_bytes": Column("bytes", "the most bytes allocated to the request after a step"),
+    "peak_bytes": Column("bytes", "the most device bytes allocated to the request after a step"),
     "queue_s": Column("s", "first admission - arrival", "Queueing"),
     "ttft_s": Column(
         "s", "time to first token: end of the iteration of the first decoding turn's prefill - arrival", "TTFT"
@@ -105,6 +126,16 @@ _SUMMARY: dict[str, Column] = {
     ),
     "peak_least_bytes": Column("bytes", "the least of the repetitions' own peaks; less where requests met otherwise"),
     "peak_allocated_bytes": Column("bytes", "max(allocated_bytes) after a step", "Peak allocated"),
+    "peak_host_bytes": Column("bytes", "max(host_bytes) after a step", "Peak host"),
+    "peak_disk_bytes": Column("bytes", "max(disk_bytes) after a step", "Peak disk"),
+    "pool_bytes": Column("bytes", "bytes set aside once for blocks; peak and allocated count those handed out", "Pool"),
+    "seen_tokens": Column("tokens", "tokens that the requests' caches were given, summed at their last steps"),
+    "kept_tokens": Column("tokens", "tokens that attention could still read, summed at the requests' last steps"),
+    "kept_fraction": Column("", "kept_tokens / seen_tokens", "Kept fraction"),
+    "altered_tokens": Column(
+        "tokens", "tokens evicted, moved out of attention's sight, or rounded; a lossy strategy with none never acted"
+    ),
+    "lossless": Column("", "whether attention reads every token, unchanged"),
     "mean_allocated_bytes": Column("bytes", "allocated_bytes averaged over appended tokens", "Mean allocated"),
     "cumulative_bytes": Column(
         "bytes", "the article's figure: every allocation ever made, summed; not memory in use", "Cumulative allocations"
@@ -115,7 +146,10 @@ _SUMMARY: dict[str, Column] = {
     "reserved_share": Column("", "sum of reserved / sum of allocated, over appended tokens", "Reserved share"),
     "waste_share": Column("", "sum of internal waste / sum of allocated, over appended tokens", "Internal waste share"),
     "num_resizes": Column("", "storages replaced in a repetition, mean over repetitions", "Resizes"),
-    "copied_bytes": Column("bytes", "live bytes copied by resizes in a repetition, mean over repetitions", "Copied"),
+    "copied_bytes": Column(
+        "bytes", "live bytes copied within their area in a repetition, mean over repetitions", "Copied"
+    ),
+    "moved_bytes": Column("bytes", "bytes moved to other areas in a repetition, mean over repetitions", "Moved"),
     "stall_s": Column("s", "time of reserve in steps that resized, summed in a repetition, mean over them", "Stall"),
     "admit_s": Column("s", "time of reserve at admissions, summed in a repetition, mean over them", "Admission"),
     "total_s": Column(

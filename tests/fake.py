@@ -11,6 +11,7 @@ class Fake:
     """Appends of one token take decode_ms, larger ones prefill_ms, resizes nothing."""
 
     source, scope, num_rows = "measured", "cache", 1
+    signals = ("mass", "votes", "accesses")
 
     def __init__(self, geometry=TINY, prefill_ms=50, decode_ms=10):
         self.geometry = geometry
@@ -27,7 +28,10 @@ class Fake:
     def prepare(self, max_append_tokens, max_context_tokens):
         self.prepared = max_append_tokens, max_context_tokens
 
-    def begin_repetition(self, area):
+    def begin_repetition(self, areas):
+        pass
+
+    def end_repetition(self):
         pass
 
     def open(self, seq):
@@ -37,7 +41,7 @@ class Fake:
         self.plans.append((seq, plan))
         written = sum(op.num_tokens for op in plan if isinstance(op, Append))
         ms = 0 if written == 0 else self._ms[written == 1]
-        return Times(0, ms * MS, 0)
+        return Times(0, ms * MS, 0, 0)
 
     def drain(self):
         return None

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from kvbench.backend.attention import attention_and_lse, merged, packed
+from kvbench.area import Area, Blocks, Chunks, Ring
+from kvbench.backend.attention import Merging, attention_and_lse, merged, packed
 from kvbench.backend.measured import Measured
 from kvbench.geometry import KVGeometry
-from kvbench.ops import Append, Area, Chunks, Reserve
+from kvbench.ops import Append, Reserve
 
 
 def reference(queries, keys, values):
@@ -29,13 +30,16 @@ def unpacked(rows, num_heads):
 
 
 @pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(4, 4), (8, 2), (6, 1)])
-@pytest.mark.parametrize("area", [Area(), Area(layout=Chunks(64)), Area(layout=Chunks(7))])
+@pytest.mark.parametrize(
+    "area",
+    [Area(), Area(layout=Ring(3)), Area(layout=Chunks(64)), Area(layout=Chunks(7)), Area(layout=Blocks(16, 1024))],
+)
 @pytest.mark.parametrize(("held", "appended"), [(0, 1), (0, 7), (40, 1), (40, 30), (10, 300), (0, 600)])
 def test_attention_is_causal_and_aligned_lower_right(num_heads, num_kv_heads, held, appended, area):
     geometry = KVGeometry(num_layers=2, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=16, dtype="float32")
     backend = Measured(geometry=geometry, device="cpu", attend=True, seed=3)
     backend.prepare(600, 700)
-    backend.begin_repetition(area)
+    backend.begin_repetition((area,))
     backend.open(0)
     generator = torch.Generator().manual_seed(1)
     pieces = [torch.randn(2, 1, num_kv_heads, held + appended, 16, generator=generator) for _ in range(2)]
@@ -52,7 +56,7 @@ def test_attention_is_causal_and_aligned_lower_right(num_heads, num_kv_heads, he
     queries = unpacked(rows, num_heads)
     for layer in range(2):
         expected = reference(queries, keys[layer], values[layer])
-        assert torch.allclose(unpacked(outputs[layer], num_heads), expected, atol=1e-5)
+        assert torch.allclose(unpacked(outputs[layer][-1], num_heads), expected, atol=1e-5)
 
 
 def test_packing_puts_a_tokens_rows_together():
@@ -72,3 +76,7 @@ def test_parts_and_their_log_sum_exp_merge_into_the_whole(device_rule, monkeypat
     spans = [(0, 10), (10, 37), (37, 40)]
     parts = [attention_and_lse(queries, keys[:, :, a:b], values[:, :, a:b], mask[:, a:b]) for a, b in spans]
     assert torch.allclose(merged(parts), reference(queries, keys, values), atol=1e-5)
+    merging = Merging()
+    for part in parts:
+        merging.add(*part)
+    assert torch.allclose(merging.output(), reference(queries, keys, values), atol=1e-5)

@@ -22,7 +22,7 @@ SHORT_CHAT = (50, 100, 150, 200, 250, 300)
 
 def trace(strategy, appends):
     """Capacities in order (as reserved), and the ledger's sums."""
-    ledger = Ledger(ARTICLE, area=strategy.area)
+    ledger = Ledger(ARTICLE, areas=strategy.areas)
     request = Request(0, tuple(Turn(count) for count in appends))
     ledger.open(0)
     capacities, sums = [], {"resizes": 0, "copied": 0, "requested": 0, "peak": 0}

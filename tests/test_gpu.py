@@ -56,4 +56,4 @@ def test_copies_on_the_device_keep_the_tokens():
     backend.carry_out(Append(0, 100), keys, keys)
     backend.carry_out(Reserve(0, 333), [], [])
     for layer in range(2):
-        assert all(torch.equal(live, keys[layer]) for live in backend.store(0).pieces(layer)[0])
+        assert all(torch.equal(live, keys[layer]) for live in backend.sequence(0).read(layer)[0])

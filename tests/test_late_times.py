@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvbench.backend.base import Times
+from kvbench.backend.base import NO_TIMES, Times
 from kvbench.frames import requests_frame, steps_frame
 from kvbench.ops import Append
 from kvbench.runner import run
@@ -25,8 +25,8 @@ class Late(Fake):
         if continued:
             self.outstanding[-1] = self.outstanding[-1]._replace(reserve_ns=7 * MS)
         else:
-            self.outstanding.append(Times(0, written * MS, 0))
-        return Times(0, 0, 0)
+            self.outstanding.append(Times(0, written * MS, 0, 0))
+        return NO_TIMES
 
     def drain(self):
         drained, self.outstanding = self.outstanding, []

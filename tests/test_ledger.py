@@ -43,8 +43,9 @@ def test_shrinking_holds_one_small_tensor_twice(ledger):
     assert ledger.allocated_bytes == 8 * TOKEN
 
 
-def test_rows_multiply_bytes(ledger):
-    ledger.open(1, num_rows=3)
+def test_rows_multiply_bytes():
+    ledger = Ledger(TINY, num_rows=3)
+    ledger.open(1)
     ledger.book((Reserve(1, 5), Append(1, 2)))
     assert (ledger.allocated_bytes, ledger.used_bytes) == (15 * TOKEN, 6 * TOKEN)
 
@@ -78,8 +79,8 @@ def test_a_second_release_and_a_second_open_are_refused(ledger):
     ledger.book((Release(0),))
     with pytest.raises(LedgerError, match="not open"):
         ledger.book((Release(0),))
-    with pytest.raises(LedgerError, match="1 row or more"):
-        ledger.open(1, num_rows=0)
+    with pytest.raises(ValueError, match="1 row or more"):
+        Ledger(TINY, num_rows=0)
 
 
 def test_the_double_buffer_counts_against_the_budget(ledger):

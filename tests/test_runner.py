@@ -31,7 +31,7 @@ def result(strategy, requests, slots=None, max_concurrency=4, **kwargs):
         budget_bytes=None if slots is None else slots * TOKEN,
     )
     steps = steps_frame(recorder)
-    return steps, requests_frame(recorder, steps, requests, TOKEN)
+    return steps, requests_frame(recorder, steps, requests)
 
 
 def phases(steps, request):

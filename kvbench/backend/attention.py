@@ -76,7 +76,7 @@ def attention_and_lse(queries: Tensor, keys: Tensor, values: Tensor, mask: Tenso
         queries: [num_rows, num_kv_heads, num_queries, head_dim].
         keys: [num_rows, num_kv_heads, tokens, head_dim].
         values: as keys.
-        mask: bool, [num_queries, tokens]; None where all may look everywhere.
+        mask: bool, [num_queries, tokens], or with rows and heads before; None where all may look everywhere.
     Returns:
         The output, as queries, and [num_rows, num_kv_heads, num_queries] in float32; -inf, and an output of no meaning,
         for a query that may look nowhere.
@@ -85,12 +85,42 @@ def attention_and_lse(queries: Tensor, keys: Tensor, values: Tensor, mask: Tenso
         bias = None if mask is None else torch.zeros_like(mask, dtype=queries.dtype).masked_fill_(~mask, -torch.inf)
         output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, values, attn_mask=bias)
         # The call gives a finite figure for a query that may look nowhere.
-        return output, lse if mask is None else lse.masked_fill(~mask.any(dim=1), -torch.inf)
+        return output, lse if mask is None else lse.masked_fill(~mask.any(dim=-1), -torch.inf)
     scores = (queries @ keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     lse = torch.logsumexp(scores, dim=-1)
     return torch.exp(scores - lse[..., None]).to(values.dtype) @ values, lse
+
+
+class Merging:
+    """Attention over pieces that come one after another, from that over each.
+
+    Source: Milakov and Gimelshein 2018, arXiv:1805.02867.
+    """
+
+    def __init__(self) -> None:
+        self.lse: Tensor | None = None
+        self._output: Tensor | None = None
+        self._dtype: torch.dtype | None = None
+
+    def add(self, output: Tensor, lse: Tensor) -> None:
+        """Take one piece's output and log-sum-exp, from `attention_and_lse`."""
+        lse = lse.float()
+        if self.lse is None:
+            self.lse, self._dtype = lse, output.dtype
+            self._output = output.float()
+            return
+        both = torch.logaddexp(self.lse, lse)
+        # A query that may look nowhere yet has -inf on both sides, and an output of no meaning.
+        before, now = (torch.exp(part - both).nan_to_num_(0.0).unsqueeze(-1) for part in (self.lse, lse))
+        added = torch.where(now > 0, output.float(), 0) * now
+        self._output = torch.where(before > 0, self._output, 0) * before + added
+        self.lse = both
+
+    def output(self) -> Tensor:
+        """Attention over all pieces so far, as one part's output."""
+        return self._output.to(self._dtype)
 
 
 def merged(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -106,11 +136,6 @@ def merged(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
     weights = torch.softmax(lse.float(), dim=0).unsqueeze(-1)
     outputs = torch.stack([output for output, _ in parts])
     return torch.where(weights > 0, outputs * weights, 0).sum(dim=0).to(outputs.dtype)
-
-
-def chunks(num_queries: int) -> list[tuple[int, int]]:
-    """Cut an append's queries into chunks: start and end of each."""
-    return [(start, min(start + QUERY_CHUNK, num_queries)) for start in range(0, num_queries, QUERY_CHUNK)]
 
 
 def up_to(pieces: list[tuple[Tensor, Tensor]], num_tokens: int) -> list[tuple[Tensor, Tensor]]:

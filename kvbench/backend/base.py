@@ -2,8 +2,9 @@
 
 from typing import NamedTuple, Protocol
 
+from kvbench.area import Area
 from kvbench.geometry import KVGeometry
-from kvbench.ops import Area, Plan
+from kvbench.ops import Plan
 
 
 class Times(NamedTuple):
@@ -11,7 +12,11 @@ class Times(NamedTuple):
 
     reserve_ns: int
     append_ns: int
+    move_ns: int
     attend_ns: int
+
+
+NO_TIMES = Times(0, 0, 0, 0)
 
 
 class Backend(Protocol):
@@ -22,7 +27,8 @@ class Backend(Protocol):
         scope: "cache" where times are of the cache and its attention alone, "model" where of a whole model.
         geometry: the shape of a token's K and V.
         num_rows: rows of every sequence's batch.
-        slot_bytes: bytes of a slot over all layers and rows.
+        slot_bytes: bytes of a token as the model gives it, over all layers and rows.
+        signals: what attention can tell a strategy: mass, votes, accesses.
     """
 
     source: str
@@ -32,7 +38,12 @@ class Backend(Protocol):
 
     @property
     def slot_bytes(self) -> int:
-        """Bytes of a slot over all layers and rows."""
+        """Bytes of a token as the model gives it, over all layers and rows."""
+        ...
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """What attention can tell a strategy."""
         ...
 
     def memory_bytes(self) -> int:
@@ -43,8 +54,12 @@ class Backend(Protocol):
         """Make all inputs that steps of these sizes will need, so that no step makes any."""
         ...
 
-    def begin_repetition(self, area: Area) -> None:
+    def begin_repetition(self, areas: tuple[Area, ...]) -> None:
         """Start from an emptied allocator and reset peaks; sequences opened from now on live so."""
+        ...
+
+    def end_repetition(self) -> None:
+        """Wait for what runs in the background, and let go of all that is held."""
         ...
 
     def open(self, seq: int) -> None:

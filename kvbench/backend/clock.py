@@ -5,13 +5,13 @@ from typing import Protocol
 
 import torch
 
-from kvbench.backend.base import Times
+from kvbench.backend.base import NO_TIMES, Times
 
-RESERVE, APPEND, ATTEND = range(3)
+RESERVE, APPEND, MOVE, ATTEND = range(4)
 NS_PER_MS = 1_000_000
 
 Span = tuple[int, object, object]
-"""What the time was spent on (RESERVE, APPEND or ATTEND), and the marks before and after."""
+"""What the time was spent on (RESERVE, APPEND, MOVE or ATTEND), and the marks before and after."""
 
 
 class Clock(Protocol):
@@ -37,7 +37,7 @@ class HostClock:
 
     def times(self, spans: list[Span], continued: bool = False) -> Times:
         """Sum the spans, in ns."""
-        sums = [0, 0, 0]
+        sums = [0] * len(Times._fields)
         for what, start, end in spans:
             sums[what] += end - start
         return Times(*sums)
@@ -70,7 +70,7 @@ class EventClock:
             self._steps[-1].extend(spans)
         else:
             self._steps.append(spans)
-        return Times(0, 0, 0)
+        return NO_TIMES
 
     def drain(self) -> list[Times]:
         """Wait for the device, and read all events."""
@@ -78,7 +78,7 @@ class EventClock:
         steps, self._steps = self._steps, []
         drained = []
         for spans in steps:
-            sums = [0, 0, 0]
+            sums = [0] * len(Times._fields)
             for what, start, end in spans:
                 sums[what] += round(start.elapsed_time(end) * NS_PER_MS)
             drained.append(Times(*sums))

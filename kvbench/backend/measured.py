@@ -3,15 +3,21 @@
 import torch
 from torch import Tensor
 
+from kvbench.area import SIGNALS, Area
 from kvbench.backend import device as devices
-from kvbench.backend.attention import CALLS, attention, causal_mask, chunks, up_to
+from kvbench.backend.attention import CALLS, QUERY_CHUNK, causal_mask
 from kvbench.backend.base import Backend, Times
-from kvbench.backend.clock import APPEND, ATTEND, RESERVE, Span, clock_of
+from kvbench.backend.clock import APPEND, ATTEND, MOVE, RESERVE, Span, clock_of
 from kvbench.backend.inputs import Inputs
-from kvbench.backend.storage import Store, store_of
+from kvbench.backend.reading import Chunk, decode, prefill
+from kvbench.backend.signals import decode_with_mass, prefill_with_mass, queries_at_once, score_of
+from kvbench.backend.storage import Areas, Sequence, Shape
 from kvbench.geometry import KVGeometry
-from kvbench.ledger import OutOfMemory
-from kvbench.ops import Append, Area, Operation, Plan, Release, Reserve, Truncate
+from kvbench.ops import Append, Fork, Operation, Plan, Release, Reserve
+from kvbench.outcome import OutOfMemory
+
+WHAT = {Append: APPEND, Reserve: RESERVE, Release: RESERVE}
+"""What an operation's time counts as; that of the others counts as moving."""
 
 
 class Measured(Backend):
@@ -38,17 +44,22 @@ class Measured(Backend):
         self.num_rows = num_rows
         self._group_size = geometry.num_heads // geometry.num_kv_heads
         self._dtype = getattr(torch, geometry.dtype)
-        self._area = Area()
+        self._areas = self._shared((Area(),))
         self._baseline: dict[str, int] = {}
         self._clock = clock_of(self.device)
-        self._stores: dict[int, Store] = {}
+        self._sequences: dict[int, Sequence] = {}
         self._inputs: Inputs | None = None
         self._mask: Tensor | None = None
 
     @property
     def slot_bytes(self) -> int:
-        """Bytes of a slot over all layers and rows."""
+        """Bytes of a token as the model gives it, over all layers and rows."""
         return self.geometry.bytes_per_token * self.num_rows
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """What attention can tell a strategy: nothing where steps do not attend."""
+        return tuple(SIGNALS.values()) if self.attend else ()
 
     def memory_bytes(self) -> int:
         """Half of a CPU's available memory, 0.9 of a GPU's free memory."""
@@ -59,20 +70,32 @@ class Measured(Backend):
         self._inputs = Inputs(self.geometry, self.num_rows, max_append_tokens, self.device, self._seed)
         self._mask = causal_mask(max_context_tokens, self._group_size, self.device) if self.attend else None
 
-    def begin_repetition(self, area: Area) -> None:
+    def _shared(self, areas: tuple[Area, ...]) -> Areas:
+        geometry = self.geometry
+        shape = Shape(
+            geometry.num_layers, self.num_rows, geometry.num_kv_heads, geometry.head_dim, self._dtype, self.device
+        )
+        return Areas(areas, shape)
+
+    def begin_repetition(self, areas: tuple[Area, ...]) -> None:
         """Empty the allocator and reset its peaks; sequences opened from now on live so."""
-        self._area = area
+        self._areas = self._shared(areas)
         devices.reset_allocator(self.device)
         self._baseline = devices.allocator_peaks(self.device)
 
+    def end_repetition(self) -> None:
+        """Wait for what runs in the background, and let go of sequences, pools and staging buffers."""
+        self._areas.close()
+        self._sequences.clear()
+        self._areas = self._shared((Area(),))
+
     def open(self, seq: int) -> None:
         """Begin a sequence that holds nothing yet."""
-        shape = (self.num_rows, self.geometry.num_kv_heads, self.geometry.head_dim)
-        self._stores[seq] = store_of(self._area, self.geometry.num_layers, shape, self._dtype, self.device)
+        self._sequences[seq] = Sequence(self._areas)
 
-    def store(self, seq: int) -> Store:
+    def sequence(self, seq: int) -> Sequence:
         """A sequence's storage, to read."""
-        return self._stores[seq]
+        return self._sequences[seq]
 
     def carry_out(self, op: Operation, keys: list[Tensor], values: list[Tensor]) -> None:
         """Carry one operation out.
@@ -83,14 +106,14 @@ class Measured(Backend):
             values: as keys.
         """
         match op:
-            case Append(seq, num_tokens):
-                self._stores[seq].append(keys, values, num_tokens)
-            case Reserve(seq, num_tokens):
-                self._stores[seq].reserve(num_tokens)
-            case Truncate(seq, num_tokens):
-                self._stores[seq].truncate(num_tokens)
+            case Append(seq, num_tokens, area):
+                self._sequences[seq].append(keys, values, num_tokens, area)
+            case Fork(seq, new):
+                self._sequences[seq].fork(op, self._sequences[new])
             case Release(seq):
-                del self._stores[seq]
+                self._sequences.pop(seq).release()
+            case _:
+                self._sequences[op.seq].carry_out(op, keys, values)
 
     def step(self, plan: Plan, seq: int, num_queries: int, continued: bool = False) -> Times:
         """Carry a plan out and attend, timed by the device's clock. See `Backend.step`."""
@@ -110,32 +133,53 @@ class Measured(Backend):
             start = mark()
             for piece, keys, values in pieces:
                 self.carry_out(piece, keys, values)
-            spans.append((APPEND if isinstance(op, Append) else RESERVE, start, mark()))
+            spans.append((WHAT.get(type(op), MOVE), start, mark()))
         if num_queries and self.attend:
             start = mark()
             self.attention(seq, num_queries)
             spans.append((ATTEND, start, mark()))
         return self._clock.times(spans, continued)
 
-    def attention(self, seq: int, num_queries: int) -> list[Tensor]:
+    def attention(self, seq: int, num_queries: int) -> list[list[Tensor]]:
         """Attend, layer by layer, with the queries of a sequence's newest tokens over all that it holds.
 
         Returns:
-            The last chunk's output, a layer each, packed as its queries.
+            A layer's outputs, a chunk of queries each, packed as its queries.
         """
-        store = self._stores[seq]
+        sequence = self._sequences[seq]
+        return self.attend_with(seq, [self._chunks(sequence, num_queries)] * self.geometry.num_layers)
+
+    def attend_with(self, seq: int, chunks: list[list[Chunk]]) -> list[list[Tensor]]:
+        """Attend with given queries of a sequence's newest tokens.
+
+        Args:
+            seq: the sequence.
+            chunks: a layer's queries each, from `attention.packed`, with the position of their first token.
+        Returns:
+            As `attention`.
+        """
+        sequence, group = self._sequences[seq], self._group_size
+        with_mass = score_of(sequence) is not None
+        first = chunks[0][0][1]
+        if len(chunks[0]) == 1 and first.shape[2] == group:
+            one = decode_with_mass if with_mass else decode
+            return [[one(sequence, layer, own[0][1])] for layer, own in enumerate(chunks)]
+        several = prefill_with_mass if with_mass else prefill
+        return [several(sequence, layer, own, group, self._mask) for layer, own in enumerate(chunks)]
+
+    def _chunks(self, sequence: Sequence, num_queries: int) -> list[Chunk]:
+        """Made-up queries for the newest tokens, in chunks that keep masks and weights small."""
+        newest = sequence.num_seen
         if num_queries == 1:
-            queries = self._inputs.decode_queries[store.num_used % len(self._inputs.decode_queries)]
-            return [attention(queries, store.pieces(layer), None) for layer in range(self.geometry.num_layers)]
-        before = store.num_used - num_queries
-        outputs = []
-        for layer in range(self.geometry.num_layers):
-            pieces = store.pieces(layer)
-            for start, end in chunks(num_queries):
-                queries = self._inputs.queries.narrow(2, 0, (end - start) * self._group_size)
-                output = attention(queries, up_to(pieces, before + end), self._mask)
-            outputs.append(output)
-        return outputs
+            made = self._inputs.decode_queries
+            return [(newest - 1, made[newest % len(made)])]
+        size = QUERY_CHUNK
+        if score_of(sequence) is not None:
+            size = queries_at_once(self.num_rows * self.geometry.num_heads * sequence.num_held, QUERY_CHUNK)
+        starts = range(newest - num_queries, newest, size)
+        return [
+            (start, self._inputs.queries.narrow(2, 0, min(size, newest - start) * self._group_size)) for start in starts
+        ]
 
     def drain(self) -> list[Times] | None:
         """The times of steps that the device had not finished when `step` returned; None on a CPU."""

@@ -4,5 +4,6 @@ VERBS = {
     "scenarios": "kvbench.cli.scenarios",
     "strategies": "kvbench.cli.strategies",
     "metrics": "kvbench.cli.metrics",
+    "train": "kvbench.cli.train",
 }
 """Each verb and the module whose `main(arguments)` answers it, imported when it is called."""

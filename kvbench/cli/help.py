@@ -9,8 +9,9 @@ usage:
   python -m kvbench +experiment=NAME [overrides]   run an experiment
   python -m kvbench -m +scenario=NAME key=a,b,c    sweep; one frame and one set of charts at the end
   python -m kvbench scenarios [NAME]               list scenarios, or draw one
-  python -m kvbench strategies                     list strategies and their parameters
+  python -m kvbench strategies [NAME]              list strategies and their parameters, or tell all of one
   python -m kvbench metrics                        every recorded column: unit and meaning
+  python -m kvbench train trace=NAME out=FILE      train the predictor of predictive_learned, and rate it
 
 overrides:
   strategy=dynamic  'strategy=[static,dynamic]'    which strategies (default: {defaults})

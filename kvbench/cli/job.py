@@ -6,14 +6,17 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from kvbench.backend.base import Backend
 from kvbench.cli.compose import Config, Parts, parts_of
 from kvbench.environment import environment
 from kvbench.frames import requests_frame, steps_frame
+from kvbench.ledger import Ledger
 from kvbench.metrics import summary_frame
 from kvbench.plots import run_charts, save
 from kvbench.report import report_markdown, table_text
 from kvbench.results import Results, write_environment, write_frames, write_text
 from kvbench.runner import run
+from kvbench.strategy.base import Strategy
 from kvbench.workload.request import NS_PER_S
 
 
@@ -62,7 +65,7 @@ def measure(
             on_iteration=advancing(bar),
         )
     steps = steps_frame(recorder)
-    by_request = requests_frame(recorder, steps, requests, backend.slot_bytes)
+    by_request = requests_frame(recorder, steps, requests)
     summary = summary_frame(
         steps,
         by_request,
@@ -72,10 +75,17 @@ def measure(
         slot_bytes=backend.slot_bytes,
         copy_bandwidth_bytes_per_s=float(device["copy_bandwidth_bytes_per_s"]),
         allocator=allocator_frame(recorder.allocator, recorder.strategies, recorder.num_warmup),
+        about={name: about(strategy, backend) for name, strategy in parts.strategies.items()},
     )
     made = environment() | device
     made |= {"scenario": name, "seed": config["seed"], "budget_bytes": parts.budget_bytes, "overrides": overrides}
     return Results(folder, summary, by_request, steps, made)
+
+
+def about(strategy: Strategy, backend: Backend) -> dict[str, object]:
+    """What a strategy is, for its row of the summary."""
+    ledger = Ledger(backend.geometry, None, strategy.areas, backend.num_rows)
+    return {"lossless": strategy.lossless, "pool_bytes": sum(ledger.pool_bytes.values())}
 
 
 def allocator_frame(peaks: list[dict[str, int]], strategies: tuple[str, ...], num_warmup: int) -> pd.DataFrame:

@@ -1,18 +1,94 @@
-"""`kvbench strategies`: what there is to compare, and its parameters."""
+"""`kvbench strategies [NAME | --markdown]`: what there is to compare, told by the classes and their YAML."""
 
-import yaml
+import json
+import re
+import textwrap
 
-from kvbench.cli.catalogue import default_strategies, file_of, names, summary_line
+from kvbench.cli.entry import Entry, entries
+from kvbench.cli.errors import UsageError
+from kvbench.naming import unknown
+
+WIDTH = 100
+INDENT = " " * 4
+_ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 def main(arguments: list[str]) -> int:
-    """Print a line a strategy, and its parameters' defaults below."""
-    defaults = default_strategies()
-    for name in names("strategy"):
-        path = file_of("strategy", name)
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
-        parameters = "  ".join(f"{key}={value}" for key, value in node.items() if key != "_target_")
-        print(f"{name}{' (default)' if name in defaults else ''}: {summary_line(path)}")
-        if parameters:
-            print(f"    {parameters}")
+    """Print the catalogue, one strategy in full, or the README's table.
+
+    Raises:
+        UsageError: no such strategy, or too many arguments.
+    """
+    if len(arguments) > 1 or any(word.startswith("-") and word != "--markdown" for word in arguments):
+        raise UsageError(f"strategies takes a strategy's name, --markdown or nothing, got {' '.join(arguments)}")
+    if not arguments:
+        print(listing(entries()))
+    elif arguments == ["--markdown"]:
+        print(markdown_table(entries()))
+    else:
+        by_name = {entry.name: entry for entry in entries()}
+        if arguments[0] not in by_name:
+            raise UsageError(unknown("strategy", arguments[0], by_name))
+        print(in_full(by_name[arguments[0]]))
     return 0
+
+
+def listing(catalogue: list[Entry]) -> str:
+    """The catalogue for a terminal, some lines a strategy."""
+    parts = []
+    for entry in catalogue:
+        rows = {
+            "needs": ", ".join(entry.signals),
+            "source": entry.doc.prose.get("Source", ""),
+            "parameters": ", ".join(f"{key}={_shown(value)}" for key, value in entry.parameters.items()),
+        }
+        told = [_wrapped(f"{label:<12}{text}", INDENT, 12) for label, text in rows.items() if text]
+        parts.append("\n".join([f"{entry.title}: {entry.loss}", _wrapped(entry.what, INDENT), *told]))
+    parts.append(
+        "(default): compared where none is named. `kvbench strategies NAME` prints one in full;\n"
+        "`python -m kvbench +scenario=SCENARIO strategy=NAME` runs it."
+    )
+    return "\n\n".join(parts)
+
+
+def in_full(entry: Entry) -> str:
+    """All that one strategy says of itself."""
+    told = dict.fromkeys([entry.what, entry.doc.summary, *entry.doc.description])
+    parts = [f"{entry.title}: {entry.loss}, {entry.target}", *(_wrapped(text) for text in told)]
+    if entry.signals:
+        parts.append(f"needs of the backend\n{_wrapped(', '.join(entry.signals), INDENT)}")
+    if entry.parameters:
+        meanings = entry.doc.entries.get("Args", {})
+        rows = [
+            f"{_wrapped(f'{key}={_shown(value)}', INDENT)}\n{_wrapped(meanings.get(key, ''), INDENT * 2)}".rstrip()
+            for key, value in entry.parameters.items()
+        ]
+        parts.append("\n".join(["parameters, with their defaults", *rows]))
+    parts += [f"{name.lower()}\n{_wrapped(text, INDENT)}" for name, text in entry.doc.prose.items()]
+    return "\n\n".join(parts)
+
+
+def markdown_table(catalogue: list[Entry]) -> str:
+    """The catalogue as the README's table."""
+    rows = ["| strategy | what it does | lossless | source |", "| --- | --- | --- | --- |"]
+    for entry in catalogue:
+        title = f"`{entry.name}`{entry.title.removeprefix(entry.name)}"
+        source = _ARXIV.sub(r"[arXiv:\1](https://arxiv.org/abs/\1)", entry.doc.prose.get("Source", ""))
+        cells = (title, entry.what.removesuffix("."), "yes" if entry.is_lossless else "no", source.removesuffix("."))
+        rows.append(f"| {' | '.join(_cell(text) for text in cells)} |")
+    return "\n".join(rows)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _wrapped(text: str, indent: str = "", hanging: int = 0) -> str:
+    later = indent + " " * hanging
+    return textwrap.fill(
+        text, WIDTH, initial_indent=indent, subsequent_indent=later, break_on_hyphens=False, break_long_words=False
+    )

@@ -1,5 +1,71 @@
-"""What every experiment is."""
+"""What every experiment is, what it is given, and what it gives."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kvbench.backend.base import Backend
+from kvbench.geometry import KVGeometry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a configuration gives an experiment.
+
+    Args:
+        backend: where plans are carried out, under the configured model.
+        backend_of: makes a backend of the same kind for another geometry.
+        num_repetitions: after warm-up, > 0.
+        num_warmup: repetitions before those, >= 0.
+        budget_bytes: what live requests may hold together; None for no limit.
+        seed: of all that is drawn.
+        on_iteration: to be handed to `run`, for the progress bar.
+    """
+
+    backend: Backend
+    backend_of: Callable[[KVGeometry], Backend]
+    num_repetitions: int
+    num_warmup: int
+    budget_bytes: int | None
+    seed: int
+    on_iteration: Callable[[str, int, int], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What an experiment found.
+
+    Args:
+        table: its main table, written as summary.csv.
+        requests: a row a request and repetition.
+        steps: a row a step.
+        sentences: what the table shows, plain text.
+        charts: by name, in order.
+        tables: further tables by name, each written as a CSV file and shown in the report.
+    """
+
+    table: pd.DataFrame
+    requests: pd.DataFrame
+    steps: pd.DataFrame
+    sentences: list[str]
+    charts: Mapping[str, Figure] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 class Experiment:
     """The base of all experiments: a question with an answer of its own form, that one scenario does not give."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens appended in one repetition, over all strategies; for the progress bar."""
+        raise NotImplementedError
+
+    def run(self, setting: Setting) -> Findings:
+        """Measure, and say what was found.
+
+        Raises:
+            ValueError: the setting does not allow it; nothing was run.
+        """
+        raise NotImplementedError

@@ -81,7 +81,7 @@ class RecomputeExperiment(Experiment):
                 on_iteration=on_iteration,
             )
             steps = steps_frame(recorder)
-            by_request = requests_frame(recorder, steps, requests, backend.slot_bytes)
+            by_request = requests_frame(recorder, steps, requests)
             all_requests.append(by_request.assign(request=index))
             all_steps.append(steps.assign(request=index))
         steps = pd.concat(all_steps, ignore_index=True)

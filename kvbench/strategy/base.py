@@ -2,8 +2,9 @@
 
 from typing import ClassVar
 
+from kvbench.area import SIGNALS, Area
 from kvbench.ledger import LedgerView
-from kvbench.ops import NOTHING, Area, Plan, Release, Reserve, append_plan
+from kvbench.ops import NOTHING, Plan, Release, Reserve, append_plan
 from kvbench.workload.request import Request
 
 
@@ -28,18 +29,30 @@ class Strategy:
     a history) it drops in `on_finish`, which is also called when a sequence is preempted.
     """
 
-    area: Area = Area()
-    """How the slots of its sequences live."""
+    areas: tuple[Area, ...] = (Area(),)
+    """How the slots of its sequences live, oldest tokens first; new tokens go to the area main."""
 
-    lossless: ClassVar[bool] = True
+    lossless: bool = True
     """Whether attention reads every token, unchanged."""
 
     recomputes: ClassVar[bool] = False
     """Whether each step computes K and V of the whole sequence anew, so that `on_append` gets all its tokens."""
 
+    def on_begin(self) -> None:
+        """Forget everything: a new repetition begins."""
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """What attention must tell it: mass, votes or accesses."""
+        return tuple(SIGNALS[type(area.score)] for area in self.areas if area.score is not None)
+
     def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
         """Plan what a new sequence needs before its first token. Only an oracle may look at the request's end."""
         return NOTHING
+
+    def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
+        """How many of an append's tokens the next step takes, at least 1; the rest come in further steps."""
+        return num_tokens
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Plan room for new tokens, and their append; once a step, for all layers.
@@ -52,6 +65,10 @@ class Strategy:
         """
         raise NotImplementedError
 
+    def on_fork(self, seq: int, parent: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Plan to take the first tokens over from a live sequence that has them; nothing where none are shared."""
+        return NOTHING
+
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Plan what follows attention."""
         return NOTHING
@@ -63,6 +80,9 @@ class Strategy:
     def on_finish(self, seq: int, view: LedgerView) -> Plan:
         """Plan the end of a sequence."""
         return (Release(seq),)
+
+    def on_complete(self, request: Request) -> None:
+        """Learn from a request that was completed; called once for each, after `on_finish`."""
 
 
 def resize_and_append(seq: int, capacity: int, num_tokens: int) -> Plan:
@@ -83,6 +103,26 @@ def require_positive(name: str, value: object) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is a positive integer, got {value!r}")
+
+
+def require_whole(name: str, value: object) -> None:
+    """Refuse a parameter that is not a whole number.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} is a whole number, 0 or more, got {value!r}")
+
+
+def require_share(name: str, value: object) -> None:
+    """Refuse a parameter that is no share.
+
+    Raises:
+        ValueError: it is not above 0 and at most 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError(f"{name} is a number above 0 and at most 1, got {value!r}")
 
 
 def require_above_one(name: str, value: object) -> None:

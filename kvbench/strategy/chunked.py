@@ -1,7 +1,8 @@
 """Chunks: growth without copying."""
 
+from kvbench.area import Area, Chunks
 from kvbench.ledger import LedgerView
-from kvbench.ops import Area, Chunks, Plan, append_plan
+from kvbench.ops import Plan, append_plan
 from kvbench.strategy.base import Strategy, require_positive, resize_and_append, rounded_up
 
 
@@ -22,7 +23,7 @@ class Chunked(Strategy):
     def __init__(self, *, chunk_tokens: int) -> None:
         require_positive("chunk_tokens", chunk_tokens)
         self.chunk_tokens = chunk_tokens
-        self.area = Area(layout=Chunks(chunk_tokens))
+        self.areas = (Area(layout=Chunks(chunk_tokens)),)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or add chunks first."""

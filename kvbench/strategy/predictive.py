@@ -44,7 +44,7 @@ def predicted_append(lengths: Sequence[int], num_used: int) -> int:
 
 
 class Predictive(Dynamic):
-    """Dynamic growth guided by a prediction of the next append.
+    """Grow as Dynamic, guided by a prediction of the next append.
 
     Args:
         history_window: appends remembered a sequence, > 0.

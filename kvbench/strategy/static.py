@@ -19,7 +19,7 @@ class Static(Strategy):
 
     def __init__(self, *, max_seq_len: int) -> None:
         require_positive("max_seq_len", max_seq_len)
-        self.max_seq_len = max_seq_len
+        self.max_seq_len = self.max_capacity = max_seq_len
 
     def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
         """Reserve the maximum."""

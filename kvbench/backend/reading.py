@@ -1,0 +1,77 @@
+"""Attention of one sequence's newest queries over what its areas hold."""
+
+import torch
+from torch import Tensor
+
+from kvbench.backend.attention import Merging, attention, attention_and_lse, up_to
+from kvbench.backend.storage import Piece, Sequence
+
+Chunk = tuple[int, Tensor]
+"""Queries of consecutive tokens, packed, and the position of the first of them."""
+
+
+def decode(sequence: Sequence, layer: int, queries: Tensor) -> Tensor:
+    """Attend with one token's queries, which may look everywhere.
+
+    Args:
+        sequence: what holds K and V.
+        layer: which.
+        queries: from `attention.packed`, of one token.
+    Returns:
+        As queries.
+    """
+    pairs = sequence.read(layer)
+    if isinstance(pairs, list):
+        return attention(queries, pairs, None)
+    merging = Merging()
+    for keys, values in pairs:
+        merging.add(*attention_and_lse(queries, keys, values, None))
+    return merging.output()
+
+
+def prefill(sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int, mask: Tensor) -> list[Tensor]:
+    """Attend with the queries of several new tokens, causally.
+
+    Args:
+        sequence: what holds K and V; the new tokens are its newest.
+        layer: which.
+        chunks: of queries, in order, the last ending with the newest token.
+        group_size: query heads a KV head.
+        mask: from `attention.causal_mask`.
+    Returns:
+        An output a chunk, as its queries.
+    """
+    store = sequence.ends_with_newest
+    if store is not None:
+        pieces = [(piece.keys, piece.values) for piece in store.pieces(layer)]
+        after = [sequence.num_seen - first - queries.shape[2] // group_size for first, queries in chunks]
+        return [
+            attention(queries, up_to(pieces, store.num_used - num_after), mask)
+            for (_, queries), num_after in zip(chunks, after, strict=True)
+        ]
+    states = [Merging() for _ in chunks]
+    for _, piece in sequence.pieces(layer):
+        for (first, queries), merging in zip(chunks, states, strict=True):
+            num_queries = queries.shape[2] // group_size
+            found = visible(piece, first, num_queries, group_size)
+            if found is not False:
+                merging.add(*attention_and_lse(queries, piece.keys, piece.values, found))
+    return [merging.output() for merging in states]
+
+
+def visible(piece: Piece, first: int, num_queries: int, group_size: int) -> Tensor | bool | None:
+    """Which of a piece's tokens consecutive queries may look at.
+
+    Returns:
+        bool, [num_queries * group_size, tokens], with rows and heads before where they differ; None where all may look
+        at all, False where none may look at any.
+    """
+    device, positions = piece.keys.device, piece.positions
+    if isinstance(positions, range):
+        if positions.stop <= first + 1:
+            return None
+        if positions.start >= first + num_queries:
+            return False
+        positions = torch.arange(positions.start, positions.stop, device=device)
+    at = torch.arange(first, first + num_queries, device=device).repeat_interleave(group_size)
+    return positions.unsqueeze(-2) <= at.unsqueeze(-1)

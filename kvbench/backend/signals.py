@@ -1,0 +1,106 @@
+"""Attention mass: what attention produces beside its output, for strategies that rank slots by it."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from kvbench.area import Accesses, Score, Votes
+from kvbench.backend.attention import Merging
+from kvbench.backend.reading import Chunk, prefill, visible
+from kvbench.backend.storage import Piece, Sequence, Store
+from kvbench.backend.storage.ranking import accumulate
+
+Masked = tuple[Store, Piece, Tensor | None]
+MAX_WEIGHTS = 1 << 24
+"""Attention weights that are held at once, where all of them are needed."""
+
+
+def queries_at_once(num_weights: int, most: int) -> int:
+    """How many tokens' queries a step attends with at once, where it must hold their weights.
+
+    Args:
+        num_weights: of one token: rows x query heads x tokens attended.
+        most: the answer is between 1 and this.
+    """
+    return min(max(MAX_WEIGHTS // num_weights, 1), most)
+
+
+def score_of(sequence: Sequence) -> Score | None:
+    """The score that a sequence's slots keep."""
+    return next((area.score for area in sequence.areas if area.score is not None), None)
+
+
+def decode_with_mass(sequence: Sequence, layer: int, queries: Tensor) -> Tensor:
+    """As `reading.decode`; the mass that each slot gets goes to its score."""
+    output, masses = _attended(((store, piece, None) for store, piece in sequence.pieces(layer)), queries)
+    _account(masses, layer, 1)
+    return output
+
+
+def prefill_with_mass(
+    sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int, mask: Tensor
+) -> list[Tensor]:
+    """As `reading.prefill`; the mass that each slot gets goes to its score: of all queries, or of those that vote."""
+    score = score_of(sequence)
+    if isinstance(score, Accesses):
+        return prefill(sequence, layer, chunks, group_size, mask)
+    if isinstance(score, Votes):
+        outputs = prefill(sequence, layer, chunks, group_size, mask)
+        first, queries = chunks[-1]
+        for earlier, before in reversed(chunks[:-1]):
+            if queries.shape[2] < score.window * group_size:
+                first, queries = earlier, torch.cat((before, queries), dim=2)
+        num_voters = min(score.window, queries.shape[2] // group_size)
+        first += queries.shape[2] // group_size - num_voters
+        voters = queries.narrow(2, queries.shape[2] - num_voters * group_size, num_voters * group_size)
+        _, masses = _attended(_masked(sequence, layer, first, voters, group_size), voters)
+        _account(masses, layer, num_voters + 1)
+        return outputs
+    outputs = []
+    for first, queries in chunks:
+        output, masses = _attended(_masked(sequence, layer, first, queries, group_size), queries)
+        outputs.append(output)
+        _account(masses, layer, queries.shape[2] // group_size)
+    return outputs
+
+
+def _masked(sequence: Sequence, layer: int, first: int, queries: Tensor, group_size: int) -> Iterable[Masked]:
+    for store, piece in sequence.pieces(layer):
+        found = visible(piece, first, queries.shape[2] // group_size, group_size)
+        if found is not False:
+            yield store, piece, found
+
+
+def _attended(pieces: Iterable[Masked], queries: Tensor) -> tuple[Tensor, list[tuple[Store, Tensor]]]:
+    """Attend, and say what each piece got.
+
+    Args:
+        pieces: store, piece and mask; each is read before the next is asked for.
+        queries: packed.
+    Returns:
+        The output, and for each piece its store and mass, float32 [num_rows, num_kv_heads, tokens].
+    """
+    merging, found = Merging(), []
+    for store, piece, mask in pieces:
+        logits = (queries @ piece.keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5
+        if mask is not None:
+            logits = logits.masked_fill(~mask, -torch.inf)
+        lse = logits.logsumexp(dim=-1)
+        weights = torch.exp(logits - lse.unsqueeze(-1)).nan_to_num_(0.0)
+        merging.add(weights.to(piece.values.dtype) @ piece.values, lse)
+        found.append((store, logits))
+    total = merging.lse.unsqueeze(-1)
+    return merging.output(), [(store, torch.exp(logits - total).sum(dim=2)) for store, logits in found]
+
+
+def _account(masses: list[tuple[Store, Tensor]], layer: int, num_queries: int) -> None:
+    """Give the area that keeps a score the mass of its slots; it lies in one piece."""
+    for store, mass in masses:
+        score = store.area.score
+        threshold = None
+        if isinstance(score, Accesses):
+            together = torch.cat([mass for _, mass in masses], dim=2)
+            threshold = together.topk(min(score.top, together.shape[2]), dim=2).values[:, :, -1:]
+        if score is not None:
+            accumulate(store, layer, mass, num_queries, threshold)

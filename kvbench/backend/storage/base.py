@@ -1,0 +1,140 @@
+"""What every storage of an area is, and what it is made from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from kvbench.area import Area
+from kvbench.ops import Rule
+
+Pair = tuple[Tensor, Tensor]
+"""K and V: [num_rows, num_kv_heads, tokens, head_dim] each."""
+
+Positions = range | Tensor
+"""Positions of consecutive tokens, or int32 [num_rows, num_kv_heads, tokens]."""
+
+
+class Piece(NamedTuple):
+    """Tokens of one layer that lie together, and where in the sequence they stood."""
+
+    keys: Tensor
+    values: Tensor
+    positions: Positions
+
+
+class Part(NamedTuple):
+    """Tokens of all layers on their way from one area to another.
+
+    Args:
+        num_tokens: how many.
+        keys: a layer each, [num_rows, num_kv_heads, num_tokens, head_dim].
+        values: as keys.
+        positions: of all layers, or a layer each.
+    """
+
+    num_tokens: int
+    keys: list[Tensor]
+    values: list[Tensor]
+    positions: range | list[Tensor]
+
+
+Fill = Callable[[Tensor, Tensor], Piece]
+"""Brings a part of a staged area into buffers of K and V, [num_rows, num_kv_heads, STAGING_TOKENS, head_dim]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What tensors of a sequence have in common.
+
+    Args:
+        num_layers: layers that hold K and V.
+        num_rows: rows of the batch.
+        num_heads: KV heads.
+        head_dim: elements of a head's K.
+        dtype: of K and V.
+        device: where attention runs.
+    """
+
+    num_layers: int
+    num_rows: int
+    num_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def of(self, num_tokens: int) -> tuple[int, int, int, int]:
+        """Sizes of a tensor for so many tokens."""
+        return self.num_rows, self.num_heads, num_tokens, self.head_dim
+
+
+class Store(Protocol):
+    """K and V of one area of one sequence, all layers.
+
+    Attributes:
+        area: how it lives.
+        num_used: slots that hold tokens.
+    """
+
+    area: Area
+    num_used: int
+
+    def reserve(self, capacity: int) -> None:
+        """Make room for so many slots; 0 frees all.
+
+        Raises:
+            RuntimeError: the tier gives no memory; only a release may follow.
+        """
+        ...
+
+    def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
+        """Write new tokens behind the live ones.
+
+        Args:
+            keys: a layer each, [num_rows, num_kv_heads, num_tokens, head_dim].
+            values: as keys.
+            num_tokens: new tokens; they fit.
+            position: of the first of them in the sequence.
+        """
+        ...
+
+    def receive(self, part: Part) -> None:
+        """Write tokens that come from another area behind the live ones; they fit."""
+        ...
+
+    def read(self, layer: int) -> list[Pair]:
+        """The live tokens of one layer, in any order; a staged area has none that can be read in place."""
+        ...
+
+    def pieces(self, layer: int) -> list[Piece]:
+        """The live tokens of one layer with their positions, in the order of their slots; as `read`."""
+        ...
+
+    def fills(self, layer: int) -> list[Fill]:
+        """What brings a staged area's tokens to the device, part by part; nothing where it is read in place."""
+        ...
+
+    def leaving(self, rule: Rule) -> list[Part]:
+        """The tokens that a rule does not keep; views where they lie together."""
+        ...
+
+    def keep(self, rule: Rule) -> None:
+        """Evict what a rule does not keep."""
+        ...
+
+    def truncate(self, num_tokens: int) -> None:
+        """Forget the newest tokens; storage stays as it is."""
+        ...
+
+    def release(self) -> None:
+        """Give back what others may use; storage of its own goes with the object."""
+        ...
+
+
+def narrowed(positions: range | list[Tensor], start: int, count: int) -> range | list[Tensor]:
+    """A stretch of a part's positions."""
+    if isinstance(positions, range):
+        return positions[start : start + count]
+    return [layer.narrow(2, start, count) for layer in positions]

@@ -1,0 +1,180 @@
+"""Slots in chunks of one size, on any tier, native or packed."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kvbench.area import STAGING_TOKENS, Area
+from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Positions, Shape, narrowed
+from kvbench.backend.storage.memory import Memory
+from kvbench.ops import Rule
+
+
+class ChunkedStore:
+    """A list of chunks for each layer; a chunk is a K, a V and, where they are kept, positions.
+
+    Args:
+        area: how it lives; its layout is chunks.
+        shape: of its tensors.
+        memory: where they live.
+    """
+
+    __slots__ = (
+        "_chunk_tokens",
+        "_memory",
+        "_offset",
+        "_shape",
+        "area",
+        "chunks",
+        "first_position",
+        "num_used",
+        "tracks",
+    )
+
+    def __init__(self, area: Area, shape: Shape, memory: Memory) -> None:
+        self.area = area
+        self._shape = shape
+        self._memory = memory
+        self._chunk_tokens = area.layout.num_tokens
+        self._offset = self.num_used = self.first_position = 0
+        self.chunks: list[list[Sequence[Tensor]]] = [[] for _ in range(shape.num_layers)]
+        self.tracks: list[list[Tensor]] = [[] for _ in range(shape.num_layers if area.positions else 0)]
+
+    def reserve(self, capacity: int) -> None:
+        """Add chunks, or drop the last ones. See `Store.reserve`."""
+        num_chunks = capacity // self._chunk_tokens
+        for chunks in self.chunks:
+            del chunks[num_chunks:]
+            while len(chunks) < num_chunks:
+                chunks.append(self._new_chunk())
+        for tracks in self.tracks:
+            del tracks[num_chunks:]
+            size = (self._shape.num_rows, self._shape.num_heads, self._chunk_tokens)
+            while len(tracks) < num_chunks:
+                tracks.append(self._memory.empty(size, torch.int32))
+
+    def _new_chunk(self) -> Sequence[Tensor]:
+        size = self._shape.of(self._chunk_tokens)
+        return self._memory.empty(size, self._shape.dtype), self._memory.empty(size, self._shape.dtype)
+
+    def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
+        """Piece by piece, where an append crosses from one chunk into the next. See `Store.append`."""
+        self._write(keys, values, num_tokens, range(position, position + num_tokens))
+
+    def receive(self, part: Part) -> None:
+        """See `Store.receive`."""
+        self._write(part.keys, part.values, part.num_tokens, part.positions)
+
+    def _write(
+        self, keys: list[Tensor], values: list[Tensor], num_tokens: int, positions: range | list[Tensor]
+    ) -> None:
+        if not self.num_used and isinstance(positions, range):
+            self.first_position = positions.start
+        done = 0
+        while done < num_tokens:
+            number, start = divmod(self._offset + self.num_used, self._chunk_tokens)
+            count = min(num_tokens - done, self._chunk_tokens - start)
+            for layer, chunks in enumerate(self.chunks):
+                self._put(chunks[number], keys[layer], values[layer], start, done, count)
+            for layer, tracks in enumerate(self.tracks):
+                cut = narrowed(positions, done, count)
+                cut = torch.tensor(cut, dtype=torch.int32) if isinstance(cut, range) else cut[layer]
+                tracks[number].narrow(2, start, count).copy_(cut)
+            done += count
+            self.num_used += count
+
+    def _put(self, chunk: Sequence[Tensor], keys: Tensor, values: Tensor, start: int, done: int, count: int) -> None:
+        """Write count tokens, from the done-th, into a chunk from slot start on."""
+        for target, new in zip(chunk, (keys, values), strict=True):
+            target[:, :, start : start + count] = new[:, :, done : done + count]
+
+    def _cuts(self) -> list[tuple[int, int, int, int]]:
+        """Each chunk's live slots: its number, the first of them, how many, and how many came before."""
+        cuts, done, start = [], 0, self._offset
+        for number in range(len(self.chunks[0])):
+            count = min(self._chunk_tokens - start, self.num_used - done)
+            if count <= 0:
+                break
+            cuts.append((number, start, count, done))
+            done += count
+            start = 0
+        return cuts
+
+    def read(self, layer: int) -> list[Pair]:
+        """A pair a chunk that holds tokens. See `Store.read`."""
+        if not self._offset:
+            full, rest = divmod(self.num_used, self._chunk_tokens)
+            pairs = self.chunks[layer][:full]
+            if rest:
+                keys, values = self.chunks[layer][full]
+                pairs.append((keys.narrow(2, 0, rest), values.narrow(2, 0, rest)))
+            return pairs
+        return [(piece.keys, piece.values) for piece in self.pieces(layer)]
+
+    def pieces(self, layer: int) -> list[Piece]:
+        """A piece a chunk that holds tokens. See `Store.pieces`."""
+        return [self._piece(layer, cut) for cut in self._cuts()]
+
+    def _piece(self, layer: int, cut: tuple[int, int, int, int]) -> Piece:
+        number, start, count, _ = cut
+        keys, values = (tensor.narrow(2, start, count) for tensor in self.chunks[layer][number])
+        return Piece(keys, values, self._positions(layer, cut))
+
+    def _positions(self, layer: int, cut: tuple[int, int, int, int]) -> Positions:
+        number, start, count, done = cut
+        if self.tracks:
+            return self.tracks[layer][number].narrow(2, start, count)
+        return range(self.first_position + done, self.first_position + done + count)
+
+    def fills(self, layer: int) -> list[Fill]:
+        """A copy of a chunk's live slots each, where it is not on the device. See `Store.fills`."""
+        if not self.area.is_staged:
+            return []
+        fills = []
+        for number, start, count, done in self._cuts():
+            for first in range(0, count, STAGING_TOKENS):
+                size = min(STAGING_TOKENS, count - first)
+                fills.append(self._fill(layer, (number, start + first, size, done + first)))
+        return fills
+
+    def _fill(self, layer: int, cut: tuple[int, int, int, int]) -> Fill:
+        def fill(keys: Tensor, values: Tensor) -> Piece:
+            piece = self._piece(layer, cut)
+            targets = keys.narrow(2, 0, cut[2]), values.narrow(2, 0, cut[2])
+            for target, source in zip(targets, piece[:2], strict=True):
+                target.copy_(source, non_blocking=True)
+            positions = piece.positions
+            return Piece(*targets, positions if isinstance(positions, range) else positions.to(keys.device))
+
+        return fill
+
+    def leaving(self, rule: Rule) -> list[Part]:
+        """Views of the oldest slots, a part a chunk. See `Store.leaving`."""
+        left = self.num_used - rule.num_kept(self.num_used)
+        parts = []
+        for number, start, count, done in self._cuts():
+            taken = min(count, left)
+            if taken:
+                cut = (number, start, taken, done)
+                pieces = [self._piece(layer, cut) for layer in range(self._shape.num_layers)]
+                positions = [piece.positions for piece in pieces] if self.tracks else pieces[0].positions
+                parts.append(Part(taken, [p.keys for p in pieces], [p.values for p in pieces], positions))
+            left -= taken
+        return parts
+
+    def keep(self, rule: Rule) -> None:
+        """Drop the oldest slots, and each chunk that holds no others. See `Store.keep`."""
+        num_evicted = self.num_used - rule.num_kept(self.num_used)
+        num_chunks, self._offset = divmod(self._offset + num_evicted, self._chunk_tokens)
+        for chunks in (*self.chunks, *self.tracks):
+            del chunks[:num_chunks]
+        self.first_position += num_evicted
+        self.num_used -= num_evicted
+
+    def truncate(self, num_tokens: int) -> None:
+        """See `Store.truncate`."""
+        self.num_used -= num_tokens
+
+    def release(self) -> None:
+        """Nothing is shared."""

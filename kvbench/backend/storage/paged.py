@@ -1,0 +1,212 @@
+"""Slots in blocks of a pool that all sequences share."""
+
+import torch
+from torch import Tensor
+
+from kvbench.area import STAGING_TOKENS, Area
+from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Shape
+from kvbench.backend.storage.memory import Memory
+from kvbench.ops import Rule
+
+
+class Pool:
+    """All blocks of an area: a tensor each for K and V of a layer, allocated once, and who holds which block.
+
+    Args:
+        area: how it lives; its layout is blocks.
+        shape: of its tensors.
+        memory: where they live.
+    """
+
+    def __init__(self, area: Area, shape: Shape, memory: Memory) -> None:
+        layout = area.layout
+        self.block_tokens = layout.num_tokens
+        num_blocks = layout.pool_tokens // layout.num_tokens
+        self._free = list(range(num_blocks - 1, -1, -1))
+        self._sharers = [0] * num_blocks
+        sizes = [shape.of(layout.pool_tokens)] * shape.num_layers
+        self.keys = [memory.empty(size, shape.dtype) for size in sizes]
+        self.values = [memory.empty(size, shape.dtype) for size in sizes]
+        by_block = (shape.num_rows, shape.num_heads, num_blocks, layout.num_tokens, shape.head_dim)
+        self.key_blocks = [tensor.view(by_block) for tensor in self.keys]
+        self.value_blocks = [tensor.view(by_block) for tensor in self.values]
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that no sequence holds."""
+        return len(self._free)
+
+    def take(self) -> int:
+        """A free block. The ledger has seen to it that there is one."""
+        block = self._free.pop()
+        self._sharers[block] = 1
+        return block
+
+    def share(self, block: int) -> None:
+        """Let one more sequence hold a block."""
+        self._sharers[block] += 1
+
+    def is_shared(self, block: int) -> bool:
+        """Whether several sequences hold a block."""
+        return self._sharers[block] > 1
+
+    def give_back(self, block: int) -> None:
+        """Let one sequence less hold a block; free it where that was the last."""
+        self._sharers[block] -= 1
+        if not self._sharers[block]:
+            self._free.append(block)
+
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy a block's first tokens into another."""
+        for tensors in (self.key_blocks, self.value_blocks):
+            for blocks in tensors:
+                blocks[:, :, target, :num_tokens] = blocks[:, :, source, :num_tokens]
+
+
+class PagedStore:
+    """A block table into a pool; read by a gather of whole blocks into staging buffers.
+
+    Args:
+        area: how it lives; its layout is blocks.
+        shape: of its tensors.
+        pool: where its blocks come from.
+    """
+
+    __slots__ = (
+        "_block_tokens",
+        "_index",
+        "_may_share",
+        "_pool",
+        "_shape",
+        "area",
+        "first_position",
+        "num_used",
+        "table",
+    )
+
+    def __init__(self, area: Area, shape: Shape, pool: Pool) -> None:
+        self.area = area
+        self._shape = shape
+        self._pool = pool
+        self._block_tokens = pool.block_tokens
+        self.table: list[int] = []
+        self._index: Tensor | None = None
+        self._may_share = False
+        self.num_used = self.first_position = 0
+
+    def reserve(self, capacity: int) -> None:
+        """Take blocks from the pool, or give the last ones back. See `Store.reserve`."""
+        num_blocks = capacity // self._block_tokens
+        for block in self.table[num_blocks:]:
+            self._pool.give_back(block)
+        del self.table[num_blocks:]
+        while len(self.table) < num_blocks:
+            self.table.append(self._pool.take())
+        self._index = None
+
+    def fork(self, new: "PagedStore", num_tokens: int) -> None:
+        """Give an empty store the first tokens: whole blocks are shared, and the last one while both end in it."""
+        num_shared, rest = divmod(num_tokens, self._block_tokens)
+        num_shared += rest > 0 and num_tokens == self.num_used
+        for block in self.table[:num_shared]:
+            self._pool.share(block)
+        new.table = self.table[:num_shared]
+        new.num_used = min(num_tokens, num_shared * self._block_tokens)
+        new.first_position = self.first_position
+        self._may_share = new._may_share = True
+        if new.num_used < num_tokens:
+            new.table.append(self._pool.take())
+            self._pool.copy(self.table[num_shared], new.table[-1], rest)
+            new.num_used = num_tokens
+
+    def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
+        """Block by block; a block that others hold as well is copied first. See `Store.append`."""
+        if not self.num_used:
+            self.first_position = position
+        if self._may_share:
+            self._make_private()
+        done = 0
+        while done < num_tokens:
+            number, start = divmod(self.num_used, self._block_tokens)
+            count = min(num_tokens - done, self._block_tokens - start)
+            first = self.table[number] * self._block_tokens + start
+            end = first + count
+            for layer, pool in enumerate(self._pool.keys):
+                pool[:, :, first:end] = keys[layer][:, :, done : done + count]
+                self._pool.values[layer][:, :, first:end] = values[layer][:, :, done : done + count]
+            done += count
+            self.num_used += count
+
+    def _make_private(self) -> None:
+        number, num_filled = divmod(self.num_used, self._block_tokens)
+        if num_filled and self._pool.is_shared(self.table[number]):
+            own = self._pool.take()
+            self._pool.copy(self.table[number], own, num_filled)
+            self._pool.give_back(self.table[number])
+            self.table[number] = own
+            self._index = None
+
+    def receive(self, part: Part) -> None:
+        """See `Store.receive`."""
+        self.append(part.keys, part.values, part.num_tokens, part.positions.start)
+
+    def read(self, layer: int) -> list[Pair]:
+        """None: blocks lie apart. See `Store.read`."""
+        return []
+
+    def pieces(self, layer: int) -> list[Piece]:
+        """A view a block. See `Store.pieces`."""
+        found = []
+        for number, block in enumerate(self.table):
+            start = number * self._block_tokens
+            count = min(self._block_tokens, self.num_used - start)
+            if count > 0:
+                first = block * self._block_tokens
+                views = (t[layer].narrow(2, first, count) for t in (self._pool.keys, self._pool.values))
+                position = self.first_position + start
+                found.append(Piece(*views, range(position, position + count)))
+        return found
+
+    def fills(self, layer: int) -> list[Fill]:
+        """A gather of as many blocks as a staging buffer holds, each. See `Store.fills`."""
+        if self._index is None:
+            self._index = torch.tensor(self.table, dtype=torch.int64, device=self._pool.keys[0].device)
+        a_time = STAGING_TOKENS // self._block_tokens
+        num_blocks = -(-self.num_used // self._block_tokens)
+        return [self._fill(layer, first, min(first + a_time, num_blocks)) for first in range(0, num_blocks, a_time)]
+
+    def _fill(self, layer: int, first: int, last: int) -> Fill:
+        start = first * self._block_tokens
+        count = min(last * self._block_tokens, self.num_used) - start
+
+        def fill(keys: Tensor, values: Tensor) -> Piece:
+            index, shape = self._index[first:last], self._shape
+            by_block = (shape.num_rows, shape.num_heads, last - first, self._block_tokens, shape.head_dim)
+            for target, blocks in ((keys, self._pool.key_blocks), (values, self._pool.value_blocks)):
+                gathered = target.as_strided(
+                    by_block, (*target.stride()[:2], self._block_tokens * shape.head_dim, shape.head_dim, 1)
+                )
+                if blocks[layer].device == target.device:
+                    torch.index_select(blocks[layer], 2, index, out=gathered)
+                else:
+                    gathered.copy_(blocks[layer].index_select(2, index))
+            position = self.first_position + start
+            return Piece(keys.narrow(2, 0, count), values.narrow(2, 0, count), range(position, position + count))
+
+        return fill
+
+    def leaving(self, rule: Rule) -> list[Part]:
+        """Refused by the ledger."""
+        raise NotImplementedError("blocks are not evicted from")
+
+    def keep(self, rule: Rule) -> None:
+        """Refused by the ledger."""
+        raise NotImplementedError("blocks are not evicted from")
+
+    def truncate(self, num_tokens: int) -> None:
+        """See `Store.truncate`."""
+        self.num_used -= num_tokens
+
+    def release(self) -> None:
+        """Give all blocks back."""
+        self.reserve(0)

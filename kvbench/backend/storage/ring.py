@@ -1,0 +1,148 @@
+"""Slots that are reused from the oldest on, behind pinned ones that stay."""
+
+from torch import Tensor
+
+from kvbench.area import Area
+from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Shape, narrowed
+from kvbench.backend.storage.memory import Memory
+from kvbench.ops import Rule
+
+
+class RingStore:
+    """A tensor each for K and V of a layer: pinned slots, then slots that wrap around.
+
+    Args:
+        area: how it lives; its layout is a ring.
+        shape: of its tensors.
+        memory: where they live.
+    """
+
+    __slots__ = ("_memory", "_oldest", "_pinned", "_shape", "_start", "area", "capacity", "keys", "num_used", "values")
+
+    def __init__(self, area: Area, shape: Shape, memory: Memory) -> None:
+        self.area = area
+        self._shape = shape
+        self._memory = memory
+        self._pinned = area.layout.num_pinned
+        self.capacity = self.num_used = 0
+        self._start = self._pinned
+        self._oldest = 0
+        self.keys: list[Tensor | None] = [None] * shape.num_layers
+        self.values: list[Tensor | None] = [None] * shape.num_layers
+
+    def reserve(self, capacity: int) -> None:
+        """Tensor by tensor: allocate, copy the live slots in order, free the old. See `Store.reserve`."""
+        stretches = self._stretches()
+        for layer in range(self._shape.num_layers):
+            for tensors in (self.keys, self.values):
+                tensors[layer] = self._resized(tensors[layer], capacity, stretches) if capacity else None
+        self.capacity = capacity
+        self._start = self._pinned
+
+    def _resized(self, old: Tensor | None, capacity: int, stretches: list[tuple[int, int]]) -> Tensor:
+        new = self._memory.empty(self._shape.of(capacity), self._shape.dtype)
+        done = 0
+        for start, count in stretches:
+            new.narrow(2, done, count).copy_(old.narrow(2, start, count))
+            done += count
+        return new
+
+    def _stretches(self) -> list[tuple[int, int]]:
+        """Where the live slots lie, in order: start and count of each stretch."""
+        pinned = min(self._pinned, self.num_used)
+        others = self.num_used - pinned
+        first = max(min(others, self.capacity - self._start), 0)
+        found = [(0, pinned), (self._start, first), (self._pinned, others - first)]
+        if pinned == self._start and first:
+            found[:2] = [(0, pinned + first)]
+        return [(start, count) for start, count in found if count]
+
+    def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
+        """In one stretch, or two where it wraps. See `Store.append`."""
+        behind = self.num_used - self._pinned
+        if behind < 0:
+            end = self.num_used
+        else:
+            end = self._start + behind
+            if end >= self.capacity:
+                end -= self.capacity - self._pinned
+        if behind <= 0:
+            self._oldest = position - min(behind, 0)
+        until = min(end + num_tokens, self.capacity)
+        if until - end == num_tokens:
+            for layer, buffer in enumerate(self.keys):
+                buffer[:, :, end:until] = keys[layer]
+                self.values[layer][:, :, end:until] = values[layer]
+        else:
+            self._write(keys, values, end, 0, until - end)
+            self._write(keys, values, self._pinned, until - end, num_tokens - until + end)
+        self.num_used += num_tokens
+
+    def _write(self, keys: list[Tensor], values: list[Tensor], start: int, done: int, count: int) -> None:
+        for tensors, new in ((self.keys, keys), (self.values, values)):
+            for tensor, source in zip(tensors, new, strict=True):
+                tensor.narrow(2, start, count).copy_(source.narrow(2, done, count))
+
+    def receive(self, part: Part) -> None:
+        """See `Store.receive`."""
+        self.append(part.keys, part.values, part.num_tokens, part.positions.start)
+
+    def read(self, layer: int) -> list[Pair]:
+        """One pair where the ring is full, whatever its order. See `Store.read`."""
+        keys, values = self.keys[layer], self.values[layer]
+        if self.num_used == self.capacity:
+            return [(keys, values)] if self.capacity else []
+        return [(keys.narrow(2, start, n), values.narrow(2, start, n)) for start, n in self._stretches()]
+
+    def pieces(self, layer: int) -> list[Piece]:
+        """Pinned slots, then the others, oldest first. See `Store.pieces`."""
+        return [piece for _, piece in self._ordered(layer)]
+
+    def _ordered(self, layer: int) -> list[tuple[int, Piece]]:
+        """Each stretch whose positions are consecutive, with its first slot."""
+        pinned = min(self._pinned, self.num_used)
+        found, done = [], 0
+        for start, count in self._stretches():
+            cuts = [(start, min(count, max(pinned - done, 0)))]
+            cuts.append((start + cuts[0][1], count - cuts[0][1]))
+            for first, num in cuts:
+                if num:
+                    position = done if done < pinned else self._oldest + done - pinned
+                    views = (tensor[layer].narrow(2, first, num) for tensor in (self.keys, self.values))
+                    found.append((first, Piece(*views, range(position, position + num))))
+                done += num
+        return found
+
+    def fills(self, layer: int) -> list[Fill]:
+        """None: it is read in place."""
+        return []
+
+    def leaving(self, rule: Rule) -> list[Part]:
+        """Views of the oldest slots that are not pinned. See `Store.leaving`."""
+        left = self.num_used - rule.num_kept(self.num_used)
+        parts = []
+        for start, piece in self._ordered(0):
+            if not left or start < self._pinned:
+                continue
+            count = min(left, len(piece.positions))
+            keys = [tensor.narrow(2, start, count) for tensor in self.keys]
+            values = [tensor.narrow(2, start, count) for tensor in self.values]
+            parts.append(Part(count, keys, values, narrowed(piece.positions, 0, count)))
+            left -= count
+        return parts
+
+    def keep(self, rule: Rule) -> None:
+        """Let go of the oldest slots that are not pinned; nothing moves. See `Store.keep`."""
+        num_evicted = self.num_used - rule.num_kept(self.num_used)
+        self._start += num_evicted
+        if self._start >= self.capacity > self._pinned:
+            self._start -= self.capacity - self._pinned
+        self._oldest += num_evicted
+        self.num_used -= num_evicted
+
+    def truncate(self, num_tokens: int) -> None:
+        """See `Store.truncate`."""
+        self.num_used -= num_tokens
+
+    def release(self) -> None:
+        """Nothing is shared."""

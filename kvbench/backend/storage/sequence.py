@@ -1,0 +1,209 @@
+"""A sequence's storage: a chain of areas, oldest tokens first, and the operations on it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kvbench.area import DEVICE, Area, Blocks, Chunks, Packed, Ring, num_staging_buffers
+from kvbench.backend.background import Worker, worker_of
+from kvbench.backend.storage.base import Pair, Piece, Shape, Store
+from kvbench.backend.storage.chunked import ChunkedStore
+from kvbench.backend.storage.memory import Memory
+from kvbench.backend.storage.packed import PackedStore
+from kvbench.backend.storage.paged import PagedStore, Pool
+from kvbench.backend.storage.ring import RingStore
+from kvbench.backend.storage.slots import SlotStore
+from kvbench.backend.storage.staging import Staging
+from kvbench.ops import MAIN, Append, Fork, Keep, Move, Operation, Reserve, Settle, Truncate
+
+
+class Areas:
+    """What all sequences of a repetition share: the areas, their memories, pools, staging buffers and worker.
+
+    Pools and staging buffers come with the first reserve, as the ledger books them.
+
+    Args:
+        areas: how each sequence lives, oldest tokens first.
+        shape: of their tensors.
+        folder: where a disk tier's files go; None takes the system's folder for temporary ones.
+    """
+
+    def __init__(self, areas: tuple[Area, ...], shape: Shape, folder: Path | None = None) -> None:
+        self.areas = areas
+        self.shape = shape
+        self._memories = {area.tier: Memory(area.tier, shape.device, folder) for area in areas}
+        self._pools: dict[str, Pool] = {}
+        self._staging: Staging | None = None
+        self._worker: Worker | None = None
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """Allocate what is held from the first reserve on."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        for area in self.areas:
+            if isinstance(area.layout, Blocks):
+                self._pools[area.name] = Pool(area, self.shape, self._memories[area.tier])
+        num_buffers = num_staging_buffers(self.areas)
+        if num_buffers:
+            memory = self._memories.get(DEVICE) or Memory(DEVICE, self.shape.device)
+            self._staging = Staging(num_buffers, self.shape, memory)
+
+    @property
+    def worker(self) -> Worker:
+        """Does what runs in the background."""
+        if self._worker is None:
+            self._worker = worker_of(self.shape.device)
+        return self._worker
+
+    def store(self, area: Area) -> Store:
+        """An empty store of an area."""
+        memory = self._memories[area.tier]
+        match area.layout:
+            case Blocks():
+                self.begin()
+                return PagedStore(area, self.shape, self._pools[area.name])
+            case Chunks():
+                kind = PackedStore if isinstance(area.format, Packed) else ChunkedStore
+                return kind(area, self.shape, memory)
+            case Ring():
+                return RingStore(area, self.shape, memory)
+            case _:
+                return SlotStore(area, self.shape, memory)
+
+    def staged(self, store: Store, layer: int) -> Iterator[Piece]:
+        """A staged area's tokens, part by part on the device."""
+        return self._staging.pieces(store.fills(layer), self.worker if store.area.read_ahead else None)
+
+    def close(self) -> None:
+        """Wait for background work, and end the worker."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+
+class Sequence:
+    """One sequence: a store an area.
+
+    Args:
+        shared: what it shares with the others.
+    """
+
+    __slots__ = ("_attended", "_is_staged", "_shared", "num_seen", "stores")
+
+    def __init__(self, shared: Areas) -> None:
+        self._shared = shared
+        self.num_seen = 0
+        self.stores: dict[str, Store | None] = dict.fromkeys(area.name for area in shared.areas)
+        self._attended = [area.name for area in shared.areas if area.attended]
+        self._is_staged = any(area.is_staged for area in shared.areas)
+
+    def _store(self, name: str) -> Store:
+        """An area's store; made when it is first needed."""
+        store = self.stores[name]
+        if store is None:
+            area = next(area for area in self._shared.areas if area.name == name)
+            store = self.stores[name] = self._shared.store(area)
+        return store
+
+    def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, area: str = MAIN) -> None:
+        """Write new tokens; see `Store.append`."""
+        self.stores[area].append(keys, values, num_tokens, self.num_seen)
+        self.num_seen += num_tokens
+
+    def carry_out(self, op: Operation, keys: list[Tensor], values: list[Tensor]) -> None:
+        """Carry out an operation on this sequence alone; only an append reads keys and values."""
+        match op:
+            case Append():
+                self.append(keys, values, op.num_tokens, op.area)
+            case Reserve():
+                self._shared.begin()
+                self._store(op.area).reserve(op.num_tokens)
+            case Keep():
+                self._store(op.area).keep(op.rule)
+            case Move():
+                source, target = self._store(op.src), self._store(op.dst)
+                for part in source.leaving(op.rule):
+                    target.receive(part)
+                source.keep(op.rule)
+            case Truncate():
+                self._store(MAIN).truncate(op.num_tokens)
+                self.num_seen -= op.num_tokens
+            case Settle():
+                pass
+
+    def fork(self, op: Fork, new: "Sequence") -> None:
+        """Give another sequence the first tokens."""
+        self._store(MAIN).fork(new._store(MAIN), op.num_tokens)
+        new.num_seen = op.num_tokens
+
+    @property
+    def areas(self) -> tuple[Area, ...]:
+        """How it lives."""
+        return self._shared.areas
+
+    @property
+    def num_held(self) -> int:
+        """Tokens in all areas."""
+        return sum(store.num_used for store in self.stores.values() if store is not None)
+
+    def _live(self, names: list[str]) -> list[Store]:
+        return [store for name in names if (store := self.stores[name]) is not None and store.num_used]
+
+    def read(self, layer: int) -> list[Pair] | Iterator[Pair]:
+        """K and V that attention reads, in any order; an iterator where they are staged, each read before the next."""
+        if not self._is_staged:
+            if len(self._attended) == 1:
+                return self.stores[self._attended[0]].read(layer)
+            return [pair for store in self._live(self._attended) for pair in store.read(layer)]
+        return ((piece.keys, piece.values) for _, piece in self.pieces(layer))
+
+    def pieces(self, layer: int) -> Iterator[tuple[Store, Piece]]:
+        """What attention reads, with positions; each piece is read before the next is asked for."""
+        for store in self._live(self._attended):
+            found = self._shared.staged(store, layer) if store.area.is_staged else store.pieces(layer)
+            for piece in found:
+                yield store, piece
+
+    @property
+    def ends_with_newest(self) -> Store | None:
+        """The one store that attention reads, where it is read in place; else None."""
+        stores = self._live(self._attended)
+        return stores[0] if len(stores) == 1 and not stores[0].area.is_staged else None
+
+    def full_context(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """All tokens that are held, attended or not, in the order of the sequence.
+
+        Returns:
+            K and V, [num_rows, num_kv_heads, tokens, head_dim], and positions, int64 [num_rows, num_kv_heads, tokens]:
+            new tensors on the device.
+        """
+        shape = self._shared.shape
+        keys, values, positions = [], [], []
+        for store in self._live(list(self.stores)):
+            for piece in store.pieces(layer):
+                keys.append(piece.keys.to(shape.device))
+                values.append(piece.values.to(shape.device))
+                positions.append(_positions(piece, shape))
+        joined = torch.cat(positions, dim=2)
+        order = joined.argsort(dim=2)
+        index = order.unsqueeze(-1).expand(-1, -1, -1, shape.head_dim)
+        return torch.cat(keys, 2).gather(2, index), torch.cat(values, 2).gather(2, index), joined.gather(2, order)
+
+    def release(self) -> None:
+        """Give shared blocks back, and let everything go."""
+        for name, store in self.stores.items():
+            if store is not None:
+                store.release()
+            self.stores[name] = None
+
+
+def _positions(piece: Piece, shape: Shape) -> Tensor:
+    positions = piece.positions
+    if isinstance(positions, range):
+        positions = torch.arange(positions.start, positions.stop, device=shape.device)
+        return positions.expand(shape.num_rows, shape.num_heads, -1)
+    return positions.to(shape.device, torch.int64)

@@ -1,0 +1,375 @@
+"""A plan being booked on copies of the accounts that it touches, so that a refusal leaves no trace."""
+
+from typing import TYPE_CHECKING
+
+from kvbench.accounts import Account, Holding, Receipt
+from kvbench.area import DEVICE, Blocks, Chunks, Contiguous, Holes, Packed, Ring
+from kvbench.ops import Append, Fork, Keep, Move, Operation, Release, Reserve, Rule, Settle, Truncate
+from kvbench.outcome import LedgerError, OutOfMemory
+
+if TYPE_CHECKING:
+    from kvbench.ledger import Ledger
+
+
+class Draft:
+    """Books a plan's operations one by one; `commit` makes them the ledger's.
+
+    Args:
+        ledger: what is booked in.
+    """
+
+    def __init__(self, ledger: "Ledger") -> None:
+        self._ledger = ledger
+        self._accounts: dict[int, Account | None] = {}
+        self._sharers: dict[int, int] = {}
+        self._num_blocks = ledger.num_blocks
+        self._used_bytes = ledger.used_bytes
+        self._tier_bytes = dict(ledger.tier_bytes)
+        self._pooled_bytes = dict(ledger.pooled_bytes)
+        self._has_begun = ledger.has_begun
+        self._lent_bytes = ledger.lent_bytes
+        self._own_peak_bytes = ledger.allocated_bytes - ledger.lent_bytes
+        self.peak_bytes = ledger.allocated_bytes
+        self.num_resizes = self.copied_bytes = self.moved_bytes = self.requested_bytes = 0
+
+    def apply(self, op: Operation) -> None:
+        """Book one operation.
+
+        Raises:
+            LedgerError: it cannot be done.
+            OutOfMemory: it does not fit.
+        """
+        match op:
+            case Append():
+                self._append(op)
+            case Reserve():
+                self._reserve(op)
+            case Keep():
+                account, held = self._held(op, op.area)
+                account.num_altered += self._evict(op, held, op.rule)
+            case Move():
+                self._move(op)
+            case Settle():
+                self._settle(op)
+            case Truncate():
+                self._truncate(op)
+            case Fork():
+                self._fork(op)
+            case Release():
+                for held in self._account(op.seq, op).holdings.values():
+                    self._free(held)
+                self._accounts[op.seq] = None
+        self._check_budgets()
+
+    def _append(self, op: Append) -> None:
+        account, held = self._held(op, op.area)
+        if not 1 <= op.num_tokens <= held.room:
+            raise LedgerError(
+                f"{op}: {held.num_used} of {held.capacity} slots are in use, so that between 1 and {held.room} tokens "
+                "can be appended"
+            )
+        if not held.is_private:
+            self._make_private(held)
+        self._fill(held, op.num_tokens)
+        account.num_seen += op.num_tokens
+        if isinstance(held.cost.area.format, Packed):
+            account.num_altered += op.num_tokens
+
+    def _fill(self, held: Holding, num_tokens: int) -> None:
+        before = held.num_used
+        held.num_used += num_tokens
+        self._count_used(held, before)
+
+    def _count_used(self, held: Holding, before: int) -> None:
+        if held.cost.area.tier == DEVICE:
+            self._used_bytes += held.cost.bytes_of(held.num_used) - held.cost.bytes_of(before)
+
+    def _reserve(self, op: Reserve) -> None:
+        _, held = self._held(op, op.area)
+        if held.next_capacity:
+            raise LedgerError(f"{op}: a background resize of area {op.area} is under way; settle it first")
+        if op.num_tokens < held.num_used + held.offset:
+            raise LedgerError(f"{op}: {held.num_used} slots are in use; evict or truncate before shrinking")
+        if not self._has_begun:
+            self._begin()
+        match held.cost.area.layout:
+            case Chunks(chunk_tokens):
+                self._add(op, held, chunk_tokens, "chunks")
+            case Blocks(block_tokens):
+                self._add(op, held, block_tokens, "blocks")
+            case _:
+                self._resize(op, held)
+
+    def _begin(self) -> None:
+        self._has_begun = True
+        self._tier_bytes[DEVICE] += self._ledger.workspace_bytes
+        self.requested_bytes += self._ledger.workspace_bytes
+        self._note_peak(0)
+
+    def _resize(self, op: Reserve, held: Holding) -> None:
+        old_bytes, new_bytes = held.cost.bytes_of(held.capacity), held.cost.bytes_of(op.num_tokens)
+        if op.background:
+            if op.num_tokens <= held.capacity or not isinstance(held.cost.area.layout, Contiguous):
+                raise LedgerError(f"{op}: in the background, contiguous slots grow; there are {held.capacity} now")
+            held.next_capacity = op.num_tokens
+            self._allocate(held, new_bytes, 0)
+        else:
+            # While the last (or, shrinking, the first) tensor is copied, the smaller of its two is held as well.
+            self._allocate(held, new_bytes - old_bytes, min(old_bytes, new_bytes) // held.cost.num_tensors)
+            self.num_resizes += held.capacity > 0 and op.num_tokens > 0
+            held.capacity = op.num_tokens
+        if op.num_tokens:
+            self.requested_bytes += new_bytes
+            self.copied_bytes += held.cost.bytes_of(held.num_used)
+
+    def _add(self, op: Reserve, held: Holding, unit: int, name: str) -> None:
+        if op.num_tokens % unit or op.background:
+            raise LedgerError(f"{op}: a capacity in {name} is a multiple of {unit}, and never in the background")
+        added_bytes = held.cost.bytes_of(op.num_tokens) - held.cost.bytes_of(held.capacity)
+        if isinstance(held.cost.area.layout, Blocks):
+            self._give_blocks(held, op.num_tokens // unit)
+        else:
+            self._allocate(held, added_bytes, 0)
+            self.requested_bytes += max(added_bytes, 0)
+        held.capacity = op.num_tokens
+
+    def _give_blocks(self, held: Holding, num_blocks: int) -> None:
+        for block in held.blocks[num_blocks:]:
+            self._drop_block(held, block)
+        del held.blocks[num_blocks:]
+        while len(held.blocks) < num_blocks:
+            held.blocks.append(self._new_block(held))
+
+    def _new_block(self, held: Holding) -> int:
+        self._num_blocks += 1
+        self._sharers[self._num_blocks] = 1
+        self._allocate(held, held.cost.bytes_of(held.cost.area.layout.num_tokens), 0)
+        return self._num_blocks
+
+    def _drop_block(self, held: Holding, block: int) -> bool:
+        """Whether it was the last sequence that held the block."""
+        sharers = self._sharers.get(block) or self._ledger.sharers[block]
+        self._sharers[block] = sharers - 1
+        if sharers == 1:
+            self._allocate(held, -held.cost.bytes_of(held.cost.area.layout.num_tokens), 0)
+        return sharers == 1
+
+    def _make_private(self, held: Holding) -> None:
+        """Before a write: a block that others read as well is copied. Its tokens count for all who hold them."""
+        number, num_filled = divmod(held.num_used, held.cost.area.layout.num_tokens)
+        held.is_private = True
+        if not num_filled:
+            return
+        block = held.blocks[number]
+        if (self._sharers.get(block) or self._ledger.sharers[block]) == 1:
+            return
+        self._drop_block(held, block)
+        held.blocks[number] = self._new_block(held)
+        self.copied_bytes += held.cost.bytes_of(num_filled)
+        if held.cost.area.tier == DEVICE:
+            self._used_bytes += held.cost.bytes_of(num_filled)
+
+    def _evict(self, op: Operation, held: Holding, rule: Rule) -> int:
+        """Take slots out of an area; returns how many."""
+        num_kept = rule.num_kept(held.num_used)
+        num_evicted = held.num_used - num_kept
+        if held.busy:
+            raise LedgerError(f"{op}: background work on area {held.cost.area.name} is under way; settle it first")
+        if not num_evicted:
+            return 0
+        moves_data = True
+        match held.cost.area.layout:
+            case Contiguous():
+                num_copied = num_kept
+            case Holes():
+                num_copied = min(num_evicted, num_kept)
+            case Ring(num_pinned):
+                moves_data = False
+                if rule.top or min(rule.first, num_kept) != min(num_pinned, num_kept):
+                    raise LedgerError(f"{op}: a ring keeps its {num_pinned} pinned slots and the most recent")
+            case Chunks(chunk_tokens):
+                moves_data = False
+                if rule.top or rule.first:
+                    raise LedgerError(f"{op}: chunks keep the most recent slots only")
+                self._drop_chunks(held, num_evicted, chunk_tokens)
+            case _:
+                raise LedgerError(f"{op}: blocks are not evicted from")
+        if moves_data:
+            self.copied_bytes += held.cost.bytes_of(num_copied)
+            # One tensor's slots are gathered at a time.
+            self._allocate(held, 0, held.cost.bytes_of(num_copied) // held.cost.num_tensors)
+        self._fill(held, -num_evicted)
+        return num_evicted
+
+    def _drop_chunks(self, held: Holding, num_evicted: int, chunk_tokens: int) -> None:
+        num_chunks, held.offset = divmod(held.offset + num_evicted, chunk_tokens)
+        held.capacity -= num_chunks * chunk_tokens
+        self._allocate(held, -held.cost.bytes_of(num_chunks * chunk_tokens), 0)
+
+    def _move(self, op: Move) -> None:
+        account, src = self._held(op, op.src)
+        _, dst = self._held(op, op.dst)
+        num_moved = src.num_used - op.rule.num_kept(src.num_used)
+        if num_moved > dst.room:
+            raise LedgerError(f"{op}: {num_moved} tokens go where there is room for {dst.room}")
+        self._check_move(op, src, dst, num_moved)
+        if not num_moved:
+            return
+        self.moved_bytes += dst.cost.bytes_of(num_moved)
+        if op.background:
+            src.leaving = dst.arriving = num_moved
+        else:
+            if op.rule.top:  # what leaves is gathered first
+                self._allocate(src, 0, src.cost.bytes_of(num_moved))
+            self._evict(op, src, op.rule)
+        if not dst.is_private:
+            self._make_private(dst)
+        self._fill(dst, num_moved)
+        was_attended = src.cost.area.attended and not dst.cost.area.attended
+        if was_attended or isinstance(dst.cost.area.format, Packed):
+            account.num_altered += num_moved
+
+    def _check_move(self, op: Move, src: Holding, dst: Holding, num_moved: int) -> None:
+        if src is dst or isinstance(src.cost.area.layout, Blocks):
+            raise LedgerError(f"{op}: tokens move from an area that is not of blocks to another one")
+        if isinstance(dst.cost.area.layout, Holes):
+            raise LedgerError(f"{op}: an area with holes takes new tokens only")
+        if isinstance(dst.cost.area.format, Packed) and num_moved % dst.cost.unit_tokens:
+            raise LedgerError(f"{op}: {num_moved} tokens are no whole groups of {dst.cost.unit_tokens}")
+        if src.cost.area.positions and not dst.cost.area.positions:
+            raise LedgerError(f"{op}: area {op.dst} does not keep the positions that {op.src} keeps")
+        if op.background and (src.busy or dst.busy or op.rule.top or not isinstance(src.cost.area.layout, Ring)):
+            raise LedgerError(f"{op}: in the background, a ring's oldest slots move, one move at a time")
+
+    def _settle(self, op: Settle) -> None:
+        for held in self._account(op.seq, op).holdings.values():
+            if held.next_capacity:
+                self._allocate(held, -held.cost.bytes_of(held.capacity), 0)
+                held.capacity, held.next_capacity = held.next_capacity, 0
+                self.num_resizes += 1
+            leaving, held.leaving, held.arriving = held.leaving, 0, 0
+            self._fill(held, -leaving)
+
+    def _truncate(self, op: Truncate) -> None:
+        account, held = self._held(op, "main")
+        if held.busy:
+            raise LedgerError(f"{op}: background work is under way; settle it first")
+        if not held.is_private:
+            raise LedgerError(f"{op}: its last block is shared")
+        if not 1 <= op.num_tokens <= held.num_used:
+            raise LedgerError(f"{op}: between 1 and {held.num_used} tokens can be removed")
+        if account.num_altered:
+            raise LedgerError(
+                f"{op}: {account.num_altered} tokens were evicted or rounded; what was cannot be restored"
+            )
+        account.num_seen -= op.num_tokens
+        self._fill(held, -op.num_tokens)
+
+    def _fork(self, op: Fork) -> None:
+        _, src = self._held(op, "main")
+        account = self._account(op.new, op)
+        dst = account.holdings["main"]
+        layout = src.cost.area.layout
+        if not isinstance(layout, Blocks) or dst.capacity or not 1 <= op.num_tokens <= src.num_used:
+            raise LedgerError(
+                f"{op}: a sequence of blocks forks into one that holds nothing, with 1 to {src.num_used} of its tokens"
+            )
+        num_shared, rest = divmod(op.num_tokens, layout.num_tokens)
+        num_shared += rest > 0 and op.num_tokens == src.num_used
+        for block in src.blocks[:num_shared]:
+            self._sharers[block] = (self._sharers.get(block) or self._ledger.sharers[block]) + 1
+        dst.blocks = src.blocks[:num_shared]
+        dst.capacity = num_shared * layout.num_tokens
+        dst.num_used = min(op.num_tokens, dst.capacity)
+        account.num_seen = op.num_tokens
+        if rest and dst.num_used == op.num_tokens:
+            dst.is_private = src.is_private = False
+        if dst.num_used < op.num_tokens:  # the source has filled that block further
+            dst.blocks.append(self._new_block(dst))
+            dst.capacity += layout.num_tokens
+            self.copied_bytes += dst.cost.bytes_of(rest)
+            self._fill(dst, rest)
+
+    def _free(self, held: Holding) -> None:
+        before = held.num_used
+        if held.blocks:
+            self._free_blocks(held)
+            return
+        held.num_used = 0
+        self._count_used(held, before)
+        self._allocate(held, -held.cost.bytes_of(held.capacity) - held.cost.bytes_of(held.next_capacity), 0)
+
+    def _free_blocks(self, held: Holding) -> None:
+        unit = held.cost.area.layout.num_tokens
+        for number, block in enumerate(held.blocks):
+            num_filled = min(unit, max(held.num_used - number * unit, 0))
+            if self._drop_block(held, block) and held.cost.area.tier == DEVICE:
+                self._used_bytes -= held.cost.bytes_of(num_filled)
+
+    def _allocate(self, held: Holding, added_bytes: int, twice_bytes: int) -> None:
+        area = held.cost.area
+        self._tier_bytes[area.tier] += added_bytes
+        is_lent = isinstance(area.layout, Blocks)
+        if is_lent:
+            self._pooled_bytes[area.name] += added_bytes
+        if area.tier == DEVICE:
+            self._lent_bytes += added_bytes * is_lent
+            self._note_peak(twice_bytes - min(added_bytes, 0) * (not is_lent))
+
+    def _note_peak(self, passing_bytes: int) -> None:
+        """Keep the most that was held: now, and something in passing."""
+        now_bytes = self._tier_bytes[DEVICE] + passing_bytes
+        self.peak_bytes = max(self.peak_bytes, now_bytes)
+        self._own_peak_bytes = max(self._own_peak_bytes, now_bytes - self._lent_bytes)
+
+    def _check_budgets(self) -> None:
+        ledger = self._ledger
+        for name, pool in ledger.pool_bytes.items():
+            if self._pooled_bytes[name] > pool:
+                raise OutOfMemory(self._pooled_bytes[name], pool, ledger.tier_of(name), name)
+        if ledger.budget_bytes is None:
+            return
+        # A pool is held whole, whatever was handed out of it.
+        of_pools = sum(pool for name, pool in ledger.pool_bytes.items() if ledger.tier_of(name) == DEVICE)
+        held_bytes = self._own_peak_bytes + (of_pools if self._has_begun else 0)
+        if held_bytes > ledger.budget_bytes:
+            raise OutOfMemory(held_bytes, ledger.budget_bytes)
+
+    def _held(self, op: Operation, area: str) -> tuple[Account, Holding]:
+        account = self._account(op.seq, op)
+        held = account.holdings.get(area)
+        if held is None:
+            raise LedgerError(f"{op}: there is no area {area!r}, only {', '.join(account.holdings)}")
+        return account, held
+
+    def _account(self, seq: int, op: Operation) -> Account:
+        if seq not in self._accounts:
+            self._accounts[seq] = self._ledger.account(seq, op).copy()
+        account = self._accounts[seq]
+        if account is None:
+            raise LedgerError(f"{op}: sequence {seq} was released earlier in the same plan")
+        return account
+
+    def commit(self) -> Receipt:
+        """Make what was booked the ledger's, and say what it costs."""
+        ledger = self._ledger
+        before = ledger.allocated_bytes
+        for seq, account in self._accounts.items():
+            if account is None:
+                del ledger.accounts[seq]
+            else:
+                ledger.accounts[seq] = account
+        for block, sharers in self._sharers.items():
+            if sharers:
+                ledger.sharers[block] = sharers
+            else:
+                ledger.sharers.pop(block, None)
+        ledger.num_blocks = self._num_blocks
+        ledger.used_bytes = self._used_bytes
+        ledger.tier_bytes = self._tier_bytes
+        ledger.pooled_bytes = self._pooled_bytes
+        ledger.has_begun = self._has_begun
+        transient = self.peak_bytes - max(before, ledger.allocated_bytes)
+        return Receipt(
+            self.num_resizes, self.copied_bytes, self.moved_bytes, self.requested_bytes, transient, self.peak_bytes
+        )

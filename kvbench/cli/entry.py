@@ -1,0 +1,65 @@
+"""What the catalogue knows of each strategy: its YAML, its class's docstring and what an instance of it declares."""
+
+import inspect
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import yaml
+
+from kvbench.cli.catalogue import default_strategies, file_of, names, summary_line
+from kvbench.cli.docstring import Docstring, parse
+from kvbench.cli.targets import build
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One strategy of the catalogue.
+
+    Args:
+        name: its YAML's.
+        is_default: whether it is compared where none is named.
+        what: what it does, in a sentence.
+        is_lossless: whether attention reads every token, unchanged.
+        signals: what the backend must supply.
+        target: its class's dotted name.
+        doc: the class's docstring.
+        parameters: the YAML's, each with its default.
+    """
+
+    name: str
+    is_default: bool
+    what: str
+    is_lossless: bool
+    signals: tuple[str, ...]
+    target: str
+    doc: Docstring
+    parameters: Mapping[str, object]
+
+    @property
+    def title(self) -> str:
+        """Its name, marked where it is a default."""
+        return f"{self.name} (default)" if self.is_default else self.name
+
+    @property
+    def loss(self) -> str:
+        """Lossless or lossy."""
+        return "lossless" if self.is_lossless else "lossy"
+
+
+def entries() -> list[Entry]:
+    """The strategies that kvbench ships, by name; those compared by default first, in their order."""
+    defaults = default_strategies()
+    chosen = [*defaults, *(name for name in names("strategy") if name not in defaults)]
+    nodes = {name: yaml.safe_load(file_of("strategy", name).read_text(encoding="utf-8")) for name in chosen}
+    users = Counter(node["_target_"] for node in nodes.values())
+    return [_entry(name, node, name in defaults, users[node["_target_"]] > 1) for name, node in nodes.items()]
+
+
+def _entry(name: str, node: Mapping[str, object], is_default: bool, shares_class: bool) -> Entry:
+    """Where several YAMLs share a class, its docstring cannot tell them apart: the YAML's own comment does."""
+    made = build(node, "strategy", f"strategy.{name}")
+    doc = parse(inspect.getdoc(type(made)))
+    what = summary_line(file_of("strategy", name)) if shares_class else doc.summary
+    parameters = {key: value for key, value in node.items() if key != "_target_"}
+    return Entry(name, is_default, what, made.lossless, made.signals, str(node["_target_"]), doc, parameters)

@@ -1,0 +1,97 @@
+"""Predictors that know past requests' further tokens and nothing of the prompt."""
+
+import math
+
+from kvbench.predictor.recent import Recent
+
+
+class Constant:
+    """Always the same: what a predictor has to beat.
+
+    Args:
+        num_tokens: further tokens of every request, >= 0.
+    """
+
+    def __init__(self, num_tokens: int) -> None:
+        self._num_tokens = num_tokens
+
+    def forget(self) -> None:
+        """There is nothing to forget."""
+
+    def learn(self, num_prompt_tokens: int, num_further_tokens: int) -> None:
+        """There is nothing to learn."""
+
+    def predict(self, num_prompt_tokens: int) -> int:
+        """The constant."""
+        return self._num_tokens
+
+
+class ExponentialAverage:
+    """The average of past requests' further tokens, in which each newer request weighs more.
+
+    Args:
+        alpha: weight of the newest request, above 0, at most 1; all before it share the rest.
+    Raises:
+        ValueError: alpha is out of its range.
+    """
+
+    def __init__(self, alpha: float) -> None:
+        require_share("alpha", alpha)
+        self._alpha = alpha
+        self._average: float | None = None
+
+    def forget(self) -> None:
+        """Forget the average."""
+        self._average = None
+
+    def learn(self, num_prompt_tokens: int, num_further_tokens: int) -> None:
+        """Move the average towards the request; the first request is the average."""
+        if self._average is None:
+            self._average = float(num_further_tokens)
+        else:
+            self._average += self._alpha * (num_further_tokens - self._average)
+
+    def predict(self, num_prompt_tokens: int) -> int | None:
+        """The average, rounded up."""
+        return None if self._average is None else math.ceil(self._average)
+
+
+class PastQuantile:
+    """A quantile of the last requests' further tokens: the least of them that so large a share does not exceed.
+
+    Args:
+        quantile: the share, above 0, at most 1.
+        history_window: requests remembered, > 0.
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(self, quantile: float, history_window: int) -> None:
+        require_share("quantile", quantile)
+        if isinstance(history_window, bool) or not isinstance(history_window, int) or history_window < 1:
+            raise ValueError(f"history_window is a positive integer, got {history_window!r}")
+        self._quantile = quantile
+        self._history_window = history_window
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the requests."""
+        self._recent = Recent(self._history_window)
+
+    def learn(self, num_prompt_tokens: int, num_further_tokens: int) -> None:
+        """Remember the request."""
+        self._recent.add(num_further_tokens)
+
+    def predict(self, num_prompt_tokens: int) -> int | None:
+        """The quantile."""
+        return self._recent.quantile(self._quantile) if len(self._recent) else None
+
+
+def require_share(name: str, value: object) -> None:
+    """Refuse what is not a number above 0 and at most 1.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError(f"{name} is a number above 0 and at most 1, got {value!r}")

@@ -1,0 +1,78 @@
+"""Compression by norms: the article's ranking of tokens."""
+
+import math
+
+from kvbench.area import NORM, Area
+from kvbench.ledger import LedgerView
+from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule, append_plan
+from kvbench.strategy.base import Strategy, require_positive, require_share, resize_and_append, rounded_up
+from kvbench.workload.request import Request
+
+GROWTH_TOKENS = 64
+
+
+def num_kept(num_tokens: int, kept_fraction: float) -> int:
+    """Tokens kept of so many: the fraction of them, rounded up, so that of one token one is kept."""
+    return math.ceil(num_tokens * kept_fraction)
+
+
+class Compressed(Strategy):
+    """Keep a fraction of all tokens, those whose K and V are longest, in order.
+
+    A token's importance is (|k| + |v|) / 2, averaged over heads. Each append of two tokens or more is reduced to the
+    fraction after it was attended; single tokens stay until the next pass over the whole cache, every `interval`
+    tokens.
+
+    Args:
+        kept_fraction: tokens kept over tokens seen, above 0, at most 1.
+        interval: tokens seen between passes over the whole cache, > 0.
+    Raises:
+        ValueError: a parameter is out of its range.
+    Source: the article, CompressedKVCache.
+    Departs: it ranks tokens (the article indexes the batch), reduces after attention, keeps single tokens until a pass
+        over the whole cache, and has no maximum.
+    """
+
+    lossless = False
+
+    def __init__(self, *, kept_fraction: float, interval: int) -> None:
+        require_share("kept_fraction", kept_fraction)
+        require_positive("interval", interval)
+        self.kept_fraction = kept_fraction
+        self.interval = interval
+        self.areas = (Area(positions=True),)
+        self._next_pass: dict[int, int] = {}
+
+    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+        """Nothing is held yet."""
+        self._next_pass[seq] = self.interval
+        return NOTHING
+
+    def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Append where it fits, or make room first."""
+        required = view.num_used(seq) + num_tokens
+        if required <= view.capacity(seq):
+            return append_plan(seq, num_tokens)
+        return resize_and_append(seq, rounded_up(required, GROWTH_TOKENS), num_tokens)
+
+    def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Reduce the append; when it is time, the whole cache."""
+        num_used, num_seen = view.num_used(seq), view.num_seen(seq)
+        plan, left = (), num_used
+        if num_tokens > 1:
+            rule = Rule(first=num_used - num_tokens, top=num_kept(num_tokens, self.kept_fraction), by=NORM)
+            left = rule.num_kept(num_used)
+            plan = (Keep(seq, rule),) if left < num_used else ()
+        if num_seen >= self._next_pass[seq]:
+            self._next_pass[seq] = num_seen + self.interval
+            rule = Rule(top=num_kept(num_seen, self.kept_fraction), by=NORM)
+            if rule.num_kept(left) < left:
+                left = rule.num_kept(left)
+                plan = (*plan, Keep(seq, rule))
+        capacity = rounded_up(left + 1, GROWTH_TOKENS)
+        return (*plan, Reserve(seq, capacity)) if plan and capacity < view.capacity(seq) else plan
+
+    def on_finish(self, seq: int, view: LedgerView) -> Plan:
+        """Release, and forget when the next pass was due."""
+        self._next_pass.pop(seq, None)
+        return super().on_finish(seq, view)

@@ -1,0 +1,44 @@
+"""Paging: blocks of a shared pool, a block table a sequence."""
+
+from kvbench.area import STAGING_TOKENS, Area, Blocks
+from kvbench.ledger import LedgerView
+from kvbench.ops import Fork, Plan, append_plan
+from kvbench.strategy.base import Strategy, require_positive, resize_and_append, rounded_up
+
+
+class Paged(Strategy):
+    """Take blocks from a pool that all sequences share; samples of one prompt share its blocks.
+
+    At most one block of a sequence is partly empty, and nothing is copied but a shared block that a sequence writes to.
+    Attention reads a gather of the blocks.
+
+    Args:
+        block_size: tokens of a block, > 0, a divisor of 1,024.
+        pool_tokens: tokens of the pool, a multiple of block_size; allocated at the first use.
+    Raises:
+        ValueError: a parameter is out of its range.
+    Source: Kwon et al. 2023, arXiv:2309.06180, sections 4.1 to 4.4.
+    Departs: reads are gathered into a staging buffer and merged by their log-sum-exp, where vLLM's kernel follows the
+        block table; preemption recomputes, it never swaps.
+    """
+
+    def __init__(self, *, block_size: int, pool_tokens: int) -> None:
+        require_positive("block_size", block_size)
+        require_positive("pool_tokens", pool_tokens)
+        if STAGING_TOKENS % block_size:
+            raise ValueError(f"block_size divides {STAGING_TOKENS}, got {block_size}")
+        if pool_tokens % block_size:
+            raise ValueError(f"pool_tokens is a multiple of block_size ({block_size}), got {pool_tokens}")
+        self.block_size = block_size
+        self.areas = (Area(layout=Blocks(block_size, pool_tokens)),)
+
+    def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Append where it fits, or take blocks first."""
+        required = view.num_used(seq) + num_tokens
+        if required <= view.capacity(seq):
+            return append_plan(seq, num_tokens)
+        return resize_and_append(seq, rounded_up(required, self.block_size), num_tokens)
+
+    def on_fork(self, seq: int, parent: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Share the parent's blocks."""
+        return (Fork(parent, seq, num_tokens),)

@@ -1,0 +1,80 @@
+"""Quantization: older tokens in few bits, the newest as they are."""
+
+from kvbench.area import STAGING_TOKENS, Area, Chunks, Packed, Ring
+from kvbench.ledger import LedgerView
+from kvbench.naming import unknown
+from kvbench.ops import MAIN, NOTHING, Append, Move, Plan, Reserve, Rule, append_plan
+from kvbench.strategy.base import Strategy, require_positive, require_whole, rounded_up
+from kvbench.workload.request import Request
+
+BITS = (8, 4, 2)
+KEYS_PER = ("channel", "token")
+PACKED = "packed"
+
+
+class Quantized(Strategy):
+    """Round older tokens to few bits, packed into bytes; keep a window of the newest in full precision.
+
+    Keys share a scale per channel over a group of tokens, values per token over a group of channels; attention reads a
+    restored copy, part by part.
+
+    Args:
+        bits: 8, 4 or 2.
+        group_size: elements that share scale and minimum, a divisor of 1,024.
+        residual_tokens: newest tokens in full precision, >= 0.
+        keys_per: "channel", or "token" for the naive way.
+    Raises:
+        ValueError: a parameter is out of its range.
+    Source: Liu et al. 2024, arXiv:2402.02750, sections 3.2 and 3.3 (KIVI).
+    Departs: keys and values leave the window together, a group at a time, so that it holds up to a group more than
+        residual_tokens; a prompt is rounded after it was attended.
+    """
+
+    lossless = False
+
+    def __init__(self, *, bits: int, group_size: int, residual_tokens: int, keys_per: str) -> None:
+        if bits not in BITS:
+            raise ValueError(unknown("bits", str(bits), [str(each) for each in BITS]))
+        require_positive("group_size", group_size)
+        if STAGING_TOKENS % group_size:
+            raise ValueError(f"group_size divides {STAGING_TOKENS}, got {group_size}")
+        require_whole("residual_tokens", residual_tokens)
+        if keys_per not in KEYS_PER:
+            raise ValueError(unknown("keys_per", keys_per, KEYS_PER))
+        self.group_size = group_size
+        self.residual_tokens = residual_tokens
+        self.window = residual_tokens + group_size
+        packed = Packed(bits, group_size, keys_per)
+        self.areas = (Area(PACKED, layout=Chunks(self._chunk_tokens), format=packed), Area(layout=Ring()))
+
+    @property
+    def _chunk_tokens(self) -> int:
+        return min(max(self.group_size, 128), STAGING_TOKENS)
+
+    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+        """Reserve the window."""
+        return (Reserve(seq, self.window),)
+
+    def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Append where it fits; for a single token round the oldest group, for more make room for the while."""
+        required = view.num_used(seq) + num_tokens
+        if required <= view.capacity(seq):
+            return append_plan(seq, num_tokens)
+        if num_tokens == 1:
+            return (*self._round(seq, self.group_size, view), Append(seq, 1))
+        return (Reserve(seq, required), Append(seq, num_tokens))
+
+    def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Round what was let in beyond the window, in whole groups."""
+        num_used = view.num_used(seq)
+        if num_used <= self.window:
+            return NOTHING
+        num_groups = (num_used - self.residual_tokens) // self.group_size
+        return (*self._round(seq, num_groups * self.group_size, view), Reserve(seq, self.window))
+
+    def _round(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        held = view.num_used(seq, PACKED) + num_tokens
+        move = Move(seq, MAIN, PACKED, Rule(recent=view.num_used(seq) - num_tokens))
+        if held <= view.capacity(seq, PACKED):
+            return (move,)
+        return (Reserve(seq, rounded_up(held, self._chunk_tokens), PACKED), move)

@@ -1,0 +1,62 @@
+"""Streaming windows: attention reads the active one, those before are retired."""
+
+from kvbench.area import Area, Chunks, Ring
+from kvbench.ledger import LedgerView
+from kvbench.ops import MAIN, Keep, Move, Plan, Reserve, Rule, append_plan
+from kvbench.strategy.base import Strategy, require_positive, require_whole
+from kvbench.workload.request import Request
+
+RETIRED = "retired"
+
+
+class Streaming(Strategy):
+    """Read a window; when it is full, retire it and begin the next with its last tokens.
+
+    Retired windows stay allocated, at most so many, and can be read back whole: each token is held once. An append
+    longer than the window comes in several steps.
+
+    Args:
+        window_size: tokens of the active window, > overlap_size.
+        overlap_size: last tokens of a window that the next begins with, >= 0.
+        max_retired: retired windows that are kept, > 0; the oldest is dropped.
+    Raises:
+        ValueError: a parameter is out of its range.
+    Source: the article, StreamingKVCache.
+    Departs: the tokens of the overlap live in the newer window alone, so that the full context holds each once.
+    """
+
+    lossless = False
+
+    def __init__(self, *, window_size: int, overlap_size: int, max_retired: int) -> None:
+        require_positive("window_size", window_size)
+        require_whole("overlap_size", overlap_size)
+        require_positive("max_retired", max_retired)
+        if overlap_size >= window_size:
+            raise ValueError(f"overlap_size is less than window_size ({window_size}), got {overlap_size}")
+        self.window_size = window_size
+        self.overlap_size = overlap_size
+        self.max_retired = max_retired
+        self.retired_tokens = window_size - overlap_size
+        self.areas = (Area(RETIRED, Chunks(self.retired_tokens), attended=False), Area(layout=Ring()))
+
+    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+        """Reserve the active window."""
+        return (Reserve(seq, self.window_size),)
+
+    def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
+        """At most what the window has room for; a full one is retired first."""
+        return min(num_tokens, self.window_size - view.num_used(seq) or self.retired_tokens)
+
+    def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Append where it fits; else retire the window first, and drop the oldest where there are too many."""
+        if view.num_used(seq) + num_tokens <= self.window_size:
+            return append_plan(seq, num_tokens)
+        held = view.num_used(seq, RETIRED)
+        kept = min(held, (self.max_retired - 1) * self.retired_tokens)
+        dropped = (Keep(seq, Rule(recent=kept), RETIRED),) if kept < held else ()
+        return (
+            *dropped,
+            Reserve(seq, kept + self.retired_tokens, RETIRED),
+            Move(seq, MAIN, RETIRED, Rule(recent=self.overlap_size)),
+            *append_plan(seq, num_tokens),
+        )

@@ -1,0 +1,87 @@
+"""One sequence (or several) under a strategy, a ledger and a backend, checked after every operation."""
+
+import torch
+
+from kvbench.backend.measured import Measured
+from kvbench.ledger import Ledger
+from kvbench.ops import Append
+from tests.catalogue import TINY
+from tests.storages import LiveStorages
+
+
+class Cache:
+    """Drives a strategy as the runner does; after every plan the books and the live storages agree to the byte."""
+
+    def __init__(self, chosen, num_rows=1, geometry=TINY, attend=False):
+        self.strategy, self.geometry, self.num_rows = chosen, geometry, num_rows
+        self.ledger = Ledger(geometry, areas=chosen.areas, num_rows=num_rows)
+        self.backend = Measured(geometry=geometry, device="cpu", attend=attend, seed=0, num_rows=num_rows)
+        if attend:
+            self.backend.prepare(1500, 9000)
+        self.backend.begin_repetition(chosen.areas)
+        chosen.on_begin()
+        self.attend = attend
+        self.storages = LiveStorages()
+        self.peak_bytes = 0
+
+    @property
+    def view(self):
+        return self.ledger.view
+
+    def sequence(self, seq=0):
+        return self.backend.sequence(seq)
+
+    def carry_out(self, plan, keys=(), values=()):
+        receipt = self.ledger.book(plan)
+        done = 0
+        with self.storages:
+            for op in plan:
+                count = op.num_tokens if isinstance(op, Append) else 0
+                cut = [[tensor.narrow(2, done, count) for tensor in tensors] for tensors in (keys, values)]
+                self.backend.carry_out(op, *cut)
+                done += count
+        assert self.storages.live_bytes == self.ledger.held_bytes
+        if receipt is not None:
+            self.peak_bytes = max(self.peak_bytes, receipt.peak_bytes)
+
+    def admit(self, request, seq=0):
+        self.ledger.open(seq)
+        self.backend.open(seq)
+        self.carry_out(self.strategy.on_admit(seq, request, self.view))
+
+    def append(self, keys, values, seq=0):
+        """Append, in as many steps as the strategy takes, each with what follows attention."""
+        total, done = keys[0].shape[2], 0
+        while done < total:
+            count = self.strategy.at_once(seq, total - done, self.view) if total - done > 1 else 1
+            self.step([t.narrow(2, done, count) for t in keys], [t.narrow(2, done, count) for t in values], seq)
+            done += count
+
+    def step(self, keys, values, seq=0):
+        num_tokens = keys[0].shape[2]
+        plan = self.strategy.on_append(seq, num_tokens, self.view)
+        assert sum(op.num_tokens for op in plan if isinstance(op, Append)) == num_tokens
+        self.carry_out(plan, keys, values)
+        if self.attend:
+            self.backend.attention(seq, num_tokens)
+        self.carry_out(self.strategy.on_attended(seq, num_tokens, self.view))
+
+    def fork(self, seq, parent, num_tokens):
+        self.ledger.open(seq)
+        self.backend.open(seq)
+        self.carry_out(self.strategy.on_fork(seq, parent, num_tokens, self.view))
+
+    def finish(self, seq=0):
+        self.carry_out(self.strategy.on_finish(seq, self.view))
+        if not self.ledger.accounts:
+            assert self.storages.live_bytes == self.ledger.fixed_bytes
+            assert self.ledger.used_bytes == 0
+            with self.storages:
+                self.backend.end_repetition()
+            assert self.storages.live_bytes == 0
+
+
+def tokens(generator, num_rows, num_tokens, geometry=TINY):
+    """Random K or V, a layer each."""
+    shape = (num_rows, geometry.num_kv_heads, num_tokens, geometry.head_dim)
+    return [torch.randn(shape, generator=generator) for _ in range(geometry.num_layers)]
