@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from driven import DTYPES, HEAD_DIM, NUM_KV_HEADS, NUM_TOKENS_MADE, Driven, decoded_tokens, random_tokens
+from driven import DTYPES, HEAD_DIM, NUM_KV_HEADS, NUM_TOKENS_MADE, Driven, decoded_tokens, dynamic, random_tokens
 from table import Goal, print_row, shown
 from timing import Side, interleaved
 from torch import Tensor
@@ -14,6 +14,8 @@ INITIAL_CAPACITY = 512
 
 SLICE_GOAL = Goal(1.6, at_least=False)
 CACHE_GOALS = {512: Goal(3, at_least=True), 4096: Goal(20, at_least=True)}
+SLICE_WINDOWS = {False: (12, 256), True: (2, 128)}
+"""Windows and appends in each, by whether it is quick."""
 TOTAL_GOAL = Goal(20, at_least=True, of="mean")
 
 Prompt = tuple[Tensor, Tensor]
@@ -21,7 +23,7 @@ Prompt = tuple[Tensor, Tensor]
 
 def against_slices(quick: bool) -> None:
     """Dynamic's append against buffer[:, :, p:p+1] = k, with capacity to spare on both sides: nothing resizes."""
-    num_windows, num_steps = (2, 128) if quick else (12, 256)
+    num_windows, num_steps = SLICE_WINDOWS[quick]
     for dtype in DTYPES:
         tokens = decoded_tokens(dtype)
         for length in LENGTHS:
@@ -35,8 +37,18 @@ def against_slices(quick: bool) -> None:
 def _slice_window(dtype: str, prompt: Prompt, tokens: list[Prompt], num_steps: int) -> list[np.ndarray]:
     length = prompt[0].shape[2]
     capacity = length + num_steps
-    driven = Driven(dtype, capacity, prompt)
-    shape = (1, NUM_KV_HEADS, capacity, HEAD_DIM)
+    driven = Driven(dtype, dynamic(capacity), prompt)
+    times = interleaved(
+        [Side("dynamic", appender(driven, tokens)), slice_assignment(prompt, tokens, num_steps)], num_steps
+    )
+    assert driven.capacity == capacity, f"a resize in a window that has none: {driven.capacity} slots"
+    return times
+
+
+def slice_assignment(prompt: Prompt, tokens: list[Prompt], num_steps: int) -> Side:
+    """A bare slice assignment of K and V into buffers that hold a prompt's length and so many tokens more."""
+    length = prompt[0].shape[2]
+    shape = (1, NUM_KV_HEADS, length + num_steps, HEAD_DIM)
     buffer_k = torch.empty(shape, dtype=prompt[0].dtype).zero_()
     buffer_v = torch.empty(shape, dtype=prompt[0].dtype).zero_()
 
@@ -46,12 +58,11 @@ def _slice_window(dtype: str, prompt: Prompt, tokens: list[Prompt], num_steps: i
         buffer_k[:, :, position : position + 1] = keys
         buffer_v[:, :, position : position + 1] = values
 
-    times = interleaved([Side("dynamic", _appender(driven, tokens)), Side("slices", assign)], num_steps)
-    assert driven.capacity == capacity, f"a resize in a window that has none: {driven.capacity} slots"
-    return times
+    return Side("slices", assign)
 
 
-def _appender(driven: Driven, tokens: list[Prompt]) -> Callable[[int], None]:
+def appender(driven: Driven, tokens: list[Prompt]) -> Callable[[int], None]:
+    """A call that appends one token."""
     layers = [([keys], [values]) for keys, values in tokens]
 
     def append(number: int) -> None:
@@ -99,7 +110,7 @@ def _windows(cache_class: type, dtype: str, length: int, quick: bool) -> None:
 def _cache_window(
     cache_class: type, dtype: str, prompt: Prompt, tokens: list[Prompt], num_steps: int, num_primes: int = 0
 ) -> tuple[list[np.ndarray], Driven]:
-    driven = Driven(dtype, INITIAL_CAPACITY, prompt)
+    driven = Driven(dtype, dynamic(INITIAL_CAPACITY), prompt)
     cache = cache_class()
     cache.update(*prompt, 0)
 
@@ -107,7 +118,7 @@ def _cache_window(
         keys, values = tokens[number % NUM_TOKENS_MADE]
         cache.update(keys, values, 0)
 
-    sides = [Side("dynamic", _appender(driven, tokens)), Side("DynamicCache", update)]
+    sides = [Side("dynamic", appender(driven, tokens)), Side("DynamicCache", update)]
     return interleaved(sides, num_steps, num_primes=num_primes), driven
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from driven import DTYPES, GROWTH_FACTOR, HEAD_DIM, NUM_HEADS, NUM_KV_HEADS, SEQ, Driven, random_tokens
+from driven import DTYPES, GROWTH_FACTOR, HEAD_DIM, NUM_HEADS, NUM_KV_HEADS, SEQ, Driven, dynamic, random_tokens
 from table import Goal, print_row, shown
 from timing import Side, interleaved
 from torch import Tensor
@@ -36,7 +36,7 @@ def against_best_call(quick: bool) -> None:
 
 def _compare(dtype: str, length: int, num_rounds: int) -> None:
     prompt = random_tokens(length, dtype), random_tokens(length, dtype)
-    driven = Driven(dtype, int(length * GROWTH_FACTOR), prompt)
+    driven = Driven(dtype, dynamic(int(length * GROWTH_FACTOR)), prompt)
     backend = driven.backend
     backend.prepare(1, length)
     live = backend.sequence(SEQ).read(0)[0]

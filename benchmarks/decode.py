@@ -9,8 +9,10 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
+from ahead import beside_the_steps
 from appends import against_slices, against_transformers
 from attending import against_best_call
+from layouts import appends_apart, reads_apart
 from load import OtherLoad
 from table import print_head
 from whole import inside_operations, whole_command
@@ -21,6 +23,9 @@ PARTS = {
     "slices": against_slices,
     "transformers": against_transformers,
     "attention": against_best_call,
+    "layouts": appends_apart,
+    "reads": reads_apart,
+    "async": beside_the_steps,
     "loop": inside_operations,
     "command": whole_command,
 }

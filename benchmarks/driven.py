@@ -1,4 +1,4 @@
-"""A sequence under the strategy dynamic, driven as the runner drives it, and the K and V that it is given."""
+"""A sequence under a strategy, driven as the runner drives it, and the K and V that it is given."""
 
 import torch
 from torch import Tensor
@@ -7,6 +7,7 @@ from kvbench.backend.measured import Measured
 from kvbench.geometry import KVGeometry
 from kvbench.ledger import Ledger
 from kvbench.ops import Plan
+from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Request, Turn
 
@@ -15,6 +16,7 @@ NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 32, 8, 128
 GROWTH_FACTOR = 1.5
 MAX_CAPACITY = 1 << 20
 NUM_TOKENS_MADE = 64
+MAX_STEP_TOKENS = 1024
 DTYPES = ("bfloat16", "float32")
 
 
@@ -34,26 +36,29 @@ def decoded_tokens(dtype: str) -> list[tuple[Tensor, Tensor]]:
 
 
 class Driven:
-    """One sequence under dynamic: strategy, ledger and backend, called in the runner's order.
+    """One sequence under a strategy: strategy, ledger and backend, called in the runner's order.
 
     Args:
         dtype: of K and V.
-        initial_capacity: slots reserved at first.
-        prompt: K and V appended at once, before anything is timed.
+        strategy: what decides.
+        prompt: K and V appended before anything is timed, as the strategy takes them; attention is left out.
     """
 
-    def __init__(self, dtype: str, initial_capacity: int, prompt: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, dtype: str, strategy: Strategy, prompt: tuple[Tensor, Tensor]) -> None:
         shape = geometry(dtype)
-        self.strategy = Dynamic(
-            initial_capacity=initial_capacity, growth_factor=GROWTH_FACTOR, max_capacity=MAX_CAPACITY, round_to=1
-        )
-        self.ledger = Ledger(shape)
+        self.strategy = strategy
+        self.ledger = Ledger(shape, areas=strategy.areas)
         self.backend = Measured(geometry=shape, device="cpu", attend=True, seed=0)
+        self.backend.begin_repetition(strategy.areas)
         self.ledger.open(SEQ)
         self.backend.open(SEQ)
         num_tokens = prompt[0].shape[2]
         self._obey(self.strategy.on_admit(SEQ, Request(0, (Turn(num_tokens),)), self.ledger.view), [], [])
-        self.append([prompt[0]], [prompt[1]], num_tokens)
+        done = 0
+        while done < num_tokens:
+            count = strategy.at_once(SEQ, min(num_tokens - done, MAX_STEP_TOKENS), self.ledger.view)
+            self.append(*([part.narrow(2, done, count)] for part in prompt), count)
+            done += count
 
     @property
     def capacity(self) -> int:
@@ -63,8 +68,18 @@ class Driven:
     def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int = 1) -> None:
         """Append as the runner does: the strategy plans, the ledger books, the backend carries out."""
         self._obey(self.strategy.on_append(SEQ, num_tokens, self.ledger.view), keys, values)
+        after = self.strategy.on_attended(SEQ, num_tokens, self.ledger.view)
+        if after:
+            self._obey(after, [], [])
 
     def _obey(self, plan: Plan, keys: list[Tensor], values: list[Tensor]) -> None:
         self.ledger.book(plan)
         for op in plan:
             self.backend.carry_out(op, keys, values)
+
+
+def dynamic(initial_capacity: int) -> Dynamic:
+    """The strategy that most parts measure."""
+    return Dynamic(
+        initial_capacity=initial_capacity, growth_factor=GROWTH_FACTOR, max_capacity=MAX_CAPACITY, round_to=1
+    )

@@ -82,6 +82,35 @@ def print_row(
     _print_cells([what, tokens, dtype, *seconds, *ratios, str(goal or ""), verdict, note])
 
 
+def print_share(
+    what: str,
+    tokens: str,
+    dtype: str,
+    ours_s: np.ndarray,
+    theirs_s: np.ndarray,
+    shares: np.ndarray,
+    goal: Goal,
+    *,
+    note: str = "",
+) -> None:
+    """Print a share of each run that is held against a bound.
+
+    Args:
+        what: what was measured.
+        tokens: at which length.
+        dtype: of K and V.
+        ours_s: seconds of each run.
+        theirs_s: as ours_s, of what it is held against.
+        shares: of each run, in the goal's unit.
+        goal: what the share should come to.
+        note: what else there is to know.
+    """
+    median, mean = float(np.median(shares)), float(np.mean(shares))
+    seconds = [shown(pick(times)) for pick in (np.median, np.mean) for times in (ours_s, theirs_s)]
+    figures = [f"{median:.4g}{goal.unit}", f"{mean:.4g}{goal.unit}"]
+    _print_cells([what, tokens, dtype, *seconds, *figures, str(goal), goal.verdict(median, mean), note])
+
+
 def print_absolute(what: str, seconds: np.ndarray, goal: Goal, note: str) -> None:
     """Print a time that is held against a bound and not against another time."""
     median, mean = float(np.median(seconds)), float(np.mean(seconds))

@@ -149,6 +149,10 @@ class Area:
             raise ValueError(unknown("tier", self.tier, TIERS))
         if isinstance(self.format, Packed) and not isinstance(self.layout, Chunks):
             raise ValueError(f"area {self.name}: packed slots lie in chunks, got {self.layout}")
+        if isinstance(self.layout, Holes) and not self.positions:
+            raise ValueError(f"area {self.name}: slots that lose their order keep their positions")
+        if self.score is not None and not isinstance(self.layout, Contiguous | Holes):
+            raise ValueError(f"area {self.name}: slots in {self.layout} keep no score")
         if self.score is not None and not self.positions:
             raise ValueError(f"area {self.name}: slots that are ranked by a score keep their positions")
         if self.positions and isinstance(self.layout, Ring | Blocks):
@@ -161,6 +165,11 @@ class Area:
         """Whether attention reads a copy on the device, part by part: gathered, fetched or dequantised."""
         away = self.tier != DEVICE or isinstance(self.format, Packed) or isinstance(self.layout, Blocks)
         return self.attended and away
+
+    @property
+    def alters(self) -> bool:
+        """Whether attention does not read what is here as it was: not at all, or rounded."""
+        return not self.attended or isinstance(self.format, Packed)
 
     @property
     def num_tracks(self) -> int:

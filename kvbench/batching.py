@@ -4,11 +4,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from time import perf_counter_ns
 
-from kvbench.accounts import NO_RECEIPT, Receipt
 from kvbench.area import DISK, HOST
 from kvbench.backend.base import NO_TIMES, Backend, Times
-from kvbench.ledger import Ledger, OutOfMemory
-from kvbench.ops import Plan
+from kvbench.ledger import NO_RECEIPT, BackgroundError, Ledger, OutOfMemory, Receipt
+from kvbench.ops import Plan, Settle
 from kvbench.progress import Progress
 from kvbench.recorder import ADMIT, FINISH, FORK, PREFILL, RECOMPUTE, RELIEVE, Recorder, RequestRow
 from kvbench.strategy.base import CapacityExceeded, Strategy
@@ -70,7 +69,11 @@ class Batch:
             num_tokens = 0
             for progress in ready:
                 if progress in self._live:
-                    num_tokens += self._step(progress)
+                    try:
+                        num_tokens += self._step(progress)
+                    except BackgroundError as error:
+                        self._let_go(error.seq)
+                        raise
             self._iteration += 1
             if self._arriving or self._iteration % DRAIN_EVERY == 0:
                 self._drain()
@@ -145,9 +148,12 @@ class Batch:
         """Book a plan, carry it out with what follows attention, advance the clock, and record the row."""
         ledger, view, seq = self._ledger, self._ledger.view, progress.index
         before = ledger.allocated_bytes
+        waited = self._backend.check(plan) if plan and type(plan[0]) is Settle else NO_TIMES
         receipt = ledger.book(plan) or NO_RECEIPT
         planned = perf_counter_ns()
         times = self._backend.step(plan, seq, num_queries)
+        if waited is not NO_TIMES:
+            times, planned = _sum(times, waited), planned - sum(waited)
         is_open = view.is_open(seq)
         num_used, capacity, num_bytes = view.device_slots(seq) if is_open else (0, 0, 0)
         num_attended = view.num_attended(seq) if is_open else 0
@@ -155,7 +161,8 @@ class Batch:
         in_use = (
             num_bytes,
             ledger.used_bytes,
-            ledger.allocated_bytes,
+            ledger.allocated_bytes - ledger.reading_bytes,
+            ledger.reading_bytes,
             ledger.tier_bytes[HOST],
             ledger.tier_bytes[DISK],
         )
@@ -164,13 +171,13 @@ class Batch:
             after = self._strategy.on_attended(seq, num_tokens, view)
             if after:
                 later, more = self._reduce(seq, after)
-                times = type(times)(*(a + b for a, b in zip(times, more, strict=True)))
+                times = _sum(times, more)
         host_ns = perf_counter_ns() - start
         kept = (view.num_seen(seq), view.num_attended(seq), view.num_altered(seq)) if is_open else (0, 0, 0)
         num_output = progress.num_output_tokens(phase, num_tokens) if num_tokens else 0
         where = (seq, self._iteration, phase, num_tokens, num_output, num_attended, capacity)
         held = (*in_use, self._reserved_bytes, self._waste_bytes)
-        moved = moved_by(receipt, later, max(before, ledger.allocated_bytes, in_use[2]))
+        moved = moved_by(receipt, later, (before, in_use[2] + in_use[3], ledger.allocated_bytes))
         spent = (self._idle_ns, planned - start, *times, host_ns)
         self._recorder.step((*self._run, *where, *kept, *held, *moved, len(self._live), *spent))
         self._clock_ns += max(host_ns, sum(times))
@@ -179,10 +186,11 @@ class Batch:
     def _reduce(self, seq: int, after: Plan) -> tuple[Receipt, Times]:
         """Carry out what follows attention; where there is no memory to do it in, it waits for the next step's."""
         try:
+            waited = self._backend.check(after) if type(after[0]) is Settle else NO_TIMES
             receipt = self._ledger.book(after) or NO_RECEIPT
         except OutOfMemory:
             return NO_RECEIPT, NO_TIMES
-        return receipt, self._backend.step(after, seq, 0, continued=True)
+        return receipt, _sum(self._backend.step(after, seq, 0, continued=True), waited)
 
     def _fork(self, progress: Progress) -> Plan | None:
         """The plan to take the first prompt over from a live request of the same group, where the strategy shares."""
@@ -209,13 +217,20 @@ class Batch:
         if error.budget_bytes is None:
             return False
         plan = self._strategy.on_pressure(progress.index, error.need_bytes - error.budget_bytes, self._ledger.view)
-        if plan:
-            self._carry_out(progress, RELIEVE, 0, plan, perf_counter_ns())
+        if plan and self._gives_back(progress, plan):
             return True
         youngest = self._live[-1]
         if youngest is progress:
             return False
         self._give_way(youngest, error.outcome)
+        return True
+
+    def _gives_back(self, progress: Progress, plan: Plan) -> bool:
+        """Carry out what gives memory back; no, where it finds none to do it in."""
+        try:
+            self._carry_out(progress, RELIEVE, 0, plan, perf_counter_ns())
+        except OutOfMemory:
+            return False
         return True
 
     def _give_way(self, progress: Progress, outcome: str) -> None:
@@ -237,6 +252,11 @@ class Batch:
             RequestRow(*self._run, progress.index, outcome, progress.num_held, progress.num_preemptions)
         )
 
+    def _let_go(self, seq: int) -> None:
+        """Release a sequence whose background work has failed, so that books and storages agree when the run ends."""
+        if self._ledger.view.is_open(seq):
+            self._release(next(progress for progress in self._live if progress.index == seq))
+
     def _release(self, progress: Progress) -> None:
         start = perf_counter_ns()
         plan = self._strategy.on_finish(progress.index, self._ledger.view)
@@ -244,15 +264,22 @@ class Batch:
         self._live.remove(progress)
 
 
-def moved_by(receipt: Receipt, later: Receipt, held_bytes: int) -> tuple[int, int, int, int, int]:
+def _sum(times: Times, more: Times) -> Times:
+    return Times(*(a + b for a, b in zip(times, more, strict=True)))
+
+
+def moved_by(receipt: Receipt, later: Receipt, held: tuple[int, int, int]) -> tuple[int, int, int, int, int]:
     """What a step's two plans moved: bytes requested, held in passing, resizes, bytes copied and bytes moved.
 
     Args:
         receipt: of the plan before attention.
         later: of the plan after it.
-        held_bytes: the most bytes allocated before, between and after them.
+        held: bytes allocated before, between and after them. The row says what was held between, so that this and
+            what was held in passing are the peak; what was held before is in rows before.
     """
-    passing_bytes = max(receipt.peak_bytes, later.peak_bytes, held_bytes) - held_bytes
+    before_bytes, between_bytes, after_bytes = held
+    peak_bytes = max(receipt.peak_bytes, later.peak_bytes, after_bytes)
+    passing_bytes = peak_bytes - between_bytes if peak_bytes > max(before_bytes, between_bytes) else 0
     return (
         receipt.requested_bytes + later.requested_bytes,
         passing_bytes,

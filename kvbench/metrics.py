@@ -86,7 +86,8 @@ def _outcomes(requests: pd.DataFrame) -> dict[str, object]:
 def _memory(steps: pd.DataFrame) -> dict[str, float]:
     num_repetitions = max(steps["repetition"].nunique(), 1)
     done = steps[steps["num_tokens"] > 0]
-    peaks = (steps["allocated_bytes"] + steps["transient_bytes"]).groupby(steps["repetition"]).max()
+    held = steps["allocated_bytes"] + steps["transient_bytes"] + steps["workspace_bytes"]
+    peaks = held.groupby(steps["repetition"]).max()
     weights = done["num_tokens"].to_numpy(float)
     allocated = float(weights @ done["allocated_bytes"].to_numpy(float))
     used = float(weights @ done["used_bytes"].to_numpy(float))
@@ -94,10 +95,7 @@ def _memory(steps: pd.DataFrame) -> dict[str, float]:
     return {
         "num_tokens": done.loc[done["phase"] != "recompute", "num_tokens"].sum() / num_repetitions,
         "peak_bytes": peaks.max(),
-        "peak_least_bytes": (steps["allocated_bytes"] + steps["transient_bytes"])
-        .groupby(steps["repetition"])
-        .max()
-        .min(),
+        "peak_least_bytes": peaks.min(),
         "recomputed_tokens": done.loc[done["phase"] == "recompute", "num_tokens"].sum() / num_repetitions,
         "peak_allocated_bytes": steps["allocated_bytes"].max(),
         "mean_allocated_bytes": _ratio(allocated, weights.sum()),

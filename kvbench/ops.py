@@ -106,6 +106,8 @@ class Move:
 class Settle:
     """Finish a sequence's background work: what is new takes its place, what is old is freed.
 
+    It comes first in its plan: whether the work failed is discovered before anything of the plan is booked.
+
     Args:
         seq: the sequence.
     """

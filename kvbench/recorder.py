@@ -26,6 +26,7 @@ STEP_FIELDS = (
     "request_bytes",
     "used_bytes",
     "allocated_bytes",
+    "workspace_bytes",
     "host_bytes",
     "disk_bytes",
     "reserved_bytes",

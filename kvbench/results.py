@@ -21,6 +21,7 @@ class Results:
         requests: a row a request and repetition.
         steps: a row a step.
         environment: versions, device and what was run.
+        quality: needles found by depth, a row a strategy and depth; None where none were planted.
     """
 
     folder: Path
@@ -28,6 +29,7 @@ class Results:
     requests: pd.DataFrame
     steps: pd.DataFrame
     environment: dict[str, object]
+    quality: pd.DataFrame | None = None
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -51,8 +53,16 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def write_frames(folder: Path, summary: pd.DataFrame, requests: pd.DataFrame, steps: pd.DataFrame) -> None:
-    """Write summary.csv, requests.parquet and steps.parquet."""
+def write_frames(
+    folder: Path,
+    summary: pd.DataFrame,
+    requests: pd.DataFrame,
+    steps: pd.DataFrame,
+    quality: pd.DataFrame | None = None,
+) -> None:
+    """Write summary.csv, requests.parquet, steps.parquet and, where there is any, quality.csv."""
+    if quality is not None:
+        write_whole(folder / "quality.csv", lambda partial: quality.to_csv(partial, index=False))
     write_whole(folder / "steps.parquet", lambda partial: steps.to_parquet(partial, index=False))
     write_whole(folder / "requests.parquet", lambda partial: requests.to_parquet(partial, index=False))
     write_whole(folder / "summary.csv", lambda partial: summary.to_csv(partial, index=False))
@@ -76,4 +86,5 @@ def load(folder: str | Path) -> Results:
         raise FileNotFoundError(f"{folder} is no finished results folder: {', '.join(missing)} missing")
     steps, requests = (pd.read_parquet(folder / f"{name}.parquet") for name in FRAMES)
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    return Results(folder, pd.read_csv(folder / "summary.csv"), requests, steps, environment)
+    quality = pd.read_csv(folder / "quality.csv") if (folder / "quality.csv").is_file() else None
+    return Results(folder, pd.read_csv(folder / "summary.csv"), requests, steps, environment, quality)

@@ -53,16 +53,21 @@ STEPS: dict[str, Column] = {
     ),
     "allocated_bytes": Column(
         "bytes",
-        "device bytes of allocated slots (of a pool, the blocks handed out) and staging buffers after the append, all "
-        "live requests",
+        "device bytes of allocated slots (of a pool, the blocks handed out) after the append, all live requests",
         "Allocated",
+    ),
+    "workspace_bytes": Column(
+        "bytes", "device bytes of the staging buffers that slots in blocks, few bits or slower tiers are read through"
     ),
     "host_bytes": Column("bytes", "bytes allocated in the host's memory, as a tier of its own, after the append"),
     "disk_bytes": Column("bytes", "bytes allocated in files after the append"),
     "reserved_bytes": Column("bytes", "allocated slots that tokens still to come will fill, all live requests"),
     "waste_bytes": Column("bytes", "allocated slots that no token will ever fill (internal waste), all live requests"),
     "requested_bytes": Column("bytes", "bytes of the step's new allocations"),
-    "transient_bytes": Column("bytes", "bytes held during the step beyond those held both before and after it"),
+    "transient_bytes": Column(
+        "bytes",
+        "the most device bytes held during the step, less those held after the append; 0 where no more than before it",
+    ),
     "num_resizes": Column("", "storages that the step replaced by others"),
     "copied_bytes": Column("bytes", "live bytes that the step copied: resizes, evictions, shared blocks made private"),
     "moved_bytes": Column("bytes", "bytes that the step wrote to another area: another tier, format or layout"),
@@ -121,7 +126,8 @@ _SUMMARY: dict[str, Column] = {
     ),
     "peak_bytes": Column(
         "bytes",
-        "the most bytes live at any time, a resize's second buffer included: max(allocated + transient)",
+        "the most device bytes live at any time, a resize's second buffer and staging buffers included: "
+        "max(allocated + transient + workspace)",
         "Peak",
     ),
     "peak_least_bytes": Column("bytes", "the least of the repetitions' own peaks; less where requests met otherwise"),
@@ -136,6 +142,25 @@ _SUMMARY: dict[str, Column] = {
         "tokens", "tokens evicted, moved out of attention's sight, or rounded; a lossy strategy with none never acted"
     ),
     "lossless": Column("", "whether attention reads every token, unchanged"),
+    "error_relative": Column(
+        "",
+        "length of (output - exact output) / length of the exact output, of attention of all heads, exact being that "
+        "over every token unchanged; mean over the queries asked of the probed request",
+        "Relative error of attention's output",
+    ),
+    "cosine": Column("", "cosine of the same two outputs, mean over the same queries", "Cosine to the exact output"),
+    "mass_kept": Column(
+        "", "share of exact attention on tokens that are still attended, mean over the same queries", "Attention kept"
+    ),
+    "needle_recall": Column(
+        "",
+        "share of heads and planted needles for which the value nearest (by cosine) to the output, of all ever given, "
+        "is the needle's; asked after all was appended, mean over depths; empty for recorded K and V",
+        "Needles found",
+    ),
+    "probed_tokens": Column("tokens", "tokens of the probed request: the longest within quality_tokens, or cut to it"),
+    "probed_queries": Column("", "tokens whose queries were held against exact attention, over the probed layers"),
+    "probed_altered_tokens": Column("tokens", "altered_tokens of the probed request"),
     "mean_allocated_bytes": Column("bytes", "allocated_bytes averaged over appended tokens", "Mean allocated"),
     "cumulative_bytes": Column(
         "bytes", "the article's figure: every allocation ever made, summed; not memory in use", "Cumulative allocations"
@@ -220,7 +245,14 @@ def _latency_columns() -> dict[str, Column]:
 
 SUMMARY: dict[str, Column] = _SUMMARY | _latency_columns()
 
-FRAMES = {"summary": SUMMARY, "requests": REQUESTS, "steps": STEPS}
+QUALITY: dict[str, Column] = {
+    "strategy": STEPS["strategy"],
+    "metric": Column("", "needle_recall"),
+    "depth": Column("", "where a needle stands: 0 the sequence's start, 1 its end", "Depth of the needle"),
+    "value": Column("", "the metric at that depth"),
+}
+
+FRAMES = {"summary": SUMMARY, "requests": REQUESTS, "steps": STEPS, "quality": QUALITY}
 
 
 def parameter_applies(parameter: str, strategy: str, strategies: Iterable[str]) -> bool:

@@ -2,9 +2,10 @@
 
 import torch
 
+from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.measured import Measured
-from kvbench.ledger import Ledger
-from kvbench.ops import Append
+from kvbench.ledger import NO_RECEIPT, Ledger
+from kvbench.ops import Append, Settle
 from tests.catalogue import TINY
 from tests.storages import LiveStorages
 
@@ -23,6 +24,7 @@ class Cache:
         self.attend = attend
         self.storages = LiveStorages()
         self.peak_bytes = 0
+        self.scratch_bytes = 0  # the most that torch held beside what was booked
 
     @property
     def view(self):
@@ -32,17 +34,25 @@ class Cache:
         return self.backend.sequence(seq)
 
     def carry_out(self, plan, keys=(), values=()):
+        self.backend.check(plan)
         receipt = self.ledger.book(plan)
         done = 0
+        self.storages.peak_bytes = before = self.storages.live_bytes
         with self.storages:
             for op in plan:
                 count = op.num_tokens if isinstance(op, Append) else 0
                 cut = [[tensor.narrow(2, done, count) for tensor in tensors] for tensors in (keys, values)]
                 self.backend.carry_out(op, *cut)
                 done += count
+        if any(isinstance(op, Settle) for op in plan):
+            self.backend.wait()  # what was replaced is let go of beside the steps
         assert self.storages.live_bytes == self.ledger.held_bytes
-        if receipt is not None:
-            self.peak_bytes = max(self.peak_bytes, receipt.peak_bytes)
+        booked = NO_RECEIPT if receipt is None else receipt
+        self.peak_bytes = max(self.peak_bytes, booked.peak_bytes)
+        if self.ledger.allocated_bytes + self.ledger.waiting_bytes == self.ledger.held_bytes:  # all on the device
+            held = max(before, booked.peak_bytes + self.ledger.waiting_bytes)
+            self.scratch_bytes = max(self.scratch_bytes, self.storages.peak_bytes - held)
+        return booked
 
     def admit(self, request, seq=0):
         self.ledger.open(seq)
@@ -57,19 +67,30 @@ class Cache:
             self.step([t.narrow(2, done, count) for t in keys], [t.narrow(2, done, count) for t in values], seq)
             done += count
 
-    def step(self, keys, values, seq=0):
+    def step(self, keys, values, seq=0, queries=None):
+        """One step, attended with made-up queries or given: [num_rows, num_heads, num_tokens, head_dim] a layer."""
         num_tokens = keys[0].shape[2]
         plan = self.strategy.on_append(seq, num_tokens, self.view)
         assert sum(op.num_tokens for op in plan if isinstance(op, Append)) == num_tokens
         self.carry_out(plan, keys, values)
-        if self.attend:
-            self.backend.attention(seq, num_tokens)
+        if queries is not None:
+            first = self.view.num_seen(seq) - num_tokens
+            chunks = [
+                [
+                    (first + start, packed(own[:, :, start : start + QUERY_CHUNK], self.geometry.num_kv_heads))
+                    for start in range(0, num_tokens, QUERY_CHUNK)
+                ]
+                for own in queries
+            ]
+            self.outputs = self.backend.attend_with(seq, chunks)
+        elif self.attend:
+            self.outputs = self.backend.attention(seq, num_tokens)
         self.carry_out(self.strategy.on_attended(seq, num_tokens, self.view))
 
     def fork(self, seq, parent, num_tokens):
         self.ledger.open(seq)
         self.backend.open(seq)
-        self.carry_out(self.strategy.on_fork(seq, parent, num_tokens, self.view))
+        return self.carry_out(self.strategy.on_fork(seq, parent, num_tokens, self.view))
 
     def finish(self, seq=0):
         self.carry_out(self.strategy.on_finish(seq, self.view))

@@ -1,6 +1,6 @@
 """A backend whose every step takes a given time, so that a run's clock can be computed by hand."""
 
-from kvbench.backend.base import Times
+from kvbench.backend.base import NO_TIMES, Times
 from kvbench.ops import Append
 from tests.catalogue import TINY
 
@@ -36,6 +36,9 @@ class Fake:
 
     def open(self, seq):
         pass
+
+    def check(self, plan):
+        return NO_TIMES
 
     def step(self, plan, seq, num_queries, continued=False):
         self.plans.append((seq, plan))

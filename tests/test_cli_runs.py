@@ -180,6 +180,37 @@ def test_the_recompute_experiment(kvbench, tmp_path):
     assert "times as long" in out
 
 
+def test_an_experiment_writes_its_folder(kvbench, tmp_path):
+    out = kvbench("+experiment=comprehensive", "experiment.scenarios=[short_chat,long_document]", *TINY)
+    folder = only_folder(tmp_path, "comprehensive")
+    assert {path.name for path in folder.iterdir()} == FILES | {"charts", "raised_capacities.csv"}
+    charts = [f"{name}_capacities.{ending}" for name in ("article", "raised") for ending in ("png", "svg")]
+    assert sorted(path.name for path in (folder / "charts").iterdir()) == charts
+    results = load(folder)
+    assert len(results.summary) == len(pd.read_csv(folder / "raised_capacities.csv")) == 2 * 5
+    assert results.steps["repetition"].nunique() == 3  # one of warm-up
+    assert (results.environment["experiment"], results.environment["seed"]) == ("comprehensive", 0)
+    report = (folder / "report.md").read_text()
+    for words in ("cannot hold long\\_document", "## Raised capacities", "| static | too\\_long 1 of 1 | 13,500 |"):
+        assert words in report
+    assert "cannot hold long_document" in out
+    assert "attention off" in out
+    assert max(map(len, out.split("The article's capacities")[0].splitlines()[2:])) <= 120
+
+
+def test_experiments_of_a_sweep_become_one_table(kvbench, tmp_path):
+    few = ["experiment.scenarios=[short_chat]", "experiment.growth_factors=[1.5,2.0]"]
+    out = kvbench("-m", "+experiment=growth_factors", "experiment.initial_capacity=100,200", *few, *TINY)
+    folder = only_folder(tmp_path, "growth_factors")
+    results = load(folder)
+    assert results.summary["experiment.initial_capacity"].tolist() == [100, 100, 200, 200]
+    assert results.summary["growth_factor"].tolist() == [1.5, 2.0, 1.5, 2.0]
+    assert set(results.steps["scenario"]) == {"short_chat"}
+    assert (folder / "1" / "charts" / "growth_factors.png").is_file()
+    assert "experiment.initial\\_capacity" in (folder / "report.md").read_text()
+    assert "sweep over experiment.initial_capacity: 2 jobs" in out
+
+
 def test_a_workload_is_drawn(kvbench, tmp_path):
     out = kvbench("scenarios", "bursty_gamma")
     assert "coefficient of variation" in out

@@ -1,5 +1,7 @@
 """The catalogue of strategies: a list, one in full, a table."""
 
+from dataclasses import replace
+
 import pytest
 
 from kvbench.cli.catalogue import default_strategies, names
@@ -79,6 +81,14 @@ def test_one_in_full(capsys):
         "source\n    Someone et al. 2023, arXiv:2309.17453, section 3.",
         "departs\n    none.",
     ]
+
+
+def test_nested_strategies_are_shown_as_calls():
+    nested = {"_target_": "kvbench.strategy.sinks.Sinks", "num_sinks": 4}
+    shown = listing([replace(LOSSY, parameters={"parts": [nested, nested], "deep": nested | {"own": nested}})])
+    assert "parts=[Sinks(num_sinks=4), Sinks(num_sinks=4)], deep=Sinks(num_sinks=4," in shown
+    assert " ".join(shown.split()).endswith("runs it.")
+    assert "own=Sinks(num_sinks=4))" in " ".join(shown.split())
 
 
 def test_the_table_is_markdown():

@@ -20,24 +20,50 @@ ALLOWED = {
     "geometry": {"naming"},
     "area": {"naming"},
     "ops": set(),
-    "outcome": {"area"},
-    "accounts": {"area", "geometry"},
-    "booking": {"accounts", "area", "ops", "outcome"},
     "workload": {"naming"},
-    "ledger": {"accounts", "area", "booking", "geometry", "ops", "outcome"},
+    "ledger": {"area", "geometry", "ops"},
     "predictor": {"naming", "workload"},
     "strategy": {"area", "naming", "ops", "ledger", "workload", "predictor"},
-    "backend": {"naming", "environment", "area", "geometry", "ops", "outcome", "ledger"},
+    "backend": {"naming", "environment", "area", "geometry", "ops", "ledger"},
     "recorder": {"backend"},
     "progress": {"recorder", "workload"},
-    "batching": {"accounts", "area", "backend", "ledger", "ops", "progress", "recorder", "strategy", "workload"},
+    "batching": {
+        "area",
+        "backend",
+        "ledger",
+        "ops",
+        "progress",
+        "recorder",
+        "strategy",
+        "workload",
+    },
     "runner": {"area", "backend", "batching", "ledger", "recorder", "strategy", "workload"},
+    "aio": {"area", "backend", "geometry", "ledger", "ops", "runner", "strategy", "workload"},
     "metrics": {"schema", "statistics"},
     "frames": {"metrics", "recorder", "schema", "workload"},
     "plots": {"schema"},
     "report": {"schema"},
     "results": set(),
-    "experiment": {"backend", "frames", "runner", "statistics", "strategy", "workload"},
+    "quality": {"backend", "geometry", "ledger", "naming", "ops", "results", "strategy", "workload"},
+    "experiment": {
+        "aio",
+        "area",
+        "backend",
+        "frames",
+        "geometry",
+        "ledger",
+        "metrics",
+        "naming",
+        "ops",
+        "plots",
+        "quality",
+        "report",
+        "runner",
+        "schema",
+        "statistics",
+        "strategy",
+        "workload",
+    },
 }
 THIRD_PARTY = {
     "plots": {"numpy", "pandas", "matplotlib"},
@@ -79,7 +105,7 @@ def test_imports_point_one_way(path):
         if root in ("hydra", "omegaconf"):
             assert part in ("cli", "__main__"), f"{path} knows Hydra"
         if root == "torch":
-            assert part in ("backend",), f"{path} imports torch"
+            assert part in ("aio", "backend", "quality"), f"{path} imports torch"
         if root == "kvbench" and rest and part in ALLOWED:
             target = rest.split(".")[0]
             assert target in ALLOWED[part] | {part}, f"{path}: {part} may not import {target}"

@@ -9,7 +9,6 @@ from kvbench.runner import run
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.recompute import Recompute
 from kvbench.workload.request import Request, Turn
-from tests.catalogue import TINY
 from tests.fake import MS, Fake
 
 
@@ -59,7 +58,7 @@ def test_idle_time_is_skipped_by_a_clock_that_was_set_right():
         budget_bytes=None,
     )
     steps = steps_frame(recorder)
-    frame = requests_frame(recorder, steps, requests, TINY.bytes_per_token)
+    frame = requests_frame(recorder, steps, requests)
     assert frame["queue_s"].tolist() == pytest.approx([0, 0], abs=0.005)
     assert frame["ttft_s"].tolist() == pytest.approx([0.4, 0.03], abs=0.005)
     assert steps["idle_us"].sum() / 1000 == pytest.approx(49, abs=5)
@@ -77,7 +76,7 @@ def test_idle_time_is_skipped_by_a_clock_that_was_set_right():
 def test_late_times_are_known_when_a_decision_needs_them(requests, latency_s, ttft_s):
     once = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 2, "budget_bytes": None}
     recorder = run({"exact": Exact(round_to=1)}, requests, Late(), **once)
-    frame = requests_frame(recorder, steps_frame(recorder), requests, TINY.bytes_per_token)
+    frame = requests_frame(recorder, steps_frame(recorder), requests)
     assert frame["ttft_s"].tolist() == pytest.approx(ttft_s, abs=0.006)
     if latency_s is not None:
         assert frame["latency_s"].tolist() == pytest.approx(latency_s, abs=0.006)

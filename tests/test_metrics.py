@@ -37,7 +37,7 @@ def frames():
     backend = Fake(ARTICLE)
     recorder = run(strategies, requests, backend, num_repetitions=3, num_warmup=1, max_concurrency=1, budget_bytes=None)
     steps = steps_frame(recorder)
-    by_request = requests_frame(recorder, steps, requests, TOKEN)
+    by_request = requests_frame(recorder, steps, requests)
     about = {"scenario": "short_chat", "source": "measured", "scope": "cache", "slot_bytes": TOKEN}
     summary = summary_frame(steps, by_request, copy_bandwidth_bytes_per_s=1e10, **about)
     return steps, by_request, summary.set_index("strategy")

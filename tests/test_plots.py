@@ -83,7 +83,7 @@ def test_memory_lines_are_the_allocated_bytes(chat):
     slots = np.array([512, 512, 512, 512, 768, 1152])
     assert line.get_ydata()[1:].tolist() == (slots * SLOT_BYTES / MIB).tolist()
     assert axes.get_ylabel() == "Memory (MiB)"
-    assert axes.get_xlabel() == "Context (tokens)"
+    assert axes.get_xlabel() == "Appended (tokens)"
 
 
 def test_memory_marks_resizes_where_they_happen_at_the_bytes_held(chat):

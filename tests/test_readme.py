@@ -61,7 +61,7 @@ def test_its_table_has_the_figures_of_a_run():
     recorder = run(strategies, requests, Fake(ARTICLE), **once)
     steps = steps_frame(recorder)
     about = {"scenario": "short_chat", "source": "measured", "scope": "cache", "slot_bytes": TOKEN}
-    by_request = requests_frame(recorder, steps, requests, TOKEN)
+    by_request = requests_frame(recorder, steps, requests)
     summary = summary_frame(steps, by_request, copy_bandwidth_bytes_per_s=1e10, **about)
     ours = [line.split()[:SEVEN] for line in table_text(summary).splitlines()[2:]]
     table = README.split("```text\n")[1].split("```")[0]

@@ -1,14 +1,28 @@
 """Work beside the main one: a thread on a CPU, a second stream on a GPU."""
 
+import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import torch
 
+NICENESS = 10
+"""How far a thread that copies ahead steps back on Linux: a tenth of a processor that others want as well."""
+
 
 class Handle(Protocol):
     """Work that was given away."""
+
+    def check(self) -> None:
+        """Wait until it is known whether it failed.
+
+        Raises:
+            BaseException: what the work raised.
+        """
+        ...
 
     def result(self) -> object:
         """Wait for it where it is needed.
@@ -16,10 +30,6 @@ class Handle(Protocol):
         Raises:
             BaseException: what the work raised.
         """
-        ...
-
-    def done(self) -> bool:
-        """Whether it has ended."""
         ...
 
 
@@ -30,24 +40,57 @@ class Worker(Protocol):
         """Give work away; it begins when what the device was given so far allows."""
         ...
 
+    def wait(self) -> None:
+        """Wait for all work given so far."""
+        ...
+
     def close(self) -> None:
         """Wait for all work, and end."""
         ...
 
 
+class _OnThread:
+    """Work in another thread."""
+
+    def __init__(self, future: Future) -> None:
+        self._future = future
+
+    def check(self) -> None:
+        """See `Handle.check`."""
+        self._future.result()
+
+    def result(self) -> object:
+        """See `Handle.result`."""
+        return self._future.result()
+
+
 class Thread:
-    """A thread for a device whose work is done when the call returns."""
+    """A thread for a device whose work is done when the call returns.
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="kvbench")
+    Args:
+        steps_back: whether it leaves the processors to those who wait for a step; else it is waited for in each.
+    """
 
-    def submit(self, work: Callable[[], object]) -> Future:
+    def __init__(self, steps_back: bool) -> None:
+        begin = _step_back if steps_back and sys.platform == "linux" else None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="kvbench", initializer=begin)
+
+    def submit(self, work: Callable[[], object]) -> _OnThread:
         """See `Worker.submit`."""
-        return self._pool.submit(work)
+        return _OnThread(self._pool.submit(work))
+
+    def wait(self) -> None:
+        """See `Worker.wait`."""
+        self._pool.submit(int).result()
 
     def close(self) -> None:
         """See `Worker.close`."""
         self._pool.shutdown(wait=True)
+
+
+def _step_back() -> None:
+    """Lower this thread's priority; threads that it starts inherit it."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 class _OnStream:
@@ -57,14 +100,13 @@ class _OnStream:
         self._event = event
         self._value = value
 
+    def check(self) -> None:
+        """Nothing: it would have failed when it was given away. See `Handle.check`."""
+
     def result(self) -> object:
         """Let the current stream wait. See `Handle.result`."""
         self._event.wait()
         return self._value
-
-    def done(self) -> bool:
-        """See `Handle.done`."""
-        return self._event.query()
 
 
 class Stream:
@@ -87,11 +129,15 @@ class Stream:
             event.record()
         return _OnStream(event, value)
 
+    def wait(self) -> None:
+        """See `Worker.wait`."""
+        self._stream.synchronize()
+
     def close(self) -> None:
         """See `Worker.close`."""
         self._stream.synchronize()
 
 
-def worker_of(device: torch.device) -> Worker:
-    """The worker of a device."""
-    return Thread() if device.type == "cpu" else Stream(device)
+def worker_of(device: torch.device, *, steps_back: bool) -> Worker:
+    """A worker of a device; see `Thread` for steps_back."""
+    return Thread(steps_back) if device.type == "cpu" else Stream(device)

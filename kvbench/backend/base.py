@@ -66,6 +66,17 @@ class Backend(Protocol):
         """Begin a sequence that holds nothing yet."""
         ...
 
+    def check(self, plan: Plan) -> Times:
+        """Wait for the background work that a plan settles, before the plan is booked.
+
+        Returns:
+            What waiting took.
+        Raises:
+            OutOfMemory: the work found no memory.
+            BackgroundError: it failed otherwise.
+        """
+        ...
+
     def step(self, plan: Plan, seq: int, num_queries: int, continued: bool = False) -> Times:
         """Carry a plan out; then attend with so many newest tokens' queries, 0 for none.
 

@@ -25,6 +25,10 @@ class Clock(Protocol):
         """The step's times, or zeros where they come with `drain`, together with the rest of a continued step."""
         ...
 
+    def forget(self) -> None:
+        """Let the last step go, whose rest has failed."""
+        ...
+
     def drain(self) -> list[Times] | None:
         """The times of all steps since the last drain; None where `times` gave them."""
         ...
@@ -41,6 +45,9 @@ class HostClock:
         for what, start, end in spans:
             sums[what] += end - start
         return Times(*sums)
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
     def drain(self) -> None:
         """Nothing is ever outstanding."""
@@ -71,6 +78,10 @@ class EventClock:
         else:
             self._steps.append(spans)
         return NO_TIMES
+
+    def forget(self) -> None:
+        """See `Clock.forget`."""
+        self._steps.pop()
 
     def drain(self) -> list[Times]:
         """Wait for the device, and read all events."""

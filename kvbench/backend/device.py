@@ -13,6 +13,8 @@ DEVICES = ("auto", "cpu", "cuda")
 CPU_SHARE = 0.5
 ACCELERATOR_SHARE = 0.9
 MIB = 1 << 20
+NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "cuda error: out of memory")
+"""What a CPU's allocator, a mapped file and pinned memory say; they have no exception of their own."""
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -59,8 +61,11 @@ def _available_bytes() -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python had no memory to give; a CPU's allocator has no exception of its own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Whether torch or Python had no memory to give."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error).lower()
+    return any(words in said for words in NO_MEMORY)
 
 
 def reset_allocator(device: torch.device) -> None:

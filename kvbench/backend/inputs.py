@@ -58,7 +58,7 @@ class Inputs:
         sizes = [self._piece_tokens] * full + [rest] * (rest > 0)
         return [
             (
-                Append(op.seq, size),
+                Append(op.seq, size, op.area),
                 self._layers(self._keys.narrow(2, 0, size)),
                 self._layers(self._values.narrow(2, 0, size)),
             )

@@ -1,23 +1,26 @@
 """The measured backend: plans carried out on tensors, on any torch device."""
 
+from time import perf_counter_ns
+
 import torch
 from torch import Tensor
 
 from kvbench.area import SIGNALS, Area
 from kvbench.backend import device as devices
 from kvbench.backend.attention import CALLS, QUERY_CHUNK, causal_mask
-from kvbench.backend.base import Backend, Times
+from kvbench.backend.base import NO_TIMES, Backend, Times
 from kvbench.backend.clock import APPEND, ATTEND, MOVE, RESERVE, Span, clock_of
 from kvbench.backend.inputs import Inputs
 from kvbench.backend.reading import Chunk, decode, prefill
 from kvbench.backend.signals import decode_with_mass, prefill_with_mass, queries_at_once, score_of
 from kvbench.backend.storage import Areas, Sequence, Shape
+from kvbench.backend.storage.ahead import UnderWay
 from kvbench.geometry import KVGeometry
-from kvbench.ops import Append, Fork, Operation, Plan, Release, Reserve
-from kvbench.outcome import OutOfMemory
+from kvbench.ledger import BackgroundError, OutOfMemory
+from kvbench.ops import Append, Fork, Keep, Move, Operation, Plan, Release, Reserve, Settle, Truncate
 
-WHAT = {Append: APPEND, Reserve: RESERVE, Release: RESERVE}
-"""What an operation's time counts as; that of the others counts as moving."""
+WHAT = {Append: APPEND, Reserve: RESERVE, Release: RESERVE, Keep: MOVE, Move: MOVE, Truncate: MOVE, Fork: MOVE}
+"""What an operation's time counts as; settling counts as what it settles."""
 
 
 class Measured(Backend):
@@ -111,16 +114,49 @@ class Measured(Backend):
             case Fork(seq, new):
                 self._sequences[seq].fork(op, self._sequences[new])
             case Release(seq):
-                self._sequences.pop(seq).release()
+                for work, error in self._sequences.pop(seq).release():
+                    failed = self._failure(seq, work, error)
+                    if not isinstance(failed, OutOfMemory):  # what there was no memory for was not needed
+                        raise failed from error
             case _:
                 self._sequences[op.seq].carry_out(op, keys, values)
+
+    def check(self, plan: Plan) -> Times:
+        """Wait for what a plan settles. See `Backend.check`."""
+        start, what = perf_counter_ns(), MOVE
+        for op in plan:
+            if isinstance(op, Settle):
+                for work in self._sequences[op.seq].under_way:
+                    what = RESERVE if work.is_resize else MOVE
+                    error = work.failure()
+                    if error is not None:
+                        raise self._failure(op.seq, work, error) from error
+        if self.device.type != "cpu":  # the device waits, in the step
+            return NO_TIMES
+        spent = [0] * len(NO_TIMES)
+        spent[what] = perf_counter_ns() - start
+        return Times(*spent)
+
+    def _failure(self, seq: int, work: UnderWay, error: Exception) -> Exception:
+        """What is told of failed background work."""
+        if isinstance(error, OutOfMemory):
+            return OutOfMemory(error.need_bytes, error.budget_bytes, error.tier)
+        if devices.is_out_of_memory(error):
+            return OutOfMemory(work.num_tokens * self.slot_bytes, None, work.tier)
+        return BackgroundError(seq, work.what, error)
+
+    def wait(self) -> None:
+        """Wait until nothing is done in the background, and what was replaced is freed."""
+        self._areas.background.wait()
 
     def step(self, plan: Plan, seq: int, num_queries: int, continued: bool = False) -> Times:
         """Carry a plan out and attend, timed by the device's clock. See `Backend.step`."""
         try:
             return self._step(plan, seq, num_queries, continued)
-        except (MemoryError, RuntimeError) as error:
-            if not devices.is_out_of_memory(error):
+        except (MemoryError, OutOfMemory, RuntimeError) as error:
+            if continued:
+                self._clock.forget()  # the step that this is the rest of will have no row
+            if isinstance(error, OutOfMemory) or not devices.is_out_of_memory(error):
                 raise
             need_bytes = sum(op.num_tokens for op in plan if isinstance(op, Reserve)) * self.slot_bytes
             raise OutOfMemory(need_bytes, None) from error
@@ -129,11 +165,14 @@ class Measured(Backend):
         spans: list[Span] = []
         mark = self._clock.mark
         for op in plan:
+            what = WHAT.get(type(op))
+            if what is None:
+                what = RESERVE if any(work.is_resize for work in self._sequences[op.seq].under_way) else MOVE
             pieces = self._inputs.pieces(op) if isinstance(op, Append) else [(op, [], [])]
             start = mark()
             for piece, keys, values in pieces:
                 self.carry_out(piece, keys, values)
-            spans.append((WHAT.get(type(op), MOVE), start, mark()))
+            spans.append((what, start, mark()))
         if num_queries and self.attend:
             start = mark()
             self.attention(seq, num_queries)

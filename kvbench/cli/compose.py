@@ -9,11 +9,16 @@ from kvbench.backend.base import Backend
 from kvbench.cli.errors import UsageError
 from kvbench.cli.targets import build
 from kvbench.geometry import KVGeometry
+from kvbench.ledger import Ledger
 from kvbench.naming import unknown
+from kvbench.runner import check_signals
 from kvbench.strategy.base import Strategy
 from kvbench.workload.scenario import Scenario, Workload
 
 Config = Mapping[str, object]
+AUTO = "auto"
+LEAST_PROBED = 64
+"""Tokens; needles have room in no fewer."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ def check_numbers(config: Config) -> None:
         ("warmup", 0, None),
         ("budget_bytes", 1, None),
         ("seed", 0, 2**63 - 1),
+        ("quality_tokens", LEAST_PROBED, None),
     ):
         value = config.get(name)
         if name == "budget_bytes" and value is None:
@@ -91,6 +97,22 @@ def check_numbers(config: Config) -> None:
             raise UsageError(f"{name} is an integer of at least {least}{limit}, got {value!r}")
     if not isinstance(config.get("attend"), bool):
         raise UsageError(f"attend is true or false, got {config.get('attend')!r}")
+    check_quality(config)
+
+
+def check_quality(config: Config) -> None:
+    """Check what says whether, and on what, strategies are probed for their quality.
+
+    Raises:
+        UsageError: a value is none that is allowed.
+    """
+    quality, data = config.get("quality"), config.get("quality_data")
+    if quality != AUTO and not isinstance(quality, bool):
+        raise UsageError(f"quality is auto, true or false, got {quality!r}")
+    if data is not None and not isinstance(data, str):
+        raise UsageError(f"quality_data is a path, or null, got {data!r}")
+    if data is not None and quality is False:
+        raise UsageError("quality_data names K and V to probe with, and quality=false asks for no probe")
 
 
 def strategies_of(config: Config) -> dict[str, Strategy]:
@@ -132,6 +154,15 @@ def parts_of(config: Config) -> Parts:
     strategies = strategies_of(config)
     scenario, workload = workload_of(config)
     backend = backend_of(config, geometry_of(config))
+    try:
+        check_signals(strategies, backend)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for name, strategy in strategies.items():
+        try:
+            Ledger(backend.geometry, None, strategy.areas, backend.num_rows)
+        except ValueError as error:
+            raise UsageError(f"strategy.{name}: {error}") from error
     return Parts(workload, strategies, backend, budget_of(config, backend), scenario.max_concurrency)
 
 

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from kvbench.backend.base import Backend
 from kvbench.cli.compose import Config, Parts, parts_of
+from kvbench.cli.quality import check_probe, probed, quality_frame, quality_line
 from kvbench.environment import environment
 from kvbench.frames import requests_frame, steps_frame
 from kvbench.ledger import Ledger
@@ -33,14 +34,18 @@ def run_scenario(name: str, config: Config, config_text: str, overrides: list[st
         UsageError: the configuration is wrong; nothing was run.
     """
     parts = parts_of(config)
+    check_probe(config, parts.backend.geometry, parts.strategies)
     device = parts.backend.describe()
     header = header_lines(name, config, parts, device)
     print("\n".join(header), flush=True)
     results = measure(name, config, parts, device, overrides, folder)
-    write_frames(folder, results.summary, results.requests, results.steps)
+    if "quality" in results.environment:
+        header.append(results.environment["quality"])
+        print(header[-1], flush=True)
+    write_frames(folder, results.summary, results.requests, results.steps, results.quality)
     write_text(folder / "config.yaml", config_text)
     write_environment(folder, results.environment)
-    charts = run_charts(results.summary, results.requests, results.steps)
+    charts = run_charts(results.summary, results.requests, results.steps, results.quality)
     for chart, figure in charts.items():
         save(figure, folder / "charts", chart)
     write_text(folder / "report.md", report_markdown(name, header, results.summary, list(charts)))
@@ -50,7 +55,7 @@ def run_scenario(name: str, config: Config, config_text: str, overrides: list[st
 def measure(
     name: str, config: Config, parts: Parts, device: dict[str, object], overrides: list[str], folder: Path
 ) -> Results:
-    """Run, and turn the rows into frames."""
+    """Run, probe what lossy strategies cost, and turn the rows into frames."""
     requests, backend = parts.workload.requests, parts.backend
     total = sum(request.num_tokens for request in requests) * len(parts.strategies)
     with tqdm(total=total * (config["repetitions"] + config["warmup"]), unit="tok", disable=None, leave=False) as bar:
@@ -64,6 +69,7 @@ def measure(
             budget_bytes=parts.budget_bytes,
             on_iteration=advancing(bar),
         )
+    quality = probed(config, backend.geometry, parts.strategies, requests)
     steps = steps_frame(recorder)
     by_request = requests_frame(recorder, steps, requests)
     summary = summary_frame(
@@ -75,11 +81,16 @@ def measure(
         slot_bytes=backend.slot_bytes,
         copy_bandwidth_bytes_per_s=float(device["copy_bandwidth_bytes_per_s"]),
         allocator=allocator_frame(recorder.allocator, recorder.strategies, recorder.num_warmup),
-        about={name: about(strategy, backend) for name, strategy in parts.strategies.items()},
+        about={
+            name: about(strategy, backend) | ({} if quality is None else quality.columns(name))
+            for name, strategy in parts.strategies.items()
+        },
     )
     made = environment() | device
     made |= {"scenario": name, "seed": config["seed"], "budget_bytes": parts.budget_bytes, "overrides": overrides}
-    return Results(folder, summary, by_request, steps, made)
+    if quality is not None:
+        made["quality"] = quality_line(quality)
+    return Results(folder, summary, by_request, steps, made, quality_frame(quality))
 
 
 def about(strategy: Strategy, backend: Backend) -> dict[str, object]:

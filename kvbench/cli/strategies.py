@@ -84,7 +84,16 @@ def _cell(text: str) -> str:
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    match value:
+        case str():
+            return value
+        case {"_target_": str(target), **parameters}:
+            told = (f"{key}={_shown(own)}" for key, own in parameters.items())
+            return f"{target.rpartition('.')[2]}({', '.join(told)})"
+        case list():
+            return f"[{', '.join(map(_shown, value))}]"
+        case _:
+            return json.dumps(value)
 
 
 def _wrapped(text: str, indent: str = "", hanging: int = 0) -> str:

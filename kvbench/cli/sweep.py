@@ -9,7 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from kvbench.plots import save, sweep_charts
-from kvbench.report import report_markdown, table_text
+from kvbench.report import findings_markdown, findings_text, report_markdown, table_text
 from kvbench.results import Results, load, write_environment, write_frames, write_text
 
 OWN_COLUMNS = ("strategy", "scenario")
@@ -48,8 +48,8 @@ def collect(folder: Path, swept: list[str], overrides_text: str) -> None:
     write_frames(folder, summary, requests, steps)
     write_text(folder / "config.yaml", overrides_text)
     write_environment(folder, jobs[0].environment | {"jobs": [job.folder.name for job in jobs], "swept": swept})
-    if "strategy" not in summary:  # an experiment's own table
-        print(f"sweep: {len(jobs)} jobs in {folder}", flush=True)
+    if "experiment" in jobs[0].environment:
+        _report_experiment(folder, jobs, summary, swept)
         return
     charts = sweep_charts(summary, parameters)
     for name, figure in charts.items():
@@ -60,6 +60,15 @@ def collect(folder: Path, swept: list[str], overrides_text: str) -> None:
     print(f"sweep: {len(jobs)} jobs in {folder}\ncharts: {folder / 'charts'}", flush=True)
 
 
+def _report_experiment(folder: Path, jobs: list[Results], summary: pd.DataFrame, swept: list[str]) -> None:
+    """An experiment's table has a form of its own: it is shown as it is; the charts are in the jobs' folders."""
+    header = [f"sweep over {', '.join(swept) or 'nothing'}: {len(jobs)} jobs, each with a report in its own folder"]
+    tables = {"summary": summary}
+    write_text(folder / "report.md", findings_markdown("sweep", header, [], tables, []))
+    print(findings_text(header, tables))
+    print(f"sweep: {len(jobs)} jobs in {folder}", flush=True)
+
+
 def _finished_jobs(folder: Path) -> list[Results]:
     jobs = []
     for path in sorted(folder.glob("*/report.md"), key=lambda path: (len(path.parent.name), path.parent.name)):
@@ -68,14 +77,11 @@ def _finished_jobs(folder: Path) -> list[Results]:
 
 
 def _named(jobs: list[Results]) -> list[Results]:
-    """The jobs, with their scenario as a column of every frame."""
+    """The jobs, with their scenario as a column of every frame; an experiment's frames name their own."""
     named = []
     for job in jobs:
-        scenario = job.environment.get("scenario")
-        frames = (
-            frame.assign(scenario=scenario, strategy=frame["strategy"].astype(str))
-            for frame in (job.requests, job.steps)
-        )
+        own = {"scenario": job.environment["scenario"]} if "scenario" in job.environment else {}
+        frames = (frame.assign(**own, strategy=frame["strategy"].astype(str)) for frame in (job.requests, job.steps))
         named.append(Results(job.folder, job.summary, *frames, job.environment))
     return named
 

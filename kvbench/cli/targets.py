@@ -23,7 +23,7 @@ ROLES = {
 }
 """Of each group of configuration: where its classes live, and what the class of the group's own node derives from."""
 
-PARTS = {"scenario": ("workload", ("Arrivals", "Lengths"))}
+PARTS = {"scenario": ("workload", ("Arrivals", "Lengths")), "strategy": ("strategy", ("Strategy",))}
 """The same for nodes inside a group's node; a group without parts has none."""
 
 
@@ -61,11 +61,12 @@ def own_classes(group: str, is_part: bool) -> list[str]:
     if not home:
         return []
     bases: dict[str, tuple[str, set[str]]] = {}
-    for path in sorted((PACKAGE / home).glob("*.py")):
+    for path in sorted((PACKAGE / home).rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
                 named = {base.id for base in node.bases if isinstance(base, ast.Name)}
-                bases[f"kvbench.{home}.{path.stem}.{node.name}"] = (node.name, named)
+                bases[f"kvbench.{module}.{node.name}"] = (node.name, named)
     family, found = set(roots), set()
     while grown := {dotted for dotted, (_, named) in bases.items() if named & family} - found:
         found |= grown

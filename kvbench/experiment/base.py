@@ -37,6 +37,9 @@ class Setting:
 class Findings:
     """What an experiment found.
 
+    A column's name says its unit: the terminal and the report show `…_bytes` in MiB, `…_us` and `…_s` in what keeps
+    them short, and a column with `_ci` behind another's name as its ±.
+
     Args:
         table: its main table, written as summary.csv.
         requests: a row a request and repetition.
@@ -44,6 +47,9 @@ class Findings:
         sentences: what the table shows, plain text.
         charts: by name, in order.
         tables: further tables by name, each written as a CSV file and shown in the report.
+        files: tables too long to be shown, by name, each written as a CSV file.
+    Raises:
+        ValueError: a further table has the name of the main one's file, or of another.
     """
 
     table: pd.DataFrame
@@ -52,10 +58,30 @@ class Findings:
     sentences: list[str]
     charts: Mapping[str, Figure] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    files: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if "summary" in {**self.tables, **self.files}:
+            raise ValueError("summary.csv is the main table; give a further table another name")
+        if self.tables.keys() & self.files.keys():
+            raise ValueError(f"two tables of one name: {', '.join(self.tables.keys() & self.files.keys())}")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """The base of all experiments: a question with an answer of its own form, that one scenario does not give."""
+    """The base of all experiments: a question with an answer of its own form, that one scenario does not give.
+
+    Its YAML's keys are its constructor's parameters. Two kinds are given there by name and arrive built: `scenarios`, a
+    list of the project's scenarios, as a mapping from name to scenario; and `strategies` (or a key that ends so), a
+    mapping from the project's strategies to the parameters that differ from their YAMLs', as one from name to strategy.
+
+    Args:
+        repetitions: how often a measured run repeats it unless told otherwise, > 0.
+        attend: whether steps attend unless told otherwise; without, the cache alone is timed.
+    """
+
+    repetitions: int = 5
+    attend: bool = True
 
     @property
     def num_tokens(self) -> int:

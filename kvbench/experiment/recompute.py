@@ -1,14 +1,13 @@
 """Recompute against cached decode: the article's first analysis, measured instead of computed."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 
-from kvbench.backend.base import Backend
-from kvbench.experiment.base import Experiment
+from kvbench.experiment.base import Experiment, Findings, Setting
 from kvbench.frames import requests_frame, steps_frame
+from kvbench.plots import recompute_chart
 from kvbench.runner import run
 from kvbench.statistics import confidence_half_width
 from kvbench.strategy.base import Strategy, require_positive
@@ -52,15 +51,12 @@ class RecomputeExperiment(Experiment):
         """What is compared: storage reserved once, and no cache at all."""
         return {CACHED: Exact(round_to=1), RECOMPUTED: Recompute()}
 
-    def run(
-        self,
-        backend: Backend,
-        *,
-        num_repetitions: int,
-        num_warmup: int,
-        budget_bytes: int | None,
-        on_iteration: Callable[[str, int, int], None] | None = None,
-    ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    @property
+    def num_tokens(self) -> int:
+        """Tokens appended in one repetition, over all strategies."""
+        return sum(count + self.num_decode_tokens for count in self.context_tokens) * len(self.strategies)
+
+    def run(self, setting: Setting) -> Findings:
         """Measure all lengths.
 
         Returns:
@@ -73,19 +69,26 @@ class RecomputeExperiment(Experiment):
             recorder = run(
                 self.strategies,
                 requests,
-                backend,
-                num_repetitions=num_repetitions,
-                num_warmup=num_warmup,
+                setting.backend,
+                num_repetitions=setting.num_repetitions,
+                num_warmup=setting.num_warmup,
                 max_concurrency=1,
-                budget_bytes=budget_bytes,
-                on_iteration=on_iteration,
+                budget_bytes=setting.budget_bytes,
+                on_iteration=setting.on_iteration,
             )
             steps = steps_frame(recorder)
             by_request = requests_frame(recorder, steps, requests)
             all_requests.append(by_request.assign(request=index))
             all_steps.append(steps.assign(request=index))
         steps = pd.concat(all_steps, ignore_index=True)
-        return self._frame(steps), pd.concat(all_requests, ignore_index=True), steps
+        table = self._frame(steps)
+        return Findings(
+            table=table,
+            requests=pd.concat(all_requests, ignore_index=True),
+            steps=steps,
+            sentences=recompute_sentences(table),
+            charts={"recompute": recompute_chart(table)},
+        )
 
     def _frame(self, steps: pd.DataFrame) -> pd.DataFrame:
         decode = steps[(steps["phase"] == "decode") & ~steps["warmup"]]

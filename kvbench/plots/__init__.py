@@ -4,38 +4,48 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kvbench.plots.canvas import save
+from kvbench.plots.comprehensive import comprehensive_chart
 from kvbench.plots.latency import latency_chart
 from kvbench.plots.memory import memory_chart
 from kvbench.plots.panels import panels_chart
 from kvbench.plots.pareto import pareto_chart
+from kvbench.plots.quality import has_quality, quality_chart
 from kvbench.plots.recompute import recompute_chart
 from kvbench.plots.sweep import sweep_chart
+from kvbench.plots.values import ValuePanel, values_chart
 from kvbench.plots.workload import run_workload_chart, workload_chart
 
 __all__ = [
+    "ValuePanel",
+    "comprehensive_chart",
     "latency_chart",
     "memory_chart",
     "panels_chart",
     "pareto_chart",
+    "quality_chart",
     "recompute_chart",
     "run_charts",
     "save",
     "sweep_chart",
     "sweep_charts",
+    "values_chart",
     "workload_chart",
 ]
 
 
-def run_charts(summary: pd.DataFrame, requests: pd.DataFrame, steps: pd.DataFrame) -> dict[str, Figure]:
+def run_charts(
+    summary: pd.DataFrame, requests: pd.DataFrame, steps: pd.DataFrame, quality: pd.DataFrame | None = None
+) -> dict[str, Figure]:
     """The charts of one job.
 
     Args:
         summary: a row a strategy.
         requests: a row a request, strategy and repetition.
         steps: a row a step, strategy and repetition.
+        quality: needles found by depth, where there were any.
     Returns:
-        Name to figure, in a report's order: memory, latency, panels, pareto, and of several requests workload; the
-        names are those of the files.
+        Name to figure, in a report's order: memory, latency, panels, pareto, quality where a lossy strategy was probed,
+        and of several requests workload; the names are those of the files.
     """
     charts = {
         "memory": memory_chart(summary, steps),
@@ -43,6 +53,8 @@ def run_charts(summary: pd.DataFrame, requests: pd.DataFrame, steps: pd.DataFram
         "panels": panels_chart(summary),
         "pareto": pareto_chart(summary),
     }
+    if has_quality(summary):
+        charts["quality"] = quality_chart(summary, quality)
     if requests["request"].nunique() > 1:
         charts["workload"] = run_workload_chart(summary, requests, steps)
     return charts
@@ -68,4 +80,6 @@ def sweep_charts(summary: pd.DataFrame, parameters: list[str]) -> dict[str, Figu
         charts["panels"] = panels_chart(summary)
     if all(parameter.startswith("strategy.") for parameter in parameters):
         charts["pareto"] = pareto_chart(summary, parameters)
+        if has_quality(summary):
+            charts["quality"] = quality_chart(summary, parameters=parameters)
     return charts

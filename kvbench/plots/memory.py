@@ -57,14 +57,16 @@ def memory_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     if missing:
         notes.append(f"Appended nothing: {', '.join(missing)}.")
     many = any(line.rows["request"].nunique() > 1 for line in lines)
-    x_label = "Appended, all requests (tokens)" if many else STEPS["context_tokens"].axis()
+    x_label = "Appended, all requests (tokens)" if many else "Appended (tokens)"
     if not lines:
         figure, (axes,) = canvas(1, 1, 4.2)
         label(axes, x_label, "Memory (MiB)")
         empty(axes, "no strategy appended a token")
         return finish(figure, TITLE, notes=notes)
     notes += [f"Resizes of {line.text} are too many to mark." for line in lines if len(_resized(line)) > MAX_MARKS]
-    peaks = [float((line.rows["allocated_bytes"] + line.rows["transient_bytes"]).max()) for line in lines]
+    peaks = [
+        float(line.rows[["allocated_bytes", "transient_bytes", "workspace_bytes"]].sum(axis=1).max()) for line in lines
+    ]
     limits = [max(peaks), *_closer(peaks)]
     figure, panels = canvas(1, len(limits), 4.2)
     for axes, limit in zip(panels, limits, strict=True):

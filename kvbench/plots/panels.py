@@ -11,28 +11,30 @@ from matplotlib.patches import Patch
 
 from kvbench.plots.canvas import canvas, empty, finish, label
 from kvbench.plots.rows import failures, strategy_names
-from kvbench.plots.style import INK, SMALL, Look, looks, short_names
-from kvbench.plots.units import number, number_axis, shown_unit, value_ticks
+from kvbench.plots.style import INK, SMALL, Look, looks, plain, short_names
+from kvbench.plots.units import number, number_axis, shown_unit, value_ticks, wants_log
 from kvbench.schema import SUMMARY
 
 
-class _Panel(NamedTuple):
-    """What a panel shows: a column as bars and, where given, another as a mark on each bar."""
+class Panel(NamedTuple):
+    """What a panel shows: a column as bars and, where given, another as a mark on each; log admits a log axis."""
 
     title: str
     bars: str
     mark: str | None = None
+    log: bool = False
 
 
 PANELS = (
-    _Panel("Peak memory (mark: mean allocated)", "peak_bytes", "mean_allocated_bytes"),
-    _Panel("Mean utilization (mark: peak)", "utilization_mean", "utilization_peak"),
-    _Panel("Resizes in a repetition", "num_resizes"),
-    _Panel("Efficiency: peak utilization ÷ 1000 cumulative MiB", "efficiency"),
+    Panel("Peak memory (mark: mean allocated)", "peak_bytes", "mean_allocated_bytes"),
+    Panel("Mean utilization (mark: peak)", "utilization_mean", "utilization_peak"),
+    Panel("Resizes in a repetition", "num_resizes"),
+    Panel("Efficiency: peak utilization ÷ 1000 cumulative MiB", "efficiency"),
 )
 AXES = {
     "peak_bytes": "Memory",
     "utilization_mean": "Utilization (used ÷ allocated)",
+    "utilization_peak": "Utilization (used ÷ allocated)",
     "num_resizes": "Resizes (count)",
     "efficiency": "Efficiency",
 }
@@ -40,6 +42,7 @@ QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 BAR_IN = 0.24
 GROUP_WIDTH = 0.84
 MAX_UPRIGHT = 4
+LOG_ROOM = 1.5
 
 
 def panels_chart(summary: pd.DataFrame) -> Figure:
@@ -63,8 +66,8 @@ def panels_chart(summary: pd.DataFrame) -> Figure:
         figure, panels = canvas(2, 2, 6.0)
         shown_scenarios = short_names(scenarios, 18)
         for axes, panel in zip(panels, PANELS, strict=True):
-            _groups(axes, summary, panel, names, style, shown_scenarios)
-        legend = [(_patch(style[name]), short[name]) for name in names]
+            groups(axes, summary, panel, names, style, shown_scenarios)
+        legend = [(patch(style[name]), short[name]) for name in names]
         return finish(figure, "Memory, utilization, resizes and efficiency by scenario", legend, notes)
     figure, panels = canvas(2, 2, 2 * max(1.7, 0.9 + BAR_IN * len(names)))
     for axes, panel in zip(panels, PANELS, strict=True):
@@ -75,7 +78,8 @@ def panels_chart(summary: pd.DataFrame) -> Figure:
     return finish(figure, f"Memory, utilization, resizes and efficiency{of}", notes=notes)
 
 
-def _patch(look: Look) -> Patch:
+def patch(look: Look) -> Patch:
+    """A strategy's bar, for a legend."""
     return Patch(facecolor=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0.5)
 
 
@@ -87,20 +91,21 @@ def _cross(x: object, y: object) -> Line2D:
     return cross
 
 
-def _axis_text(panel: _Panel, unit: str) -> str:
+def _axis_text(panel: Panel, unit: str) -> str:
     return f"{AXES[panel.bars]} ({unit})" if unit else AXES[panel.bars]
 
 
-def _limit(axes: Axes, which: str, panel: _Panel, values: np.ndarray, room: float) -> None:
+def _limit(axes: Axes, which: str, panel: Panel, values: np.ndarray, room: float) -> None:
     """Start the axis of values at 0; a share ends at 1."""
     number_axis(axes, which, values, log=False, whole=panel.bars == "num_resizes")
-    top = 1.0 if panel.bars == "utilization_mean" else float(np.nanmax(np.append(values, 0.0)))
-    if panel.bars == "utilization_mean":
+    is_share = panel.bars.startswith("utilization")
+    top = 1.0 if is_share else float(np.nanmax(np.append(values, 0.0)))
+    if is_share:
         value_ticks(axes, which, QUARTERS)
     axes.set(**{f"{which}lim": (0, top * room or 1.0)})
 
 
-def _bars(axes: Axes, summary: pd.DataFrame, panel: _Panel, style: dict[str, Look], short: dict[str, str]) -> None:
+def _bars(axes: Axes, summary: pd.DataFrame, panel: Panel, style: dict[str, Look], short: dict[str, str]) -> None:
     """Horizontal bars, so that long names can be read; each with its number."""
     columns = [column for column in (panel.bars, panel.mark) if column]
     values = summary[columns].to_numpy(dtype=float)
@@ -129,19 +134,20 @@ def _bars(axes: Axes, summary: pd.DataFrame, panel: _Panel, style: dict[str, Loo
     _limit(axes, "x", panel, ends, 1.28 if panel.mark else 1.16)
 
 
-def _groups(
+def groups(
     axes: Axes,
     summary: pd.DataFrame,
-    panel: _Panel,
+    panel: Panel,
     names: list[str],
     style: dict[str, Look],
     scenarios: dict[str, str],
 ) -> None:
-    """Upright bars in a group a scenario, the strategies in one order in each."""
+    """Upright bars in a group a scenario, the strategies in one order in each; words where a failed one has no bar."""
     columns = [column for column in (panel.bars, panel.mark) if column]
     values = summary[columns].to_numpy(dtype=float)
-    unit = shown_unit(SUMMARY[panel.bars], values)
-    label(axes, "", _axis_text(panel, unit.name), panel.title)
+    log = panel.log and wants_log(values)
+    unit = shown_unit(SUMMARY[panel.bars], np.nanmin(values) if log else values)
+    label(axes, "", _axis_text(panel, f"{unit.name}, log" if log else unit.name), panel.title)
     if not np.isfinite(values[:, 0]).any():
         empty(axes, f"no strategy has a value of {panel.bars}")
         return
@@ -150,9 +156,9 @@ def _groups(
     group = summary["scenario"].astype(str).map({name: at for at, name in enumerate(scenarios)}).to_numpy(dtype=float)
     strategies = summary["strategy"].astype(str).to_numpy()
     failed = summary["outcome"].astype(str).to_numpy() != "completed"
-    for turn, name in enumerate(names):
+    for name in names:
         mine = strategies == name
-        x = group[mine] + (turn - (len(names) - 1) / 2) * width
+        x = _places(group, strategies, names, width)[mine]
         look = style[name]
         axes.bar(
             x,
@@ -165,11 +171,33 @@ def _groups(
         )
         if panel.mark:
             axes.plot(x, values[mine, 1], "_", color=INK, markersize=max(3, 60 * width), markeredgewidth=1.6, zorder=4)
-        axes.add_line(_cross(x[failed[mine]], np.zeros(failed[mine].sum())))
+        cross = _cross(x[failed[mine]], np.zeros(failed[mine].sum()))
+        cross.set_transform(axes.get_xaxis_transform())
+        axes.add_line(cross)
+    bare = failed & ~np.isfinite(values[:, 0])
+    for at, outcome in zip(_places(group, strategies, names, width)[bare], summary["outcome"][bare], strict=True):
+        _reason(axes, at, outcome)
     slanted = len(scenarios) > MAX_UPRIGHT
     axes.set_xticks(
         range(len(scenarios)), scenarios.values(), rotation=30 if slanted else 0, ha="right" if slanted else "center"
     )
     axes.set_xlim(-0.55, len(scenarios) - 0.45)
     axes.grid(False, axis="x")
-    _limit(axes, "y", panel, values.ravel(), 1.06)
+    if log:
+        number_axis(axes, "y", values, log=True)
+        axes.set_ylim(np.nanmin(values) / LOG_ROOM, np.nanmax(values) * LOG_ROOM)
+    else:
+        _limit(axes, "y", panel, values.ravel(), 1.06)
+
+
+def _places(group: np.ndarray, strategies: np.ndarray, names: list[str], width: float) -> np.ndarray:
+    """Where each row's bar stands: in its scenario's group, at its strategy's place."""
+    turn = np.array([names.index(name) for name in strategies])
+    return group + (turn - (len(names) - 1) / 2) * width
+
+
+def _reason(axes: Axes, at: float, outcome: object) -> None:
+    """Why there is no bar, upright above its cross: too long, out of memory."""
+    text = plain(str(outcome).split(" ")[0].replace("_", " "))
+    foot = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+    axes.annotate(text, (at, 0), (0, 8), rotation=90, ha="center", va="bottom", fontsize=SMALL, **foot)

@@ -1,41 +1,22 @@
 """Memory against time: which strategies no other beats in both."""
 
-from typing import NamedTuple
+import math
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
-from kvbench.plots.canvas import canvas, empty, finish, label
-from kvbench.plots.front import pareto_front
-from kvbench.plots.labels import place_names
-from kvbench.plots.rows import failures, strategy_names, value_text
-from kvbench.plots.style import INK, Look, looks, short_names
-from kvbench.plots.units import LARGE_RANGE, finite_max, number_axis, shown_unit, tick_text
-from kvbench.schema import SUMMARY, parameter_applies
+from kvbench.plots.canvas import canvas, finish, label
+from kvbench.plots.rows import failures, strategy_names
+from kvbench.plots.style import INK, looks, short_names
+from kvbench.plots.tradeoff import FRONT, PEAK, name_points, peak_memory, point_mark, points_panel, row_texts
+from kvbench.plots.units import finite_max
 
-PEAK = SUMMARY["peak_bytes"]
 PANELS = (
     ("Slowest step", ("step_max_us",)),
     ("Total stall", ("stall_s",)),
     ("99th percentile", ("decode_p99_us", "step_p99_us")),
 )
-MAX_NAMED = 12
-LABEL_LENGTH = 18
-ROOM = 0.16
-FEW_SAMPLES = "too few steps for a 99th percentile: it needs ten samples beyond it"
-
-
-class _Drawn(NamedTuple):
-    """What a panel shows: the rows with a point, their points, whether each is on the front, and the lines."""
-
-    rows: np.ndarray
-    points: np.ndarray
-    on_front: np.ndarray
-    lines: list[np.ndarray]
 
 
 def pareto_chart(summary: pd.DataFrame, parameters: list[str] | None = None) -> Figure:
@@ -51,113 +32,22 @@ def pareto_chart(summary: pd.DataFrame, parameters: list[str] | None = None) -> 
     names = strategy_names(summary)
     style, short = looks(names), short_names(names)
     figure, panels = canvas(1, len(PANELS), 3.9)
-    memory = summary["peak_bytes"].to_numpy(dtype=float)
-    memory = np.where(memory > 0, memory, np.nan)  # who never held anything is no point in the best corner
-    unit = shown_unit(PEAK, memory)
+    memory, unit = peak_memory(summary)
     drawn = []
     for axes, (title, columns) in zip(panels, PANELS, strict=True):
-        column = next((name for name in columns if finite_max(summary.get(name, np.nan)) > 0), columns[0])
+        column = next((name for name in columns if finite_max(summary.get(name, math.nan)) > 0), columns[0])
         label(axes, "", f"{PEAK.label} memory ({unit.name})", title)
-        drawn.append(_panel(axes, summary, column, memory / unit.divisor, style))
-    legend = [(_point(style[name], True), short[name]) for name in names]
-    legend.append((Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (4, 2))), "Pareto front"))
+        drawn.append(points_panel(axes, summary, column, memory, style))
+    legend = [(point_mark(style[name], True), short[name]) for name in names]
+    legend.append((Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front"))
     notes = failures(summary)
     if parameters:
         notes.append(f"Beside a name: {', '.join(parameter.removeprefix('strategy.') for parameter in parameters)}.")
     if failures(summary):
         notes.append("Hollow: not completed, on no front.")
     finish(figure, "Peak memory against time: lower left is better", legend, notes)
-    texts = _texts(summary, parameters or [])
+    texts = row_texts(summary, parameters or [])
     for axes, panel in zip(panels, drawn, strict=True):
         if panel is not None:
-            wanted = panel.on_front if len(panel.rows) > MAX_NAMED else np.ones(len(panel.rows), dtype=bool)
-            order = np.lexsort((~panel.on_front, ~wanted))
-            named = [texts[panel.rows[index]] for index in order[: wanted.sum()]]
-            place_names(figure, axes, panel.points[order], named, panel.lines)
+            name_points(figure, axes, panel, texts)
     return figure
-
-
-def _texts(summary: pd.DataFrame, parameters: list[str]) -> list[str]:
-    """What stands beside each row's point: the strategy, and the values of the swept parameters that change it."""
-    names = summary["strategy"].astype(str).tolist()
-    short = short_names(names, LABEL_LENGTH)
-    texts = [short[name] for name in names]
-    for parameter in parameters:
-        values = [value_text(value) for value in summary[parameter]]
-        texts = [
-            f"{text} {value}" if parameter_applies(parameter, name, names) else text
-            for text, name, value in zip(texts, names, values, strict=True)
-        ]
-    return texts
-
-
-def _point(look: Look, completed: bool) -> Line2D:
-    face = look.colour if completed else "white"
-    return Line2D([], [], linestyle="", marker=look.marker, markersize=8, color=look.colour, markerfacecolor=face)
-
-
-def _panel(axes: Axes, summary: pd.DataFrame, column: str, memory: np.ndarray, style: dict[str, Look]) -> _Drawn | None:
-    """Draw one trade-off: points, intervals and front; None where there is nothing to draw."""
-    times = summary[column].to_numpy(dtype=float) if column in summary else np.full(len(summary), np.nan)
-    unit = shown_unit(SUMMARY[column], times)
-    axes.set_xlabel(SUMMARY[column].axis(unit.name), fontsize=axes.yaxis.label.get_size())
-    rows = np.flatnonzero(np.isfinite(times) & np.isfinite(memory))
-    if not rows.size:
-        empty(axes, FEW_SAMPLES if "p99" in column else f"no strategy has a value of {column}")
-        return None
-    times = times / unit.divisor
-    spread = summary.get(f"{column}_ci", pd.Series(np.nan, summary.index)).to_numpy(dtype=float) / unit.divisor
-    spread = np.where(np.isfinite(spread), spread, 0.0)
-    names = summary["strategy"].astype(str).to_numpy()
-    completed = summary["outcome"].astype(str).to_numpy() == "completed"
-    ends = [
-        np.array([[times[row] - spread[row], memory[row]], [times[row] + spread[row], memory[row]]]) for row in rows
-    ]
-    for row in rows:
-        mark = _point(style[names[row]], completed[row])
-        mark.set(xdata=[times[row]], ydata=[memory[row]], zorder=4)
-        axes.add_line(mark)
-        if spread[row] > 0:
-            colour = style[names[row]].colour
-            axes.errorbar(times[row], memory[row], xerr=spread[row], ecolor=colour, elinewidth=1, capsize=2, fmt="none")
-    points = np.column_stack([times, memory])[rows]
-    on_front = pareto_front(np.where(completed, times, np.nan), memory)[rows]
-    axes.update_datalim(points)
-    _scales(axes, points, max(end[1, 0] for end in ends))
-    path = _front_path(axes, points[on_front])
-    axes.plot(*path.T, color=INK, linestyle=(0, (4, 2)), linewidth=1.2, zorder=2)
-    return _Drawn(rows, points, on_front, [path, *ends])
-
-
-def _front_path(axes: Axes, points: np.ndarray) -> np.ndarray:
-    """The edge of what the front's points beat: right and down from each to the next, and out to the panel's edges."""
-    corners = np.unique(points, axis=0)
-    if not len(corners):
-        return corners
-    right, top = axes.get_xlim()[1], axes.get_ylim()[1]
-    path = [(corners[0][0], top), tuple(corners[0])]
-    for corner in corners[1:]:
-        path += [(corner[0], path[-1][1]), tuple(corner)]
-    return np.array([*path, (right, path[-1][1])])
-
-
-def _scales(axes: Axes, points: np.ndarray, right: float) -> None:
-    """Start linear axes at 0, leave room for names, and keep zeros where the rest ranges widely."""
-    times, memory = points.T
-    number_axis(axes, "x", times)
-    number_axis(axes, "y", memory)
-    axes.margins(ROOM)
-    axes.autoscale_view()
-    for which, values, end in (("x", times, right), ("y", memory, memory.max())):
-        axis = axes.xaxis if which == "x" else axes.yaxis
-        limits = axis.get_view_interval()
-        if axis.get_scale() == "linear":
-            top = max(end, (1 + ROOM) * values.max()) * 1.03 or 1.0
-            limits = (-0.04 * top, top)
-        axes.set(**{f"{which}lim": limits})
-    positive = times[times > 0]
-    if len(positive) < len(times) and positive.size and positive.max() / positive.min() > LARGE_RANGE:
-        axes.set_xscale("symlog", linthresh=positive.min())
-        axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=positive.min(), subs=[1.0]))
-        axes.xaxis.set_major_formatter(FuncFormatter(tick_text))
-        axes.set_xlim(-0.3 * positive.min(), positive.max() * 3)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from kvbench.report.sentences import chart_sentences, failures, warnings
-from kvbench.report.table import table_markdown
+from kvbench.report.table import is_lossy, table_markdown
 from kvbench.report.text import markdown_escape
 
 TITLES = {
@@ -13,6 +13,7 @@ TITLES = {
     "latency": "Step time",
     "panels": "Memory, utilization, resizes, efficiency",
     "pareto": "Memory against time",
+    "quality": "What lossy strategies cost",
     "workload": "Workload",
 }
 INTERVALS = (
@@ -22,6 +23,14 @@ INTERVALS = (
     "stall that of resizing. TTFT, TPOT and queue are means over requests (TTFT and TPOT over completed ones); "
     "throughput is tokens appended over the time of all steps. All times are of the cache and its attention alone, not "
     "of a whole model."
+)
+
+OF_LOSSY = (
+    "Kept is tokens that attention still reads over tokens seen, at the run's end. The columns after it come from one "
+    "request, driven apart from the timed run: error is the distance of attention's output from the exact one, over "
+    "every token unchanged, as a share of that one's length; cosine is that of the two; mass is the share of exact "
+    "attention on what is still read; recall is the share of needles that are found when all was appended, of which no "
+    "strategy knows beforehand."
 )
 
 
@@ -44,6 +53,8 @@ def report_markdown(
     """
     parts = [f"# {markdown_escape(title)}", _items(markdown_escape(line) for line in header_lines)]
     parts += ["## Results", table_markdown(summary, parameters), INTERVALS]
+    if is_lossy(summary).any() and summary["error_relative"].notna().any():
+        parts.append(OF_LOSSY)
     for heading, lines in (
         ("Not completed", failures(summary, parameters)),
         ("Warnings", warnings(summary, parameters)),

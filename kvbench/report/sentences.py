@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kvbench.report.table import parameters_of
+from kvbench.report.table import is_lossy, parameters_of
 from kvbench.report.text import duration, listed, markdown_escape, mib, number, percent, value_text
 from kvbench.schema import parameter_applies
 
@@ -33,6 +33,7 @@ STALL = _Metric("total stall", "stall_s", duration)
 SLOWEST = _Metric("slowest step", "step_max_us", lambda value: duration(value / 1e6))
 DECODE_P99 = _Metric("99th percentile of decode steps", "decode_p99_us", lambda value: duration(value / 1e6))
 STEP_P99 = _Metric("99th percentile of steps", "step_p99_us", lambda value: duration(value / 1e6))
+ERROR = _Metric("error of attention's output", "error_relative", percent)
 THROUGHPUT = _Metric("throughput", "tokens_per_s", lambda value: f"{number(value)} tokens/s", False)
 
 
@@ -43,7 +44,8 @@ def chart_sentences(summary: pd.DataFrame, parameters: list[str] | None = None) 
         summary: a row a strategy, or a row a strategy and job.
         parameters: columns that tell jobs apart; None finds them.
     Returns:
-        A chart's name to its sentences: memory, latency, panels, pareto, workload, and sweep, sweep_1, sweep_2, …
+        A chart's name to its sentences: memory, latency, panels, pareto, quality, workload, and sweep, or sweep_1,
+        sweep_2, …
     """
     swept = parameters_of(summary, parameters)
     sentences = {
@@ -51,6 +53,7 @@ def chart_sentences(summary: pd.DataFrame, parameters: list[str] | None = None) 
         "latency": _by_job(summary, swept, _latency),
         "panels": _by_job(summary, swept, _panels),
         "pareto": _pareto(summary, swept),
+        "quality": _quality(summary, swept),
         "workload": _by_job(summary, swept, _workload),
     }
     for turn, parameter in enumerate(swept, start=1):
@@ -86,6 +89,7 @@ def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
     if timed.any() and summary.loc[timed, "tokens_per_s_ci"].isna().all():
         found.append("One repetition only: there are no intervals, and no difference in time can be judged.")
     found += _contention(summary, names)
+    found += _inactive(summary, names)
     pairs = []
     for where, rows in _jobs(summary, swept):
         pairs += [f"{listed(pair)}{where}" for pair in _alike(rows, THROUGHPUT)]
@@ -109,6 +113,27 @@ def _contention(summary: pd.DataFrame, names: list[str]) -> list[str]:
     if varied:
         words = "Peak memory differs between repetitions, since the machine's speed decides which requests meet"
         found.append(f"{words}: {listed(varied)}.")
+    return found
+
+
+def _inactive(summary: pd.DataFrame, names: list[str]) -> list[str]:
+    """Lossy strategies whose figures show no loss because they had nothing to do, and those that were not probed."""
+    found = []
+    lossy = is_lossy(summary).to_numpy()
+    acted, probed = (summary[name].to_numpy(dtype=float) for name in ("altered_tokens", "probed_altered_tokens"))
+    tokens, errors = (summary[name].to_numpy(dtype=float) for name in ("probed_tokens", "error_relative"))
+    for name, seen, is_idle in zip(names, summary["seen_tokens"], lossy & (acted == 0), strict=True):
+        if is_idle:
+            words = f"{name} is lossy but never acted: it evicted and rounded nothing in this run"
+            rest = "Neither its memory nor its times are those of compression."
+            found.append(f"{words}, of {number(seen, 6)} tokens seen. {rest}")
+    for name, size, is_idle in zip(names, tokens, lossy & (acted > 0) & (probed == 0), strict=True):
+        if is_idle:
+            words = f"{name} acted in the run, but not in the {number(size, 6)} tokens that were probed"
+            found.append(f"{words}: its error and recall say nothing (quality_tokens sets how many are).")
+    for name, size, is_missing in zip(names, tokens, (tokens > 0) & np.isnan(errors), strict=True):
+        if is_missing:
+            found.append(f"{name} has no quality: it does not hold the {number(size, 6)} tokens that were probed.")
     return found
 
 
@@ -245,17 +270,33 @@ def _pareto(summary: pd.DataFrame, swept: list[str]) -> list[str]:
     """Which rows are on each front, and that the others are beaten in both."""
     names = pd.Series(_row_names(summary, swept), index=summary.index)
     p99 = DECODE_P99 if summary["decode_p99_us"].notna().any() else STEP_P99
-    sentences = []
-    for metric in (SLOWEST, STALL, p99):
-        done = _completed(summary).dropna(subset=["peak_bytes", metric.column])
-        if done.empty:
-            sentences.append(f"Peak memory against {metric.words}: no value.")
-            continue
-        on_front = front(done["peak_bytes"].to_numpy(dtype=float), done[metric.column].to_numpy(dtype=float))
-        kept = list(dict.fromkeys(names.loc[done.index[on_front]]))
-        beaten = set(names.loc[done.index]) - set(kept)
-        rest = f"; {len(beaten)} other{'s are' if len(beaten) > 1 else ' is'} beaten" if beaten else ""
-        sentences.append(f"On the front of peak memory against {metric.words}: {listed(kept)}{rest}.")
+    return [_on_front(summary, names, metric) for metric in (SLOWEST, STALL, p99)]
+
+
+def _on_front(summary: pd.DataFrame, names: pd.Series, metric: _Metric) -> str:
+    """Which rows no other beats in peak memory and in a metric of which less is better."""
+    done = _completed(summary).dropna(subset=["peak_bytes", metric.column])
+    if done.empty:
+        return f"Peak memory against {metric.words}: no value."
+    on_front = front(done["peak_bytes"].to_numpy(dtype=float), done[metric.column].to_numpy(dtype=float))
+    kept = list(dict.fromkeys(names.loc[done.index[on_front]]))
+    beaten = set(names.loc[done.index]) - set(kept)
+    rest = f"; {len(beaten)} other{'s are' if len(beaten) > 1 else ' is'} beaten" if beaten else ""
+    return f"On the front of peak memory against {metric.words}: {listed(kept)}{rest}."
+
+
+def _quality(summary: pd.DataFrame, swept: list[str]) -> list[str]:
+    """Which rows are on the front of memory against error, and what each lossy one loses."""
+    if "error_relative" not in summary or summary["error_relative"].isna().all():
+        return []
+    names = pd.Series(_row_names(summary, swept), index=summary.index)
+    sentences = [_on_front(summary, names, ERROR)]
+    for index, row in summary[is_lossy(summary)].dropna(subset=["error_relative"]).iterrows():
+        found = (
+            f", and finds {percent(row['needle_recall'])} of the needles" if np.isfinite(row["needle_recall"]) else ""
+        )
+        kept, error = percent(row["kept_fraction"]), percent(row["error_relative"])
+        sentences.append(f"{names[index]} keeps {kept} of the tokens, errs by {error} of the output{found}.")
     return sentences
 
 

@@ -15,12 +15,15 @@ LONG_US = 10_000.0
 
 
 class _Column(NamedTuple):
-    """A column of numbers: what its head says, the summary's column, and what its values are divided by."""
+    """A column of numbers: what its head says, the summary's column, what its values are divided by, and the least that
+    is written out.
+    """
 
     head: str
     unit: str
     source: str
     divisor: float = 1.0
+    least: float = 0.0
 
 
 COLUMNS = (
@@ -41,6 +44,11 @@ COLUMNS = (
     _Column("TTFT", "ms", "ttft_mean_s", 1e-3),
     _Column("TPOT", "ms", "tpot_mean_s", 1e-3),
     _Column("throughput", "tokens/s", "tokens_per_s"),
+    _Column("kept", "%", "kept_fraction", 0.01),
+    _Column("error", "%", "error_relative", 0.01, least=0.001),
+    _Column("cosine", "", "cosine"),
+    _Column("mass", "%", "mass_kept", 0.01),
+    _Column("recall", "%", "needle_recall", 0.01),
 )
 STANDS_IN = {"step_mean_us": "step_p50_us"}
 """A column that is shown only where another is empty for all rows."""
@@ -48,6 +56,8 @@ WITH_INTERVAL = {"tokens_per_s"}
 OF_SEVERAL = {"num_preemptions", "queue_mean_s"}
 """Columns that say something only where requests stood in each other's way."""
 LEAST_SHOWN = 0.001
+OF_LOSSY = {"kept_fraction", "error_relative", "cosine", "mass_kept", "needle_recall"}
+"""Columns that say something only where some strategy is lossy."""
 
 
 def parameters_of(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
@@ -56,6 +66,11 @@ def parameters_of(summary: pd.DataFrame, parameters: list[str] | None = None) ->
         return list(parameters)
     own = [column for column in summary.columns if column not in SUMMARY]
     return (["scenario"] if summary["scenario"].nunique() > 1 else []) + own
+
+
+def is_lossy(summary: pd.DataFrame) -> pd.Series:
+    """Whether each row's strategy is lossy."""
+    return summary["lossless"] == False  # noqa: E712, may be missing
 
 
 def table_text(summary: pd.DataFrame, parameters: list[str] | None = None) -> str:
@@ -114,6 +129,8 @@ def _is_shown(summary: pd.DataFrame, source: str) -> bool:
     there = source in summary and summary[source].notna().any()
     if source in OF_SEVERAL and not (summary["num_requests"].gt(1) & summary[source].gt(LEAST_SHOWN)).any():
         return False
+    if source in OF_LOSSY and not is_lossy(summary).any():
+        return False
     return there and not (source in STANDS_IN and _is_shown(summary, STANDS_IN[source]))
 
 
@@ -122,7 +139,7 @@ def _column(summary: pd.DataFrame, column: _Column) -> list[str]:
     unit, scale = column.unit, 1.0
     if unit == "µs" and np.nanmax(values) >= LONG_US:
         unit, scale = "ms", 1e3
-    texts = [number(value / scale) for value in values]
+    texts = [number(value / scale) if not 0 < value < column.least else f"<{column.least:g}" for value in values]
     if column.source in WITH_INTERVAL:
         spread = summary[f"{column.source}_ci"].to_numpy(dtype=float)
         texts = [f"{text} ± {number(half)}" for text, half in zip(texts, spread, strict=True)]

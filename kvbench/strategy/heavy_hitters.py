@@ -47,6 +47,6 @@ class HeavyHitters(Strategy):
 
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Reduce to the budget what was let in whole."""
-        if view.num_used(seq) <= self.capacity:
+        if view.capacity(seq) <= self.capacity:
             return NOTHING
         return (Keep(seq, self._rule), Reserve(seq, self.capacity))

@@ -1,9 +1,12 @@
 """Tiers: the newest or most read tokens on the device, the others in the host's memory, and then in files."""
 
-from kvbench.area import DISK, HOST, SIGNALS, STAGING_TOKENS, Accesses, Area, Chunks, Holes, Ring
+from copy import copy
+from dataclasses import replace
+
+from kvbench.area import DISK, HOST, SIGNALS, STAGING_TOKENS, Accesses, Area, Blocks, Chunks, Holes, Ring
 from kvbench.ledger import LedgerView
 from kvbench.naming import unknown
-from kvbench.ops import MAIN, Move, Plan, Reserve, Rule, append_plan
+from kvbench.ops import MAIN, Move, Operation, Plan, Reserve, Rule, Settle, append_plan
 from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive, require_whole, rounded_up
 from kvbench.workload.request import Request
 
@@ -26,6 +29,8 @@ class Hierarchical(Strategy):
         top_accessed: tokens that a step accesses; only "access" uses it.
         access_window: steps over which accesses count, at most 31; only "access" uses it.
         read_ahead: whether the next part of a slow tier is fetched while attention reads the one before.
+        background: whether the oldest half is copied to the host beside the steps, from three quarters of the fast tier
+            on, and let go of when that is full; only by age. What goes on to files still moves in a step.
     Raises:
         ValueError: a parameter is out of its range.
     Source: the article, HierarchicalKVCache.
@@ -43,6 +48,7 @@ class Hierarchical(Strategy):
         top_accessed: int,
         access_window: int,
         read_ahead: bool,
+        background: bool,
     ) -> None:
         require_positive("fast_capacity", fast_capacity)
         require_positive("slow_capacity", slow_capacity)
@@ -58,6 +64,12 @@ class Hierarchical(Strategy):
                 raise ValueError(f"{name} is a multiple of {CHUNK_TOKENS}, got {value}")
         if eviction not in EVICTIONS:
             raise ValueError(unknown("eviction", eviction, EVICTIONS))
+        if background and eviction != "age":
+            raise ValueError(
+                "background: only the oldest tokens can move beside the steps (eviction: age); which tokens are least "
+                f"accessed changes while they move; got eviction: {eviction}"
+            )
+        self.background = background
         self.fast_capacity = fast_capacity
         self.capacities = {DISK: disk_capacity, HOST: slow_capacity}
         self.by_access = eviction == "access"
@@ -70,6 +82,32 @@ class Hierarchical(Strategy):
         else:
             fast = Area(layout=Ring())
         self.areas = (*slow, fast)
+        self._unit = 1
+        self._most_at_once = fast_capacity
+
+    def over(self, blocks: Blocks) -> "Hierarchical":
+        """The same tiers, the fast one in blocks of a pool, which leave whole.
+
+        Raises:
+            ValueError: the fast tier is not two whole blocks or more of the pool, or does not move its oldest tokens.
+        """
+        size = blocks.num_tokens
+        if self.background:
+            raise ValueError("background: blocks move in a step, never beside it; got true")
+        if self.by_access:
+            raise ValueError(
+                "the least accessed tokens lie in all blocks, and only whole blocks, the oldest, can leave"
+            )
+        if self.fast_capacity % size or not 2 * size <= self.fast_capacity <= blocks.pool_tokens or CHUNK_TOKENS % size:
+            raise ValueError(
+                f"fast_capacity is 2 blocks or more, all of them full, and at most pool_tokens ({blocks.pool_tokens}), "
+                f"and a block is a part of {CHUNK_TOKENS} tokens; got {self.fast_capacity} and blocks of {size}"
+            )
+        made = copy(self)
+        made.areas = (*self.areas[:-1], replace(self.areas[-1], layout=blocks))
+        made._unit = size
+        made._most_at_once = self.fast_capacity - size
+        return made
 
     @property
     def max_capacity(self) -> int:
@@ -82,7 +120,7 @@ class Hierarchical(Strategy):
 
     def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
         """At most the fast tier."""
-        return min(num_tokens, self.fast_capacity)
+        return min(num_tokens, self._most_at_once)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits; else first move half of the fast tier, or as much as is needed, to the slow ones."""
@@ -91,29 +129,69 @@ class Hierarchical(Strategy):
         if required > self.max_capacity:
             raise CapacityExceeded(required, self.max_capacity)
         if used + num_tokens <= self.fast_capacity:
-            return append_plan(seq, num_tokens)
-        stay = min(self.fast_capacity // 2, self.fast_capacity - num_tokens)
-        return (*self._give_way(seq, used - stay, view), *append_plan(seq, num_tokens))
+            plan = append_plan(seq, num_tokens)
+            return (*plan, *self._ahead(seq, num_tokens, 0, view)) if self.background else plan
+        leaving = view.num_leaving(seq)
+        if leaving:
+            return self._settled(seq, num_tokens, leaving, view)
+        return (*self._make_room(seq, used, num_tokens, view), *append_plan(seq, num_tokens))
 
-    def _give_way(self, seq: int, num_moved: int, view: LedgerView) -> Plan:
-        """Move so many tokens off the fast tier, and as many whole chunks to the disk as the host cannot hold."""
-        stay = view.num_used(seq) - num_moved
-        on_host = view.num_used(seq, HOST)
-        plan: Plan = ()
-        excess = on_host + num_moved - self.capacities[HOST]
-        if excess > 0:
-            leave = min(rounded_up(excess, CHUNK_TOKENS), on_host)
-            plan += self._room(seq, DISK, leave, view)
-            plan += (Move(seq, HOST, DISK, Rule(recent=on_host - leave)),) if leave else ()
-            on_host -= leave
-        rule = Rule(recent=stay)
-        if self.by_access:
-            rule = Rule(recent=stay // 2, top=stay - stay // 2, by=SIGNALS[Accesses])
-        host = rounded_up(on_host + num_moved, CHUNK_TOKENS)
-        return (*plan, Reserve(seq, host, HOST), Move(seq, MAIN, HOST, rule))
+    def _settled(self, seq: int, num_tokens: int, leaving: int, view: LedgerView) -> Plan:
+        """Let go of what was moved beside the steps, and append; where that is not room enough, move more first."""
+        used = view.num_used(seq) - leaving
+        if used + num_tokens <= self.fast_capacity:
+            ahead = self._ahead(seq, num_tokens, leaving, view)
+            return (Settle(seq), *append_plan(seq, num_tokens), *ahead)
+        return (Settle(seq), *self._make_room(seq, used, num_tokens, view), *append_plan(seq, num_tokens))
 
-    def _room(self, seq: int, tier: str, num_tokens: int, view: LedgerView) -> Plan:
-        held = view.num_used(seq, tier) + num_tokens
-        if held <= view.capacity(seq, tier):
+    def _ahead(self, seq: int, num_tokens: int, leaving: int, view: LedgerView) -> Plan:
+        """Begin to move the oldest half, where it is time, and the slow tiers have room for it.
+
+        Args:
+            seq: the sequence.
+            num_tokens: tokens appended in the same plan.
+            leaving: tokens let go of in the same plan.
+            view: of the ledger.
+        """
+        used = view.num_used(seq) + num_tokens - leaving
+        if not self.background or 4 * used < 3 * self.fast_capacity or view.num_leaving(seq) != leaving:
             return ()
-        return (Reserve(seq, rounded_up(held, CHUNK_TOKENS), tier),)
+        stay = used - self.fast_capacity // 2
+        if view.num_seen(seq) + num_tokens - stay > sum(self.capacities.values()):
+            return ()
+        *before, move = self._give_way(seq, used, stay, view)
+        return (*before, replace(move, background=True))
+
+    def _make_room(self, seq: int, used: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Move half of the fast tier, or as much as is needed, to the slow ones."""
+        # No more than the slow tiers have room for, at the end of what all hold.
+        stay = max(self.fast_capacity // 2, view.num_seen(seq) - sum(self.capacities.values()))
+        stay = min(stay, self.fast_capacity - num_tokens)
+        return self._give_way(seq, used, stay, view)
+
+    def _give_way(self, seq: int, used: int, stay: int, view: LedgerView) -> Plan:
+        """Move all but so many tokens off the fast tier, and whole chunks to the disk where the host cannot hold all.
+
+        What the host cannot hold at once passes through it in several moves.
+        """
+        on_host, most = view.num_used(seq, HOST), self.capacities[HOST]
+        on_disk = view.num_used(seq, DISK) if self.capacities[DISK] else 0
+        plan: list[Operation] = []
+        while used > stay:
+            num_moved = min(rounded_up(used - stay, self._unit), most - on_host % CHUNK_TOKENS)
+            leave = rounded_up(max(on_host + num_moved - most, 0), CHUNK_TOKENS)
+            on_host -= leave
+            on_disk += leave
+            used -= num_moved
+            if leave:
+                plan += [Reserve(seq, on_disk, DISK), Move(seq, HOST, DISK, Rule(recent=on_host))]
+            on_host += num_moved
+            plan += [Reserve(seq, rounded_up(on_host, CHUNK_TOKENS), HOST), Move(seq, MAIN, HOST, self._rule(used))]
+        return tuple(plan)
+
+    def _rule(self, stay: int) -> Rule:
+        """What stays on the fast tier, so many tokens."""
+        if not self.by_access:
+            return Rule(recent=stay)
+        recent = min(stay // 2, self.fast_capacity // 4)
+        return Rule(recent=recent, top=stay - recent, by=SIGNALS[Accesses])

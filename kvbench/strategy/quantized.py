@@ -27,7 +27,7 @@ class Quantized(Strategy):
         ValueError: a parameter is out of its range.
     Source: Liu et al. 2024, arXiv:2402.02750, sections 3.2 and 3.3 (KIVI).
     Departs: keys and values leave the window together, a group at a time, so that it holds up to a group more than
-        residual_tokens; a prompt is rounded after it was attended.
+        residual_tokens, rounded up to whole groups; a prompt is rounded after it was attended.
     """
 
     lossless = False
@@ -43,7 +43,8 @@ class Quantized(Strategy):
             raise ValueError(unknown("keys_per", keys_per, KEYS_PER))
         self.group_size = group_size
         self.residual_tokens = residual_tokens
-        self.window = residual_tokens + group_size
+        # Whole groups, so that none lies at the ring's end and its beginning.
+        self.window = rounded_up(residual_tokens + group_size, group_size)
         packed = Packed(bits, group_size, keys_per)
         self.areas = (Area(PACKED, layout=Chunks(self._chunk_tokens), format=packed), Area(layout=Ring()))
 
@@ -58,11 +59,11 @@ class Quantized(Strategy):
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits; for a single token round the oldest group, for more make room for the while."""
         required = view.num_used(seq) + num_tokens
-        if required <= view.capacity(seq):
+        if required <= max(view.capacity(seq), self.window):
             return append_plan(seq, num_tokens)
         if num_tokens == 1:
             return (*self._round(seq, self.group_size, view), Append(seq, 1))
-        return (Reserve(seq, required), Append(seq, num_tokens))
+        return (Reserve(seq, rounded_up(required, self.group_size)), Append(seq, num_tokens))
 
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Round what was let in beyond the window, in whole groups."""

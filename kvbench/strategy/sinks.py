@@ -27,6 +27,8 @@ class Sinks(Strategy):
     def __init__(self, *, num_sinks: int, window: int) -> None:
         require_whole("num_sinks", num_sinks)
         require_positive("window", window)
+        self.num_sinks = num_sinks
+        self.window = window
         self.capacity = num_sinks + window
         self.areas = (Area(layout=Ring(num_sinks)),)
         self._rule = Rule(first=num_sinks, recent=window)
@@ -47,6 +49,6 @@ class Sinks(Strategy):
 
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Reduce to sinks and window what was let in whole."""
-        if view.num_used(seq) <= self.capacity:
+        if view.capacity(seq) <= self.capacity:
             return NOTHING
         return (Keep(seq, self._rule), Reserve(seq, self.capacity))

@@ -1,6 +1,6 @@
 """SnapKV: the prompt's last tokens vote for what is kept of it."""
 
-from kvbench.area import SIGNALS, Area, Holes, Votes
+from kvbench.area import SIGNALS, Area, Votes
 from kvbench.ledger import LedgerView
 from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule, append_plan
 from kvbench.strategy.base import Strategy, require_positive, resize_and_append, rounded_up
@@ -11,8 +11,8 @@ GROWTH_TOKENS = 256
 class SnapKV(Strategy):
     """Reduce each prompt to the tokens that its last ones look at, and those last ones; keep all that is decoded.
 
-    Every layer, row and KV head keeps tokens of its own. Votes are attention mass, averaged over neighbouring tokens,
-    so that a clue is kept with what surrounds it.
+    Every layer, row and KV head keeps tokens of its own, in order. Votes are attention mass, averaged over neighbouring
+    tokens, so that a clue is kept with what surrounds it.
 
     Args:
         budget: tokens kept of a prompt, observation window included, > window.
@@ -36,8 +36,9 @@ class SnapKV(Strategy):
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is odd, got {kernel_size}")
         self.budget = budget
-        self.areas = (Area(layout=Holes(), positions=True, score=Votes(window, kernel_size)),)
-        self._rule = Rule(recent=window, top=budget - window, by=SIGNALS[Votes])
+        self.areas = (Area(positions=True, score=Votes(window, kernel_size)),)
+        self.window = window
+        self._prompt_end: dict[int, int] = {}
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or make room first."""
@@ -47,7 +48,18 @@ class SnapKV(Strategy):
         return resize_and_append(seq, rounded_up(required, GROWTH_TOKENS), num_tokens)
 
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
-        """After a prompt over the budget: reduce, with room for the answer's first tokens."""
-        if num_tokens == 1 or view.num_used(seq) <= self.budget:
+        """Reduce a prompt over the budget, with room for the next tokens; later, where there was no memory to do it."""
+        num_used, num_seen = view.num_used(seq), view.num_seen(seq)
+        if num_tokens > 1:
+            self._prompt_end[seq] = num_seen
+        num_decoded = num_seen - self._prompt_end.get(seq, 0)
+        if seq not in self._prompt_end or num_used <= self.budget + num_decoded:
             return NOTHING
-        return (Keep(seq, self._rule), Reserve(seq, rounded_up(self.budget + 1, GROWTH_TOKENS)))
+        rule = Rule(recent=self.window + num_decoded, top=self.budget - self.window, by=SIGNALS[Votes])
+        capacity = rounded_up(self.budget + num_decoded + 1, GROWTH_TOKENS)
+        return (Keep(seq, rule), Reserve(seq, capacity)) if capacity < view.capacity(seq) else (Keep(seq, rule),)
+
+    def on_finish(self, seq: int, view: LedgerView) -> Plan:
+        """Release, and forget where the prompt ended."""
+        self._prompt_end.pop(seq, None)
+        return super().on_finish(seq, view)

@@ -85,7 +85,7 @@ class Store(Protocol):
         """Make room for so many slots; 0 frees all.
 
         Raises:
-            RuntimeError: the tier gives no memory; only a release may follow.
+            OutOfMemory: the tier gives no memory; only a release may follow.
         """
         ...
 

@@ -10,6 +10,9 @@ from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Positions, Sha
 from kvbench.backend.storage.memory import Memory
 from kvbench.ops import Rule
 
+Cut = tuple[int, int, int, int]
+"""Live slots of a chunk: its number, the first of them, how many, and how many live slots came before."""
+
 
 class ChunkedStore:
     """A list of chunks for each layer; a chunk is a K, a V and, where they are kept, positions.
@@ -89,8 +92,8 @@ class ChunkedStore:
         for target, new in zip(chunk, (keys, values), strict=True):
             target[:, :, start : start + count] = new[:, :, done : done + count]
 
-    def _cuts(self) -> list[tuple[int, int, int, int]]:
-        """Each chunk's live slots: its number, the first of them, how many, and how many came before."""
+    def _cuts(self) -> list[Cut]:
+        """Each chunk's live slots."""
         cuts, done, start = [], 0, self._offset
         for number in range(len(self.chunks[0])):
             count = min(self._chunk_tokens - start, self.num_used - done)
@@ -116,38 +119,53 @@ class ChunkedStore:
         """A piece a chunk that holds tokens. See `Store.pieces`."""
         return [self._piece(layer, cut) for cut in self._cuts()]
 
-    def _piece(self, layer: int, cut: tuple[int, int, int, int]) -> Piece:
+    def _piece(self, layer: int, cut: Cut) -> Piece:
         number, start, count, _ = cut
         keys, values = (tensor.narrow(2, start, count) for tensor in self.chunks[layer][number])
         return Piece(keys, values, self._positions(layer, cut))
 
-    def _positions(self, layer: int, cut: tuple[int, int, int, int]) -> Positions:
+    def _positions(self, layer: int, cut: Cut) -> Positions:
         number, start, count, done = cut
         if self.tracks:
             return self.tracks[layer][number].narrow(2, start, count)
         return range(self.first_position + done, self.first_position + done + count)
 
     def fills(self, layer: int) -> list[Fill]:
-        """A copy of a chunk's live slots each, where it is not on the device. See `Store.fills`."""
+        """Copies of live slots, as many as a buffer holds, where they are not on the device. See `Store.fills`."""
         if not self.area.is_staged:
             return []
-        fills = []
+        parts: list[list[Cut]] = []
+        left = 0
         for number, start, count, done in self._cuts():
-            for first in range(0, count, STAGING_TOKENS):
-                size = min(STAGING_TOKENS, count - first)
-                fills.append(self._fill(layer, (number, start + first, size, done + first)))
-        return fills
+            while count:
+                if not left:
+                    parts.append([])
+                    left = STAGING_TOKENS
+                taken = min(count, left)
+                parts[-1].append((number, start, taken, done))
+                start, count, done, left = start + taken, count - taken, done + taken, left - taken
+        return [self._fill(layer, cuts) for cuts in parts]
 
-    def _fill(self, layer: int, cut: tuple[int, int, int, int]) -> Fill:
+    def _fill(self, layer: int, cuts: list[Cut]) -> Fill:
         def fill(keys: Tensor, values: Tensor) -> Piece:
-            piece = self._piece(layer, cut)
-            targets = keys.narrow(2, 0, cut[2]), values.narrow(2, 0, cut[2])
-            for target, source in zip(targets, piece[:2], strict=True):
-                target.copy_(source, non_blocking=True)
-            positions = piece.positions
-            return Piece(*targets, positions if isinstance(positions, range) else positions.to(keys.device))
+            filled = 0
+            for cut in cuts:
+                self._bring(layer, cut, keys.narrow(2, filled, cut[2]), values.narrow(2, filled, cut[2]))
+                filled += cut[2]
+            positions = [self._positions(layer, cut) for cut in cuts]
+            if isinstance(positions[0], range):
+                together = range(positions[0].start, positions[-1].stop)
+            else:
+                together = torch.cat(positions, dim=2).to(keys.device)
+            return Piece(keys.narrow(2, 0, filled), values.narrow(2, 0, filled), together)
 
         return fill
+
+    def _bring(self, layer: int, cut: Cut, keys: Tensor, values: Tensor) -> None:
+        """Copy live slots of one chunk to where they are read."""
+        piece = self._piece(layer, cut)
+        keys.copy_(piece.keys, non_blocking=True)
+        values.copy_(piece.values, non_blocking=True)
 
     def leaving(self, rule: Rule) -> list[Part]:
         """Views of the oldest slots, a part a chunk. See `Store.leaving`."""
@@ -171,6 +189,8 @@ class ChunkedStore:
             del chunks[:num_chunks]
         self.first_position += num_evicted
         self.num_used -= num_evicted
+        if not self.num_used:
+            self._offset = 0
 
     def truncate(self, num_tokens: int) -> None:
         """See `Store.truncate`."""

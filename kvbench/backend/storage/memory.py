@@ -1,5 +1,6 @@
 """Tensors on each tier: on the device, in the host's memory, in files."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -8,9 +9,12 @@ import torch
 from torch import Tensor
 
 from kvbench.area import DEVICE, DISK, HOST
-from kvbench.outcome import OutOfMemory
+from kvbench.backend.device import is_out_of_memory
+from kvbench.ledger import OutOfMemory
 
 PAGE_BYTES = 4096
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How a file system says that it has no room."""
 
 
 class Memory:
@@ -33,28 +37,46 @@ class Memory:
         """A new tensor; on a CPU its pages are taken here, where memory is asked for, not in later appends.
 
         Raises:
-            OutOfMemory: there is no room on the disk.
-            RuntimeError: the device or the host gives no memory.
+            OutOfMemory: the tier gives no memory.
+            OSError: a file cannot be made, for another reason than want of room.
         """
         if self.tier == DISK:
             return self._mapped(size, dtype)
-        tensor = torch.empty(size, dtype=dtype, device=self.device, pin_memory=self._pinned)
-        if tensor.device.type == "cpu":
-            tensor.view(torch.uint8).view(-1)[::PAGE_BYTES].zero_()
+        tensor = self.untouched(size, dtype)
+        touch(tensor)
         return tensor
+
+    def untouched(self, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A new tensor in memory; on a CPU its pages are taken when they are first written to, or by `touch`.
+
+        Raises:
+            OutOfMemory: the device or the host gives no memory.
+        """
+        try:
+            return torch.empty(size, dtype=dtype, device=self.device, pin_memory=self._pinned)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(torch.Size(size).numel() * dtype.itemsize, None, self.tier) from error
 
     def _mapped(self, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         num_elements = torch.Size(size).numel()
         num_bytes = num_elements * dtype.itemsize
         try:
             handle, path = tempfile.mkstemp(prefix="kvbench-", suffix=".kv", dir=self._folder)
-        except OSError as error:
+            try:
+                os.posix_fallocate(handle, 0, num_bytes)
+                return torch.from_file(path, shared=True, size=num_elements, dtype=dtype).view(size)
+            finally:
+                os.close(handle)
+                os.unlink(path)
+        except (OSError, RuntimeError) as error:
+            if getattr(error, "errno", None) not in FULL and not is_out_of_memory(error):
+                raise
             raise OutOfMemory(num_bytes, None, DISK) from error
-        try:
-            os.posix_fallocate(handle, 0, num_bytes)
-            return torch.from_file(path, shared=True, size=num_elements, dtype=dtype).view(size)
-        except OSError as error:
-            raise OutOfMemory(num_bytes, None, DISK) from error
-        finally:
-            os.close(handle)
-            os.unlink(path)
+
+
+def touch(tensor: Tensor) -> None:
+    """Take the pages of a new tensor, on a CPU."""
+    if tensor.device.type == "cpu":
+        tensor.view(torch.uint8).view(-1)[::PAGE_BYTES].zero_()

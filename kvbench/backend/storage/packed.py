@@ -1,6 +1,5 @@
 """K and V rounded to few bits, packed into bytes."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,52 +7,48 @@ from torch import Tensor
 
 from kvbench.area import Area, Packed
 from kvbench.backend.storage.base import Piece, Shape
-from kvbench.backend.storage.chunked import ChunkedStore
+from kvbench.backend.storage.chunked import ChunkedStore, Cut
 from kvbench.backend.storage.memory import Memory
 
 BYTE_BITS = 8
+TOKENS, CHANNELS = 3, 4
+"""Axes that a group may run along, of a tensor whose tokens and channels are both cut into groups."""
 
 
-def quantized(values: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+def quantized(values: Tensor, bits: int, axis: int) -> tuple[Tensor, Tensor, Tensor]:
     """Round to 2**bits levels between the least and the greatest of each group.
 
     Args:
-        values: [..., group]; the last axis is a group.
+        values: with the elements of a group along an axis.
         bits: 8, 4 or 2.
+        axis: which.
     Returns:
-        Codes, uint8 as values; scale and minimum, [..., 1], in the values' dtype. A code stands for code x scale +
-        minimum.
+        Codes, uint8 as values; scale and minimum, in the values' dtype, with one element along the axis. A code stands
+        for code x scale + minimum.
     """
-    least, greatest = values.aminmax(dim=-1, keepdim=True)
-    scale = (greatest.float() - least.float()) / (2**bits - 1)
-    scale = scale.to(values.dtype)
+    least, greatest = values.aminmax(dim=axis, keepdim=True)
+    scale = ((greatest.float() - least.float()) / (2**bits - 1)).to(values.dtype)
     steps = (values.float() - least.float()) / torch.where(scale == 0, 1, scale).float()
     return steps.round_().clamp_(0, 2**bits - 1).to(torch.uint8), scale, least
 
 
 def packed(codes: Tensor, bits: int) -> Tensor:
-    """Codes of few bits, several to a byte along the last axis, the first in the lowest bits."""
-    per_byte = BYTE_BITS // bits
-    if per_byte == 1:
-        return codes
-    apart = codes.view(*codes.shape[:-1], -1, per_byte)
-    packed_bytes = apart[..., 0].clone()
-    for place in range(1, per_byte):
-        packed_bytes |= apart[..., place] << (place * bits)
-    return packed_bytes
+    """Codes of few bits, several to a byte: the last axis in equal parts, the first part in the lowest bits."""
+    parts = codes.chunk(BYTE_BITS // bits, dim=-1)
+    together = parts[0].clone()
+    for place, part in enumerate(parts[1:], start=1):
+        together |= part << (place * bits)
+    return together
 
 
-def unpacked(packed_bytes: Tensor, bits: int) -> Tensor:
-    """The codes again."""
-    per_byte = BYTE_BITS // bits
-    if per_byte == 1:
-        return packed_bytes
-    shifts = torch.arange(0, BYTE_BITS, bits, dtype=torch.uint8, device=packed_bytes.device)
-    return ((packed_bytes.unsqueeze(-1) >> shifts) & (2**bits - 1)).flatten(-2)
+def unpack(together: Tensor, bits: int, codes: Tensor) -> None:
+    """Write a packed tensor's codes where they are wanted, in whatever dtype."""
+    for place, part in enumerate(codes.chunk(BYTE_BITS // bits, dim=-1)):
+        part.copy_((together >> (place * bits)) & (2**bits - 1))
 
 
 class PackedStore(ChunkedStore):
-    """Chunks of codes, with a scale and a minimum a group; tokens come and go in whole groups.
+    """Chunks of codes, with a scale and a minimum a group; tokens come in whole groups.
 
     Args:
         area: how it lives; its format is packed, its layout chunks of whole groups.
@@ -71,9 +66,10 @@ class PackedStore(ChunkedStore):
     def _new_chunk(self) -> Sequence[Tensor]:
         """Codes, scales and minima of K, then of V."""
         shape, tokens, bits = self._shape, self._chunk_tokens, self._format.bits
-        codes = (*shape.of(tokens)[:3], shape.head_dim * bits // BYTE_BITS)
-        by_token = (*shape.of(tokens)[:3], shape.head_dim // self._of_token, 1)
-        by_channel = (*shape.of(tokens // self._format.group)[:3], shape.head_dim, 1)
+        rows, heads = shape.num_rows, shape.num_heads
+        codes = (rows, heads, tokens, shape.head_dim * bits // BYTE_BITS)
+        by_token = (rows, heads, tokens, shape.head_dim // self._of_token, 1)
+        by_channel = (rows, heads, tokens // self._format.group, 1, shape.head_dim)
         by_key = by_channel if self._format.keys_per == "channel" else by_token
         sizes = [(codes, torch.uint8), (by_key, shape.dtype), (by_key, shape.dtype)]
         sizes += [(codes, torch.uint8), (by_token, shape.dtype), (by_token, shape.dtype)]
@@ -81,44 +77,47 @@ class PackedStore(ChunkedStore):
 
     def _put(self, chunk: Sequence[Tensor], keys: Tensor, values: Tensor, start: int, done: int, count: int) -> None:
         """Round and pack whole groups. See `ChunkedStore._put`."""
-        for tensors, new, per in (
-            (chunk[:3], keys, self._format.keys_per),
-            (chunk[3:], values, "token"),
-        ):
+        for tensors, new, per in ((chunk[:3], keys, self._format.keys_per), (chunk[3:], values, "token")):
             taken = new.narrow(2, done, count)
-            codes, *scales = quantized(self._grouped(taken, per), self._format.bits)
-            tensors[0].narrow(2, start, count).copy_(packed(self._apart(codes, per, count), self._format.bits))
-            unit = self._format.group if per == "channel" else 1
+            axis, unit = self._axis(per)
+            codes, *scales = quantized(self._grouped(taken, per), self._format.bits, axis)
+            tensors[0].narrow(2, start, count).copy_(packed(codes.view(taken.shape), self._format.bits))
             for target, scale in zip(tensors[1:], scales, strict=True):
                 target.narrow(2, start // unit, count // unit).copy_(scale)
 
+    def _axis(self, per: str) -> tuple[int, int]:
+        """Along which axis a group runs, and over how many tokens."""
+        return (TOKENS, self._format.group) if per == "channel" else (CHANNELS, 1)
+
     def _grouped(self, tensor: Tensor, per: str) -> Tensor:
-        """[rows, heads, tokens, dim] with a group along the last axis."""
-        rows, heads, count, dim = tensor.shape
+        """A view [rows, heads, tokens, channels] with an axis more, along which a group runs."""
         if per == "channel":
-            return tensor.reshape(rows, heads, count // self._format.group, self._format.group, dim).transpose(3, 4)
-        return tensor.reshape(rows, heads, count, dim // self._of_token, self._of_token)
+            return tensor.unflatten(2, (-1, self._format.group))
+        return tensor.unflatten(3, (-1, self._of_token))
 
-    def _apart(self, grouped: Tensor, per: str, count: int) -> Tensor:
-        """The inverse of `_grouped`."""
-        if per == "channel":
-            grouped = grouped.transpose(3, 4)
-        return grouped.reshape(self._shape.of(count))
-
-    def _piece(self, layer: int, cut: tuple[int, int, int, int]) -> Piece:
+    def _piece(self, layer: int, cut: Cut) -> Piece:
         """Live slots in new tensors of the model's dtype."""
-        number, start, count, _ = cut
-        chunk = self.chunks[layer][number]
-        keys = self._restored(chunk[:3], start, count, self._format.keys_per)
-        values = self._restored(chunk[3:], start, count, "token")
+        size = self._shape.of(cut[2])
+        keys, values = (torch.empty(size, dtype=self._shape.dtype, device=self._memory.device) for _ in range(2))
+        self._bring(layer, cut, keys, values)
         return Piece(keys, values, self._positions(layer, cut))
 
-    def _restored(self, tensors: Sequence[Tensor], start: int, count: int, per: str) -> Tensor:
-        group = self._format.group if per == "channel" else 1
-        # A chunk that has lost part of a group to eviction begins inside one.
-        first, last = start // group, math.ceil((start + count) / group)
-        codes = unpacked(tensors[0].narrow(2, first * group, (last - first) * group), self._format.bits)
-        grouped = self._grouped(codes, per).to(self._shape.dtype)
-        scale, least = (tensor.narrow(2, first, last - first) for tensor in tensors[1:])
-        restored = self._apart(grouped.mul_(scale).add_(least), per, (last - first) * group)
-        return restored.narrow(2, start - first * group, count)
+    def _bring(self, layer: int, cut: Cut, keys: Tensor, values: Tensor) -> None:
+        """Restore live slots where they are read. See `ChunkedStore._bring`."""
+        number, start, count, _ = cut
+        chunk, group = self.chunks[layer][number], self._format.group
+        first, last = start // group * group, -(-(start + count) // group) * group
+        for tensors, target, per in ((chunk[:3], keys, self._format.keys_per), (chunk[3:], values, "token")):
+            if (first, last) == (start, start + count):
+                self._restore(tensors, first, target, per)
+            else:  # part of a group was evicted
+                whole = torch.empty(self._shape.of(last - first), dtype=target.dtype, device=target.device)
+                self._restore(tensors, first, whole, per)
+                target.copy_(whole.narrow(2, start - first, count))
+
+    def _restore(self, tensors: Sequence[Tensor], start: int, target: Tensor, per: str) -> None:
+        """Restore whole groups, from slot start on."""
+        count, unit = target.shape[2], self._axis(per)[1]
+        unpack(tensors[0].narrow(2, start, count), self._format.bits, target)
+        scale, least = (tensor.narrow(2, start // unit, count // unit) for tensor in tensors[1:])
+        self._grouped(target, per).mul_(scale).add_(least)

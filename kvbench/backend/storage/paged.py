@@ -196,12 +196,32 @@ class PagedStore:
         return fill
 
     def leaving(self, rule: Rule) -> list[Part]:
-        """Refused by the ledger."""
-        raise NotImplementedError("blocks are not evicted from")
+        """Views of the oldest blocks, a part where several lie behind each other. See `Store.leaving`."""
+        left = self.num_used - rule.num_kept(self.num_used)
+        parts, number, position = [], 0, self.first_position
+        while left:
+            first = last = number
+            while (last + 1 - first) * self._block_tokens < left and self.table[last + 1] == self.table[last] + 1:
+                last += 1
+            number = last + 1
+            count = min((number - first) * self._block_tokens, left)
+            start = self.table[first] * self._block_tokens
+            keys, values = ([t.narrow(2, start, count) for t in of] for of in (self._pool.keys, self._pool.values))
+            parts.append(Part(count, keys, values, range(position, position + count)))
+            left -= count
+            position += count
+        return parts
 
     def keep(self, rule: Rule) -> None:
-        """Refused by the ledger."""
-        raise NotImplementedError("blocks are not evicted from")
+        """Give the oldest blocks back. See `Store.keep`."""
+        num_evicted = self.num_used - rule.num_kept(self.num_used)
+        num_blocks = -(-num_evicted // self._block_tokens)
+        for block in self.table[:num_blocks]:
+            self._pool.give_back(block)
+        del self.table[:num_blocks]
+        self._index = None
+        self.first_position += num_evicted
+        self.num_used -= num_evicted
 
     def truncate(self, num_tokens: int) -> None:
         """See `Store.truncate`."""

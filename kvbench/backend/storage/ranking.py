@@ -77,10 +77,12 @@ def accumulate(store: "SlotStore", layer: int, mass: Tensor, num_queries: int, t
     """
     scores = store.scores[layer].narrow(2, 0, store.num_used)
     match store.area.score:
-        case Votes(_, kernel):
-            if num_queries > 1:
-                pooled = torch.nn.functional.avg_pool1d(mass, kernel, stride=1, padding=kernel // 2)
-                scores.copy_(pooled)
+        case Votes(window, kernel):
+            # Votes are for the slots before the observation window; its own do not spill over to its neighbours.
+            before = store.num_used - window
+            if num_queries > 1 and before > 0:
+                pooled = torch.nn.functional.avg_pool1d(mass[:, :, :before], kernel, stride=1, padding=kernel // 2)
+                scores.narrow(2, 0, before).copy_(pooled)
         case Accesses(_, window):
             if num_queries == 1:
                 scores.copy_(((scores << 1) | (mass >= threshold)) & ((1 << window) - 1))

@@ -1,6 +1,7 @@
 """A sequence's storage: a chain of areas, oldest tokens first, and the operations on it."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from kvbench.area import DEVICE, Area, Blocks, Chunks, Packed, Ring, num_staging_buffers
 from kvbench.backend.background import Worker, worker_of
+from kvbench.backend.storage.ahead import UnderWay, let_go, move_ahead, resize_ahead
 from kvbench.backend.storage.base import Pair, Piece, Shape, Store
 from kvbench.backend.storage.chunked import ChunkedStore
 from kvbench.backend.storage.memory import Memory
@@ -20,7 +22,7 @@ from kvbench.ops import MAIN, Append, Fork, Keep, Move, Operation, Reserve, Sett
 
 
 class Areas:
-    """What all sequences of a repetition share: the areas, their memories, pools, staging buffers and worker.
+    """What all sequences of a repetition share: the areas, their memories, pools, staging buffers and workers.
 
     Pools and staging buffers come with the first reserve, as the ledger books them.
 
@@ -36,28 +38,29 @@ class Areas:
         self._memories = {area.tier: Memory(area.tier, shape.device, folder) for area in areas}
         self._pools: dict[str, Pool] = {}
         self._staging: Staging | None = None
-        self._worker: Worker | None = None
+        self.background = worker_of(shape.device, steps_back=True)
+        self._reader: Worker | None = None
         self._has_begun = False
 
     def begin(self) -> None:
         """Allocate what is held from the first reserve on."""
         if self._has_begun:
             return
-        self._has_begun = True
         for area in self.areas:
-            if isinstance(area.layout, Blocks):
+            if isinstance(area.layout, Blocks) and area.name not in self._pools:
                 self._pools[area.name] = Pool(area, self.shape, self._memories[area.tier])
         num_buffers = num_staging_buffers(self.areas)
         if num_buffers:
             memory = self._memories.get(DEVICE) or Memory(DEVICE, self.shape.device)
             self._staging = Staging(num_buffers, self.shape, memory)
+        self._has_begun = True
 
     @property
-    def worker(self) -> Worker:
-        """Does what runs in the background."""
-        if self._worker is None:
-            self._worker = worker_of(self.shape.device)
-        return self._worker
+    def reader(self) -> Worker:
+        """Brings the next part of a staged area; background work is done by another worker, and never waited for."""
+        if self._reader is None:
+            self._reader = worker_of(self.shape.device, steps_back=False)
+        return self._reader
 
     def store(self, area: Area) -> Store:
         """An empty store of an area."""
@@ -76,13 +79,14 @@ class Areas:
 
     def staged(self, store: Store, layer: int) -> Iterator[Piece]:
         """A staged area's tokens, part by part on the device."""
-        return self._staging.pieces(store.fills(layer), self.worker if store.area.read_ahead else None)
+        return self._staging.pieces(store.fills(layer), self.reader if store.area.read_ahead else None)
 
     def close(self) -> None:
-        """Wait for background work, and end the worker."""
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+        """Wait for background work, and end the workers."""
+        self.background.close()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
 
 class Sequence:
@@ -92,11 +96,12 @@ class Sequence:
         shared: what it shares with the others.
     """
 
-    __slots__ = ("_attended", "_is_staged", "_shared", "num_seen", "stores")
+    __slots__ = ("_attended", "_is_staged", "_shared", "num_seen", "stores", "under_way")
 
     def __init__(self, shared: Areas) -> None:
         self._shared = shared
         self.num_seen = 0
+        self.under_way: list[UnderWay] = []
         self.stores: dict[str, Store | None] = dict.fromkeys(area.name for area in shared.areas)
         self._attended = [area.name for area in shared.areas if area.attended]
         self._is_staged = any(area.is_staged for area in shared.areas)
@@ -121,19 +126,36 @@ class Sequence:
                 self.append(keys, values, op.num_tokens, op.area)
             case Reserve():
                 self._shared.begin()
-                self._store(op.area).reserve(op.num_tokens)
+                store = self._store(op.area)
+                if op.background:
+                    self.under_way.append(resize_ahead(op, store, self._shared.background))
+                else:
+                    store.reserve(op.num_tokens)
             case Keep():
                 self._store(op.area).keep(op.rule)
             case Move():
                 source, target = self._store(op.src), self._store(op.dst)
-                for part in source.leaving(op.rule):
-                    target.receive(part)
+                if op.background:
+                    self.under_way.append(move_ahead(op, self.stores, self._shared.background))
+                    return
+                parts = source.leaving(op.rule)
+                while parts:  # each is let go of before the rest closes ranks
+                    target.receive(parts.pop(0))
                 source.keep(op.rule)
             case Truncate():
                 self._store(MAIN).truncate(op.num_tokens)
                 self.num_seen -= op.num_tokens
             case Settle():
-                pass
+                self._settle()
+
+    def _settle(self) -> None:
+        """Finish what is under way. What it takes the place of is let go of by the worker, right behind."""
+        for work in self.under_way:
+            work.handle.result()
+        replaced = [tensor for work in self.under_way for tensor in work.finish()]
+        self.under_way = []
+        if replaced:
+            self._shared.background.submit(partial(let_go, replaced))
 
     def fork(self, op: Fork, new: "Sequence") -> None:
         """Give another sequence the first tokens."""
@@ -155,10 +177,11 @@ class Sequence:
 
     def read(self, layer: int) -> list[Pair] | Iterator[Pair]:
         """K and V that attention reads, in any order; an iterator where they are staged, each read before the next."""
-        if not self._is_staged:
-            if len(self._attended) == 1:
-                return self.stores[self._attended[0]].read(layer)
-            return [pair for store in self._live(self._attended) for pair in store.read(layer)]
+        if not self._is_staged and len(self._attended) == 1:
+            return self.stores[self._attended[0]].read(layer)
+        live = self._live(self._attended)
+        if not (self._is_staged and any(store.area.is_staged for store in live)):
+            return [pair for store in live for pair in store.read(layer)]
         return ((piece.keys, piece.values) for _, piece in self.pieces(layer))
 
     def pieces(self, layer: int) -> Iterator[tuple[Store, Piece]]:
@@ -193,12 +216,21 @@ class Sequence:
         index = order.unsqueeze(-1).expand(-1, -1, -1, shape.head_dim)
         return torch.cat(keys, 2).gather(2, index), torch.cat(values, 2).gather(2, index), joined.gather(2, order)
 
-    def release(self) -> None:
-        """Give shared blocks back, and let everything go."""
+    def release(self) -> list[tuple[UnderWay, Exception]]:
+        """Wait for background work, give shared blocks back, and let everything go.
+
+        Returns:
+            Background work that failed, and what it raised, where nobody was told.
+        """
+        found = [(work, work.failure()) for work in self.under_way]
+        for work in self.under_way:
+            work.give_up()
+        self.under_way = []
         for name, store in self.stores.items():
             if store is not None:
                 store.release()
             self.stores[name] = None
+        return [(work, error) for work, error in found if error is not None]
 
 
 def _positions(piece: Piece, shape: Shape) -> Tensor:

@@ -1,11 +1,14 @@
 """Slots in one tensor each for K and V of a layer, in order or with holes."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from kvbench.area import Accesses, Area, Holes
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Positions, Shape
-from kvbench.backend.storage.memory import Memory
+from kvbench.backend.storage.memory import Memory, touch
 from kvbench.backend.storage.ranking import ranked
 from kvbench.ops import Rule
 
@@ -20,6 +23,7 @@ class SlotStore:
     """
 
     __slots__ = (
+        "_coming",
         "_leaving",
         "_memory",
         "_shape",
@@ -46,14 +50,18 @@ class SlotStore:
         self.positions = list(empty) if area.positions else []
         self.scores = list(empty) if area.score is not None else []
         self._leaving: tuple[Rule, list[Tensor]] | None = None
+        self._coming: tuple[int, int, list[list[Tensor]]] | None = None
 
     def reserve(self, capacity: int) -> None:
         """Tensor by tensor: allocate, copy the live slots, free the old. See `Store.reserve`."""
         for layer in range(self._shape.num_layers):
             for tensors, dtype, is_track in self._tensors():
-                size = (*self._size, capacity) if is_track else self._shape.of(capacity)
+                size = self._size_of(capacity, is_track)
                 tensors[layer] = self._resized(tensors[layer], size, dtype) if capacity else None
         self.capacity = capacity
+
+    def _size_of(self, capacity: int, is_track: bool) -> tuple[int, ...]:
+        return (*self._size, capacity) if is_track else self._shape.of(capacity)
 
     def _tensors(self) -> list[tuple[list[Tensor | None], torch.dtype, bool]]:
         """What a slot has a part in, its element, and whether it is one figure beside the slot."""
@@ -67,6 +75,43 @@ class SlotStore:
         if old is not None and self.num_used:
             new.narrow(2, 0, self.num_used).copy_(old.narrow(2, 0, self.num_used))
         return new
+
+    def resize_ahead(self, capacity: int) -> Callable[[], None]:
+        """Allocate larger tensors, to be put in place by `settle`.
+
+        Returns:
+            What takes their pages and fills them with the slots in use now; it may run while others are written.
+        """
+        num_layers, count = self._shape.num_layers, self.num_used
+        olds = [tensors for tensors, _, _ in self._tensors()]
+        coming = [
+            [self._memory.untouched(self._size_of(capacity, is_track), dtype) for _ in range(num_layers)]
+            for _, dtype, is_track in self._tensors()
+        ]
+        self._coming = (capacity, count, coming)
+        pairs = [pair for news, old in zip(coming, olds, strict=True) for pair in zip(news, old, strict=True)]
+        return partial(_fill, pairs, count)
+
+    def settle(self) -> list[Tensor]:
+        """Copy what was written since `resize_ahead`, and put the larger tensors in place.
+
+        Returns:
+            The tensors that they took the place of.
+        """
+        capacity, num_copied, coming = self._coming
+        self._coming, replaced = None, []
+        for (tensors, _, _), news in zip(self._tensors(), coming, strict=True):
+            # Attention has changed the scores of all slots meanwhile.
+            start = 0 if tensors is self.scores else num_copied
+            for layer, new in enumerate(news):
+                if self.num_used > start:
+                    count = self.num_used - start
+                    new.narrow(2, start, count).copy_(tensors[layer].narrow(2, start, count))
+                if tensors[layer] is not None:
+                    replaced.append(tensors[layer])
+                tensors[layer] = new
+        self.capacity = capacity
+        return replaced
 
     def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
         """See `Store.append`."""
@@ -174,13 +219,18 @@ class SlotStore:
             if isinstance(self.area.layout, Holes)
             else (self._kept(evicted, num_kept), None)
         )
+        # Whole slots of a flattened view: gather and scatter_ take each element by itself, fifty times as long.
+        first = torch.arange(0, self._size[0] * self._size[1] * self.capacity, self.capacity, device=evicted.device)
+        first = first.view(*self._size, 1)
+        rows, targets = (source + first).view(-1), None if target is None else (target + first).view(-1)
         for tensors, _, is_track in self._tensors():
             tensor = tensors[layer]
-            taken = tensor.gather(2, source if is_track else _wide(source, tensor))
-            if target is None:
-                tensor.narrow(2, 0, num_kept).copy_(taken)
+            flat = tensor.view(-1) if is_track else tensor.view(-1, tensor.shape[3])
+            taken = flat.index_select(0, rows)
+            if targets is None:
+                tensor.narrow(2, 0, num_kept).copy_(taken.view(*self._size, num_kept, *tensor.shape[3:]))
             else:
-                tensor.scatter_(2, target if is_track else _wide(target, tensor), taken)
+                flat.index_copy_(0, targets, taken)
 
     def _kept(self, evicted: Tensor, num_kept: int) -> Tensor:
         stays = torch.ones(*self._size, self.num_used, dtype=torch.bool, device=evicted.device)
@@ -208,5 +258,9 @@ class SlotStore:
         """Nothing is shared."""
 
 
-def _wide(slots: Tensor, tensor: Tensor) -> Tensor:
-    return slots.unsqueeze(-1).expand(-1, -1, -1, tensor.shape[3])
+def _fill(pairs: list[tuple[Tensor, Tensor | None]], count: int) -> None:
+    """Take new tensors' pages, and copy the first slots into each from the old one."""
+    for new, old in pairs:
+        touch(new)
+        if count:
+            new.narrow(2, 0, count).copy_(old.narrow(2, 0, count))

@@ -10,6 +10,20 @@ class LedgerError(Exception):
     """A plan asked for something that cannot be done; nothing of it was booked."""
 
 
+class BackgroundError(Exception):
+    """Work beside the steps failed. What it was to settle was not booked; its sequence can only be released.
+
+    Args:
+        seq: the sequence.
+        what: the work that failed.
+        cause: what it raised.
+    """
+
+    def __init__(self, seq: int, what: str, cause: BaseException) -> None:
+        self.seq = seq
+        super().__init__(f"sequence {seq}: {what} failed in the background: {type(cause).__name__}: {cause}")
+
+
 class OutOfMemory(Exception):
     """A plan does not fit a budget, a pool, or the machine; an outcome, not a crash. Nothing of it was booked.
 

@@ -1,14 +1,11 @@
 """A plan being booked on copies of the accounts that it touches, so that a refusal leaves no trace."""
 
-from typing import TYPE_CHECKING
-
-from kvbench.accounts import Account, Holding, Receipt
-from kvbench.area import DEVICE, Blocks, Chunks, Contiguous, Holes, Packed, Ring
+from kvbench.area import DEVICE, Blocks, Chunks, Contiguous, Holes, Ring
+from kvbench.ledger.accounts import Account, Holding, Receipt
+from kvbench.ledger.outcome import LedgerError, OutOfMemory
+from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule
+from kvbench.ledger.state import State
 from kvbench.ops import Append, Fork, Keep, Move, Operation, Release, Reserve, Rule, Settle, Truncate
-from kvbench.outcome import LedgerError, OutOfMemory
-
-if TYPE_CHECKING:
-    from kvbench.ledger import Ledger
 
 
 class Draft:
@@ -18,7 +15,7 @@ class Draft:
         ledger: what is booked in.
     """
 
-    def __init__(self, ledger: "Ledger") -> None:
+    def __init__(self, ledger: State) -> None:
         self._ledger = ledger
         self._accounts: dict[int, Account | None] = {}
         self._sharers: dict[int, int] = {}
@@ -46,7 +43,8 @@ class Draft:
                 self._reserve(op)
             case Keep():
                 account, held = self._held(op, op.area)
-                account.num_altered += self._evict(op, held, op.rule)
+                num_evicted = self._evict(op, held, op.rule)
+                account.num_altered += 0 if held.cost.area.alters else num_evicted
             case Move():
                 self._move(op)
             case Settle():
@@ -68,12 +66,13 @@ class Draft:
                 f"{op}: {held.num_used} of {held.capacity} slots are in use, so that between 1 and {held.room} tokens "
                 "can be appended"
             )
+        check_behind(op, held)
+        check_groups(op, held, op.num_tokens)
         if not held.is_private:
             self._make_private(held)
         self._fill(held, op.num_tokens)
         account.num_seen += op.num_tokens
-        if isinstance(held.cost.area.format, Packed):
-            account.num_altered += op.num_tokens
+        account.num_altered += held.cost.area.alters * op.num_tokens
 
     def _fill(self, held: Holding, num_tokens: int) -> None:
         before = held.num_used
@@ -86,8 +85,8 @@ class Draft:
 
     def _reserve(self, op: Reserve) -> None:
         _, held = self._held(op, op.area)
-        if held.next_capacity:
-            raise LedgerError(f"{op}: a background resize of area {op.area} is under way; settle it first")
+        if held.busy:
+            raise LedgerError(f"{op}: background work on area {op.area} is under way; settle it first")
         if op.num_tokens < held.num_used + held.offset:
             raise LedgerError(f"{op}: {held.num_used} slots are in use; evict or truncate before shrinking")
         if not self._has_begun:
@@ -111,11 +110,11 @@ class Draft:
         if op.background:
             if op.num_tokens <= held.capacity or not isinstance(held.cost.area.layout, Contiguous):
                 raise LedgerError(f"{op}: in the background, contiguous slots grow; there are {held.capacity} now")
-            held.next_capacity = op.num_tokens
+            held.next_capacity, held.num_copied = op.num_tokens, held.num_used
             self._allocate(held, new_bytes, 0)
         else:
             # While the last (or, shrinking, the first) tensor is copied, the smaller of its two is held as well.
-            self._allocate(held, new_bytes - old_bytes, min(old_bytes, new_bytes) // held.cost.num_tensors)
+            self._allocate(held, new_bytes - old_bytes, held.cost.largest_bytes(min(held.capacity, op.num_tokens)))
             self.num_resizes += held.capacity > 0 and op.num_tokens > 0
             held.capacity = op.num_tokens
         if op.num_tokens:
@@ -178,31 +177,32 @@ class Draft:
         if not num_evicted:
             return 0
         moves_data = True
+        check_rule(op, held.cost.area, rule, held.num_used)
         match held.cost.area.layout:
             case Contiguous():
                 num_copied = num_kept
             case Holes():
                 num_copied = min(num_evicted, num_kept)
-            case Ring(num_pinned):
+            case Ring():
                 moves_data = False
-                if rule.top or min(rule.first, num_kept) != min(num_pinned, num_kept):
-                    raise LedgerError(f"{op}: a ring keeps its {num_pinned} pinned slots and the most recent")
             case Chunks(chunk_tokens):
                 moves_data = False
-                if rule.top or rule.first:
-                    raise LedgerError(f"{op}: chunks keep the most recent slots only")
                 self._drop_chunks(held, num_evicted, chunk_tokens)
-            case _:
-                raise LedgerError(f"{op}: blocks are not evicted from")
+            case Blocks(block_tokens):
+                self._drop_blocks(held, -(-num_evicted // block_tokens))
+                held.num_used, held.is_private = num_kept, held.is_private or not num_kept
+                return num_evicted
         if moves_data:
             self.copied_bytes += held.cost.bytes_of(num_copied)
             # One tensor's slots are gathered at a time.
-            self._allocate(held, 0, held.cost.bytes_of(num_copied) // held.cost.num_tensors)
+            self._allocate(held, 0, held.cost.largest_bytes(num_copied))
         self._fill(held, -num_evicted)
         return num_evicted
 
     def _drop_chunks(self, held: Holding, num_evicted: int, chunk_tokens: int) -> None:
         num_chunks, held.offset = divmod(held.offset + num_evicted, chunk_tokens)
+        if num_evicted == held.num_used:
+            held.offset = 0
         held.capacity -= num_chunks * chunk_tokens
         self._allocate(held, -held.cost.bytes_of(num_chunks * chunk_tokens), 0)
 
@@ -212,41 +212,34 @@ class Draft:
         num_moved = src.num_used - op.rule.num_kept(src.num_used)
         if num_moved > dst.room:
             raise LedgerError(f"{op}: {num_moved} tokens go where there is room for {dst.room}")
-        self._check_move(op, src, dst, num_moved)
+        check_move(op, src, dst, num_moved)
         if not num_moved:
             return
         self.moved_bytes += dst.cost.bytes_of(num_moved)
         if op.background:
             src.leaving = dst.arriving = num_moved
+            dst.is_private = False
         else:
-            if op.rule.top:  # what leaves is gathered first
+            if op.rule.top or not src.in_order:  # what leaves is gathered first
                 self._allocate(src, 0, src.cost.bytes_of(num_moved))
             self._evict(op, src, op.rule)
-        if not dst.is_private:
+        if not (dst.is_private or dst.arriving):
             self._make_private(dst)
         self._fill(dst, num_moved)
-        was_attended = src.cost.area.attended and not dst.cost.area.attended
-        if was_attended or isinstance(dst.cost.area.format, Packed):
+        if dst.cost.area.alters and not src.cost.area.alters:
             account.num_altered += num_moved
 
-    def _check_move(self, op: Move, src: Holding, dst: Holding, num_moved: int) -> None:
-        if src is dst or isinstance(src.cost.area.layout, Blocks):
-            raise LedgerError(f"{op}: tokens move from an area that is not of blocks to another one")
-        if isinstance(dst.cost.area.layout, Holes):
-            raise LedgerError(f"{op}: an area with holes takes new tokens only")
-        if isinstance(dst.cost.area.format, Packed) and num_moved % dst.cost.unit_tokens:
-            raise LedgerError(f"{op}: {num_moved} tokens are no whole groups of {dst.cost.unit_tokens}")
-        if src.cost.area.positions and not dst.cost.area.positions:
-            raise LedgerError(f"{op}: area {op.dst} does not keep the positions that {op.src} keeps")
-        if op.background and (src.busy or dst.busy or op.rule.top or not isinstance(src.cost.area.layout, Ring)):
-            raise LedgerError(f"{op}: in the background, a ring's oldest slots move, one move at a time")
-
     def _settle(self, op: Settle) -> None:
+        if self._accounts:
+            raise LedgerError(f"{op}: settling comes first in its plan, so that failed work is discovered before")
         for held in self._account(op.seq, op).holdings.values():
+            if held.arriving:
+                held.is_private = True
             if held.next_capacity:
+                self.copied_bytes += held.cost.bytes_of(held.num_used - held.num_copied)
                 self._allocate(held, -held.cost.bytes_of(held.capacity), 0)
+                self.num_resizes += held.capacity > 0
                 held.capacity, held.next_capacity = held.next_capacity, 0
-                self.num_resizes += 1
             leaving, held.leaving, held.arriving = held.leaving, 0, 0
             self._fill(held, -leaving)
 
@@ -254,10 +247,10 @@ class Draft:
         account, held = self._held(op, "main")
         if held.busy:
             raise LedgerError(f"{op}: background work is under way; settle it first")
-        if not held.is_private:
-            raise LedgerError(f"{op}: its last block is shared")
         if not 1 <= op.num_tokens <= held.num_used:
             raise LedgerError(f"{op}: between 1 and {held.num_used} tokens can be removed")
+        if isinstance(held.cost.area.layout, Blocks) and self._reaches_shared(held, op.num_tokens):
+            raise LedgerError(f"{op}: others read some of these tokens")
         if account.num_altered:
             raise LedgerError(
                 f"{op}: {account.num_altered} tokens were evicted or rounded; what was cannot be restored"
@@ -265,8 +258,15 @@ class Draft:
         account.num_seen -= op.num_tokens
         self._fill(held, -op.num_tokens)
 
+    def _reaches_shared(self, held: Holding, num_tokens: int) -> bool:
+        """Whether some of the newest tokens are in blocks that other sequences hold as well."""
+        first, end = held.num_used - num_tokens, held.num_used
+        unit = held.cost.area.layout.num_tokens
+        touched = held.blocks[first // unit : -(-end // unit)]
+        return any((self._sharers.get(block) or self._ledger.sharers[block]) > 1 for block in touched)
+
     def _fork(self, op: Fork) -> None:
-        _, src = self._held(op, "main")
+        source, src = self._held(op, "main")
         account = self._account(op.new, op)
         dst = account.holdings["main"]
         layout = src.cost.area.layout
@@ -274,6 +274,8 @@ class Draft:
             raise LedgerError(
                 f"{op}: a sequence of blocks forks into one that holds nothing, with 1 to {src.num_used} of its tokens"
             )
+        if source.num_seen > src.num_used:
+            raise LedgerError(f"{op}: the first tokens are no longer in its blocks")
         num_shared, rest = divmod(op.num_tokens, layout.num_tokens)
         num_shared += rest > 0 and op.num_tokens == src.num_used
         for block in src.blocks[:num_shared]:
@@ -293,18 +295,21 @@ class Draft:
     def _free(self, held: Holding) -> None:
         before = held.num_used
         if held.blocks:
-            self._free_blocks(held)
+            self._drop_blocks(held, len(held.blocks))
             return
         held.num_used = 0
         self._count_used(held, before)
         self._allocate(held, -held.cost.bytes_of(held.capacity) - held.cost.bytes_of(held.next_capacity), 0)
 
-    def _free_blocks(self, held: Holding) -> None:
+    def _drop_blocks(self, held: Holding, num_blocks: int) -> None:
+        """Let go of the oldest blocks; what no other sequence holds is no longer in use."""
         unit = held.cost.area.layout.num_tokens
-        for number, block in enumerate(held.blocks):
+        for number, block in enumerate(held.blocks[:num_blocks]):
             num_filled = min(unit, max(held.num_used - number * unit, 0))
             if self._drop_block(held, block) and held.cost.area.tier == DEVICE:
                 self._used_bytes -= held.cost.bytes_of(num_filled)
+        del held.blocks[:num_blocks]
+        held.capacity -= num_blocks * unit
 
     def _allocate(self, held: Holding, added_bytes: int, twice_bytes: int) -> None:
         area = held.cost.area

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from kvbench.area import STAGING_TOKENS, Area, Blocks, Holes, Packed, num_staging_buffers
-from kvbench.geometry import KVGeometry
+from kvbench.geometry import TRACK_BYTES, KVGeometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,17 +14,21 @@ class AreaCost:
         area: the area.
         unit_tokens: slots that bytes are exact for: a block, a chunk's group, or one.
         unit_bytes: their bytes over all layers, rows and tracks.
-        num_tensors: tensors that a resize replaces one after another.
+        tensor_bytes: those of them in the largest tensor; a resize replaces one tensor after another.
     """
 
     area: Area
     unit_tokens: int
     unit_bytes: int
-    num_tensors: int
+    tensor_bytes: int
 
     def bytes_of(self, num_tokens: int) -> int:
         """Bytes of so many slots; rounded down where a group's bytes do not divide."""
         return num_tokens * self.unit_bytes // self.unit_tokens
+
+    def largest_bytes(self, num_tokens: int) -> int:
+        """Bytes of so many slots in the largest tensor."""
+        return num_tokens * self.tensor_bytes // self.unit_tokens
 
 
 def area_cost(area: Area, geometry: KVGeometry, num_rows: int) -> AreaCost:
@@ -34,13 +38,13 @@ def area_cost(area: Area, geometry: KVGeometry, num_rows: int) -> AreaCost:
         ValueError: the geometry does not go into the area's format.
     """
     tracks = geometry.track_bytes_per_token * area.num_tracks
-    num_tensors = geometry.num_tensors + geometry.num_layers * area.num_tracks
+    largest = max(geometry.tensor_bytes_per_token, min(tracks, TRACK_BYTES * geometry.num_kv_heads)) * num_rows
     match area.format:
         case Packed(bits, group, keys_per):
             unit = geometry.packed_bytes(group, bits, group, keys_per) + group * tracks
-            return AreaCost(area, group, unit * num_rows, num_tensors)
+            return AreaCost(area, group, unit * num_rows, group * largest)
         case _:
-            return AreaCost(area, 1, (geometry.bytes_per_token + tracks) * num_rows, num_tensors)
+            return AreaCost(area, 1, (geometry.bytes_per_token + tracks) * num_rows, largest)
 
 
 def workspace_bytes(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> int:
@@ -64,10 +68,12 @@ class Holding:
         capacity: slots allocated.
         offset: slots at the front whose tokens were evicted from a chunk that still holds others.
         next_capacity: what a background resize will have made it; 0 without one.
+        num_copied: slots that this resize copies beside the steps; those in use beyond are copied when it is settled.
         leaving: slots that a background move is taking away.
         arriving: slots that a background move is filling.
         blocks: its blocks, as numbers that are used once.
-        is_private: whether no other sequence reads the block that the next token goes to.
+        is_private: whether the next token can be written as it is: no other sequence reads the block that it goes to,
+            and nothing is arriving before it.
     """
 
     cost: AreaCost
@@ -75,6 +81,7 @@ class Holding:
     capacity: int = 0
     offset: int = 0
     next_capacity: int = 0
+    num_copied: int = 0
     leaving: int = 0
     arriving: int = 0
     blocks: list[int] = field(default_factory=list)

@@ -1,0 +1,81 @@
+"""The probe of what lossy strategies cost: whether it is wanted, on what, and its figures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from kvbench.cli.compose import AUTO, Config
+from kvbench.cli.errors import UsageError
+from kvbench.geometry import KVGeometry
+from kvbench.quality.compare import Compared, check, compare
+from kvbench.schema import QUALITY
+from kvbench.strategy.base import Strategy
+from kvbench.workload.request import Request
+
+
+def check_probe(config: Config, geometry: KVGeometry, strategies: Mapping[str, Strategy]) -> None:
+    """Refuse, before anything is run, what a probe would refuse after.
+
+    Raises:
+        UsageError: the data is broken, or does not fit the model.
+    """
+    if not is_wanted(config, strategies):
+        return
+    try:
+        check(geometry, config["quality_tokens"], data_of(config))
+    except ValueError as error:
+        hint = "" if config["quality_data"] else "; quality=false leaves the probe out"
+        raise UsageError(f"quality: {error}{hint}") from error
+
+
+def is_wanted(config: Config, strategies: Mapping[str, Strategy]) -> bool:
+    """Whether strategies are probed: left to auto, all of them where one is lossy or data is given."""
+    if config["quality"] == AUTO:
+        return config["quality_data"] is not None or not all(strategy.lossless for strategy in strategies.values())
+    return bool(config["quality"])
+
+
+def data_of(config: Config) -> Path | None:
+    """The file of recorded K and V."""
+    return None if config["quality_data"] is None else Path(config["quality_data"]).expanduser()
+
+
+def probed(
+    config: Config, geometry: KVGeometry, strategies: Mapping[str, Strategy], requests: tuple[Request, ...]
+) -> Compared | None:
+    """Probe the strategies; None where that is not wanted."""
+    if not is_wanted(config, strategies):
+        return None
+    with tqdm(total=len(strategies), unit="strategy", disable=None, leave=False) as bar:
+
+        def advance(name: str) -> None:
+            bar.set_description(f"quality of {name}", refresh=False)
+            bar.update(1)
+
+        return compare(
+            strategies,
+            requests,
+            geometry=geometry,
+            device=config["device"],
+            seed=config["seed"],
+            max_tokens=config["quality_tokens"],
+            data=data_of(config),
+            on_strategy=advance,
+        )
+
+
+def quality_frame(found: Compared | None) -> pd.DataFrame | None:
+    """Recall by depth, columns as in schema.QUALITY; None where no needle was planted."""
+    rows = [] if found is None else found.by_depth()
+    return pd.DataFrame(rows, columns=list(QUALITY)) if rows else None
+
+
+def quality_line(found: Compared) -> str:
+    """What was probed, for the report."""
+    queries = next((each.num_queries for each in found.found.values() if each is not None), 0)
+    return (
+        f"quality: {queries:,} queries of one request of {found.num_tokens:,} tokens held against exact attention; "
+        f"{found.data}"
+    )

@@ -1,0 +1,1 @@
+"""The article's claims, each measured by every definition that its words allow."""

@@ -1,0 +1,75 @@
+"""Strategies on several workloads: what experiments that compare have in common."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kvbench.experiment.base import Setting
+from kvbench.frames import requests_frame, steps_frame
+from kvbench.metrics import summary_frame
+from kvbench.runner import run
+from kvbench.strategy.base import Strategy
+from kvbench.workload.scenario import Appends, Scenario
+
+
+class Measured(NamedTuple):
+    """Frames of several workloads, each with a column `scenario`: a row a workload and strategy; requests; steps."""
+
+    summary: pd.DataFrame
+    requests: pd.DataFrame
+    steps: pd.DataFrame
+
+
+def tokens_of(scenarios: Mapping[str, Scenario]) -> dict[str, int]:
+    """Each workload's tokens.
+
+    Raises:
+        ValueError: there is none, or one is no list of appends.
+    """
+    if not scenarios:
+        raise ValueError("scenarios: name at least one, such as short_chat")
+    for name, scenario in scenarios.items():
+        if not isinstance(scenario, Appends):
+            raise ValueError(
+                f"scenarios: {name} is no list of appends, as short_chat is, but {type(scenario).__name__}"
+            )
+    return {name: sum(scenario.appends) for name, scenario in scenarios.items()}
+
+
+def measure(strategies: Mapping[str, Strategy], scenarios: Mapping[str, Scenario], setting: Setting) -> Measured:
+    """Run all strategies on each workload in turn, repetitions interleaved.
+
+    Args:
+        strategies: by name.
+        scenarios: by name.
+        setting: backend and repetitions.
+    """
+    parts = []
+    for name, scenario in scenarios.items():
+        requests = scenario.workload(np.random.default_rng(setting.seed)).requests
+        recorder = run(
+            strategies,
+            requests,
+            setting.backend,
+            num_repetitions=setting.num_repetitions,
+            num_warmup=setting.num_warmup,
+            max_concurrency=scenario.max_concurrency,
+            budget_bytes=setting.budget_bytes,
+            on_iteration=setting.on_iteration,
+        )
+        steps = steps_frame(recorder)
+        by_request = requests_frame(recorder, steps, requests)
+        summary = summary_frame(
+            steps,
+            by_request,
+            scenario=name,
+            source=setting.backend.source,
+            scope=setting.backend.scope,
+            slot_bytes=setting.backend.slot_bytes,
+            copy_bandwidth_bytes_per_s=math.nan,  # no roofline is drawn: nothing is decoded
+        )
+        parts.append(Measured(summary, by_request.assign(scenario=name), steps.assign(scenario=name)))
+    return Measured(*(pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True)))

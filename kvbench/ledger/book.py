@@ -1,0 +1,98 @@
+"""The ledger: it books every byte, refuses what cannot be done, and is the only thing that counts."""
+
+from kvbench.area import DEVICE, Area, Packed, Ring
+from kvbench.geometry import KVGeometry
+from kvbench.ledger.accounts import Account, Holding, Receipt
+from kvbench.ledger.booking import Draft
+from kvbench.ledger.outcome import LedgerError
+from kvbench.ledger.state import State
+from kvbench.ledger.view import LedgerView
+from kvbench.ops import Append, Keep, Plan
+
+ONE_AREA = (Area(),)
+
+
+class Ledger(State):
+    """Occupancy of device, host and disk, in bytes, by sequence.
+
+    What reading needs on the device (staging buffers) and the pools that blocks come from are held from the first
+    reserve on, until the ledger's end: `workspace_bytes` counts as allocated, of a pool only the blocks handed out do.
+
+    Args:
+        geometry: bytes of a token.
+        budget_bytes: the most that may be held on the device at any time, the double buffer of a resize and whole pools
+            included; None: no limit.
+        areas: how every sequence's slots live, oldest tokens first.
+        num_rows: rows of every sequence's batch, > 0.
+    Raises:
+        ValueError: the budget is not positive, or the geometry does not go into an area's format.
+    """
+
+    def __init__(
+        self,
+        geometry: KVGeometry,
+        budget_bytes: int | None = None,
+        areas: tuple[Area, ...] = ONE_AREA,
+        num_rows: int = 1,
+    ) -> None:
+        super().__init__(geometry, budget_bytes, areas, num_rows)
+        self.view = LedgerView(self)
+
+    def open(self, seq: int) -> None:
+        """Begin a sequence that holds nothing yet.
+
+        Args:
+            seq: its number; not one that is open.
+        Raises:
+            LedgerError: the sequence is open already.
+        """
+        if seq in self.accounts:
+            raise LedgerError(f"sequence {seq} is open already")
+        self.accounts[seq] = Account({name: Holding(cost) for name, cost in self.costs.items()})
+
+    def book(self, plan: Plan) -> Receipt | None:
+        """Book a plan whole, or nothing of it.
+
+        Returns:
+            The receipt; None for an empty plan and for the common cases, one append that fits, and a full ring's next
+            token: they move nothing.
+        Raises:
+            LedgerError: an operation cannot be done.
+            OutOfMemory: the plan's peak is over the budget, or a pool is exhausted.
+        """
+        if plan and (type(plan[-1]) is not Append or not self._is_booked(plan)):
+            draft = Draft(self)
+            for op in plan:
+                draft.apply(op)
+            return draft.commit()
+        return None
+
+    def _is_booked(self, plan: Plan) -> bool:
+        """Book one of the common cases, and say whether it was one."""
+        append = plan[-1]
+        account = self.account(append.seq, append)
+        held = account.holdings.get(append.area)
+        if held is None or not held.is_private or append.num_tokens < 1 or isinstance(held.cost.area.format, Packed):
+            return False
+        if len(plan) == 1:
+            if append.num_tokens > held.room:
+                return False
+            held.num_used += append.num_tokens
+            if held.cost.area.tier == DEVICE:
+                self.used_bytes += append.num_tokens * held.cost.unit_bytes
+        elif not self._is_ring_step(plan, held, append.num_tokens):
+            return False
+        else:
+            account.num_altered += append.num_tokens
+        account.num_seen += append.num_tokens
+        return True
+
+    @staticmethod
+    def _is_ring_step(plan: Plan, held: Holding, num_tokens: int) -> bool:
+        keep, layout = plan[0], held.cost.area.layout
+        if len(plan) != 2 or type(keep) is not Keep or type(layout) is not Ring or held.busy:  # noqa: PLR2004
+            return False
+        rule = keep.rule
+        fits = held.num_used == held.capacity == rule.first + rule.recent + num_tokens
+        same = keep.seq == plan[1].seq and keep.area == plan[1].area
+        return fits and same and rule.first == layout.num_pinned and not rule.top

@@ -1,0 +1,57 @@
+"""What cannot be done with areas: checks of an operation against what a sequence holds."""
+
+from kvbench.area import NORM, SIGNALS, Area, Blocks, Chunks, Contiguous, Holes, Packed, Ring
+from kvbench.ledger.accounts import Holding
+from kvbench.ledger.outcome import LedgerError
+from kvbench.ops import Move, Operation, Rule
+
+
+def check_groups(op: Operation, held: Holding, num_tokens: int) -> None:
+    """Refuse to write parts of groups that are packed together."""
+    if isinstance(held.cost.area.format, Packed) and num_tokens % held.cost.unit_tokens:
+        raise LedgerError(f"{op}: {num_tokens} tokens are no whole groups of {held.cost.unit_tokens}")
+
+
+def check_behind(op: Operation, held: Holding) -> None:
+    """Refuse to write behind tokens that have not arrived."""
+    if held.arriving:
+        raise LedgerError(f"{op}: {held.arriving} tokens are on their way to the end of that area; settle them first")
+
+
+def check_rule(op: Operation, area: Area, rule: Rule, num_used: int) -> None:
+    """Refuse to keep what an area's layout cannot keep, or to rank by what it does not track."""
+    known = NORM if area.score is None else SIGNALS[type(area.score)]
+    if rule.top and rule.by not in (NORM, known):
+        raise LedgerError(f"{op}: area {area.name} ranks its slots by {' or '.join(sorted({NORM, known}))}")
+    match area.layout:
+        case Contiguous():
+            if not area.positions and (rule.first or rule.top):
+                raise LedgerError(
+                    f"{op}: area {area.name} keeps no positions, so that it keeps the most recent slots only"
+                )
+        case Ring(num_pinned):
+            if rule.top or rule.first != num_pinned:
+                raise LedgerError(f"{op}: a ring keeps its {num_pinned} pinned slots and the most recent")
+        case Chunks():
+            if rule.top or rule.first:
+                raise LedgerError(f"{op}: chunks keep the most recent slots only")
+        case Blocks(block_tokens):
+            num_kept = rule.num_kept(num_used)
+            if rule.top or rule.first or (num_kept and (num_used - num_kept) % block_tokens):
+                raise LedgerError(f"{op}: blocks leave whole, the oldest first")
+
+
+def check_move(op: Move, src: Holding, dst: Holding, num_moved: int) -> None:
+    """Refuse a move that one of its areas does not allow."""
+    if src is dst:
+        raise LedgerError(f"{op}: tokens move from one area to another")
+    if isinstance(dst.cost.area.layout, Holes):
+        raise LedgerError(f"{op}: an area with holes takes new tokens only")
+    check_groups(op, dst, num_moved)
+    if src.cost.area.positions and not dst.cost.area.positions:
+        raise LedgerError(f"{op}: area {op.dst} does not keep the positions that {op.src} keeps")
+    check_behind(op, dst)
+    layouts = src.cost.area.layout, dst.cost.area.layout
+    movable = isinstance(layouts[0], Ring) and isinstance(layouts[1], Chunks) and not op.rule.top
+    if op.background and (src.busy or dst.busy or not movable):
+        raise LedgerError(f"{op}: in the background, a ring's oldest slots move to chunks, one move at a time")

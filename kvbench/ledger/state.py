@@ -1,0 +1,86 @@
+"""What a ledger knows: who holds what, and the sums."""
+
+from kvbench.area import DEVICE, TIERS, Area, Blocks
+from kvbench.geometry import KVGeometry
+from kvbench.ledger.accounts import Account, area_cost, pool_bytes, workspace_bytes
+from kvbench.ledger.outcome import LedgerError
+from kvbench.ops import Operation
+
+
+class State:
+    """Accounts by sequence, and occupancy by tier, in bytes.
+
+    Args:
+        geometry: bytes of a token.
+        budget_bytes: the most that may be held on the device at any time; None: no limit.
+        areas: how every sequence's slots live, oldest tokens first.
+        num_rows: rows of every sequence's batch, > 0.
+    Raises:
+        ValueError: a number is not positive, or the geometry does not go into an area's format.
+    """
+
+    def __init__(self, geometry: KVGeometry, budget_bytes: int | None, areas: tuple[Area, ...], num_rows: int) -> None:
+        if budget_bytes is not None and budget_bytes < 1:
+            raise ValueError(f"budget_bytes is 1 or more, or null for the device's own limit; got {budget_bytes}")
+        if num_rows < 1:
+            raise ValueError(f"a batch has 1 row or more, got {num_rows}")
+        self.geometry = geometry
+        self.budget_bytes = budget_bytes
+        self.areas = areas
+        self.costs = {area.name: area_cost(area, geometry, num_rows) for area in areas}
+        self.workspace_bytes = workspace_bytes(areas, geometry, num_rows)
+        self.pool_bytes = {
+            name: pool_bytes((cost,)) for name, cost in self.costs.items() if isinstance(cost.area.layout, Blocks)
+        }
+        self.used_bytes = 0
+        self.tier_bytes = dict.fromkeys(TIERS, 0)
+        self.pooled_bytes = dict.fromkeys(self.pool_bytes, 0)
+        self.accounts: dict[int, Account] = {}
+        self.sharers: dict[int, int] = {}
+        self.num_blocks = 0
+        self.has_begun = False
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes allocated on the device: by sequences, and for reading."""
+        return self.tier_bytes[DEVICE]
+
+    @property
+    def reading_bytes(self) -> int:
+        """Bytes of the staging buffers, once there was a reserve."""
+        return self.workspace_bytes if self.has_begun else 0
+
+    @property
+    def lent_bytes(self) -> int:
+        """Bytes of device pools that sequences hold."""
+        return sum(held for name, held in self.pooled_bytes.items() if self.tier_of(name) == DEVICE)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all storages, on all tiers: what is allocated, and the blocks that pools have not handed out."""
+        return sum(self.tier_bytes.values()) + self.waiting_bytes
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the blocks that pools have not handed out."""
+        return sum(self.pool_bytes.values()) - sum(self.pooled_bytes.values()) if self.has_begun else 0
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes held until the ledger's end, whoever lives: staging buffers and pools, once there was a reserve."""
+        return self.reading_bytes + sum(self.pool_bytes.values()) if self.has_begun else 0
+
+    def tier_of(self, area: str) -> str:
+        """The tier of an area."""
+        return self.costs[area].area.tier
+
+    def account(self, seq: int, op: Operation) -> Account:
+        """A sequence's account.
+
+        Raises:
+            LedgerError: the sequence is not open.
+        """
+        account = self.accounts.get(seq)
+        if account is None:
+            raise LedgerError(f"{op}: sequence {seq} is not open (never admitted, or released already)")
+        return account

@@ -1,0 +1,110 @@
+"""What strategies see of the ledger."""
+
+from copy import copy
+
+from kvbench.area import DEVICE
+from kvbench.ledger.accounts import AreaCost
+from kvbench.ledger.booking import Draft
+from kvbench.ledger.state import State
+from kvbench.ops import MAIN, Plan
+
+UNLIMITED = 2**62
+
+
+class LedgerView:
+    """What a strategy may know of the ledger: it reads, and cannot book."""
+
+    __slots__ = ("_ledger",)
+
+    def __init__(self, ledger: State) -> None:
+        self._ledger = ledger
+
+    def num_used(self, seq: int, area: str = MAIN) -> int:
+        """Slots of an area that hold tokens."""
+        return self._ledger.accounts[seq].holdings[area].num_used
+
+    def capacity(self, seq: int, area: str = MAIN) -> int:
+        """Slots that an area has allocated; those that a chunk has lost to eviction are not among them."""
+        held = self._ledger.accounts[seq].holdings[area]
+        return held.capacity - held.offset
+
+    def allocated(self, seq: int, area: str = MAIN) -> int:
+        """Slots that an area has allocated, in whole chunks: what a reserve adds to."""
+        return self._ledger.accounts[seq].holdings[area].capacity
+
+    def is_busy(self, seq: int, area: str = MAIN) -> bool:
+        """Whether background work on an area is under way."""
+        return self._ledger.accounts[seq].holdings[area].busy
+
+    def next_capacity(self, seq: int, area: str = MAIN) -> int:
+        """What a background resize will have made an area's slots; 0 without one."""
+        return self._ledger.accounts[seq].holdings[area].next_capacity
+
+    def num_leaving(self, seq: int, area: str = MAIN) -> int:
+        """Slots that a background move is taking from an area."""
+        return self._ledger.accounts[seq].holdings[area].leaving
+
+    def num_seen(self, seq: int) -> int:
+        """Tokens appended to a sequence so far."""
+        return self._ledger.accounts[seq].num_seen
+
+    def num_altered(self, seq: int) -> int:
+        """Tokens of a sequence that attention does not read as they were: evicted, out of its sight, or rounded."""
+        return self._ledger.accounts[seq].num_altered
+
+    def num_held(self, seq: int) -> int:
+        """Tokens of a sequence that are held, attended or not."""
+        return sum(held.num_used - held.arriving for held in self._ledger.accounts[seq].holdings.values())
+
+    def num_attended(self, seq: int) -> int:
+        """Tokens of a sequence that attention reads."""
+        holdings = self._ledger.accounts[seq].holdings.values()
+        return sum(held.num_used - held.arriving for held in holdings if held.cost.area.attended)
+
+    def device_slots(self, seq: int) -> tuple[int, int, int]:
+        """A sequence's slots in use and allocated on the device, and their bytes."""
+        holdings = [h for h in self._ledger.accounts[seq].holdings.values() if h.cost.area.tier == DEVICE]
+        capacity = sum(held.capacity for held in holdings)
+        num_bytes = sum(held.cost.bytes_of(held.capacity) for held in holdings)
+        return sum(held.num_used for held in holdings), capacity, num_bytes
+
+    def after(self, plan: Plan) -> "LedgerView":
+        """What the view would be after a plan; nothing is booked.
+
+        Raises:
+            LedgerError: an operation cannot be done.
+            OutOfMemory: the plan does not fit.
+        """
+        ledger = copy(self._ledger)
+        ledger.accounts, ledger.sharers = dict(ledger.accounts), dict(ledger.sharers)
+        draft = Draft(ledger)
+        for op in plan:
+            draft.apply(op)
+        draft.commit()
+        return LedgerView(ledger)
+
+    def room(self, seq: int, area: str = MAIN) -> int:
+        """The most slots that an area could be resized to now, its old tensors held meanwhile."""
+        ledger, held = self._ledger, self._ledger.accounts[seq].holdings[area]
+        if ledger.budget_bytes is None:
+            return UNLIMITED
+        held_bytes = held.cost.bytes_of(held.capacity)
+        others_bytes = ledger.allocated_bytes - held_bytes
+        twice_bytes = held.cost.largest_bytes(held.capacity)
+        free_bytes = ledger.budget_bytes - others_bytes - twice_bytes
+        return max(free_bytes * held.cost.unit_tokens // held.cost.unit_bytes, 0)
+
+    def room_beside(self, area: str = MAIN) -> int:
+        """The most slots of an area that could be allocated now beside all that is held."""
+        ledger, cost = self._ledger, self._ledger.costs[area]
+        if ledger.budget_bytes is None:
+            return UNLIMITED
+        return max((ledger.budget_bytes - ledger.allocated_bytes) * cost.unit_tokens // cost.unit_bytes, 0)
+
+    def is_open(self, seq: int) -> bool:
+        """Whether the sequence was admitted and not yet released."""
+        return seq in self._ledger.accounts
+
+    def area_cost(self, area: str = MAIN) -> AreaCost:
+        """An area's bytes."""
+        return self._ledger.costs[area]

@@ -1,0 +1,94 @@
+"""What lossy strategies cost: memory against the error of attention's output, and needles found by depth."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kvbench.plots.canvas import canvas, empty, finish, label
+from kvbench.plots.rows import failures, strategy_names
+from kvbench.plots.style import INK, Look, looks, short_names
+from kvbench.plots.tradeoff import FRONT, PEAK, name_points, peak_memory, point_mark, points_panel, row_texts
+from kvbench.plots.units import number_axis, value_ticks
+from kvbench.schema import QUALITY, SUMMARY
+
+ERROR, RECALL = "error_relative", "needle_recall"
+LEAST_ERROR = 1e-4
+"""Errors below are drawn at 0: those of rounding in float32 would stretch the axis over decades that mean nothing."""
+QUARTERS = (0, 0.25, 0.5, 0.75, 1)
+APART = 0.022
+MOST_APART = 0.15
+
+
+def has_quality(summary: pd.DataFrame) -> bool:
+    """Whether there is a lossy strategy, and an error to show."""
+    return bool((summary["lossless"] == False).any() and summary[ERROR].notna().any())  # noqa: E712, may be missing
+
+
+def quality_chart(
+    summary: pd.DataFrame, quality: pd.DataFrame | None = None, parameters: list[str] | None = None
+) -> Figure:
+    """Peak memory against the relative error of attention's output with its Pareto front; needles found by depth.
+
+    A strategy that did not complete is hollow and on no front.
+
+    Args:
+        summary: a row a strategy, or a row a strategy and job.
+        quality: needles found, columns as in schema.QUALITY; None where none was planted, or for a sweep.
+        parameters: swept columns, whose values then stand beside the name.
+    """
+    names = strategy_names(summary)
+    style, short = looks(names), short_names(names)
+    figure, panels = canvas(1, 1 if quality is None else 2, 4.2)
+    memory, unit = peak_memory(summary)
+    label(panels[0], "", f"{PEAK.label} memory ({unit.name})", "Memory against error: lower left is better")
+    errors = summary[ERROR].astype(float)
+    shown = summary.assign(**{ERROR: errors.where(~(errors < LEAST_ERROR), 0.0)})
+    drawn = points_panel(panels[0], shown, ERROR, memory, style)
+    legend = [(point_mark(style[name], True), short[name]) for name in names]
+    if quality is not None:
+        legend = [(line, short[name]) for name, line in _recall(panels[1], quality, names, style).items()]
+    legend.append((Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front"))
+    notes = failures(summary)
+    if (errors < LEAST_ERROR).any():
+        notes.append(f"Errors below {LEAST_ERROR:g} are drawn at 0.")
+    if parameters:
+        notes.append(f"Beside a name: {', '.join(parameter.removeprefix('strategy.') for parameter in parameters)}.")
+    finish(figure, "What lossy strategies cost", legend, notes)
+    if drawn is not None:
+        name_points(figure, panels[0], drawn, row_texts(summary, parameters or []))
+    return figure
+
+
+def _recall(axes: Axes, quality: pd.DataFrame, names: list[str], style: dict[str, Look]) -> dict[str, Line2D]:
+    """A line a strategy, the marks of those that are alike side by side. What the legend shows of each."""
+    label(
+        axes,
+        f"{QUALITY['depth'].label} (0 start, 1 end)",
+        f"{SUMMARY[RECALL].label} (share of heads)",
+        "Needles found by depth",
+    )
+    rows = quality[quality["metric"] == RECALL]
+    depths = np.unique(rows["depth"].to_numpy(dtype=float))
+    own = {name: rows[rows["strategy"].astype(str) == name].sort_values("depth") for name in names}
+    alike: dict[tuple[float, ...], list[str]] = {}
+    for name in names:
+        alike.setdefault(tuple(own[name]["value"]), []).append(name)
+    legend = {}
+    for values, group in alike.items():
+        apart = min(APART, MOST_APART / len(group))
+        for turn, name in enumerate(group):
+            look = style[name]
+            x = own[name]["depth"].to_numpy(dtype=float) + apart * (turn - (len(group) - 1) / 2)
+            kind = {"color": look.colour, "marker": look.marker, "linestyle": look.line, "markersize": 7}
+            (legend[name],) = axes.plot(x, values, clip_on=False, **kind)
+    if not depths.size:
+        empty(axes, "no needle was planted")
+        return {name: legend[name] for name in names}
+    number_axis(axes, "x", depths, log=False)
+    value_ticks(axes, "x", depths)
+    number_axis(axes, "y", QUARTERS, log=False)
+    value_ticks(axes, "y", QUARTERS)
+    axes.set_ylim(-0.03, 1.03)
+    return {name: legend[name] for name in names}

@@ -1,0 +1,1 @@
+"""Quality: what a lossy strategy costs, in attention's output on K and V that have structure."""

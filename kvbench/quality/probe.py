@@ -1,0 +1,255 @@
+"""Drive one sequence under a strategy on a sample, and hold its attention against the exact one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kvbench.backend.attention import QUERY_CHUNK, packed
+from kvbench.backend.device import is_out_of_memory
+from kvbench.backend.measured import Measured
+from kvbench.backend.reading import Chunk, decode
+from kvbench.backend.signals import queries_at_once
+from kvbench.geometry import KVGeometry
+from kvbench.ledger import Ledger, OutOfMemory
+from kvbench.ops import Append, Plan, Settle
+from kvbench.quality.exact import Exact
+from kvbench.quality.sample import Sample
+from kvbench.strategy.base import CapacityExceeded, Strategy
+from kvbench.workload.request import Request, Turn
+
+MAX_DECODES = 64
+"""Decode steps whose output is held against the exact one, evenly spread over a request's."""
+SEQ = 0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a strategy's attention was worth.
+
+    Args:
+        error_relative: |o - o*| / |o*| of the outputs o of all heads together, mean over queries and layers.
+        cosine: of the same o and o*, mean over queries and layers.
+        mass_kept: share of exact attention that falls on tokens that the strategy still attends, mean over queries,
+            heads and layers.
+        needle_recall: by depth, the share of heads and needles for which the value nearest (by cosine) to the output,
+            of all that the sequence was ever given, is the needle's; empty where none was planted.
+        num_queries: tokens whose queries were asked, over all layers.
+        num_altered: tokens that the strategy evicted, moved out of attention's sight, or rounded.
+    """
+
+    error_relative: float
+    cosine: float
+    mass_kept: float
+    needle_recall: dict[float, float]
+    num_queries: int
+    num_altered: int
+
+
+def request_to_probe(requests: Sequence[Request], max_tokens: int) -> Request:
+    """The longest request of at most so many tokens; where there is none, the longest of all, cut to its first."""
+    fitting = [request for request in requests if request.num_tokens <= max_tokens]
+    chosen = max(fitting or requests, key=lambda request: request.num_tokens)
+    turns, left = [], max_tokens
+    for turn in chosen.turns:
+        num_append = min(turn.num_append_tokens, left)
+        num_decode = min(turn.num_decode_tokens, left - num_append)
+        if num_append:
+            turns.append(Turn(num_append, num_decode))
+        left -= num_append + num_decode
+    return Request(0, tuple(turns))
+
+
+class Probe:
+    """Probes strategies on one request and one sample.
+
+    Asked are the queries of the last token of each append but the first, those of decode steps, and, to see what was
+    evicted after it, the last token's again after each append; at the end the needles'.
+
+    Args:
+        request: what is appended; the sample has as many tokens.
+        sample: K, V and queries; moved to the device.
+        geometry: the sample's heads and dtype.
+        device: auto, cpu or cuda.
+    """
+
+    def __init__(self, request: Request, sample: Sample, geometry: KVGeometry, device: str) -> None:
+        shape = replace(geometry, num_layers=sample.num_layers)
+        self.backend = Measured(geometry=shape, device=device, attend=True, seed=0)
+        # Inputs come from the sample: those that the backend would make are kept small.
+        self.backend.prepare(1, request.num_tokens)
+        on_device = {name: getattr(sample, name).to(self.backend.device) for name in ("keys", "values", "queries")}
+        needles = tuple(replace(each, queries=each.queries.to(self.backend.device)) for each in sample.needles)
+        self.sample = replace(sample, **on_device, needles=needles)
+        self.exact = Exact(self.sample)
+        self.request = request
+
+    def __call__(self, strategy: Strategy) -> Quality | None:
+        """Probe a strategy.
+
+        Returns:
+            What was found; None where the strategy, or the device, cannot hold so long a sequence.
+        """
+        self.backend.begin_repetition(strategy.areas)
+        try:
+            return _Sequence(self, strategy).quality()
+        except (CapacityExceeded, OutOfMemory):
+            return None
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        finally:
+            self.backend.end_repetition()
+
+
+def asked_decodes(request: Request) -> set[int]:
+    """Positions of the decoded tokens whose queries are asked."""
+    positions, end = [], 0
+    for turn in request.turns:
+        end += turn.num_tokens
+        positions += range(end - turn.num_decode_tokens, end)
+    count = min(len(positions), MAX_DECODES)
+    return {positions[(2 * turn + 1) * len(positions) // (2 * count)] for turn in range(count)}
+
+
+class _Sequence:
+    """One sequence under one strategy."""
+
+    def __init__(self, probe: Probe, strategy: Strategy) -> None:
+        self._probe, self._strategy, self._backend = probe, strategy, probe.backend
+        self._ledger = Ledger(probe.backend.geometry, None, strategy.areas, 1)
+        self._num_heads = probe.backend.geometry.num_kv_heads
+        self._group_size = probe.backend.geometry.num_heads // self._num_heads
+        self._position = 0
+        self._found: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._recall: dict[float, float] = {}
+
+    def quality(self) -> Quality:
+        """Run the request, and sum up."""
+        strategy, request, ledger = self._strategy, self._probe.request, self._ledger
+        strategy.on_begin()
+        ledger.open(SEQ)
+        self._backend.open(SEQ)
+        self._carry_out(strategy.on_admit(SEQ, request, ledger.view))
+        decodes = asked_decodes(request)
+        for turn in request.turns:
+            self._append(turn.num_append_tokens)
+            for _ in range(turn.num_decode_tokens):
+                self._step(1, is_asked=self._position in decodes, is_end=False)
+        num_altered = ledger.view.num_altered(SEQ)
+        self._carry_out(strategy.on_finish(SEQ, ledger.view))
+        error, cosine, mass = (torch.stack(parts).mean().item() for parts in zip(*self._found, strict=True))
+        num_queries = len(self._found) * self._probe.sample.num_layers
+        return Quality(error, cosine, mass, self._recall, num_queries, num_altered)
+
+    def _append(self, num_tokens: int) -> None:
+        """Append at once, in as many steps as the strategy takes."""
+        is_first, end = self._position == 0, self._position + num_tokens
+        while (left := end - self._position) > 0:
+            count = self._strategy.at_once(SEQ, left, self._ledger.view) if left > 1 else 1
+            self._step(count, is_asked=count == left and not is_first, is_end=count == left)
+
+    def _step(self, num_tokens: int, is_asked: bool, is_end: bool) -> None:
+        """One step as a runner makes it; is_end: it ends an append, so that its last token's queries are asked again.
+
+        A strategy that holds nothing between steps is asked again before it lets go.
+        """
+        strategy, view = self._strategy, self._ledger.view
+        start = 0 if strategy.recomputes else self._position
+        self._position += num_tokens
+        self._carry_out(strategy.on_append(SEQ, self._position - start, view), start)
+        if is_asked or strategy.signals:
+            outputs = self._attended(start)
+            if is_asked:
+                self._compare(outputs)
+        if strategy.recomputes:
+            self._ask_again(is_end)
+        self._carry_out(strategy.on_attended(SEQ, num_tokens, view))
+        if not strategy.recomputes:
+            self._ask_again(is_end)
+
+    def _carry_out(self, plan: Plan, position: int = 0) -> None:
+        """Book a plan and carry it out; what it appends is the sample's, from a position on."""
+        if plan and type(plan[0]) is Settle:
+            self._backend.check(plan)
+        self._ledger.book(plan)
+        sample = self._probe.sample
+        for op in plan:
+            keys, values = [], []
+            if isinstance(op, Append):
+                keys, values = (
+                    [layer.narrow(1, position, op.num_tokens).unsqueeze(0) for layer in each]
+                    for each in (sample.keys, sample.values)
+                )
+                position += op.num_tokens
+            self._backend.carry_out(op, keys, values)
+
+    def _attended(self, start: int) -> list[Tensor]:
+        """Attend with the newest token's queries, or with all of the step's where the strategy is told of them.
+
+        Returns:
+            A layer's output of the newest token each, [1, num_kv_heads, heads a KV head, head_dim].
+        """
+        first = start if self._strategy.signals else self._position - 1
+        num_layers = self._probe.sample.num_layers
+        outputs = self._backend.attend_with(SEQ, [self._chunks(layer, first) for layer in range(num_layers)])
+        return [chunks[-1][:, :, -self._group_size :] for chunks in outputs]
+
+    def _chunks(self, layer: int, first: int) -> list[Chunk]:
+        queries = self._probe.sample.queries[layer].unsqueeze(0)
+        num_weights = queries.shape[1] * self._backend.sequence(SEQ).num_held
+        size = queries_at_once(num_weights, QUERY_CHUNK)
+        return [
+            (start, packed(queries[:, :, start : min(start + size, self._position)], self._num_heads))
+            for start in range(first, self._position, size)
+        ]
+
+    def _ask_again(self, is_end: bool) -> None:
+        """Ask without appending: the newest token's queries at an append's end, and the needles' when all is there."""
+        sample, sequence = self._probe.sample, self._backend.sequence(SEQ)
+
+        def answers(queries: Tensor) -> list[Tensor]:
+            layers = (packed(layer.unsqueeze(0), self._num_heads) for layer in queries)
+            return [decode(sequence, layer, asks) for layer, asks in enumerate(layers)]
+
+        if is_end:
+            self._compare(answers(sample.queries[:, :, self._position - 1 : self._position]))
+        if sample.needles and self._position == self._probe.request.num_tokens:
+            self._recall = self._answered(answers(torch.stack([needle.queries for needle in sample.needles], dim=2)))
+
+    def _compare(self, outputs: list[Tensor]) -> None:
+        """Hold the newest token's output against the exact one: error, cosine and mass kept, a figure a layer."""
+        answer = self._probe.exact.at(self._position - 1)
+        got, exact = torch.cat(outputs).flatten(1).float(), answer.output.flatten(1)
+        error = (got - exact).norm(dim=1) / exact.norm(dim=1)
+        mass = torch.stack([self._mass(layer, weights) for layer, weights in enumerate(answer.weights)])
+        self._found.append((error, torch.cosine_similarity(got, exact, dim=1), mass))
+
+    def _mass(self, layer: int, weights: Tensor) -> Tensor:
+        """The share of exact attention that falls on what is attended, mean over heads; weights as in `Answer`."""
+        if self._ledger.view.num_attended(SEQ) == self._position:  # each token once: no need to restore packed ones
+            return weights.sum(dim=2).mean()
+        kept = torch.zeros(weights.shape[:2], device=weights.device)
+        for _, piece in self._backend.sequence(SEQ).pieces(layer):
+            positions = piece.positions
+            if isinstance(positions, range):
+                kept += weights[:, :, positions.start : positions.stop].sum(dim=2)
+            else:
+                index = positions[0].long().unsqueeze(1).expand(-1, weights.shape[1], -1)
+                kept += weights.gather(2, index).sum(dim=2)
+        return kept.mean()
+
+    def _answered(self, outputs: list[Tensor]) -> dict[float, float]:
+        """By depth, the share of heads whose output is nearest to a needle's value, of all values ever given."""
+        needles = self._probe.sample.needles
+        values = self._probe.sample.values[:, :, : self._position].float()
+        scores = torch.cat(outputs).float() @ values.transpose(2, 3) / values.norm(dim=3).unsqueeze(2)
+        nearest = scores.argmax(dim=3).unflatten(2, (len(needles), self._group_size))
+        found: dict[float, list[float]] = {}
+        for number, needle in enumerate(needles):
+            places = nearest[:, :, number]
+            is_right = (places >= needle.start) & (places < needle.start + needle.num_tokens)
+            found.setdefault(needle.depth, []).append(is_right.float().mean().item())
+        return {depth: sum(shares) / len(shares) for depth, shares in found.items()}

@@ -1,0 +1,94 @@
+"""Growth within a bound: what another strategy reserves on the device at once, reserved little by little."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from kvbench.area import Blocks
+from kvbench.ledger import LedgerView
+from kvbench.ops import MAIN, Append, Operation, Plan, Reserve
+from kvbench.strategy.base import Strategy
+from kvbench.workload.request import Request
+
+
+class Grown(Strategy):
+    """Let one strategy decide how far the area main grows, up to the size at which another reserves it at once.
+
+    Once the area has that size, it is the other's alone. Slots for a while, such as those of a prompt that is attended
+    whole, are the other's as well.
+
+    Args:
+        bounded: reserves the area main at admission, always as large.
+        growth: decides how capacity grows; what else it plans is not asked for.
+        bound: slots that bounded reserves, > 0.
+    Source: none.
+    Departs: none.
+    """
+
+    def __init__(self, *, bounded: Strategy, growth: Strategy, bound: int) -> None:
+        self.areas = bounded.areas
+        self.lossless = bounded.lossless
+        self._bounded = bounded
+        self._growth = growth
+        self._bound = bound
+        self._gives_back = isinstance(self.areas[-1].layout, Blocks)
+
+    def on_begin(self) -> None:
+        """A new repetition for both."""
+        self._bounded.on_begin()
+        self._growth.on_begin()
+
+    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+        """Reserve as much of the area main as growth begins with."""
+        own = [op for op in self._bounded.on_admit(seq, request, view) if not _reserves_main(op)]
+        return (*own, *self._within(self._growth.on_admit(seq, request, view), 0))
+
+    def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
+        """As the bounded strategy."""
+        return self._bounded.at_once(seq, num_tokens, view)
+
+    def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """The bounded strategy's plan; before its append, what growth reserves for it."""
+        plan = self._bounded.on_append(seq, num_tokens, view)
+        place = next((i for i, op in enumerate(plan) if type(op) is Append and op.area == MAIN), None)
+        if place is None or (view.capacity(seq) >= self._bound and not (place and self._gives_back)):
+            return plan
+        before = plan[:place]
+        if any(_reserves_main(op) for op in before):
+            return plan
+        later = view.after(before) if before else view
+        grown = self._within(self._growth.on_append(seq, plan[place].num_tokens, later), later.capacity(seq))
+        return (*before, *grown, *plan[place:]) if grown else plan
+
+    def _within(self, plan: Iterable[Operation], capacity: int) -> list[Operation]:
+        """What a plan reserves, each within the bound and more than there is."""
+        reserved = [replace(op, num_tokens=min(op.num_tokens, self._bound)) for op in plan if _reserves_main(op)]
+        return [op for op in reserved if op.num_tokens > capacity]
+
+    def on_fork(self, seq: int, parent: int, num_tokens: int, view: LedgerView) -> Plan:
+        """As growth, while the area main holds all that the parent has."""
+        if view.num_used(parent) < view.num_seen(parent):
+            return ()
+        return self._growth.on_fork(seq, parent, num_tokens, view)
+
+    def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """As the bounded strategy; growth remembers the append."""
+        self._growth.on_attended(seq, num_tokens, view)
+        return self._bounded.on_attended(seq, num_tokens, view)
+
+    def on_pressure(self, seq: int, need_bytes: int, view: LedgerView) -> Plan:
+        """As the bounded strategy."""
+        return self._bounded.on_pressure(seq, need_bytes, view)
+
+    def on_finish(self, seq: int, view: LedgerView) -> Plan:
+        """Release; both forget the sequence."""
+        self._growth.on_finish(seq, view)
+        return self._bounded.on_finish(seq, view)
+
+    def on_complete(self, request: Request) -> None:
+        """Both learn."""
+        self._bounded.on_complete(request)
+        self._growth.on_complete(request)
+
+
+def _reserves_main(op: Operation) -> bool:
+    return isinstance(op, Reserve) and op.area == MAIN

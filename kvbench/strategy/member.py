@@ -1,0 +1,141 @@
+"""A strategy as one of several that a sequence lives under in turn: its areas carry its name."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+from kvbench.area import Area, Contiguous, Ring
+from kvbench.ledger import AreaCost, LedgerView
+from kvbench.ops import MAIN, Append, Keep, Move, Operation, Plan, Reserve
+from kvbench.strategy.base import Strategy
+
+
+class Member:
+    """A strategy with areas of its own beside those of others.
+
+    Args:
+        name: what its areas' names begin with.
+        strategy: what plans, knowing of no others.
+        positions: whether all slots keep positions; a ring, which cannot, becomes contiguous.
+    """
+
+    def __init__(self, name: str, strategy: Strategy, *, positions: bool) -> None:
+        self.name = name
+        self.strategy = strategy
+        self.prefix = f"{name}."
+        self.areas = tuple(self._own(area, positions) for area in strategy.areas)
+
+    def _own(self, area: Area, positions: bool) -> Area:
+        layout = Contiguous() if positions and isinstance(area.layout, Ring) else area.layout
+        return replace(area, name=self.prefix + area.name, layout=layout, positions=positions)
+
+    def plan(self, plan: Plan) -> Plan:
+        """Its plan, in its own areas."""
+        return _renamed(tuple(plan), self.prefix)
+
+    def view(self, view: LedgerView) -> "MemberView":
+        """The ledger as it sees it."""
+        return MemberView(view, self)
+
+
+class MemberView(LedgerView):
+    """A view of the ledger in which one member's areas have the names that its strategy gave them.
+
+    Tokens that others hold have not come yet: a lossless member has seen what it holds, a lossy one all but those.
+
+    Args:
+        view: of the ledger.
+        member: who looks.
+    """
+
+    __slots__ = ("_member", "_prefix", "_view")
+
+    def __init__(self, view: LedgerView, member: Member) -> None:
+        self._view = view
+        self._member = member
+        self._prefix = member.prefix
+
+    def num_used(self, seq: int, area: str = MAIN) -> int:
+        """See `LedgerView.num_used`."""
+        return self._view.num_used(seq, self._prefix + area)
+
+    def capacity(self, seq: int, area: str = MAIN) -> int:
+        """See `LedgerView.capacity`."""
+        return self._view.capacity(seq, self._prefix + area)
+
+    def allocated(self, seq: int, area: str = MAIN) -> int:
+        """See `LedgerView.allocated`."""
+        return self._view.allocated(seq, self._prefix + area)
+
+    def is_busy(self, seq: int, area: str = MAIN) -> bool:
+        """See `LedgerView.is_busy`."""
+        return self._view.is_busy(seq, self._prefix + area)
+
+    def next_capacity(self, seq: int, area: str = MAIN) -> int:
+        """See `LedgerView.next_capacity`."""
+        return self._view.next_capacity(seq, self._prefix + area)
+
+    def num_leaving(self, seq: int, area: str = MAIN) -> int:
+        """See `LedgerView.num_leaving`."""
+        return self._view.num_leaving(seq, self._prefix + area)
+
+    def num_seen(self, seq: int) -> int:
+        """Tokens that have come to the member so far."""
+        held = self.num_held(seq)
+        if self._member.strategy.lossless:
+            return held
+        return self._view.num_seen(seq) - self._view.num_held(seq) + held
+
+    def num_held(self, seq: int) -> int:
+        """Tokens that the member holds."""
+        view = self._view
+        return sum(view.num_used(seq, area.name) - view.num_leaving(seq, area.name) for area in self._member.areas)
+
+    def num_altered(self, seq: int) -> int:
+        """See `LedgerView.num_altered`."""
+        return self._view.num_altered(seq)
+
+    def num_attended(self, seq: int) -> int:
+        """See `LedgerView.num_attended`."""
+        return self._view.num_attended(seq)
+
+    def device_slots(self, seq: int) -> tuple[int, int, int]:
+        """See `LedgerView.device_slots`."""
+        return self._view.device_slots(seq)
+
+    def after(self, plan: Plan) -> "MemberView":
+        """See `LedgerView.after`; the plan is the member's."""
+        return MemberView(self._view.after(self._member.plan(plan)), self._member)
+
+    def room(self, seq: int, area: str = MAIN) -> int:
+        """See `LedgerView.room`."""
+        return self._view.room(seq, self._prefix + area)
+
+    def room_beside(self, area: str = MAIN) -> int:
+        """See `LedgerView.room_beside`."""
+        return self._view.room_beside(self._prefix + area)
+
+    def is_open(self, seq: int) -> bool:
+        """See `LedgerView.is_open`."""
+        return self._view.is_open(seq)
+
+    def area_cost(self, area: str = MAIN) -> AreaCost:
+        """See `LedgerView.area_cost`."""
+        return self._view.area_cost(self._prefix + area)
+
+
+@lru_cache(maxsize=4096)
+def _renamed(plan: Plan, prefix: str) -> Plan:
+    return tuple(_renamed_op(op, prefix) for op in plan)
+
+
+def _renamed_op(op: Operation, prefix: str) -> Operation:
+    match op:
+        case Reserve(background=False) | Append() | Keep():
+            return replace(op, area=prefix + op.area)
+        case Move(background=False):
+            return replace(op, src=prefix + op.src, dst=prefix + op.dst)
+        case _:
+            raise ValueError(
+                "a strategy that takes turns with others reserves, appends, keeps and moves, all in the step; "
+                f"it planned {op}"
+            )

@@ -1,0 +1,264 @@
+"""Experiments: figures by hand on a backend without tensors, and what configuration gives them."""
+
+import dataclasses
+import inspect
+from importlib import import_module
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kvbench.backend.measured import Measured
+from kvbench.cli.catalogue import names
+from kvbench.cli.errors import UsageError
+from kvbench.cli.experiment import experiment_of
+from kvbench.experiment.base import Experiment, Findings, Setting
+from kvbench.experiment.growth_factors import near_best, with_cost
+from kvbench.experiment.growth_factors import sentences_of as growth_sentences
+from kvbench.experiment.kept_fractions import sentences_of as kept_sentences
+from kvbench.experiment.kept_fractions import useful
+from tests.catalogue import TINY, node_of
+from tests.fake import Fake
+from tests.test_configuration import composed
+from tests.test_golden import ARTICLE, TOKEN
+
+SHARED = {field.name for field in dataclasses.fields(Experiment)}
+
+
+def setting(backend=None, num_repetitions=2):
+    return Setting(
+        backend=backend or Fake(ARTICLE),
+        backend_of=Fake,
+        num_repetitions=num_repetitions,
+        num_warmup=1,
+        budget_bytes=None,
+        seed=0,
+    )
+
+
+def experiment(name, **changed):
+    return experiment_of({"experiment": node_of("experiment", name) | changed, "trusted": []})
+
+
+@pytest.fixture(scope="module")
+def comprehensive():
+    made = experiment("comprehensive")
+    return made, made.run(setting())
+
+
+def row_of(table, scenario, strategy):
+    (found,) = table[(table["scenario"] == scenario) & (table["strategy"] == strategy)].to_dict("records")
+    return found
+
+
+def test_dynamic_on_short_chat_by_hand(comprehensive):
+    # 256, 384, 576, 864, 1296 slots (tests/test_golden.py): 4 resizes; at the last, half of 864 is held beside 1296.
+    # Utilization is highest where 500 tokens are in 576 slots.
+    row = row_of(comprehensive[1].table, "short_chat", "dynamic")
+    assert row["num_resizes"] == 4
+    assert row["peak_bytes"] == (1296 + 432) * TOKEN
+    assert row["cumulative_bytes"] == (256 + 384 + 576 + 864 + 1296) * TOKEN
+    assert row["utilization_peak"] == 500 / 576
+    assert row["efficiency"] == pytest.approx(500 / 576 / (3376 * 32 / 1024 / 1000))
+    assert row["total_s"] == pytest.approx(6 * 0.05, rel=0.01)  # the backend's 50 ms an append
+
+
+def test_what_cannot_be_held_has_an_outcome_and_no_figures(comprehensive):
+    table = comprehensive[1].table
+    failed = table[table["outcome"] != "completed"]
+    assert failed["scenario"].unique().tolist() == ["long_document"]
+    assert failed["strategy"].tolist() == ["static", "dynamic", "predictive", "hierarchical"]
+    assert failed["appended_tokens"].tolist() == [2500, 7000, 7000, 4500]  # 1000 + 1500; then 2000 and 2500 more
+    assert failed.loc[:, "peak_bytes":].isna().all(axis=None)
+    assert row_of(table, "long_document", "compressed")["kept_tokens"] == 9450  # 0.7 of 13,500
+    assert row_of(table, "short_chat", "static")["peak_bytes"] == 4000 * TOKEN
+
+
+def test_raised_capacities_hold_each_workload(comprehensive):
+    raised = comprehensive[1].tables["raised_capacities"]
+    assert (raised["outcome"] == "completed").all()
+    assert raised.loc[:, "peak_bytes":"efficiency"].notna().all(axis=None)
+    # 256 slots, then 1000, 2500, 4500, 7000, 10500, 15750 (10,500 × 1.5): 6 resizes, and half of 10,500 beside them.
+    row = row_of(raised, "long_document", "dynamic")
+    assert (row["num_resizes"], row["peak_bytes"]) == (6, (15_750 + 5_250) * TOKEN)
+
+
+def test_the_benchmarks_sentences_and_rows(comprehensive):
+    made, findings = comprehensive
+    assert made.num_tokens == 2 * 5 * (1050 + 13_500 + 1100 + 2700)
+    said = "\n".join(findings.sentences)
+    assert "static, dynamic, predictive and hierarchical cannot hold long_document (13,500 tokens)" in said
+    assert "keeps 9,450 tokens of long_document: the article's, which holds 8,192, would fail there too" in said
+    assert "attention is off" in said
+    for frame in (findings.requests, findings.steps):
+        assert set(frame["capacities"]) == {"article", "raised"}
+        assert set(frame["scenario"]) == {"short_chat", "long_document", "streaming", "bursty"}
+
+
+def test_each_panel_marks_what_cannot_be_held(comprehensive):
+    article, raised = comprehensive[1].charts.values()
+    for axes in article.axes:
+        assert [text.get_text() for text in axes.texts] == ["too long"] * 4
+    assert not [text for axes in raised.axes for text in axes.texts]
+    memory, utilization, *_ = article.axes
+    assert memory.get_yscale() == "log"
+    assert memory.get_ylabel() == "Memory (MiB, log)"
+    assert utilization.get_ylim() == (0, 1.06)
+
+
+def test_sets_of_strategies_have_the_same_names():
+    with pytest.raises(UsageError, match=r"raised_strategies are those of strategies \(static.*, got static$"):
+        experiment("comprehensive", raised_strategies={"static": {}})
+
+
+@pytest.fixture(scope="module")
+def growth():
+    return experiment("growth_factors").run(setting())
+
+
+def test_growth_by_two_on_short_chat_by_hand(growth):
+    # 300 > 256: 512, copying 150; 750 > 512: 1024, copying 500; 1050 > 1024: 2048, copying 750, beside half of 1024.
+    table = growth.table
+    (row,) = table[(table["scenario"] == "short_chat") & (table["growth_factor"] == 2.0)].to_dict("records")
+    assert (row["num_resizes"], row["copied_bytes"]) == (3, (150 + 500 + 750) * TOKEN)
+    assert row["peak_bytes"] == (2048 + 512) * TOKEN
+    assert row["peak_per_needed"] == pytest.approx(2560 / 1050)
+    assert row["cost"] == pytest.approx((2560 + 1400) / 1050)
+    assert len(table) == 5 * 9
+    assert not growth.charts["growth_factors"].axes[0].texts
+
+
+def test_the_best_range_and_the_verdict_by_hand():
+    table = pd.DataFrame(
+        {
+            "scenario": "chat",
+            "growth_factor": [1.1, 1.5, 2.0, 3.0],
+            "workload_tokens": 100,
+            "peak_bytes": [110.0, 150.0, 160.0, 230.0],
+            "copied_bytes": [300.0, 100.0, 100.0, 50.0],
+            "stall_s": [0.3, 0.2, 0.1, 0.1],
+        }
+    )
+    table = with_cost(table, slot_bytes=1)
+    assert table["cost"].tolist() == pytest.approx([4.1, 2.5, 2.6, 2.8])
+    assert table["on_front"].tolist() == [True, True, False, True]  # 2.0 copies as much as 1.5 and peaks higher
+    assert near_best(table)["growth_factor"].tolist() == [1.5, 2.0]  # at most 2.75
+    first, mean, verdict, stall = growth_sentences(table)
+    assert "1.5 costs least, 2.5 times the tokens' bytes (1.5 at the peak, 1 copied)" in first
+    assert first.endswith("within 10 % of it: 1.5 and 2.")
+    assert "1.5 costs least (2.5)" in mean
+    assert "range of 1.2 to 2 holds: it has the factor that costs least on 1 of 1 workloads" in verdict
+    assert "50 % of the factors inside it and 100 % of those outside" in verdict
+    assert "300 ms at 1.1 and 100 ms at 3" in stall
+
+
+def test_a_budget_that_holds_nothing_is_said():
+    held = experiment("growth_factors", scenarios=["short_chat"])
+    findings = held.run(dataclasses.replace(setting(), budget_bytes=300 * TOKEN))
+    assert findings.table["peak_bytes"].isna().all()
+    assert findings.sentences == ["short_chat: no factor was completed within the budget."]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"growth_factors": [1.0, 2.0]}, "growth_factor is a number above 1"),
+        ({"growth_factors": [2.0]}, "at least two factors"),
+        ({"max_capacity": 1000}, "max_capacity holds short_chat, 1050 tokens, got 1000"),
+        ({"scenarios": ["chat_poisson"]}, "chat_poisson is no list of appends"),
+        ({"scenarios": ["short_chatt"]}, "unknown scenario 'short_chatt'"),
+        ({"scenarios": "short_chat"}, "a list of at least one scenario's name"),
+        ({"scenarios": []}, "a list of at least one scenario's name"),
+        ({"scenarios": [{"_target_": "os.system"}]}, "a list of at least one scenario's name"),
+        ({"factors": [2.0]}, "unknown parameter 'factors'"),
+    ],
+)
+def test_what_is_wrong_with_a_sweep_is_said_before_it_runs(changed, message):
+    with pytest.raises(UsageError, match=message):
+        experiment("growth_factors", **changed)
+
+
+@pytest.mark.parametrize(
+    ("strategies", "message"),
+    [
+        ({"statik": {}}, "unknown strategy 'statik'"),
+        ({"static": {"max": 1}}, r"strategies\.static: unknown parameter 'max'"),
+        ({"static": {"_target_": "os.system"}}, "unknown target 'os.system'"),
+        ({"static": 4000}, "a mapping from strategies' names"),
+        ([], "a mapping from strategies' names"),
+    ],
+)
+def test_strategies_are_the_projects_own(strategies, message):
+    with pytest.raises(UsageError, match=message):
+        experiment("comprehensive", strategies=strategies)
+
+
+def test_fractions_without_tensors_count_and_judge_nothing():
+    findings = experiment("kept_fractions", scenarios=["short_chat"]).run(setting())
+    table = findings.table.set_index("fraction")
+    assert table.loc[0.7, "kept_tokens"] == 735  # 0.7 of 1,050
+    assert table["error_relative"].isna().all()
+    assert "no range can be judged" in findings.sentences[-1]
+    *_, error, mass = findings.charts["kept_fractions"].axes
+    assert all("not probed" in axes.texts[0].get_text() for axes in (error, mass))
+
+
+def test_fractions_on_tensors_lose_more_the_less_they_keep():
+    backend = Measured(geometry=TINY, device="cpu", attend=False, seed=0)
+    fractions = {"kept_fractions": [0.2, 0.6, 1.0], "probed_tokens": 300, "probed_heads": 1}
+    findings = experiment("kept_fractions", scenarios=["short_chat"], **fractions).run(setting(backend, 1))
+    errors, masses = findings.table["error_relative"], findings.table["mass_kept"]
+    assert errors[0] > errors[1] > errors[2] == pytest.approx(0, abs=1e-5)
+    assert masses[0] < masses[1] < masses[2] == pytest.approx(1)
+
+
+def test_useful_fractions_by_hand():
+    rows = pd.DataFrame(
+        {
+            "scenario": "chat",
+            "fraction": [0.5, 0.6, 0.9, 1.0],
+            "workload_tokens": 100,
+            "kept_share": [0.5, 0.6, 0.9, 1.0],
+            "peak_bytes": 1.0,
+            "peak_per_needed": [0.5, 0.6, 0.9, 1.0],
+            "token_us": 2.0,
+            "error_relative": [0.3, 0.1, 0.05, 0.0],
+        }
+    )
+    assert useful(rows)["fraction"].tolist() == [0.6, 0.9]
+    workload, verdict, _ = kept_sentences(rows)
+    assert workload.endswith("useful: 0.6 and 0.9.")
+    assert "range of 0.6 to 0.9 holds" in verdict
+    assert "2 of 2 fractions" in verdict
+    assert "0 of 2 outside" in verdict
+    assert "holds in part" in kept_sentences(rows.assign(error_relative=[0.3, 0.2, 0.05, 0.0]))[1]
+    assert "does not hold" in kept_sentences(rows.assign(error_relative=[0.3, 0.2, 0.2, 0.0]))[1]
+
+
+@pytest.mark.parametrize("name", names("experiment"))
+def test_an_experiments_own_parameters_have_no_second_default(name):
+    node = node_of("experiment", name)
+    module, _, made = node.pop("_target_").rpartition(".")
+    parameters = inspect.signature(getattr(import_module(module), made)).parameters.values()
+    assert set(node) - SHARED == {p.name for p in parameters if p.name not in SHARED}
+    assert all(p.default is p.empty for p in parameters if p.name not in SHARED)
+
+
+def test_an_experiment_says_how_it_is_measured_unless_the_command_line_does():
+    own = composed("+experiment=comprehensive")
+    assert (own["repetitions"], own["attend"]) == (3, False)
+    told = composed("+experiment=comprehensive", "repetitions=7", "attend=true")
+    assert (told["repetitions"], told["attend"]) == (7, True)
+    scenario = composed("+scenario=short_chat")
+    assert (scenario["repetitions"], scenario["attend"]) == (5, True)
+
+
+def test_the_main_tables_file_is_its_own():
+    nothing = pd.DataFrame()
+    with pytest.raises(ValueError, match=r"summary\.csv is the main table"):
+        Findings(table=nothing, requests=nothing, steps=nothing, sentences=[], tables={"summary": nothing})
+
+
+def test_growth_stalls_have_intervals(growth):
+    assert growth.table["stall_s_ci"].notna().all()
+    assert np.allclose(growth.table["stall_s_ci"], 0)  # the backend's resizes take no time

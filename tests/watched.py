@@ -1,0 +1,21 @@
+"""The measured backend, its live storages counted over a whole run."""
+
+from kvbench.backend.measured import Measured
+from tests.catalogue import TINY
+from tests.storages import LiveStorages
+
+
+class Watched(Measured):
+    """Counts what steps allocate; at the end of each repetition nothing of it may be left."""
+
+    def __init__(self, attend=True, geometry=TINY):
+        super().__init__(geometry=geometry, device="cpu", attend=attend, seed=0)
+        self.storages = LiveStorages()
+
+    def step(self, plan, seq, num_queries, continued=False):
+        with self.storages:
+            return super().step(plan, seq, num_queries, continued)
+
+    def end_repetition(self):
+        super().end_repetition()
+        assert self.storages.live_bytes == 0
