@@ -12,7 +12,7 @@ from kvbench.backend.base import NO_TIMES, Backend, Times
 from kvbench.backend.clock import APPEND, ATTEND, MOVE, RESERVE, Span, clock_of
 from kvbench.backend.inputs import Inputs
 from kvbench.backend.reading import Chunk, decode, prefill
-from kvbench.backend.signals import decode_with_mass, prefill_with_mass, queries_at_once, score_of
+from kvbench.backend.signals import decode_with_mass, prefill_with_mass, queries_at_once
 from kvbench.backend.storage import Areas, Sequence, Shape
 from kvbench.backend.storage.ahead import UnderWay
 from kvbench.geometry import KVGeometry
@@ -185,8 +185,11 @@ class Measured(Backend):
         Returns:
             A layer's outputs, a chunk of queries each, packed as its queries.
         """
-        sequence = self._sequences[seq]
-        return self.attend_with(seq, [self._chunks(sequence, num_queries)] * self.geometry.num_layers)
+        sequence, num_layers = self._sequences[seq], self.geometry.num_layers
+        if num_queries == 1 and sequence.score is None:  # the common case, at the least cost
+            queries = self._inputs.decode_queries[sequence.num_seen % len(self._inputs.decode_queries)]
+            return [[decode(sequence, layer, queries)] for layer in range(num_layers)]
+        return self.attend_with(seq, [self._chunks(sequence, num_queries)] * num_layers)
 
     def attend_with(self, seq: int, chunks: list[list[Chunk]]) -> list[list[Tensor]]:
         """Attend with given queries of a sequence's newest tokens.
@@ -198,7 +201,7 @@ class Measured(Backend):
             As `attention`.
         """
         sequence, group = self._sequences[seq], self._group_size
-        with_mass = score_of(sequence) is not None
+        with_mass = sequence.score is not None
         first = chunks[0][0][1]
         if len(chunks[0]) == 1 and first.shape[2] == group:
             one = decode_with_mass if with_mass else decode
@@ -213,7 +216,7 @@ class Measured(Backend):
             made = self._inputs.decode_queries
             return [(newest - 1, made[newest % len(made)])]
         size = QUERY_CHUNK
-        if score_of(sequence) is not None:
+        if sequence.score is not None:
             size = queries_at_once(self.num_rows * self.geometry.num_heads * sequence.num_held, QUERY_CHUNK)
         starts = range(newest - num_queries, newest, size)
         return [

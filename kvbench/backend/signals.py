@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from kvbench.area import Accesses, Score, Votes
+from kvbench.area import Accesses, Votes
 from kvbench.backend.attention import Merging
 from kvbench.backend.reading import Chunk, prefill, visible
 from kvbench.backend.storage import Piece, Sequence, Store
@@ -26,11 +26,6 @@ def queries_at_once(num_weights: int, most: int) -> int:
     return min(max(MAX_WEIGHTS // num_weights, 1), most)
 
 
-def score_of(sequence: Sequence) -> Score | None:
-    """The score that a sequence's slots keep."""
-    return next((area.score for area in sequence.areas if area.score is not None), None)
-
-
 def decode_with_mass(sequence: Sequence, layer: int, queries: Tensor) -> Tensor:
     """As `reading.decode`; the mass that each slot gets goes to its score."""
     output, masses = _attended(((store, piece, None) for store, piece in sequence.pieces(layer)), queries)
@@ -42,7 +37,7 @@ def prefill_with_mass(
     sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int, mask: Tensor
 ) -> list[Tensor]:
     """As `reading.prefill`; the mass that each slot gets goes to its score: of all queries, or of those that vote."""
-    score = score_of(sequence)
+    score = sequence.score
     if isinstance(score, Accesses):
         return prefill(sequence, layer, chunks, group_size, mask)
     if isinstance(score, Votes):

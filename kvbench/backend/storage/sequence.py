@@ -96,11 +96,12 @@ class Sequence:
         shared: what it shares with the others.
     """
 
-    __slots__ = ("_attended", "_is_staged", "_shared", "num_seen", "stores", "under_way")
+    __slots__ = ("_attended", "_is_staged", "_shared", "num_seen", "score", "stores", "under_way")
 
     def __init__(self, shared: Areas) -> None:
         self._shared = shared
         self.num_seen = 0
+        self.score = next((area.score for area in shared.areas if area.score is not None), None)
         self.under_way: list[UnderWay] = []
         self.stores: dict[str, Store | None] = dict.fromkeys(area.name for area in shared.areas)
         self._attended = [area.name for area in shared.areas if area.attended]
@@ -161,11 +162,6 @@ class Sequence:
         """Give another sequence the first tokens."""
         self._store(MAIN).fork(new._store(MAIN), op.num_tokens)
         new.num_seen = op.num_tokens
-
-    @property
-    def areas(self) -> tuple[Area, ...]:
-        """How it lives."""
-        return self._shared.areas
 
     @property
     def num_held(self) -> int:

@@ -52,7 +52,7 @@ def hierarchical(fast: int, slow: int) -> Hierarchical:
         eviction="age",
         top_accessed=64,
         access_window=10,
-        read_ahead=True,
+        read_ahead=False,
         background=False,
     )
 
