@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,11 @@ def test_its_table_has_the_figures_of_a_run():
 def test_its_pictures_exist():
     for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
         assert (ROOT / path).is_file()
+
+
+def test_its_asyncio_program_runs(tmp_path):
+    (program,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "# caches.py" in code]
+    path = tmp_path / "caches.py"
+    path.write_text(program, encoding="utf-8")
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
+    assert done.stdout == "200 tokens\n", done.stderr
