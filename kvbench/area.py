@@ -97,13 +97,17 @@ class Votes:
     kernel: int
 
 
+MAX_ACCESS_WINDOW = 31
+"""Steps that a slot's history of accesses can hold, a bit each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accesses:
     """A score a slot: decode steps of the last few in which it was among the top by attention mass.
 
     Args:
         top: slots that a step accesses, by mass, > 0.
-        window: steps that count, > 0.
+        window: steps that count, > 0, at most MAX_ACCESS_WINDOW.
     """
 
     top: int

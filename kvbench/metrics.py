@@ -47,10 +47,10 @@ def summary_frame(
         own_steps, own_requests = steps[steps["strategy"] == name], requests[requests["strategy"] == name]
         row = {"scenario": scenario, "strategy": name, "source": source, "scope": scope}
         row |= _outcomes(own_requests) | _memory(own_steps) | _kept(own_steps) | _time(own_steps)
+        row["roofline_share"] = _roofline_share(own_steps, slot_bytes, copy_bandwidth_bytes_per_s)
         row |= (about or {}).get(name, {})
         row |= _latencies(own_steps, own_requests, tokens[tokens["strategy"] == name])
         row["efficiency"] = _ratio(row["utilization_peak"], row["cumulative_bytes"] / MIB / 1000)
-        row["roofline_share"] = _roofline_share(own_steps, slot_bytes, copy_bandwidth_bytes_per_s)
         if allocator is not None:
             peaks = allocator[allocator["strategy"] == name]
             row |= {column: peaks[column].max() for column in peaks.columns if column.startswith("allocator_")}

@@ -71,7 +71,8 @@ class Books:
         try:
             while done < total:
                 left = total - done
-                count = self._strategy.at_once(seq, left, self._view) if left > 1 else 1
+                with self._lock:
+                    count = self._strategy.at_once(seq, left, self._view) if left > 1 else 1
                 self._step(seq, *([tensor.narrow(2, done, count) for tensor in tensors] for tensors in (keys, values)))
                 done += count
         except BaseException:

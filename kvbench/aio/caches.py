@@ -61,7 +61,8 @@ class AsyncCaches:
         ValueError: a number is out of its range, or the strategy needs attention to tell it something, or holds
             nothing.
     Source: the article, AsyncKVCache.
-    Departs: a second update of an id waits for the first and does not replace it, and a prefetch reserves.
+    Departs: a second update of an id waits for the first and does not replace it, and a prefetch reserves. A cache has
+        no end that could be told, so that strategies which learn from completed requests learn nothing here.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class AsyncCaches:
         self._max_pending = max_pending
         self._pending = asyncio.Semaphore(max_pending)
         self._num_drained = 0
+        self._draining = asyncio.Lock()
         self._is_closing = False
 
     async def update(self, id: Hashable, keys: Layers, values: Layers) -> None:
@@ -150,9 +152,10 @@ class AsyncCaches:
     async def close(self) -> None:
         """Let running calls end, refuse those that wait, and free everything. A second time, nothing happens."""
         self._is_closing = True
-        while self._num_drained < self._max_pending:  # those who wait for room come first, and are refused
-            await self._pending.acquire()
-            self._num_drained += 1
+        async with self._draining:  # of two who close at once, the second finds nothing to drain
+            while self._num_drained < self._max_pending:  # those who wait for room come first, and are refused
+                await self._pending.acquire()
+                self._num_drained += 1
         try:
             if self._books.is_open:
                 await self._to_its_end(self._books.close)
@@ -202,14 +205,18 @@ class AsyncCaches:
     def _guarded(self, id: Hashable, cache: _Cache, num_tokens: int, work: Callable[[int], None]) -> None:
         """Work on a cache, which is made first where there is none; what fails is told by what it leaves."""
         self._check_usable(id, cache)
+        is_new = cache.seq is None
         try:
-            if cache.seq is None:
+            if is_new:
                 seq = next(self._seqs)
                 self._books.admit(seq, num_tokens)
                 cache.seq = seq
             work(cache.seq)
         except Exception as error:
             if cache.seq is None or not self._books.has_failed(cache.seq):
+                if is_new and cache.seq is not None:
+                    seq, cache.seq = cache.seq, None
+                    self._books.release(seq)
                 raise CacheRefused(id, f"refused, and as it was: {error}") from error
             self._give_up(cache, error)
             raise CacheClosed(id, f"closed, since it failed half done: {error}") from error

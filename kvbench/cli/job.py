@@ -1,5 +1,6 @@
 """One job: build, run, and write its folder."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,7 +97,10 @@ def measure(
 def about(strategy: Strategy, backend: Backend) -> dict[str, object]:
     """What a strategy is, for its row of the summary."""
     ledger = Ledger(backend.geometry, None, strategy.areas, backend.num_rows)
-    return {"lossless": strategy.lossless, "pool_bytes": sum(ledger.pool_bytes.values())}
+    found: dict[str, object] = {"lossless": strategy.lossless, "pool_bytes": sum(ledger.pool_bytes.values())}
+    if any(area.is_staged for area in strategy.areas):
+        found["roofline_share"] = math.nan  # its reads move other bytes than a token's
+    return found
 
 
 def allocator_frame(peaks: list[dict[str, int]], strategies: tuple[str, ...], num_warmup: int) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from kvbench.area import STAGING_TOKENS, Area, Blocks, Holes, Packed, num_staging_buffers
+from kvbench.area import STAGING_TOKENS, Area, Holes, Packed, num_staging_buffers
 from kvbench.geometry import TRACK_BYTES, KVGeometry
 
 
@@ -14,7 +14,8 @@ class AreaCost:
         area: the area.
         unit_tokens: slots that bytes are exact for: a block, a chunk's group, or one.
         unit_bytes: their bytes over all layers, rows and tracks.
-        tensor_bytes: those of them in the largest tensor; a resize replaces one tensor after another.
+        tensor_bytes: those of them in the largest tensor, as the model gives it; a resize replaces one tensor after
+            another, and packed areas are never resized.
     """
 
     area: Area
@@ -51,11 +52,6 @@ def workspace_bytes(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int
     """Bytes of the staging buffers that reading these areas takes: K and V of one layer."""
     of_layer = geometry.bytes_per_token // geometry.num_layers
     return num_staging_buffers(areas) * STAGING_TOKENS * of_layer * num_rows
-
-
-def pool_bytes(costs: tuple[AreaCost, ...]) -> int:
-    """Bytes of the pools, allocated once."""
-    return sum(cost.bytes_of(cost.area.layout.pool_tokens) for cost in costs if isinstance(cost.area.layout, Blocks))
 
 
 @dataclass(slots=True)

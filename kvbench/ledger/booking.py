@@ -5,7 +5,7 @@ from kvbench.ledger.accounts import Account, Holding, Receipt
 from kvbench.ledger.outcome import LedgerError, OutOfMemory
 from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule
 from kvbench.ledger.state import State
-from kvbench.ops import Append, Fork, Keep, Move, Operation, Release, Reserve, Rule, Settle, Truncate
+from kvbench.ops import MAIN, Append, Fork, Keep, Move, Operation, Release, Reserve, Rule, Settle, Truncate
 
 
 class Draft:
@@ -244,7 +244,7 @@ class Draft:
             self._fill(held, -leaving)
 
     def _truncate(self, op: Truncate) -> None:
-        account, held = self._held(op, "main")
+        account, held = self._held(op, MAIN)
         if held.busy:
             raise LedgerError(f"{op}: background work is under way; settle it first")
         if not 1 <= op.num_tokens <= held.num_used:
@@ -266,9 +266,9 @@ class Draft:
         return any((self._sharers.get(block) or self._ledger.sharers[block]) > 1 for block in touched)
 
     def _fork(self, op: Fork) -> None:
-        source, src = self._held(op, "main")
+        source, src = self._held(op, MAIN)
         account = self._account(op.new, op)
-        dst = account.holdings["main"]
+        dst = account.holdings[MAIN]
         layout = src.cost.area.layout
         if not isinstance(layout, Blocks) or dst.capacity or not 1 <= op.num_tokens <= src.num_used:
             raise LedgerError(

@@ -2,7 +2,7 @@
 
 from kvbench.area import DEVICE, TIERS, Area, Blocks
 from kvbench.geometry import KVGeometry
-from kvbench.ledger.accounts import Account, area_cost, pool_bytes, workspace_bytes
+from kvbench.ledger.accounts import Account, area_cost, workspace_bytes
 from kvbench.ledger.outcome import LedgerError
 from kvbench.ops import Operation
 
@@ -30,7 +30,9 @@ class State:
         self.costs = {area.name: area_cost(area, geometry, num_rows) for area in areas}
         self.workspace_bytes = workspace_bytes(areas, geometry, num_rows)
         self.pool_bytes = {
-            name: pool_bytes((cost,)) for name, cost in self.costs.items() if isinstance(cost.area.layout, Blocks)
+            name: cost.bytes_of(cost.area.layout.pool_tokens)
+            for name, cost in self.costs.items()
+            if isinstance(cost.area.layout, Blocks)
         }
         self.used_bytes = 0
         self.tier_bytes = dict.fromkeys(TIERS, 0)
@@ -59,6 +61,13 @@ class State:
     def held_bytes(self) -> int:
         """Bytes of all storages, on all tiers: what is allocated, and the blocks that pools have not handed out."""
         return sum(self.tier_bytes.values()) + self.waiting_bytes
+
+    @property
+    def free_bytes(self) -> int:
+        """What the budget has left on the device, with whole pools and staging buffers, there already or not."""
+        of_pools = sum(pool for name, pool in self.pool_bytes.items() if self.tier_of(name) == DEVICE)
+        own_bytes = self.allocated_bytes - self.reading_bytes - self.lent_bytes
+        return self.budget_bytes - own_bytes - self.workspace_bytes - of_pools
 
     @property
     def waiting_bytes(self) -> int:

@@ -3,7 +3,6 @@
 from copy import copy
 
 from kvbench.area import DEVICE
-from kvbench.ledger.accounts import AreaCost
 from kvbench.ledger.booking import Draft
 from kvbench.ledger.state import State
 from kvbench.ops import MAIN, Plan
@@ -62,10 +61,10 @@ class LedgerView:
         return sum(held.num_used - held.arriving for held in holdings if held.cost.area.attended)
 
     def device_slots(self, seq: int) -> tuple[int, int, int]:
-        """A sequence's slots in use and allocated on the device, and their bytes."""
+        """A sequence's slots in use and allocated on the device, those of a coming resize included, and their bytes."""
         holdings = [h for h in self._ledger.accounts[seq].holdings.values() if h.cost.area.tier == DEVICE]
-        capacity = sum(held.capacity for held in holdings)
-        num_bytes = sum(held.cost.bytes_of(held.capacity) for held in holdings)
+        capacity = sum(held.capacity + held.next_capacity for held in holdings)
+        num_bytes = sum(held.cost.bytes_of(held.capacity) + held.cost.bytes_of(held.next_capacity) for held in holdings)
         return sum(held.num_used for held in holdings), capacity, num_bytes
 
     def after(self, plan: Plan) -> "LedgerView":
@@ -89,9 +88,8 @@ class LedgerView:
         if ledger.budget_bytes is None:
             return UNLIMITED
         held_bytes = held.cost.bytes_of(held.capacity)
-        others_bytes = ledger.allocated_bytes - held_bytes
         twice_bytes = held.cost.largest_bytes(held.capacity)
-        free_bytes = ledger.budget_bytes - others_bytes - twice_bytes
+        free_bytes = ledger.free_bytes + held_bytes - twice_bytes
         return max(free_bytes * held.cost.unit_tokens // held.cost.unit_bytes, 0)
 
     def room_beside(self, area: str = MAIN) -> int:
@@ -99,12 +97,8 @@ class LedgerView:
         ledger, cost = self._ledger, self._ledger.costs[area]
         if ledger.budget_bytes is None:
             return UNLIMITED
-        return max((ledger.budget_bytes - ledger.allocated_bytes) * cost.unit_tokens // cost.unit_bytes, 0)
+        return max(ledger.free_bytes * cost.unit_tokens // cost.unit_bytes, 0)
 
     def is_open(self, seq: int) -> bool:
         """Whether the sequence was admitted and not yet released."""
         return seq in self._ledger.accounts
-
-    def area_cost(self, area: str = MAIN) -> AreaCost:
-        """An area's bytes."""
-        return self._ledger.costs[area]

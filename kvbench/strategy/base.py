@@ -70,7 +70,10 @@ class Strategy:
         return NOTHING
 
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
-        """Plan what follows attention."""
+        """Plan what follows attention.
+
+        Where there is no memory to do it in, nothing is done, and it is asked for again after the next step.
+        """
         return NOTHING
 
     def on_pressure(self, seq: int, need_bytes: int, view: LedgerView) -> Plan:

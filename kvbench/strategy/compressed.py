@@ -42,6 +42,7 @@ class Compressed(Strategy):
         self.interval = interval
         self.areas = (Area(positions=True),)
         self._next_pass: dict[int, int] = {}
+        self._planned: dict[int, int] = {}
 
     def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
         """Nothing is held yet."""
@@ -58,6 +59,8 @@ class Compressed(Strategy):
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Reduce the append; when it is time, the whole cache."""
         num_used, num_seen = view.num_used(seq), view.num_seen(seq)
+        if self._planned.pop(seq, -1) == view.num_altered(seq):  # there was no memory to do it in
+            self._next_pass[seq] = num_seen
         plan, left = (), num_used
         if num_tokens > 1:
             rule = Rule(first=num_used - num_tokens, top=num_kept(num_tokens, self.kept_fraction), by=NORM)
@@ -69,10 +72,13 @@ class Compressed(Strategy):
             if rule.num_kept(left) < left:
                 left = rule.num_kept(left)
                 plan = (*plan, Keep(seq, rule))
+        if plan:
+            self._planned[seq] = view.num_altered(seq)
         capacity = rounded_up(left + 1, GROWTH_TOKENS)
         return (*plan, Reserve(seq, capacity)) if plan and capacity < view.capacity(seq) else plan
 
     def on_finish(self, seq: int, view: LedgerView) -> Plan:
         """Release, and forget when the next pass was due."""
         self._next_pass.pop(seq, None)
+        self._planned.pop(seq, None)
         return super().on_finish(seq, view)

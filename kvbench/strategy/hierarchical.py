@@ -3,7 +3,19 @@
 from copy import copy
 from dataclasses import replace
 
-from kvbench.area import DISK, HOST, SIGNALS, STAGING_TOKENS, Accesses, Area, Blocks, Chunks, Holes, Ring
+from kvbench.area import (
+    DISK,
+    HOST,
+    MAX_ACCESS_WINDOW,
+    SIGNALS,
+    STAGING_TOKENS,
+    Accesses,
+    Area,
+    Blocks,
+    Chunks,
+    Holes,
+    Ring,
+)
 from kvbench.ledger import LedgerView
 from kvbench.naming import unknown
 from kvbench.ops import MAIN, Move, Operation, Plan, Reserve, Rule, Settle, append_plan
@@ -55,9 +67,10 @@ class Hierarchical(Strategy):
         require_whole("disk_capacity", disk_capacity)
         require_positive("top_accessed", top_accessed)
         require_positive("access_window", access_window)
-        if fast_capacity < 2 or access_window > 31:  # noqa: PLR2004
+        if fast_capacity < 2 or access_window > MAX_ACCESS_WINDOW:  # noqa: PLR2004
             raise ValueError(
-                f"fast_capacity is 2 or more and access_window at most 31, got {fast_capacity} and {access_window}"
+                f"fast_capacity is 2 or more and access_window at most {MAX_ACCESS_WINDOW}, "
+                f"got {fast_capacity} and {access_window}"
             )
         for name, value in (("slow_capacity", slow_capacity), ("disk_capacity", disk_capacity)):
             if value % CHUNK_TOKENS:

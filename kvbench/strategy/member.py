@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from kvbench.area import Area, Contiguous, Ring
-from kvbench.ledger import AreaCost, LedgerView
+from kvbench.ledger import LedgerView
 from kvbench.ops import MAIN, Append, Keep, Move, Operation, Plan, Reserve
 from kvbench.strategy.base import Strategy
 
@@ -117,10 +117,6 @@ class MemberView(LedgerView):
     def is_open(self, seq: int) -> bool:
         """See `LedgerView.is_open`."""
         return self._view.is_open(seq)
-
-    def area_cost(self, area: str = MAIN) -> AreaCost:
-        """See `LedgerView.area_cost`."""
-        return self._view.area_cost(self._prefix + area)
 
 
 @lru_cache(maxsize=4096)

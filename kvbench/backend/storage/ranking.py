@@ -11,9 +11,6 @@ from kvbench.ops import Rule
 if TYPE_CHECKING:
     from kvbench.backend.storage.slots import SlotStore
 
-ACCESS_BITS = 31
-"""Steps that a slot's history of accesses can hold, a bit each."""
-
 
 def ranked(store: "SlotStore", layer: int, rule: Rule, num_evicted: int) -> Tensor:
     """Slots that the rule does not keep.

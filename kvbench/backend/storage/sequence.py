@@ -219,7 +219,9 @@ class Sequence:
             Background work that failed, and what it raised, where nobody was told.
         """
         found = [(work, work.failure()) for work in self.under_way]
-        for work in self.under_way:
+        for work, error in found:
+            if error is None and not work.is_reported:
+                work.handle.result()  # a device's own stream waits: what is freed may be written to until then
             work.give_up()
         self.under_way = []
         for name, store in self.stores.items():

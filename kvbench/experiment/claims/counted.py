@@ -43,6 +43,10 @@ class Counted:
     def begin_repetition(self, areas: tuple[Area, ...]) -> None:
         """Nothing is held."""
 
+    def check(self, plan: Plan) -> Times:
+        """Nothing is waited for."""
+        return NO_TIMES
+
     def end_repetition(self) -> None:
         """Nothing is held."""
 
