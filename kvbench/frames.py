@@ -1,16 +1,64 @@
 """From the recorder's raw rows to the frames that are saved: a row a step, and a row a request."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from kvbench.metrics import REQUEST, RUN, US_PER_S, output_tokens
+from kvbench.backend.base import Backend
+from kvbench.metrics import REQUEST, RUN, US_PER_S, output_tokens, summary_frame
 from kvbench.recorder import PHASES, STEP_FIELDS, Recorder, RequestRow
 from kvbench.schema import REQUESTS, STEPS
 from kvbench.workload.request import NS_PER_S, Request
 
 NS_PER_US = 1_000
+
+
+class Frames(NamedTuple):
+    """A run's rows: a row a strategy, a row a request and repetition, a row a step."""
+
+    summary: pd.DataFrame
+    requests: pd.DataFrame
+    steps: pd.DataFrame
+
+
+def frames_of(
+    recorder: Recorder,
+    requests: Sequence[Request],
+    backend: Backend,
+    scenario: str,
+    *,
+    copy_bandwidth_bytes_per_s: float = math.nan,
+    allocator: pd.DataFrame | None = None,
+    about: Mapping[str, Mapping[str, object]] | None = None,
+) -> Frames:
+    """All frames of a run.
+
+    Args:
+        recorder: the raw rows.
+        requests: what was asked for, by number.
+        backend: what carried it out.
+        scenario: its name.
+        copy_bandwidth_bytes_per_s: for the roofline; without, its column is empty.
+        allocator: see `metrics.summary_frame`.
+        about: see `metrics.summary_frame`.
+    """
+    steps = steps_frame(recorder)
+    by_request = requests_frame(recorder, steps, requests)
+    summary = summary_frame(
+        steps,
+        by_request,
+        scenario=scenario,
+        source=backend.source,
+        scope=backend.scope,
+        slot_bytes=backend.slot_bytes,
+        copy_bandwidth_bytes_per_s=copy_bandwidth_bytes_per_s,
+        allocator=allocator,
+        about=about,
+    )
+    return Frames(summary, by_request, steps)
 
 
 def steps_frame(recorder: Recorder) -> pd.DataFrame:

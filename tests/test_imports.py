@@ -40,7 +40,7 @@ ALLOWED = {
     "runner": {"area", "backend", "batching", "ledger", "recorder", "strategy", "workload"},
     "aio": {"area", "backend", "geometry", "ledger", "ops", "runner", "strategy", "workload"},
     "metrics": {"schema", "statistics"},
-    "frames": {"metrics", "recorder", "schema", "workload"},
+    "frames": {"backend", "metrics", "recorder", "schema", "workload"},
     "plots": {"schema"},
     "report": {"schema"},
     "results": set(),

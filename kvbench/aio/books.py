@@ -72,7 +72,7 @@ class Books:
             while done < total:
                 left = total - done
                 with self._lock:
-                    count = self._strategy.at_once(seq, left, self._view) if left > 1 else 1
+                    count = self._strategy.at_once(seq, left, self._view)
                 self._step(seq, *([tensor.narrow(2, done, count) for tensor in tensors] for tensors in (keys, values)))
                 done += count
         except BaseException:

@@ -11,9 +11,8 @@ from kvbench.backend.base import Backend
 from kvbench.cli.compose import Config, Parts, parts_of
 from kvbench.cli.quality import check_probe, probed, quality_frame, quality_line
 from kvbench.environment import environment
-from kvbench.frames import requests_frame, steps_frame
+from kvbench.frames import frames_of
 from kvbench.ledger import Ledger
-from kvbench.metrics import summary_frame
 from kvbench.plots import run_charts, save
 from kvbench.report import report_markdown, table_text
 from kvbench.results import Results, write_environment, write_frames, write_text
@@ -71,15 +70,11 @@ def measure(
             on_iteration=advancing(bar),
         )
     quality = probed(config, backend.geometry, parts.strategies, requests)
-    steps = steps_frame(recorder)
-    by_request = requests_frame(recorder, steps, requests)
-    summary = summary_frame(
-        steps,
-        by_request,
-        scenario=name,
-        source=backend.source,
-        scope=backend.scope,
-        slot_bytes=backend.slot_bytes,
+    summary, by_request, steps = frames_of(
+        recorder,
+        requests,
+        backend,
+        name,
         copy_bandwidth_bytes_per_s=float(device["copy_bandwidth_bytes_per_s"]),
         allocator=allocator_frame(recorder.allocator, recorder.strategies, recorder.num_warmup),
         about={

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from kvbench.experiment.base import Experiment, Findings, Setting
-from kvbench.experiment.measure import Measured, measure, tokens_of
+from kvbench.experiment.measure import measure, tokens_of
+from kvbench.frames import Frames
 from kvbench.plots import comprehensive_chart
 from kvbench.report.text import listed, mib, number
 from kvbench.strategy.base import Strategy
@@ -99,7 +100,7 @@ class Comprehensive(Experiment):
         )
 
 
-def table_of(measured: Measured, tokens: Mapping[str, int]) -> pd.DataFrame:
+def table_of(measured: Frames, tokens: Mapping[str, int]) -> pd.DataFrame:
     """A row a scenario and strategy: what it was asked to hold, how that ended, and figures where it ended well."""
     summary = measured.summary
     names = ["scenario", "strategy", "outcome"]

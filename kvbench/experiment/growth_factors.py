@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from kvbench.experiment.base import Experiment, Findings, Setting
-from kvbench.experiment.measure import Measured, measure, tokens_of
+from kvbench.experiment.measure import measure, tokens_of
+from kvbench.frames import Frames
 from kvbench.metrics import US_PER_S
 from kvbench.plots import ValuePanel, values_chart
 from kvbench.plots.front import pareto_front
@@ -111,7 +112,7 @@ class GrowthFactors(Experiment):
         )
 
 
-def stall_intervals(measured: Measured) -> list[float]:
+def stall_intervals(measured: Frames) -> list[float]:
     """Of each row of the summary, the half width of the 95 % confidence interval of its stall, from repetitions."""
     steps = measured.steps[~measured.steps["warmup"]]
     stalls_s = (steps["reserve_us"].where(steps["num_resizes"] > 0, 0.0) / US_PER_S).groupby(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from kvbench.backend.measured import Measured as MeasuredBackend
+from kvbench.backend.measured import Measured
 from kvbench.experiment.base import Experiment, Findings, Setting
 from kvbench.experiment.measure import measure, tokens_of
 from kvbench.plots import ValuePanel, values_chart
@@ -127,7 +127,7 @@ class KeptFractions(Experiment):
     def _losses(self, setting: Setting, summary: pd.DataFrame) -> dict[str, list[float]]:
         """What attention loses, a value a row of the summary; empty where there are no tensors to attend over."""
         backend = setting.backend
-        if not isinstance(backend, MeasuredBackend):
+        if not isinstance(backend, Measured):
             nothing = [math.nan] * len(summary)
             return {"error_relative": nothing, "mass_kept": nothing}
         group = backend.geometry.num_heads // backend.geometry.num_kv_heads

@@ -1,26 +1,15 @@
 """Strategies on several workloads: what experiments that compare have in common."""
 
-import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from kvbench.experiment.base import Setting
-from kvbench.frames import requests_frame, steps_frame
-from kvbench.metrics import summary_frame
+from kvbench.frames import Frames, frames_of
 from kvbench.runner import run
 from kvbench.strategy.base import Strategy
 from kvbench.workload.scenario import Appends, Scenario
-
-
-class Measured(NamedTuple):
-    """Frames of several workloads, each with a column `scenario`: a row a workload and strategy; requests; steps."""
-
-    summary: pd.DataFrame
-    requests: pd.DataFrame
-    steps: pd.DataFrame
 
 
 def tokens_of(scenarios: Mapping[str, Scenario]) -> dict[str, int]:
@@ -39,13 +28,15 @@ def tokens_of(scenarios: Mapping[str, Scenario]) -> dict[str, int]:
     return {name: sum(scenario.appends) for name, scenario in scenarios.items()}
 
 
-def measure(strategies: Mapping[str, Strategy], scenarios: Mapping[str, Scenario], setting: Setting) -> Measured:
+def measure(strategies: Mapping[str, Strategy], scenarios: Mapping[str, Scenario], setting: Setting) -> Frames:
     """Run all strategies on each workload in turn, repetitions interleaved.
 
     Args:
         strategies: by name.
         scenarios: by name.
         setting: backend and repetitions.
+    Returns:
+        The frames of all workloads, each with a column `scenario`.
     """
     parts = []
     for name, scenario in scenarios.items():
@@ -60,16 +51,6 @@ def measure(strategies: Mapping[str, Strategy], scenarios: Mapping[str, Scenario
             budget_bytes=setting.budget_bytes,
             on_iteration=setting.on_iteration,
         )
-        steps = steps_frame(recorder)
-        by_request = requests_frame(recorder, steps, requests)
-        summary = summary_frame(
-            steps,
-            by_request,
-            scenario=name,
-            source=setting.backend.source,
-            scope=setting.backend.scope,
-            slot_bytes=setting.backend.slot_bytes,
-            copy_bandwidth_bytes_per_s=math.nan,  # no roofline is drawn: nothing is decoded
-        )
-        parts.append(Measured(summary, by_request.assign(scenario=name), steps.assign(scenario=name)))
-    return Measured(*(pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True)))
+        summary, by_request, steps = frames_of(recorder, requests, setting.backend, name)
+        parts.append(Frames(summary, by_request.assign(scenario=name), steps.assign(scenario=name)))
+    return Frames(*(pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True)))

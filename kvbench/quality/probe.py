@@ -148,7 +148,7 @@ class _Sequence:
         """Append at once, in as many steps as the strategy takes."""
         is_first, end = self._position == 0, self._position + num_tokens
         while (left := end - self._position) > 0:
-            count = self._strategy.at_once(SEQ, left, self._ledger.view) if left > 1 else 1
+            count = self._strategy.at_once(SEQ, left, self._ledger.view)
             self._step(count, is_asked=count == left and not is_first, is_end=count == left)
 
     def _step(self, num_tokens: int, is_asked: bool, is_end: bool) -> None:

@@ -183,7 +183,7 @@ class Adaptive(Strategy):
         then(self._admitted(target, seq, self._conversations[seq].request, view))
         for area in source.areas:
             while held := view.num_used(seq, area.name):
-                count = strategy.at_once(seq, held, target.view(view)) if held > 1 else 1
+                count = strategy.at_once(seq, held, target.view(view))
                 appended = target.plan(strategy.on_append(seq, count, target.view(view)))
                 then(tuple(_arriving(appended, area.name, held)))
                 then(target.plan(strategy.on_attended(seq, count, target.view(view))))

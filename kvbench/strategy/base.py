@@ -93,6 +93,14 @@ def resize_and_append(seq: int, capacity: int, num_tokens: int) -> Plan:
     return (Reserve(seq, capacity), *append_plan(seq, num_tokens))
 
 
+def append_in_units(seq: int, num_tokens: int, unit: int, view: LedgerView) -> Plan:
+    """The plan of an append that grows by whole units where it does not fit: chunks, blocks, or so many slots."""
+    required = view.num_used(seq) + num_tokens
+    if required <= view.capacity(seq):
+        return append_plan(seq, num_tokens)
+    return resize_and_append(seq, rounded_up(required, unit), num_tokens)
+
+
 def rounded_up(num_tokens: int, multiple: int) -> int:
     """The least multiple that is no less than num_tokens."""
     return -(-num_tokens // multiple) * multiple

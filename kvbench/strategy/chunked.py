@@ -2,8 +2,8 @@
 
 from kvbench.area import Area, Chunks
 from kvbench.ledger import LedgerView
-from kvbench.ops import Plan, append_plan
-from kvbench.strategy.base import Strategy, require_positive, resize_and_append, rounded_up
+from kvbench.ops import Plan
+from kvbench.strategy.base import Strategy, append_in_units, require_positive
 
 
 class Chunked(Strategy):
@@ -27,7 +27,4 @@ class Chunked(Strategy):
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or add chunks first."""
-        required = view.num_used(seq) + num_tokens
-        if required <= view.capacity(seq):
-            return append_plan(seq, num_tokens)
-        return resize_and_append(seq, rounded_up(required, self.chunk_tokens), num_tokens)
+        return append_in_units(seq, num_tokens, self.chunk_tokens, view)

@@ -4,11 +4,12 @@ import math
 
 from kvbench.area import NORM, Area
 from kvbench.ledger import LedgerView
-from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule, append_plan
-from kvbench.strategy.base import Strategy, require_positive, require_share, resize_and_append, rounded_up
+from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule
+from kvbench.strategy.base import Strategy, append_in_units, require_positive, require_share, rounded_up
 from kvbench.workload.request import Request
 
 GROWTH_TOKENS = 64
+"""Slots by which capacity grows and shrinks: between two passes at the default interval, none or one resize."""
 
 
 def num_kept(num_tokens: int, kept_fraction: float) -> int:
@@ -51,10 +52,7 @@ class Compressed(Strategy):
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or make room first."""
-        required = view.num_used(seq) + num_tokens
-        if required <= view.capacity(seq):
-            return append_plan(seq, num_tokens)
-        return resize_and_append(seq, rounded_up(required, GROWTH_TOKENS), num_tokens)
+        return append_in_units(seq, num_tokens, GROWTH_TOKENS, view)
 
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Reduce the append; when it is time, the whole cache."""

@@ -2,8 +2,8 @@
 
 from kvbench.area import STAGING_TOKENS, Area, Blocks
 from kvbench.ledger import LedgerView
-from kvbench.ops import Fork, Plan, append_plan
-from kvbench.strategy.base import Strategy, require_positive, resize_and_append, rounded_up
+from kvbench.ops import Fork, Plan
+from kvbench.strategy.base import Strategy, append_in_units, require_positive
 
 
 class Paged(Strategy):
@@ -34,10 +34,7 @@ class Paged(Strategy):
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or take blocks first."""
-        required = view.num_used(seq) + num_tokens
-        if required <= view.capacity(seq):
-            return append_plan(seq, num_tokens)
-        return resize_and_append(seq, rounded_up(required, self.block_size), num_tokens)
+        return append_in_units(seq, num_tokens, self.block_size, view)
 
     def on_fork(self, seq: int, parent: int, num_tokens: int, view: LedgerView) -> Plan:
         """Share the parent's blocks."""

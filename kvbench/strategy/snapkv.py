@@ -2,10 +2,11 @@
 
 from kvbench.area import SIGNALS, Area, Votes
 from kvbench.ledger import LedgerView
-from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule, append_plan
-from kvbench.strategy.base import Strategy, require_positive, resize_and_append, rounded_up
+from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule
+from kvbench.strategy.base import Strategy, append_in_units, require_positive, rounded_up
 
 GROWTH_TOKENS = 256
+"""Slots by which capacity grows: a resize each 256 decoded tokens."""
 
 
 class SnapKV(Strategy):
@@ -42,10 +43,7 @@ class SnapKV(Strategy):
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or make room first."""
-        required = view.num_used(seq) + num_tokens
-        if required <= view.capacity(seq):
-            return append_plan(seq, num_tokens)
-        return resize_and_append(seq, rounded_up(required, GROWTH_TOKENS), num_tokens)
+        return append_in_units(seq, num_tokens, GROWTH_TOKENS, view)
 
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Reduce a prompt over the budget, with room for the next tokens; later, where there was no memory to do it."""

@@ -8,9 +8,8 @@ import pandas as pd
 from kvbench.backend.base import Backend
 from kvbench.experiment.base import Setting
 from kvbench.experiment.claims.counted import counted
-from kvbench.frames import requests_frame, steps_frame
+from kvbench.frames import frames_of
 from kvbench.geometry import KVGeometry
-from kvbench.metrics import summary_frame
 from kvbench.runner import run
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request
@@ -81,17 +80,7 @@ class Bench:
             budget_bytes=setting.budget_bytes,
             on_iteration=setting.on_iteration,
         )
-        steps = steps_frame(recorder)
-        by_request = requests_frame(recorder, steps, requests)
-        summary = summary_frame(
-            steps,
-            by_request,
-            scenario=name,
-            source=backend.source,
-            scope=backend.scope,
-            slot_bytes=backend.slot_bytes,
-            copy_bandwidth_bytes_per_s=1.0,
-        ).drop(columns="roofline_share")
+        summary, by_request, steps = frames_of(recorder, requests, backend, name)
         self.keep(name, by_request, steps)
         return summary.set_index("strategy", drop=False), steps[~steps["warmup"]]
 

@@ -6,9 +6,8 @@ import pandas as pd
 
 from kvbench.area import Area
 from kvbench.backend.base import NO_TIMES, Times
-from kvbench.frames import requests_frame, steps_frame
+from kvbench.frames import frames_of
 from kvbench.geometry import KVGeometry
-from kvbench.metrics import summary_frame
 from kvbench.ops import Plan
 from kvbench.runner import run
 from kvbench.strategy.base import Strategy
@@ -80,16 +79,7 @@ def counted(
     """
     backend = Counted(geometry)
     recorder = run(strategies, requests, backend, num_repetitions=1, num_warmup=0, max_concurrency=1, budget_bytes=None)
-    steps = steps_frame(recorder)
-    summary = summary_frame(
-        steps,
-        requests_frame(recorder, steps, requests),
-        scenario="counted",
-        source=backend.source,
-        scope=backend.scope,
-        slot_bytes=backend.slot_bytes,
-        copy_bandwidth_bytes_per_s=1.0,
-    )
+    summary, _, steps = frames_of(recorder, requests, backend, "counted")
     summary["final_bytes"] = [_final_bytes(_of(steps, name)) for name in summary["strategy"]]
     summary["whole_peak_bytes"] = [whole_peak_bytes(_of(steps, name)) for name in summary["strategy"]]
     return summary.set_index("strategy", drop=False), steps

@@ -38,7 +38,7 @@ def drive(backend: Backend, strategy: Strategy, request: Request) -> list[Times]
         for num_tokens in (turn.num_append_tokens, *[1] * turn.num_decode_tokens):
             left = num_tokens
             while left:
-                now = strategy.at_once(SEQ, left, ledger.view) if left > 1 else 1
+                now = strategy.at_once(SEQ, left, ledger.view)
                 carry_out(strategy.on_append(SEQ, now, ledger.view))
                 carry_out(strategy.on_attended(SEQ, now, ledger.view))
                 left -= now
