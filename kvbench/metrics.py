@@ -90,6 +90,7 @@ def _memory(steps: pd.DataFrame) -> dict[str, float]:
     peaks = held.groupby(steps["repetition"]).max()
     weights = done["num_tokens"].to_numpy(float)
     allocated = float(weights @ done["allocated_bytes"].to_numpy(float))
+    staging = float(weights @ done["workspace_bytes"].to_numpy(float))
     used = float(weights @ done["used_bytes"].to_numpy(float))
     last = done.groupby("repetition")[["used_bytes", "allocated_bytes"]].last().sum()
     return {
@@ -98,7 +99,8 @@ def _memory(steps: pd.DataFrame) -> dict[str, float]:
         "peak_least_bytes": peaks.min(),
         "recomputed_tokens": done.loc[done["phase"] == "recompute", "num_tokens"].sum() / num_repetitions,
         "peak_allocated_bytes": steps["allocated_bytes"].max(),
-        "mean_allocated_bytes": _ratio(allocated, weights.sum()),
+        "mean_allocated_bytes": _ratio(allocated + staging, weights.sum()),
+        "workspace_bytes": steps["workspace_bytes"].max(),
         "peak_host_bytes": steps["host_bytes"].max(),
         "peak_disk_bytes": steps["disk_bytes"].max(),
         "cumulative_bytes": steps["requested_bytes"].sum() / num_repetitions,

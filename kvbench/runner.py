@@ -65,6 +65,9 @@ def run(
                         on_iteration(name, repetition, num_tokens)
             except LedgerError as error:
                 raise LedgerError(f"strategy {name} planned what cannot be done: {error}") from error
+            except Exception as error:
+                error.add_note(f"while strategy {name} ran, repetition {repetition}")
+                raise
             finally:
                 backend.end_repetition()
             recorder.allocator.append({"repetition": repetition, "strategy": index} | backend.allocator_peaks())

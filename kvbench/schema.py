@@ -132,6 +132,7 @@ _SUMMARY: dict[str, Column] = {
     ),
     "peak_least_bytes": Column("bytes", "the least of the repetitions' own peaks; less where requests met otherwise"),
     "peak_allocated_bytes": Column("bytes", "max(allocated_bytes) after a step", "Peak allocated"),
+    "workspace_bytes": STEPS["workspace_bytes"],
     "peak_host_bytes": Column("bytes", "max(host_bytes) after a step", "Peak host"),
     "peak_disk_bytes": Column("bytes", "max(disk_bytes) after a step", "Peak disk"),
     "pool_bytes": Column("bytes", "bytes set aside once for blocks; peak and allocated count those handed out", "Pool"),
@@ -161,7 +162,9 @@ _SUMMARY: dict[str, Column] = {
     "probed_tokens": Column("tokens", "tokens of the probed request: the longest within quality_tokens, or cut to it"),
     "probed_queries": Column("", "tokens whose queries were held against exact attention, over the probed layers"),
     "probed_altered_tokens": Column("tokens", "altered_tokens of the probed request"),
-    "mean_allocated_bytes": Column("bytes", "allocated_bytes averaged over appended tokens", "Mean allocated"),
+    "mean_allocated_bytes": Column(
+        "bytes", "allocated_bytes + workspace_bytes, averaged over appended tokens", "Mean allocated"
+    ),
     "cumulative_bytes": Column(
         "bytes", "the article's figure: every allocation ever made, summed; not memory in use", "Cumulative allocations"
     ),
@@ -198,6 +201,9 @@ _SUMMARY: dict[str, Column] = {
     "allocator_reserved_bytes": Column("bytes", "the device allocator's own peak of reserved bytes; empty on a CPU"),
     "allocator_split_bytes": Column("bytes", "the device allocator's own peak of inactive split bytes; empty on a CPU"),
 }
+
+LEAST_ERROR = 1e-4
+"""Relative errors below count as 0: those of rounding in float32 mean nothing, and decide nothing."""
 
 LATENCIES: dict[str, tuple[str, str, str]] = {
     "step": ("µs", "time of a step that appends (prefill, recompute or decode)", "Step time"),

@@ -262,3 +262,23 @@ def test_the_main_tables_file_is_its_own():
 def test_growth_stalls_have_intervals(growth):
     assert growth.table["stall_s_ci"].notna().all()
     assert np.allclose(growth.table["stall_s_ci"], 0)  # the backend's resizes take no time
+
+
+def test_a_range_of_which_nothing_was_run_is_not_judged():
+    rows = pd.DataFrame(
+        {
+            "scenario": "chat",
+            "workload_tokens": 100,
+            "growth_factor": [3.0, 4.0],
+            "fraction": [0.5, 1.0],
+            "kept_share": [0.5, 1.0],
+            "error_relative": [0.05, 0.0],
+            "peak_bytes": [100.0, 120.0],
+            "peak_per_needed": [1.0, 1.2],
+            "copied_bytes": [20.0, 10.0],
+            "token_us": 1.0,
+            "stall_s": 0.1,
+        }
+    )
+    assert "no fraction was run, so that it cannot be judged" in kept_sentences(rows)[1]
+    assert "No factor that was run is of the article's range" in growth_sentences(with_cost(rows, 1))[2]

@@ -196,11 +196,14 @@ def test_a_recording_of_more_layers_than_the_model_has_is_refused(tmp_path):
         read(path, one, 99, 0)
 
 
-@pytest.mark.parametrize("about", [{}, {"version": 2}, [1], None])
-def test_a_file_of_another_kind_is_refused(tmp_path, about):
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [({}, "of version None"), ({"version": 2}, "of version 2"), ([1], "no JSON object"), (None, "no JSON object")],
+)
+def test_a_file_of_another_kind_is_refused(tmp_path, about, words):
     path = tmp_path / "kv.safetensors"
     save_file(tensors(), path, {} if about is None else {KEY: json.dumps(about)})
-    with pytest.raises(RecordingError, match="metadata kvbench_kv is of version"):
+    with pytest.raises(RecordingError, match=f"metadata kvbench_kv is {words}"):
         read(path, SMALL, 99, 0)
 
 

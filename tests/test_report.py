@@ -31,6 +31,20 @@ def test_memory_sentences(summary):
     ]
 
 
+def test_what_is_held_for_reading_and_on_other_tiers_is_told(summary):
+    names = ("workspace_bytes", "pool_bytes", "peak_host_bytes", "peak_disk_bytes", "moved_bytes")
+    rows = summary.assign(**dict.fromkeys(names, 0.0))
+    assert not {"staging", "pool", "host", "disk", "moved"} & set(table_text(rows).split())
+    rows = rows.assign(workspace_bytes=[0, 2**25, 0], peak_host_bytes=[0, 2**26, 0], pool_bytes=[0, 0, 2**29])
+    text = table_text(rows).split()
+    assert {"staging", "pool", "host"} <= set(text)
+    assert not {"disk", "moved"} & set(text)
+    assert chart_sentences(rows)["memory"][1] == (
+        "dynamic peaks at 60 MiB (32 MiB of it staging buffers and 64 MiB in the host's memory beside it), 23.4 % of "
+        "static's 256 MiB, and pays 2 resizes (1.2 ms stalled)."
+    )
+
+
 def test_pareto_sentences_name_the_front(summary):
     summary = summary.assign(step_max_us=[100.0, 300.0, 200.0])
     slowest, stall, p99 = chart_sentences(summary)["pareto"]

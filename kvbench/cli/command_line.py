@@ -24,6 +24,8 @@ REFUSED_FLAGS = {
     "config_name": "kvbench has one primary configuration; --config-dir adds groups to it",
 }
 WORDS_OF_YAML = {"null", "true", "false", "yes", "no", "on", "off", "nan", "inf"}
+PROBING = ("quality", "quality_tokens", "quality_data")
+"""Settings of runs of a scenario alone."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,9 @@ def check(command: CommandLine) -> None:
             vet_choice(group, name, command.folders, command.trusted, command.shown_as)
     if command.choices("experiment") and (command.choices("scenario") or command.choices("strategy")):
         raise UsageError("an experiment brings its own requests and strategies: leave +scenario and strategy out")
+    probing = [o.key_or_group for o in command.overrides if o.key_or_group in PROBING]
+    if command.choices("experiment") and probing:
+        raise UsageError(f"an experiment decides itself what it probes: leave {', '.join(probing)} out")
     if not {"scenario", "experiment"} & {override.key_or_group for override in command.overrides}:
         raise UsageError(
             "what to run? Give +scenario=NAME or +experiment=NAME\n"

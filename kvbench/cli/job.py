@@ -14,7 +14,7 @@ from kvbench.environment import environment
 from kvbench.frames import frames_of
 from kvbench.ledger import Ledger
 from kvbench.plots import run_charts, save
-from kvbench.report import report_markdown, table_text
+from kvbench.report import report_markdown, table_text, warnings
 from kvbench.results import Results, write_environment, write_frames, write_text
 from kvbench.runner import run
 from kvbench.strategy.base import Strategy
@@ -49,7 +49,11 @@ def run_scenario(name: str, config: Config, config_text: str, overrides: list[st
     for chart, figure in charts.items():
         save(figure, folder / "charts", chart)
     write_text(folder / "report.md", report_markdown(name, header, results.summary, list(charts)))
-    print(f"{table_text(results.summary)}\ncharts: {folder / 'charts'}\nreport: {folder / 'report.md'}", flush=True)
+    num_warnings = len(warnings(results.summary))
+    more = f" ({num_warnings} warning{'' if num_warnings == 1 else 's'} in it)" if num_warnings else ""
+    print(
+        f"{table_text(results.summary)}\ncharts: {folder / 'charts'}\nreport: {folder / 'report.md'}{more}", flush=True
+    )
 
 
 def measure(

@@ -55,7 +55,7 @@ def _draw(name: str, workload: object) -> None:
         )
     print(f"{'a request':<14}" + "".join(f"{column:>12}" for column in columns))
     for row in rows:
-        print(f"{row.replace('_', ' '):<14}" + "".join(f"{numbers[f'{row}_{column}']:>12,.10g}" for column in columns))
+        print(f"{row.replace('_', ' '):<14}" + "".join(f"{numbers[f'{row}_{column}']:>12,.6g}" for column in columns))
     requests = workload.requests
     outputs = [request.num_decode_tokens for request in requests]
     figure = workload_chart(
@@ -65,5 +65,9 @@ def _draw(name: str, workload: object) -> None:
         [request.arrival_ns / NS_PER_S for request in requests],
         concurrency(workload, TOKENS_PER_S),
     )
-    paths = save(figure, Path("results") / "scenarios", name)
+    folder = Path("results") / "scenarios"
+    try:
+        paths = save(figure, folder, name)
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error}") from error
     print(f"chart (live requests at {TOKENS_PER_S:g} tokens/s each): {', '.join(map(str, paths))}")

@@ -186,6 +186,9 @@ def _verdict(table: pd.DataFrame, inside: list[bool]) -> str:
     low, high = ARTICLE_RANGE
     done = table.dropna(subset=["cost"])
     in_range = done["growth_factor"].between(low, high)
+    if in_range.all() or not in_range.any():
+        which = "Every" if in_range.all() else "No"
+        return f"{which} factor that was run is of the article's range of {low:g} to {high:g}: it cannot be judged."
     shares = [done.loc[mask, "on_front"].mean() if mask.any() else np.nan for mask in (in_range, ~in_range)]
     holds = "holds" if all(inside) else "holds in part" if any(inside) else "does not hold"
     return (

@@ -188,6 +188,8 @@ def _verdict(rows: pd.DataFrame) -> str:
     """Whether the fractions of the article's range are the useful ones."""
     low, high = ARTICLE_RANGE
     inside = rows["fraction"].between(low, high)
+    if not inside.any():
+        return f"Of the article's range of {low:g} to {high:g} no fraction was run, so that it cannot be judged."
     counts = [(len(useful(part)), len(part)) for part in (rows[inside], rows[~inside])]
     (good, num_inside), (stray, num_outside) = counts
     holds = "holds" if good == num_inside and not stray else "holds in part" if good else "does not hold"

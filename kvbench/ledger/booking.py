@@ -102,7 +102,7 @@ class Draft:
     def _begin(self) -> None:
         self._has_begun = True
         self._tier_bytes[DEVICE] += self._ledger.workspace_bytes
-        self.requested_bytes += self._ledger.workspace_bytes
+        self.requested_bytes += self._ledger.workspace_bytes + sum(self._ledger.pool_bytes.values())
         self._note_peak(0)
 
     def _resize(self, op: Reserve, held: Holding) -> None:

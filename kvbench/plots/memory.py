@@ -35,7 +35,7 @@ class _Line(NamedTuple):
 
 
 def memory_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
-    """Allocated bytes (solid) and used bytes (dashed) over the tokens appended, with resizes marked.
+    """Device bytes held (solid: slots and staging buffers) and used bytes (dashed) over the tokens appended.
 
     Shown is each strategy's last repetition that is no warm-up. An append needs its bytes before it writes, so that a
     step's bytes stand over the tokens it appended. Used bytes are drawn once for all strategies that use the same
@@ -64,9 +64,7 @@ def memory_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
         empty(axes, "no strategy appended a token")
         return finish(figure, TITLE, notes=notes)
     notes += [f"Resizes of {line.text} are too many to mark." for line in lines if len(_resized(line)) > MAX_MARKS]
-    peaks = [
-        float(line.rows[["allocated_bytes", "transient_bytes", "workspace_bytes"]].sum(axis=1).max()) for line in lines
-    ]
+    peaks = [float((_held(line.rows) + line.rows["transient_bytes"]).max()) for line in lines]
     limits = [max(peaks), *_closer(peaks)]
     figure, panels = canvas(1, len(limits), 4.2)
     for axes, limit in zip(panels, limits, strict=True):
@@ -107,7 +105,7 @@ def _over_tokens(rows: pd.DataFrame, column: str, divisor: float) -> tuple[np.nd
 
 
 def _allocated(axes: Axes, line: _Line, divisor: float) -> Line2D:
-    x, y = _over_tokens(line.rows, "allocated_bytes", divisor)
+    x, y = _over_tokens(line.rows.assign(held_bytes=_held(line.rows)), "held_bytes", divisor)
     every = max(1, len(x) // NUM_MARKERS)
     (artist,) = axes.plot(
         x,
@@ -124,6 +122,10 @@ def _allocated(axes: Axes, line: _Line, divisor: float) -> Line2D:
     return artist
 
 
+def _held(rows: pd.DataFrame) -> pd.Series:
+    return rows["allocated_bytes"] + rows["workspace_bytes"]
+
+
 def _mark(colour: str, x: object, y: object) -> Line2D:
     return Line2D(x, y, linestyle="", marker="o", markersize=7, markerfacecolor="none", markeredgecolor=colour)
 
@@ -138,7 +140,7 @@ def _resizes(axes: Axes, line: _Line, divisor: float) -> None:
     if not 0 < len(resized) <= MAX_MARKS:
         return
     x = (resized["appended_tokens"] - resized["num_tokens"]).to_numpy()
-    after = resized["allocated_bytes"].to_numpy() / divisor
+    after = _held(resized).to_numpy() / divisor
     during = after + resized["transient_bytes"].to_numpy() / divisor
     axes.vlines(x, after, during, color=line.look.colour, linewidth=0.9)
     axes.add_line(_mark(line.look.colour, x, during))

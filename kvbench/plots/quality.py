@@ -11,11 +11,9 @@ from kvbench.plots.rows import failures, strategy_names
 from kvbench.plots.style import INK, Look, looks, short_names
 from kvbench.plots.tradeoff import FRONT, PEAK, name_points, peak_memory, point_mark, points_panel, row_texts
 from kvbench.plots.units import number_axis, value_ticks
-from kvbench.schema import QUALITY, SUMMARY
+from kvbench.schema import LEAST_ERROR, QUALITY, SUMMARY
 
 ERROR, RECALL = "error_relative", "needle_recall"
-LEAST_ERROR = 1e-4
-"""Errors below are drawn at 0: those of rounding in float32 would stretch the axis over decades that mean nothing."""
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 APART = 0.022
 MOST_APART = 0.15

@@ -106,8 +106,9 @@ def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         raise RecordingError(f"{path}: its metadata {KEY} is no JSON; {EXPECTED}") from error
     if not isinstance(about, dict) or about.get("version") != VERSION:
-        got = about.get("version") if isinstance(about, dict) else about
-        raise RecordingError(f"{path}: its metadata {KEY} is of version {got!r}; {EXPECTED}")
+        got = about.get("version") if isinstance(about, dict) else None
+        what = f"is of version {got!r}" if isinstance(about, dict) else f"is no JSON object but {about!r}"
+        raise RecordingError(f"{path}: its metadata {KEY} {what}; {EXPECTED}")
     return about
 
 

@@ -17,12 +17,13 @@ TITLES = {
     "workload": "Workload",
 }
 INTERVALS = (
-    "± is the half width of the 95 % confidence interval, from repetitions. Peak is the most bytes live at any time, a "
-    "resize's second buffer included; util. is used over allocated bytes, averaged over tokens; waste is slots that no "
-    "token ever fills; admit is the time of allocating at admission (on a CPU the kernel's, to give pages, is in it), "
-    "stall that of resizing. TTFT, TPOT and queue are means over requests (TTFT and TPOT over completed ones); "
-    "throughput is tokens appended over the time of all steps. All times are of the cache and its attention alone, not "
-    "of a whole model."
+    "± is the half width of the 95 % confidence interval, from repetitions. Peak is the most bytes live at any time, "
+    "a resize's second buffer and staging buffers (through which blocks, few bits and slower tiers are read) "
+    "included; of a pool it counts the blocks handed out. Util. is used over allocated bytes of slots, averaged over "
+    "tokens; waste is slots that no token ever fills; admit is the time of allocating at admission (on a CPU the "
+    "kernel's, to give pages, is in it), stall that of resizing. TTFT, TPOT and queue are means over requests (TTFT "
+    "and TPOT over completed ones); throughput is tokens appended over the time of all steps. All times are of the "
+    "cache and its attention alone, not of a whole model."
 )
 
 OF_LOSSY = (

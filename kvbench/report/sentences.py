@@ -9,7 +9,7 @@ import pandas as pd
 
 from kvbench.report.table import is_lossy, parameters_of
 from kvbench.report.text import duration, listed, markdown_escape, mib, number, percent, value_text
-from kvbench.schema import parameter_applies
+from kvbench.schema import LEAST_ERROR, parameter_applies
 
 LARGE_SPREAD = 0.10
 MAX_PAIRS = 6
@@ -212,13 +212,23 @@ def _memory(rows: pd.DataFrame) -> list[str]:
         top = done.iloc[0]
         share = f"{percent(row['peak_bytes'] / top['peak_bytes'])} of " if top["peak_bytes"] else "as "
         whose = f", {share}{markdown_escape(top['strategy'])}'s {mib(top['peak_bytes'])}," if turn else ""
-        sentences.append(
-            f"{markdown_escape(row['strategy'])} peaks at {mib(row['peak_bytes'])}{whose} and {_paid(row)}."
-        )
+        peak = f"peaks at {mib(row['peak_bytes'])}{_beside(row)}{whose}"
+        sentences.append(f"{markdown_escape(row['strategy'])} {peak} and {_paid(row)}.")
     for _, row in rows.drop(done.index).iterrows():
         until = f"it peaked at {mib(row['peak_bytes'])}"
         sentences.append(f"{markdown_escape(row['strategy'])} did not complete; {until}.")
     return sentences
+
+
+def _beside(row: pd.Series) -> str:
+    """What a strategy holds for reading, and on other tiers."""
+    held = [
+        (row["workspace_bytes"], "of it staging buffers"),
+        (row["peak_host_bytes"], "in the host's memory beside it"),
+        (row["peak_disk_bytes"], "in files"),
+    ]
+    parts = [f"{mib(num_bytes)} {where}" for num_bytes, where in held if num_bytes > 0]
+    return f" ({listed(parts)})" if parts else ""
 
 
 def _paid(row: pd.Series) -> str:
@@ -290,7 +300,8 @@ def _quality(summary: pd.DataFrame, swept: list[str]) -> list[str]:
     if "error_relative" not in summary or summary["error_relative"].isna().all():
         return []
     names = pd.Series(_row_names(summary, swept), index=summary.index)
-    sentences = [_on_front(summary, names, ERROR)]
+    errors = summary["error_relative"].astype(float)
+    sentences = [_on_front(summary.assign(error_relative=errors.where(~(errors < LEAST_ERROR), 0.0)), names, ERROR)]
     for index, row in summary[is_lossy(summary)].dropna(subset=["error_relative"]).iterrows():
         found = (
             f", and finds {percent(row['needle_recall'])} of the needles" if np.isfinite(row["needle_recall"]) else ""

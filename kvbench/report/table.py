@@ -29,10 +29,15 @@ class _Column(NamedTuple):
 COLUMNS = (
     _Column("peak", "MiB", "peak_bytes", MIB),
     _Column("mean", "MiB", "mean_allocated_bytes", MIB),
+    _Column("staging", "MiB", "workspace_bytes", MIB),
+    _Column("pool", "MiB", "pool_bytes", MIB),
+    _Column("host", "MiB", "peak_host_bytes", MIB),
+    _Column("disk", "MiB", "peak_disk_bytes", MIB),
     _Column("util.", "%", "utilization_mean", 0.01),
     _Column("waste", "%", "waste_share", 0.01),
     _Column("resizes", "", "num_resizes"),
     _Column("copied", "MiB", "copied_bytes", MIB),
+    _Column("moved", "MiB", "moved_bytes", MIB),
     _Column("preempted", "", "num_preemptions"),
     _Column("queue", "ms", "queue_mean_s", 1e-3),
     _Column("admit", "ms", "admit_s", 1e-3),
@@ -56,6 +61,8 @@ WITH_INTERVAL = {"tokens_per_s"}
 OF_SEVERAL = {"num_preemptions", "queue_mean_s"}
 """Columns that say something only where requests stood in each other's way."""
 LEAST_SHOWN = 0.001
+WHERE_ANY = {"workspace_bytes", "pool_bytes", "peak_host_bytes", "peak_disk_bytes", "moved_bytes"}
+"""Columns that are left out where all are 0."""
 OF_LOSSY = {"kept_fraction", "error_relative", "cosine", "mass_kept", "needle_recall"}
 """Columns that say something only where some strategy is lossy."""
 
@@ -128,6 +135,8 @@ def _cells(summary: pd.DataFrame, parameters: list[str]) -> tuple[list[list[str]
 def _is_shown(summary: pd.DataFrame, source: str) -> bool:
     there = source in summary and summary[source].notna().any()
     if source in OF_SEVERAL and not (summary["num_requests"].gt(1) & summary[source].gt(LEAST_SHOWN)).any():
+        return False
+    if source in WHERE_ANY and not (there and summary[source].gt(0).any()):
         return False
     if source in OF_LOSSY and not is_lossy(summary).any():
         return False

@@ -2,8 +2,9 @@
 
 from kvbench.area import STAGING_TOKENS, Area, Blocks
 from kvbench.ledger import LedgerView
-from kvbench.ops import Fork, Plan
+from kvbench.ops import Fork, Plan, Reserve
 from kvbench.strategy.base import Strategy, append_in_units, require_positive
+from kvbench.workload.request import Request
 
 
 class Paged(Strategy):
@@ -31,6 +32,10 @@ class Paged(Strategy):
             raise ValueError(f"pool_tokens is a multiple of block_size ({block_size}), got {pool_tokens}")
         self.block_size = block_size
         self.areas = (Area(layout=Blocks(block_size, pool_tokens)),)
+
+    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+        """Reserve nothing yet; with the first sequence's admission the pool is set aside."""
+        return (Reserve(seq, 0),)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or take blocks first."""
