@@ -111,6 +111,23 @@ def print_share(
     _print_cells([what, tokens, dtype, *seconds, *figures, str(goal), goal.verdict(median, mean), note])
 
 
+def print_figure(what: str, tokens: str, ours_s: np.ndarray | None, figures: np.ndarray, goal: Goal, note: str) -> None:
+    """Print a figure of each run that is held against a bound, and not against another's.
+
+    Args:
+        what: what was measured.
+        tokens: at which length.
+        ours_s: seconds of each run; None where it is not of time.
+        figures: of each run, in the goal's unit.
+        goal: what they should come to.
+        note: what else there is to know.
+    """
+    median, mean = float(np.median(figures)), float(np.mean(figures))
+    seconds = ["", ""] if ours_s is None else [shown(np.median(ours_s)), shown(np.mean(ours_s))]
+    cells = [seconds[0], "", seconds[1], "", f"{median:.4g}{goal.unit}", f"{mean:.4g}{goal.unit}"]
+    _print_cells([what, tokens, "", *cells, str(goal), goal.verdict(median, mean), note])
+
+
 def print_absolute(what: str, seconds: np.ndarray, goal: Goal, note: str) -> None:
     """Print a time that is held against a bound and not against another time."""
     median, mean = float(np.median(seconds)), float(np.mean(seconds))

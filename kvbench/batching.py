@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from time import perf_counter_ns
 
 from kvbench.area import DISK, HOST
 from kvbench.backend.base import NO_TIMES, Backend, Times
@@ -67,6 +66,7 @@ class Batch:
                 self._skip_idle()
                 continue
             num_tokens = 0
+            self._backend.begin_iteration()
             for progress in ready:
                 if progress in self._live:
                     try:
@@ -101,7 +101,7 @@ class Batch:
             self._ledger.open(progress.index)
             self._backend.open(progress.index)
             self._live.append(progress)
-            start = perf_counter_ns()
+            start = self._backend.now_ns()
             try:
                 plan = self._strategy.on_admit(progress.index, progress.request, self._ledger.view)
                 self._carry_out(progress, ADMIT, 0, plan, start)
@@ -117,7 +117,7 @@ class Batch:
         num_written = num_tokens
         if strategy.recomputes and phase != RECOMPUTE:
             num_written += progress.num_held
-        start = perf_counter_ns()
+        start = self._backend.now_ns()
         try:
             plan = self._fork(progress) if phase == PREFILL else None
             if plan:
@@ -150,7 +150,7 @@ class Batch:
         before = ledger.allocated_bytes
         waited = self._backend.check(plan) if plan and type(plan[0]) is Settle else NO_TIMES
         receipt = ledger.book(plan) or NO_RECEIPT
-        planned = perf_counter_ns()
+        planned = self._backend.now_ns()
         times = self._backend.step(plan, seq, num_queries)
         if waited is not NO_TIMES:
             times, planned = _sum(times, waited), planned - sum(waited)
@@ -172,7 +172,7 @@ class Batch:
             if after:
                 later, more = self._reduce(seq, after)
                 times = _sum(times, more)
-        host_ns = perf_counter_ns() - start
+        host_ns = self._backend.now_ns() - start
         kept = (view.num_seen(seq), view.num_attended(seq), view.num_altered(seq)) if is_open else (0, 0, 0)
         num_output = progress.num_output_tokens(phase, num_tokens) if num_tokens else 0
         where = (seq, self._iteration, phase, num_tokens, num_output, num_attended, capacity)
@@ -228,7 +228,7 @@ class Batch:
     def _gives_back(self, progress: Progress, plan: Plan) -> bool:
         """Carry out what gives memory back; no, where it finds none to do it in."""
         try:
-            self._carry_out(progress, RELIEVE, 0, plan, perf_counter_ns())
+            self._carry_out(progress, RELIEVE, 0, plan, self._backend.now_ns())
         except OutOfMemory:
             return False
         return True
@@ -258,7 +258,7 @@ class Batch:
             self._release(next(progress for progress in self._live if progress.index == seq))
 
     def _release(self, progress: Progress) -> None:
-        start = perf_counter_ns()
+        start = self._backend.now_ns()
         plan = self._strategy.on_finish(progress.index, self._ledger.view)
         self._carry_out(progress, FINISH, 0, plan, start)
         self._live.remove(progress)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from kvbench.backend.base import Backend
 from kvbench.metrics import REQUEST, RUN, US_PER_S, output_tokens, summary_frame
+from kvbench.provenance import origin
 from kvbench.recorder import PHASES, STEP_FIELDS, Recorder, RequestRow
 from kvbench.schema import REQUESTS, STEPS
 from kvbench.workload.request import NS_PER_S, Request
@@ -47,6 +48,10 @@ def frames_of(
     """
     steps = steps_frame(recorder)
     by_request = requests_frame(recorder, steps, requests)
+    given = about or {}
+    about = {
+        name: origin(backend.hardware, backend.scope, name) | dict(given.get(name, {})) for name in recorder.strategies
+    }
     summary = summary_frame(
         steps,
         by_request,
@@ -70,7 +75,7 @@ def steps_frame(recorder: Recorder) -> pd.DataFrame:
     frame["phase"] = pd.Categorical.from_codes(frame["phase"], categories=list(PHASES))
     frame["warmup"] = frame["repetition"] < recorder.num_warmup
     frame["step_us"] = np.maximum(
-        frame[["reserve_us", "append_us", "move_us", "attend_us"]].sum(axis=1), frame["host_us"]
+        frame[["reserve_us", "append_us", "move_us", "attend_us", "model_us"]].sum(axis=1), frame["host_us"]
     )
     passed_us = (frame["step_us"] + frame["idle_us"]).groupby([frame[key] for key in RUN], observed=True).cumsum()
     frame["end_s"] = passed_us / US_PER_S

@@ -12,15 +12,23 @@ TRACK_BYTES = 4
 class KVGeometry:
     """The shape of one token's K and V.
 
+    With latent attention a layer holds one tensor: a latent that K and V of all heads are made from, and the rotary
+    part of K. Attention reads it as one KV head of latent_dim elements for K, the first head_dim of them for V.
+
     Args:
         num_layers: layers that hold K and V, > 0.
         num_heads: query heads, a multiple of num_kv_heads.
-        num_kv_heads: heads of K and V, > 0.
-        head_dim: elements of one head's K (and of its V), > 0.
+        num_kv_heads: heads of K and V, > 0; 1 with latent attention.
+        head_dim: elements of one head's K (and of its V), > 0; with latent attention those of the latent alone.
         dtype: float32, float16 or bfloat16.
         name: the model's name, for people.
+        latent_dim: elements of a token in a layer's one tensor, at least head_dim; None where K and V are two.
+        num_window_layers: layers with a sliding window, which hold the last tokens only; fewer than num_layers.
+        window_tokens: tokens of that window, > 0; None where no layer has one.
     Raises:
         ValueError: a number is out of its range, or the dtype is not one of those.
+    Source: latent attention, DeepSeek-V2, arXiv:2405.04434, section 2.1; sliding windows, Gemma 3, arXiv:2503.19786,
+        section 2.
     """
 
     num_layers: int
@@ -29,33 +37,92 @@ class KVGeometry:
     head_dim: int
     dtype: str
     name: str = ""
+    latent_dim: int | None = None
+    num_window_layers: int = 0
+    window_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for field in ("num_layers", "num_heads", "num_kv_heads", "head_dim"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"model.{field} is a positive integer, got {value!r}")
+            if not _is_whole(getattr(self, field), 1):
+                raise ValueError(f"model.{field} is a positive integer, got {getattr(self, field)!r}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"model.num_heads is a multiple of num_kv_heads, got {self.num_heads} heads on {self.num_kv_heads}"
             )
         if self.dtype not in DTYPE_BYTES:
             raise ValueError(unknown("dtype", self.dtype, DTYPE_BYTES))
+        if self.latent_dim is not None:
+            self._check_latent()
+        self._check_windows()
+
+    def _check_latent(self) -> None:
+        if not _is_whole(self.latent_dim, self.head_dim):
+            raise ValueError(
+                f"model.latent_dim is an integer of at least head_dim ({self.head_dim}), or null, got "
+                f"{self.latent_dim!r}"
+            )
+        if self.num_kv_heads != 1:
+            raise ValueError(f"model.num_kv_heads is 1 where latent_dim is given, got {self.num_kv_heads}")
+
+    def _check_windows(self) -> None:
+        if not _is_whole(self.num_window_layers, 0) or self.num_window_layers >= self.num_layers:
+            raise ValueError(
+                f"model.num_window_layers is an integer of at least 0 and below num_layers ({self.num_layers}), got "
+                f"{self.num_window_layers!r}"
+            )
+        if self.num_window_layers and not _is_whole(self.window_tokens, 1):
+            raise ValueError(
+                f"model.window_tokens is a positive integer where num_window_layers is not 0, got "
+                f"{self.window_tokens!r}"
+            )
+        if self.window_tokens is not None and not self.num_window_layers:
+            raise ValueError(f"model.window_tokens is null where num_window_layers is 0, got {self.window_tokens!r}")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every layer holds K and V of all tokens."""
+        return self.latent_dim is None and not self.num_window_layers
+
+    @property
+    def tensors_per_layer(self) -> int:
+        """Tensors of a layer: K and V, or a latent."""
+        return 2 if self.latent_dim is None else 1
 
     @property
     def num_tensors(self) -> int:
-        """Tensors of a contiguous cache: K and V of every layer."""
-        return 2 * self.num_layers
+        """Tensors of a contiguous cache: those of every layer."""
+        return self.tensors_per_layer * self.num_layers
 
     @property
     def tensor_bytes_per_token(self) -> int:
         """Bytes of one token in one of those tensors."""
-        return self.num_kv_heads * self.head_dim * DTYPE_BYTES[self.dtype]
+        width = self.num_kv_heads * self.head_dim if self.latent_dim is None else self.latent_dim
+        return width * DTYPE_BYTES[self.dtype]
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of one token's K and V over all layers."""
+        """Bytes of one token over all layers, as long as it is in every window."""
         return self.num_tensors * self.tensor_bytes_per_token
+
+    @property
+    def window_bytes_per_token(self) -> int:
+        """Those of them in layers with a sliding window."""
+        return self.tensors_per_layer * self.num_window_layers * self.tensor_bytes_per_token
+
+    def cache_bytes(self, num_tokens: int) -> int:
+        """Bytes of a sequence of so many tokens: layers with a sliding window hold the last ones only."""
+        outside = max(num_tokens - (self.window_tokens or 0), 0)
+        return num_tokens * self.bytes_per_token - outside * self.window_bytes_per_token
+
+    @property
+    def pair_flops(self) -> int:
+        """Floating-point operations of one query with one key, all layers and heads: a product and a weighted sum.
+
+        Of a latent, the query is taken to the latent's space first (that is part of the projections), so that its
+        product runs over latent_dim elements and the sum over head_dim. Windows are not regarded.
+        """
+        elements = self.head_dim + (self.head_dim if self.latent_dim is None else self.latent_dim)
+        return 2 * elements * self.num_heads * self.num_layers
 
     @property
     def track_bytes_per_token(self) -> int:
@@ -71,8 +138,13 @@ class KVGeometry:
             group: elements a group; at most head_dim of them where it runs over a token's channels.
             keys_per: "channel": a group of keys is a channel's; "token": a token's, as those of values always are.
         Raises:
-            ValueError: the head's size does not go into bytes or groups.
+            ValueError: K and V are not held in full, or the head's size does not go into bytes or groups.
         """
+        if not self.is_plain:
+            raise ValueError(
+                f"{bits} bits in groups of {group}: layers hold K and V of all tokens, "
+                f"got {self.name or 'a model'} with latent attention or sliding windows"
+            )
         of_token = min(group, self.head_dim)
         if self.head_dim * bits % 8 or self.head_dim % of_token:
             raise ValueError(
@@ -83,3 +155,7 @@ class KVGeometry:
         token_groups = num_tokens * (self.head_dim // of_token)
         key_groups = num_tokens // group * self.head_dim if keys_per == "channel" else token_groups
         return self.num_layers * self.num_kv_heads * (codes + 2 * DTYPE_BYTES[self.dtype] * (key_groups + token_groups))
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

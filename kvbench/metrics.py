@@ -13,6 +13,7 @@ MIB = 1 << 20
 US_PER_S = 1_000_000
 RUN = ["strategy", "repetition"]
 REQUEST = [*RUN, "request"]
+ENGINE = "runner"
 
 
 def summary_frame(
@@ -45,8 +46,9 @@ def summary_frame(
     rows = []
     for name in steps["strategy"].cat.categories:
         own_steps, own_requests = steps[steps["strategy"] == name], requests[requests["strategy"] == name]
-        row = {"scenario": scenario, "strategy": name, "source": source, "scope": scope}
+        row = {"scenario": scenario, "strategy": name, "source": source, "scope": scope, "engine": ENGINE}
         row |= _outcomes(own_requests) | _memory(own_steps) | _kept(own_steps) | _time(own_steps)
+        row |= _service(own_steps, own_requests)
         row["roofline_share"] = _roofline_share(own_steps, slot_bytes, copy_bandwidth_bytes_per_s)
         row |= (about or {}).get(name, {})
         row |= _latencies(own_steps, own_requests, tokens[tokens["strategy"] == name])
@@ -79,7 +81,6 @@ def _outcomes(requests: pd.DataFrame) -> dict[str, object]:
         "num_completed": completed,
         "outcome": "completed" if completed == num_requests else ", ".join(sorted(failed)),
         "num_preemptions": requests["num_preemptions"].sum() / num_repetitions,
-        "queue_mean_s": requests["queue_s"].mean(),
     }
 
 
@@ -144,13 +145,31 @@ def _time(steps: pd.DataFrame) -> dict[str, float]:
     }
 
 
+def _service(steps: pd.DataFrame, requests: pd.DataFrame) -> dict[str, float]:
+    """How many requests were served, how long all took, and how many were served together."""
+    of_repetition = steps.groupby("repetition")
+    makespan_s = of_repetition["end_s"].max() - requests.groupby("repetition")["arrival_s"].min()
+    completed = (requests["outcome"] == "completed").groupby(requests["repetition"]).sum()
+    rate = (completed / makespan_s).where(makespan_s > 0)
+    together = (steps["num_live"] * steps["step_us"]).sum()
+    return {
+        "num_iterations": of_repetition["iteration"].nunique().mean(),
+        "mean_batch": _ratio(float(together), float(steps["step_us"].sum())),
+        "makespan_s": makespan_s.mean(),
+        "requests_per_s": rate.mean(),
+    }
+
+
 def _latencies(steps: pd.DataFrame, requests: pd.DataFrame, tokens: pd.DataFrame) -> dict[str, float]:
+    completed = requests[requests["outcome"] == "completed"]
     samples = {
         "step": (steps.loc[steps["num_tokens"] > 0], "step_us"),
         "decode": (steps.loc[steps["phase"] == "decode"], "step_us"),
         "itl": (tokens, "itl_s"),
-        "ttft": (requests[requests["outcome"] == "completed"], "ttft_s"),
-        "tpot": (requests[requests["outcome"] == "completed"], "tpot_s"),
+        "ttft": (completed, "ttft_s"),
+        "tpot": (completed, "tpot_s"),
+        "latency": (completed, "latency_s"),
+        "queue": (requests, "queue_s"),
     }
     assert samples.keys() == LATENCIES.keys()
     row = {}

@@ -43,6 +43,7 @@ STEP_FIELDS = (
     "append_ns",
     "move_ns",
     "attend_ns",
+    "model_ns",
     "host_ns",
 )
 """A step's row: integers, in this order; `strategy` and `phase` are indices."""

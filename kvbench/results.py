@@ -22,6 +22,7 @@ class Results:
         steps: a row a step.
         environment: versions, device and what was run.
         quality: needles found by depth, a row a strategy and depth; None where none were planted.
+        timeline: a row a strategy and stretch of time; None where it was not simulated as a fleet.
     """
 
     folder: Path
@@ -30,6 +31,7 @@ class Results:
     steps: pd.DataFrame
     environment: dict[str, object]
     quality: pd.DataFrame | None = None
+    timeline: pd.DataFrame | None = None
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -59,8 +61,11 @@ def write_frames(
     requests: pd.DataFrame,
     steps: pd.DataFrame,
     quality: pd.DataFrame | None = None,
+    timeline: pd.DataFrame | None = None,
 ) -> None:
-    """Write summary.csv, requests.parquet, steps.parquet and, where there is any, quality.csv."""
+    """Write summary.csv, requests.parquet, steps.parquet and, where there is any, quality.csv and timeline.parquet."""
+    if timeline is not None:
+        write_whole(folder / "timeline.parquet", lambda partial: timeline.to_parquet(partial, index=False))
     if quality is not None:
         write_whole(folder / "quality.csv", lambda partial: quality.to_csv(partial, index=False))
     write_whole(folder / "steps.parquet", lambda partial: steps.to_parquet(partial, index=False))
@@ -87,4 +92,7 @@ def load(folder: str | Path) -> Results:
     steps, requests = (pd.read_parquet(folder / f"{name}.parquet") for name in FRAMES)
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     quality = pd.read_csv(folder / "quality.csv") if (folder / "quality.csv").is_file() else None
-    return Results(folder, pd.read_csv(folder / "summary.csv"), requests, steps, environment, quality)
+    timeline = folder / "timeline.parquet"
+    over_time = pd.read_parquet(timeline) if timeline.is_file() else None
+    summary = pd.read_csv(folder / "summary.csv").copy()  # in one piece: pandas reads a column at a time
+    return Results(folder, summary, requests, steps, environment, quality, over_time)

@@ -85,7 +85,8 @@ def check_signals(strategies: Mapping[str, Strategy], backend: Backend) -> None:
     for name, strategy in strategies.items():
         missing = [signal for signal in strategy.signals if signal not in backend.signals]
         if missing:
-            supplied = ", ".join(backend.signals) or "none (steps do not attend: attend=false)"
+            unattended = " (steps do not attend: attend=false)" if backend.source == "measured" else ""
+            supplied = ", ".join(backend.signals) or f"none{unattended}"
             raise ValueError(
                 f"{name} needs attention to tell it: {', '.join(missing)}; backend {backend.source} supplies {supplied}"
             )

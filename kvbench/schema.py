@@ -78,9 +78,12 @@ STEPS: dict[str, Column] = {
     "append_us": Column("µs", "time of writing the new tokens"),
     "move_us": Column("µs", "time of evicting, moving to another area and sharing"),
     "attend_us": Column("µs", "time of attention over the live cache"),
+    "model_us": Column("µs", "time of the model's other parts, weights and projections; 0 where scope is cache"),
     "host_us": Column("µs", "host time of the whole step"),
     "step_us": Column(
-        "µs", "the step's time: the larger of host_us and reserve_us + append_us + move_us + attend_us", "Step time"
+        "µs",
+        "the step's time: the larger of host_us and reserve_us + append_us + move_us + attend_us + model_us",
+        "Step time",
     ),
     "end_s": Column("s", "time since the repetition's start at the step's end, idle time included", "Time"),
 }
@@ -101,7 +104,7 @@ REQUESTS: dict[str, Column] = {
     "held_tokens": Column("tokens", "tokens that the cache had been given at the end"),
     "num_preemptions": Column("", "times that the request gave its memory back and was prefilled again"),
     "peak_bytes": Column("bytes", "the most device bytes allocated to the request after a step"),
-    "queue_s": Column("s", "first admission - arrival", "Queueing"),
+    "queue_s": Column("s", "start of the first step (of the engine fleet: admission) - arrival", "Queueing"),
     "ttft_s": Column(
         "s", "time to first token: end of the iteration of the first decoding turn's prefill - arrival", "TTFT"
     ),
@@ -112,17 +115,47 @@ REQUESTS: dict[str, Column] = {
 _SUMMARY: dict[str, Column] = {
     "scenario": Column("", "the scenario's name"),
     "strategy": STEPS["strategy"],
-    "source": Column("", "measured: on tensors"),
-    "scope": Column("", "cache: times are of the cache and its attention alone, not of a whole model"),
+    "source": Column("", "measured: on tensors; modelled: priced by a machine's figures"),
+    "scope": Column(
+        "",
+        "cache: times are of the cache and its attention alone; model: of a whole model, weights and projections "
+        "included; only rows of one source, scope and engine are compared",
+    ),
+    "engine": Column(
+        "", "runner: step by step, every operation booked; fleet: event by event, a strategy's decisions as integers"
+    ),
+    "hardware": Column("", "the machine that was modelled; empty where measured"),
+    "step_error": Column(
+        "",
+        "how far modelled times a step are off: distance from the measured one / the measured one, mean over measured "
+        "runs that fitted nothing; empty where that was never measured",
+    ),
+    "step_noise": Column("", "the same between two measurements of one thing: no model can be nearer"),
     "num_requests": Column("", "requests run in a repetition"),
     "num_completed": Column("", "requests completed, mean over repetitions", "Completed requests"),
     "outcome": Column("", "completed, or what befell the requests that were not"),
     "num_preemptions": Column("", "preemptions in a repetition, mean over repetitions", "Preemptions"),
     "recomputed_tokens": Column("tokens", "tokens computed again after preemptions, mean over repetitions"),
-    "queue_mean_s": Column("s", "first prefill's start - arrival, mean over requests", "Queueing"),
+    "num_iterations": Column(
+        "", "passes over the live requests in a repetition, of all replicas, mean over repetitions"
+    ),
+    "mean_batch": Column("", "requests live on a replica, averaged over the time of all steps", "Mean batch"),
+    "makespan_s": Column("s", "last step's end - first arrival, mean over repetitions", "Makespan"),
+    "requests_per_s": Column("requests/s", "num_completed / makespan_s", "Completed"),
+    "goodput_per_s": Column(
+        "requests/s",
+        "completed requests within both objectives / makespan_s; a time that one lacks is within",
+        "Goodput",
+    ),
+    "attained_share": Column(
+        "", "completed requests within both objectives / num_requests", "Requests within the objectives"
+    ),
+    "ttft_objective_s": Column("s", "the most TTFT that goodput counts; empty: any"),
+    "tpot_objective_s": Column("s", "the most TPOT that goodput counts; empty: any"),
     "num_tokens": Column(
         "tokens",
-        "tokens appended in a repetition, those computed again after a preemption left out, mean over repetitions",
+        "tokens appended in a repetition, those computed again after a preemption left out, mean over repetitions; of "
+        "the engine fleet, prompt and output tokens of completed requests",
     ),
     "peak_bytes": Column(
         "bytes",
@@ -135,6 +168,7 @@ _SUMMARY: dict[str, Column] = {
     "workspace_bytes": STEPS["workspace_bytes"],
     "peak_host_bytes": Column("bytes", "max(host_bytes) after a step", "Peak host"),
     "peak_disk_bytes": Column("bytes", "max(disk_bytes) after a step", "Peak disk"),
+    "available_bytes": Column("bytes", "memory that caches may hold together, of all replicas", "Available"),
     "pool_bytes": Column("bytes", "bytes set aside once for blocks; peak and allocated count those handed out", "Pool"),
     "seen_tokens": Column("tokens", "tokens that the requests' caches were given, summed at their last steps"),
     "kept_tokens": Column("tokens", "tokens that attention could still read, summed at the requests' last steps"),
@@ -170,9 +204,19 @@ _SUMMARY: dict[str, Column] = {
     ),
     "utilization_peak": Column("", "max(used / allocated) over steps", "Peak utilization"),
     "utilization_final": Column("", "used / allocated at the last append", "Final utilization"),
-    "utilization_mean": Column("", "sum of used / sum of allocated, over appended tokens", "Mean utilization"),
-    "reserved_share": Column("", "sum of reserved / sum of allocated, over appended tokens", "Reserved share"),
-    "waste_share": Column("", "sum of internal waste / sum of allocated, over appended tokens", "Internal waste share"),
+    "utilization_mean": Column(
+        "",
+        "sum of used / sum of allocated, over appended tokens; of the engine fleet (as in the next three), over time",
+        "Mean utilization",
+    ),
+    "reserved_share": Column("", "sum of reserved / sum of allocated", "Reserved share"),
+    "waste_share": Column("", "sum of internal waste / sum of allocated", "Internal waste share"),
+    "external_share": Column(
+        "",
+        "external: memory that is free but not usable, while a request waits for memory; sum of external / sum of "
+        "(allocated + external)",
+        "External waste share",
+    ),
     "num_resizes": Column("", "storages replaced in a repetition, mean over repetitions", "Resizes"),
     "copied_bytes": Column(
         "bytes", "live bytes copied within their area in a repetition, mean over repetitions", "Copied"
@@ -184,7 +228,11 @@ _SUMMARY: dict[str, Column] = {
         "s", "time of all steps of a repetition, idle time left out, mean over repetitions", "Total time"
     ),
     "total_s_ci": Column("s", "half width of the 95 % confidence interval of total_s, from repetitions (Student's t)"),
-    "tokens_per_s": Column("tokens/s", "num_tokens / time of all steps, mean over repetitions", "Throughput"),
+    "tokens_per_s": Column(
+        "tokens/s",
+        "num_tokens / time of all steps, mean over repetitions; of the engine fleet, num_tokens / makespan_s",
+        "Throughput",
+    ),
     "tokens_per_s_ci": Column("tokens/s", "half width of the 95 % confidence interval of tokens_per_s"),
     "efficiency": Column(
         "per 1000 MiB",
@@ -211,6 +259,8 @@ LATENCIES: dict[str, tuple[str, str, str]] = {
     "itl": ("s", "gap between neighbouring output tokens of a turn", "ITL"),
     "ttft": ("s", "time to first token of a completed request", "TTFT"),
     "tpot": ("s", "time per output token of a completed request", "TPOT"),
+    "latency": ("s", "end - arrival of a completed request", "Latency"),
+    "queue": ("s", "time from arrival to the first step (of the engine fleet: to admission)", "Queueing"),
 }
 """Each latency: its unit, what is one sample of it, and the label of an axis."""
 
@@ -251,6 +301,24 @@ def _latency_columns() -> dict[str, Column]:
 
 SUMMARY: dict[str, Column] = _SUMMARY | _latency_columns()
 
+TIMELINE: dict[str, Column] = {
+    "strategy": STEPS["strategy"],
+    "time_s": Column(
+        "s", "start of a stretch of time, all as long, after the run's start; the rest are means over it", "Time"
+    ),
+    "used_bytes": Column("bytes", "slots that hold tokens, of all replicas", "Used"),
+    "reserved_bytes": Column("bytes", "allocated slots that tokens still to come will fill", "Reserved"),
+    "waste_bytes": Column("bytes", "allocated slots that no token will ever fill (internal waste)", "Internal waste"),
+    "external_bytes": Column(
+        "bytes",
+        "memory that is free but not usable, while a request waits for memory (external waste)",
+        "External waste",
+    ),
+    "allocated_bytes": Column("bytes", "used + reserved + internal waste", "Allocated"),
+    "num_live": Column("", "requests live, of all replicas", "Batch"),
+    "num_waiting": Column("", "requests that have arrived and are not live, of all replicas", "Queue"),
+}
+
 QUALITY: dict[str, Column] = {
     "strategy": STEPS["strategy"],
     "metric": Column("", "needle_recall"),
@@ -258,7 +326,7 @@ QUALITY: dict[str, Column] = {
     "value": Column("", "the metric at that depth"),
 }
 
-FRAMES = {"summary": SUMMARY, "requests": REQUESTS, "steps": STEPS, "quality": QUALITY}
+FRAMES = {"summary": SUMMARY, "requests": REQUESTS, "steps": STEPS, "timeline": TIMELINE, "quality": QUALITY}
 
 
 def parameter_applies(parameter: str, strategy: str, strategies: Iterable[str]) -> bool:

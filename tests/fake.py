@@ -1,5 +1,7 @@
 """A backend whose every step takes a given time, so that a run's clock can be computed by hand."""
 
+from time import perf_counter_ns
+
 from kvbench.backend.base import NO_TIMES, Times
 from kvbench.ops import Append
 from tests.catalogue import TINY
@@ -12,6 +14,9 @@ class Fake:
 
     source, scope, num_rows = "measured", "cache", 1
     signals = ("mass", "votes", "accesses")
+    is_repeatable = False
+    hardware = None
+    now_ns = staticmethod(perf_counter_ns)
 
     def __init__(self, geometry=TINY, prefill_ms=50, decode_ms=10):
         self.geometry = geometry
@@ -32,6 +37,9 @@ class Fake:
         pass
 
     def end_repetition(self):
+        pass
+
+    def begin_iteration(self):
         pass
 
     def open(self, seq):

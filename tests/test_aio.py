@@ -22,7 +22,7 @@ from tests.workers import Failing
 TOKEN = TINY.bytes_per_token
 PATIENCE_S = 10
 """How long a failed test holds its threads up."""
-UNUSABLE = ("recompute", "exact")
+UNUSABLE = ("recompute", "exact", "power_of_two")
 """What holds nothing, and what must know a cache's length before."""
 USABLE = [name for name in STRATEGIES if name not in UNUSABLE and not strategy(name).signals]
 

@@ -24,6 +24,27 @@ COMMANDS = [
     (["+scenario=short_chat", "strategy=[static,dinamic]"], ["unknown strategy 'dinamic'", "'dynamic'"]),
     (["+scenario=short_chat", "model=llama3_8"], ["unknown model 'llama3_8'", "llama3_8b"]),
     (["+scenario=short_chat", "backend=mesured"], ["unknown backend 'mesured'", "'measured'"]),
+    (["+scenario=short_chat", "hardware=h10"], ["unknown hardware 'h10'", "'h100'", "mi300x"]),
+    (["+scenario=short_chat", "+hardware=h10"], ["unknown hardware 'h10'", "'h100'"]),
+    (["+scenario=short_chat", "hardware=./not_here.yaml"], ["no hardware file", "not_here.yaml"]),
+    (
+        ["+scenario=short_chat", "hardware.launch_s=1"],
+        ["hardware.launch_s: no hardware is chosen", "there are: a100_40", "h100"],
+    ),
+    (["+scenario=short_chat", "hardware=h100", "hardware.lunch_s=1"], ["'lunch_s'", "'launch_s'"]),
+    (
+        ["+scenario=short_chat", "hardware=h100", "~hardware.host_bytes_per_s"],
+        ["hardware H100 SXM 80 GB: missing host_bytes_per_s; it takes name"],
+    ),
+    (["+scenario=short_chat", "hardware=h100", "hardware.launch_s=x"], ["hardware.launch_s is a number", "'x'"]),
+    (["+scenario=short_chat", "~model.head_dim"], ["model: missing head_dim; it takes"]),
+    (["+scenario=short_chat", "model.num_parameters=2.5"], ["model.num_parameters is a positive integer, got 2.5"]),
+    (["+scenario=short_chat", "model=deepseek_v3"], ["DeepSeek-V3 has latent attention", "use backend=modelled"]),
+    (["+scenario=short_chat", "model=gemma3_27b"], ["Gemma-3-27B", "sliding-window layers", "use backend=modelled"]),
+    (
+        ["+scenario=short_chat", "backend=modelled", "hardware=h100", "model=gemma3_27b", "strategy=sinks"],
+        ["strategy.sinks: area main: sliding-window layers", "got Native() in Ring"],
+    ),
     (["+scenarioz=short_chat"], ["what to run?"]),
     (["+scenario=short_chat", "+scenarioz=foo"], ["unknown key 'scenarioz'", "'scenario'"]),
     (["+scenario=short_chat", "strategy.dynamic.growth_facto=2"], ["unknown parameter", "'growth_factor'"]),
@@ -203,6 +224,26 @@ def test_a_bad_scenario_file_is_explained(content, words, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     check_message(*said(monkeypatch, capsys, ["+scenario=./mine.yaml"]), words)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+HARDWARE_FILES = [
+    ("name: Mine", ["hardware Mine: missing memory_bytes, memory_bytes_per_s", "it takes name"]),
+    ("defaults: [h100, _self_]\nmemory_bytes: many", ["hardware.memory_bytes is a positive integer, got 'many'"]),
+    ("defaults: [h100, _self_]\nbandwidth: 3", ["unknown figure 'bandwidth'", "there are:"]),
+    ("defaults: [h10]", ["unknown hardware 'h10'", "'h100'"]),
+    ("defaults:\n  - /strategy: evil", ["mine.yaml: the defaults list of a hardware file"]),
+    ("_target_: os.system\nname: x", ["mine.yaml: no _target_ may stand here, got 'os.system'"]),
+    ("name: [1", ["mine.yaml", "malformed YAML"]),
+    ("# @package _global_\nname: x", ["a hardware file's package is hardware"]),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), HARDWARE_FILES)
+def test_a_bad_hardware_file_is_explained(content, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(content)
+    check_message(*said(monkeypatch, capsys, ["+scenario=short_chat", "hardware=./mine.yaml"]), words)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 

@@ -17,6 +17,10 @@ from tests.catalogue import node_of
 
 BYTES_A_TOKEN = {  # published geometries: 2 · layers · KV heads · head size · bytes of the dtype
     "article": 32_768,
+    "deepseek_v3": 70_272,  # one latent of 512 + 64 in each of 61 layers
+    "gemma3_12b": 393_216,
+    "gemma3_27b": 507_904,
+    "opt_13b": 819_200,
     "llama2_7b": 524_288,
     "llama3_8b": 131_072,
     "llama3_70b": 327_680,
@@ -67,6 +71,14 @@ def test_a_scenarios_own_parameters_have_no_second_default(name):
 @pytest.mark.parametrize(("name", "num_bytes"), BYTES_A_TOKEN.items())
 def test_bytes_of_a_token(name, num_bytes):
     assert geometry_of(composed(f"model={name}")).bytes_per_token == num_bytes
+
+
+@pytest.mark.parametrize(("name", "num_global", "tensor_bytes"), [("gemma3_12b", 8, 4096), ("gemma3_27b", 10, 4096)])
+def test_bytes_behind_a_window_are_those_of_the_global_layers(name, num_global, tensor_bytes):
+    geometry = geometry_of(composed(f"model={name}"))
+    assert geometry.cache_bytes(8192) - geometry.cache_bytes(8191) == 2 * num_global * tensor_bytes
+    assert geometry.cache_bytes(1024) == 1024 * geometry.bytes_per_token
+    assert geometry.num_layers // 6 == num_global  # every sixth
 
 
 def test_every_model_is_checked():

@@ -10,6 +10,7 @@ from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.dynamic import Dynamic, grown_capacity
 from kvbench.strategy.exact import Exact
+from kvbench.strategy.power_of_two import PowerOfTwo, over_provisioned
 from kvbench.strategy.predictive import Predictive, predicted_append
 from kvbench.strategy.recompute import Recompute
 from kvbench.strategy.static import Static
@@ -97,6 +98,19 @@ def test_chunked_on_short_chat():
     capacities, sums = trace(Chunked(chunk_tokens=256), SHORT_CHAT)
     assert capacities == [256, 512, 768, 1280]
     assert sums == {"resizes": 0, "copied": 0, "requested": 1280, "peak": 1280 * TOKEN, "allocated": 1280, "used": 1050}
+
+
+def test_power_of_two_reserves_the_prompt_and_the_next_power_of_two():
+    # The paper's own example: an output of 25 tokens gets 32 positions. An answer of none gets no room.
+    assert [over_provisioned(10, output, 2048) for output in (0, 1, 2, 3, 25, 32, 33)] == [10, 11, 12, 14, 42, 42, 74]
+    assert over_provisioned(2000, 40, 2048) == 2048
+    ledger, strategy = Ledger(ARTICLE), PowerOfTwo(max_seq_len=64)
+    ledger.open(0)
+    ledger.book(strategy.on_admit(0, Request(0, (Turn(10, 25),)), ledger.view))
+    assert ledger.view.capacity(0) == 42
+    ledger.book(strategy.on_append(0, 35, ledger.view))
+    with pytest.raises(CapacityExceeded):
+        strategy.on_append(0, 30, ledger.view)
 
 
 def test_exact_on_short_chat():

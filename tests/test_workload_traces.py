@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kvbench.workload.arrivals import Constant, Poisson
 from kvbench.workload.trace import Trace, TraceError, TraceMissing, read_trace
+from kvbench.workload.trace_columns import TraceColumns
 
 CHECKOUT = Path(__file__).parents[1]
 AZURE_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -380,3 +381,20 @@ def test_lengths_take_their_arrivals_from_the_process(tmp_path):
 def test_bad_parameters_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         scenario(**changes)
+
+
+def test_a_trace_repeated_begins_again_a_mean_gap_after_its_last_arrival():
+    columns = TraceColumns(
+        arrival_ns=np.array([0, 10, 40]),
+        num_prompt_tokens=np.array([5, 6, 7]),
+        num_output_tokens=np.array([1, 2, 3]),
+        block_ids=np.array([8, 9, 8, 8]),
+        block_offsets=np.array([0, 2, 3, 4]),
+        block_tokens=4,
+    )
+    twice = columns.repeated(2)
+    assert twice.arrival_ns.tolist() == [0, 10, 40, 60, 70, 100]
+    assert twice.num_output_tokens.tolist() == [1, 2, 3, 1, 2, 3]
+    assert twice.block_ids.tolist() == [8, 9, 8, 8, 8, 9, 8, 8]
+    assert twice.block_offsets.tolist() == [0, 2, 3, 4, 6, 7, 8]
+    assert columns.repeated(3, 1_000).arrival_ns.tolist() == [0, 10, 40, 1_000, 1_010, 1_040, 2_000, 2_010, 2_040]

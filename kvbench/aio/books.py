@@ -157,7 +157,8 @@ class Books:
         """A resize that can run in the background does."""
         if not isinstance(op, Reserve) or not isinstance(self._ledger.costs[op.area].area.layout, Contiguous):
             return op
-        grows = self._view.capacity(op.seq, op.area) < op.num_tokens <= self._view.room_beside(op.area)
+        capacity = self._view.capacity(op.seq, op.area)
+        grows = capacity < op.num_tokens <= self._view.room_beside(op.seq, capacity, op.area)
         return replace(op, background=op.background or (grows and not self._view.is_busy(op.seq, op.area)))
 
     def _do(

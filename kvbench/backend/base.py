@@ -4,16 +4,21 @@ from typing import NamedTuple, Protocol
 
 from kvbench.area import Area
 from kvbench.geometry import KVGeometry
+from kvbench.hardware import Hardware
 from kvbench.ops import Plan
+
+RESERVE, APPEND, MOVE, ATTEND, MODEL = range(5)
+"""What a step's time is spent on; the fields of `Times`, by place."""
 
 
 class Times(NamedTuple):
-    """Nanoseconds of a step, by what they were spent on."""
+    """Nanoseconds of a step, by what they were spent on; the model's are all but the cache's and its attention's."""
 
     reserve_ns: int
     append_ns: int
     move_ns: int
     attend_ns: int
+    model_ns: int = 0
 
 
 NO_TIMES = Times(0, 0, 0, 0)
@@ -29,12 +34,16 @@ class Backend(Protocol):
         num_rows: rows of every sequence's batch.
         slot_bytes: bytes of a token as the model gives it, over all layers and rows.
         signals: what attention can tell a strategy: mass, votes, accesses.
+        is_repeatable: whether a second run takes the same time to the nanosecond, so that repetitions tell nothing.
+        hardware: the machine that is modelled; None where none is.
     """
 
     source: str
     scope: str
     geometry: KVGeometry
     num_rows: int
+    is_repeatable: bool
+    hardware: Hardware | None = None
 
     @property
     def slot_bytes(self) -> int:
@@ -60,6 +69,14 @@ class Backend(Protocol):
 
     def end_repetition(self) -> None:
         """Wait for what runs in the background, and let go of all that is held."""
+        ...
+
+    def now_ns(self) -> int:
+        """The clock that a step's host time is taken from: the processor's, or the model's."""
+        ...
+
+    def begin_iteration(self) -> None:
+        """A pass over the live requests begins: what their steps share is paid once in it."""
         ...
 
     def open(self, seq: int) -> None:

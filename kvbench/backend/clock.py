@@ -7,11 +7,10 @@ import torch
 
 from kvbench.backend.base import NO_TIMES, Times
 
-RESERVE, APPEND, MOVE, ATTEND = range(4)
 NS_PER_MS = 1_000_000
 
 Span = tuple[int, object, object]
-"""What the time was spent on (RESERVE, APPEND, MOVE or ATTEND), and the marks before and after."""
+"""What the time was spent on (RESERVE, APPEND, …), and the marks before and after."""
 
 
 class Clock(Protocol):

@@ -8,8 +8,8 @@ from torch import Tensor
 from kvbench.area import SIGNALS, Area
 from kvbench.backend import device as devices
 from kvbench.backend.attention import CALLS, QUERY_CHUNK, causal_mask
-from kvbench.backend.base import NO_TIMES, Backend, Times
-from kvbench.backend.clock import APPEND, ATTEND, MOVE, RESERVE, Span, clock_of
+from kvbench.backend.base import APPEND, ATTEND, MOVE, NO_TIMES, RESERVE, Backend, Times
+from kvbench.backend.clock import Span, clock_of
 from kvbench.backend.inputs import Inputs
 from kvbench.backend.reading import Chunk, decode, prefill
 from kvbench.backend.signals import decode_with_mass, prefill_with_mass, queries_at_once
@@ -33,13 +33,20 @@ class Measured(Backend):
         seed: of the random inputs.
         num_rows: rows of every sequence's batch, > 0.
     Raises:
-        ValueError: no such device here.
+        ValueError: no such device here, or layers do not all hold K and V of all tokens.
     """
 
     source = "measured"
     scope = "cache"
+    is_repeatable = False
+    now_ns = staticmethod(perf_counter_ns)
 
     def __init__(self, *, geometry: KVGeometry, device: str, attend: bool, seed: int, num_rows: int = 1) -> None:
+        if not geometry.is_plain:
+            raise ValueError(
+                f"it holds K and V of all tokens in every layer, and {geometry.name or 'the model'} has latent "
+                "attention or sliding-window layers; use backend=modelled"
+            )
         self.geometry = geometry
         self.device = devices.find_device(device)
         self.attend = attend
@@ -91,6 +98,9 @@ class Measured(Backend):
         self._areas.close()
         self._sequences.clear()
         self._areas = self._shared((Area(),))
+
+    def begin_iteration(self) -> None:
+        """Steps share nothing."""
 
     def open(self, seq: int) -> None:
         """Begin a sequence that holds nothing yet."""

@@ -5,5 +5,6 @@ VERBS = {
     "strategies": "kvbench.cli.strategies",
     "metrics": "kvbench.cli.metrics",
     "train": "kvbench.cli.train",
+    "calibrate": "kvbench.cli.calibrate",
 }
 """Each verb and the module whose `main(arguments)` answers it, imported when it is called."""

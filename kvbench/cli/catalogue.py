@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-GROUPS = ("scenario", "strategy", "model", "backend", "experiment")
+GROUPS = ("scenario", "strategy", "model", "backend", "hardware", "experiment")
 
 
 def names(group: str, folders: tuple[Path, ...] = ()) -> list[str]:

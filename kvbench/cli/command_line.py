@@ -24,6 +24,12 @@ REFUSED_FLAGS = {
     "config_name": "kvbench has one primary configuration; --config-dir adds groups to it",
 }
 WORDS_OF_YAML = {"null", "true", "false", "yes", "no", "on", "off", "nan", "inf"}
+ADDED = ("scenario", "experiment")
+"""Groups that the defaults lack, so that Hydra wants a plus before them."""
+
+FROM_FILES = ("scenario", "hardware")
+"""Groups of which a file of the user's may be given."""
+
 PROBING = ("quality", "quality_tokens", "quality_data")
 """Settings of runs of a scenario alone."""
 
@@ -142,27 +148,27 @@ def _parse(lines: list[str]) -> list[Override]:
 
 
 def _canonical(line: str, scratch: Path, shown_as: dict[Path, Path]) -> str:
-    """`scenario=x` as `+scenario=x`, and a file of the user's as a name that Hydra finds."""
+    """`scenario=x` as `+scenario=x`, `+hardware=x` as `hardware=x`, and a file of the user's as a name for Hydra."""
     key, equals, value = line.partition("=")
-    bare = key.lstrip("+")
-    if not equals or bare not in ("scenario", "experiment"):
+    group = key.lstrip("+")
+    if not equals or group not in (*ADDED, *FROM_FILES):
         return line
-    if bare == "scenario":
+    if group in FROM_FILES:
         items = [item.strip().strip("\"'") for item in value.split(",")]
         if all(item.endswith((".yaml", ".yml")) for item in items):
-            value = ",".join(_take_in(Path(item).expanduser(), scratch, shown_as) for item in items)
-    return f"+{bare}={value}"
+            value = ",".join(_take_in(group, Path(item).expanduser(), scratch, shown_as) for item in items)
+    return f"{'+' if group in ADDED else ''}{group}={value}"
 
 
-def _take_in(path: Path, scratch: Path, shown_as: dict[Path, Path]) -> str:
+def _take_in(group: str, path: Path, scratch: Path, shown_as: dict[Path, Path]) -> str:
     if not path.is_file():
-        raise UsageError(f"no scenario file {str(path)!r} in {Path.cwd()}")
+        raise UsageError(f"no {group} file {str(path)!r} in {Path.cwd()}")
     name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in path.stem)
     if not name[0].isalpha() or name.lower() in WORDS_OF_YAML:
         name = f"file_{name}"
-    folder = scratch / "scenario"
+    folder = scratch / group
     folder.mkdir(exist_ok=True)
-    while name in names("scenario") or (folder / f"{name}.yaml").exists():
+    while name in names(group) or (folder / f"{name}.yaml").exists():
         name = f"{name}_file"  # Hydra takes kvbench's own of two files with one name.
     target = folder / f"{name}.yaml"
     shutil.copyfile(path, target)

@@ -7,10 +7,10 @@ import numpy as np
 
 from kvbench.backend.base import Backend
 from kvbench.cli.errors import UsageError
+from kvbench.cli.model import geometry_of, hardware_of, weights_of
 from kvbench.cli.targets import build
 from kvbench.geometry import KVGeometry
 from kvbench.ledger import Ledger
-from kvbench.naming import unknown
 from kvbench.runner import check_signals
 from kvbench.strategy.base import Strategy
 from kvbench.workload.scenario import Scenario, Workload
@@ -31,6 +31,8 @@ class Parts:
         backend: where plans are carried out.
         budget_bytes: what live requests may hold together.
         max_concurrency: requests live at once.
+        num_repetitions: after warm-up; one where the backend takes the same time each time.
+        num_warmup: repetitions before those; none there.
     """
 
     workload: Workload
@@ -38,25 +40,20 @@ class Parts:
     backend: Backend
     budget_bytes: int
     max_concurrency: int
+    num_repetitions: int
+    num_warmup: int
 
 
-def geometry_of(config: Config) -> KVGeometry:
-    """The model's geometry, in the configured dtype.
+def scenario_of(config: Config) -> Scenario:
+    """The scenario.
 
     Raises:
-        UsageError: a number or a name is wrong.
+        UsageError: it refuses its parameters.
     """
-    model = dict(config["model"])
-    if config["dtype"] is not None:
-        model["dtype"] = config["dtype"]
-    try:
-        return KVGeometry(**model)
-    except TypeError as error:
-        raise UsageError(
-            f"model: {unknown('parameter', str(error).split()[-1], KVGeometry.__annotations__)}"
-        ) from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    scenario = build(config["scenario"], "scenario", "scenario", config["trusted"])
+    if not isinstance(scenario, Scenario):
+        raise UsageError(f"scenario: _target_ is no scenario but a {type(scenario).__name__}")
+    return scenario
 
 
 def workload_of(config: Config) -> tuple[Scenario, Workload]:
@@ -66,9 +63,7 @@ def workload_of(config: Config) -> tuple[Scenario, Workload]:
         UsageError: the scenario refuses its parameters, or cannot read its trace.
         FileNotFoundError: its trace is missing.
     """
-    scenario = build(config["scenario"], "scenario", "scenario", config["trusted"])
-    if not isinstance(scenario, Scenario):
-        raise UsageError(f"scenario: _target_ is no scenario but a {type(scenario).__name__}")
+    scenario = scenario_of(config)
     try:
         return scenario, scenario.workload(np.random.default_rng(config["seed"]))
     except ValueError as error:
@@ -135,12 +130,13 @@ def strategies_of(config: Config) -> dict[str, Strategy]:
 
 
 def backend_of(config: Config, geometry: KVGeometry) -> Backend:
-    """The backend, on the configured device.
+    """The backend, on the configured device or for the configured hardware.
 
     Raises:
         UsageError: no such device, or a parameter is wrong.
     """
-    given = {name: config[name] for name in ("device", "attend", "seed")} | {"geometry": geometry}
+    given = {name: config[name] for name in ("device", "attend", "seed", "cache_only")} | {"geometry": geometry}
+    given |= {"hardware": hardware_of(config), "weights": weights_of(config)}
     return build(config["backend"], "backend", "backend", config["trusted"], **given)
 
 
@@ -163,7 +159,18 @@ def parts_of(config: Config) -> Parts:
             Ledger(backend.geometry, None, strategy.areas, backend.num_rows)
         except ValueError as error:
             raise UsageError(f"strategy.{name}: {error}") from error
-    return Parts(workload, strategies, backend, budget_of(config, backend), scenario.max_concurrency)
+    budget_bytes, max_concurrency = budget_of(config, backend), scenario.max_concurrency
+    return Parts(workload, strategies, backend, budget_bytes, max_concurrency, *repetitions_of(config, backend))
+
+
+def is_fleet(config: Config) -> bool:
+    """Whether the configured backend simulates a whole scenario by itself, without the runner."""
+    return str(config["backend"].get("_target_")).startswith("kvbench.fleet.")
+
+
+def repetitions_of(config: Config, backend: Backend) -> tuple[int, int]:
+    """Repetitions and those of warm-up: as configured, or one and none where each takes the same time."""
+    return (1, 0) if backend.is_repeatable else (config["repetitions"], config["warmup"])
 
 
 def budget_of(config: Config, backend: Backend) -> int:

@@ -9,12 +9,13 @@ import yaml
 from tqdm import tqdm
 
 from kvbench.cli.catalogue import file_of, names
-from kvbench.cli.compose import Config, backend_of, budget_of, check_numbers, geometry_of
+from kvbench.cli.compose import Config, backend_of, budget_of, check_numbers, is_fleet, repetitions_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.job import advancing
+from kvbench.cli.model import geometry_of, hardware_of, weights_of
 from kvbench.cli.targets import build
 from kvbench.environment import environment
-from kvbench.experiment.base import Experiment, Findings, Setting
+from kvbench.experiment.base import Experiment, Findings, Model, Setting
 from kvbench.naming import unknown
 from kvbench.plots import save
 from kvbench.report import findings_markdown, findings_text
@@ -37,7 +38,7 @@ def run_experiment(name: str, config: Config, config_text: str, overrides: list[
     experiment = experiment_of(config)
     setting = setting_of(config)
     device = setting.backend.describe()
-    header = _header(name, config, setting, device)
+    header = _header(name, config, setting, device) if experiment.num_tokens else _untimed_header(name, setting)
     print("\n".join(header), flush=True)
     findings = _run(experiment, setting)
     about = {"experiment": name, "seed": setting.seed, "budget_bytes": setting.budget_bytes, "overrides": overrides}
@@ -67,6 +68,10 @@ def experiment_of(config: Config) -> Experiment:
             node[key] = _scenarios(value, where)
         elif str(key).endswith("strategies"):
             node[key] = _strategies(value, where)
+        elif key == "models":
+            node[key] = _models(value, where)
+        elif key == "hardware":
+            node[key] = hardware_of({"hardware": _node("hardware", value, where)})
     experiment = build(node, "experiment", "experiment", config["trusted"])
     if not isinstance(experiment, Experiment):
         raise UsageError(f"experiment: _target_ is no experiment but a {type(experiment).__name__}")
@@ -79,12 +84,15 @@ def setting_of(config: Config) -> Setting:
     Raises:
         UsageError: a number or a name is wrong.
     """
+    if is_fleet(config):
+        raise UsageError("an experiment steps through its requests: give it backend=measured or backend=modelled")
     backend = backend_of(config, geometry_of(config))
+    num_repetitions, num_warmup = repetitions_of(config, backend)
     return Setting(
         backend=backend,
         backend_of=lambda geometry: backend_of(config, geometry),
-        num_repetitions=config["repetitions"],
-        num_warmup=config["warmup"],
+        num_repetitions=num_repetitions,
+        num_warmup=num_warmup,
         budget_bytes=budget_of(config, backend),
         seed=config["seed"],
     )
@@ -94,6 +102,13 @@ def _scenarios(value: object, where: str) -> dict[str, object]:
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
         raise UsageError(f"{where} is a list of at least one scenario's name, got {value!r}")
     return {name: build(_node("scenario", name, where), "scenario", where) for name in value}
+
+
+def _models(value: object, where: str) -> dict[str, Model]:
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
+        raise UsageError(f"{where} is a list of at least one model's name, got {value!r}")
+    configs = {name: {"model": _node("model", name, where), "dtype": None} for name in value}
+    return {name: Model(geometry_of(config), weights_of(config)) for name, config in configs.items()}
 
 
 def _strategies(value: object, where: str) -> dict[str, object]:
@@ -127,11 +142,21 @@ def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
 
 def _header(name: str, config: Config, setting: Setting, device: Mapping[str, object]) -> list[str]:
     """What was run, on what."""
-    geometry, num_repetitions = setting.backend.geometry, setting.num_repetitions
-    layers = f"{geometry.num_layers} layer{'s' if geometry.num_layers > 1 else ''}"
+    num_repetitions = setting.num_repetitions
     return [
         f"{name}: {num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {setting.num_warmup} of "
         f"warm-up; {setting.backend.source}, scope {setting.backend.scope}; budget {setting.budget_bytes:,} bytes",
-        f"{geometry.name or 'model'}, {layers}, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; "
-        f"{device['device']} ({device['device_name']}); attention {'on' if config['attend'] else 'off'}",
+        f"{_model(setting)}; {device['device']} ({device['device_name']}); "
+        f"attention {'on' if config['attend'] else 'off'}",
     ]
+
+
+def _untimed_header(name: str, setting: Setting) -> list[str]:
+    """The same for an experiment that appends nothing: it has no repetitions, and no device does anything."""
+    return [f"{name}: computed; nothing is carried out or timed", _model(setting)]
+
+
+def _model(setting: Setting) -> str:
+    geometry = setting.backend.geometry
+    layers = f"{geometry.num_layers} layer{'s' if geometry.num_layers > 1 else ''}"
+    return f"{geometry.name or 'model'}, {layers}, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token"

@@ -12,6 +12,7 @@ usage:
   python -m kvbench strategies [NAME]              list strategies and their parameters, or tell all of one
   python -m kvbench metrics                        every recorded column: unit and meaning
   python -m kvbench train trace=NAME out=FILE      train the predictor of predictive_learned, and rate it
+  python -m kvbench calibrate out=FILE             measure this machine, for backend=modelled hardware=./FILE
 
 overrides:
   strategy=dynamic  'strategy=[static,dynamic]'    which strategies (default: {defaults})
@@ -22,6 +23,9 @@ overrides:
   device=auto|cpu|cuda  dtype=float32|float16|bfloat16  budget_bytes=N
   model={models}
   model.num_layers=1                               shrink a model
+  backend=measured|modelled|fleet                  on tensors; priced on a machine; a whole trace, event by event
+  hardware={machines}
+  hardware=./mine.yaml cache_only=true             a machine file of your own; without weights and projections
   +scenario=./mine.yaml                            a scenario file of your own
   trusted=[mypackage]                              let configuration name classes of your package
 
@@ -40,6 +44,7 @@ def text() -> str:
     return _TEXT.format(
         defaults=", ".join(default_strategies()),
         models="|".join(names("model")),
+        machines="|".join(names("hardware")),
         scenarios=listing("scenario"),
         experiments=listing("experiment"),
     )

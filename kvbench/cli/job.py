@@ -62,13 +62,13 @@ def measure(
     """Run, probe what lossy strategies cost, and turn the rows into frames."""
     requests, backend = parts.workload.requests, parts.backend
     total = sum(request.num_tokens for request in requests) * len(parts.strategies)
-    with tqdm(total=total * (config["repetitions"] + config["warmup"]), unit="tok", disable=None, leave=False) as bar:
+    with tqdm(total=total * (parts.num_repetitions + parts.num_warmup), unit="tok", disable=None, leave=False) as bar:
         recorder = run(
             parts.strategies,
             requests,
             backend,
-            num_repetitions=config["repetitions"],
-            num_warmup=config["warmup"],
+            num_repetitions=parts.num_repetitions,
+            num_warmup=parts.num_warmup,
             max_concurrency=parts.max_concurrency,
             budget_bytes=parts.budget_bytes,
             on_iteration=advancing(bar),
@@ -128,11 +128,13 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
     layers = f"{geometry.num_layers} layer{'s' if geometry.num_layers > 1 else ''}"
     span_s = (parts.workload.requests[-1].arrival_ns - parts.workload.requests[0].arrival_ns) / NS_PER_S
     arriving = f" arriving over {span_s:,.4g} s" if span_s > 0 else ""
-    num_repetitions = config["repetitions"]
+    num_repetitions = parts.num_repetitions
+    unused = config.get("hardware") is not None and parts.backend.hardware is None
     return [
         f"{name}: {num_run:,} of {num_all:,} requests{arriving}, at most {parts.max_concurrency} live at once",
         f"{geometry.name or 'model'}, {layers}, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; "
         f"{device['device']} ({device['device_name']}); attention {'on' if config['attend'] else 'off'}",
-        f"{num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {config['warmup']} of warm-up; "
+        f"{num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {parts.num_warmup} of warm-up; "
         f"budget {parts.budget_bytes:,} bytes; {parts.backend.source}, scope {parts.backend.scope}",
+        *(["hardware is not looked at: times are measured here; backend=modelled prices with it"] if unused else []),
     ]

@@ -59,6 +59,8 @@ def _check_key(override: Override, config: DictConfig) -> None:
     root = key.split(".")[0]
     if root not in config and root not in GROUPS:
         raise UsageError(unknown("key", key, {*_keys(config), *GROUPS}))
+    if root not in config:
+        raise UsageError(f"{key}: no {root} is chosen; there are: {', '.join(names(root))}")
     adds = override.is_add() or override.is_force_add()
     if not (adds and root in OPEN_NODES):
         _check_path(config, key)

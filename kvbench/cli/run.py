@@ -73,6 +73,7 @@ def _hydra() -> None:
 
 @hydra.main(version_base=VERSION_BASE, config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
 def _job(config: DictConfig) -> None:
+    from kvbench.cli.compose import is_fleet
     from kvbench.cli.experiment import run_experiment
     from kvbench.cli.job import run_scenario
 
@@ -89,6 +90,12 @@ def _job(config: DictConfig) -> None:
         plain["trusted"] = trusted_packages(OverridesParser.create().parse_overrides(overrides))
         if "experiment" in plain:
             run_experiment(choices["experiment"], plain, text, overrides, folder)
+        elif is_fleet(plain):
+            try:
+                from kvbench.cli.fleet import run_fleet
+            except ImportError as error:  # the extra is not installed
+                raise UsageError(str(error)) from error
+            run_fleet(choices["scenario"], plain, text, overrides, folder)
         else:
             run_scenario(choices["scenario"], plain, text, overrides, folder)
     except TraceMissing as error:

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from pandas.api.types import union_categoricals
 
 from kvbench.plots import save, sweep_charts
 from kvbench.report import findings_markdown, findings_text, report_markdown, table_text
@@ -43,9 +45,11 @@ def collect(folder: Path, swept: list[str], overrides_text: str) -> None:
     parameters = [key for key in swept if key not in OWN_COLUMNS or key == "scenario"]
     columns = [{key: value.get(key) for key in parameters if key not in OWN_COLUMNS} for value in values]
     summary = _joined([job.summary.assign(**column) for job, column in zip(jobs, columns, strict=True)])
-    requests = _joined([job.requests.assign(**column) for job, column in zip(_named(jobs), columns, strict=True)])
-    steps = _joined([job.steps.assign(**column) for job, column in zip(_named(jobs), columns, strict=True)])
-    write_frames(folder, summary, requests, steps)
+    requests, steps, timeline = (
+        _joined([_told_apart(getattr(job, name), job, column) for job, column in zip(jobs, columns, strict=True)])
+        for name in ("requests", "steps", "timeline")
+    )
+    write_frames(folder, summary, requests, steps, timeline=timeline if len(timeline) else None)
     write_text(folder / "config.yaml", overrides_text)
     write_environment(folder, jobs[0].environment | {"jobs": [job.folder.name for job in jobs], "swept": swept})
     if "experiment" in jobs[0].environment:
@@ -76,14 +80,18 @@ def _finished_jobs(folder: Path) -> list[Results]:
     return jobs
 
 
-def _named(jobs: list[Results]) -> list[Results]:
-    """The jobs, with their scenario as a column of every frame; an experiment's frames name their own."""
-    named = []
-    for job in jobs:
-        own = {"scenario": job.environment["scenario"]} if "scenario" in job.environment else {}
-        frames = (frame.assign(**own, strategy=frame["strategy"].astype(str)) for frame in (job.requests, job.steps))
-        named.append(Results(job.folder, job.summary, *frames, job.environment))
-    return named
+def _told_apart(frame: pd.DataFrame | None, job: Results, parameters: dict[str, object]) -> pd.DataFrame:
+    """A job's rows with its scenario and its parameters as columns; an experiment's rows name their own scenario.
+
+    Words are kept as categories: a fleet's job may have a row for each of millions of requests.
+    """
+    if frame is None:
+        return pd.DataFrame()
+    told = ({"scenario": job.environment["scenario"]} if "scenario" in job.environment else {}) | parameters
+    nothing = np.zeros(len(frame), dtype=np.int8)
+    for key, value in told.items():
+        told[key] = pd.Categorical.from_codes(nothing, [value]) if isinstance(value, str) else value
+    return frame.assign(**told, strategy=frame["strategy"].astype("category"))
 
 
 def _overrides(job: Results) -> dict[str, object]:
@@ -100,4 +108,13 @@ def _number(text: str) -> object:
 
 
 def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(frames, ignore_index=True)
+    """The rows of all frames; a column that is of categories in each stays so. Frames without rows say nothing."""
+    frames = [frame for frame in frames if len(frame)] or frames[:1]
+    words = [name for name in frames[0] if all(_is_words(frame.get(name)) for frame in frames)]
+    categories = {name: union_categoricals([frame[name] for frame in frames]) for name in words}
+    joined = pd.concat([frame.drop(columns=words) for frame in frames], ignore_index=True)
+    return joined.assign(**categories)[[*frames[0], *(name for name in joined if name not in frames[0])]]
+
+
+def _is_words(column: pd.Series | None) -> bool:
+    return column is not None and isinstance(column.dtype, pd.CategoricalDtype)

@@ -16,14 +16,14 @@ from kvbench.naming import unknown
 
 PACKAGE = Path(__file__).resolve().parent.parent
 ROLES = {
-    "strategy": ("strategy", ("Strategy",)),
-    "scenario": ("workload", ("Scenario",)),
-    "backend": ("backend", ("Backend",)),
-    "experiment": ("experiment", ("Experiment",)),
+    "strategy": (("strategy",), ("Strategy",)),
+    "scenario": (("workload",), ("Scenario",)),
+    "backend": (("backend", "fleet"), ("Backend", "Simulator")),
+    "experiment": (("experiment",), ("Experiment",)),
 }
 """Of each group of configuration: where its classes live, and what the class of the group's own node derives from."""
 
-PARTS = {"scenario": ("workload", ("Arrivals", "Lengths")), "strategy": ("strategy", ("Strategy",))}
+PARTS = {"scenario": (("workload",), ("Arrivals", "Lengths")), "strategy": (("strategy",), ("Strategy",))}
 """The same for nodes inside a group's node; a group without parts has none."""
 
 
@@ -57,11 +57,9 @@ def check_target(target: object, group: str, where: str, trusted: Sequence[str] 
 @cache
 def own_classes(group: str, is_part: bool) -> list[str]:
     """Dotted names of the classes that may stand there, read from their modules' source."""
-    home, roots = (PARTS if is_part else ROLES).get(group, ("", ()))
-    if not home:
-        return []
+    homes, roots = (PARTS if is_part else ROLES).get(group, ((), ()))
     bases: dict[str, tuple[str, set[str]]] = {}
-    for path in sorted((PACKAGE / home).rglob("*.py")):
+    for path in sorted(path for home in homes for path in (PACKAGE / home).rglob("*.py")):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
@@ -91,7 +89,7 @@ def build(
         where: the node's key, for messages.
         trusted: packages that the user named.
         is_part: whether the node stands inside the group's own.
-        given: arguments that do not come from configuration.
+        given: arguments that do not come from configuration; a class gets those that it takes.
     Returns:
         The object.
     Raises:
@@ -105,6 +103,8 @@ def build(
         str(key): _value(value, group, f"{where}.{key}", trusted) for key, value in node.items() if key != "_target_"
     }
     made = _class_of(str(node["_target_"]), where, trusted)
+    taken = inspect.signature(made).parameters
+    given = {name: value for name, value in given.items() if name in taken}
     _check_arguments(made, arguments, set(given), where)
     try:
         return made(**arguments, **given)

@@ -26,7 +26,7 @@ def vet_choice(
     """Check the file of a group's choice, and those that it builds on.
 
     Args:
-        group: scenario, strategy, model, backend or experiment.
+        group: scenario, strategy, model, backend, hardware or experiment.
         name: the choice.
         folders: further configuration folders, after kvbench's own.
         trusted: packages that the user named.

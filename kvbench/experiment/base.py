@@ -2,12 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from kvbench.backend.base import Backend
 from kvbench.geometry import KVGeometry
+from kvbench.provenance import model_notes, origin
+from kvbench.weights import Weights
+
+
+class Model(NamedTuple):
+    """A model by its name: bytes of its cache, and its parameters where they are known."""
+
+    geometry: KVGeometry
+    weights: Weights | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +42,18 @@ class Setting:
     seed: int
     on_iteration: Callable[[str, int, int], None] | None = None
 
+    @property
+    def notes(self) -> list[str]:
+        """What modelled times are worth, for charts and reports; nothing where times are measured."""
+        backend = self.backend
+        rows = [{"source": backend.source} | origin(backend.hardware, backend.scope)]
+        return model_notes(pd.DataFrame(rows))
+
+
+def _no_rows() -> pd.DataFrame:
+    """Requests or steps of an experiment that steps through none."""
+    return pd.DataFrame({"strategy": pd.Series(dtype=str)})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
@@ -42,8 +64,8 @@ class Findings:
 
     Args:
         table: its main table, written as summary.csv.
-        requests: a row a request and repetition.
-        steps: a row a step.
+        requests: a row a request and repetition; none where nothing is stepped through.
+        steps: a row a step; none there either.
         sentences: what the table shows, plain text.
         charts: by name, in order.
         tables: further tables by name, each written as a CSV file and shown in the report.
@@ -53,9 +75,9 @@ class Findings:
     """
 
     table: pd.DataFrame
-    requests: pd.DataFrame
-    steps: pd.DataFrame
     sentences: list[str]
+    requests: pd.DataFrame = field(default_factory=_no_rows)
+    steps: pd.DataFrame = field(default_factory=_no_rows)
     charts: Mapping[str, Figure] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     files: Mapping[str, pd.DataFrame] = field(default_factory=dict)
@@ -71,9 +93,10 @@ class Findings:
 class Experiment:
     """The base of all experiments: a question with an answer of its own form, that one scenario does not give.
 
-    Its YAML's keys are its constructor's parameters. Two kinds are given there by name and arrive built: `scenarios`, a
-    list of the project's scenarios, as a mapping from name to scenario; and `strategies` (or a key that ends so), a
-    mapping from the project's strategies to the parameters that differ from their YAMLs', as one from name to strategy.
+    Its YAML's keys are its constructor's parameters. Some are given there by name and arrive built: `scenarios`, a
+    list of the project's scenarios, as a mapping from name to scenario; `strategies` (or a key that ends so), a mapping
+    from the project's strategies to the parameters that differ from their YAMLs', as one from name to strategy;
+    `models`, a list of the project's models, as one from name to `Model`; and `hardware`, a machine's name.
 
     Args:
         repetitions: how often a measured run repeats it unless told otherwise, > 0.

@@ -9,6 +9,7 @@ from kvbench.experiment.base import Experiment, Findings, Setting
 from kvbench.experiment.measure import measure, tokens_of
 from kvbench.frames import Frames
 from kvbench.plots import comprehensive_chart
+from kvbench.provenance import model_notes
 from kvbench.report.text import listed, mib, number
 from kvbench.strategy.base import Strategy
 from kvbench.workload.scenario import Scenario
@@ -77,6 +78,7 @@ class Comprehensive(Experiment):
             ARTICLE: measure(self.strategies, self.scenarios, setting),
             RAISED: measure(self.raised_strategies, self.scenarios, setting),
         }
+        notes = model_notes(sets[RAISED].summary)
         tables = {name: table_of(measured, tokens) for name, measured in sets.items()}
         requests, steps = (
             pd.concat([getattr(measured, what).assign(capacities=name) for name, measured in sets.items()])
@@ -90,11 +92,12 @@ class Comprehensive(Experiment):
                 *sentences_of(tables[ARTICLE], "The article's capacities"),
                 *_unbounded(tables[ARTICLE]),
                 *sentences_of(tables[RAISED], "Raised capacities"),
-                _times(steps),
+                _times(steps, setting.backend.scope),
+                *notes,
             ],
             charts={
-                "article_capacities": comprehensive_chart(tables[ARTICLE], "the article's capacities"),
-                "raised_capacities": comprehensive_chart(tables[RAISED], "capacities that hold each workload"),
+                "article_capacities": comprehensive_chart(tables[ARTICLE], "the article's capacities", notes),
+                "raised_capacities": comprehensive_chart(tables[RAISED], "capacities that hold each workload", notes),
             },
             tables={"raised_capacities": tables[RAISED]},
         )
@@ -167,7 +170,9 @@ def _unbounded(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _times(steps: pd.DataFrame) -> str:
+def _times(steps: pd.DataFrame, scope: str) -> str:
+    if scope == "model":
+        return "Times are of a whole model."
     if steps["attend_us"].sum() > 0:
         return "Times are of the cache and its attention, not of a whole model."
     return "Times are of the cache alone: attention is off (attend=true turns it on)."

@@ -12,6 +12,7 @@ from kvbench.frames import Frames
 from kvbench.metrics import US_PER_S
 from kvbench.plots import ValuePanel, values_chart
 from kvbench.plots.front import pareto_front
+from kvbench.provenance import model_notes
 from kvbench.report.text import duration, listed, number
 from kvbench.statistics import confidence_half_width
 from kvbench.strategy.base import Strategy, require_positive
@@ -101,13 +102,16 @@ class GrowthFactors(Experiment):
         figures.insert(figures.columns.get_loc("stall_s") + 1, "stall_s_ci", stall_intervals(measured))
         table = with_cost(table.join(figures), setting.backend.slot_bytes)
         title = f"What the growth factor costs (from {self.initial_capacity:,} slots)"
+        notes = model_notes(summary)
         return Findings(
             table=table,
             requests=measured.requests,
             steps=measured.steps,
-            sentences=sentences_of(table),
+            sentences=[*sentences_of(table), *notes],
             charts={
-                "growth_factors": values_chart(table, "growth_factor", "Growth factor", PANELS, title, ARTICLE_RANGE)
+                "growth_factors": values_chart(
+                    table, "growth_factor", "Growth factor", PANELS, title, ARTICLE_RANGE, notes
+                )
             },
         )
 
@@ -202,6 +206,6 @@ def _verdict(table: pd.DataFrame, inside: list[bool]) -> str:
 def _stall(table: pd.DataFrame) -> str:
     sums = table.groupby("growth_factor")["stall_s"].sum()
     return (
-        f"The measured stall, all workloads together, is {duration(sums.iloc[0])} at {sums.index[0]:g} and "
+        f"The stall, all workloads together, is {duration(sums.iloc[0])} at {sums.index[0]:g} and "
         f"{duration(sums.iloc[-1])} at {sums.index[-1]:g}."
     )

@@ -11,6 +11,7 @@ from kvbench.backend.measured import Measured
 from kvbench.experiment.base import Experiment, Findings, Setting
 from kvbench.experiment.measure import measure, tokens_of
 from kvbench.plots import ValuePanel, values_chart
+from kvbench.provenance import model_notes
 from kvbench.quality.probe import Probe, request_to_probe
 from kvbench.quality.structured import structured
 from kvbench.report.text import duration, listed, number, percent
@@ -115,13 +116,14 @@ class KeptFractions(Experiment):
             **self._losses(setting, summary),
         )
         title = "What the kept fraction saves and costs"
-        charts = {"kept_fractions": values_chart(table, "fraction", "Kept fraction", PANELS, title, ARTICLE_RANGE)}
+        notes = model_notes(summary)
+        chart = values_chart(table, "fraction", "Kept fraction", PANELS, title, ARTICLE_RANGE, notes)
         return Findings(
             table=table,
             requests=measured.requests,
             steps=measured.steps,
-            sentences=sentences_of(table),
-            charts=charts,
+            sentences=[*sentences_of(table), *notes],
+            charts={"kept_fractions": chart},
         )
 
     def _losses(self, setting: Setting, summary: pd.DataFrame) -> dict[str, list[float]]:

@@ -86,8 +86,8 @@ class RecomputeExperiment(Experiment):
             table=table,
             requests=pd.concat(all_requests, ignore_index=True),
             steps=steps,
-            sentences=recompute_sentences(table),
-            charts={"recompute": recompute_chart(table)},
+            sentences=[*recompute_sentences(table, setting.backend.scope), *setting.notes],
+            charts={"recompute": recompute_chart(table, setting.notes)},
         )
 
     def _frame(self, steps: pd.DataFrame) -> pd.DataFrame:
@@ -106,8 +106,13 @@ class RecomputeExperiment(Experiment):
         return pd.DataFrame(rows)
 
 
-def recompute_sentences(frame: pd.DataFrame) -> list[str]:
-    """What the measurement shows, from its rows."""
+def recompute_sentences(frame: pd.DataFrame, scope: str = "cache") -> list[str]:
+    """What the measurement shows, from its rows.
+
+    Args:
+        frame: a row a length.
+        scope: whose times they are, the cache's or a whole model's.
+    """
     sentences = []
     for row in frame.itertuples():
         if math.isnan(row.speedup):
@@ -118,5 +123,8 @@ def recompute_sentences(frame: pd.DataFrame) -> list[str]:
             f"a recomputed one {row.recompute_us / 1000:,.4g} ms: {row.speedup:,.3g} times as long; "
             f"the article's formula says {row.formula:,.0f}."
         )
-    sentences.append("Attention and cache alone are measured: a model's other work would bring the ratio nearer to 1.")
+    if scope == "cache":
+        sentences.append(
+            "Times are of attention and cache alone: a model's other work would bring the ratio nearer to 1."
+        )
     return sentences

@@ -1,6 +1,6 @@
 """The ledger: it books every byte of every plan before a backend carries it out."""
 
-from kvbench.ledger.accounts import NO_RECEIPT, Receipt
+from kvbench.ledger.accounts import NO_RECEIPT, AreaCost, Receipt
 from kvbench.ledger.book import Ledger
 from kvbench.ledger.outcome import BackgroundError, LedgerError, OutOfMemory
 from kvbench.ledger.view import UNLIMITED, LedgerView
@@ -8,6 +8,7 @@ from kvbench.ledger.view import UNLIMITED, LedgerView
 __all__ = [
     "NO_RECEIPT",
     "UNLIMITED",
+    "AreaCost",
     "BackgroundError",
     "Ledger",
     "LedgerError",

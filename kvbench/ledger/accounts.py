@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from kvbench.area import STAGING_TOKENS, Area, Holes, Packed, num_staging_buffers
+from kvbench.area import STAGING_TOKENS, Area, Blocks, Chunks, Contiguous, Holes, Native, Packed, num_staging_buffers
 from kvbench.geometry import TRACK_BYTES, KVGeometry
 
 
@@ -10,22 +10,58 @@ from kvbench.geometry import TRACK_BYTES, KVGeometry
 class AreaCost:
     """An area's bytes, for a batch of so many rows.
 
+    A layer with a sliding window holds the slots of the last tokens only, and reuses them from the oldest on. Once
+    there are as many as its window has, it neither grows nor moves.
+
     Args:
         area: the area.
         unit_tokens: slots that bytes are exact for: a block, a chunk's group, or one.
         unit_bytes: their bytes over all layers, rows and tracks.
         tensor_bytes: those of them in the largest tensor, as the model gives it; a resize replaces one tensor after
             another, and packed areas are never resized.
+        window_tokens: slots that layers with a sliding window hold at most.
+        window_bytes: a slot's bytes in those layers; 0 where every layer holds all slots.
     """
 
     area: Area
     unit_tokens: int
     unit_bytes: int
     tensor_bytes: int
+    window_tokens: int = 0
+    window_bytes: int = 0
 
     def bytes_of(self, num_tokens: int) -> int:
         """Bytes of so many slots; rounded down where a group's bytes do not divide."""
-        return num_tokens * self.unit_bytes // self.unit_tokens
+        num_bytes = num_tokens * self.unit_bytes // self.unit_tokens
+        if self.window_bytes and num_tokens > self.window_tokens:
+            num_bytes -= (num_tokens - self.window_tokens) * self.window_bytes
+        return num_bytes
+
+    def full_bytes(self, num_tokens: int) -> int:
+        """Those of them in layers that hold all slots."""
+        return num_tokens * (self.unit_bytes - self.window_bytes) // self.unit_tokens
+
+    def replaced_bytes(self, num_tokens: int, old_capacity: int, new_capacity: int) -> int:
+        """Those of them in tensors that a resize replaces: layers that hold their whole window keep theirs."""
+        if self.window_bytes and min(old_capacity, new_capacity) >= self.window_tokens:
+            return self.full_bytes(num_tokens)
+        return self.bytes_of(num_tokens)
+
+    def slots_in(self, num_bytes: int, beside: int = 0) -> int:
+        """The most slots that so many bytes hold, at least none.
+
+        Args:
+            num_bytes: what there is; below 0 where too much is held already.
+            beside: fewer slots of the same sequence, which stay; layers that hold their whole window there have it.
+        """
+        slots = num_bytes * self.unit_tokens // self.unit_bytes
+        if self.window_bytes:
+            full_bytes = self.unit_bytes - self.window_bytes
+            if beside >= self.window_tokens:
+                slots = num_bytes // full_bytes
+            elif slots >= self.window_tokens:
+                slots = (num_bytes - self.window_tokens * self.window_bytes) // full_bytes
+        return max(slots, 0)
 
     def largest_bytes(self, num_tokens: int) -> int:
         """Bytes of so many slots in the largest tensor."""
@@ -36,8 +72,10 @@ def area_cost(area: Area, geometry: KVGeometry, num_rows: int) -> AreaCost:
     """An area's bytes under a geometry.
 
     Raises:
-        ValueError: the geometry does not go into the area's format.
+        ValueError: the geometry does not go into the area's format or layout.
     """
+    if geometry.num_window_layers and not isinstance(area.layout, Blocks):
+        return _windowed_cost(area, geometry, num_rows)
     tracks = geometry.track_bytes_per_token * area.num_tracks
     largest = max(geometry.tensor_bytes_per_token, min(tracks, TRACK_BYTES * geometry.num_kv_heads)) * num_rows
     match area.format:
@@ -46,6 +84,38 @@ def area_cost(area: Area, geometry: KVGeometry, num_rows: int) -> AreaCost:
             return AreaCost(area, group, unit * num_rows, group * largest)
         case _:
             return AreaCost(area, 1, (geometry.bytes_per_token + tracks) * num_rows, largest)
+
+
+def _windowed_cost(area: Area, geometry: KVGeometry, num_rows: int) -> AreaCost:
+    """Bytes where some layers hold the last tokens only; blocks hold every layer alike, and are none of this."""
+    fits = isinstance(area.layout, Contiguous | Chunks) and isinstance(area.format, Native)
+    if not fits or area.num_tracks:
+        raise ValueError(
+            f"area {area.name}: sliding-window layers hold native slots without positions or scores, contiguous, in "
+            f"chunks or in blocks; got {area.format} in {area.layout} with {area.num_tracks} figures beside each slot"
+        )
+    return AreaCost(
+        area,
+        1,
+        geometry.bytes_per_token * num_rows,
+        geometry.tensor_bytes_per_token * num_rows,
+        geometry.window_tokens,
+        geometry.window_bytes_per_token * num_rows,
+    )
+
+
+def area_costs(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> dict[str, AreaCost]:
+    """The bytes of areas by name.
+
+    Raises:
+        ValueError: the geometry does not go into an area's format or layout, or not into so many areas.
+    """
+    if geometry.num_window_layers and len(areas) > 1 and not all(isinstance(area.layout, Blocks) for area in areas):
+        raise ValueError(
+            "sliding-window layers hold the last tokens of a single area, or slots in blocks; got areas "
+            f"{', '.join(area.name for area in areas)}"
+        )
+    return {area.name: area_cost(area, geometry, num_rows) for area in areas}
 
 
 def workspace_bytes(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> int:
@@ -88,6 +158,14 @@ class Holding:
         return replace(self, blocks=list(self.blocks))
 
     @property
+    def num_bytes(self) -> int:
+        """Bytes allocated, those of a coming resize included."""
+        held_bytes = self.cost.bytes_of(self.capacity)
+        if self.next_capacity:
+            held_bytes += self.cost.replaced_bytes(self.next_capacity, self.capacity, self.next_capacity)
+        return held_bytes
+
+    @property
     def room(self) -> int:
         """Tokens that can be appended."""
         return self.capacity - self.offset - self.num_used
@@ -116,6 +194,11 @@ class Account:
     holdings: dict[str, Holding]
     num_seen: int = 0
     num_altered: int = 0
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether a resize is under way in the background."""
+        return any(held.next_capacity for held in self.holdings.values())
 
     def copy(self) -> "Account":
         """A copy that can be changed alone."""

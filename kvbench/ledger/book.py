@@ -25,7 +25,7 @@ class Ledger(State):
         areas: how every sequence's slots live, oldest tokens first.
         num_rows: rows of every sequence's batch, > 0.
     Raises:
-        ValueError: the budget is not positive, or the geometry does not go into an area's format.
+        ValueError: the budget is not positive, or the geometry does not go into an area's format or layout.
     """
 
     def __init__(
@@ -72,14 +72,21 @@ class Ledger(State):
         append = plan[-1]
         account = self.account(append.seq, append)
         held = account.holdings.get(append.area)
-        if held is None or not held.is_private or append.num_tokens < 1 or isinstance(held.cost.area.format, Packed):
+        if held is None or not held.is_private or append.num_tokens < 1:
+            return False
+        cost = held.cost
+        if isinstance(cost.area.format, Packed):
             return False
         if len(plan) == 1:
             if append.num_tokens > held.room:
                 return False
-            held.num_used += append.num_tokens
-            if held.cost.area.tier == DEVICE:
-                self.used_bytes += append.num_tokens * held.cost.unit_bytes
+            used = held.num_used
+            held.num_used = used + append.num_tokens
+            if cost.area.tier == DEVICE:
+                if cost.window_bytes:
+                    self.used_bytes += cost.bytes_of(held.num_used) - cost.bytes_of(used)
+                else:
+                    self.used_bytes += append.num_tokens * cost.unit_bytes
         elif not self._is_ring_step(plan, held, append.num_tokens):
             return False
         else:

@@ -3,7 +3,7 @@
 from kvbench.area import DEVICE, Blocks, Chunks, Contiguous, Holes, Ring
 from kvbench.ledger.accounts import Account, Holding, Receipt
 from kvbench.ledger.outcome import LedgerError, OutOfMemory
-from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule
+from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule, check_windows
 from kvbench.ledger.state import State
 from kvbench.ops import MAIN, Append, Fork, Keep, Move, Operation, Release, Reserve, Rule, Settle, Truncate
 
@@ -111,15 +111,16 @@ class Draft:
             if op.num_tokens <= held.capacity or not isinstance(held.cost.area.layout, Contiguous):
                 raise LedgerError(f"{op}: in the background, contiguous slots grow; there are {held.capacity} now")
             held.next_capacity, held.num_copied = op.num_tokens, held.num_used
-            self._allocate(held, new_bytes, 0)
+            self._allocate(held, held.num_bytes - old_bytes, 0)
         else:
             # While the last (or, shrinking, the first) tensor is copied, the smaller of its two is held as well.
             self._allocate(held, new_bytes - old_bytes, held.cost.largest_bytes(min(held.capacity, op.num_tokens)))
             self.num_resizes += held.capacity > 0 and op.num_tokens > 0
-            held.capacity = op.num_tokens
         if op.num_tokens:
-            self.requested_bytes += new_bytes
-            self.copied_bytes += held.cost.bytes_of(held.num_used)
+            self.requested_bytes += held.cost.replaced_bytes(op.num_tokens, held.capacity, op.num_tokens)
+            self.copied_bytes += held.cost.replaced_bytes(held.num_used, held.capacity, op.num_tokens)
+        if not op.background:
+            held.capacity = op.num_tokens
 
     def _add(self, op: Reserve, held: Holding, unit: int, name: str) -> None:
         if op.num_tokens % unit or op.background:
@@ -193,7 +194,7 @@ class Draft:
                 held.num_used, held.is_private = num_kept, held.is_private or not num_kept
                 return num_evicted
         if moves_data:
-            self.copied_bytes += held.cost.bytes_of(num_copied)
+            self.copied_bytes += held.cost.full_bytes(num_copied)
             # One tensor's slots are gathered at a time.
             self._allocate(held, 0, held.cost.largest_bytes(num_copied))
         self._fill(held, -num_evicted)
@@ -203,8 +204,9 @@ class Draft:
         num_chunks, held.offset = divmod(held.offset + num_evicted, chunk_tokens)
         if num_evicted == held.num_used:
             held.offset = 0
+        before = held.num_bytes
         held.capacity -= num_chunks * chunk_tokens
-        self._allocate(held, -held.cost.bytes_of(num_chunks * chunk_tokens), 0)
+        self._allocate(held, held.num_bytes - before, 0)
 
     def _move(self, op: Move) -> None:
         account, src = self._held(op, op.src)
@@ -236,10 +238,12 @@ class Draft:
             if held.arriving:
                 held.is_private = True
             if held.next_capacity:
-                self.copied_bytes += held.cost.bytes_of(held.num_used - held.num_copied)
-                self._allocate(held, -held.cost.bytes_of(held.capacity), 0)
+                num_late = held.num_used - held.num_copied
+                self.copied_bytes += held.cost.replaced_bytes(num_late, held.capacity, held.next_capacity)
+                before = held.num_bytes
                 self.num_resizes += held.capacity > 0
                 held.capacity, held.next_capacity = held.next_capacity, 0
+                self._allocate(held, held.num_bytes - before, 0)
             leaving, held.leaving, held.arriving = held.leaving, 0, 0
             self._fill(held, -leaving)
 
@@ -251,6 +255,7 @@ class Draft:
             raise LedgerError(f"{op}: between 1 and {held.num_used} tokens can be removed")
         if isinstance(held.cost.area.layout, Blocks) and self._reaches_shared(held, op.num_tokens):
             raise LedgerError(f"{op}: others read some of these tokens")
+        check_windows(op, held)
         if account.num_altered:
             raise LedgerError(
                 f"{op}: {account.num_altered} tokens were evicted or rounded; what was cannot be restored"
@@ -299,7 +304,7 @@ class Draft:
             return
         held.num_used = 0
         self._count_used(held, before)
-        self._allocate(held, -held.cost.bytes_of(held.capacity) - held.cost.bytes_of(held.next_capacity), 0)
+        self._allocate(held, -held.num_bytes, 0)
 
     def _drop_blocks(self, held: Holding, num_blocks: int) -> None:
         """Let go of the oldest blocks; what no other sequence holds is no longer in use."""

@@ -3,7 +3,7 @@
 from kvbench.area import NORM, SIGNALS, Area, Blocks, Chunks, Contiguous, Holes, Packed, Ring
 from kvbench.ledger.accounts import Holding
 from kvbench.ledger.outcome import LedgerError
-from kvbench.ops import Move, Operation, Rule
+from kvbench.ops import Move, Operation, Rule, Truncate
 
 
 def check_groups(op: Operation, held: Holding, num_tokens: int) -> None:
@@ -16,6 +16,16 @@ def check_behind(op: Operation, held: Holding) -> None:
     """Refuse to write behind tokens that have not arrived."""
     if held.arriving:
         raise LedgerError(f"{op}: {held.arriving} tokens are on their way to the end of that area; settle them first")
+
+
+def check_windows(op: Truncate, held: Holding) -> None:
+    """Refuse to go back to tokens that layers with a sliding window no longer hold."""
+    cost = held.cost
+    if cost.window_bytes and held.num_used > cost.window_tokens and op.num_tokens < held.num_used:
+        raise LedgerError(
+            f"{op}: layers with a sliding window hold the last {cost.window_tokens} of {held.num_used} tokens; what "
+            "was before cannot be restored"
+        )
 
 
 def check_rule(op: Operation, area: Area, rule: Rule, num_used: int) -> None:

@@ -2,7 +2,7 @@
 
 from kvbench.area import DEVICE, TIERS, Area, Blocks
 from kvbench.geometry import KVGeometry
-from kvbench.ledger.accounts import Account, area_cost, workspace_bytes
+from kvbench.ledger.accounts import Account, area_costs, workspace_bytes
 from kvbench.ledger.outcome import LedgerError
 from kvbench.ops import Operation
 
@@ -16,7 +16,7 @@ class State:
         areas: how every sequence's slots live, oldest tokens first.
         num_rows: rows of every sequence's batch, > 0.
     Raises:
-        ValueError: a number is not positive, or the geometry does not go into an area's format.
+        ValueError: a number is not positive, or the geometry does not go into an area's format or layout.
     """
 
     def __init__(self, geometry: KVGeometry, budget_bytes: int | None, areas: tuple[Area, ...], num_rows: int) -> None:
@@ -27,7 +27,7 @@ class State:
         self.geometry = geometry
         self.budget_bytes = budget_bytes
         self.areas = areas
-        self.costs = {area.name: area_cost(area, geometry, num_rows) for area in areas}
+        self.costs = area_costs(areas, geometry, num_rows)
         self.workspace_bytes = workspace_bytes(areas, geometry, num_rows)
         self.pool_bytes = {
             name: cost.bytes_of(cost.area.layout.pool_tokens)

@@ -64,7 +64,7 @@ class LedgerView:
         """A sequence's slots in use and allocated on the device, those of a coming resize included, and their bytes."""
         holdings = [h for h in self._ledger.accounts[seq].holdings.values() if h.cost.area.tier == DEVICE]
         capacity = sum(held.capacity + held.next_capacity for held in holdings)
-        num_bytes = sum(held.cost.bytes_of(held.capacity) + held.cost.bytes_of(held.next_capacity) for held in holdings)
+        num_bytes = sum(held.num_bytes for held in holdings)
         return sum(held.num_used for held in holdings), capacity, num_bytes
 
     def after(self, plan: Plan) -> "LedgerView":
@@ -89,15 +89,15 @@ class LedgerView:
             return UNLIMITED
         held_bytes = held.cost.bytes_of(held.capacity)
         twice_bytes = held.cost.largest_bytes(held.capacity)
-        free_bytes = ledger.free_bytes + held_bytes - twice_bytes
-        return max(free_bytes * held.cost.unit_tokens // held.cost.unit_bytes, 0)
+        return held.cost.slots_in(ledger.free_bytes + held_bytes - twice_bytes)
 
-    def room_beside(self, area: str = MAIN) -> int:
-        """The most slots of an area that could be allocated now beside all that is held."""
-        ledger, cost = self._ledger, self._ledger.costs[area]
+    def room_beside(self, seq: int, capacity: int, area: str = MAIN) -> int:
+        """The most slots that a background resize of an area could have, once its capacity is `capacity`, settled."""
+        ledger, held = self._ledger, self._ledger.accounts[seq].holdings[area]
         if ledger.budget_bytes is None:
             return UNLIMITED
-        return max(ledger.free_bytes * cost.unit_tokens // cost.unit_bytes, 0)
+        free_bytes = ledger.free_bytes + held.num_bytes - held.cost.bytes_of(capacity)
+        return held.cost.slots_in(free_bytes, capacity)
 
     def is_open(self, seq: int) -> bool:
         """Whether the sequence was admitted and not yet released."""

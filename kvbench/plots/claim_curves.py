@@ -1,6 +1,7 @@
 """Charts of claims that a range alone does not show: trade-offs, choices and streams."""
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,12 +23,13 @@ _WRAP = 34
 _STEEP = 3.0
 
 
-def ranges_chart(curve: pd.DataFrame, title: str) -> Figure:
+def ranges_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Figure:
     """Parameters as points between two costs, a panel a trade-off; the range that is claimed to be useful in colour.
 
     Args:
         curve: panel, value, x, x_label, y, y_label, inside (whether the value is in the claimed range).
         title: what is claimed, and the verdict.
+        notes: sentences at the foot.
     """
     names = list(dict.fromkeys(curve["panel"]))
     figure, axes = canvas(1, len(names), 4.2)
@@ -44,19 +46,20 @@ def ranges_chart(curve: pd.DataFrame, title: str) -> Figure:
     dots = ((INSIDE, "o", "in the article's range"), (OUTSIDE, "s", "outside it"))
     legend = [(Line2D([], [], color=c, marker=m, linestyle="none", markersize=6), text) for c, m, text in dots]
     legend.append((Line2D([], [], color="#999999", linewidth=0.8), "no other is better in both"))
-    finish(figure, title, legend)
+    finish(figure, title, legend, notes)
     for panel, name in zip(axes, names, strict=True):
         own = curve[curve["panel"] == name]
         place_names(figure, panel, own[["x", "y"]].to_numpy(), [f"{value:g}" for value in own["value"]], [])
     return figure
 
 
-def choices_chart(curve: pd.DataFrame, title: str) -> Figure:
+def choices_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Figure:
     """Ranks of strategies by each definition of best, a panel a kind of conversation, the article's choice framed.
 
     Args:
         curve: kind, choice, definition, strategy, rank, fits (whether the strategy holds it).
         title: what is claimed, and the verdict.
+        notes: sentences at the foot.
     """
     kinds = list(dict.fromkeys(curve["kind"]))
     definitions = list(dict.fromkeys(curve["definition"]))
@@ -74,7 +77,7 @@ def choices_chart(curve: pd.DataFrame, title: str) -> Figure:
         (Rectangle((0, 0), 1, 1, fill=False, edgecolor=INK, linewidth=1.6), "the article's choice"),
         (Patch(color="#E4E4E4"), "cannot hold it"),
     ]
-    notes = ["Numbers are ranks: 1 and how many others are better. Empty cells were not timed."]
+    notes = [*notes, "Numbers are ranks: 1 and how many others are better. Empty cells were not timed."]
     if len(kinds) % columns == 0:
         notes += [f"{turn}: {definition}." for turn, definition in enumerate(definitions, start=1)]
     return finish(figure, title, legend, notes)
@@ -98,12 +101,13 @@ def _ranks(axes: Axes, own: pd.DataFrame, definitions: list[str]) -> None:
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def stream_chart(curve: pd.DataFrame, title: str) -> Figure:
+def stream_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Figure:
     """Bytes held while a stream goes on, by strategy, and what streaming's attention reads of them.
 
     Args:
         curve: strategy, seen_tokens, allocated_bytes, attended_bytes.
         title: what is claimed, and the verdict.
+        notes: sentences at the foot.
     """
     figure, (axes,) = canvas(1, 1, 3.6)
     unit = shown_unit(STEPS["allocated_bytes"], curve["allocated_bytes"])
@@ -121,4 +125,4 @@ def stream_chart(curve: pd.DataFrame, title: str) -> Figure:
     number_axis(axes, "y", np.append(curve["allocated_bytes"] / unit.divisor, 0.0), log=False)
     axes.set_ylim(bottom=0)
     label(axes, STEPS["seen_tokens"].axis(), f"On the device ({unit.name})")
-    return finish(figure, title, legend)
+    return finish(figure, title, legend, notes)

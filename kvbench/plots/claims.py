@@ -1,6 +1,7 @@
 """A claim and what was measured for it: each definition's figures, beside the range that is claimed."""
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -28,12 +29,13 @@ _WIDE = 100.0
 _TINY = 1e-3
 
 
-def claim_chart(rows: pd.DataFrame, title: str) -> Figure:
+def claim_chart(rows: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Figure:
     """A line a definition, or a line a figure where the claimed ranges differ; a panel a unit.
 
     Args:
         rows: of one claim: condition, definition, measured, unit, low, high, verdict.
         title: what is claimed, and the verdict.
+        notes: sentences at the foot, before its own.
     """
     panels = [(unit, _lines(group)) for unit, group in rows.groupby("unit", sort=False)]
     heights = [len(lines) + 1.2 for _, lines in panels]
@@ -45,7 +47,7 @@ def claim_chart(rows: pd.DataFrame, title: str) -> Figure:
     legend = [(_dot(verdict), verdict) for verdict in shown]
     if np.isfinite(rows[["low", "high"]].to_numpy(dtype=float)).any():
         legend.append((Patch(color=CLAIMED), "claimed"))
-    return finish(figure, title, legend, _missing(rows))
+    return finish(figure, title, legend, [*notes, *_missing(rows)])
 
 
 def _dot(verdict: str) -> Line2D:

@@ -1,5 +1,7 @@
 """The article's comprehensive benchmark: four panels over its workloads."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -17,7 +19,7 @@ PANELS = (
 NAME_LENGTH = 18
 
 
-def comprehensive_chart(table: pd.DataFrame, what: str) -> Figure:
+def comprehensive_chart(table: pd.DataFrame, what: str, notes: Sequence[str] = ()) -> Figure:
     """Memory, utilization, resizes and efficiency, a group of bars a workload.
 
     A strategy that does not hold a workload has a cross with its outcome and no bar.
@@ -25,6 +27,7 @@ def comprehensive_chart(table: pd.DataFrame, what: str) -> Figure:
     Args:
         table: a row a scenario and strategy, with an outcome and the four panels' columns, empty where not completed.
         what: under which capacities, for the title.
+        notes: sentences at the foot, before its own.
     Source: the article, its comprehensive benchmark.
     Departs: memory is the peak of live bytes; the article's figure is the mark.
     """
@@ -34,8 +37,8 @@ def comprehensive_chart(table: pd.DataFrame, what: str) -> Figure:
     figure, panels = canvas(2, 2, 6.4)
     for axes, panel in zip(panels, PANELS, strict=True):
         groups(axes, table, panel, names, style, scenarios)
-    notes = failures(table)
-    if notes:
+    notes = [*notes, *failures(table)]
+    if failures(table):
         notes.append("A cross marks a strategy that cannot hold a workload: it has no figures there.")
     tiered = strategy_names(table[table["peak_host_bytes"] > 0])
     if tiered:

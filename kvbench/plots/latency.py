@@ -7,13 +7,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kvbench.plots.canvas import canvas, empty, finish, label
-from kvbench.plots.rows import appending, failures, median_steps, strategy_names, thinned
-from kvbench.plots.style import INK, SMALL, Look, looks, short_names
+from kvbench.plots.ecdf import ecdf, mark_shares
+from kvbench.plots.rows import appending, median_steps, notes_of, strategy_names, thinned
+from kvbench.plots.style import INK, Look, looks, short_names
 from kvbench.plots.units import number_axis, shown_unit
+from kvbench.provenance import require_one_kind
 from kvbench.schema import STEPS
 
 MAX_MARKS = 100
-MAX_ECDF_POINTS = 1_000
 NUM_MARKERS = 7
 STEP = STEPS["step_us"]
 
@@ -27,11 +28,14 @@ def latency_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     Args:
         summary: a row a strategy.
         steps: rows of all strategies and repetitions.
+    Raises:
+        ValueError: rows of the summary differ in source, scope or engine.
     """
+    require_one_kind(summary, "a chart of step times")
     names = strategy_names(summary)
     style, short = looks(names), short_names(names)
     figure, (over, share) = canvas(1, 2, 4.2)
-    notes = failures(summary)
+    notes = notes_of(summary)
     rows = appending(steps)
     label(over, "Step (number)", STEP.axis(), "Over the run")
     label(share, STEP.axis(), "Share of steps no slower", "Distribution")
@@ -50,7 +54,8 @@ def latency_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
             continue
         medians.add(is_median)
         line = _over_steps(over, line_rows, unit.divisor, style[name], turn / len(names))
-        _ecdf(share, rows.loc[(rows["strategy"] == name).to_numpy(), "step_us"] / unit.divisor, style[name])
+        own = rows.loc[(rows["strategy"] == name).to_numpy(), "step_us"].dropna()
+        ecdf(share, own.to_numpy() / unit.divisor, style[name])
         legend.append((line, short[name]))
         if not _resizes(over, line_rows, unit.divisor, style[name]):
             notes.append(f"Resizes of {name} are too many to mark.")
@@ -60,7 +65,7 @@ def latency_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     number_axis(share, "x", times)
     number_axis(over, "x", [], log=False, whole=True)
     over.margins(x=0.03)
-    _shares(share)
+    mark_shares(share)
     what = {(True,): "median over repetitions", (False,): "last repetition"}.get(
         tuple(medians), "median over repetitions, or the last where they differ"
     )
@@ -96,32 +101,3 @@ def _resizes(axes: Axes, rows: pd.DataFrame, divisor: float, look: Look) -> bool
         return False
     axes.add_line(_mark(look.colour, numbers + 1, rows["step_us"].to_numpy()[numbers] / divisor))
     return True
-
-
-def _ecdf(axes: Axes, times: pd.Series, look: Look) -> None:
-    """The share of steps that took at most a time; of many steps, evenly chosen ones with both ends."""
-    ordered = np.sort(times.dropna().to_numpy())
-    kept = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), MAX_ECDF_POINTS)).round().astype(int))
-    axes.plot(
-        ordered[kept],
-        (kept + 1) / len(ordered),
-        drawstyle="steps-post",
-        color=look.colour,
-        linestyle=look.line,
-        marker=look.marker,
-        markevery=max(1, len(kept) // 6),
-        markersize=6.5,
-        markeredgecolor="white",
-        markeredgewidth=0.4,
-        linewidth=1.6,
-    )
-
-
-def _shares(axes: Axes) -> None:
-    """Mark the median and the 99th percentile."""
-    axes.set_ylim(0, 1.03)
-    for height, text in ((0.5, "p50"), (0.99, "p99")):
-        axes.axhline(height, color="#888888", linewidth=0.8, linestyle=":", zorder=0)
-        axes.text(
-            1.005, height, text, transform=axes.get_yaxis_transform(), fontsize=SMALL, va="center", color="#555555"
-        )

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kvbench.plots.canvas import canvas, empty, finish, label
-from kvbench.plots.rows import failures, last_repetitions, strategy_names, thinned
+from kvbench.plots.rows import last_repetitions, notes_of, strategy_names, thinned
 from kvbench.plots.style import INK, Look, looks, short_names
 from kvbench.plots.units import number_axis, shown_unit
 from kvbench.schema import STEPS
@@ -52,7 +52,7 @@ def memory_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     lines = [
         _Line(short[name], style[name], rows, turn / len(shown)) for turn, (name, rows) in enumerate(shown.items())
     ]
-    notes = failures(summary)
+    notes = notes_of(summary)
     missing = [name for name in names if name not in shown]
     if missing:
         notes.append(f"Appended nothing: {', '.join(missing)}.")

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from kvbench.plots.canvas import canvas, empty, finish, label
-from kvbench.plots.rows import failures, strategy_names
+from kvbench.plots.rows import failures, notes_of, strategy_names
 from kvbench.plots.style import INK, SMALL, Look, looks, plain, short_names
 from kvbench.plots.units import number, number_axis, shown_unit, value_ticks, wants_log
 from kvbench.schema import SUMMARY
@@ -37,6 +37,7 @@ AXES = {
     "utilization_peak": "Utilization (used ÷ allocated)",
     "num_resizes": "Resizes (count)",
     "efficiency": "Efficiency",
+    "mean_batch": "Requests live (count)",
 }
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 BAR_IN = 0.24
@@ -59,8 +60,8 @@ def panels_chart(summary: pd.DataFrame) -> Figure:
     names = strategy_names(summary)
     scenarios = list(dict.fromkeys(summary["scenario"].astype(str)))
     style, short = looks(names), short_names(names)
-    notes = failures(summary)
-    if notes:
+    notes = notes_of(summary)
+    if failures(summary):
         notes.append("A cross marks a strategy that did not complete; its bar shows what it did until then.")
     if len(scenarios) > 1:
         figure, panels = canvas(2, 2, 6.0)
@@ -71,7 +72,7 @@ def panels_chart(summary: pd.DataFrame) -> Figure:
         return finish(figure, "Memory, utilization, resizes and efficiency by scenario", legend, notes)
     figure, panels = canvas(2, 2, 2 * max(1.7, 0.9 + BAR_IN * len(names)))
     for axes, panel in zip(panels, PANELS, strict=True):
-        _bars(axes, summary, panel, style, short)
+        bars(axes, summary, panel, style, short)
     for axes in panels[1::2]:
         axes.tick_params(labelleft=False)
     of = f": {scenarios[0]}" if scenarios else ""
@@ -92,7 +93,8 @@ def _cross(x: object, y: object) -> Line2D:
 
 
 def _axis_text(panel: Panel, unit: str) -> str:
-    return f"{AXES[panel.bars]} ({unit})" if unit else AXES[panel.bars]
+    text = AXES.get(panel.bars, SUMMARY[panel.bars].label)
+    return f"{text} ({unit})" if unit else text
 
 
 def _limit(axes: Axes, which: str, panel: Panel, values: np.ndarray, room: float) -> None:
@@ -105,7 +107,7 @@ def _limit(axes: Axes, which: str, panel: Panel, values: np.ndarray, room: float
     axes.set(**{f"{which}lim": (0, top * room or 1.0)})
 
 
-def _bars(axes: Axes, summary: pd.DataFrame, panel: Panel, style: dict[str, Look], short: dict[str, str]) -> None:
+def bars(axes: Axes, summary: pd.DataFrame, panel: Panel, style: dict[str, Look], short: dict[str, str]) -> None:
     """Horizontal bars, so that long names can be read; each with its number."""
     columns = [column for column in (panel.bars, panel.mark) if column]
     values = summary[columns].to_numpy(dtype=float)
@@ -117,8 +119,8 @@ def _bars(axes: Axes, summary: pd.DataFrame, panel: Panel, style: dict[str, Look
     values = values / unit.divisor
     rows = np.arange(len(summary))
     names = summary["strategy"].astype(str).to_numpy()
-    bars = axes.barh(rows, np.nan_to_num(values[:, 0]), 0.7, color=[style[name].colour for name in names])
-    for bar, name in zip(bars, names, strict=True):
+    drawn = axes.barh(rows, np.nan_to_num(values[:, 0]), 0.7, color=[style[name].colour for name in names])
+    for bar, name in zip(drawn, names, strict=True):
         bar.set(hatch=style[name].hatch, edgecolor="white", linewidth=0.5)
     if panel.mark:
         axes.plot(values[:, 1], rows, "|", color=INK, markersize=11, markeredgewidth=2, zorder=4)

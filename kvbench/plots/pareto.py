@@ -7,10 +7,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kvbench.plots.canvas import canvas, finish, label
-from kvbench.plots.rows import failures, strategy_names
+from kvbench.plots.rows import failures, notes_of, strategy_names
 from kvbench.plots.style import INK, looks, short_names
 from kvbench.plots.tradeoff import FRONT, PEAK, name_points, peak_memory, point_mark, points_panel, row_texts
 from kvbench.plots.units import finite_max
+from kvbench.provenance import require_one_kind
 
 PANELS = (
     ("Slowest step", ("step_max_us",)),
@@ -28,7 +29,10 @@ def pareto_chart(summary: pd.DataFrame, parameters: list[str] | None = None) -> 
     Args:
         summary: a row a strategy, or a row a strategy and job.
         parameters: swept columns, whose values then stand beside the name.
+    Raises:
+        ValueError: rows differ in source, scope or engine.
     """
+    require_one_kind(summary, "a front of memory and time")
     names = strategy_names(summary)
     style, short = looks(names), short_names(names)
     figure, panels = canvas(1, len(PANELS), 3.9)
@@ -40,7 +44,7 @@ def pareto_chart(summary: pd.DataFrame, parameters: list[str] | None = None) -> 
         drawn.append(points_panel(axes, summary, column, memory, style))
     legend = [(point_mark(style[name], True), short[name]) for name in names]
     legend.append((Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front"))
-    notes = failures(summary)
+    notes = notes_of(summary)
     if parameters:
         notes.append(f"Beside a name: {', '.join(parameter.removeprefix('strategy.') for parameter in parameters)}.")
     if failures(summary):

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kvbench.plots.canvas import canvas, empty, finish, label
-from kvbench.plots.rows import failures, strategy_names
+from kvbench.plots.rows import notes_of, strategy_names
 from kvbench.plots.style import INK, Look, looks, short_names
 from kvbench.plots.tradeoff import FRONT, PEAK, name_points, peak_memory, point_mark, points_panel, row_texts
 from kvbench.plots.units import number_axis, value_ticks
@@ -48,7 +48,7 @@ def quality_chart(
     if quality is not None:
         legend = [(line, short[name]) for name, line in _recall(panels[1], quality, names, style).items()]
     legend.append((Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front"))
-    notes = failures(summary)
+    notes = notes_of(summary)
     if (errors < LEAST_ERROR).any():
         notes.append(f"Errors below {LEAST_ERROR:g} are drawn at 0.")
     if parameters:

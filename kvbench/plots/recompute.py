@@ -1,5 +1,7 @@
 """What a cache saves: decoding with it against computing the whole sequence again at every token."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,14 +16,15 @@ STEP = STEPS["step_us"]
 CONTEXT = STEPS["context_tokens"].axis()
 
 
-def recompute_chart(frame: pd.DataFrame) -> Figure:
+def recompute_chart(frame: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     """A decode step's time with a cache and without one, and the speed-up, over the context.
 
     Args:
         frame: context_tokens, cached_us, recompute_us, speedup; where known cached_us_ci, recompute_us_ci (half widths)
             and formula (the article's n² / (n + 100)).
+        notes: sentences at the foot.
     Source: the article, no cache against cache.
-    Departs: times are measured; the formula stands beside them.
+    Departs: times are measured or modelled; the formula stands beside them.
     """
     frame = frame.sort_values("context_tokens")
     figure, (times, speedup) = canvas(1, 2, 4.0)
@@ -40,7 +43,7 @@ def recompute_chart(frame: pd.DataFrame) -> Figure:
         (line,) = speedup.plot(
             frame["context_tokens"], frame["speedup"], color=kind.colour, marker=kind.marker, markersize=6
         )
-        legend.append((line, "speed-up, measured"))
+        legend.append((line, "speed-up"))
     if finite_max(frame.get("formula", np.nan)) > 0:
         (line,) = speedup.plot(frame["context_tokens"], frame["formula"], color=INK, linestyle=(0, (4, 2)))
         legend.append((line, "the article's n² ÷ (n + 100)"))
@@ -52,7 +55,7 @@ def recompute_chart(frame: pd.DataFrame) -> Figure:
             number_axis(axes, "x", frame["context_tokens"], log=True)
             value_ticks(axes, "x", frame["context_tokens"])
             number_axis(axes, "y", y, log=True)
-    return finish(figure, "Decoding with a KV cache against recomputing", legend)
+    return finish(figure, "Decoding with a KV cache against recomputing", legend, notes)
 
 
 def _times(axes: Axes, frame: pd.DataFrame, column: str, divisor: float, number: int) -> object:

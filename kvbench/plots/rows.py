@@ -5,6 +5,7 @@ import pandas as pd
 
 from kvbench.plots.style import plain
 from kvbench.plots.units import tick_text
+from kvbench.provenance import model_notes
 
 MAX_POINTS = 5_000
 
@@ -49,6 +50,11 @@ def median_steps(steps: pd.DataFrame, name: str) -> tuple[pd.DataFrame, bool]:
         return last, False
     times = np.stack([part["step_us"].to_numpy(dtype=float) for part in parts])
     return last.assign(step_us=np.median(times, axis=0)), True
+
+
+def notes_of(summary: pd.DataFrame) -> list[str]:
+    """What stands at the foot of every chart of a summary: what modelled times are worth, and who did not complete."""
+    return [*model_notes(summary), *failures(summary)]
 
 
 def failures(summary: pd.DataFrame) -> list[str]:

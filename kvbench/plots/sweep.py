@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kvbench.plots.canvas import canvas, empty, finish, label
-from kvbench.plots.rows import failures, strategy_names, value_text
+from kvbench.plots.rows import notes_of, strategy_names, value_text
 from kvbench.plots.style import FONT, LINES, MARKERS, looks, plain, short_names
 from kvbench.plots.units import finite_max, number_axis, shown_unit, value_ticks
+from kvbench.provenance import is_fleet, require_one_kind
 from kvbench.schema import SUMMARY, parameter_applies
 
 METRICS = (
@@ -20,14 +21,30 @@ METRICS = (
     ("decode_p99_us", "step_p99_us", "step_max_us"),
     ("tokens_per_s",),
 )
-LINEAR = ("utilization_mean", "num_resizes")
+FLEET_METRICS = (
+    ("tokens_per_s",),
+    ("goodput_per_s",),
+    ("attained_share",),
+    ("ttft_p99_s", "ttft_p90_s", "ttft_mean_s"),
+    ("tpot_p99_s", "tpot_p90_s", "tpot_mean_s"),
+    ("queue_mean_s",),
+    ("mean_batch",),
+    ("utilization_mean",),
+    ("num_preemptions",),
+)
+"""A panel each, three in a row; of several columns the first that has a value above 0."""
+
+COLUMNS = 3
+ROW_IN = 2.8
+LINEAR = ("utilization_mean", "attained_share", "num_resizes", "num_preemptions", "mean_batch", "goodput_per_s")
+COUNTS = ("num_resizes", "num_preemptions")
 MAX_LEGEND = 24
 MAX_LEVEL_LETTERS = 28
 CATEGORY_LENGTH = 16
 
 
-def sweep_chart(summary: pd.DataFrame, parameter: str, others: list[str] | None = None) -> Figure:
-    """Peak memory, utilization, resizes, stall, the slowest percentile there is, and throughput over a parameter.
+def sweep_chart(summary: pd.DataFrame, parameter: str, others: list[str] | None = None, what: str = "") -> Figure:
+    """The main metrics over a parameter: of memory and steps, or of the service that a simulated fleet gives.
 
     A line a strategy, or a line a strategy and combination of the other swept parameters. Another strategy's
     parameter (strategy.NAME.…) does not tell a strategy's lines apart: over its values the mean is shown. Bars are 95 %
@@ -37,22 +54,29 @@ def sweep_chart(summary: pd.DataFrame, parameter: str, others: list[str] | None 
         summary: a row a strategy and job, with a column for each parameter.
         parameter: the column along x; a numeric axis where all its values are numbers, categories otherwise.
         others: the other swept columns.
+        what: the rows are, for the title, where there are others beside them.
+    Raises:
+        ValueError: rows differ in source, scope or engine.
     """
+    require_one_kind(summary, "a chart over a parameter")
     names = strategy_names(summary)
     x, categories = positions(summary[parameter])
     lines = _lines(summary, parameter, x, others or [])
-    figure, panels = canvas(2, 3, 5.6)
+    metrics = FLEET_METRICS if is_fleet(summary) else METRICS
+    num_rows = -(-len(metrics) // COLUMNS)
+    figure, panels = canvas(num_rows, COLUMNS, ROW_IN * num_rows)
     legend: list[tuple[Line2D, str]] = []
-    for axes, columns in zip(panels, METRICS, strict=True):
+    for axes, columns in zip(panels, metrics, strict=True):
         column = next((name for name in columns if finite_max(summary.get(name, np.nan)) > 0), columns[-1])
         drawn = _panel(axes, lines, column, looks(names))
         legend = drawn if len(drawn) > len(legend) else legend
         axes.set_xlabel(_parameter_text(parameter), fontsize=FONT)
         _x_axis(axes, x, categories)
-    notes = failures(summary)
+    notes = notes_of(summary)
     if len(legend) > MAX_LEGEND:
         notes.append(f"The legend names the first {MAX_LEGEND} of {len(legend)} lines.")
-    return finish(figure, f"What {_parameter_text(parameter)} changes", legend[:MAX_LEGEND], notes)
+    title = f"What {_parameter_text(parameter)} changes{f' ({what})' if what else ''}"
+    return finish(figure, title, legend[:MAX_LEGEND], notes)
 
 
 def positions(values: pd.Series) -> tuple[np.ndarray, list[str]]:
@@ -124,9 +148,7 @@ def _panel(axes: Axes, lines: list, column: str, style: dict) -> list[tuple[Line
         if shown.any():
             axes.errorbar(mean.index, mean, shown, ecolor=look.colour, elinewidth=1, capsize=2, fmt="none")
         legend.append((line, text))
-    number_axis(
-        axes, "y", values / unit.divisor, log=False if column in LINEAR else None, whole=column == "num_resizes"
-    )
+    number_axis(axes, "y", values / unit.divisor, log=False if column in LINEAR else None, whole=column in COUNTS)
     if axes.get_yscale() == "linear":
         top = axes.dataLim.y1 or 1.0
         axes.set_ylim(-0.04 * top, 1.06 * top)

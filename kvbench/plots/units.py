@@ -10,6 +10,7 @@ from kvbench.schema import Column
 
 _BYTES = (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("bytes", 1.0))
 _MICROSECONDS = (("s", 1e6), ("ms", 1e3), ("µs", 1.0))
+_SPANS = (("h", 3600.0, 3 * 3600.0), ("min", 60.0, 600.0))
 LARGE_RANGE = 10.0
 MANY_DECADES = 2e2
 MANY_TICKS = 9
@@ -46,6 +47,13 @@ def shown_unit(column: Column, values: object) -> Unit:
     return Unit(column.unit, 1.0)
 
 
+def span_unit(seconds: object) -> Unit:
+    """The unit of an axis along a run: hours or minutes where it is long."""
+    longest = finite_max(seconds)
+    found = next((Unit(name, size) for name, size, least in _SPANS if longest >= least), None)
+    return found or shown_unit(Column("s", ""), seconds)
+
+
 def number(value: float, digits: int = 3) -> str:
     """A number with so many significant digits and commas between thousands; – where there is none."""
     if not np.isfinite(value):
@@ -69,7 +77,9 @@ def tick_text(value: float, position: int | None = None) -> str:
     return f"{value:,.10g}"
 
 
-def number_axis(axes: Axes, which: str, values: object, log: bool | None = None, whole: bool = False) -> None:
+def number_axis(
+    axes: Axes, which: str, values: object, log: bool | None = None, whole: bool = False, most: int = MANY_TICKS + 3
+) -> None:
     """Scale an axis (logarithmic where the range is large) and write its ticks as plain numbers.
 
     Args:
@@ -78,13 +88,14 @@ def number_axis(axes: Axes, which: str, values: object, log: bool | None = None,
         values: what is shown along it.
         log: True or False overrules the range.
         whole: no ticks between whole numbers.
+        most: ticks of a logarithmic axis, about.
     """
     if wants_log(values) if log is None else log:
         axes.set(**{f"{which}scale": "log"})
         array = np.asarray(values, dtype=float)
         array = array[np.isfinite(array) & (array > 0)]
         wide = array.size and array.max() / array.min() > MANY_DECADES
-        locator = LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=12)
+        locator = LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=most)
     else:
         locator = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=whole)
     axis = axes.xaxis if which == "x" else axes.yaxis

@@ -11,6 +11,7 @@ from kvbench.plots.canvas import canvas, empty, finish, label
 from kvbench.plots.rows import thinned
 from kvbench.plots.style import COLOURS, HATCHES
 from kvbench.plots.units import number_axis, shown_unit
+from kvbench.provenance import model_notes
 from kvbench.schema import Column
 
 MAX_BINS = 30
@@ -24,6 +25,7 @@ def workload_chart(
     output_tokens: Sequence[int],
     arrival_s: Sequence[float],
     live: tuple[Sequence[float], Sequence[int]] | None = None,
+    notes: Sequence[str] = (),
 ) -> Figure:
     """Lengths of prompts and outputs, arrivals over time and live requests over time.
 
@@ -33,6 +35,7 @@ def workload_chart(
         output_tokens: [num_requests] tokens.
         arrival_s: [num_requests] seconds after the start.
         live: times in s in order, and the requests live from each of them on.
+        notes: sentences at the foot.
     """
     figure, (prompts, outputs, arrivals, lives) = canvas(2, 2, 5.4)
     count = len(prompt_tokens)
@@ -42,7 +45,7 @@ def workload_chart(
     _over_time(arrivals, "Arrivals", "Requests arrived (count)", times, np.arange(1, len(times) + 1))
     live_times, live_counts = ([], []) if live is None else live
     _over_time(lives, "Live requests", "Requests live (count)", live_times, live_counts)
-    return finish(figure, f"Workload {name}: {count:,} request{'' if count == 1 else 's'}")
+    return finish(figure, f"Workload {name}: {count:,} request{'' if count == 1 else 's'}", notes=notes)
 
 
 def run_workload_chart(summary: pd.DataFrame, requests: pd.DataFrame, steps: pd.DataFrame) -> Figure:
@@ -58,7 +61,7 @@ def run_workload_chart(summary: pd.DataFrame, requests: pd.DataFrame, steps: pd.
     met, done = (frame[frame["repetition"] == met["repetition"].max()] for frame in (met, done))
     lengths = (met["prompt_tokens"].to_numpy(), met["output_tokens"].to_numpy(), met["arrival_s"].to_numpy())
     live = (done["end_s"].to_numpy(), done["num_live"].to_numpy())
-    return workload_chart(f"{summary['scenario'].iloc[0]} as {first} met it", *lengths, live)
+    return workload_chart(f"{summary['scenario'].iloc[0]} as {first} met it", *lengths, live, model_notes(summary))
 
 
 def _lengths(axes: Axes, title: str, x_label: str, lengths: Sequence[int], number: int) -> None:

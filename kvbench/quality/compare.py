@@ -98,6 +98,11 @@ def check(geometry: KVGeometry, max_tokens: int, data: Path | None) -> None:
     Raises:
         ValueError: the data is broken, or does not fit the geometry.
     """
+    if not geometry.is_plain:
+        raise ValueError(
+            f"the probe holds K and V of all tokens in every layer, and {geometry.name or 'the model'} has latent "
+            "attention or sliding-window layers"
+        )
     if data is None:
         structured(geometry, 1, 0)
     else:

@@ -4,7 +4,10 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from kvbench.report.sentences import chart_sentences, failures, warnings
+from kvbench.provenance import any_fleet, is_fleet, is_modelled, model_notes
+from kvbench.report.cautions import failures, warnings
+from kvbench.report.modelled import apart
+from kvbench.report.sentences import chart_sentences
 from kvbench.report.table import is_lossy, table_markdown
 from kvbench.report.text import markdown_escape
 
@@ -15,16 +18,35 @@ TITLES = {
     "pareto": "Memory against time",
     "quality": "What lossy strategies cost",
     "workload": "Workload",
+    "fleet_service": "Service",
+    "fleet_memory": "Where memory goes",
+    "fleet_load": "Batch and queue",
+    "fleet_times": "Times of requests",
+    "model_error": "Modelled against measured",
 }
-INTERVALS = (
-    "± is the half width of the 95 % confidence interval, from repetitions. Peak is the most bytes live at any time, "
-    "a resize's second buffer and staging buffers (through which blocks, few bits and slower tiers are read) "
-    "included; of a pool it counts the blocks handed out. Util. is used over allocated bytes of slots, averaged over "
-    "tokens; waste is slots that no token ever fills; admit is the time of allocating at admission (on a CPU the "
-    "kernel's, to give pages, is in it), stall that of resizing. TTFT, TPOT and queue are means over requests (TTFT "
-    "and TPOT over completed ones); throughput is tokens appended over the time of all steps. All times are of the "
-    "cache and its attention alone, not of a whole model."
+INTERVALS = "± is the half width of the 95 % confidence interval, from repetitions. "
+OF_STEPS = (
+    "Peak is the most bytes live at any time, a resize's second buffer and staging buffers (through which blocks, few "
+    "bits and slower tiers are read) included; of a pool it counts the blocks handed out. Util. is used over allocated "
+    "bytes of slots, averaged over tokens; waste is slots that no token ever fills; admit is the time of allocating at "
+    "admission (on a CPU the kernel's, to give pages, is in it), stall that of resizing. TTFT, TPOT and queue are "
+    "means over requests (TTFT and TPOT over completed ones); throughput is tokens appended over the time of all "
+    "steps. "
 )
+OF_FLEET = (
+    "Peak is the most bytes that one replica held at any time. Util. is used over allocated bytes, averaged over time; "
+    "waste is slots that no token ever fills, both as shares of what is allocated; external is memory that is free but "
+    "not usable while a request waits for it, as a share of allocated and external together. Batch is requests live on "
+    "a replica, averaged over the time of all steps; queue the mean time from arrival to admission; TTFT and TPOT are "
+    "of completed requests, and a percentile with fewer than ten of them beyond it is left empty. Throughput is prompt "
+    "and output tokens of completed requests, served those requests, and goodput those of them within the objectives, "
+    "all over the time from the first arrival to the last end; attained is the share of all requests that goodput "
+    "counts. "
+)
+SCOPES = {
+    "cache": "All times are of the cache and its attention alone, not of a whole model.",
+    "model": "All times are of a whole model, its weights and projections included.",
+}
 
 OF_LOSSY = (
     "Kept is tokens that attention still reads over tokens seen, at the run's end. The columns after it come from one "
@@ -53,7 +75,8 @@ def report_markdown(
         parameters: columns that tell jobs apart; None finds them.
     """
     parts = [f"# {markdown_escape(title)}", _items(markdown_escape(line) for line in header_lines)]
-    parts += ["## Results", table_markdown(summary, parameters), INTERVALS]
+    notes = _items(markdown_escape(note) for note in [*model_notes(summary), *apart(summary)])
+    parts += ["## Results", notes, table_markdown(summary, parameters), _explained(summary)]
     if is_lossy(summary).any() and summary["error_relative"].notna().any():
         parts.append(OF_LOSSY)
     for heading, lines in (
@@ -71,6 +94,15 @@ def report_markdown(
         heading = TITLES.get(name, name.replace("_", " ").capitalize())
         parts += [f"### {heading}", f"![{heading}](charts/{name}.png)", _items(filter(None, sentences))]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _explained(summary: pd.DataFrame) -> str:
+    """What the table's figures are."""
+    text = "" if is_modelled(summary).all() else INTERVALS
+    text += "" if is_fleet(summary) else OF_STEPS
+    text += OF_FLEET if any_fleet(summary) else ""
+    scopes = summary["scope"].unique()
+    return (text + (SCOPES.get(scopes[0], "") if len(scopes) == 1 else "")).strip()
 
 
 def _items(lines: Iterable[str]) -> str:

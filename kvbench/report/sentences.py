@@ -1,40 +1,34 @@
 """What charts show, in sentences computed from the rows."""
 
-from collections.abc import Callable, Iterator
-from itertools import combinations
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
+from kvbench.provenance import is_fleet, kinds
+from kvbench.report.fleet import FLEET_SENTENCES
+from kvbench.report.jobs import THROUGHPUT, Metric, completed, jobs_of, row_names, setting
+from kvbench.report.modelled import error_sentences
 from kvbench.report.table import is_lossy, parameters_of
 from kvbench.report.text import duration, listed, markdown_escape, mib, number, percent, value_text
 from kvbench.schema import LEAST_ERROR, parameter_applies
 
-LARGE_SPREAD = 0.10
-MAX_PAIRS = 6
 MAX_LINES = 8
 
-
-class _Metric(NamedTuple):
-    """A metric that sentences compare: words, the summary's column, how a value is written, whether less is better."""
-
-    words: str
-    column: str
-    write: Callable[[float], str]
-    less_is_better: bool = True
-
-
-PEAK = _Metric("peak memory", "peak_bytes", mib)
-UTILIZATION = _Metric("mean utilization", "utilization_mean", percent, False)
-RESIZES = _Metric("resizes", "num_resizes", number)
-EFFICIENCY = _Metric("efficiency", "efficiency", number, False)
-STALL = _Metric("total stall", "stall_s", duration)
-SLOWEST = _Metric("slowest step", "step_max_us", lambda value: duration(value / 1e6))
-DECODE_P99 = _Metric("99th percentile of decode steps", "decode_p99_us", lambda value: duration(value / 1e6))
-STEP_P99 = _Metric("99th percentile of steps", "step_p99_us", lambda value: duration(value / 1e6))
-ERROR = _Metric("error of attention's output", "error_relative", percent)
-THROUGHPUT = _Metric("throughput", "tokens_per_s", lambda value: f"{number(value)} tokens/s", False)
+PEAK = Metric("peak memory", "peak_bytes", mib)
+UTILIZATION = Metric("mean utilization", "utilization_mean", percent, False)
+RESIZES = Metric("resizes", "num_resizes", number)
+EFFICIENCY = Metric("efficiency", "efficiency", number, False)
+STALL = Metric("total stall", "stall_s", duration)
+SLOWEST = Metric("slowest step", "step_max_us", lambda value: duration(value / 1e6))
+DECODE_P99 = Metric("99th percentile of decode steps", "decode_p99_us", lambda value: duration(value / 1e6))
+STEP_P99 = Metric("99th percentile of steps", "step_p99_us", lambda value: duration(value / 1e6))
+ERROR = Metric("error of attention's output", "error_relative", percent)
+GOODPUT = Metric("goodput", "goodput_per_s", lambda value: f"{number(value)} requests/s", False)
+FIRST_P99 = Metric("99th percentile of TTFT", "ttft_p99_s", duration)
+METRICS = (PEAK, STALL, THROUGHPUT)
+FLEET_METRICS = (THROUGHPUT, GOODPUT, FIRST_P99)
+"""What a sweep's sentences tell of."""
 
 
 def chart_sentences(summary: pd.DataFrame, parameters: list[str] | None = None) -> dict[str, list[str]]:
@@ -45,152 +39,47 @@ def chart_sentences(summary: pd.DataFrame, parameters: list[str] | None = None) 
         parameters: columns that tell jobs apart; None finds them.
     Returns:
         A chart's name to its sentences: memory, latency, panels, pareto, quality, workload, and sweep, or sweep_1,
-        sweep_2, …
+        sweep_2, …; of a fleet's, those of its charts; and model_error. Of rows of several sources, scopes or engines
+        each has its own, which compare nothing with another's, and names end as the charts' do.
     """
     swept = parameters_of(summary, parameters)
-    sentences = {
+    sentences = {"model_error": error_sentences(summary, swept)}
+    for kind in kinds(summary):
+        sentences |= {f"{name}{kind.ending}": said for name, said in _of_kind(kind.rows, swept).items()}
+    return sentences
+
+
+def _of_kind(summary: pd.DataFrame, swept: list[str]) -> dict[str, list[str]]:
+    """Sentences for the charts of rows that may be compared."""
+    of_fleet = is_fleet(summary)
+    if of_fleet:
+        sentences = {name: _by_job(summary, swept, say) for name, say in FLEET_SENTENCES.items()}
+    else:
+        sentences = _of_steps(summary, swept)
+    sentences["workload"] = _by_job(summary, swept, _workload)
+    for turn, parameter in enumerate(swept, start=1):
+        name = "sweep" if len(swept) == 1 else f"sweep_{turn}"
+        others = [other for other in swept if other != parameter]
+        sentences[name] = _sweep(summary, parameter, others, FLEET_METRICS if of_fleet else METRICS)
+    return sentences
+
+
+def _of_steps(summary: pd.DataFrame, swept: list[str]) -> dict[str, list[str]]:
+    """Sentences for the charts of runs step by step, but for those that all have."""
+    return {
         "memory": _by_job(summary, swept, _memory),
         "latency": _by_job(summary, swept, _latency),
         "panels": _by_job(summary, swept, _panels),
         "pareto": _pareto(summary, swept),
         "quality": _quality(summary, swept),
-        "workload": _by_job(summary, swept, _workload),
     }
-    for turn, parameter in enumerate(swept, start=1):
-        name = "sweep" if len(swept) == 1 else f"sweep_{turn}"
-        sentences[name] = _sweep(summary, parameter, [other for other in swept if other != parameter])
-    return sentences
-
-
-def failures(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
-    """A sentence for each row whose outcome is not completed."""
-    names = _row_names(summary, parameters_of(summary, parameters))
-    return [
-        f"{name}: {markdown_escape(outcome)}"
-        for name, outcome in zip(names, summary["outcome"], strict=True)
-        if str(outcome) != "completed"
-    ]
-
-
-def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
-    """What the reader must know before comparing: large spread, and pairs that cannot be told apart.
-
-    Two rows of one job cannot be told apart in a time when their 95 % confidence intervals overlap.
-    """
-    swept = parameters_of(summary, parameters)
-    names = _row_names(summary, swept)
-    spreads = zip(names, summary["spread"].to_numpy(dtype=float), strict=True)
-    unsteady = [f"{name} {percent(spread)}" for name, spread in spreads if spread > LARGE_SPREAD]
-    found = []
-    if unsteady:
-        words = "Times are unsteady; the total time's standard deviation over repetitions, as a share of its mean"
-        found.append(f"{words}: {listed(unsteady)}.")
-    timed = summary["tokens_per_s"].notna()
-    if timed.any() and summary.loc[timed, "tokens_per_s_ci"].isna().all():
-        found.append("One repetition only: there are no intervals, and no difference in time can be judged.")
-    found += _contention(summary, names)
-    found += _inactive(summary, names)
-    pairs = []
-    for where, rows in _jobs(summary, swept):
-        pairs += [f"{listed(pair)}{where}" for pair in _alike(rows, THROUGHPUT)]
-    if pairs:
-        found.append(
-            f"By {THROUGHPUT.words}, these cannot be told apart, since their 95 % confidence intervals overlap: "
-            f"{'; '.join(pairs[:MAX_PAIRS])}{_and_more(len(pairs) - MAX_PAIRS)}."
-        )
-    return found
-
-
-def _contention(summary: pd.DataFrame, names: list[str]) -> list[str]:
-    """What requests did to each other: preemptions, and peaks that depend on how many met."""
-    found = []
-    rows = zip(names, summary["num_preemptions"], summary["recomputed_tokens"], strict=True)
-    preempted = [f"{name} {number(times)} times ({number(again)} tokens)" for name, times, again in rows if times > 0]
-    if preempted:
-        found.append(f"Requests were preempted, and their tokens computed again: {listed(preempted)}.")
-    rows = zip(names, summary["peak_least_bytes"], summary["peak_bytes"], strict=True)
-    varied = [f"{name} {mib(least)} to {mib(peak)}" for name, least, peak in rows if least < peak]
-    if varied:
-        words = "Peak memory differs between repetitions, since the machine's speed decides which requests meet"
-        found.append(f"{words}: {listed(varied)}.")
-    return found
-
-
-def _inactive(summary: pd.DataFrame, names: list[str]) -> list[str]:
-    """Lossy strategies whose figures show no loss because they had nothing to do, and those that were not probed."""
-    found = []
-    lossy = is_lossy(summary).to_numpy()
-    acted, probed = (summary[name].to_numpy(dtype=float) for name in ("altered_tokens", "probed_altered_tokens"))
-    tokens, errors = (summary[name].to_numpy(dtype=float) for name in ("probed_tokens", "error_relative"))
-    for name, seen, is_idle in zip(names, summary["seen_tokens"], lossy & (acted == 0), strict=True):
-        if is_idle:
-            words = f"{name} is lossy but never acted: it evicted and rounded nothing in this run"
-            rest = "Neither its memory nor its times are those of compression."
-            found.append(f"{words}, of {number(seen, 6)} tokens seen. {rest}")
-    for name, size, is_idle in zip(names, tokens, lossy & (acted > 0) & (probed == 0), strict=True):
-        if is_idle:
-            words = f"{name} acted in the run, but not in the {number(size, 6)} tokens that were probed"
-            found.append(f"{words}: its error and recall say nothing (quality_tokens sets how many are).")
-    for name, size, is_missing in zip(names, tokens, (tokens > 0) & np.isnan(errors), strict=True):
-        if is_missing:
-            found.append(f"{name} has no quality: it does not hold the {number(size, 6)} tokens that were probed.")
-    return found
-
-
-def _and_more(count: int) -> str:
-    return f"; and {count} more" if count > 0 else ""
-
-
-def _alike(rows: pd.DataFrame, metric: _Metric) -> list[list[str]]:
-    """Pairs of completed rows whose intervals of a metric overlap."""
-    done = _completed(rows).dropna(subset=[metric.column, f"{metric.column}_ci"])
-    names = [markdown_escape(name) for name in done["strategy"]]
-    values, half = done[metric.column].to_numpy(), done[f"{metric.column}_ci"].to_numpy()
-    return [
-        [names[a], names[b]]
-        for a, b in combinations(range(len(done)), 2)
-        if abs(values[a] - values[b]) <= half[a] + half[b]
-    ]
-
-
-def _completed(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["outcome"].astype(str) == "completed"]
-
-
-def _jobs(summary: pd.DataFrame, swept: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each job's rows, with words that name the job ("" where there is one job)."""
-    if not swept:
-        yield "", summary
-        return
-    for values, rows in summary.groupby(swept, sort=False, dropna=False):
-        yield f" ({_setting(swept, values)})", rows
-
-
-def _setting(swept: list[str], values: tuple) -> str:
-    return ", ".join(
-        markdown_escape(value)
-        if key == "scenario"
-        else markdown_escape(f"{key.removeprefix('strategy.')} {value_text(value)}")
-        for key, value in zip(swept, values, strict=True)
-    )
-
-
-def _row_names(summary: pd.DataFrame, swept: list[str]) -> list[str]:
-    """Each row's strategy, with the parameters that change it."""
-    strategies = summary["strategy"].astype(str).tolist()
-    names = []
-    for name, values in zip(strategies, summary[swept].to_dict("records"), strict=True):
-        own = {key: value for key, value in values.items() if parameter_applies(key, name, strategies)}
-        setting = f" ({_setting(list(own), tuple(own.values()))})" if own else ""
-        names.append(f"{markdown_escape(name)}{setting}")
-    return names
 
 
 def _by_job(
     summary: pd.DataFrame, swept: list[str], say: Callable[[pd.DataFrame], list[str]], most: int = MAX_LINES
 ) -> list[str]:
     """What `say` has to say of each job; of a sweep, of the first jobs."""
-    jobs = list(_jobs(summary, swept))
+    jobs = list(jobs_of(summary, swept))
     sentences = []
     for where, rows in jobs[:most]:
         said = say(rows)
@@ -206,7 +95,7 @@ def _plural(count: float, word: str) -> str:
 
 def _memory(rows: pd.DataFrame) -> list[str]:
     """Each strategy's peak as a share of the highest, and what it pays in resizes."""
-    done = _completed(rows).sort_values("peak_bytes", ascending=False, kind="stable")
+    done = completed(rows).sort_values("peak_bytes", ascending=False, kind="stable")
     sentences = [] if len(done) else ["No strategy completed."]
     for turn, (_, row) in enumerate(done.iterrows()):
         top = done.iloc[0]
@@ -252,7 +141,7 @@ def _latency(rows: pd.DataFrame) -> list[str]:
 
 def _panels(rows: pd.DataFrame) -> list[str]:
     """Who is best in each panel."""
-    done = _completed(rows)
+    done = completed(rows)
     if done.empty:
         return ["No strategy completed."]
     best = [
@@ -263,7 +152,7 @@ def _panels(rows: pd.DataFrame) -> list[str]:
     return [f"Best of those that completed: {', '.join(best)}."]
 
 
-def _best(rows: pd.DataFrame, metric: _Metric) -> str:
+def _best(rows: pd.DataFrame, metric: Metric) -> str:
     values = rows[metric.column]
     best = values.min() if metric.less_is_better else values.max()
     names = [markdown_escape(name) for name in rows.loc[values == best, "strategy"]]
@@ -273,19 +162,20 @@ def _best(rows: pd.DataFrame, metric: _Metric) -> str:
 def _workload(rows: pd.DataFrame) -> list[str]:
     row = rows.iloc[0]
     tokens = rows["num_tokens"].max()
-    return [f"{_plural(row['num_requests'], 'request')}; {number(tokens, 6)} tokens appended in a repetition."]
+    what = "tokens, of completed requests" if is_fleet(rows) else "tokens appended in a repetition"
+    return [f"{_plural(row['num_requests'], 'request')}; {number(tokens, 6)} {what}."]
 
 
 def _pareto(summary: pd.DataFrame, swept: list[str]) -> list[str]:
     """Which rows are on each front, and that the others are beaten in both."""
-    names = pd.Series(_row_names(summary, swept), index=summary.index)
+    names = pd.Series(row_names(summary, swept), index=summary.index)
     p99 = DECODE_P99 if summary["decode_p99_us"].notna().any() else STEP_P99
     return [_on_front(summary, names, metric) for metric in (SLOWEST, STALL, p99)]
 
 
-def _on_front(summary: pd.DataFrame, names: pd.Series, metric: _Metric) -> str:
+def _on_front(summary: pd.DataFrame, names: pd.Series, metric: Metric) -> str:
     """Which rows no other beats in peak memory and in a metric of which less is better."""
-    done = _completed(summary).dropna(subset=["peak_bytes", metric.column])
+    done = completed(summary).dropna(subset=["peak_bytes", metric.column])
     if done.empty:
         return f"Peak memory against {metric.words}: no value."
     on_front = front(done["peak_bytes"].to_numpy(dtype=float), done[metric.column].to_numpy(dtype=float))
@@ -299,7 +189,7 @@ def _quality(summary: pd.DataFrame, swept: list[str]) -> list[str]:
     """Which rows are on the front of memory against error, and what each lossy one loses."""
     if "error_relative" not in summary or summary["error_relative"].isna().all():
         return []
-    names = pd.Series(_row_names(summary, swept), index=summary.index)
+    names = pd.Series(row_names(summary, swept), index=summary.index)
     errors = summary["error_relative"].astype(float)
     sentences = [_on_front(summary.assign(error_relative=errors.where(~(errors < LEAST_ERROR), 0.0)), names, ERROR)]
     for index, row in summary[is_lossy(summary)].dropna(subset=["error_relative"]).iterrows():
@@ -323,7 +213,9 @@ def front(cost: np.ndarray, other_cost: np.ndarray) -> np.ndarray:
     return ~(no_worse & better).any(axis=0)
 
 
-def _sweep(summary: pd.DataFrame, parameter: str, others: list[str]) -> list[str]:
+def _sweep(
+    summary: pd.DataFrame, parameter: str, others: list[str], metrics: tuple[Metric, ...] = METRICS
+) -> list[str]:
     """Where along a parameter each strategy that it can change is at its ends."""
     sentences, unchanged = [], []
     names = list(dict.fromkeys(summary["strategy"].astype(str)))
@@ -331,8 +223,9 @@ def _sweep(summary: pd.DataFrame, parameter: str, others: list[str]) -> list[str
         if not parameter_applies(parameter, name, names):
             unchanged.append(markdown_escape(name))
             continue
-        done = _completed(summary[summary["strategy"].astype(str) == name])
-        parts = [part for metric in (PEAK, STALL, THROUGHPUT) if (part := _range(done, metric, parameter, others))]
+        own = summary[summary["strategy"].astype(str) == name]
+        done = own if metrics is FLEET_METRICS else completed(own)
+        parts = [part for metric in metrics if (part := _range(done, metric, parameter, others))]
         if parts:
             sentences.append(f"{markdown_escape(name)}: {'; '.join(parts)}.")
     if unchanged:
@@ -340,7 +233,7 @@ def _sweep(summary: pd.DataFrame, parameter: str, others: list[str]) -> list[str
     return sentences or ["No strategy completed."]
 
 
-def _range(rows: pd.DataFrame, metric: _Metric, parameter: str, others: list[str]) -> str:
+def _range(rows: pd.DataFrame, metric: Metric, parameter: str, others: list[str]) -> str:
     """A metric's least and most over the jobs, and where."""
     values = rows[metric.column].dropna()
     if values.empty:
@@ -351,7 +244,7 @@ def _range(rows: pd.DataFrame, metric: _Metric, parameter: str, others: list[str
     ends = []
     for row in (low, high):
         where = markdown_escape(value_text(row[parameter])) + (
-            f", {_setting(others, tuple(row[others]))}" if others else ""
+            f", {setting(others, tuple(row[others]))}" if others else ""
         )
         ends.append(f"{metric.write(row[metric.column])} at {where}")
     return f"{metric.words} from {ends[0]} to {ends[1]}"

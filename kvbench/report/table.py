@@ -1,17 +1,21 @@
 """The table: a readable part of the summary, a row a strategy, with units."""
 
+import textwrap
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from kvbench.provenance import any_fleet, kinds, model_notes
 from kvbench.report.text import MIB, markdown_escape, number, one_line, value_text
 from kvbench.schema import SUMMARY
 
 WIDTH = 120
 NAME_WIDTH = 24
 GAP = "  "
-LONG_US = 10_000.0
+LONG = {"µs": ("ms", 1e3), "ms": ("s", 1e3)}
+LONG_FROM = 10_000.0
+"""The largest value from which a column is in the next unit."""
 
 
 class _Column(NamedTuple):
@@ -35,6 +39,8 @@ COLUMNS = (
     _Column("disk", "MiB", "peak_disk_bytes", MIB),
     _Column("util.", "%", "utilization_mean", 0.01),
     _Column("waste", "%", "waste_share", 0.01),
+    _Column("external", "%", "external_share", 0.01),
+    _Column("batch", "", "mean_batch"),
     _Column("resizes", "", "num_resizes"),
     _Column("copied", "MiB", "copied_bytes", MIB),
     _Column("moved", "MiB", "moved_bytes", MIB),
@@ -47,15 +53,22 @@ COLUMNS = (
     _Column("step p99", "µs", "step_p99_us"),
     _Column("step max", "µs", "step_max_us"),
     _Column("TTFT", "ms", "ttft_mean_s", 1e-3),
+    _Column("TTFT p50", "ms", "ttft_p50_s", 1e-3),
+    _Column("TTFT p99", "ms", "ttft_p99_s", 1e-3),
     _Column("TPOT", "ms", "tpot_mean_s", 1e-3),
+    _Column("TPOT p50", "ms", "tpot_p50_s", 1e-3),
+    _Column("TPOT p99", "ms", "tpot_p99_s", 1e-3),
     _Column("throughput", "tokens/s", "tokens_per_s"),
+    _Column("served", "requests/s", "requests_per_s"),
+    _Column("goodput", "requests/s", "goodput_per_s"),
+    _Column("attained", "%", "attained_share", 0.01),
     _Column("kept", "%", "kept_fraction", 0.01),
     _Column("error", "%", "error_relative", 0.01, least=0.001),
     _Column("cosine", "", "cosine"),
     _Column("mass", "%", "mass_kept", 0.01),
     _Column("recall", "%", "needle_recall", 0.01),
 )
-STANDS_IN = {"step_mean_us": "step_p50_us"}
+STANDS_IN = {"step_mean_us": "step_p50_us", "ttft_mean_s": "ttft_p50_s", "tpot_mean_s": "tpot_p50_s"}
 """A column that is shown only where another is empty for all rows."""
 WITH_INTERVAL = {"tokens_per_s"}
 OF_SEVERAL = {"num_preemptions", "queue_mean_s"}
@@ -63,16 +76,22 @@ OF_SEVERAL = {"num_preemptions", "queue_mean_s"}
 LEAST_SHOWN = 0.001
 WHERE_ANY = {"workspace_bytes", "pool_bytes", "peak_host_bytes", "peak_disk_bytes", "moved_bytes"}
 """Columns that are left out where all are 0."""
+OF_FLEET = {
+    *("external_share", "mean_batch", "ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s"),
+    *("requests_per_s", "goodput_per_s", "attained_share"),
+}
+"""Columns of the service that a simulated fleet gives."""
 OF_LOSSY = {"kept_fraction", "error_relative", "cosine", "mass_kept", "needle_recall"}
 """Columns that say something only where some strategy is lossy."""
 
 
 def parameters_of(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
-    """The columns that tell jobs apart: those given, or those that are no metric, and the scenario if it varies."""
+    """The columns that tell jobs apart: those given, or those that are no metric, scenario and machine if they vary."""
     if parameters is not None:
         return list(parameters)
     own = [column for column in summary.columns if column not in SUMMARY]
-    return (["scenario"] if summary["scenario"].nunique() > 1 else []) + own
+    varying = [column for column in ("scenario", "hardware") if column in summary and summary[column].nunique() > 1]
+    return varying + own
 
 
 def is_lossy(summary: pd.DataFrame) -> pd.Series:
@@ -88,6 +107,7 @@ def table_text(summary: pd.DataFrame, parameters: list[str] | None = None) -> st
         parameters: columns that tell jobs apart; None finds them.
     Returns:
         The text. A column that is empty for all rows is left out; ± is the half width of the 95 % confidence interval.
+        What modelled times are worth stands above.
     """
     names, values = _cells(summary, parameters_of(summary, parameters))
     names = [[_cut(cell) for cell in column] for column in names]
@@ -102,9 +122,13 @@ def table_text(summary: pd.DataFrame, parameters: list[str] | None = None) -> st
             used = 0
         blocks[-1].append(column)
         used += width
-    return "\n\n".join(
-        "\n".join(GAP.join(cells).rstrip() for cells in zip(*fixed, *block, strict=True)) for block in blocks
-    )
+    lines = ("\n".join(GAP.join(cells).rstrip() for cells in zip(*fixed, *block, strict=True)) for block in blocks)
+    return "\n".join([*notes_text(summary), "\n\n".join(lines)])
+
+
+def notes_text(summary: pd.DataFrame) -> list[str]:
+    """What modelled times are worth, in lines that fit a terminal."""
+    return [line for note in model_notes(summary) for line in textwrap.wrap(one_line(note), WIDTH)]
 
 
 def table_markdown(summary: pd.DataFrame, parameters: list[str] | None = None) -> str:
@@ -128,6 +152,9 @@ def _cells(summary: pd.DataFrame, parameters: list[str]) -> tuple[list[list[str]
     names += [
         [parameter.removeprefix("strategy."), "", *map(value_text, summary[parameter])] for parameter in parameters
     ]
+    if len(kinds(summary)) > 1:
+        told = zip(summary["source"], summary["scope"], strict=True)
+        names.append(["times", "", *(one_line(f"{source}, {scope}") for source, scope in told)])
     names.append(["outcome", "", *map(one_line, summary["outcome"])])
     return names, [_column(summary, column) for column in COLUMNS if _is_shown(summary, column.source)]
 
@@ -140,14 +167,16 @@ def _is_shown(summary: pd.DataFrame, source: str) -> bool:
         return False
     if source in OF_LOSSY and not is_lossy(summary).any():
         return False
+    if source in OF_FLEET and not any_fleet(summary):
+        return False
     return there and not (source in STANDS_IN and _is_shown(summary, STANDS_IN[source]))
 
 
 def _column(summary: pd.DataFrame, column: _Column) -> list[str]:
     values = summary[column.source].to_numpy(dtype=float) / column.divisor
     unit, scale = column.unit, 1.0
-    if unit == "µs" and np.nanmax(values) >= LONG_US:
-        unit, scale = "ms", 1e3
+    if unit in LONG and np.nanmax(values) >= LONG_FROM:
+        unit, scale = LONG[unit]
     texts = [number(value / scale) if not 0 < value < column.least else f"<{column.least:g}" for value in values]
     if column.source in WITH_INTERVAL:
         spread = summary[f"{column.source}_ci"].to_numpy(dtype=float)

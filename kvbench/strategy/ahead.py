@@ -26,6 +26,8 @@ class Ahead(Dynamic):
         in its step, and only what makes a step wait, the resize, runs beside it.
     """
 
+    decides_by = "background work, which is under way or not"
+
     def __init__(
         self, *, initial_capacity: int, growth_factor: float, max_capacity: int, round_to: int, start_at: float
     ) -> None:
@@ -45,29 +47,27 @@ class Ahead(Dynamic):
         if required <= capacity:
             if required < capacity * self.start_at or view.is_busy(seq):
                 return append_plan(seq, num_tokens)
-            return (*append_plan(seq, num_tokens), *self._ahead(seq, capacity, required, 0, view))
-        held, plan = capacity, NOTHING
+            return (*append_plan(seq, num_tokens), *self._ahead(seq, capacity, required, view))
+        plan = NOTHING
         if view.is_busy(seq):
             plan, capacity = (Settle(seq),), view.next_capacity(seq)
-            held += capacity
         if required > capacity:
             capacity = self._grown(capacity, required)
             plan += (Reserve(seq, capacity),)
-        return (*plan, *append_plan(seq, num_tokens), *self._ahead(seq, capacity, required, capacity - held, view))
+        return (*plan, *append_plan(seq, num_tokens), *self._ahead(seq, capacity, required, view))
 
-    def _ahead(self, seq: int, capacity: int, required: int, added: int, view: LedgerView) -> Plan:
+    def _ahead(self, seq: int, capacity: int, required: int, view: LedgerView) -> Plan:
         """Begin the next resize where it is time, and there is room for both buffers.
 
         Args:
             seq: the sequence, with no resize under way.
             capacity: its slots once the plan so far is carried out.
             required: those in use then.
-            added: slots that the plan so far allocates, less those that it frees.
             view: of the ledger.
         """
         if required < capacity * self.start_at or capacity >= self.max_capacity:
             return NOTHING
         grown = self._grown(capacity, capacity + 1)
-        if grown > view.room_beside() - added:
+        if grown > view.room_beside(seq, capacity):
             return NOTHING
         return (Reserve(seq, grown, background=True),)

@@ -1,6 +1,7 @@
 """What every strategy is: hooks that answer with plans."""
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
 
 from kvbench.area import SIGNALS, Area
 from kvbench.ledger import LedgerView
@@ -22,6 +23,24 @@ class CapacityExceeded(Exception):
         super().__init__(f"the sequence comes to {num_tokens:,} tokens; the strategy holds at most {maximum:,}")
 
 
+class IntegerRule(NamedTuple):
+    """A strategy's decisions as plain functions of integers: those that it calls itself, for others to compile.
+
+    Args:
+        admitted: slots to reserve at admission, of (prompt tokens, output tokens, *admitted_by); 0 for none.
+        admitted_by: its further arguments.
+        grown: capacity after growth, of (capacity, slots required, *grown_by), asked where an append does not fit.
+        grown_by: its further arguments.
+        max_tokens: tokens that a sequence can hold; None: as many as there is memory for.
+    """
+
+    admitted: Callable[..., int]
+    admitted_by: tuple[int | float, ...]
+    grown: Callable[..., int]
+    grown_by: tuple[int | float, ...]
+    max_tokens: int | None
+
+
 class Strategy:
     """The base of all strategies. Each hook has the least default; `on_append` has none.
 
@@ -37,6 +56,14 @@ class Strategy:
 
     recomputes: ClassVar[bool] = False
     """Whether each step computes K and V of the whole sequence anew, so that `on_append` gets all its tokens."""
+
+    decides_by: ClassVar[str] = "more than a sequence's capacity and length"
+    """What it decides by, where it has no integer rule; for the message of those who need one."""
+
+    @property
+    def integer_rule(self) -> IntegerRule | None:
+        """All that it decides, as functions of integers; None where they do not say all."""
+        return None
 
     def on_begin(self) -> None:
         """Forget everything: a new repetition begins."""
@@ -93,12 +120,27 @@ def resize_and_append(seq: int, capacity: int, num_tokens: int) -> Plan:
     return (Reserve(seq, capacity), *append_plan(seq, num_tokens))
 
 
+def constant(num_prompt_tokens: int, num_output_tokens: int, num_slots: int) -> int:
+    """Slots at admission, whatever the request."""
+    return num_slots
+
+
+def as_required(capacity: int, required: int) -> int:
+    """Capacity after growth: what is required."""
+    return required
+
+
+def in_units(capacity: int, required: int, unit: int) -> int:
+    """Capacity after growth by whole units: chunks, blocks, or so many slots."""
+    return rounded_up(required, unit)
+
+
 def append_in_units(seq: int, num_tokens: int, unit: int, view: LedgerView) -> Plan:
     """The plan of an append that grows by whole units where it does not fit: chunks, blocks, or so many slots."""
     required = view.num_used(seq) + num_tokens
     if required <= view.capacity(seq):
         return append_plan(seq, num_tokens)
-    return resize_and_append(seq, rounded_up(required, unit), num_tokens)
+    return resize_and_append(seq, in_units(view.capacity(seq), required, unit), num_tokens)
 
 
 def rounded_up(num_tokens: int, multiple: int) -> int:

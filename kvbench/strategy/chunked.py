@@ -3,7 +3,7 @@
 from kvbench.area import Area, Chunks
 from kvbench.ledger import LedgerView
 from kvbench.ops import Plan
-from kvbench.strategy.base import Strategy, append_in_units, require_positive
+from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, in_units, require_positive
 
 
 class Chunked(Strategy):
@@ -24,6 +24,11 @@ class Chunked(Strategy):
         require_positive("chunk_tokens", chunk_tokens)
         self.chunk_tokens = chunk_tokens
         self.areas = (Area(layout=Chunks(chunk_tokens)),)
+
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """Nothing at admission; whole chunks as they are required."""
+        return IntegerRule(constant, (0,), in_units, (self.chunk_tokens,), None)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or add chunks first."""

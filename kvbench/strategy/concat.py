@@ -2,7 +2,7 @@
 
 from kvbench.ledger import LedgerView
 from kvbench.ops import Plan
-from kvbench.strategy.base import Strategy, resize_and_append
+from kvbench.strategy.base import IntegerRule, Strategy, as_required, constant, resize_and_append
 
 
 class Concat(Strategy):
@@ -14,6 +14,12 @@ class Concat(Strategy):
     Departs: none.
     """
 
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """Nothing at admission; what is required, at every append."""
+        return IntegerRule(constant, (0,), as_required, (), None)
+
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Reserve what is held plus the new tokens."""
-        return resize_and_append(seq, view.num_used(seq) + num_tokens, num_tokens)
+        capacity = as_required(view.capacity(seq), view.num_used(seq) + num_tokens)
+        return resize_and_append(seq, capacity, num_tokens)

@@ -4,7 +4,9 @@ from kvbench.ledger import LedgerView
 from kvbench.ops import Plan, Reserve, append_plan
 from kvbench.strategy.base import (
     CapacityExceeded,
+    IntegerRule,
     Strategy,
+    constant,
     require_above_one,
     require_positive,
     resize_and_append,
@@ -58,9 +60,20 @@ class Dynamic(Strategy):
         self.max_capacity = max_capacity
         self.round_to = round_to
 
+    @property
+    def first_capacity(self) -> int:
+        """Slots reserved at admission."""
+        return min(rounded_up(self.initial_capacity, self.round_to), self.max_capacity)
+
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """The initial capacity at admission, and `grown_capacity`."""
+        grown_by = (self.growth_factor, self.round_to, self.max_capacity)
+        return IntegerRule(constant, (self.first_capacity,), grown_capacity, grown_by, self.max_capacity)
+
     def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
         """Reserve the initial capacity."""
-        return (Reserve(seq, min(rounded_up(self.initial_capacity, self.round_to), self.max_capacity)),)
+        return (Reserve(seq, self.first_capacity),)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or grow first."""

@@ -2,8 +2,13 @@
 
 from kvbench.ledger import LedgerView
 from kvbench.ops import Plan, Reserve, append_plan
-from kvbench.strategy.base import Strategy, require_positive, rounded_up
+from kvbench.strategy.base import IntegerRule, Strategy, as_required, require_positive, rounded_up
 from kvbench.workload.request import Request
+
+
+def final_length(num_prompt_tokens: int, num_output_tokens: int, round_to: int) -> int:
+    """Slots at admission: all tokens that a request will have, rounded up."""
+    return rounded_up(num_prompt_tokens + num_output_tokens, round_to)
 
 
 class Exact(Strategy):
@@ -24,9 +29,15 @@ class Exact(Strategy):
         require_positive("round_to", round_to)
         self.round_to = round_to
 
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """The final length at admission; nothing grows."""
+        return IntegerRule(final_length, (self.round_to,), as_required, (), None)
+
     def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
         """Reserve the request's final length."""
-        return (Reserve(seq, rounded_up(request.num_tokens, self.round_to)),)
+        num_prompt_tokens = request.num_tokens - request.num_decode_tokens
+        return (Reserve(seq, final_length(num_prompt_tokens, request.num_decode_tokens, self.round_to)),)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append; it always fits."""

@@ -45,6 +45,8 @@ class Forecast(Dynamic):
     Departs: of a prompt only its length is read; who exceeds the prediction grows and is not preempted for it.
     """
 
+    decides_by = "the requests completed before"
+
     def __init__(
         self,
         predictor: Predictor,

@@ -110,9 +110,9 @@ class MemberView(LedgerView):
         """See `LedgerView.room`."""
         return self._view.room(seq, self._prefix + area)
 
-    def room_beside(self, area: str = MAIN) -> int:
+    def room_beside(self, seq: int, capacity: int, area: str = MAIN) -> int:
         """See `LedgerView.room_beside`."""
-        return self._view.room_beside(self._prefix + area)
+        return self._view.room_beside(seq, capacity, self._prefix + area)
 
     def is_open(self, seq: int) -> bool:
         """See `LedgerView.is_open`."""

@@ -3,7 +3,7 @@
 from kvbench.area import STAGING_TOKENS, Area, Blocks
 from kvbench.ledger import LedgerView
 from kvbench.ops import Fork, Plan, Reserve
-from kvbench.strategy.base import Strategy, append_in_units, require_positive
+from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, in_units, require_positive
 from kvbench.workload.request import Request
 
 
@@ -32,6 +32,11 @@ class Paged(Strategy):
             raise ValueError(f"pool_tokens is a multiple of block_size ({block_size}), got {pool_tokens}")
         self.block_size = block_size
         self.areas = (Area(layout=Blocks(block_size, pool_tokens)),)
+
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """Nothing at admission; whole blocks as they are required."""
+        return IntegerRule(constant, (0,), in_units, (self.block_size,), None)
 
     def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
         """Reserve nothing yet; with the first sequence's admission the pool is set aside."""

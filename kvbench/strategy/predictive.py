@@ -62,6 +62,8 @@ class Predictive(Dynamic):
         rule "append" departs in nothing.
     """
 
+    decides_by = "each sequence's past appends"
+
     def __init__(
         self,
         *,

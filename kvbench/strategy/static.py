@@ -2,7 +2,14 @@
 
 from kvbench.ledger import LedgerView
 from kvbench.ops import Plan, Reserve, append_plan
-from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive
+from kvbench.strategy.base import (
+    CapacityExceeded,
+    IntegerRule,
+    Strategy,
+    as_required,
+    constant,
+    require_positive,
+)
 from kvbench.workload.request import Request
 
 
@@ -20,6 +27,11 @@ class Static(Strategy):
     def __init__(self, *, max_seq_len: int) -> None:
         require_positive("max_seq_len", max_seq_len)
         self.max_seq_len = self.max_capacity = max_seq_len
+
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """The maximum at admission; nothing grows."""
+        return IntegerRule(constant, (self.max_seq_len,), as_required, (), self.max_seq_len)
 
     def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
         """Reserve the maximum."""

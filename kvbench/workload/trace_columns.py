@@ -32,6 +32,45 @@ class TraceColumns:
         """Requests in the trace."""
         return self.num_prompt_tokens.size
 
+    def first(self, num_requests: int) -> "TraceColumns":
+        """The first so many requests, or all where there are no more."""
+        if num_requests >= self.num_requests:
+            return self
+        offsets = None if self.block_offsets is None else self.block_offsets[: num_requests + 1]
+        return replace(
+            self,
+            arrival_ns=None if self.arrival_ns is None else self.arrival_ns[:num_requests],
+            num_prompt_tokens=self.num_prompt_tokens[:num_requests],
+            num_output_tokens=self.num_output_tokens[:num_requests],
+            block_ids=None if offsets is None else self.block_ids[: offsets[-1]],
+            block_offsets=offsets,
+        )
+
+    def repeated(self, times: int, period_ns: int | None = None) -> "TraceColumns":
+        """The trace so many times, one after another.
+
+        Args:
+            times: how often, > 0.
+            period_ns: from one beginning to the next; None: to the last arrival, and a mean gap more.
+        """
+        counts = np.arange(times)
+        arrival_ns, ids, offsets = self.arrival_ns, self.block_ids, self.block_offsets
+        if arrival_ns is not None:
+            if period_ns is None:
+                period_ns = round(int(arrival_ns[-1]) * self.num_requests / max(self.num_requests - 1, 1))
+            arrival_ns = (arrival_ns + counts[:, None] * period_ns).ravel()
+        if offsets is not None:
+            ids = np.tile(ids, times)
+            offsets = np.append((offsets[:-1] + counts[:, None] * offsets[-1]).ravel(), times * offsets[-1])
+        return replace(
+            self,
+            arrival_ns=arrival_ns,
+            num_prompt_tokens=np.tile(self.num_prompt_tokens, times),
+            num_output_tokens=np.tile(self.num_output_tokens, times),
+            block_ids=ids,
+            block_offsets=offsets,
+        )
+
     def by_arrival(self) -> "TraceColumns":
         """Sort by arrival, equal arrivals in their present order, and count time from the first."""
         order = np.argsort(self.arrival_ns, kind="stable")

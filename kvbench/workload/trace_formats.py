@@ -68,6 +68,8 @@ READERS: MappingProxyType[str, Callable[[Path], TraceColumns]] = MappingProxyTyp
     {"azure": read_azure, "mooncake": read_mooncake, "plain": read_plain, "sharegpt": read_sharegpt}
 )
 WITHOUT_TIMES = frozenset({"sharegpt"})
+WITH_BLOCKS = frozenset({"mooncake"})
+"""Formats that say which blocks prompts share."""
 
 
 def _from_csv(path: Path, time: str, times: Converter, prompt: str, output: str) -> TraceColumns:

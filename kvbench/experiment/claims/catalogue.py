@@ -1,6 +1,6 @@
 """The claims: their words, how each is measured, and its chart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -20,14 +20,16 @@ from kvbench.plots.claim_curves import choices_chart, ranges_chart, stream_chart
 from kvbench.plots.claims import claim_chart
 
 
-def of_rows(rows: pd.DataFrame, curve: pd.DataFrame | None, title: str) -> Figure:
+def of_rows(rows: pd.DataFrame, curve: pd.DataFrame | None, title: str, notes: Sequence[str]) -> Figure:
     """The chart of a claim whose figures say all."""
-    return claim_chart(rows, title)
+    return claim_chart(rows, title, notes)
 
 
-def of_curve(chart: Callable[[pd.DataFrame, str], Figure]) -> Callable[[pd.DataFrame, pd.DataFrame, str], Figure]:
+def of_curve(
+    chart: Callable[[pd.DataFrame, str, Sequence[str]], Figure],
+) -> Callable[[pd.DataFrame, pd.DataFrame, str, Sequence[str]], Figure]:
     """The chart of a claim that has one of its own."""
-    return lambda rows, curve, title: chart(curve, title)
+    return lambda rows, curve, title, notes: chart(curve, title, notes)
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,13 @@ class Claim:
         words: what the article claims.
         measure: gives its figures.
         num_tokens: tokens that one timed repetition of it appends.
-        chart: from its rows, its curve and a title.
+        chart: from its rows, its curve, a title and notes.
     """
 
     words: str
     measure: Callable[[Bench], Evidence]
     num_tokens: int = 0
-    chart: Callable[[pd.DataFrame, pd.DataFrame | None, str], Figure] = of_rows
+    chart: Callable[[pd.DataFrame, pd.DataFrame | None, str, Sequence[str]], Figure] = of_rows
 
 
 CLAIMS = {

@@ -1,6 +1,7 @@
 """Counts without tensors: strategies and ledger do what they always do, and nothing is carried out."""
 
 from collections.abc import Mapping, Sequence
+from time import perf_counter_ns
 
 import pandas as pd
 
@@ -23,6 +24,9 @@ class Counted:
 
     source, scope, num_rows = "counted", "cache", 1
     signals: tuple[str, ...] = ()
+    is_repeatable = True
+    hardware = None
+    now_ns = staticmethod(perf_counter_ns)
 
     def __init__(self, geometry: KVGeometry) -> None:
         self.geometry = geometry
@@ -41,6 +45,9 @@ class Counted:
 
     def begin_repetition(self, areas: tuple[Area, ...]) -> None:
         """Nothing is held."""
+
+    def begin_iteration(self) -> None:
+        """Nothing is shared by a pass."""
 
     def check(self, plan: Plan) -> Times:
         """Nothing is waited for."""

@@ -67,17 +67,18 @@ class ClaimsExperiment(Experiment):
             claim = CLAIMS[name]
             evidence = claim.measure(bench)
             own = pd.DataFrame([finding.row(name, claim.words) for finding in evidence.findings])
-            verdict = by_claim(own)["verdict"].iloc[0]
-            charts[f"c{int(name[1:]):02d}"] = claim.chart(own, evidence.curve, f"{name}, {verdict}: {claim.words}")
+            title = f"{name}, {by_claim(own)['verdict'].iloc[0]}: {claim.words}"
+            charts[f"c{int(name[1:]):02d}"] = claim.chart(own, evidence.curve, title, setting.notes)
             rows.append(own)
             details += evidence.sentences
         figures = pd.concat(rows, ignore_index=True)
         definitions, verdicts = by_definition(figures), by_claim(figures)
+        times = [times_sentence(bench.num_heads)] if setting.backend.scope == "cache" else []
         return Findings(
             table=definitions,
             requests=_joined(bench.requests),
             steps=_joined(bench.steps),
-            sentences=[*sentences_of(definitions, verdicts), *details, times_sentence(bench.num_heads)],
+            sentences=[*sentences_of(definitions, verdicts), *details, *setting.notes, *times],
             charts=charts,
             tables={"verdicts": verdicts},
             files={"figures": figures[list(COLUMNS)]},

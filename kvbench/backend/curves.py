@@ -1,0 +1,276 @@
+"""Rates of a machine that was measured: seconds by size, with straight lines between the sizes that were measured."""
+
+from collections.abc import Iterable, Mapping
+
+from kvbench.area import DEVICE, DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Chunks, Packed
+from kvbench.backend.line import Line, Lines
+from kvbench.backend.rates import Read
+from kvbench.cost import PS_PER_S
+from kvbench.geometry import KVGeometry
+from kvbench.hardware import Hardware
+from kvbench.ledger import AreaCost, Receipt
+from kvbench.ledger.accounts import Holding
+from kvbench.ops import Append, Keep, Move, Plan, Reserve
+
+CURVES = {
+    "allocate": "seconds a tensor, by its bytes: new storage, its pages taken",
+    "free": "seconds a tensor, by its bytes: its storage given back",
+    "copy": "seconds a tensor, by bytes of live slots: copied to another one",
+    "append": "seconds a layer, by tokens: written behind the live ones, in one piece",
+    "append_piece": "seconds a layer, by tokens: each further piece, where chunks or blocks part them",
+    "decode": "seconds a layer, by slots: attention of one query over slots that lie together",
+    "merge": "seconds a layer, by queries: attention over one more part merged into that over the others",
+    "gather": "seconds a layer, by slots: blocks gathered into staging buffers",
+    "staged": "seconds a layer, by slots: attention of one query over slots just brought there, all parts merged",
+    "fetch_host": "seconds a layer, by slots: brought from the host's memory into staging buffers",
+    "fetch_disk": "seconds a layer, by slots: brought from files into staging buffers",
+    "store_host": "seconds a layer, by slots: moved to the host's memory",
+    "store_disk": "seconds a layer, by slots: moved to files",
+    "rank": "seconds a layer, by slots: ranked by their norms",
+    "close": "seconds a layer, by slots kept: copied together where others were evicted",
+    "host": "seconds a step, by operations booked one by one (0: it only appends, to room that is there): the host's "
+    "own work, a strategy's plan, its booking and its row",
+}
+"""What a calibrated machine's file holds; sizes are those of the geometry that it was calibrated with.
+
+Besides, for several N, `queries_N`: seconds a layer, by slots: attention of N queries over them, N up to the queries
+that prompts attend with at once; and for numbers of bits that are to be priced, `pack_B`: seconds a layer, by tokens:
+rounded to B bits, and `restore_B`: by slots: restored into staging buffers.
+"""
+QUERIES = "queries_"
+SHAPE = ("dtype", "num_heads", "num_kv_heads", "head_dim", "num_rows")
+"""What a calibration was made with: what must be the same for its sizes to hold as they are."""
+PACKED_TENSORS = 6
+"""Tensors of a layer's packed chunk: codes, scales and minima of K, then of V."""
+
+
+class Curves:
+    """Rates from measured curves, of the cache alone.
+
+    Another geometry than the calibrated one is priced as well: its bytes count as so many slots of the calibrated one,
+    its layers as so many times one; `deviation` says so.
+
+    Args:
+        hardware: with curves, and what they were measured with.
+        geometry: of the model to price.
+        num_rows: rows of every sequence's batch.
+    Raises:
+        ValueError: a curve or what the machine was calibrated for is missing, or layers do not all hold K and V of all
+            tokens.
+    """
+
+    def __init__(self, hardware: Hardware, geometry: KVGeometry, num_rows: int) -> None:
+        if not geometry.is_plain:
+            raise ValueError(
+                f"{hardware.name} was calibrated for layers that hold K and V of all tokens, and "
+                f"{geometry.name or 'the model'} has latent attention or sliding-window layers; use a data sheet's "
+                "hardware, such as hardware=h100"
+            )
+        self._calibrated = _calibrated_for(hardware)
+        self._lines = {name: Line(points) for name, points in hardware.curves.items()}
+        self._queries = Lines(_queries_of(hardware, self._lines))
+        self._geometry = geometry
+        self._num_rows = num_rows
+        known = KVGeometry(num_layers=1, **{name: self._calibrated[name] for name in SHAPE[:-1]})
+        rows = num_rows / self._calibrated["num_rows"]
+        self._layer_bytes = geometry.bytes_per_token // geometry.num_layers * num_rows
+        self._scale = self._layer_bytes / (known.bytes_per_token * self._calibrated["num_rows"])
+        self._pair_scale = geometry.pair_flops / geometry.num_layers / known.pair_flops * rows
+
+    @property
+    def deviation(self) -> str:
+        """How the geometry differs from the calibrated one, and what that means; empty where it does not."""
+        asked = {name: getattr(self._geometry, name, self._num_rows) for name in SHAPE}
+        others = [f"{name} {self._calibrated[name]}" for name in SHAPE if self._calibrated[name] != asked[name]]
+        return f"calibrated with {', '.join(others)}; extrapolated" if others else ""
+
+    def iteration_ps(self) -> int:
+        """Nothing: each step has a fixed cost of its own."""
+        return 0
+
+    def linear_ps(self, num_tokens: int) -> int:
+        """Nothing: the cache alone is priced."""
+        return 0
+
+    def host_ps(self, plan: Plan, continued: bool) -> int:
+        """The host's own work; of a continued step, booking alone."""
+        is_common = bool(plan) and type(plan[-1]) is Append and all(type(op) in (Keep, Append) for op in plan)
+        host = self._lines["host"]
+        return _ps(host.at(0 if is_common else len(plan)) - (host.at(0) if continued else 0.0))
+
+    def reserve_ps(self, op: Reserve, cost: AreaCost, old_tokens: int, receipt: Receipt, since_bytes: int) -> int:
+        """New tensors, live slots copied, old tensors given back; pools and staging buffers with the first reserve."""
+        layout, new_bytes, old_bytes = cost.area.layout, cost.bytes_of(op.num_tokens), cost.bytes_of(old_tokens)
+        own_bytes, seconds = 0, 0.0
+        if isinstance(layout, Chunks):
+            own_bytes = max(new_bytes - old_bytes, 0)
+            seconds = self._chunks(cost, op.num_tokens - old_tokens)
+        elif not isinstance(layout, Blocks):
+            own_bytes = new_bytes
+            seconds = self._tensors("allocate", new_bytes) + self._tensors("copy", receipt.copied_bytes, since_bytes)
+            seconds += self._tensors("free", old_bytes)
+        shared_bytes = max(receipt.requested_bytes - own_bytes, 0)
+        return _ps(seconds + self._tensors("allocate", shared_bytes))
+
+    def release_ps(self, holdings: Iterable[Holding]) -> int:
+        """All tensors given back; blocks go to their pool."""
+        seconds = 0.0
+        for held in holdings:
+            if isinstance(held.cost.area.layout, Chunks):
+                seconds += self._chunks(held.cost, -held.capacity)
+            elif not isinstance(held.cost.area.layout, Blocks):
+                for num_tokens in (held.capacity, held.next_capacity):
+                    seconds += self._tensors("free", held.cost.bytes_of(num_tokens))
+        return _ps(seconds)
+
+    def _tensors(self, name: str, num_bytes: int, since_bytes: int = 0) -> float:
+        """So many bytes in all, spread evenly over the tensors of a contiguous area."""
+        num = self._geometry.num_tensors
+        return num * self._lines[name].share(num_bytes / num, (num_bytes + since_bytes) / num) if num_bytes else 0.0
+
+    def _chunks(self, cost: AreaCost, added_tokens: int) -> float:
+        """Chunks made; where fewer, let go."""
+        unit, num_tensors = cost.area.layout.num_tokens, self._geometry.num_tensors
+        if isinstance(cost.area.format, Packed):
+            num_tensors = PACKED_TENSORS * self._geometry.num_layers
+        line = self._lines["allocate" if added_tokens > 0 else "free"]
+        return abs(added_tokens) // unit * num_tensors * line.at(cost.bytes_of(unit) / num_tensors)
+
+    def copy_ps(self, num_bytes: int) -> int:
+        """Slots copied on the device."""
+        return _ps(self._tensors("copy", num_bytes))
+
+    def append_ps(self, area: Area, num_tokens: int) -> int:
+        """New tokens written, piece by piece where chunks or blocks part them."""
+        return self._layers_ps(self._written(area, num_tokens))
+
+    def _written(self, area: Area, num_tokens: int) -> float:
+        if isinstance(area.format, Packed):
+            return self._sized(f"pack_{area.format.bits}", num_tokens)
+        unit = area.layout.num_tokens if isinstance(area.layout, Chunks | Blocks) else num_tokens
+        num_more, rest = divmod(max(num_tokens - unit, 0), unit)
+        seconds = self._sized("append", min(num_tokens, unit)) + num_more * self._sized("append_piece", unit)
+        return seconds + (self._sized("append_piece", rest) if rest else 0.0)
+
+    def evict_ps(self, op: Keep, cost: AreaCost, num_used: int, receipt: Receipt) -> int:
+        """Slots ranked by norm, and those kept copied together."""
+        ranked = self._sized("rank", num_used) if op.rule.by == NORM else 0.0
+        return self._layers_ps(ranked + self._closed(cost, receipt))
+
+    def _closed(self, cost: AreaCost, receipt: Receipt) -> float:
+        num_copied = receipt.copied_bytes * cost.unit_tokens / cost.unit_bytes
+        return self._sized("close", num_copied) if num_copied else 0.0
+
+    def move_ps(self, op: Move, src: AreaCost, dst: AreaCost, receipt: Receipt) -> int:
+        """Slots brought from where they are and written where they go; the rest copied together."""
+        num_moved = receipt.moved_bytes * dst.unit_tokens // dst.unit_bytes
+        seconds = self._closed(src, receipt)
+        if isinstance(src.area.format, Packed):
+            seconds += self._sized(f"restore_{src.area.format.bits}", num_moved)
+        if isinstance(dst.area.format, Packed) or src.area.tier == dst.area.tier == DEVICE:
+            seconds += self._written(dst.area, num_moved)
+        if dst.area.tier in (HOST, DISK):
+            seconds += self._sized(f"store_{dst.area.tier}", num_moved)
+        elif src.area.tier in (HOST, DISK):
+            seconds += self._sized(f"fetch_{src.area.tier}", num_moved)
+        return self._layers_ps(seconds)
+
+    def attend_ps(self, reads: tuple[Read, ...], num_queries: int, since_bytes: int) -> int:
+        """Attention part by part: what brings the parts to staging buffers, reads them, and merges them."""
+        num_slots = sum(read.num_slots for read in reads)
+        if not num_slots:
+            return 0
+        # A layer's slots are read again once all layers, and what others read meanwhile, have gone by.
+        whole = num_slots * self._geometry.num_layers + since_bytes / self._layer_bytes
+        seconds = sum(self._brought(read, whole) for read in reads if read.cost.area.is_staged)
+        if num_queries > 1:
+            return self._layers_ps(seconds + self._prefill(reads, min(num_queries, num_slots)))
+        num_parts = 0
+        for read in reads:
+            if read.cost.area.is_staged:
+                seconds += self._sized("staged", read.num_slots)
+                num_parts += 1
+                continue
+            parts = _parts(read)
+            seconds += sum(self._sized("decode", part, whole) for part in parts)
+            num_parts += len(parts)
+        return self._layers_ps(seconds + (num_parts - 1) * self._merged(1))
+
+    def _brought(self, read: Read, whole: float) -> float:
+        area = read.cost.area
+        seconds = 0.0 if area.tier == DEVICE else self._sized(f"fetch_{area.tier}", read.num_slots, whole)
+        if isinstance(area.format, Packed):
+            return seconds + self._sized(f"restore_{area.format.bits}", read.num_slots, whole)
+        return seconds if seconds else self._sized("gather", read.num_slots, whole)
+
+    def _prefill(self, reads: tuple[Read, ...], num_queries: int) -> float:
+        """New tokens in pieces of so many queries as attend at once; each piece over the parts that it may look at."""
+        parts = [part for read in reads for part in _parts(read)]
+        is_in_place = len(reads) == 1 and not reads[0].cost.area.is_staged
+        end, seconds = sum(parts), 0.0
+        for first in range(end - num_queries, end, self._queries.largest):
+            num_now = min(self._queries.largest, end - first)
+            start, num_seen = 0, 0
+            for part in parts:
+                if start < first + num_now:
+                    seen = min(part, first + num_now - start) if is_in_place else part
+                    seconds += self._queries.at(num_now, seen) * self._pair_scale
+                    num_seen += 1
+                start += part
+            seconds += (num_seen - 1) * self._merged(num_now)
+        return seconds
+
+    def _merged(self, num_queries: int) -> float:
+        return self._lines["merge"].at(num_queries) * self._pair_scale
+
+    def _sized(self, name: str, size: float, whole: float = 0.0) -> float:
+        """Seconds a layer for tokens or slots, as the calibrated ones of as many bytes; see `Line.share` for whole."""
+        if name not in self._lines:
+            raise ValueError(f"the machine was not calibrated for {name}: its file has {', '.join(self._lines)}")
+        return self._lines[name].share(size * self._scale, whole * self._scale)
+
+    def _layers_ps(self, seconds: float) -> int:
+        return _ps(self._geometry.num_layers * seconds)
+
+
+def _parts(read: Read) -> list[int]:
+    """Slots of each part that attention reads by itself."""
+    layout = read.cost.area.layout
+    unit = layout.num_tokens if isinstance(layout, Chunks) else read.num_slots
+    if read.cost.area.is_staged:
+        unit = STAGING_TOKENS
+    full, rest = divmod(read.num_slots, unit)
+    return [unit] * full + [rest] * (rest > 0)
+
+
+def _calibrated_for(hardware: Hardware) -> dict[str, object]:
+    """What a machine was calibrated for, and has curves for.
+
+    Raises:
+        ValueError: something is missing.
+    """
+    found = dict(hardware.calibrated_for or {})
+    missing = [name for name in SHAPE if name not in found]
+    if missing:
+        raise ValueError(f"{hardware.name}: hardware.calibrated_for lacks {', '.join(missing)}")
+    missing = [name for name in CURVES if name not in (hardware.curves or {})]
+    if missing:
+        raise ValueError(f"{hardware.name}: hardware.curves lacks {', '.join(missing)}")
+    return found
+
+
+def _queries_of(hardware: Hardware, lines: Mapping[str, Line]) -> dict[int, Line]:
+    """The lines by number of queries.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    ends = {name.removeprefix(QUERIES): line for name, line in lines.items() if name.startswith(QUERIES)}
+    found = {int(end): line for end, line in ends.items() if end.isdecimal()}
+    if len(found) < 2:  # noqa: PLR2004
+        raise ValueError(f"{hardware.name}: hardware.curves lacks {QUERIES}N for at least two N")
+    return found
+
+
+def _ps(seconds: float) -> int:
+    return round(seconds * PS_PER_S)

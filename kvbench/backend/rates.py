@@ -1,0 +1,192 @@
+"""What the modelled backend asks of a machine: how long a piece of work takes on it, in picoseconds."""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from kvbench.area import DEVICE, HOST, NORM, Area, Blocks
+from kvbench.cost import PS_PER_S, linear_ps, prices_of, resize_ps
+from kvbench.geometry import KVGeometry
+from kvbench.hardware import Hardware
+from kvbench.ledger import AreaCost, Receipt
+from kvbench.ledger.accounts import Holding
+from kvbench.ops import Keep, Move, Plan, Reserve
+from kvbench.weights import Weights
+
+
+class Read(NamedTuple):
+    """What attention reads of one area.
+
+    Args:
+        cost: the area, and its bytes.
+        num_slots: slots that it reads, > 0.
+    """
+
+    cost: AreaCost
+    num_slots: int
+
+
+class Rates(Protocol):
+    """How long work takes on a machine, in picoseconds.
+
+    Attributes:
+        deviation: how what is priced differs from what the machine was measured with; empty where it does not.
+    """
+
+    @property
+    def deviation(self) -> str:
+        """How what is priced differs from what the machine was measured with."""
+        ...
+
+    def iteration_ps(self) -> int:
+        """What each pass over the live requests costs, whatever they do."""
+        ...
+
+    def linear_ps(self, num_tokens: int) -> int:
+        """All but attention of a model, for the tokens of all steps of an iteration together."""
+        ...
+
+    def host_ps(self, plan: Plan, continued: bool) -> int:
+        """What the host takes to plan, book and record a step; of a continued step, to book the rest."""
+        ...
+
+    def reserve_ps(self, op: Reserve, cost: AreaCost, old_tokens: int, receipt: Receipt, since_bytes: int) -> int:
+        """A reserve: new storage, live slots copied to it, the old storage given back.
+
+        Args:
+            op: the operation.
+            cost: its area, and its bytes.
+            old_tokens: slots of the old storage.
+            receipt: of the operation.
+            since_bytes: as in `attend_ps`.
+        """
+        ...
+
+    def release_ps(self, holdings: Iterable[Holding]) -> int:
+        """Giving back all that a sequence holds."""
+        ...
+
+    def copy_ps(self, num_bytes: int) -> int:
+        """Copying slots that lie anywhere on the device."""
+        ...
+
+    def append_ps(self, area: Area, num_tokens: int) -> int:
+        """Writing the K and V of new tokens."""
+        ...
+
+    def evict_ps(self, op: Keep, cost: AreaCost, num_used: int, receipt: Receipt) -> int:
+        """Evicting slots: ranking them, and copying what stays."""
+        ...
+
+    def move_ps(self, op: Move, src: AreaCost, dst: AreaCost, receipt: Receipt) -> int:
+        """Moving slots to another area: reading, changing the format, the way to another tier, writing."""
+        ...
+
+    def attend_ps(self, reads: tuple[Read, ...], num_queries: int, since_bytes: int) -> int:
+        """Attention of a sequence's newest tokens over what it holds.
+
+        Args:
+            reads: what it reads of each area.
+            num_queries: newest tokens that attend.
+            since_bytes: what other sequences read since this one read the same.
+        """
+        ...
+
+
+class Sheet:
+    """Rates from a data sheet: bytes over bandwidth, operations over the peak, and fixed costs.
+
+    Kernels read blocks and packed slots where they lie, as engines on accelerators do; slots of a slower tier come over
+    its link while those on the device are read.
+
+    Args:
+        hardware: the sheet's figures.
+        geometry: bytes of a slot.
+        weights: the model's; None prices the cache alone.
+        num_rows: rows of every sequence's batch.
+    """
+
+    def __init__(self, hardware: Hardware, geometry: KVGeometry, weights: Weights | None, num_rows: int) -> None:
+        self._hardware = hardware
+        self._geometry = geometry
+        self._num_rows = num_rows
+        self._prices = prices_of(hardware, geometry, weights, num_rows)
+        self._has_weights = weights is not None
+        memory_per_s = hardware.memory_bytes_per_s * hardware.memory_efficiency
+        self._byte_ps = PS_PER_S / memory_per_s
+        self._launch_ps = round(geometry.num_layers * hardware.launch_s * PS_PER_S)
+
+    @property
+    def deviation(self) -> str:
+        """Empty: a sheet holds for every model."""
+        return ""
+
+    def iteration_ps(self) -> int:
+        """See `Prices.step_ps`; of the cache alone, every step has its own."""
+        return self._prices.step_ps if self._has_weights else 0
+
+    def linear_ps(self, num_tokens: int) -> int:
+        """See `cost.linear_ps`."""
+        return linear_ps(num_tokens, self._prices) if self._has_weights else 0
+
+    def host_ps(self, plan: Plan, continued: bool) -> int:
+        """Nothing: the host runs ahead of the accelerator."""
+        return 0
+
+    def reserve_ps(self, op: Reserve, cost: AreaCost, old_tokens: int, receipt: Receipt, since_bytes: int) -> int:
+        """Allocations and copies of a contiguous area; chunks are allocated, blocks are there."""
+        if isinstance(cost.area.layout, Blocks) or not receipt.requested_bytes:
+            return 0
+        num_copied, rest = divmod(receipt.copied_bytes, self._geometry.bytes_per_token * self._num_rows)
+        return resize_ps(num_copied, self._prices) + self.copy_ps(rest)
+
+    def release_ps(self, holdings: Iterable[Holding]) -> int:
+        """Nothing: the framework's allocator keeps what is given back."""
+        return 0
+
+    def copy_ps(self, num_bytes: int) -> int:
+        """Bytes read and written."""
+        return round(2 * num_bytes * self._byte_ps)
+
+    def append_ps(self, area: Area, num_tokens: int) -> int:
+        """Bytes written; of the cache alone, the step's launches as well."""
+        fixed = 0 if self._has_weights else self._prices.step_ps
+        return num_tokens * self._prices.write_ps + fixed
+
+    def evict_ps(self, op: Keep, cost: AreaCost, num_used: int, receipt: Receipt) -> int:
+        """Copies; ranking by norm reads all K and V."""
+        ranked_bytes = cost.bytes_of(num_used) if op.rule.by == NORM else 0
+        if not (ranked_bytes or receipt.copied_bytes):
+            return 0
+        return self._launch_ps + round(ranked_bytes * self._byte_ps) + self.copy_ps(receipt.copied_bytes)
+
+    def move_ps(self, op: Move, src: AreaCost, dst: AreaCost, receipt: Receipt) -> int:
+        """Reads and writes; over a link, bytes over its bandwidth and a transfer's fixed cost."""
+        num_moved = receipt.moved_bytes * dst.unit_tokens // dst.unit_bytes
+        device_bytes = sum(c.bytes_of(num_moved) for c in (src, dst) if c.area.tier == DEVICE)
+        spent = self._launch_ps + round(device_bytes * self._byte_ps) + self.copy_ps(receipt.copied_bytes)
+        ways = [cost for cost in (src, dst) if cost.area.tier != DEVICE]
+        return spent + sum(self._way_ps(cost, num_moved) for cost in ways)
+
+    def attend_ps(self, reads: tuple[Read, ...], num_queries: int, since_bytes: int) -> int:
+        """Bytes read or operations done, whichever take longer; links beside."""
+        on_device = sum(self._slots_ps(read) for read in reads if read.cost.area.tier == DEVICE)
+        over_links = sum(self._way_ps(read.cost, read.num_slots) for read in reads if read.cost.area.tier != DEVICE)
+        num_slots = sum(read.num_slots for read in reads)
+        num_new = min(num_queries, num_slots)
+        pairs = num_new * (num_slots - num_new) + num_new * (num_new + 1) // 2
+        return max(on_device, over_links, pairs * self._prices.pair_ps)
+
+    def _slots_ps(self, read: Read) -> int:
+        """Reading slots once; others than those that the model gives cost their share of bytes."""
+        geometry, cost = self._geometry, read.cost
+        if geometry.num_window_layers:
+            return round(geometry.cache_bytes(read.num_slots) * self._num_rows * self._byte_ps)
+        as_given = geometry.bytes_per_token * self._num_rows * cost.unit_tokens
+        return read.num_slots * self._prices.read_ps * cost.unit_bytes // as_given
+
+    def _way_ps(self, cost: AreaCost, num_slots: int) -> int:
+        """Slots of a slower tier, there or back."""
+        hardware = self._hardware
+        link = hardware.host_bytes_per_s * hardware.host_efficiency
+        per_s = link if cost.area.tier == HOST else min(link, hardware.disk_bytes_per_s)
+        return self._prices.transfer_ps + round(cost.bytes_of(num_slots) * PS_PER_S / per_s)

@@ -1,0 +1,187 @@
+"""Measure this machine: every probe at every size, round by round, and a hardware file's figures from that."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from kvbench.backend import device as devices
+from kvbench.calibration.bench import NS_PER_S, Bench
+from kvbench.calibration.host import host_steps
+from kvbench.calibration.probes import attention, blocks, evictions, merging, packed, singles, storage, tiers
+from kvbench.calibration.samples import Samples
+from kvbench.geometry import KVGeometry
+from kvbench.hardware import Hardware
+
+MIB = 1 << 20
+LARGEST_SHARE = 8
+"""A probe may hold at most one part in so many of the memory that is free."""
+MATRIX_SIZE = 1024
+NUM_TRIES = 5
+BYTE_BITS = 8
+
+Probe = Callable[[Bench, Samples], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """At which sizes to measure, and how often.
+
+    Sizes are no round numbers: at powers of two kernels are faster than at the others, which are most.
+
+    Args:
+        slots: of attention.
+        storage_bytes: of a tensor, between those of the least and the most slots. A C library gives more than 32 MiB
+            pages of their own, each time anew.
+        moved_slots: of gathering, packing, evicting and moving to other tiers.
+        queries: of attention of several queries; the largest is what prompts attend with at once.
+        queried_slots: of those of slots at which they attend.
+        bits: of packed formats.
+        num_rounds: over all of them, interleaved.
+    """
+
+    slots: tuple[int, ...] = (18, 70, 150, 290, 420, 560, 800, 1100, 2100, 4200, 8100)
+    storage_bytes: tuple[int, ...] = tuple(n * MIB for n in (1, 2, 4, 8, 16, 24, 31, 33, 64))
+    moved_slots: tuple[int, ...] = (40, 150, 560, 1100, 4200)
+    queries: tuple[int, ...] = (10, 20, 36, 50, 70, 100, 140, 180, 220, 256)
+    queried_slots: tuple[int, ...] = (18, 70, 150, 290, 1100, 4200)
+    bits: tuple[int, ...] = (8, 4, 2)
+    num_rounds: int = 5
+
+    def within(self, most_slots: int) -> "Grid":
+        """The same, with no more slots than that."""
+        changed = {name: tuple(n for n in getattr(self, name) if n <= most_slots) for name in ("slots", "moved_slots")}
+        return Grid(**{**vars(self), **changed})
+
+
+FULL = Grid()
+
+
+def probes(bench: Bench, grid: Grid) -> list[Probe]:
+    """All that a round measures."""
+    least, most = min(grid.slots), max(grid.slots)
+    between = {num_bytes // bench.tensor_bytes(1) for num_bytes in grid.storage_bytes}
+    stored = sorted({least, most, *(n for n in between if least < n < most)})
+    found: list[Probe] = [partial(_sized, storage, n) for n in stored]
+    for n in grid.slots:
+        queries = grid.queries if n in grid.queried_slots else ()
+        found.append(partial(_sized, attention, n, queries=queries))
+    for n in grid.moved_slots:
+        found += [partial(_sized, probe, n) for probe in (blocks, tiers, evictions)]
+        fitting = [bits for bits in grid.bits if bench.geometry.head_dim * bits % BYTE_BITS == 0]
+        found += [partial(_sized, packed, n, bits=bits) for bits in fitting]
+    found += [partial(_sized, merging, n) for n in (1, *grid.queries)]
+    return [*found, singles, host_steps]
+
+
+def _sized(probe: Callable[..., None], size: int, bench: Bench, samples: Samples, **settings: object) -> None:
+    probe(bench, size, samples, **settings)
+
+
+def num_probes(bench: Bench, grid: Grid) -> int:
+    """How many probes a round makes, for a progress bar."""
+    return len(probes(bench, grid))
+
+
+def warmed_up(bench: Bench, grid: Grid) -> Iterator[None]:
+    """A round that counts for nothing: a C library that keeps freed memory learns in it how much to keep."""
+    for probe in probes(bench, grid):
+        probe(bench, Samples())
+        yield
+
+
+def measured(bench: Bench, grid: Grid) -> Iterator[Samples]:
+    """Measure; yields the samples so far after each probe.
+
+    Rounds begin with another probe each time and go through all, so that a drift of the machine's speed falls on all.
+    """
+    samples, todo = Samples(), probes(bench, grid)
+    for number in range(grid.num_rounds):
+        first = number * len(todo) // grid.num_rounds
+        for probe in todo[first:] + todo[:first]:
+            probe(bench, samples)
+            yield samples
+
+
+def bench_for(geometry: KVGeometry, device: str, grid: Grid) -> tuple[Bench, Grid]:
+    """The bench, and the grid as far as memory lasts.
+
+    Raises:
+        ValueError: no such device here, memory does not last, or layers do not all hold K and V of all tokens.
+    """
+    found = devices.find_device(device)
+    free_bytes = devices.default_budget_bytes(found) // LARGEST_SHARE
+    fitting = grid.within(free_bytes // (geometry.bytes_per_token // geometry.num_layers))
+    if len(fitting.slots) < 2 or len(fitting.moved_slots) < 2:  # noqa: PLR2004
+        raise ValueError(f"a layer's curves take more than the {free_bytes:,} bytes that are free for them")
+    return Bench(geometry, device, max(fitting.slots)), fitting
+
+
+def hardware_of(bench: Bench, samples: Samples) -> Hardware:
+    """The machine as measured, not yet held against anything.
+
+    Args:
+        bench: what was measured on.
+        samples: of all probes.
+    """
+    curves, device, geometry = samples.curves(), bench.backend.device, bench.geometry
+    name, threads = devices.device_name(device), torch.get_num_threads()
+    return Hardware(
+        name=f"{name}, calibrated",
+        memory_bytes=_memory_bytes(device),
+        memory_bytes_per_s=_digits(devices.copy_bandwidth(device)),
+        flops_per_s=_digits(_flops_per_s(bench)),
+        host_bytes_per_s=_digits(_bytes_per_s(bench, curves["fetch_host"])),
+        disk_bytes_per_s=_digits(_bytes_per_s(bench, curves["fetch_disk"])),
+        memory_efficiency=1.0,
+        compute_efficiency=1.0,
+        host_efficiency=1.0,
+        launch_s=_digits(_launch_s(bench)),
+        allocation_s=curves["allocate"][0][1],
+        device_allocation_s=curves["allocate"][-1][1],
+        transfer_s=curves["fetch_host"][0][1],
+        step_s=curves["host"][0][1],
+        source=f"measured on {name} with torch {torch.__version__}",
+        curves=curves,
+        calibrated_for={
+            "model": geometry.name,
+            "dtype": geometry.dtype,
+            "num_heads": geometry.num_heads,
+            "num_kv_heads": geometry.num_kv_heads,
+            "head_dim": geometry.head_dim,
+            "num_rows": bench.backend.num_rows,
+            "device": device.type,
+            "threads": threads,
+        },
+        validation=None,
+    )
+
+
+def _memory_bytes(device: torch.device) -> int:
+    if device.type == "cpu":
+        return int(devices.default_budget_bytes(device) / devices.CPU_SHARE)
+    return torch.cuda.get_device_properties(device).total_memory
+
+
+def _bytes_per_s(bench: Bench, curve: list[list[float]]) -> float:
+    """Bytes of a layer's K and V a second, from the largest size."""
+    num_slots, seconds = curve[-1]
+    return bench.geometry.num_tensors * bench.tensor_bytes(int(num_slots)) / max(seconds, 1 / NS_PER_S)
+
+
+def _flops_per_s(bench: Bench) -> float:
+    """The fastest of a few products of 16-bit matrices."""
+    matrix = torch.ones(MATRIX_SIZE, MATRIX_SIZE, dtype=torch.bfloat16, device=bench.backend.device)
+    best_s = min(bench.timed_s(lambda: matrix @ matrix) for _ in range(NUM_TRIES))
+    return 2 * MATRIX_SIZE**3 / max(best_s, 1 / NS_PER_S)
+
+
+def _launch_s(bench: Bench) -> float:
+    """The fastest of a few operations on one number."""
+    number = torch.ones(1, device=bench.backend.device)
+    return min(bench.timed_s(lambda: number.add_(1)) for _ in range(NUM_TRIES))
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -1,0 +1,210 @@
+"""`kvbench calibrate out=FILE`: measure this machine, and hold a model made of that against further runs."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvbench.cli.errors import UsageError
+from kvbench.naming import unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kvbench.calibration.measure import Grid
+    from kvbench.calibration.validate import Case, Outcome
+    from kvbench.geometry import KVGeometry
+    from kvbench.hardware import Hardware
+    from kvbench.strategy.base import Strategy
+
+DEFAULTS = {"model": "article", "dtype": "null", "device": "auto"}
+KEYS = ("out", *DEFAULTS)
+USAGE = "python -m kvbench calibrate out=mine.yaml model=article dtype=float32 device=auto"
+SUFFIX = ".yaml"
+
+STRATEGIES = ("static", "dynamic", "concat", "paged", "int8", "int4")
+CASES = {"short_chat": "null", "parallel_sampling": "4"}
+"""Scenarios that nothing is fitted to, and how many of their requests are run."""
+NUM_REPETITIONS = 2
+MOST_ERROR = 0.15
+"""The error that a model should not exceed."""
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, validate, write the hardware file whole, and print errors beside noise.
+
+    Returns:
+        0; 1 where bytes, slots or resizes of the model are not those that were measured.
+    Raises:
+        UsageError: an argument is wrong, there is no such device, or memory does not last.
+    """
+    given = _given(arguments)
+    out = _out(given["out"])
+    # Imported here, so that other verbs come at once.
+    from kvbench.calibration.file import file_text
+    from kvbench.calibration.measure import FULL
+    from kvbench.results import write_text
+
+    geometry, strategies, cases = composed_for(given, CASES)
+    try:
+        hardware, outcomes = calibrated(geometry, given["device"], FULL, strategies, cases, NUM_REPETITIONS)
+    except ValueError as error:
+        raise UsageError(f"model={given['model']}: {error}") from error
+    try:
+        write_text(out, file_text(hardware))
+    except OSError as error:
+        raise UsageError(f"out={out}: it cannot be written: {error.strerror or error}") from error
+    path = out if out.is_absolute() or out.parts[0] == ".." else f"./{out}"
+    print(
+        f"{hardware.name}; {hardware.source}\n\n{table_text(outcomes)}\n\n{verdict_text(outcomes)}\n"
+        f"hardware file: {out}; price plans on it: python -m kvbench +scenario=short_chat backend=modelled "
+        f"hardware={path} cache_only=true model={given['model']}"
+    )
+    return 1 if any(each.differences for each in outcomes) else 0
+
+
+def composed_for(
+    given: Mapping[str, str], sizes: Mapping[str, str]
+) -> tuple["KVGeometry", dict[str, "Strategy"], list["Case"]]:
+    """The model, the strategies and the cases.
+
+    Args:
+        given: model and dtype.
+        sizes: scenarios, and how many of their requests.
+    Raises:
+        UsageError: the model or the dtype is wrong.
+    """
+    from kvbench.calibration.validate import Case
+    from kvbench.cli.command_line import check, read
+    from kvbench.cli.compose import strategies_of, workload_of
+    from kvbench.cli.keys import check_keys, composed
+    from kvbench.cli.model import geometry_of
+
+    cases = []
+    for name, size in sizes.items():
+        own = [f"+scenario={name}", f"scenario.max_requests={size}", f"strategy=[{','.join(STRATEGIES)}]"]
+        with read([*own, *(f"{key}={given[key]}" for key in ("model", "dtype"))]) as command:
+            check(command)
+            check_keys(command)
+            config = composed(command)
+        scenario, workload = workload_of(config)
+        shown = name if size == "null" else f"{name}, {size} requests"
+        cases.append(Case(shown, workload.requests, scenario.max_concurrency))
+    return geometry_of(config), strategies_of(config), cases
+
+
+def calibrated(
+    geometry: "KVGeometry",
+    device: str,
+    grid: "Grid",
+    strategies: Mapping[str, "Strategy"],
+    cases: Sequence["Case"],
+    num_repetitions: int,
+) -> tuple["Hardware", list["Outcome"]]:
+    """Measure the machine and hold its model against the cases, with a bar on a terminal.
+
+    Raises:
+        ValueError: there is no such device, memory does not last, or the model cannot be measured.
+    """
+    from tqdm import tqdm
+
+    from kvbench.backend.measured import Measured
+    from kvbench.backend.modelled import Modelled
+    from kvbench.calibration.file import validation_of
+    from kvbench.calibration.measure import bench_for, hardware_of, measured, num_probes, warmed_up
+    from kvbench.calibration.validate import outcomes_of, steps_of
+    from kvbench.cli.job import advancing
+
+    bench, fitting = bench_for(geometry, device, grid)
+    size = num_probes(bench, fitting)
+    common = {"geometry": geometry, "attend": True}
+    machine = Measured(device=device, seed=0, **common)
+    budget_bytes = machine.memory_bytes()
+
+    def bar(work: Iterable[object], what: str, total: int) -> Iterator[object]:
+        return tqdm(work, what, total, disable=None, leave=False)
+
+    def run_cases() -> "list[pd.DataFrame]":
+        num_tokens = sum(request.num_tokens for case in cases for request in case.requests)
+        total = num_tokens * len(strategies) * (1 + num_repetitions)
+        with tqdm(total=total, unit="tok", disable=None, leave=False) as moved:
+            told = {"num_repetitions": num_repetitions, "on_iteration": advancing(moved)}
+            return [steps_of(machine, strategies, case, budget_bytes=budget_bytes, **told) for case in cases]
+
+    for _ in bar(warmed_up(bench, fitting), "warming up", size):
+        pass
+    # What is modelled is measured between the two runs that it is held against: a drift falls on both sides alike.
+    first = run_cases()
+    for samples in bar(measured(bench, fitting), "measuring", size * fitting.num_rounds):  # noqa: B007
+        pass
+    second = run_cases()
+    hardware = hardware_of(bench, samples)
+    model = Modelled(hardware=hardware, weights=None, cache_only=True, memory_fraction=1.0, allocator="none", **common)
+    outcomes: list[Outcome] = []
+    for case, *frames in zip(cases, first, second, strict=True):
+        modelled = steps_of(model, strategies, case, budget_bytes=budget_bytes)
+        outcomes += outcomes_of(case, strategies, *frames, modelled)
+    return replace(hardware, validation=validation_of(outcomes)), outcomes
+
+
+def table_text(outcomes: Sequence["Outcome"]) -> str:
+    """A line a strategy and scenario, and the mean: time a step measured and modelled, error and noise."""
+    names = ("scenario", "strategy", "measured", "modelled", "error", "noise", "of a step", "noise")
+    units = ("", "", "ms a step", "ms a step", "%", "%", "%", "%")
+    rows = [names, units]
+    for each in outcomes:
+        shares = (each.error, each.noise, each.step_error, each.step_noise)
+        times = [f"{us / 1000:,.3f}" for us in (each.measured_us, each.modelled_us)]
+        rows.append((each.case, each.strategy, *times, *(f"{100 * share:.1f}" for share in shares)))
+    means = [
+        100 * sum(getattr(each, name) for each in outcomes) / len(outcomes)
+        for name in ("error", "noise", "step_error", "step_noise")
+    ]
+    rows.append(("mean", "", "", "", *(f"{each:.1f}" for each in means)))
+    wide = max(len(row[0]) for row in rows)
+    return "\n".join(f"{row[0]:<{wide}}  {row[1]:<10}" + "".join(f"{cell:>11}" for cell in row[2:]) for row in rows)
+
+
+def verdict_text(outcomes: Sequence["Outcome"]) -> str:
+    """Whether bytes agree, and whether mean errors are as small as they should be."""
+    wrong = [each for each in outcomes if each.differences]
+    differing = [f"{each.strategy} in {each.case}: {', '.join(each.differences)}" for each in wrong]
+    agreed = f"NOT equal in every step: {'; '.join(differing)}" if differing else "equal in every step"
+    goal = f"goal of at most {100 * MOST_ERROR:.0f} %"
+    lines = []
+    for case in dict.fromkeys(each.case for each in outcomes):
+        own = [each for each in outcomes if each.case == case]
+        error, noise = (sum(shares) / len(own) for shares in zip(*((e.error, e.noise) for e in own), strict=True))
+        met = "met" if error <= MOST_ERROR else "MISSED"
+        lines.append(f"{case}: mean error {100 * error:.1f} %, noise {100 * noise:.1f} %; {goal}: {met}")
+    return "\n".join(
+        (
+            "error: distance of the modelled mean time a step from the measured one; noise: of a second measurement",
+            "from the first; of a step: the same of single steps, mean over them",
+            f"bytes, slots and resizes: {agreed}",
+            *lines,
+        )
+    )
+
+
+def _given(arguments: Sequence[str]) -> dict[str, str]:
+    given = dict(DEFAULTS)
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise UsageError(f"expected key=value, got {argument!r}; for example: {USAGE}")
+        if key not in KEYS:
+            raise UsageError(unknown("key", key, KEYS))
+        given[key] = value
+    if not given.get("out"):
+        raise UsageError(f"out=… is missing; for example: {USAGE}")
+    return given
+
+
+def _out(text: str) -> Path:
+    out = Path(text).expanduser()
+    if out.suffix != SUFFIX:
+        raise UsageError(f"out is a file whose name ends in {SUFFIX}, got {text!r}")
+    if out.exists():
+        raise UsageError(f"out={out}: it exists already; name a new file")
+    return out

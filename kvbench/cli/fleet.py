@@ -1,0 +1,187 @@
+"""One job of the fleet: read the requests as columns, serve them under each strategy, and write the folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from kvbench.cli.compose import Config, backend_of, check_numbers, scenario_of, strategies_of
+from kvbench.cli.errors import UsageError
+from kvbench.cli.model import geometry_of
+from kvbench.environment import environment
+from kvbench.fleet import OUTCOMES, FleetResult
+from kvbench.fleet.fleet import Fleet
+from kvbench.fleet.rules import bound_rule
+from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, USED, WASTED
+from kvbench.fleet_frames import FleetColumns, FleetFrames, Objective, Timeline, fleet_frames
+from kvbench.plots import fleet_charts, save
+from kvbench.provenance import origin
+from kvbench.report import report_markdown, table_text
+from kvbench.results import write_environment, write_frames, write_text
+from kvbench.schema import STEPS
+from kvbench.strategy.base import Strategy
+from kvbench.workload.columns import scenario_columns
+from kvbench.workload.request import NS_PER_S
+from kvbench.workload.trace import Trace
+from kvbench.workload.trace_columns import TraceColumns
+
+PS_PER_NS = 1_000
+
+
+def run_fleet(name: str, config: Config, config_text: str, overrides: list[str], folder: Path) -> None:
+    """Simulate the configured strategies on a scenario, print the table, and write the results folder.
+
+    Args:
+        name: the scenario's.
+        config: composed and resolved.
+        config_text: the same as YAML, for config.yaml.
+        overrides: of this job, for environment.json.
+        folder: where results go.
+    Raises:
+        UsageError: the configuration is wrong; nothing was run.
+    """
+    check_numbers(config)
+    strategies = strategies_of(config)
+    fleet = backend_of(config, geometry_of(config))
+    assert isinstance(fleet, Fleet)
+    _check_rules(strategies)
+    columns, num_available = _requests(config, fleet, overrides)
+    budget_bytes = config["budget_bytes"] or fleet.memory_bytes()
+    header = header_lines(name, fleet, columns, num_available, budget_bytes)
+    print("\n".join(header), flush=True)
+    runs = {}
+    for strategy_name, strategy in tqdm(strategies.items(), unit="strategy", disable=None, leave=False):
+        try:
+            result = fleet.run(columns, strategy, budget_bytes)
+        except ValueError as error:
+            raise UsageError(f"strategy.{strategy_name}: {error}") from error
+        runs[strategy_name] = fleet_columns(result, columns, fleet, budget_bytes, about(strategy_name, strategy, fleet))
+    objective = Objective(*(value or np.inf for value in (fleet.ttft_objective_s, fleet.tpot_objective_s)))
+    made = {"scenario": name, "seed": config["seed"], "budget_bytes": budget_bytes, "overrides": overrides}
+    _write(folder, name, config_text, header, fleet_frames(runs, name, objective), describe(fleet) | made)
+
+
+def _write(
+    folder: Path, name: str, config_text: str, header: list[str], frames: FleetFrames, made: Mapping[str, object]
+) -> None:
+    summary, requests, timeline = frames
+    write_frames(folder, summary, requests, pd.DataFrame(columns=list(STEPS)), timeline=timeline)
+    write_text(folder / "config.yaml", config_text)
+    write_environment(folder, environment() | made)
+    charts = fleet_charts(summary, requests, timeline)
+    for chart, figure in charts.items():
+        save(figure, folder / "charts", chart)
+    write_text(folder / "report.md", report_markdown(name, header, summary, list(charts)))
+    print(f"{table_text(summary)}\ncharts: {folder / 'charts'}\nreport: {folder / 'report.md'}", flush=True)
+
+
+def _check_rules(strategies: Mapping[str, Strategy]) -> None:
+    """Refuse strategies that a fleet cannot run before anything is read."""
+    for name, strategy in strategies.items():
+        try:
+            bound_rule(strategy)
+        except ValueError as error:
+            raise UsageError(f"strategy.{name}: {error}") from error
+
+
+def _requests(config: Config, fleet: Fleet, overrides: list[str]) -> tuple[TraceColumns, int]:
+    """The requests that are served, and how many the scenario has. A trace is served whole unless it was cut by the
+    command line: what its file says is for runs on tensors.
+    """
+    scenario = scenario_of(config)
+    asked = any(line.lstrip("+").startswith("scenario.max_requests=") for line in overrides)
+    try:
+        columns = scenario_columns(scenario, np.random.default_rng(config["seed"]))
+        most = scenario.max_requests if asked or not isinstance(scenario, Trace) else None
+        cut = columns if most is None else columns.first(most)
+        return fleet.arriving(cut), columns.num_requests
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def about(name: str, strategy: Strategy, fleet: Fleet) -> dict[str, object]:
+    """What a strategy is, and where its times come from, for its row of the summary."""
+    return {"lossless": strategy.lossless} | origin(fleet.hardware, "model", name)
+
+
+def fleet_columns(
+    result: FleetResult, columns: TraceColumns, fleet: Fleet, budget_bytes: int, own: Mapping[str, object]
+) -> FleetColumns:
+    """A simulation's result, slots as bytes, for frames."""
+    slot_bytes = fleet.geometry.bytes_per_token
+    sums = result.sums.sum(axis=0)
+    byte_ns = sums * slot_bytes / PS_PER_NS
+    blocked = result.sums[NO_MEMORY]
+    slots_each = result.num_slots / result.num_replicas
+    wasted = byte_ns[WASTED] if result.is_split else np.nan  # and so is what is reserved
+    return FleetColumns(
+        arrival_ns=columns.arrival_ns,
+        prompt_tokens=columns.num_prompt_tokens,
+        output_tokens=columns.num_output_tokens,
+        admitted_ns=result.admitted_ns,
+        first_token_ns=result.first_token_ns,
+        last_token_ns=result.last_token_ns,
+        finish_ns=result.finish_ns,
+        num_preemptions=result.num_preemptions,
+        outcome=result.outcome,
+        held_tokens=result.held_tokens,
+        outcomes=OUTCOMES,
+        busy_ns=result.totals.busy_ns,
+        live_ns=float(sums[BATCH]) / PS_PER_NS,
+        num_iterations=result.totals.num_iterations,
+        recomputed_tokens=result.totals.num_recomputed_tokens,
+        peak_bytes=result.totals.peak_bytes,
+        available_bytes=budget_bytes * fleet.replicas,
+        used_byte_ns=byte_ns[USED],
+        reserved_byte_ns=byte_ns[ALLOCATED] - byte_ns[USED] - wasted,
+        waste_byte_ns=wasted,
+        external_byte_ns=(slots_each * blocked[DURATION] - blocked[ALLOCATED]) * slot_bytes / PS_PER_NS,
+        allocated_byte_ns=byte_ns[ALLOCATED],
+        timeline=_timeline(result, slot_bytes),
+        about=own
+        | {
+            "num_resizes": result.totals.num_resizes,
+            "copied_bytes": result.totals.num_copied_tokens * slot_bytes,
+            "moved_bytes": result.totals.num_swapped_tokens * slot_bytes,
+        },
+    )
+
+
+def _timeline(result: FleetResult, slot_bytes: int) -> Timeline:
+    over = result.timeline
+    return Timeline(
+        time_ns=np.arange(len(over.used)) * over.bin_ns,
+        used_bytes=over.used * slot_bytes,
+        reserved_bytes=over.reserved * slot_bytes,
+        waste_bytes=over.internal_waste * slot_bytes,
+        external_bytes=over.blocked_free * slot_bytes,
+        allocated_bytes=over.allocated * slot_bytes,
+        num_live=over.batch,
+        num_waiting=over.queue,
+    )
+
+
+def describe(fleet: Fleet) -> dict[str, object]:
+    """What a reader must know of the machine, for environment.json."""
+    hardware = fleet.hardware
+    named = {"device": "modelled", "device_name": hardware.name, "hardware_source": hardware.source}
+    return named | {"validation": hardware.validation, "replicas": fleet.replicas}
+
+
+def header_lines(name: str, fleet: Fleet, columns: TraceColumns, num_available: int, budget_bytes: int) -> list[str]:
+    """What was served, on what."""
+    geometry, num_requests = fleet.geometry, columns.num_requests
+    span_s = int(columns.arrival_ns[-1] - columns.arrival_ns[0]) / NS_PER_S
+    times = f", {fleet.repeats} times" if fleet.repeats > 1 else ""
+    machines = "1 replica" if fleet.replicas == 1 else f"{fleet.replicas} replicas, {fleet.routing}"
+    num_run = num_requests // fleet.repeats
+    return [
+        f"{name}: {num_requests:,} requests ({num_run:,} of {num_available:,}{times}) arriving over {span_s:,.4g} s, "
+        f"at most {fleet.max_batch} live at once on a replica",
+        f"{geometry.name}, {geometry.num_layers} layers, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; "
+        f"{machines} of {fleet.hardware.name}",
+        f"budget {budget_bytes:,} bytes a replica; preemption by {fleet.preemption}; modelled, scope model, "
+        "engine fleet",
+    ]

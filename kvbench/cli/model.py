@@ -1,0 +1,80 @@
+"""From a composed configuration to a model and the machine that it runs on: geometry, weights, hardware."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+
+from kvbench.cli.errors import UsageError
+from kvbench.geometry import DTYPE_BYTES, KVGeometry
+from kvbench.hardware import Hardware, hardware_from
+from kvbench.naming import unknown
+from kvbench.weights import Weights
+
+GEOMETRY = tuple(field.name for field in fields(KVGeometry))
+NEEDED = tuple(field.name for field in fields(KVGeometry) if field.default is MISSING)
+WEIGHTS = ("hidden_size", "num_parameters", "num_active_parameters")
+
+
+def geometry_of(config: Mapping[str, object]) -> KVGeometry:
+    """The model's geometry, in the configured dtype.
+
+    Raises:
+        UsageError: a number or a name is wrong, or missing.
+    """
+    model = _model_of(config)
+    try:
+        return KVGeometry(**{key: value for key, value in model.items() if key in GEOMETRY})
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def weights_of(config: Mapping[str, object]) -> Weights | None:
+    """The model's parameters, as many bytes each as a number of the configured dtype; None where none are known.
+
+    Raises:
+        UsageError: a number or a name is wrong, or missing.
+    """
+    model = _model_of(config)
+    hidden_size, num_parameters, num_active = (model.get(key) for key in WEIGHTS)
+    if num_parameters is None:
+        return None
+    try:
+        return Weights(
+            num_parameters=num_parameters,
+            num_active_parameters=num_parameters if num_active is None else num_active,
+            hidden_size=hidden_size,
+            bytes_per_parameter=DTYPE_BYTES[geometry_of(config).dtype],
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def hardware_of(config: Mapping[str, object]) -> Hardware | None:
+    """The machine whose figures price a modelled run; None where none was chosen.
+
+    Raises:
+        UsageError: a figure is missing, unknown or out of its range.
+    """
+    node = config.get("hardware")
+    if node is None:
+        return None
+    if not isinstance(node, Mapping):
+        raise UsageError(f"hardware is a mapping of figures, got {node!r}")
+    try:
+        return hardware_from(node)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _model_of(config: Mapping[str, object]) -> dict[str, object]:
+    """The model's keys, checked for their names."""
+    model = {str(key): value for key, value in config["model"].items()}
+    if config["dtype"] is not None:
+        model["dtype"] = config["dtype"]
+    takes = (*GEOMETRY, *WEIGHTS)
+    for key in model:
+        if key not in takes:
+            raise UsageError(f"model: {unknown('parameter', key, takes)}")
+    missing = [key for key in NEEDED if key not in model]
+    if missing:
+        raise UsageError(f"model: missing {', '.join(missing)}; it takes {', '.join(takes)}")
+    return model

@@ -1,0 +1,45 @@
+"""The one place that knows Numba, which the extra `fleet` brings: importing this says what is missing, once."""
+
+from collections.abc import Callable
+
+try:
+    from numba import cfunc, njit
+except ImportError as reason:
+    raise ImportError(
+        f"kvbench.fleet and kvbench.prefix need Numba, which could not be imported ({reason}).\n"
+        "  install it: python -m pip install 'kvbench[fleet]'"
+    ) from reason
+
+__all__ = ["compiled", "kernel", "part", "pointer"]
+
+# No division by zero to look for; and no array is made, so that none needs its references counted at every call.
+_BARE = {"error_model": "numpy", "_nrt": False}
+
+
+def compiled(function: Callable) -> Callable:
+    """Compile a function of numbers and arrays, or a plain function given by another module, at its first call.
+
+    Machine code is kept beside the function's source file. It is made anew when that file changes, but not when a
+    function that it calls changes in another file.
+
+    Args:
+        function: what Numba can compile without objects.
+    Returns:
+        What is called like the function; its `py_func` is the function itself.
+    """
+    return njit(cache=True)(function)
+
+
+def part(function: Callable) -> Callable:
+    """Compile a function that only compiled functions call. It is kept with them, never by itself."""
+    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_BARE)(function)
+
+
+def kernel(function: Callable) -> Callable:
+    """Compile the function that calls parts, which makes no array. Its machine code is kept beside its source file."""
+    return njit(cache=True, **_BARE)(function)
+
+
+def pointer(function: Callable[[int, int], int]) -> Callable[[int, int], int]:
+    """Compile a function of two whole numbers so that compiled functions take it as an argument, whichever it is."""
+    return cfunc("int64(int64, int64)")(function)

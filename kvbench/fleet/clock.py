@@ -1,0 +1,13 @@
+"""The clock: whole nanoseconds, and the picoseconds that are left over."""
+
+from kvbench.compiled import part
+from kvbench.cost import PS_PER_NS
+from kvbench.fleet.state import Machine
+
+
+@part
+def pass_time(m: Machine, spent_ps: int) -> None:
+    """Let picoseconds pass."""
+    total_ps = m.now.rest_ps + spent_ps
+    m.now.clock_ns += total_ps // PS_PER_NS
+    m.now.rest_ps = total_ps % PS_PER_NS

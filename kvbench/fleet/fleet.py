@@ -1,0 +1,146 @@
+"""The fleet as configuration describes it: replicas of a model on an accelerator, and how they serve."""
+
+from copy import copy
+from dataclasses import dataclass, replace
+
+from kvbench.area import Area, Blocks, Contiguous
+from kvbench.backend.modelled import memory_left
+from kvbench.cost import Prices, prices_of
+from kvbench.fleet.result import FleetResult
+from kvbench.fleet.simulate import check_settings, simulate
+from kvbench.geometry import KVGeometry
+from kvbench.hardware import Hardware
+from kvbench.ledger.accounts import workspace_bytes
+from kvbench.strategy.base import Strategy
+from kvbench.weights import Weights
+from kvbench.workload.trace_columns import TraceColumns
+
+
+class Simulator:
+    """The base of what carries a whole scenario out by itself, without the runner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet(Simulator):
+    """Serve a trace by continuous batching on replicas of a model, priced event by event.
+
+    Args:
+        geometry: bytes of a slot.
+        hardware: a replica's machine; None names none.
+        weights: the model's parameters; None where they are not known.
+        memory_fraction: share of a machine's memory that may hold weights and caches, above 0 and at most 1.
+        max_batch: as in `simulate`.
+        prefill_chunk_tokens: as in `simulate`.
+        preemption: as in `simulate`.
+        replicas: as in `simulate`.
+        routing: as in `simulate`.
+        space: as in `simulate`, for strategies with contiguous slots; those of others are counted.
+        repeats: the trace so many times, one after another, > 0.
+        rate_scale: requests arrive so many times as fast, > 0.
+        ttft_objective_s: goodput counts requests whose TTFT is at most this; None for any.
+        tpot_objective_s: and whose TPOT is at most this; None for any.
+        split: as in `simulate`.
+    Raises:
+        ValueError: a setting is out of its range, or the machine cannot hold the model.
+    """
+
+    geometry: KVGeometry
+    hardware: Hardware | None
+    weights: Weights | None
+    memory_fraction: float
+    max_batch: int
+    prefill_chunk_tokens: int | None
+    preemption: str
+    replicas: int
+    routing: str
+    space: str
+    repeats: int
+    rate_scale: float
+    ttft_objective_s: float | None
+    tpot_objective_s: float | None
+    split: bool
+
+    def __post_init__(self) -> None:
+        if self.hardware is None:
+            raise ValueError("it serves on a machine: name one, such as hardware=h100")
+        if self.hardware.curves is not None:
+            raise ValueError(f"{self.hardware.name} was calibrated for the cache alone; a fleet serves whole models")
+        if self.weights is None:
+            raise ValueError(
+                f"model {self.geometry.name or 'without a name'} has no num_parameters: name one that has, such as "
+                "model=llama3_8b"
+            )
+        check_settings(
+            self.max_batch, self.prefill_chunk_tokens, self.preemption, self.replicas, self.routing, self.space
+        )
+        if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 1:
+            raise ValueError(f"repeats is a positive integer, got {self.repeats!r}")
+        for name in ("rate_scale", "ttft_objective_s", "tpot_objective_s"):
+            value = getattr(self, name)
+            if value is None and name != "rate_scale":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ValueError(f"{name} is a number above 0, got {value!r}")
+        if not isinstance(self.split, bool):
+            raise ValueError(f"split is true or false, got {self.split!r}")
+        memory_left(self.hardware, self.geometry, self.weights, self.memory_fraction)
+
+    def memory_bytes(self) -> int:
+        """What a replica has for caches."""
+        return memory_left(self.hardware, self.geometry, self.weights, self.memory_fraction)
+
+    @property
+    def prices(self) -> Prices:
+        """The model's prices on the machine."""
+        return prices_of(self.hardware, self.geometry, self.weights)
+
+    def arriving(self, columns: TraceColumns) -> TraceColumns:
+        """The trace as this fleet meets it: repeated, and as fast as asked for."""
+        if self.rate_scale != 1:
+            columns = replace(columns, arrival_ns=(columns.arrival_ns / self.rate_scale).astype("int64"))
+        return columns if self.repeats == 1 else columns.repeated(self.repeats)
+
+    def run(self, columns: TraceColumns, strategy: Strategy, budget_bytes: int) -> FleetResult:
+        """Serve requests under a strategy; one with a pool of blocks has all of the budget for it.
+
+        Args:
+            columns: from `arriving`.
+            strategy: what decides.
+            budget_bytes: each replica's memory for caches.
+        Raises:
+            ValueError: the strategy has no integer rule.
+        """
+        strategy = self.pooled(strategy, budget_bytes)
+        is_contiguous = all(isinstance(area.layout, Contiguous) for area in strategy.areas)
+        return simulate(
+            columns,
+            strategy,
+            self.prices,
+            geometry=self.geometry,
+            budget_bytes=budget_bytes,
+            max_batch=self.max_batch,
+            prefill_chunk_tokens=self.prefill_chunk_tokens,
+            preemption=self.preemption,
+            replicas=self.replicas,
+            routing=self.routing,
+            space=self.space if is_contiguous else "counting",
+            split=self.split,
+        )
+
+    def pooled(self, strategy: Strategy, budget_bytes: int) -> Strategy:
+        """The strategy with a pool of blocks that takes all of the budget, as an engine's does; another as it is."""
+        if not any(isinstance(area.layout, Blocks) for area in strategy.areas):
+            return strategy
+        left_bytes = max(budget_bytes - workspace_bytes(strategy.areas, self.geometry, 1), 0)
+        slots = left_bytes // self.geometry.bytes_per_token
+        sized = copy(strategy)
+        sized.areas = tuple(_sized(area, slots) for area in strategy.areas)
+        return sized
+
+
+def _sized(area: Area, num_slots: int) -> Area:
+    match area.layout:
+        case Blocks(unit):
+            return replace(area, layout=Blocks(unit, max(num_slots // unit, 1) * unit))
+        case _:
+            return area

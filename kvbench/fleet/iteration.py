@@ -1,0 +1,268 @@
+"""One iteration in which something happens: growth, the end of a request, a prompt. In order of admission."""
+
+from kvbench.compiled import part
+from kvbench.cost import decode_ps, linear_ps, prefill_ps
+from kvbench.fleet.clock import pass_time
+from kvbench.fleet.heap import next_key, push, take_out
+from kvbench.fleet.live import begin_decoding, end, enter, is_decoding, preempt, set_key
+from kvbench.fleet.memory import growth_ps, note_peak, note_waste, resized
+from kvbench.fleet.queue import is_waiting, note_waiting, take_first
+from kvbench.fleet.state import BLOCKS, COMPLETED, NO_MEMORY, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
+from kvbench.fleet.tally import add, add_wait
+
+FEW = 8
+_decode_ps, _linear_ps, _prefill_ps = part(decode_ps), part(linear_ps), part(prefill_ps)
+
+
+@part
+def iterate(m: Machine) -> None:
+    """One step of every live request."""
+    now, fixed = m.now, m.fixed
+    now.num_finished_before = now.num_finished
+    now.spent_ps = now.tokens = now.num_ended = now.num_begun = now.has_given_way = 0
+    now.stepped = now.num_decoding
+    now.context = now.origin_sum + now.num_decoding * (now.counter + 1)
+    now.budget_tokens = fixed.chunk_tokens
+    num_new, is_open = 0, now.quota > 0
+    if now.num_decoding > 0:
+        _decode(m)
+    if now.first_new != NONE or now.quota > 0:
+        num_new = _compute_prompts(m)
+    now.counter += 1
+    for i in range(now.num_begun):
+        begin_decoding(m, m.live[i].begun)
+    if is_open:
+        note_waiting(m)
+    if now.has_given_way and is_waiting(m):
+        now.why_waiting = NO_MEMORY
+    _finish(m, num_new)
+
+
+@part
+def _finish(m: Machine, num_new: int) -> None:
+    """Let the iteration's time pass, and note whose tokens are out, and who has ended."""
+    now = m.now
+    spent_ps = now.spent_ps + _linear_ps(now.stepped + now.tokens, m.fixed)
+    spent_ps += _decode_ps(1, now.stepped, now.context, m.fixed)
+    if now.stepped + num_new > 0:
+        spent_ps += m.fixed.step_ps
+    pass_time(m, spent_ps)
+    now.num_iterations += 1
+    now.num_decoded_tokens += now.stepped
+    used = now.origin_sum + now.num_decoding * now.counter + now.new_held
+    lasted_ps = float(spent_ps + now.admission_ps)
+    add(m, lasted_ps, lasted_ps * used, lasted_ps * now.allocated, lasted_ps * (now.stepped + num_new))
+    now.admission_ps = 0
+    for i in range(now.num_begun):
+        own = m.requests[m.live[m.live[i].begun].request]
+        if own.first_token_ns == NONE and own.output > 0:
+            own.first_token_ns = now.clock_ns
+    for i in range(now.num_ended):
+        m.requests[m.live[i].ended].finish_ns = now.clock_ns
+
+
+@part
+def _decode(m: Machine) -> None:
+    """A token more for every request that decodes."""
+    now, fixed = m.now, m.fixed
+    step = now.counter + 1
+    if fixed.layout == BLOCKS:
+        added = m.live[now.counter % fixed.unit].growing * fixed.unit
+        grown_bytes = (now.allocated + added) * fixed.slot_bytes
+        is_calm = next_key(m) > step or fixed.fixed_bytes + grown_bytes <= now.peak_bytes
+        if grown_bytes > fixed.limit_bytes or not is_calm:
+            _decode_in_order(m, step)
+            return
+        now.allocated += added
+        note_peak(m, 0)
+    num_due = _collect(m, step)
+    for i in range(num_due):
+        place = m.live[i].due
+        if m.live[place].request != NONE:
+            _happen(m, place, step)
+
+
+@part
+def _collect(m: Machine, step: int) -> int:
+    """Take those to whom something happens at a step out of the heap, in order of admission; how many."""
+    now, live = m.now, m.live
+    num_due = 0
+    while now.num_due > 0 and next_key(m) == step:
+        place = live[0].heap
+        take_out(m, place)
+        i = num_due
+        if num_due < FEW:
+            while i > 0 and live[live[i - 1].due].arrived > live[place].arrived:
+                live[i].due = live[i - 1].due
+                i -= 1
+        live[i].due = place
+        num_due += 1
+    if num_due > FEW:
+        num_due, place = 0, now.oldest
+        while place != now.first_new:
+            if live[place].key == step:
+                live[num_due].due = place
+                num_due += 1
+            place = live[place].younger
+    return num_due
+
+
+@part
+def _decode_in_order(m: Machine, step: int) -> None:
+    """As `_decode`, where the order decides who gets a block, or how much is held at most."""
+    now, unit = m.now, m.fixed.unit
+    place = now.oldest
+    while place != NONE and is_decoding(m, place):
+        own = m.live[place]
+        held = own.origin + now.counter
+        has_room = True
+        if held % unit == 0 and held < m.fixed.max_tokens:
+            own.capacity = own.taken = held
+            has_room = _make_room(m, place, held, held + 1)
+        if has_room and own.key == step:
+            take_out(m, place)
+            _happen(m, place, step)
+        place = own.younger
+
+
+@part
+def _happen(m: Machine, place: int, step: int) -> None:
+    """Let happen what a request's key stood for, and find the next."""
+    now, own, fixed = m.now, m.live[place], m.fixed
+    required = own.origin + step
+    if required > fixed.max_tokens:
+        now.stepped -= 1
+        now.context -= required
+        m.requests[own.request].outcome = TOO_LONG
+        end(m, place, required - 1)
+        return
+    if fixed.layout == BLOCKS:
+        own.capacity = own.taken = -(-required // fixed.unit) * fixed.unit
+        note_waste(m, place)
+    elif required > own.capacity and not _make_room(m, place, required - 1, required):
+        return
+    if required == own.final:
+        m.requests[own.request].outcome = COMPLETED
+        end(m, place, required)
+        return
+    set_key(m, place, required)
+    push(m, place)
+
+
+@part
+def _make_room(m: Machine, place: int, held: int, required: int) -> bool:
+    """Grow, by the strategy's rule, for so many tokens; where memory does not last, the youngest gives way.
+
+    Returns:
+        Whether there is room; without, the request is no longer live.
+    """
+    now, own = m.now, m.live[place]
+    while True:
+        capacity = own.capacity
+        done = resized(m, place, m.grown(capacity, required))
+        if done > 0:
+            if done == 1:
+                now.spent_ps += growth_ps(m, capacity, held)
+            return True
+        youngest = now.youngest
+        if youngest != place:
+            victim = m.live[youngest]
+            preempt(m, youngest, victim.origin + now.counter if is_decoding(m, youngest) else victim.held)
+        elif now.num_live > 1:
+            preempt(m, place, held)
+            return False
+        else:
+            if is_decoding(m, place):
+                now.stepped -= 1
+                now.context -= held + 1
+            now.has_given_way = 1
+            m.requests[own.request].outcome = OUT_OF_MEMORY
+            end(m, place, held)
+            return False
+
+
+@part
+def _compute_prompts(m: Machine) -> int:
+    """A step of everyone whose prompt is not computed, while the iteration's budget lasts; how many took one."""
+    now = m.now
+    num_new, place = 0, now.first_new
+    while place != NONE:
+        own = m.live[place]
+        took, is_done = _compute(m, place)
+        num_new += took
+        if not is_done:
+            return num_new
+        place = own.younger
+    while now.quota > 0 and not now.has_given_way and now.budget_tokens > 0 and is_waiting(m):
+        now.quota -= 1
+        request, saved, since_ns = take_first(m)
+        place = enter(m, request, saved)
+        num_waiting = now.num_stacked
+        took, is_done = _compute(m, place)
+        num_new += took
+        if now.num_stacked > num_waiting and not took:
+            m.live[num_waiting].stacked_since_ns = since_ns  # it has waited all the time
+        else:
+            add_wait(m, since_ns, now.head_ns)
+        if not is_done:
+            break
+    return num_new
+
+
+@part
+def _compute(m: Machine, place: int) -> tuple[bool, bool]:
+    """Fetch what was swapped, and compute tokens of a prompt, or of what was lost.
+
+    Returns:
+        Whether anything was done, and whether the next request has its turn.
+    """
+    now, own, fixed = m.now, m.live[place], m.fixed
+    goal = max(own.saved, own.prompt)
+    took = False
+    while own.held < goal:
+        held = own.held
+        is_fetch = fixed.preemption == SWAP and held < own.saved
+        num_tokens = own.saved - held if is_fetch else min(goal - held, now.budget_tokens)
+        if num_tokens == 0:
+            return took, False
+        if held + num_tokens > fixed.max_tokens:
+            m.requests[own.request].outcome = TOO_LONG
+            end(m, place, held)
+            return took, True
+        if held + num_tokens > own.capacity and not _make_room(m, place, held, held + num_tokens):
+            return took, True
+        took = True
+        own.held += num_tokens
+        now.new_held += num_tokens
+        _pay(m, place, held, num_tokens, is_fetch)
+        if not is_fetch:
+            break
+    if own.held < goal:
+        return took, False
+    if own.held == own.final:
+        m.requests[own.request].outcome = COMPLETED
+        end(m, place, own.held)
+    else:
+        m.live[now.num_begun].begun = place
+        now.num_begun += 1
+    return took, True
+
+
+@part
+def _pay(m: Machine, place: int, held: int, num_tokens: int, is_fetch: bool) -> None:
+    """What the step of a request that does not decode costs, and counts as."""
+    now, own = m.now, m.live[place]
+    asked = m.requests[own.request]
+    own.has_stepped = 1
+    if asked.admitted_ns == NONE:
+        asked.admitted_ns = now.clock_ns
+    if is_fetch:
+        now.spent_ps += m.fixed.transfer_ps + num_tokens * m.fixed.swap_ps
+        now.num_swapped_tokens += num_tokens
+        return
+    now.spent_ps += _prefill_ps(num_tokens, held, m.fixed)
+    now.tokens += num_tokens
+    now.budget_tokens -= num_tokens
+    num_again = min(max(own.saved - held, 0), num_tokens)
+    now.num_recomputed_tokens += num_again
+    now.num_prompt_tokens += num_tokens - num_again

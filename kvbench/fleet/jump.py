@@ -1,0 +1,154 @@
+"""Many iterations at once, while every live request decodes and nothing happens: what they come to in closed form."""
+
+import math
+
+from kvbench.compiled import part
+from kvbench.cost import PS_PER_NS, decode_ps, linear_ps
+from kvbench.fleet.clock import pass_time
+from kvbench.fleet.heap import next_key
+from kvbench.fleet.memory import note_peak
+from kvbench.fleet.state import BLOCKS, IDLE_QUEUE, NONE, Machine
+from kvbench.fleet.tally import add
+
+LONGEST_NS = 9 * 10**15
+_decode_ps, _linear_ps = part(decode_ps), part(linear_ps)
+
+
+@part
+def jump(m: Machine) -> bool:
+    """Let iterations pass until the one before something happens, or until somebody may be admitted.
+
+    Returns:
+        Whether the next iteration is one to take by itself, with nobody admitted before it.
+    """
+    now, fixed = m.now, m.fixed
+    if now.first_new != NONE or now.num_decoding == 0 or now.quota > 0:
+        return True
+    most = next_key(m) - now.counter - 1
+    num_steps = min(most, fixed.max_jump)
+    if fixed.layout == BLOCKS:
+        num_steps = _fitting(m, num_steps)
+    if num_steps <= 0:
+        return True
+    stop_ns = min(now.until_ns, (now.head_ns // now.bin_ns + 1) * now.bin_ns)
+    if now.why_waiting == IDLE_QUEUE and now.next != NONE:
+        stop_ns = min(stop_ns, m.requests[now.next].arrival_ns)
+    need_ps = min(stop_ns - now.clock_ns, LONGEST_NS) * PS_PER_NS - now.rest_ps
+    first_ps = _iterations_ps(m, 1)
+    more_ps = _iterations_ps(m, 2) - 2 * first_ps
+    num_steps = _until(num_steps, need_ps, first_ps, more_ps)
+    _pass_steps(m, num_steps, first_ps, more_ps)
+    now.head_ns = now.clock_ns
+    return num_steps == most and now.clock_ns < stop_ns
+
+
+@part
+def _iterations_ps(m: Machine, num_steps: int) -> int:
+    """What so many iterations take, of those that decode."""
+    now = m.now
+    shared_ps = _linear_ps(now.num_decoding, m.fixed) + m.fixed.step_ps
+    num_context = now.origin_sum + now.num_decoding * (now.counter + 1)
+    return num_steps * shared_ps + _decode_ps(num_steps, now.num_decoding, num_context, m.fixed)
+
+
+@part
+def _passed_ps(num_steps: int, first_ps: int, more_ps: int) -> int:
+    """What so many iterations take, each by the same longer than the one before."""
+    return num_steps * first_ps + num_steps * (num_steps - 1) // 2 * more_ps
+
+
+@part
+def _until(most: int, need_ps: int, first_ps: int, more_ps: int) -> int:
+    """The least number of iterations that take so long, at least 1 and at most the most."""
+    if most == 1 or first_ps >= need_ps:
+        return 1
+    if _passed_ps(most, first_ps, more_ps) <= need_ps:
+        return most
+    base = first_ps - 0.5 * more_ps
+    num_steps = int(2.0 * need_ps / (base + math.sqrt(base * base + 2.0 * more_ps * need_ps)))
+    num_steps = min(max(num_steps, 1), most)
+    while _passed_ps(num_steps, first_ps, more_ps) < need_ps:
+        num_steps += 1
+    while num_steps > 1 and _passed_ps(num_steps - 1, first_ps, more_ps) >= need_ps:
+        num_steps -= 1
+    return num_steps
+
+
+@part
+def _fitting(m: Machine, most: int) -> int:
+    """How many iterations the pool has blocks for."""
+    now, unit = m.now, m.fixed.unit
+    room = m.fixed.limit_bytes // m.fixed.slot_bytes - now.allocated
+    if now.num_decoding * (most + unit) <= room:
+        return most
+    free = room // unit
+    num_periods = min(most // unit, free // now.num_decoding)
+    free -= num_periods * now.num_decoding
+    num_steps = num_periods * unit
+    turn = now.counter % unit
+    while num_steps < most:
+        free -= m.live[turn].growing
+        if free < 0:
+            break
+        num_steps += 1
+        turn = turn + 1 if turn + 1 < unit else 0
+    return num_steps
+
+
+@part
+def _pass_steps(m: Machine, num_steps: int, first_ps: int, more_ps: int) -> None:
+    now = m.now
+    n, num_live = num_steps, now.num_decoding
+    used = now.origin_sum + num_live * now.counter
+    lasted_ps = _passed_ps(n, first_ps, more_ps)
+    # The sum of each iteration's number times its time.
+    numbered_ps = first_ps * (0.5 * n * (n + 1)) + more_ps * ((n - 1.0) * n * (n + 1.0) / 3.0)
+    allocated = float(now.allocated) * lasted_ps
+    if m.fixed.layout == BLOCKS:
+        allocated += _hand_out(m, n, lasted_ps, first_ps, more_ps)
+        note_peak(m, 0)
+    add(m, float(lasted_ps), float(used) * lasted_ps + num_live * numbered_ps, allocated, float(num_live) * lasted_ps)
+    pass_time(m, lasted_ps)
+    now.counter += n
+    now.num_iterations += n
+    now.num_decoded_tokens += n * num_live
+    now.num_finished_before = now.num_finished
+
+
+@part
+def _hand_out(m: Machine, num_steps: int, lasted_ps: int, first_ps: int, more_ps: int) -> float:
+    """Hand out the blocks of so many iterations; what they add to the slots allocated, summed over time.
+
+    Sequences grow in one iteration of each period of as many as a block has slots. What is handed out in an iteration
+    is held through it, and through those that follow.
+    """
+    now, unit = m.now, m.fixed.unit
+    turn, num_blocks, added = now.counter % unit, 0, 0.0
+    if num_steps < unit:
+        passed_ps = 0
+        for i in range(num_steps):
+            count = m.live[turn].growing
+            num_blocks += count
+            added += float(count) * (lasted_ps - passed_ps)
+            passed_ps += first_ps + i * more_ps
+            turn = turn + 1 if turn + 1 < unit else 0
+    else:
+        for i in range(unit):
+            count = m.live[turn].growing
+            if count > 0:
+                times = (num_steps - 1 - i) // unit + 1
+                num_blocks += times * count
+                added += count * _held_ps(i, times, unit, float(lasted_ps), float(first_ps), float(more_ps))
+            turn = turn + 1 if turn + 1 < unit else 0
+    now.allocated += num_blocks * unit
+    return added * unit
+
+
+@part
+def _held_ps(first: int, times: int, unit: int, lasted_ps: float, first_ps: float, more_ps: float) -> float:
+    """How long blocks are held, together, that are handed out after `first` iterations and then in every unit-th."""
+    numbers = 0.5 * times * (times - 1)
+    passed = times * float(first) + unit * numbers
+    squares = times * float(first * first) + 2.0 * first * unit * numbers
+    squares += float(unit * unit) * (numbers * (2 * times - 1) / 3.0)
+    return times * lasted_ps - (first_ps * passed + 0.5 * more_ps * (squares - passed))

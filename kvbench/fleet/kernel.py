@@ -1,0 +1,96 @@
+"""The kernel: replicas over a trace, each from iteration to iteration, jumping where nothing happens."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from kvbench.compiled import kernel, part
+from kvbench.fleet.iteration import iterate
+from kvbench.fleet.jump import jump
+from kvbench.fleet.queue import admit, is_waiting
+from kvbench.fleet.space import lay_out
+from kvbench.fleet.state import FOREVER, LEAST_LOADED, NONE, Machine
+from kvbench.fleet.tally import widen
+
+COMPILED = ("clock", "heap", "iteration", "jump", "kernel", "live", "memory", "queue", "space", "state", "tally")
+"""Files of this package that are compiled into the kernel."""
+
+
+@part
+def _advance(m: Machine) -> None:
+    """Run a replica until the first iteration that begins at a moment or later; who arrived before is routed."""
+    now = m.now
+    if not now.has_begun:
+        lay_out(m)
+        now.has_begun = 1
+    while now.clock_ns < now.until_ns:
+        widen(m, now.clock_ns)
+        admit(m)
+        if now.num_live == 0 and not is_waiting(m):
+            if now.next == NONE or m.requests[now.next].arrival_ns >= now.until_ns:
+                return
+            arrival_ns = m.requests[now.next].arrival_ns
+            if arrival_ns > now.clock_ns:
+                now.idle_ns += arrival_ns - now.clock_ns
+                now.clock_ns = arrival_ns
+        elif jump(m):
+            iterate(m)
+
+
+@part
+def _route(requests: np.ndarray, now: np.record, request: int) -> None:
+    """Put a request behind those of a replica's queue."""
+    if now.next == NONE:
+        now.next = request
+    else:
+        requests[now.tail].follows = request
+    now.tail = request
+    now.num_routed += 1
+
+
+def _kernel(stamp: int) -> Callable[..., None]:
+    """The kernel, compiled. What was compiled from sources with another stamp is not used again."""
+
+    def run(tables, admitted, grown):  # noqa: ANN001, ANN202
+        if stamp == 0:
+            return
+        fixed = tables.fixed[0]
+        num_requests, num_replicas = tables.requests.size, tables.replicas.size
+        last = num_replicas - 1
+        # Where requests are not routed before, each is when it arrives: to the replica with the least to do, of several
+        # to the next in turn.
+        for request in range(0 if fixed.routing == LEAST_LOADED else num_requests, num_requests + 1):
+            is_over = request == num_requests
+            moment_ns = FOREVER if is_over else tables.requests[request].arrival_ns
+            best, least = last, FOREVER
+            for j in range(num_replicas):
+                i = (last + 1 + j) % num_replicas
+                now = tables.replicas[i]
+                now.until_ns = moment_ns
+                live, sums, space = tables.live[i], tables.sums[i], tables.space[i]
+                _advance(Machine(tables.requests, now, live, sums, space, fixed, admitted, grown))
+                # An iteration may still be under way.
+                num_finished = now.num_finished_before if now.clock_ns > moment_ns else now.num_finished
+                load = now.num_routed - num_finished
+                if load < least:
+                    best, least = i, load
+            if not is_over:
+                last = best
+                _route(tables.requests, tables.replicas[best], request)
+                tables.requests[request].replica = best
+
+    return kernel(run)
+
+
+def _stamp() -> int:
+    """Of all sources that are compiled into the kernel: Numba itself only looks at this file."""
+    own = Path(__file__).parent
+    sources = [*(own / f"{name}.py" for name in COMPILED), own.parent / "compiled.py", own.parent / "cost.py"]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
+    return int.from_bytes(digest[:6]) + 1
+
+
+run = _kernel(_stamp())
+"""Runs a trace through replicas: every table is written to."""

@@ -1,0 +1,141 @@
+"""Who is live, in order of admission: entering, beginning to decode, leaving, and the queue before that."""
+
+from kvbench.compiled import part
+from kvbench.fleet.heap import push, take_out
+from kvbench.fleet.memory import freed
+from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, SWAP, Machine
+
+
+@part
+def enter(m: Machine, request: int, saved: int) -> int:
+    """Make a request live, as the youngest, with nothing held; its place in the table."""
+    now, asked = m.now, m.requests[request]
+    now.num_live += 1
+    place = m.live[m.fixed.max_batch - now.num_live].vacant
+    own = m.live[place]
+    own.request, own.prompt, own.final = request, asked.prompt, asked.prompt + asked.output
+    own.held = own.capacity = own.taken = own.waste = own.has_stepped = 0
+    own.saved = saved
+    own.key = own.position = own.origin = NONE
+    own.arrived = now.num_admitted
+    now.num_admitted += 1
+    own.older, own.younger = now.youngest, NONE
+    if now.youngest == NONE:
+        now.oldest = place
+    else:
+        m.live[now.youngest].younger = place
+    now.youngest = place
+    if now.first_new == NONE:
+        now.first_new = place
+    return place
+
+
+@part
+def is_decoding(m: Machine, place: int) -> bool:
+    """Whether a live request adds a token a step."""
+    return m.live[place].key != NONE
+
+
+@part
+def set_key(m: Machine, place: int, held: int) -> None:
+    """Find the step at which something happens next to a request that decodes, and holds so many tokens."""
+    own, fixed = m.live[place], m.fixed
+    event = min(own.final, fixed.max_tokens + 1)
+    if fixed.layout != BLOCKS:
+        event = min(event, own.capacity + 1)
+    elif fixed.is_split:
+        last = (own.final - 1) // fixed.unit * fixed.unit + 1
+        if last > held:
+            event = min(event, last)
+    own.key = event - own.origin
+
+
+@part
+def begin_decoding(m: Machine, place: int) -> None:
+    """From the next step on, a request adds a token a step."""
+    now, own = m.now, m.live[place]
+    now.new_held -= own.held
+    own.origin = own.held - now.counter
+    now.origin_sum += own.origin
+    now.num_decoding += 1
+    now.first_new = own.younger
+    own.saved = 0
+    if m.fixed.layout == BLOCKS:
+        m.live[-own.origin % m.fixed.unit].growing += 1
+    set_key(m, place, own.held)
+    push(m, place)
+
+
+@part
+def leave(m: Machine, place: int, held: int) -> None:
+    """Let a live request go, with its memory."""
+    now, own = m.now, m.live[place]
+    freed(m, place, held)
+    if is_decoding(m, place):
+        take_out(m, place)
+        now.origin_sum -= own.origin
+        now.num_decoding -= 1
+        if m.fixed.layout == BLOCKS:
+            m.live[-own.origin % m.fixed.unit].growing -= 1
+    else:
+        now.new_held -= own.held
+    if now.first_new == place:
+        now.first_new = own.younger
+    if own.older == NONE:
+        now.oldest = own.younger
+    else:
+        m.live[own.older].younger = own.younger
+    if own.younger == NONE:
+        now.youngest = own.older
+    else:
+        m.live[own.younger].older = own.older
+    own.request = NONE
+    m.live[m.fixed.max_batch - now.num_live].vacant = place
+    now.num_live -= 1
+
+
+@part
+def end(m: Machine, place: int, held: int) -> None:
+    """A live request, whose outcome is set, ends; when, is known at the iteration's end."""
+    now = m.now
+    request = m.live[place].request
+    own = m.requests[request]
+    own.held, own.finish_order = held, now.num_finished
+    if own.outcome == COMPLETED and own.output > 0 and own.last_token_ns == NONE:
+        own.last_token_ns = now.head_ns  # the last step writes the last token, which was out the step before
+    now.num_finished += 1
+    now.must_wait = 0
+    m.live[now.num_ended].ended = request
+    now.num_ended += 1
+    leave(m, place, held)
+
+
+@part
+def stack(m: Machine, request: int, saved: int, since_ns: int) -> None:
+    """Put a request at the head of the queue, to wait until another has ended."""
+    now = m.now
+    own = m.live[now.num_stacked]
+    own.stacked, own.stacked_held, own.stacked_since_ns = request, saved, since_ns
+    now.num_stacked += 1
+    now.must_wait = 1
+
+
+@part
+def preempt(m: Machine, place: int, held: int) -> None:
+    """A live request that has not stepped in this iteration gives its memory back, and waits."""
+    now, own = m.now, m.live[place]
+    asked = m.requests[own.request]
+    now.has_given_way = 1
+    if is_decoding(m, place):
+        now.stepped -= 1
+        now.context -= held + 1
+        if held == own.final - 1 and asked.last_token_ns == NONE:
+            asked.last_token_ns = now.head_ns  # all tokens are out; one is still to be written
+    if own.has_stepped:
+        asked.num_preemptions += 1
+        now.num_preemptions += 1
+    if m.fixed.preemption == SWAP and held > 0:
+        now.spent_ps += m.fixed.transfer_ps + held * m.fixed.swap_ps
+        now.num_swapped_tokens += held
+    stack(m, own.request, max(own.saved, held), now.clock_ns)
+    leave(m, place, held)

@@ -1,0 +1,97 @@
+"""Slots that live requests hold: set aside at admission, grown by the strategy's rule, and freed."""
+
+from kvbench.compiled import part
+from kvbench.cost import resize_ps
+from kvbench.fleet.space import give_back, rounded, take
+from kvbench.fleet.state import BLOCKS, BUDDY, CONTIGUOUS, COUNTING, NONE, Machine
+
+_resize_ps = part(resize_ps)
+
+
+@part
+def note_peak(m: Machine, extra_bytes: int) -> None:
+    """Keep the most bytes that were held: now, and something in passing."""
+    held_bytes = m.fixed.fixed_bytes + m.now.allocated * m.fixed.slot_bytes + extra_bytes
+    m.now.peak_bytes = max(m.now.peak_bytes, held_bytes)
+
+
+@part
+def resized(m: Machine, place: int, capacity: int) -> int:
+    """Give a request more slots.
+
+    Returns:
+        Whether there is memory: 0 if not, 1 if its slots moved or were added to, 2 if there was room where they are.
+    """
+    own, fixed = m.live[place], m.fixed
+    if fixed.space != COUNTING:
+        return _moved(m, place, capacity)
+    added = capacity - own.capacity
+    # Tensor by tensor: while the last one is copied, the old one is held as well.
+    twice_bytes = own.capacity * fixed.tensor_bytes
+    if (m.now.allocated + added) * fixed.slot_bytes + twice_bytes > fixed.limit_bytes:
+        return 0
+    m.now.allocated += added
+    own.capacity = own.taken = capacity
+    note_peak(m, twice_bytes)
+    note_waste(m, place)
+    return 1
+
+
+@part
+def _moved(m: Machine, place: int, capacity: int) -> int:
+    """As `resized`, in an address space: the new range is taken before the old one is freed."""
+    own = m.live[place]
+    size = rounded(m, capacity)
+    found = 2
+    if m.fixed.space != BUDDY or size != own.taken:
+        start = take(m, size)
+        if start == NONE:
+            return 0
+        found = 1
+        m.now.allocated += size
+        note_peak(m, 0)
+        m.now.allocated -= own.taken
+        if own.taken > 0:
+            give_back(m, own.place, own.taken)
+        m.now.rounded += size - own.taken
+        own.place, own.taken = start, size
+    m.now.rounded -= capacity - own.capacity
+    own.capacity = capacity
+    note_waste(m, place)
+    return found
+
+
+@part
+def note_waste(m: Machine, place: int) -> None:
+    """Slots of a request that no token will fill: of sequences in blocks, once they are in their last one."""
+    own, waste = m.live[place], 0
+    if m.fixed.layout != BLOCKS or (m.fixed.is_split and own.capacity >= own.final):
+        waste = own.taken - min(own.capacity, own.final)
+    m.now.wasted += waste - own.waste
+    own.waste = waste
+
+
+@part
+def freed(m: Machine, place: int, held: int) -> None:
+    """Free what a request holds; the capacity of a sequence in blocks follows from its tokens."""
+    own = m.live[place]
+    size = own.taken
+    if m.fixed.layout == BLOCKS:
+        size = -(-held // m.fixed.unit) * m.fixed.unit
+    elif m.fixed.space != COUNTING and size > 0:
+        m.now.rounded -= size - own.capacity
+        give_back(m, own.place, size)
+    m.now.allocated -= size
+    m.now.wasted -= own.waste
+    own.taken = own.capacity = own.waste = 0
+
+
+@part
+def growth_ps(m: Machine, capacity: int, held: int) -> int:
+    """What it costs to give a request more than a capacity."""
+    if m.fixed.layout == BLOCKS:
+        return 0
+    m.now.num_resizes += (m.fixed.layout == CONTIGUOUS) & (capacity > 0)
+    num_copied = held if m.fixed.layout == CONTIGUOUS else 0
+    m.now.num_copied_tokens += num_copied
+    return _resize_ps(num_copied, m.fixed)

@@ -1,0 +1,85 @@
+"""Admission, first come, first served; whoever was preempted stands before those who never were in."""
+
+from kvbench.compiled import part
+from kvbench.cost import resize_ps
+from kvbench.fleet.clock import pass_time
+from kvbench.fleet.live import enter, leave, stack
+from kvbench.fleet.memory import resized
+from kvbench.fleet.state import FULL_BATCH, IDLE_QUEUE, NO_MEMORY, NONE, OUT_OF_MEMORY, Machine
+from kvbench.fleet.tally import add_wait
+
+_resize_ps = part(resize_ps)
+
+
+@part
+def is_waiting(m: Machine) -> bool:
+    """Whether somebody has arrived and is not live."""
+    now = m.now
+    return now.num_stacked > 0 or (now.next != NONE and m.requests[now.next].arrival_ns <= now.head_ns)
+
+
+@part
+def admit(m: Machine) -> None:
+    """Admit who has arrived, while the batch and the memory last, and note why the next one waits.
+
+    Where nothing is reserved at admission, all who may be admitted would be, and who does not fit would be preempted
+    before its first step. It comes to the same, and to less work, if they are admitted one by one when each has its
+    turn in the iteration, until the first that does not fit.
+    """
+    now, fixed = m.now, m.fixed
+    now.head_ns = now.clock_ns
+    now.admission_ps = now.quota = 0
+    if fixed.is_lazy:
+        if is_waiting(m) and not (now.must_wait and now.num_live > 0):
+            now.quota = fixed.max_batch - now.num_live
+        note_waiting(m)
+        return
+    while is_waiting(m) and now.num_live < fixed.max_batch and not (now.must_wait and now.num_live > 0):
+        _admit_one(m)
+    note_waiting(m)
+
+
+@part
+def note_waiting(m: Machine) -> None:
+    """Note why the head of the queue waits, if somebody does."""
+    now = m.now
+    now.why_waiting = IDLE_QUEUE
+    if is_waiting(m):
+        now.why_waiting = NO_MEMORY if now.must_wait else FULL_BATCH
+
+
+@part
+def take_first(m: Machine) -> tuple[int, int, int]:
+    """Take the head of the queue out: the request, the tokens that it lost, and since when it waits."""
+    now = m.now
+    if now.num_stacked > 0:
+        now.num_stacked -= 1
+        top = m.live[now.num_stacked]
+        return top.stacked, top.stacked_held, top.stacked_since_ns
+    request = now.next
+    own = m.requests[request]
+    now.next = own.follows
+    return request, 0, own.arrival_ns
+
+
+@part
+def _admit_one(m: Machine) -> None:
+    now = m.now
+    request, saved, since_ns = take_first(m)
+    place = enter(m, request, saved)
+    own = m.requests[request]
+    capacity = m.admitted(own.prompt, own.output)
+    if capacity == 0 or resized(m, place, capacity) > 0:
+        if capacity > 0:
+            now.admission_ps += _resize_ps(0, m.fixed)
+            pass_time(m, _resize_ps(0, m.fixed))
+        add_wait(m, since_ns, now.head_ns)
+        return
+    leave(m, place, m.live[place].held)
+    if now.num_live > 0:
+        stack(m, request, saved, since_ns)
+        return
+    add_wait(m, since_ns, now.head_ns)
+    own.outcome, own.held, own.finish_order, own.finish_ns = OUT_OF_MEMORY, saved, now.num_finished, now.clock_ns
+    now.num_finished += 1
+    now.must_wait = 0

@@ -1,0 +1,158 @@
+"""What a simulation found: a column a request, totals, and memory over time."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, FULL_BATCH, NO_MEMORY, ROUNDED, USED, WASTED
+
+PS_PER_S = 10**12
+
+
+class Totals(NamedTuple):
+    """Sums over all replicas.
+
+    Args:
+        makespan_ns: when the last request ended.
+        busy_ns: time in which a replica had something to do.
+        num_iterations: passes over a replica's live requests.
+        num_prompt_tokens: tokens of prompts computed, without those computed again.
+        num_decoded_tokens: decode steps.
+        num_recomputed_tokens: tokens computed again after preemptions.
+        num_swapped_tokens: slots moved to the host's memory, and those moved back.
+        num_preemptions: how often a request that had begun gave its memory back.
+        num_resizes: storages replaced by larger ones.
+        num_copied_tokens: slots copied by that.
+        peak_bytes: the most that one replica held at any time, a resize's second tensor and staging buffers included.
+    """
+
+    makespan_ns: int
+    busy_ns: int
+    num_iterations: int
+    num_prompt_tokens: int
+    num_decoded_tokens: int
+    num_recomputed_tokens: int
+    num_swapped_tokens: int
+    num_preemptions: int
+    num_resizes: int
+    num_copied_tokens: int
+    peak_bytes: int
+
+
+class Shares(NamedTuple):
+    """Where the slots of all replicas were, averaged over the time of some iterations; the five parts add up to 1.
+
+    Args:
+        used: of all slots, those that held tokens.
+        reserved: those that tokens to come would fill.
+        internal_waste: those that the strategy reserved and no token would fill.
+        rounded: those that an allocator set aside beyond what the strategy reserved.
+        free: those not set aside. While a request waits for memory they are external waste: free but not usable.
+        mean_batch: requests that took a step in an iteration.
+        time_s: how long those iterations took, summed over replicas.
+    """
+
+    used: float
+    reserved: float
+    internal_waste: float
+    rounded: float
+    free: float
+    mean_batch: float
+    time_s: float
+
+
+class Timeline(NamedTuple):
+    """Memory, batch and queue over time: means over bins of equal length, float64, summed over replicas.
+
+    An iteration counts in the bin in which it begins, whole, so that a bin's busy time may exceed its length a little.
+
+    Args:
+        bin_ns: a bin's length; the first begins at 0.
+        used: slots that hold tokens; 0 while nothing is live, as the others.
+        allocated: slots set aside.
+        reserved: slots that tokens to come will fill.
+        internal_waste: slots set aside that no token will fill, an allocator's rounding included; as those reserved
+            empty (NaN) where they were not told apart.
+        blocked_free: slots not set aside while a request waited for memory: external waste.
+        batch: requests that took a step.
+        busy: replicas that had something to do.
+        queue: requests that had arrived, or were preempted, and waited to be admitted.
+    """
+
+    bin_ns: int
+    used: NDArray[np.float64]
+    allocated: NDArray[np.float64]
+    reserved: NDArray[np.float64]
+    internal_waste: NDArray[np.float64]
+    blocked_free: NDArray[np.float64]
+    batch: NDArray[np.float64]
+    busy: NDArray[np.float64]
+    queue: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FleetResult:
+    """What became of every request, and of the replicas. Columns are int64, an entry a request; -1: it never was.
+
+    Args:
+        admitted_ns: when its first step began.
+        first_token_ns: when its first output token was out: at the end of the iteration that completed its prompt.
+        last_token_ns: when its last output token was out; the step after that writes the token's K and V.
+        finish_ns: when its last iteration ended.
+        num_preemptions: how often it gave its memory back after it had begun.
+        outcome: index into `OUTCOMES`.
+        finish_order: its place among those that ended on its replica, from 0.
+        held_tokens: tokens that its cache had been given at the end.
+        replica: the replica that it was routed to.
+        totals: sums over all.
+        timeline: memory, batch and queue over time.
+        num_slots: slots of all replicas.
+        num_replicas: how many there are.
+        is_split: whether reserved slots and internal waste were told apart.
+        sums: float64 [why waiting, what]: see `fleet.state`.
+    """
+
+    admitted_ns: NDArray[np.int64]
+    first_token_ns: NDArray[np.int64]
+    last_token_ns: NDArray[np.int64]
+    finish_ns: NDArray[np.int64]
+    num_preemptions: NDArray[np.int64]
+    outcome: NDArray[np.int64]
+    finish_order: NDArray[np.int64]
+    held_tokens: NDArray[np.int64]
+    replica: NDArray[np.int64]
+    totals: Totals
+    timeline: Timeline
+    num_slots: int
+    num_replicas: int
+    is_split: bool
+    sums: NDArray[np.float64]
+
+    def shares(self, *, waiting: bool = False, for_memory: bool = False) -> Shares:
+        """Where the slots were, over the time in which something was live.
+
+        Args:
+            waiting: only iterations while a request waited to be admitted, for memory or because the batch was full.
+            for_memory: only iterations while a request waited for memory.
+        Returns:
+            Shares; empty (NaN) where there was no such iteration. Without the split, reserved slots and internal waste
+            are empty.
+        """
+        classes = [NO_MEMORY] if for_memory else [FULL_BATCH, NO_MEMORY] if waiting else slice(None)
+        sums = self.sums[classes].sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            means = sums / np.float64(sums[DURATION])
+        slots = self.num_slots / self.num_replicas
+        used, allocated, wasted, rounded = (means[[USED, ALLOCATED, WASTED, ROUNDED]] / slots).tolist()
+        wasted = wasted if self.is_split else float("nan")
+        return Shares(
+            used=used,
+            reserved=allocated - used - wasted,
+            internal_waste=wasted - rounded,
+            rounded=rounded,
+            free=1 - allocated,
+            mean_batch=float(means[BATCH]),
+            time_s=float(sums[DURATION]) / PS_PER_S,
+        )

@@ -1,0 +1,120 @@
+"""Simulate a fleet: a whole trace through replicas of a model, under one strategy."""
+
+from kvbench.cost import Prices
+from kvbench.fleet.kernel import run
+from kvbench.fleet.result import FleetResult
+from kvbench.fleet.rules import bound_rule
+from kvbench.fleet.state import CONTIGUOUS, PREEMPTIONS, ROUTINGS, SPACES, UNBOUNDED
+from kvbench.fleet.tables import fixed_of, result_of, tables_of
+from kvbench.geometry import KVGeometry
+from kvbench.naming import unknown
+from kvbench.strategy.base import Strategy
+from kvbench.workload.trace_columns import TraceColumns
+
+LONGEST_JUMP = 1 << 16
+"""Iterations taken at once, at most: their picoseconds stay within int64."""
+
+
+def simulate(
+    columns: TraceColumns,
+    strategy: Strategy,
+    prices: Prices,
+    *,
+    geometry: KVGeometry,
+    budget_bytes: int,
+    max_batch: int,
+    prefill_chunk_tokens: int | None = None,
+    preemption: str = "recompute",
+    replicas: int = 1,
+    routing: str = "round_robin",
+    space: str = "counting",
+    min_block_tokens: int = 1,
+    split: bool = True,
+    step_by_step: bool = False,
+) -> FleetResult:
+    """Run a trace through continuous batching, from event to event.
+
+    As `kvbench.batching` with the modelled backend decides and counts, so does this: first come, first served; a step
+    of every live request an iteration; where memory does not last, the youngest gives way. The same requests are
+    admitted, preempted and finished, at the same times, with the same bytes.
+
+    Args:
+        columns: the trace, in order of arrival.
+        strategy: one that decides by an integer rule.
+        prices: of the model on an accelerator.
+        geometry: bytes of a slot.
+        budget_bytes: memory of each replica for caches.
+        max_batch: requests live at once on a replica.
+        prefill_chunk_tokens: prompt tokens computed in an iteration, at most, oldest request first; None: whole
+            prompts.
+        preemption: recompute, or swap: slots go to the host's memory (which is not bounded) in the iteration that takes
+            them, and come back in one of their own.
+        replicas: machines that each serve a share of the requests.
+        routing: round_robin, or least_loaded: to the replica with the fewest requests not finished at the arrival, of
+            several to the next in turn.
+        space: where contiguous slots lie: counting (anywhere), buddy or best_fit: an address space of the budget's
+            slots, in which a resize takes its new range before it frees the old one.
+        min_block_tokens: slots of a buddy allocator's smallest range, a power of two.
+        split: whether slots that no token will fill are told from those that tokens to come will.
+        step_by_step: take every iteration by itself, to the same result.
+    Returns:
+        What became of every request, and of the replicas.
+    Raises:
+        ValueError: a parameter is out of its range, the trace has no arrivals, or the strategy no integer rule.
+    """
+    check_settings(max_batch, prefill_chunk_tokens, preemption, replicas, routing, space)
+    _require_positive("budget_bytes", budget_bytes)
+    _require_positive("min_block_tokens", min_block_tokens)
+    if min_block_tokens & (min_block_tokens - 1):
+        raise ValueError(f"min_block_tokens is a power of two, got {min_block_tokens}")
+    if geometry.num_window_layers:
+        raise ValueError(
+            f"a fleet's slots all cost the same; {geometry.name or 'this model'} has layers with a sliding window: "
+            "use backend=modelled"
+        )
+    rule = bound_rule(strategy)
+    if rule.layout != CONTIGUOUS and space != "counting":
+        raise ValueError(f"space={space} places contiguous slots; {type(strategy).__name__} takes them in units")
+    fixed = fixed_of(
+        rule,
+        geometry,
+        budget_bytes,
+        prices,
+        max_batch=max_batch,
+        chunk_tokens=prefill_chunk_tokens or UNBOUNDED,
+        preemption=PREEMPTIONS.index(preemption),
+        routing=ROUTINGS.index(routing),
+        space=SPACES.index(space),
+        min_block=min_block_tokens,
+        is_split=int(split),
+        max_jump=1 if step_by_step else LONGEST_JUMP,
+    )
+    tables = tables_of(columns, fixed, replicas)
+    run(tables, rule.admitted, rule.grown)
+    return result_of(tables)
+
+
+def check_settings(
+    max_batch: int, prefill_chunk_tokens: int | None, preemption: str, replicas: int, routing: str, space: str
+) -> None:
+    """Refuse settings of `simulate` that are out of their range.
+
+    Raises:
+        ValueError: there is such a setting.
+    """
+    _require_positive("max_batch", max_batch)
+    _require_positive("replicas", replicas)
+    if prefill_chunk_tokens is not None:
+        _require_positive("prefill_chunk_tokens", prefill_chunk_tokens)
+    for name, value, allowed in (
+        ("preemption", preemption, PREEMPTIONS),
+        ("routing", routing, ROUTINGS),
+        ("space", space, SPACES),
+    ):
+        if value not in allowed:
+            raise ValueError(unknown(name, value, allowed))
+
+
+def _require_positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is a positive integer, got {value!r}")

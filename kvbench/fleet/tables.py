@@ -1,0 +1,130 @@
+"""The kernel's tables: made from a trace and settings, and read when it has run."""
+
+import numpy as np
+
+from kvbench.cost import Prices
+from kvbench.fleet.result import FleetResult, Totals
+from kvbench.fleet.rules import BoundRule
+from kvbench.fleet.space import NUM_ORDERS
+from kvbench.fleet.state import (
+    BLOCKS,
+    BUDDY,
+    CONTIGUOUS,
+    COUNTING,
+    FIXED,
+    LIVE,
+    NONE,
+    REPLICA,
+    REQUEST,
+    ROUND_ROBIN,
+    UNBOUNDED,
+    WAITING,
+    Tables,
+)
+from kvbench.fleet.timeline import timeline_of
+from kvbench.geometry import KVGeometry
+from kvbench.ledger.accounts import area_cost, workspace_bytes
+from kvbench.workload.trace_columns import TraceColumns
+
+NUM_BINS = 512
+
+
+def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: Prices, **chosen: int) -> np.ndarray:
+    """What does not change: one FIXED record."""
+    cost = area_cost(rule.area, geometry, 1)
+    fixed_bytes = workspace_bytes((rule.area,), geometry, 1)
+    limit_bytes = max(budget_bytes - fixed_bytes, 0)
+    if rule.layout == BLOCKS:
+        # A pool is set aside whole, or there is none.
+        pool_bytes = cost.bytes_of(rule.area.layout.pool_tokens)
+        limit_bytes = pool_bytes if pool_bytes <= limit_bytes else 0
+    figures = {
+        "layout": rule.layout,
+        "is_lazy": int(not rule.reserves),
+        "unit": rule.unit,
+        "max_tokens": UNBOUNDED if rule.max_tokens is None else rule.max_tokens,
+        "slot_bytes": cost.unit_bytes,
+        "tensor_bytes": cost.tensor_bytes if rule.layout == CONTIGUOUS else 0,
+        "fixed_bytes": fixed_bytes,
+        "limit_bytes": limit_bytes,
+        "space_slots": limit_bytes // cost.unit_bytes // chosen["min_block"] * chosen["min_block"],
+        **chosen,
+        **prices._asdict(),
+    }
+    return np.array([tuple(figures[name] for name in FIXED.names)], FIXED)
+
+
+def tables_of(columns: TraceColumns, fixed: np.ndarray, num_replicas: int) -> Tables:
+    """All tables, before the first request is admitted.
+
+    Raises:
+        ValueError: the trace is empty, has no arrivals, or is not in their order.
+    """
+    (own,) = fixed
+    is_routed = own["routing"] == ROUND_ROBIN
+    requests = _requests(columns, num_replicas if is_routed else 0)
+    live = np.zeros((num_replicas, max(own["max_batch"] + 1, own["unit"] if own["layout"] == BLOCKS else 0)), LIVE)
+    live["vacant"] = np.arange(live.shape[1])
+    now = np.zeros(num_replicas, REPLICA)
+    for name in ("next", "tail", "oldest", "youngest", "first_new"):
+        now[name] = NONE
+    if is_routed:
+        now["next"] = np.where(np.arange(num_replicas) < requests.size, np.arange(num_replicas), NONE)
+    now["peak_bytes"] = own["fixed_bytes"] if own["limit_bytes"] else 0
+    now["bin_ns"] = max(int(requests["arrival_ns"][-1]) // NUM_BINS, 1)
+    num_ranges = own["space_slots"] // own["min_block"] if own["space"] == BUDDY else own["max_batch"] + 2
+    return Tables(
+        requests=requests,
+        replicas=now,
+        live=live,
+        sums=np.zeros((num_replicas, NUM_BINS + 1, WAITING + 1)),
+        space=np.zeros((num_replicas, 4, 1 if own["space"] == COUNTING else max(num_ranges, NUM_ORDERS)), np.int64),
+        fixed=fixed,
+    )
+
+
+def _requests(columns: TraceColumns, stride: int) -> np.ndarray:
+    """The trace as the kernel's table; every stride-th request follows in a replica's queue, 0 for none yet."""
+    arrival_ns = columns.arrival_ns
+    if arrival_ns is None:
+        raise ValueError("a fleet's requests arrive at moments, and this trace has none: give it arrivals")
+    if not arrival_ns.size:
+        raise ValueError("no request to simulate: the trace is empty")
+    if arrival_ns[0] < 0 or (np.diff(arrival_ns) < 0).any():
+        raise ValueError("a fleet's requests come in order of arrival, at 0 ns or later: sort the trace by_arrival()")
+    requests = np.zeros(arrival_ns.size, REQUEST)
+    for name in ("follows", "admitted_ns", "first_token_ns", "last_token_ns", "finish_ns", "outcome", "finish_order"):
+        requests[name] = NONE
+    requests["arrival_ns"] = arrival_ns
+    requests["prompt"] = columns.num_prompt_tokens
+    requests["output"] = columns.num_output_tokens
+    if stride:
+        requests["follows"][:-stride] = np.arange(stride, requests.size)
+        requests["replica"] = np.arange(requests.size) % stride
+    return requests
+
+
+def result_of(tables: Tables) -> FleetResult:
+    """What the tables say when all requests have ended; the columns are theirs, not copies."""
+    requests, now, (own,) = tables.requests, tables.replicas, tables.fixed
+    assert (now["num_live"] == 0).all()
+    assert (now["allocated"] == 0).all()
+    names = ("admitted_ns", "first_token_ns", "last_token_ns", "finish_ns", "num_preemptions", "outcome")
+    columns = {name: requests[name] for name in (*names, "finish_order", "replica")}
+    summed = {name: int(now[name].sum()) for name in Totals._fields if name in now.dtype.names}
+    summed["peak_bytes"] = int(now["peak_bytes"].max())
+    makespan_ns = int(columns["finish_ns"].max())
+    summed["busy_ns"] = int((now["clock_ns"] - now["idle_ns"]).sum())
+    slots = int(own["limit_bytes"] // own["slot_bytes"])
+    is_split = bool(own["is_split"])
+    timeline, sums = timeline_of(tables.sums, now["bin_ns"], makespan_ns, slots, is_split)
+    return FleetResult(
+        **columns,
+        held_tokens=requests["held"],
+        totals=Totals(makespan_ns=makespan_ns, **summed),
+        timeline=timeline,
+        num_slots=slots * now.size,
+        num_replicas=now.size,
+        is_split=is_split,
+        sums=sums,
+    )

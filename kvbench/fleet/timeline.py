@@ -1,0 +1,62 @@
+"""From the kernel's bins to means over time."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbench.cost import PS_PER_NS
+from kvbench.fleet.result import Timeline
+from kvbench.fleet.state import (
+    ALLOCATED,
+    BATCH,
+    DURATION,
+    NO_MEMORY,
+    NUM_CLASSES,
+    NUM_SUMS,
+    USED,
+    WAITED,
+    WAITING,
+    WASTED,
+)
+
+
+def timeline_of(
+    sums: NDArray[np.float64], bins_ns: NDArray[np.int64], makespan_ns: int, slots: int, is_split: bool
+) -> tuple[Timeline, NDArray[np.float64]]:
+    """Means over bins of one length, and the sums of all bins, both of all replicas together.
+
+    Args:
+        sums: [replicas, bins + 1, sums], in picoseconds: see `fleet.tally`.
+        bins_ns: the length of each replica's bins; each the least one's double, or that one's, and so on.
+        makespan_ns: where it ends.
+        slots: of a replica.
+        is_split: whether reserved slots and internal waste were told apart.
+    Returns:
+        The timeline; and [why waiting, what] sums in picoseconds.
+    """
+    bin_ns = int(bins_ns.max())
+    num_bins = sums.shape[1] - 1
+    total = np.zeros((num_bins, NUM_CLASSES * NUM_SUMS))
+    queued = np.zeros(num_bins)
+    for own, own_ns in zip(sums[:, :-1], bins_ns.tolist(), strict=True):
+        factor = bin_ns // own_ns
+        merged = own[:, :WAITED].reshape(-1, factor, WAITED).sum(axis=1)
+        total[: len(merged)] += merged
+        waited_ns = own[:, WAITED] + np.cumsum(own[:, WAITING]) * own_ns
+        queued[: len(merged)] += waited_ns.reshape(-1, factor).sum(axis=1)
+    num_shown = min(makespan_ns // bin_ns + 1, num_bins)
+    total = total.reshape(num_bins, NUM_CLASSES, NUM_SUMS)
+    means = total[:num_shown] / (bin_ns * PS_PER_NS)
+    every, blocked = means.sum(axis=1), means[:, NO_MEMORY]
+    wasted = every[:, WASTED] if is_split else np.full(num_shown, np.nan)
+    timeline = Timeline(
+        bin_ns=bin_ns,
+        used=every[:, USED],
+        allocated=every[:, ALLOCATED],
+        reserved=every[:, ALLOCATED] - every[:, USED] - wasted,
+        internal_waste=wasted,
+        blocked_free=slots * blocked[:, DURATION] - blocked[:, ALLOCATED],
+        batch=every[:, BATCH],
+        busy=every[:, DURATION],
+        queue=queued[:num_shown] / bin_ns,
+    )
+    return timeline, total.sum(axis=0)

@@ -1,0 +1,143 @@
+"""An accelerator's figures, from a data sheet or from a calibration."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from kvbench.naming import unknown
+
+Curve = Sequence[Sequence[float]]
+
+RATES = ("memory_bytes_per_s", "flops_per_s", "host_bytes_per_s", "disk_bytes_per_s")
+SHARES = ("memory_efficiency", "compute_efficiency", "host_efficiency")
+FIXED = ("launch_s", "allocation_s", "device_allocation_s", "transfer_s", "step_s")
+LEAST_POINTS = NUM_COORDINATES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What work costs on an accelerator. Bandwidths are decimal: a GB is 10⁹ bytes.
+
+    Args:
+        name: for people.
+        memory_bytes: its own memory.
+        memory_bytes_per_s: peak bandwidth of that memory.
+        flops_per_s: peak rate of dense matrix products of 16-bit numbers.
+        host_bytes_per_s: peak bandwidth between it and the host's memory, one direction.
+        disk_bytes_per_s: bandwidth of the disk.
+        memory_efficiency: share of memory_bytes_per_s that kernels reach, above 0 and at most 1.
+        compute_efficiency: share of flops_per_s that they reach.
+        host_efficiency: share of host_bytes_per_s that copies reach.
+        launch_s: fixed cost of a kernel, in seconds.
+        allocation_s: of a tensor's allocation, served from memory that the framework's allocator keeps.
+        device_allocation_s: of an allocation that the driver must serve; only where the allocator is modelled.
+        transfer_s: of a transfer to or from another tier.
+        step_s: of an iteration of a whole model, on the host.
+        source: where the figures come from.
+        curves: of a calibrated machine, seconds by size, [size, seconds] points a name; None for a data sheet's.
+        calibrated_for: what those were measured on, such as dtype and heads; None for a data sheet's.
+        validation: how far modelled times were from measured ones; None where that was never measured.
+    Raises:
+        ValueError: a figure is out of its range.
+    """
+
+    name: str
+    memory_bytes: int
+    memory_bytes_per_s: float
+    flops_per_s: float
+    host_bytes_per_s: float
+    disk_bytes_per_s: float
+    memory_efficiency: float
+    compute_efficiency: float
+    host_efficiency: float
+    launch_s: float
+    allocation_s: float
+    device_allocation_s: float
+    transfer_s: float
+    step_s: float
+    source: str
+    curves: Mapping[str, Curve] | None
+    calibrated_for: Mapping[str, object] | None
+    validation: Mapping[str, object] | None
+
+    def __post_init__(self) -> None:
+        for key in ("name", "source"):
+            value = getattr(self, key)
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"hardware.{key} is a text, got {value!r}")
+        if isinstance(self.memory_bytes, bool) or not isinstance(self.memory_bytes, int) or self.memory_bytes < 1:
+            raise ValueError(f"hardware.memory_bytes is a positive integer, got {self.memory_bytes!r}")
+        self._check_numbers()
+        self._check_mappings()
+        for name, curve in (self.curves or {}).items():
+            check_curve(f"hardware.curves.{name}", curve)
+
+    def _check_numbers(self) -> None:
+        for key in RATES:
+            value = getattr(self, key)
+            if not _is_number(value) or value <= 0:
+                raise ValueError(f"hardware.{key} is a number above 0, got {value!r}")
+        for key in SHARES:
+            value = getattr(self, key)
+            if not _is_number(value) or not 0 < value <= 1:
+                raise ValueError(f"hardware.{key} is a number above 0 and at most 1, got {value!r}")
+        for key in FIXED:
+            value = getattr(self, key)
+            if not _is_number(value) or value < 0:
+                raise ValueError(f"hardware.{key} is a number of at least 0, got {value!r}")
+
+    def _check_mappings(self) -> None:
+        for key in ("curves", "calibrated_for", "validation"):
+            value = getattr(self, key)
+            if value is not None and not isinstance(value, Mapping):
+                raise ValueError(f"hardware.{key} is a mapping, or null, got {value!r}")
+        for key in ("error", "noise"):
+            value = (self.validation or {}).get(key)
+            if self.validation is not None and (not _is_number(value) or value < 0):
+                raise ValueError(f"hardware.validation.{key} is a number of at least 0, got {value!r}")
+
+
+def check_curve(where: str, curve: object) -> None:
+    """Check points of seconds by size.
+
+    Args:
+        where: the curve's key, for messages.
+        curve: [size, seconds] points; sizes grow, seconds never fall.
+    Raises:
+        ValueError: the points are something else.
+    """
+    if isinstance(curve, str) or not isinstance(curve, Sequence) or len(curve) < LEAST_POINTS:
+        raise ValueError(f"{where} is a list of at least {LEAST_POINTS} [size, seconds] points, got {curve!r}")
+    before = None
+    for point in curve:
+        is_pair = isinstance(point, Sequence) and not isinstance(point, str) and len(point) == NUM_COORDINATES
+        if not is_pair or not all(_is_number(value) and value >= 0 for value in point):
+            raise ValueError(f"{where}: a point is [size, seconds], two finite numbers of at least 0, got {point!r}")
+        if before is not None and (point[0] <= before[0] or point[1] < before[1]):
+            raise ValueError(
+                f"{where}: from point to point sizes grow and seconds never fall, got {list(point)} after "
+                f"{list(before)}"
+            )
+        before = point
+
+
+def hardware_from(mapping: Mapping[str, object]) -> Hardware:
+    """The hardware that a configuration node describes.
+
+    Raises:
+        ValueError: a figure is missing, unknown or out of its range.
+    """
+    keys = [field.name for field in fields(Hardware)]
+    given = {str(key): value for key, value in mapping.items()}
+    what = f"hardware {given['name']}" if given.get("name") else "hardware"
+    for key in given:
+        if key not in keys:
+            raise ValueError(f"{what}: {unknown('figure', key, keys)}")
+    missing = [key for key in keys if key not in given]
+    if missing:
+        raise ValueError(f"{what}: missing {', '.join(missing)}; it takes {', '.join(keys)}")
+    return Hardware(**given)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

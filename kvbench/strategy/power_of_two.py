@@ -1,0 +1,56 @@
+"""An oracle that is right to a factor of two: room for the output, rounded up to a power of two."""
+
+from kvbench.ledger import LedgerView
+from kvbench.ops import Plan, Reserve, append_plan
+from kvbench.strategy.base import CapacityExceeded, IntegerRule, Strategy, as_required, require_positive
+from kvbench.workload.request import Request
+
+
+def over_provisioned(num_prompt_tokens: int, num_output_tokens: int, max_seq_len: int) -> int:
+    """Slots at admission: the prompt, and the least power of two that is no less than the output.
+
+    Args:
+        num_prompt_tokens: tokens of all prompts.
+        num_output_tokens: tokens decoded; for none there is no room.
+        max_seq_len: slots at most.
+    """
+    room = min(num_output_tokens, 1)
+    while room < num_output_tokens:
+        room *= 2
+    return min(num_prompt_tokens + room, max_seq_len)
+
+
+class PowerOfTwo(Strategy):
+    """Reserve the prompt and, for the output, the next power of two at admission; never resize.
+
+    Less than half of the output's slots are wasted. Like exact it looks at the request's end, and is no strategy to
+    deploy.
+
+    Args:
+        max_seq_len: tokens that a sequence can hold, > 0.
+    Raises:
+        ValueError: max_seq_len is not positive.
+    Source: Kwon et al. 2023, arXiv:2309.06180, section 6.1 (the "Orca (Pow2)" baseline).
+    Departs: without a buddy allocator, but where a fleet is simulated with one.
+    """
+
+    def __init__(self, *, max_seq_len: int) -> None:
+        require_positive("max_seq_len", max_seq_len)
+        self.max_seq_len = self.max_capacity = max_seq_len
+
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """All room at admission; nothing grows."""
+        return IntegerRule(over_provisioned, (self.max_seq_len,), as_required, (), self.max_seq_len)
+
+    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+        """Reserve the prompt and the output's room."""
+        num_prompt_tokens = request.num_tokens - request.num_decode_tokens
+        return (Reserve(seq, over_provisioned(num_prompt_tokens, request.num_decode_tokens, self.max_seq_len)),)
+
+    def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Append; never more than the maximum."""
+        required = view.num_used(seq) + num_tokens
+        if required > self.max_seq_len:
+            raise CapacityExceeded(required, self.max_seq_len)
+        return append_plan(seq, num_tokens)

@@ -1,0 +1,45 @@
+"""A scenario's requests as columns, for simulations of very many."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kvbench.workload.request import Request
+from kvbench.workload.scenario import Scenario
+from kvbench.workload.trace import Trace
+from kvbench.workload.trace_columns import TraceColumns
+
+
+def scenario_columns(scenario: Scenario, rng: np.random.Generator) -> TraceColumns:
+    """The requests of a scenario; a trace is read whole and as columns, never request by request.
+
+    Args:
+        scenario: the workload.
+        rng: what it is drawn with.
+    Raises:
+        ValueError: its requests have several turns, or share prompts; or a trace is not of its format.
+        FileNotFoundError: its trace is missing.
+    """
+    return scenario.columns(rng) if isinstance(scenario, Trace) else columns_of(scenario.workload(rng).requests)
+
+
+def columns_of(requests: Sequence[Request]) -> TraceColumns:
+    """Requests of one turn each, as columns.
+
+    Raises:
+        ValueError: a request has several turns, or is one of several samples of a prompt.
+    """
+    for number, request in enumerate(requests):
+        if len(request.turns) > 1:
+            raise ValueError(
+                f"a fleet takes requests of one turn, and request {number} has {len(request.turns)}; "
+                "backend=modelled runs them all"
+            )
+        if request.group is not None:
+            raise ValueError(f"a fleet does not share the prompts of samples (request {number}); backend=modelled does")
+    turns = [request.turns[0] for request in requests]
+    return TraceColumns(
+        arrival_ns=np.array([request.arrival_ns for request in requests], dtype=np.int64),
+        num_prompt_tokens=np.array([turn.num_append_tokens for turn in turns], dtype=np.int64),
+        num_output_tokens=np.array([turn.num_decode_tokens for turn in turns], dtype=np.int64),
+    )

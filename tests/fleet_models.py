@@ -1,0 +1,125 @@
+"""The fleet's figures, found by the runner on the modelled backend: one row at a time, with the ledger."""
+
+import numpy as np
+
+from kvbench.backend.modelled import Modelled
+from kvbench.cost import Prices, prices_of
+from kvbench.fleet import OUTCOMES
+from kvbench.recorder import STEP_FIELDS
+from kvbench.runner import run
+from kvbench.workload.request import Request, Turn
+from kvbench.workload.trace_columns import TraceColumns
+from tests.machines import GEOMETRY, WEIGHTS, machine
+
+PRICES = prices_of(machine(), GEOMETRY, WEIGHTS)
+# Prices of whole nanoseconds, for sums by hand.
+ROUND = Prices(
+    weights_ps=50_000,
+    active_ps=50_000,
+    token_ps=10_000,
+    read_ps=1_000,
+    pair_ps=1_000,
+    write_ps=1_000,
+    copy_ps=2_000,
+    swap_ps=10_000,
+    storage_ps=40_000,
+    transfer_ps=5_000,
+    step_ps=100_000,
+)
+SLOT_BYTES = GEOMETRY.bytes_per_token
+TIMES = ("reserve_ns", "append_ns", "move_ns", "attend_ns", "model_ns")
+COLUMNS = ("admitted_ns", "first_token_ns", "last_token_ns", "finish_ns", "num_preemptions", "outcome", "finish_order")
+PS_PER_NS = 1_000
+
+
+def columns_of(rows):
+    """A trace of (arrival in ns, prompt tokens, output tokens), in any order."""
+    arrival_ns, prompts, outputs = (np.array(column, np.int64) for column in zip(*sorted(rows), strict=True))
+    return TraceColumns(arrival_ns=arrival_ns, num_prompt_tokens=prompts, num_output_tokens=outputs)
+
+
+def results(result):
+    """A simulation's columns, by name, as lists."""
+    return {name: getattr(result, name).tolist() for name in (*COLUMNS, "held_tokens")}
+
+
+def by_runner(columns, strategy, budget_bytes, max_batch):
+    """What the runner finds: columns a request, totals, and sums over time in bytes and nanoseconds."""
+    requests = [
+        Request(int(arrival), (Turn(int(prompt), int(output)),))
+        for arrival, prompt, output in zip(
+            columns.arrival_ns, columns.num_prompt_tokens, columns.num_output_tokens, strict=True
+        )
+    ]
+    backend = Modelled(
+        geometry=GEOMETRY,
+        hardware=machine(),
+        weights=WEIGHTS,
+        attend=True,
+        cache_only=False,
+        memory_fraction=0.5,
+        allocator="none",
+    )
+    recorder = run(
+        {"it": strategy},
+        requests,
+        backend,
+        num_repetitions=1,
+        num_warmup=0,
+        max_concurrency=max_batch,
+        budget_bytes=budget_bytes,
+    )
+    rows = dict(zip(STEP_FIELDS, recorder.steps().T, strict=True))
+    step_ns = np.maximum(sum(rows[name] for name in TIMES), rows["host_ns"])
+    end_ns = np.cumsum(rows["idle_ns"] + step_ns)
+    return _requests(recorder, rows, end_ns, step_ns), _totals(recorder, rows), _sums(rows, step_ns)
+
+
+def _requests(recorder, rows, end_ns, step_ns):
+    num_requests = len(recorder.requests)
+    found = {name: np.full(num_requests, -1) for name in COLUMNS}
+    ends = np.zeros(rows["iteration"].max() + 1, np.int64)
+    np.maximum.at(ends, rows["iteration"], end_ns)
+    steps = rows["num_tokens"] > 0
+    starts = {}
+    for iteration, moment in zip(rows["iteration"][steps], (end_ns - step_ns)[steps], strict=True):
+        starts.setdefault(iteration, moment)
+    for order, ended in enumerate(recorder.requests):
+        own = steps & (rows["request"] == ended.request)
+        brought = own & (rows["output_tokens"] > 0)
+        iterations = rows["iteration"][own]
+        found["outcome"][ended.request] = OUTCOMES.index(ended.outcome)
+        found["finish_order"][ended.request] = order
+        found["num_preemptions"][ended.request] = ended.num_preemptions
+        if own.any():
+            found["admitted_ns"][ended.request] = starts[iterations[0]]
+        if brought.any():
+            found["first_token_ns"][ended.request] = ends[rows["iteration"][brought][0]]
+        if ended.outcome == "completed":
+            found["finish_ns"][ended.request] = ends[iterations[-1]]
+            if brought.any():
+                found["last_token_ns"][ended.request] = ends[rows["iteration"][brought][-1]]
+    return found
+
+
+def _totals(recorder, rows):
+    own = rows["num_tokens"] * (rows["phase"] != 4)
+    held = rows["allocated_bytes"] + rows["workspace_bytes"] + rows["transient_bytes"]
+    return {
+        "held_tokens": [row.held_tokens for row in sorted(recorder.requests, key=lambda row: row.request)],
+        "num_tokens": own.sum(),
+        "num_recomputed_tokens": rows["num_tokens"].sum() - own.sum(),
+        "num_resizes": rows["num_resizes"].sum(),
+        "copied_bytes": rows["copied_bytes"].sum(),
+        "peak_bytes": held.max(),
+    }
+
+
+def _sums(rows, step_ns):
+    """Time, and bytes and requests times time; an iteration's bytes are those at its end."""
+    _, firsts, where = np.unique(rows["iteration"], return_index=True, return_inverse=True)
+    lasts = np.append(firsts[1:], where.size) - 1
+    lasted_ns = np.bincount(where, step_ns)
+    stepped = np.bincount(where, rows["num_tokens"] > 0)
+    bytes_ns = [lasted_ns @ rows[name][lasts] for name in ("used_bytes", "allocated_bytes", "waste_bytes")]
+    return [lasted_ns.sum(), *bytes_ns, lasted_ns @ stepped]

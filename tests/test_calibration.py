@@ -1,0 +1,271 @@
+"""Calibration: medians, errors by hand, a whole run on a tiny grid, and books that agree with what was measured."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from kvbench.backend.curves import CURVES, Curves
+from kvbench.backend.measured import Measured
+from kvbench.backend.modelled import Modelled
+from kvbench.calibration import measure
+from kvbench.calibration.file import file_text, validation_of
+from kvbench.calibration.measure import Grid, bench_for, measured, num_probes, warmed_up
+from kvbench.calibration.samples import Samples, growing
+from kvbench.calibration.validate import OF_ALL, OF_REQUEST, STEP, Case, outcomes_of, steps_of, typical
+from kvbench.cli import calibrate
+from kvbench.cli.command_line import read
+from kvbench.cli.compose import parts_of
+from kvbench.cli.errors import UsageError
+from kvbench.cli.keys import composed
+from kvbench.geometry import KVGeometry
+from kvbench.hardware import hardware_from
+from kvbench.ledger import Ledger
+from kvbench.workload.request import Request, Turn
+from tests.catalogue import STRATEGIES, TINY, scenario, strategy
+from tests.machines import machine
+from tests.storages import LiveStorages
+
+TINY_GRID = Grid(
+    slots=(9, 33),
+    storage_bytes=(1 << 10, 1 << 12, 1 << 20),
+    moved_slots=(18, 34),
+    queries=(3, 8),
+    queried_slots=(9, 33),
+    bits=(8,),
+    num_rounds=1,
+)
+
+
+def test_a_point_is_a_median_and_what_is_larger_takes_no_less():
+    samples = Samples()
+    for seconds in (3.0, 1.0, 2.0, -1.0, 9.0):
+        samples.add("copy", 4, seconds)
+    samples.add("copy", 2, 4.0)
+    samples.add("copy", 8, 1.23456)
+    # By size 4, 2 and 1.23456: each below the one before, so that their mean, 2.41152, stands for all.
+    assert samples.curves() == {"copy": [[2, 2.412], [4, 2.412], [8, 2.412]]}
+
+
+def test_growing_values_stay_and_others_meet_in_the_middle():
+    assert growing([1.0, 2.0, 2.0, 5.0]) == [1.0, 2.0, 2.0, 5.0]
+    assert growing([1.0, 4.0, 2.0, 5.0]) == [1.0, 3.0, 3.0, 5.0]
+    # 6 and 2 make 4, which is below 5: 5, 6 and 2 make 13/3.
+    assert growing([5.0, 6.0, 2.0]) == pytest.approx([13 / 3] * 3)
+
+
+def rows(step_us, **changed):
+    """Three steps of one request: an admission, and two that append."""
+    columns = {name: [1, 2, 3] for name in (*OF_REQUEST, *OF_ALL)} | {"num_tokens": [0, 5, 1], "iteration": [0, 0, 1]}
+    index = pd.MultiIndex.from_tuples([("one", 0, step) for step in range(3)], names=STEP)
+    return pd.DataFrame(columns | {"step_us": step_us} | changed, index=index)
+
+
+def test_errors_and_noise_by_hand():
+    case = Case("some", [], 1)
+    first, second, model = rows([99.0, 10.0, 30.0]), rows([99.0, 14.0, 36.0]), rows([0.0, 7.0, 45.0])
+    [found] = outcomes_of(case, ["one"], first, second, model)
+    # Means of the steps that append: 20, 25 and 26. Errors 6/20 and 1/25, mean 0.17; noise 5/20.
+    assert (found.measured_us, found.modelled_us) == (22.5, 26.0)
+    assert (found.error, found.noise) == (pytest.approx(0.17), 0.25)
+    # Of steps: 3/10 and 15/30 from the first, 7/14 and 9/36 from the second; noise 4/10 and 6/30.
+    assert found.step_error == pytest.approx((0.4 + 0.375) / 2)
+    assert found.step_noise == pytest.approx(0.3)
+    assert found.differences == ()
+    said = validation_of([found])
+    assert (said["error"], said["noise"], said["exact"]) == (0.17, 0.25, True)
+    assert said["errors"] == {"one": 0.17}
+    assert said["scenarios"]["some"]["one"]["step_error"] == 0.3875
+
+
+def test_steps_whose_bytes_differ_are_told():
+    case, first = Case("some", [], 1), rows([1.0, 1.0, 1.0])
+    [found] = outcomes_of(case, ["one"], first, first, rows([1.0, 1.0, 1.0], allocated_bytes=[1, 2, 4]))
+    assert found.differences == ("allocated_bytes",)
+    assert not validation_of([found])["exact"]
+    # Where others are live in a step, what all hold tells nothing.
+    other = rows([1.0, 1.0, 1.0], allocated_bytes=[1, 2, 4], iteration=[0, 0, 2])
+    assert outcomes_of(case, ["one"], first, first, other)[0].differences == ()
+    [found] = outcomes_of(case, ["one"], first, first, rows([1.0, 1.0, 1.0]).iloc[:2])
+    assert found.differences == ("steps",)
+
+
+def test_a_typical_step_is_the_median_of_its_repetitions():
+    columns = {name: [1] * 4 for name in (*OF_REQUEST, *OF_ALL, "iteration")}
+    settings = {"strategy": "one", "request": 0, "phase": "decode", "warmup": [True, False, False, False]}
+    steps = pd.DataFrame(columns | settings | {"repetition": range(4), "step_us": [100.0, 1.0, 5.0, 2.0]})
+    assert typical(steps)["step_us"].tolist() == [2.0]
+
+
+def test_every_probe_runs_and_every_curve_is_there():
+    bench, grid = bench_for(TINY, "cpu", TINY_GRID)
+    assert len(list(warmed_up(bench, grid))) == num_probes(bench, grid)
+    *_, samples = measured(bench, grid)
+    curves = samples.curves()
+    assert set(curves) == {*CURVES, "queries_3", "queries_8", "pack_8", "restore_8"}
+    for name, points in curves.items():
+        assert len(points) >= 2, name
+    assert [size for size, _ in curves["queries_8"]] == [9, 33]
+    assert [size for size, _ in curves["host"]] == [0, 2, 4]
+    # One layer is measured: 2 KV heads of 8 float32 are 64 bytes a token and tensor.
+    assert [size for size, _ in curves["allocate"]] == [9 * 64, 16 * 64, 33 * 64]
+
+
+def test_a_fake_clock_gives_the_curves_that_it_should(monkeypatch):
+    moments = iter(range(0, 1 << 30, 1_000))  # each look at the clock is 1 µs after the one before
+    monkeypatch.setattr("kvbench.backend.clock.HostClock.mark", lambda self: next(moments))
+    bench, grid = bench_for(TINY, "cpu", TINY_GRID)
+    *_, samples = measured(bench, grid)
+    curves = samples.curves()
+    assert [seconds for _, seconds in curves["decode"]] == [1e-6, 1e-6]
+    assert [seconds for _, seconds in curves["allocate"]] == [5e-7] * 3  # K and V share a microsecond
+    # 18 and 34 tokens fill 4 and 8 blocks of 4, 1 and 2 of 16: a microsecond in all, and a median of two.
+    assert curves["append_piece"] == [[4, 1.875e-7], [16, 7.5e-7]]
+
+
+def test_a_machine_is_written_whole_and_loads(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measure, "FULL", Grid(**vars(TINY_GRID) | {"bits": (8, 4, 2)}))
+    monkeypatch.setattr(calibrate, "STRATEGIES", ("dynamic", "int8"))
+    monkeypatch.setattr(calibrate, "CASES", {"streaming": "null", "parallel_sampling": "1"})
+    monkeypatch.setattr(calibrate, "NUM_REPETITIONS", 1)
+    of_configuration = calibrate.composed_for
+    monkeypatch.setattr(calibrate, "composed_for", lambda *given: (TINY, *of_configuration(*given)[1:]))
+    assert calibrate.main(["out=mine.yaml", "device=cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "bytes, slots and resizes: equal in every step" in said
+    assert "backend=modelled hardware=./mine.yaml cache_only=true model=article" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+    text = (tmp_path / "mine.yaml").read_text()
+    hardware = hardware_from(yaml.safe_load(text))
+    assert file_text(hardware) == text
+    assert set(hardware.validation["errors"]) == {"dynamic", "int8"}
+    assert list(hardware.validation["scenarios"]) == ["streaming", "parallel_sampling, 1 requests"]
+    assert Curves(hardware, TINY, 1).deviation == ""
+    line = ["+scenario=streaming", "backend=modelled", "hardware=./mine.yaml", "cache_only=true", "strategy=dynamic"]
+    with read(line) as command:
+        backend = parts_of(composed(command)).backend
+    assert (backend.hardware.name, backend.scope) == (hardware.name, "cache")
+    with pytest.raises(UsageError, match="it exists already"):
+        calibrate.main(["out=mine.yaml"])
+
+
+def article():
+    return {"num_layers": 1, "num_heads": 32, "num_kv_heads": 32, "head_dim": 128, "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], r"out=… is missing; for example: python -m kvbench calibrate"),
+        (["mine.yaml"], "expected key=value, got 'mine.yaml'"),
+        (["ou=mine.yaml"], r"unknown key 'ou'\. Did you mean 'out'"),
+        (["out=mine.yml"], r"ends in \.yaml, got 'mine\.yml'"),
+        (["out=mine.yaml", "model=articel"], "articel"),
+        (["out=mine.yaml", "dtype=float31"], "unknown dtype 'float31'"),
+        (["out=mine.yaml", "device=gpu"], "unknown device 'gpu'"),
+        (["out=mine.yaml", "model=deepseek_v3"], "model=deepseek_v3: .*latent attention"),
+    ],
+)
+def test_the_verb_refuses_and_writes_nothing(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=words):
+        calibrate.main(arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_of_an_interruption(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measure, "FULL", TINY_GRID)
+
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kvbench.calibration.validate.steps_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate.main(["out=mine.yaml", "device=cpu"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_does_not_last_is_refused(monkeypatch):
+    monkeypatch.setattr("kvbench.backend.device.default_budget_bytes", lambda device: 1000)
+    with pytest.raises(ValueError, match="more than the 125 bytes that are free"):
+        bench_for(TINY, "cpu", TINY_GRID)
+
+
+UNSIGNALLED = [name for name in STRATEGIES if not strategy(name).signals]
+
+
+def drawn(seed):
+    """Requests of random turns, all there at once: what is live in a step does not depend on how long steps take."""
+    rng = np.random.default_rng(seed)
+    return [
+        Request(0, tuple(Turn(int(rng.integers(1, 400)), int(rng.integers(0, 60))) for _ in range(rng.integers(1, 4))))
+        for _ in range(5)
+    ]
+
+
+CASES = {
+    "parallel_sampling": lambda: (
+        scenario("parallel_sampling", max_requests=4).workload(np.random.default_rng(0)).requests,
+        4,
+        1 << 40,
+    ),
+    "random": lambda: (drawn(1), 3, 1 << 40),
+    # Static's 8,192 slots of 256 bytes are 2 MiB, and a pool of 16,384 tokens 4 MiB.
+    "pressed": lambda: (drawn(2), 4, 5 << 20),
+}
+
+
+class Watched(Measured):
+    """Keeps the bytes of live storages, counted by themselves, after every step."""
+
+    def __init__(self, live, **settings):
+        super().__init__(geometry=TINY, device="cpu", attend=False, seed=0, **settings)
+        self.live, self.held = live, []
+
+    def begin_repetition(self, areas):
+        super().begin_repetition(areas)
+        self.before = self.live.live_bytes
+
+    def step(self, *arguments, **settings):
+        times = super().step(*arguments, **settings)
+        self.wait()
+        self.held.append(self.live.live_bytes - self.before)
+        return times
+
+
+class Booked(Modelled):
+    """Keeps the bytes of its own books after every step."""
+
+    def begin_repetition(self, areas):
+        super().begin_repetition(areas)
+        self.held = []
+
+    def step(self, *arguments, **settings):
+        times = super().step(*arguments, **settings)
+        self.held.append(self._ledger.held_bytes)
+        return times
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", UNSIGNALLED)
+def test_bytes_and_resizes_are_those_that_were_measured(name, case):
+    requests, max_concurrency, budget_bytes = CASES[case]()
+    chosen = {name: strategy(name)}
+    settings = {"weights": None, "cache_only": True, "memory_fraction": 1.0, "allocator": "none", "attend": False}
+    model = Booked(geometry=TINY, hardware=machine(), **settings)
+    asked = Case(case, requests, max_concurrency)
+    with LiveStorages() as live:
+        real = Watched(live)
+        first = steps_of(real, chosen, asked, budget_bytes=budget_bytes)
+    second = steps_of(model, chosen, asked, budget_bytes=budget_bytes)
+    assert real.held == 2 * model.held  # a repetition of warm-up, and one
+    assert first["iteration"].tolist() == second["iteration"].tolist()
+    assert outcomes_of(asked, chosen, first, first, second)[0].differences == ()
+    assert first["num_tokens"].sum() > 0
+
+
+def test_what_a_strategy_is_refused_for_is_known_before_anything_is_measured():
+    with pytest.raises(ValueError, match="head_dim is a multiple of the group"):
+        Ledger(KVGeometry(**article() | {"head_dim": 80}), None, strategy("int8").areas)

@@ -1,0 +1,130 @@
+"""Fleet runs through the command line: what is written, what is refused."""
+
+import sys
+
+import pandas as pd
+import pytest
+
+from kvbench.__main__ import main
+from kvbench.results import load
+from kvbench.schema import SUMMARY, TIMELINE
+
+FLEET = ["backend=fleet", "hardware=h100", "model=llama3_8b"]
+
+
+@pytest.fixture
+def kvbench(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, status=0):
+        monkeypatch.setattr(sys, "argv", ["kvbench", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        said = capsys.readouterr()
+        assert stopped.value.code == status, said.err
+        return said.out + said.err
+
+    return run
+
+
+def test_a_run_writes_its_folder(kvbench, tmp_path):
+    out = kvbench("+scenario=chat_poisson", "strategy=[paged,dynamic]", "backend.replicas=2", *FLEET)
+    (folder,) = (tmp_path / "results" / "chat_poisson").iterdir()
+    results = load(folder)
+    assert list(results.summary["strategy"]) == ["paged", "dynamic"]
+    assert list(results.summary.columns) == list(SUMMARY)
+    assert set(results.summary["source"]) == {"modelled"}
+    assert set(results.summary["scope"]) == {"model"}
+    assert set(results.summary["engine"]) == {"fleet"}
+    assert list(results.timeline.columns) == list(TIMELINE)
+    assert results.requests.groupby("strategy").size().to_dict() == {"paged": 12, "dynamic": 12}
+    charts = {path.name for path in (folder / "charts").iterdir()}
+    assert {"fleet_memory.png", "fleet_load.svg", "fleet_times.png", "fleet_service.png"} <= charts
+    for words in ("12 requests", "2 replicas, round_robin of H100 SXM 80 GB", "unvalidated"):
+        assert words in out
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_trace_is_served_whole_unless_the_command_line_cuts_it(kvbench, tmp_path):
+    rows = [f"{i * 0.1},{20 + i % 7},{5 + i % 3}" for i in range(120)]
+    (tmp_path / "plain.csv").write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + "\n".join(rows))
+    trace = ["+scenario=plain_trace", "scenario.path=plain.csv", "strategy=paged", *FLEET]
+    assert "120 requests (120 of 120)" in kvbench(*trace)
+    assert "30 requests (30 of 120)" in kvbench(*trace, "scenario.max_requests=30")
+    assert "360 requests (120 of 120, 3 times)" in kvbench(*trace, "backend.repeats=3")
+
+
+def test_arrivals_can_be_scaled(kvbench, tmp_path):
+    for scale in (1, 4):
+        kvbench("+scenario=chat_poisson", "strategy=paged", f"backend.rate_scale={scale}", *FLEET)
+    slow, fast = (load(folder).requests for folder in sorted((tmp_path / "results" / "chat_poisson").iterdir()))
+    assert fast["arrival_s"].to_numpy() == pytest.approx(slow["arrival_s"].to_numpy() / 4, abs=1e-8)
+
+
+def test_a_pool_takes_all_of_the_budget(kvbench, tmp_path):
+    """paged's own pool of 16,384 tokens would be 2 GiB; the first prompts alone are more here."""
+    rows = "\n".join("0,8000,10" for _ in range(5))
+    (tmp_path / "plain.csv").write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows)
+    kvbench("+scenario=plain_trace", "scenario.path=plain.csv", "strategy=paged", *FLEET)
+    (folder,) = (tmp_path / "results" / "plain_trace").iterdir()
+    summary = load(folder).summary
+    assert summary["num_preemptions"].tolist() == [0]
+    assert summary["peak_bytes"].iloc[0] > 5 * 8000 * 131_072
+
+
+def test_without_the_split_slack_is_not_told_apart(kvbench, tmp_path):
+    kvbench("+scenario=chat_poisson", "strategy=static", "backend.split=false", *FLEET)
+    (folder,) = (tmp_path / "results" / "chat_poisson").iterdir()
+    results = load(folder)
+    assert results.summary["waste_share"].isna().all()
+    assert results.timeline["reserved_bytes"].isna().all()
+    assert (results.timeline["allocated_bytes"] >= results.timeline["used_bytes"]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["strategy=predictive"], "strategy.predictive: Predictive decides by"),
+        (["strategy=sinks"], "strategy.sinks: Sinks decides by"),
+        (["backend.preemption=swop"], "unknown preemption 'swop'. Did you mean 'swap'?"),
+        (["backend.routing=least"], "unknown routing 'least'. Did you mean 'least_loaded'?"),
+        (["backend.space=budy"], "unknown space 'budy'. Did you mean 'buddy'?"),
+        (["backend.max_batch=0"], "max_batch is a positive integer, got 0"),
+        (["backend.rate_scale=-1"], "rate_scale is a number above 0, got -1"),
+        (["backend.memory_fraction=0.1"], "nothing is left for caches"),
+        (["backend.memory_fraction=2"], "memory_fraction is a number above 0 and at most 1, got 2"),
+        (["backend.repeats=0"], "repeats is a positive integer, got 0"),
+        (["model=article"], "model Article has no num_parameters"),
+        (["model=gemma3_12b"], "sliding window"),
+        (["hardware=h10"], "unknown hardware 'h10'. Did you mean 'h100'?"),
+    ],
+)
+def test_bad_input_is_one_message(kvbench, tmp_path, arguments, message):
+    said = kvbench("+scenario=chat_poisson", "strategy=paged", *FLEET, *arguments, status=2)
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "results").exists()
+
+
+def test_several_turns_are_refused_with_the_reason(kvbench):
+    said = kvbench("+scenario=multi_turn_chat", "strategy=paged", *FLEET, status=2)
+    assert "a fleet takes requests of one turn" in said
+    assert "backend=modelled" in said
+
+
+def test_an_experiment_is_no_fleets(kvbench):
+    said = kvbench("+experiment=recompute", *FLEET, status=2)
+    assert "give it backend=measured or backend=modelled" in said
+
+
+def test_a_sweep_over_replicas_is_one_frame(kvbench, tmp_path):
+    kvbench("-m", "+scenario=chat_poisson", "strategy=[paged,exact]", "backend.replicas=1,2", *FLEET)
+    (folder,) = (tmp_path / "results" / "chat_poisson").iterdir()
+    summary = pd.read_csv(folder / "summary.csv")
+    assert sorted(zip(summary["strategy"], summary["backend.replicas"], strict=True)) == [
+        ("exact", 1),
+        ("exact", 2),
+        ("paged", 1),
+        ("paged", 2),
+    ]
+    assert (folder / "charts" / "sweep.png").is_file()

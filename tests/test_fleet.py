@@ -1,0 +1,144 @@
+"""The fleet against the runner on the modelled backend, and against itself step by step."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbench.fleet import OUTCOMES, simulate
+from kvbench.strategy.chunked import Chunked
+from kvbench.strategy.concat import Concat
+from kvbench.strategy.dynamic import Dynamic
+from kvbench.strategy.exact import Exact
+from kvbench.strategy.paged import Paged
+from kvbench.strategy.power_of_two import PowerOfTwo
+from kvbench.strategy.static import Static
+from tests.fleet_models import COLUMNS, PRICES, PS_PER_NS, SLOT_BYTES, by_runner, columns_of, results
+from tests.machines import GEOMETRY
+
+STAGING = 1024 // 2  # in slots: 1,024 tokens of one layer of two
+MAKERS = {
+    "paged": lambda slots: Paged(block_size=4, pool_tokens=slots // 4 * 4),
+    "dynamic": lambda slots: Dynamic(initial_capacity=8, growth_factor=1.5, max_capacity=48, round_to=4),
+    "static": lambda slots: Static(max_seq_len=32),
+    "exact": lambda slots: Exact(round_to=4),
+    "power_of_two": lambda slots: PowerOfTwo(max_seq_len=48),
+    "concat": lambda slots: Concat(),
+    "chunked": lambda slots: Chunked(chunk_tokens=8),
+}
+CONTIGUOUS = ("dynamic", "static", "exact", "power_of_two", "concat")
+ROWS = st.lists(st.tuples(st.integers(0, 4_000), st.integers(1, 30), st.integers(0, 24)), min_size=1, max_size=14)
+SLOTS, BATCH = st.integers(20, 120), st.integers(1, 6)
+
+
+def budget_of(name, slots):
+    return (slots + STAGING * (name == "paged")) * SLOT_BYTES
+
+
+def run(name, rows, slots, max_batch, **options):
+    chosen = {"geometry": GEOMETRY, "budget_bytes": budget_of(name, slots), "max_batch": max_batch}
+    return simulate(columns_of(rows), MAKERS[name](slots), PRICES, **chosen | options)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@settings(max_examples=40, deadline=None)
+@given(rows=ROWS, slots=SLOTS, max_batch=BATCH)
+def test_it_equals_the_runner_on_the_modelled_backend(name, rows, slots, max_batch):
+    fleet = run(name, rows, slots, max_batch)
+    requests, totals, sums = by_runner(columns_of(rows), MAKERS[name](slots), budget_of(name, slots), max_batch)
+    ours = results(fleet)
+    for column in ("finish_ns", "last_token_ns"):  # the runner's frames have these of completed requests
+        ours[column] = np.where(fleet.outcome == OUTCOMES.index("completed"), ours[column], -1).tolist()
+    assert ours == {column: requests[column].tolist() for column in COLUMNS} | {"held_tokens": totals["held_tokens"]}
+    assert fleet.totals.num_prompt_tokens + fleet.totals.num_decoded_tokens == totals["num_tokens"]
+    assert fleet.totals.num_recomputed_tokens == totals["num_recomputed_tokens"]
+    assert fleet.totals.num_resizes == totals["num_resizes"]
+    assert fleet.totals.num_copied_tokens * SLOT_BYTES == totals["copied_bytes"]
+    assert fleet.totals.peak_bytes == totals["peak_bytes"]
+    time_ps, used, allocated, wasted, batch, _ = fleet.sums.sum(axis=0)
+    bytes_ps = [figure * SLOT_BYTES for figure in (used, allocated, wasted)]
+    # The runner's rows have whole nanoseconds, each step's cut off.
+    assert np.array([time_ps, *bytes_ps, batch]) / PS_PER_NS == pytest.approx(sums, rel=0.02, abs=1.0)
+
+
+OPTIONS = st.fixed_dictionaries(
+    {
+        "prefill_chunk_tokens": st.sampled_from([None, 1, 4, 20]),
+        "preemption": st.sampled_from(["recompute", "swap"]),
+        "replicas": st.integers(1, 3),
+        "routing": st.sampled_from(["round_robin", "least_loaded"]),
+        "split": st.booleans(),
+    }
+)
+SPACES = st.sampled_from(["counting", "buddy", "best_fit"])
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@settings(max_examples=60, deadline=None)
+@given(rows=ROWS, slots=SLOTS, max_batch=BATCH, options=OPTIONS, space=SPACES, least=st.sampled_from([1, 4]))
+def test_jumping_gives_what_stepping_gives(name, rows, slots, max_batch, options, space, least):
+    if name in CONTIGUOUS:
+        options = options | {"space": space, "min_block_tokens": least}
+    jumped = run(name, rows, slots, max_batch, **options)
+    stepped = run(name, rows, slots, max_batch, step_by_step=True, **options)
+    assert results(jumped) == results(stepped)
+    assert jumped.replica.tolist() == stepped.replica.tolist()
+    assert jumped.totals == stepped.totals
+    assert jumped.sums == pytest.approx(stepped.sums, rel=1e-9, abs=1e-3)
+    for ours, theirs in zip(jumped.timeline, stepped.timeline, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9, nan_ok=True)
+    assert (jumped.outcome >= 0).all()
+    shares = jumped.shares()
+    if shares.time_s and jumped.is_split:
+        assert sum(shares[:5]) == pytest.approx(1)
+        assert min(shares[:5]) > -1e-9
+
+
+def test_a_long_answer_is_a_few_jumps_and_the_same_time():
+    rows = [(0, 7, 90_000), (10**15, 3, 40_000), (10**15 + 10**6, 3, 70_000)]
+    jumped, stepped = (run("paged", rows, 200_000, 2, step_by_step=step) for step in (False, True))
+    assert results(jumped) == results(stepped)
+    assert jumped.totals == stepped.totals
+    assert jumped.totals.num_iterations > 160_000
+    assert jumped.sums == pytest.approx(stepped.sums, rel=1e-9)
+
+
+def test_round_robin_is_each_share_by_itself():
+    rng = np.random.default_rng(3)
+    rows = sorted(zip(rng.integers(0, 9_000, 40).tolist(), rng.integers(1, 30, 40).tolist(), [9] * 40, strict=True))
+    together = run("dynamic", rows, 60, 3, replicas=3)
+    assert together.replica.tolist() == [number % 3 for number in range(40)]
+    for replica in range(3):
+        alone = results(run("dynamic", rows[replica::3], 60, 3))
+        assert {name: column[replica::3] for name, column in results(together).items()} == alone
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_least_loaded_routes_to_the_least_of_what_is_not_finished(seed):
+    rng = np.random.default_rng(seed)
+    rows = sorted(zip(rng.integers(0, 9_000, 60).tolist(), rng.integers(1, 30, 60).tolist(), [9] * 60, strict=True))
+    num_replicas = 4
+    result = run("paged", rows, 60, 3, replicas=num_replicas, routing="least_loaded")
+    last = num_replicas - 1
+    for number, (arrival, _, _) in enumerate(rows):
+        before = result.replica[:number][result.finish_ns[:number] > arrival]
+        loads = np.bincount(before, minlength=num_replicas)
+        turns = [(last + 1 + step) % num_replicas for step in range(num_replicas)]
+        assert result.replica[number] == min(turns, key=lambda replica: loads[replica])
+        last = int(result.replica[number])
+    for replica in range(num_replicas):
+        own = result.replica == replica
+        alone = results(run("paged", [row for row, is_own in zip(rows, own, strict=True) if is_own], 60, 3))
+        assert {name: np.array(column)[own].tolist() for name, column in results(result).items()} == alone
+
+
+def test_the_queue_over_time_is_the_requests_waits():
+    rng = np.random.default_rng(1)
+    arrivals = np.cumsum(rng.integers(0, 900, 300)).tolist()
+    rows = list(zip(arrivals, rng.integers(1, 30, 300).tolist(), rng.integers(0, 24, 300).tolist(), strict=True))
+    result = run("paged", rows, 5_000, 2)  # blocks are reserved in steps: admission takes no time, none is preempted
+    waited_ns = (result.admitted_ns - np.array(arrivals)).sum()
+    assert waited_ns > 0
+    assert result.timeline.queue.sum() * result.timeline.bin_ns == pytest.approx(waited_ns)
+    time_ps = result.sums.sum(axis=0)[0]
+    assert result.timeline.busy.sum() * result.timeline.bin_ns * PS_PER_NS == pytest.approx(time_ps)

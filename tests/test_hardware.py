@@ -1,0 +1,168 @@
+"""Hardware files: published figures, and one message for what is missing or wrong."""
+
+import inspect
+import math
+from dataclasses import MISSING, fields
+
+import pytest
+
+from kvbench.cli.catalogue import names
+from kvbench.cli.command_line import check, read
+from kvbench.cli.compose import geometry_of, hardware_of, weights_of
+from kvbench.cli.errors import UsageError
+from kvbench.cli.keys import check_keys, composed
+from kvbench.hardware import Hardware, hardware_from
+from tests.catalogue import node_of
+
+# GB, GB/s, dense TFLOP/s of 16-bit numbers, GB/s to the host: the makers' data sheets
+PUBLISHED = {
+    "a100_40": (40, 1_555, 312, 32),
+    "a100_80": (80, 2_039, 312, 32),
+    "h100": (80, 3_350, 989, 64),
+    "h200": (141, 4_800, 989, 64),
+    "l40s": (48, 864, 362, 32),
+    "a10g": (24, 600, 70, 32),
+    "rtx_4090": (24, 1_008, 165, 32),
+    "mi300x": (192, 5_300, 1_307, 64),
+}
+
+
+def test_every_file_is_checked():
+    assert sorted(PUBLISHED) == names("hardware")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_figures_of_the_data_sheets(name):
+    node = node_of("hardware", name)
+    made = hardware_from(node)
+    memory, bandwidth, rate, link = PUBLISHED[name]
+    assert (made.memory_bytes, made.memory_bytes_per_s) == (memory * 10**9, bandwidth * 1e9)
+    assert (made.flops_per_s, made.host_bytes_per_s) == (rate * 1e12, link * 1e9)
+    assert made.memory_efficiency == 0.8
+    assert "data sheet" in made.source or "white paper" in made.source
+    assert (made.curves, made.calibrated_for, made.validation) == (None, None, None)
+    assert list(node) == [field.name for field in fields(Hardware)]
+
+
+def test_no_figure_has_a_second_default():
+    assert all(field.default is MISSING and field.kw_only for field in fields(Hardware))
+    assert all(p.kind is p.KEYWORD_ONLY for p in inspect.signature(Hardware).parameters.values())
+
+
+BAD = [
+    ({"name": ""}, r"hardware\.name is a text, got ''"),
+    ({"source": None}, r"hardware\.source is a text, got None"),
+    ({"memory_bytes": 8e10}, r"hardware\.memory_bytes is a positive integer, got 80000000000\.0"),
+    ({"memory_bytes": True}, r"hardware\.memory_bytes is a positive integer, got True"),
+    ({"memory_bytes_per_s": 0}, r"hardware\.memory_bytes_per_s is a number above 0, got 0"),
+    ({"flops_per_s": "fast"}, r"hardware\.flops_per_s is a number above 0, got 'fast'"),
+    ({"host_bytes_per_s": math.inf}, r"hardware\.host_bytes_per_s is a number above 0, got inf"),
+    ({"disk_bytes_per_s": math.nan}, r"hardware\.disk_bytes_per_s is a number above 0, got nan"),
+    ({"memory_efficiency": 1.2}, r"hardware\.memory_efficiency is a number above 0 and at most 1, got 1\.2"),
+    ({"compute_efficiency": 0}, r"hardware\.compute_efficiency is a number above 0 and at most 1, got 0"),
+    ({"host_efficiency": None}, r"hardware\.host_efficiency is a number above 0 and at most 1, got None"),
+    ({"launch_s": -1e-6}, r"hardware\.launch_s is a number of at least 0, got -1e-06"),
+    ({"step_s": "2e-4"}, r"hardware\.step_s is a number of at least 0, got '2e-4'"),
+    ({"curves": [1]}, r"hardware\.curves is a mapping, or null, got \[1\]"),
+    ({"calibrated_for": "cpu"}, r"hardware\.calibrated_for is a mapping, or null, got 'cpu'"),
+    ({"validation": {"noise": 0.1}}, r"hardware\.validation\.error is a number of at least 0, got None"),
+    ({"validation": {"error": 0.1, "noise": "x"}}, r"hardware\.validation\.noise is a number.*'x'"),
+    ({"curves": {"copy": [[1, 2]]}}, r"hardware\.curves\.copy is a list of at least 2 \[size, seconds\] points"),
+    ({"curves": {"copy": "x"}}, r"hardware\.curves\.copy is a list of at least 2"),
+    ({"curves": {"copy": [[1, 2], [3]]}}, r"hardware\.curves\.copy: a point is \[size, seconds\].*got \[3\]"),
+    ({"curves": {"copy": [[1, 2], [3, math.nan]]}}, "two finite numbers of at least 0"),
+    ({"curves": {"copy": [[-1, 2], [3, 4]]}}, r"at least 0, got \[-1, 2\]"),
+    ({"curves": {"copy": [[1, 2], [1, 3]]}}, r"sizes grow and seconds never fall, got \[1, 3\] after \[1, 2\]"),
+    ({"curves": {"copy": [[1, 2], [3, 1]]}}, r"sizes grow and seconds never fall, got \[3, 1\] after \[1, 2\]"),
+]
+
+
+@pytest.mark.parametrize(("changed", "words"), BAD)
+def test_a_bad_figure_is_named(changed, words):
+    with pytest.raises(ValueError, match=words):
+        hardware_from(node_of("hardware", "h100") | changed)
+
+
+def test_what_a_calibration_writes_is_taken():
+    measured = {
+        "curves": {"copy": [[0, 1e-6], [1024, 1e-6], [4096, 2e-6]]},
+        "calibrated_for": {"dtype": "float32", "num_heads": 8, "num_kv_heads": 2, "head_dim": 64},
+        "validation": {"error": 0.1, "noise": 0.03, "by_strategy": {"static": 0.1}, "scenarios": ["bursty"]},
+    }
+    made = hardware_from(node_of("hardware", "h100") | measured)
+    assert made.curves["copy"][1] == [1024, 1e-6]
+    assert made.validation["error"] == 0.1
+
+
+def test_a_missing_figure_is_said_with_what_the_file_takes():
+    node = node_of("hardware", "h100")
+    del node["host_bytes_per_s"]
+    with pytest.raises(ValueError, match="hardware H100 SXM 80 GB: missing host_bytes_per_s; it takes name, memory_by"):
+        hardware_from(node)
+    with pytest.raises(ValueError, match=r"hardware: missing name, memory_bytes, .*; it takes"):
+        hardware_from({})
+
+
+def test_an_unknown_figure_is_said_with_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown figure 'flops'\. Did you mean 'flops_per_s'\?"):
+        hardware_from(node_of("hardware", "h100") | {"flops": 1.0})
+
+
+def config(model="llama3_8b", dtype=None, hardware=None, **changed):
+    return {"model": node_of("model", model) | changed, "dtype": dtype, "hardware": hardware}
+
+
+def test_weights_take_the_configured_dtype():
+    assert weights_of(config()).num_bytes == 2 * 8_030_261_248
+    assert weights_of(config(dtype="float32")).num_bytes == 4 * 8_030_261_248
+    assert weights_of(config("deepseek_v3")).active_bytes == 2 * 37 * 10**9
+    assert weights_of(config("article")) is None
+
+
+def test_hardware_is_optional():
+    assert hardware_of(config()) is None
+    assert hardware_of({}) is None
+    assert hardware_of(config(hardware=node_of("hardware", "h200"))).name == "H200 SXM 141 GB"
+    with pytest.raises(UsageError, match="hardware is a mapping of figures, got 3"):
+        hardware_of(config(hardware=3))
+
+
+def test_a_models_missing_and_unknown_keys_are_named():
+    without = config()
+    del without["model"]["head_dim"]
+    with pytest.raises(UsageError, match="model: missing head_dim; it takes num_layers, num_heads"):
+        geometry_of(without)
+    with pytest.raises(UsageError, match=r"unknown parameter 'num_parametres'\. Did you mean 'num_parameters'\?"):
+        geometry_of(config(num_parametres=3))
+    with pytest.raises(UsageError, match=r"model\.num_active_parameters is at most num_parameters"):
+        weights_of(config(num_active_parameters=10**12))
+
+
+def test_a_model_file_without_weights_is_one_for_the_cache_alone():
+    bare = config()
+    for key in ("hidden_size", "num_parameters", "num_active_parameters"):
+        del bare["model"][key]
+    assert geometry_of(bare).bytes_per_token == 131_072
+    assert weights_of(bare) is None
+
+
+def composed_with(*arguments):
+    with read(["+scenario=short_chat", *arguments]) as command:
+        check(command)
+        check_keys(command)
+        return composed(command)
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "h100.yaml", "null.yaml", "my machine.yml"])
+def test_a_file_of_the_users_is_chosen_by_its_path(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("defaults: [h200, _self_]\nname: Mine\nlaunch_s: 1.0e-6\n")
+    for path in (f"./{name}", str(tmp_path / name)):
+        made = hardware_of(composed_with(f"hardware={path}", "hardware.step_s=0"))
+        assert (made.name, made.launch_s, made.step_s, made.memory_bytes) == ("Mine", 1e-6, 0, 141 * 10**9)
+
+
+def test_hardware_is_chosen_with_or_without_a_plus_and_none_by_default():
+    assert hardware_of(composed_with()) is None
+    for argument in ("hardware=l40s", "+hardware=l40s"):
+        assert hardware_of(composed_with(argument)).name == "L40S 48 GB"

@@ -1,0 +1,184 @@
+"""The modelled backend: prices by hand, and a clock that shares, overlaps and waits."""
+
+from dataclasses import replace
+
+import pytest
+
+from kvbench.area import Area, Chunks
+from kvbench.backend.base import Times
+from kvbench.backend.modelled import Modelled
+from kvbench.cost import decode_ps, linear_ps, prices_of
+from kvbench.frames import frames_of
+from kvbench.ops import Append, Keep, Move, Release, Reserve, Rule, Settle
+from kvbench.runner import check_signals, run
+from kvbench.strategy.dynamic import Dynamic
+from kvbench.workload.request import Request, Turn
+from tests.catalogue import strategy
+from tests.machines import GEOMETRY, WEIGHTS, machine
+
+ONE_AREA = (Area(),)
+
+
+def modelled(areas=ONE_AREA, hardware=None, **changed):
+    settings = {"attend": True, "cache_only": False, "memory_fraction": 0.5, "allocator": "none"} | changed
+    backend = Modelled(geometry=GEOMETRY, hardware=hardware or machine(), weights=WEIGHTS, **settings)
+    backend.begin_repetition(areas)
+    backend.open(0)
+    return backend
+
+
+def test_prices_by_hand():
+    prices = prices_of(machine(), GEOMETRY, WEIGHTS)
+    assert prices.read_ps == prices.write_ps == prices.pair_ps == 1_000
+    assert prices.copy_ps == 2_000
+    assert prices.swap_ps == 10_000
+    assert prices.weights_ps == prices.active_ps == 31_250
+    assert prices.token_ps == 15_625
+    assert prices.storage_ps == 4 * (9_000 + 1_000)  # K and V of two layers
+    assert prices.step_ps == 100_000 + 10 * 2 * 1_000
+
+
+def test_half_the_bandwidth_is_twice_the_price():
+    assert prices_of(machine(memory_efficiency=0.5), GEOMETRY, WEIGHTS).copy_ps == 4_000
+
+
+def test_a_step_of_a_whole_model_by_hand():
+    backend = modelled()
+    # Four tensors are allocated and nothing is copied.
+    assert backend.step((Reserve(0, 10),), 0, 0) == Times(40, 0, 0, 0, 0)
+    backend.begin_iteration()
+    # Four tokens are written, 4 ns; 4 · 5 / 2 pairs, 10 ns, take longer than 4 slots read; of the rest, 4 · 15.625 =
+    # 62.5 ns of operations take longer than the weights' 31.25, and an iteration has 120 ns. 196.5 ns in all: the half
+    # is carried on.
+    assert backend.step((Append(0, 4),), 0, 4) == Times(0, 4, 0, 10, 182)
+    backend.begin_iteration()
+    # 1 written, 5 read, 31.25 of weights and 120: 157.25, with what was carried 157.75.
+    assert backend.step((Append(0, 1),), 0, 1) == Times(0, 1, 0, 5, 151)
+    assert backend.now_ns() == 40 + 196 + 157
+
+
+def test_sequences_of_an_iteration_read_the_weights_once():
+    backend = modelled()
+    backend.open(1)
+    for seq in (0, 1):
+        backend.step((Reserve(seq, 4), Append(seq, 1)), seq, 0)
+    backend.begin_iteration()
+    first = backend.step((Append(0, 1),), 0, 1)
+    second = backend.step((Append(1, 1),), 1, 1)
+    assert first.model_ns == 151  # weights and the iteration
+    assert second.model_ns == 0  # two tokens' operations, 31.25 ns, take no longer than the weights
+    third = backend.step((Append(0, 1),), 0, 1)
+    assert third.model_ns == 15  # three tokens' 46.875 do; a rest of a half is carried on
+
+
+def test_the_cache_alone_has_no_weights_and_pays_launches_a_step():
+    backend = modelled(cache_only=True)
+    assert backend.scope == "cache"
+    backend.step((Reserve(0, 10),), 0, 0)
+    backend.begin_iteration()
+    # Written in 4 ns after 3 launches for each of 2 layers.
+    assert backend.step((Append(0, 4),), 0, 4) == Times(0, 4 + 6, 0, 10, 0)
+
+
+def test_a_resize_copies_what_is_live():
+    backend = modelled()
+    backend.step((Reserve(0, 4), Append(0, 4)), 0, 0)
+    assert backend.step((Reserve(0, 8),), 0, 0).reserve_ns == 40 + 4 * 2
+
+
+def test_an_eviction_copies_what_is_kept_and_ranking_reads_all():
+    # A position for each of 2 layers and 1 head makes a slot 72 bytes, 1.125 ns to read or write.
+    backend = modelled((Area(positions=True),))
+    backend.step((Reserve(0, 8), Append(0, 8)), 0, 0)
+    # A launch a layer, and 3 slots copied at 2.25: 8.75 ns.
+    assert backend.step((Keep(0, Rule(recent=3)),), 0, 0).move_ns == 8
+    # The norms of 3 slots are read, 3.375, and 2 are copied, 4.5: 9.875 ns, with what was carried 10.625.
+    assert backend.step((Keep(0, Rule(top=2, by="norm")),), 0, 0).move_ns == 10
+
+
+def test_work_beside_the_steps_is_waited_for_only_as_far_as_it_is_not_done():
+    backend = modelled()
+    backend.step((Reserve(0, 4), Append(0, 3)), 0, 0)
+    # 40 ns of allocation and 3 slots copied: ready 46 ns from now, and this step takes no time for it.
+    assert backend.step((Reserve(0, 8, background=True),), 0, 0) == Times(0, 0, 0, 0, 0)
+    backend.begin_iteration()
+    assert sum(backend.step((Append(0, 1),), 0, 0)) == 1
+    assert backend.check((Settle(0),)) == Times(45, 0, 0, 0, 0)
+    # The tail, one slot, is copied then.
+    assert backend.step((Settle(0), Append(0, 1)), 0, 0) == Times(2, 1, 0, 0, 0)
+
+
+def test_a_release_waits_for_work_beside_the_steps():
+    backend = modelled()
+    backend.step((Reserve(0, 4), Append(0, 3)), 0, 0)
+    backend.step((Reserve(0, 8, background=True),), 0, 0)
+    assert backend.step((Release(0),), 0, 0).reserve_ns == 46
+
+
+def test_a_slower_tier_costs_its_link():
+    areas = (Area("slow", layout=Chunks(4), tier="host"), Area())
+    backend = modelled(areas)
+    backend.step((Reserve(0, 8), Append(0, 8), Reserve(0, 4, "slow")), 0, 0)
+    # A launch a layer; 4 slots read on the device and 4 copied to close the gap; then 5 ns and 4 slots over the link.
+    moved = backend.step((Move(0, "main", "slow", Rule(recent=4)),), 0, 0).move_ns
+    assert moved == 2 + 4 + 4 * 2 + 5 + 4 * 10
+    backend.begin_iteration()
+    # Read beside each other: 5 ns and 4 slots at 10 take longer than 4 slots at 1.
+    assert backend.step((), 0, 1).attend_ns == 45
+
+
+def test_skipping_steps_sums_to_stepping():
+    prices = prices_of(machine(memory_bytes_per_s=61e9), GEOMETRY, WEIGHTS)
+    one_by_one = sum(decode_ps(1, 3, 100 + 3 * step, prices) for step in range(50))
+    assert decode_ps(50, 3, 100, prices) == one_by_one
+    assert linear_ps(0, prices) == 0
+
+
+def test_a_mixture_reads_the_experts_that_its_tokens_need():
+    prices = prices_of(machine(flops_per_s=1e15), GEOMETRY, replace(WEIGHTS, num_active_parameters=100))
+    assert linear_ps(1, prices) == 3_125
+    assert linear_ps(5, prices) == 5 * 3_125
+    assert linear_ps(50, prices) == 31_250
+
+
+def test_a_run_is_the_same_each_time_and_says_what_it_is():
+    backend = modelled()
+    chosen = Dynamic(initial_capacity=4, growth_factor=1.5, max_capacity=64, round_to=1)
+    requests = [Request(0, (Turn(5, 9),)), Request(300, (Turn(3, 4),))]
+    settings = {"num_warmup": 0, "max_concurrency": 2, "budget_bytes": backend.memory_bytes()}
+    recorder = run({"dynamic": chosen}, requests, backend, num_repetitions=2, **settings)
+    frames = frames_of(recorder, requests, backend, "two")
+    first, second = (frames.steps[frames.steps["repetition"] == repetition] for repetition in (0, 1))
+    assert first["end_s"].tolist() == second["end_s"].tolist()
+    assert frames.summary["source"].tolist() == ["modelled"]
+    assert frames.summary["scope"].tolist() == ["model"]
+    assert (frames.steps["plan_us"] == 0).all()  # the host's clock is not looked at
+
+
+def test_memory_is_what_the_weights_leave():
+    assert modelled().memory_bytes() == 500_000 - 2_000
+    with pytest.raises(ValueError, match=r"weights of Tiny take 2,000 bytes, and Round has 1,500 \("):
+        modelled(hardware=machine(memory_bytes=3_000))
+    assert modelled(hardware=machine(memory_bytes=3_000), cache_only=True).memory_bytes() == 1_500
+
+
+@pytest.mark.parametrize("fraction", [0, 1.5, True, "half", -1])
+def test_a_memory_fraction_is_a_share(fraction):
+    with pytest.raises((ValueError, TypeError)):
+        modelled(memory_fraction=fraction)
+
+
+def test_bad_settings_say_what_is_allowed():
+    common = {"geometry": GEOMETRY, "attend": True, "memory_fraction": 0.9}
+    with pytest.raises(ValueError, match="name one, such as hardware=h100"):
+        Modelled(hardware=None, weights=WEIGHTS, cache_only=False, allocator="none", **common)
+    with pytest.raises(ValueError, match="cache_only=true"):
+        Modelled(hardware=machine(), weights=None, cache_only=False, allocator="none", **common)
+    with pytest.raises(ValueError, match="Did you mean 'caching'"):
+        Modelled(hardware=machine(), weights=WEIGHTS, cache_only=False, allocator="cachin", **common)
+
+
+def test_a_strategy_that_attention_must_tell_something_is_refused():
+    strategies = {"heavy_hitters": strategy("heavy_hitters")}
+    with pytest.raises(ValueError, match=r"attention to tell it: mass; backend modelled supplies none$"):
+        check_signals(strategies, modelled())

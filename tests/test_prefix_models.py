@@ -1,0 +1,199 @@
+"""Prefix reuse: compiled kernels against plain Python, against each other, and against the KVCache.AI simulator."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbench.prefix.kinds import POLICIES, REUSES
+from kvbench.prefix.simulate import replay
+from kvbench.prefix.tree import plant, regrouped
+from kvbench.workload.trace import read_trace
+from tests.prefix_models import columns_of, most_hits, prefixes, radix, single_blocks
+
+BLOCK_TOKENS = 3
+PUBLISHED = "mooncake_synthetic.jsonl"
+
+# Two ids: so that many prompts share a prefix, and some hold a block in another place.
+prompts_of = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6), min_size=1, max_size=25)
+sizes_of = st.lists(st.integers(1, 7), min_size=1, max_size=3)
+checked = settings(max_examples=150, deadline=None)
+
+
+def modelled(prompts, sizes, policy, reuse):
+    if policy == "optimal" or reuse == "block_hash":
+        return single_blocks(prompts, sizes, policy)
+    return radix(prompts, sizes, policy, whole=reuse == "radix")
+
+
+@pytest.mark.parametrize("reuse", REUSES)
+@pytest.mark.parametrize("policy", POLICIES)
+@checked
+@given(prompts=prompts_of, sizes=sizes_of, data=st.data())
+def test_compiled_equals_plain(policy, reuse, prompts, sizes, data):
+    parts = st.lists(st.integers(1, BLOCK_TOKENS), min_size=len(prompts), max_size=len(prompts))
+    last_tokens = data.draw(parts)
+    tree = plant(columns_of(prompts, BLOCK_TOKENS, last_tokens))
+    got = replay(tree, sizes=sizes, policy=policy, reuse=reuse)
+    hits, loads, stores, last = zip(*modelled(prompts, sizes, policy, reuse), strict=True)
+    assert got.hit_blocks.T.tolist() == list(hits)
+    assert got.loaded_blocks.T.tolist() == list(loads)
+    assert got.stored_blocks.T.tolist() == list(stores)
+    tokens = BLOCK_TOKENS * np.array(hits)
+    for request, tier in enumerate(last):
+        if tier is not None:
+            tokens[request, tier] -= BLOCK_TOKENS - last_tokens[request]
+    assert got.hit_tokens.T.tolist() == tokens.tolist()
+
+
+@checked
+@given(prompts=prompts_of)
+def test_the_tree(prompts):
+    tree = plant(columns_of(prompts))
+    blocks = [block for prompt in prompts for block in prefixes(prompt)]
+    numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks))}
+    assert tree.nodes.tolist() == [numbers[block] for block in blocks]
+    assert tree.parents.tolist() == [numbers.get(block[:-1], -1) for block in numbers]
+    seen = set()
+    for prompt, known in zip(prompts, tree.num_known, strict=True):
+        assert known == sum(block in seen for block in prefixes(prompt))
+        seen.update(prefixes(prompt))
+
+
+@checked
+@given(prompts=prompts_of, sizes=sizes_of, policy=st.sampled_from(POLICIES), reuse=st.sampled_from(REUSES))
+def test_no_policy_reuses_more_than_the_optimum(prompts, sizes, policy, reuse):
+    tree = plant(columns_of(prompts))
+    got, best = (
+        replay(tree, sizes=sizes, policy=name, reuse=reuse).hit_blocks.cumsum(axis=0).sum(axis=1)
+        for name in (policy, "optimal")
+    )
+    # Of every tier with those above it.
+    assert (got <= best).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    prompts=st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=3), min_size=1, max_size=6),
+    size=st.integers(1, 3),
+)
+def test_the_optimum_is_what_trying_everything_finds(prompts, size):
+    best = replay(plant(columns_of(prompts)), sizes=[size], policy="optimal", reuse="block_hash")
+    assert best.hit_blocks.sum() == most_hits(prompts, size)
+
+
+@checked
+@given(prompts=prompts_of, size=st.integers(1, 12), more=st.integers(0, 12), policy=st.sampled_from(["lru", "optimal"]))
+def test_a_larger_cache_reuses_no_less(prompts, size, more, policy):
+    tree = plant(columns_of(prompts))
+    small, large = (
+        replay(tree, sizes=[blocks], policy=policy, reuse="block_hash").hit_blocks for blocks in (size, size + more)
+    )
+    assert (small <= large).all() if policy == "lru" else small.sum() <= large.sum()
+    assert (large[0] <= tree.num_known).all()
+
+
+@checked
+@given(prompts=prompts_of, sizes=sizes_of)
+def test_trimmed_leaves_are_single_blocks_last_first(prompts, sizes):
+    # A leaf is then the end of the sequence that was used longest ago, and loses as much as is needed: the same blocks
+    # leave as when each is by itself and a prompt's are touched last to first.
+    tree = plant(columns_of(prompts))
+    blocks, runs = (replay(tree, sizes=sizes, policy="lru", reuse=reuse) for reuse in ("block_hash", "radix_trimmed"))
+    for name in vars(blocks):
+        assert (getattr(blocks, name) == getattr(runs, name)).all()
+
+
+@checked
+@given(prompts=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=1), min_size=1, max_size=25), sizes=sizes_of)
+def test_whole_runs_of_one_block_are_single_blocks(prompts, sizes):
+    tree = plant(columns_of(prompts))
+    for policy in POLICIES:
+        blocks, runs = (replay(tree, sizes=sizes, policy=policy, reuse=reuse) for reuse in ("block_hash", "radix"))
+        for name in vars(blocks):
+            assert (getattr(blocks, name) == getattr(runs, name)).all()
+
+
+@checked
+@given(prompts=prompts_of, sizes=sizes_of, policy=st.sampled_from(POLICIES), reuse=st.sampled_from(REUSES))
+def test_a_radix_tree_and_blocks_agree_while_nothing_leaves(prompts, sizes, policy, reuse):
+    tree = plant(columns_of(prompts))
+    done = replay(tree, sizes=[tree.num_nodes, *sizes], policy=policy, reuse=reuse)
+    assert (done.hit_blocks[0] == tree.num_known).all()
+    assert not done.hit_blocks[1:].any()
+    assert not done.stored_blocks.any()
+
+
+@checked
+@given(prompts=prompts_of, per_block=st.integers(1, 4))
+def test_larger_blocks_by_their_tokens(prompts, per_block):
+    columns = columns_of(prompts)
+    larger = regrouped(columns, per_block)
+    cut = [
+        [tuple(prompt[: end + per_block]) for end in range(0, len(prompt), per_block)] for prompt in map(tuple, prompts)
+    ]
+    numbers = {}
+    wanted = [numbers.setdefault(block, len(numbers)) for blocks in cut for block in blocks]
+    renumbered = {}
+    assert [renumbered.setdefault(i, len(renumbered)) for i in larger.block_ids.tolist()] == wanted
+    assert np.diff(larger.block_offsets).tolist() == [len(blocks) for blocks in cut]
+
+
+# The simulator that the published figures come from.
+
+
+def theirs(columns, sizes, policies):
+    """Hit tokens of the last half by the KVCache.AI simulator, in plain Python; None where the cache was not filled."""
+    reason = "kvcache-simulator is not installed; the extra peers brings it"
+    trace = pytest.importorskip("kvcache_sim.trace", reason=reason)
+    plan = pytest.importorskip("kvcache_sim.plan", reason=reason)
+    policies_of = pytest.importorskip("kvcache_sim.policies", reason=reason)
+    ids = np.split(columns.block_ids, columns.block_offsets[1:-1])
+    lines = [
+        json.dumps({"hash_ids": own.tolist(), "input_length": tokens})
+        for own, tokens in zip(ids, columns.num_prompt_tokens.tolist(), strict=True)
+    ]
+    planned = plan.build_execution_plan(trace.parse_trace_lines(lines, block_size=columns.block_tokens))
+    results = {(s, p): policies_of.simulate_policy(planned, p, s) for s in sizes for p in policies}
+    return {
+        key: result.hitTokens if result.measurementMode == "fixed_window" else None for key, result in results.items()
+    }
+
+
+def ours(columns, sizes, policies):
+    tree = plant(columns)
+    first = tree.num_requests // 2
+    num_seen = np.cumsum(tree.num_blocks - tree.num_known)
+    got = {}
+    for size in sizes:
+        filled = first > 0 and num_seen[first - 1] >= size
+        for policy in policies:
+            hits = replay(tree, sizes=[size], policy=policy, reuse="block_hash").hit_tokens[0, first:].sum()
+            got[size, policy] = int(hits) if filled else None
+    return got
+
+
+@settings(max_examples=200, deadline=None)
+@given(prompts=prompts_of, more=st.integers(0, 8))
+def test_the_kvcache_ai_simulator_on_small_traces(prompts, more):
+    # Under lru the two differ for a prompt longer than the cache.
+    sizes = [max(map(len, prompts)) + more]
+    columns = columns_of(prompts)
+    assert ours(columns, sizes, POLICIES) == theirs(columns, sizes, POLICIES)
+
+
+@settings(max_examples=100, deadline=None)
+@given(prompts=prompts_of, size=st.integers(1, 6))
+def test_the_kvcache_ai_simulator_on_caches_smaller_than_a_prompt(prompts, size):
+    columns = columns_of(prompts)
+    assert ours(columns, [size], ["fifo", "optimal"]) == theirs(columns, [size], ["fifo", "optimal"])
+
+
+def test_the_kvcache_ai_simulator_on_the_published_trace(traces):
+    if not (traces / PUBLISHED).exists():
+        pytest.skip(f"no {PUBLISHED} in the folder that KVBENCH_TRACES names")
+    columns = read_trace(traces / PUBLISHED, "mooncake")
+    sizes = [2048, 8192, 32768]
+    assert ours(columns, sizes, POLICIES) == theirs(columns, sizes, POLICIES)
