@@ -56,8 +56,14 @@ def summary_frame(
         if allocator is not None:
             peaks = allocator[allocator["strategy"] == name]
             row |= {column: peaks[column].max() for column in peaks.columns if column.startswith("allocator_")}
+            row["allocator_unused_share"] = _unused_share(row)
         rows.append(row)
     return pd.DataFrame(rows).reindex(columns=list(SUMMARY))
+
+
+def _unused_share(row: Mapping[str, float]) -> float:
+    """What a device's allocator reserved beyond the most that was allocated; NaN where it told nothing."""
+    return 1 - _ratio(row.get("allocator_allocated_bytes", math.nan), row.get("allocator_reserved_bytes", 0))
 
 
 def _ratio(above: float, below: float) -> float:

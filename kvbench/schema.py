@@ -245,9 +245,19 @@ _SUMMARY: dict[str, Column] = {
         "above 1 where a processor's cache is faster than its memory; empty where reads go through staging buffers",
     ),
     "spread": Column("", "standard deviation / mean of total_s over repetitions"),
-    "allocator_allocated_bytes": Column("bytes", "the device allocator's own peak of allocated bytes; empty on a CPU"),
-    "allocator_reserved_bytes": Column("bytes", "the device allocator's own peak of reserved bytes; empty on a CPU"),
-    "allocator_split_bytes": Column("bytes", "the device allocator's own peak of inactive split bytes; empty on a CPU"),
+    "allocator_allocated_bytes": Column(
+        "bytes", "the device allocator's own peak of allocated bytes; empty on a CPU, and where none is modelled"
+    ),
+    "allocator_reserved_bytes": Column(
+        "bytes", "its peak of bytes reserved from the driver: allocated, and kept for later", "Reserved"
+    ),
+    "allocator_split_bytes": Column("bytes", "its peak of inactive split bytes"),
+    "allocator_unused_share": Column(
+        "",
+        "external fragmentation: 1 - allocator_allocated_bytes / allocator_reserved_bytes, what it reserved beyond the "
+        "most that was ever allocated",
+        "Reserved, never used",
+    ),
 }
 
 LEAST_ERROR = 1e-4

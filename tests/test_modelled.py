@@ -164,7 +164,7 @@ def test_memory_is_what_the_weights_leave():
 
 @pytest.mark.parametrize("fraction", [0, 1.5, True, "half", -1])
 def test_a_memory_fraction_is_a_share(fraction):
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises(ValueError, match="memory_fraction is a number above 0 and at most 1"):
         modelled(memory_fraction=fraction)
 
 

@@ -272,7 +272,8 @@ def memory_left(hardware: Hardware, geometry: KVGeometry, weights: Weights | Non
     Raises:
         ValueError: the fraction is no share, or the weights leave nothing.
     """
-    if isinstance(memory_fraction, bool) or not 0 < memory_fraction <= 1:
+    is_number = isinstance(memory_fraction, int | float) and not isinstance(memory_fraction, bool)
+    if not is_number or not 0 < memory_fraction <= 1:
         raise ValueError(f"memory_fraction is a number above 0 and at most 1, got {memory_fraction!r}")
     usable = int(hardware.memory_bytes * memory_fraction)
     needed = 0 if weights is None else weights.num_bytes

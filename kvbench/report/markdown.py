@@ -48,6 +48,10 @@ SCOPES = {
     "model": "All times are of a whole model, its weights and projections included.",
 }
 
+OF_ALLOCATOR = (
+    "Reserved is the most that the device's allocator, or the model of one, took from the driver; unused what of that "
+    "is beyond the most that was ever allocated: external fragmentation. "
+)
 OF_LOSSY = (
     "Kept is tokens that attention still reads over tokens seen, at the run's end. The columns after it come from one "
     "request, driven apart from the timed run: error is the distance of attention's output from the exact one, over "
@@ -101,6 +105,7 @@ def _explained(summary: pd.DataFrame) -> str:
     text = "" if is_modelled(summary).all() else INTERVALS
     text += "" if is_fleet(summary) else OF_STEPS
     text += OF_FLEET if any_fleet(summary) else ""
+    text += OF_ALLOCATOR if summary["allocator_reserved_bytes"].notna().any() else ""
     scopes = summary["scope"].unique()
     return (text + (SCOPES.get(scopes[0], "") if len(scopes) == 1 else "")).strip()
 

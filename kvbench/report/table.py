@@ -37,6 +37,8 @@ COLUMNS = (
     _Column("pool", "MiB", "pool_bytes", MIB),
     _Column("host", "MiB", "peak_host_bytes", MIB),
     _Column("disk", "MiB", "peak_disk_bytes", MIB),
+    _Column("reserved", "MiB", "allocator_reserved_bytes", MIB),
+    _Column("unused", "%", "allocator_unused_share", 0.01),
     _Column("util.", "%", "utilization_mean", 0.01),
     _Column("waste", "%", "waste_share", 0.01),
     _Column("external", "%", "external_share", 0.01),
