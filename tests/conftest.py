@@ -1,10 +1,13 @@
 """Fixtures of all tests."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from kvbench.__main__ import main
 
 TRACES = Path(__file__).resolve().parent.parent.parent / "shared" / "traces"
 
@@ -18,6 +21,22 @@ if TRACES.is_dir():
 def traces():
     """The folder that holds published traces; a test that needs one skips where it is missing."""
     return Path(os.environ.get("KVBENCH_TRACES", "traces"))
+
+
+@pytest.fixture
+def kvbench(tmp_path, monkeypatch, capsys):
+    """Runs the command line in an empty folder, and returns what it said: results first, then complaints."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, status=0):
+        monkeypatch.setattr(sys, "argv", ["kvbench", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        said = capsys.readouterr()
+        assert stopped.value.code == status, said.err
+        return said.out + said.err
+
+    return run
 
 
 def pytest_collection_modifyitems(items):

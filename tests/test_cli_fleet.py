@@ -1,30 +1,12 @@
 """Fleet runs through the command line: what is written, what is refused."""
 
-import sys
-
 import pandas as pd
 import pytest
 
-from kvbench.__main__ import main
 from kvbench.results import load
 from kvbench.schema import SUMMARY, TIMELINE
 
 FLEET = ["backend=fleet", "hardware=h100", "model=llama3_8b"]
-
-
-@pytest.fixture
-def kvbench(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments, status=0):
-        monkeypatch.setattr(sys, "argv", ["kvbench", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        said = capsys.readouterr()
-        assert stopped.value.code == status, said.err
-        return said.out + said.err
-
-    return run
 
 
 def test_a_run_writes_its_folder(kvbench, tmp_path):

@@ -1,30 +1,13 @@
 """Modelled runs through the command line: what is written, compared and refused."""
 
 import json
-import sys
 
 import pandas as pd
 import pytest
 
-from kvbench.__main__ import main
 from kvbench.results import load
 
 H100 = ["backend=modelled", "hardware=h100", "model=llama3_8b"]
-
-
-@pytest.fixture
-def kvbench(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments, status=0):
-        monkeypatch.setattr(sys, "argv", ["kvbench", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        said = capsys.readouterr()
-        assert stopped.value.code == status, said.err
-        return said.out + said.err
-
-    return run
 
 
 def only_folder(tmp_path, name):

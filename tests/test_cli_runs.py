@@ -9,28 +9,12 @@ import sys
 import pandas as pd
 import pytest
 
-from kvbench.__main__ import main
 from kvbench.cli.catalogue import default_strategies
 from kvbench.results import load
 from kvbench.schema import REQUESTS, STEPS, SUMMARY
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8", "repetitions=2", "device=cpu"]
 FILES = {"summary.csv", "steps.parquet", "requests.parquet", "config.yaml", "environment.json", "report.md"}
-
-
-@pytest.fixture
-def kvbench(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments, status=0):
-        monkeypatch.setattr(sys, "argv", ["kvbench", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        said = capsys.readouterr()
-        assert stopped.value.code == status, said.err
-        return said.out
-
-    return run
 
 
 def only_folder(tmp_path, name):
