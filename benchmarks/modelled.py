@@ -14,12 +14,13 @@ import torch
 from load import OtherLoad
 
 from kvbench.calibration.measure import FULL
-from kvbench.cli.calibrate import calibrated, composed_for, table_text, verdict_text
+from kvbench.calibration.whole import calibrated
+from kvbench.cli.calibrate import composed_for, fitting, table_text, verdict_text
 from kvbench.environment import processor_name
 
-CASES = {"short_chat": "null", "parallel_sampling": "null", "mixed": "null"}
+CASES = {"short_chat": "null", "parallel_sampling": "4", "mixed": "null"}
 QUICK_CASES = {"short_chat": "null", "parallel_sampling": "1"}
-NUM_REPETITIONS = 3
+NUM_REPETITIONS = 2
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
     grid = replace(FULL, num_rounds=1) if arguments.quick else FULL
     load, start = OtherLoad(), perf_counter()
     num_repetitions = 1 if arguments.quick else NUM_REPETITIONS
-    _, outcomes = calibrated(geometry, "auto", grid, strategies, cases, num_repetitions)
+    _, outcomes = calibrated(geometry, "auto", grid, fitting(geometry, strategies), cases, num_repetitions)
     print(f"\n{table_text(outcomes)}\n\n{verdict_text(outcomes)}")
     print(f"in {perf_counter() - start:.0f} s {load.report()}")
 

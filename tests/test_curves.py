@@ -8,7 +8,7 @@ from kvbench.backend.curves import CURVES, Curves
 from kvbench.backend.line import Line, Lines
 from kvbench.backend.modelled import Modelled
 from kvbench.geometry import KVGeometry
-from kvbench.ops import MAIN, Append, Keep, Move, Release, Reserve, Rule
+from kvbench.ops import MAIN, Append, Fork, Keep, Move, Release, Reserve, Rule
 from tests.machines import GEOMETRY, machine
 
 # Two layers; a slot has 16 bytes in each of their 4 tensors, 32 bytes a layer.
@@ -115,6 +115,17 @@ def test_what_others_read_meanwhile_is_no_longer_at_hand():
     assert backend.step((), 1, 1).attend_ns == 2 * 8  # it never read before
     # 16 slots of its own and 16 of the other's gone by: 32 take 56 ns, a layer's 8 of them 14.
     assert backend.step((), 0, 1).attend_ns == 2 * 14
+
+
+def test_shared_blocks_that_others_read_meanwhile_are_at_hand():
+    hardware = hand(gather=[[0, 0.0], [20, 20e-9], [40, 80e-9]])
+    backend = modelled(Area(layout=Blocks(4, 32)), hardware=hardware)
+    backend.step((Reserve(0, 8), Append(0, 8)), 0, 0)
+    backend.open(1)
+    backend.step((Fork(0, 1, 8),), 0, 0)
+    for seq in (0, 1, 0, 1):
+        # 8 slots gathered, 8 ns, and read, 30 + 40: what the other reads is what this one has read.
+        assert backend.step((), seq, 1).attend_ns == 2 * 78
 
 
 def test_blocks_by_hand():

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from kvbench.area import Area
+from kvbench.area import DEVICE, Area
 from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Times
 from kvbench.backend.caching import CachingAllocator
 from kvbench.backend.curves import Curves
@@ -235,9 +235,11 @@ class Modelled(Backend):
         return self._rates.attend_ps(reads, num_queries, since_bytes)
 
     def _since_bytes(self, seq: int) -> int:
-        """What other sequences have read since this one last did, at most once what is in use."""
+        """What other sequences have read since this one last did, at most what is in use that it does not hold too."""
         since_bytes = self._read_bytes - self._read_until.get(seq, self._read_bytes)
-        return min(since_bytes, self._ledger.used_bytes)
+        holdings = self._ledger.accounts[seq].holdings.values()
+        own_bytes = sum(held.cost.bytes_of(held.num_used) for held in holdings if held.cost.area.tier == DEVICE)
+        return max(min(since_bytes, self._ledger.used_bytes - own_bytes), 0)
 
     def _reads(self, seq: int) -> tuple[Read, ...]:
         """What attention reads of a sequence now."""

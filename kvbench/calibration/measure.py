@@ -12,7 +12,7 @@ from kvbench.calibration.host import host_steps
 from kvbench.calibration.probes import attention, blocks, evictions, merging, packed, singles, storage, tiers
 from kvbench.calibration.samples import Samples
 from kvbench.geometry import KVGeometry
-from kvbench.hardware import Hardware
+from kvbench.hardware import LEAST_POINTS, Hardware
 
 MIB = 1 << 20
 LARGEST_SHARE = 8
@@ -43,7 +43,7 @@ class Grid:
 
     slots: tuple[int, ...] = (18, 70, 150, 290, 420, 560, 800, 1100, 2100, 4200, 8100)
     storage_bytes: tuple[int, ...] = tuple(n * MIB for n in (1, 2, 4, 8, 16, 24, 31, 33, 64))
-    moved_slots: tuple[int, ...] = (40, 150, 560, 1100, 4200)
+    moved_slots: tuple[int, ...] = (40, 150, 290, 420, 560, 1100, 4200)
     queries: tuple[int, ...] = (10, 20, 36, 50, 70, 100, 140, 180, 220, 256)
     queried_slots: tuple[int, ...] = (18, 70, 150, 290, 1100, 4200)
     bits: tuple[int, ...] = (8, 4, 2)
@@ -113,7 +113,8 @@ def bench_for(geometry: KVGeometry, device: str, grid: Grid) -> tuple[Bench, Gri
     found = devices.find_device(device)
     free_bytes = devices.default_budget_bytes(found) // LARGEST_SHARE
     fitting = grid.within(free_bytes // (geometry.bytes_per_token // geometry.num_layers))
-    if len(fitting.slots) < 2 or len(fitting.moved_slots) < 2:  # noqa: PLR2004
+    attended = [n for n in fitting.slots if n in grid.queried_slots and n >= max(grid.queries)]
+    if min(len(attended), len(fitting.moved_slots)) < LEAST_POINTS:
         raise ValueError(f"a layer's curves take more than the {free_bytes:,} bytes that are free for them")
     return Bench(geometry, device, max(fitting.slots)), fitting
 

@@ -1,7 +1,6 @@
 """`kvbench calibrate out=FILE`: measure this machine, and hold a model made of that against further runs."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +8,8 @@ from kvbench.cli.errors import UsageError
 from kvbench.naming import unknown
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from kvbench.calibration.measure import Grid
     from kvbench.calibration.validate import Case, Outcome
     from kvbench.geometry import KVGeometry
-    from kvbench.hardware import Hardware
     from kvbench.strategy.base import Strategy
 
 DEFAULTS = {"model": "article", "dtype": "null", "device": "auto"}
@@ -41,13 +36,20 @@ def main(arguments: list[str]) -> int:
     given = _given(arguments)
     out = _out(given["out"])
     # Imported here, so that other verbs come at once.
+    from kvbench.backend.device import find_device
     from kvbench.calibration.file import file_text
     from kvbench.calibration.measure import FULL
+    from kvbench.calibration.whole import calibrated
     from kvbench.results import write_text
 
     geometry, strategies, cases = composed_for(given, CASES)
     try:
-        hardware, outcomes = calibrated(geometry, given["device"], FULL, strategies, cases, NUM_REPETITIONS)
+        find_device(given["device"])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        chosen = fitting(geometry, strategies)
+        hardware, outcomes = calibrated(geometry, given["device"], FULL, chosen, cases, NUM_REPETITIONS)
     except ValueError as error:
         raise UsageError(f"model={given['model']}: {error}") from error
     try:
@@ -93,58 +95,19 @@ def composed_for(
     return geometry_of(config), strategies_of(config), cases
 
 
-def calibrated(
-    geometry: "KVGeometry",
-    device: str,
-    grid: "Grid",
-    strategies: Mapping[str, "Strategy"],
-    cases: Sequence["Case"],
-    num_repetitions: int,
-) -> tuple["Hardware", list["Outcome"]]:
-    """Measure the machine and hold its model against the cases, with a bar on a terminal.
+def fitting(geometry: "KVGeometry", strategies: Mapping[str, "Strategy"]) -> dict[str, "Strategy"]:
+    """The strategies whose areas the model's heads go into; says which are left out, and why."""
+    from kvbench.ledger import Ledger
 
-    Raises:
-        ValueError: there is no such device, memory does not last, or the model cannot be measured.
-    """
-    from tqdm import tqdm
-
-    from kvbench.backend.measured import Measured
-    from kvbench.backend.modelled import Modelled
-    from kvbench.calibration.file import validation_of
-    from kvbench.calibration.measure import bench_for, hardware_of, measured, num_probes, warmed_up
-    from kvbench.calibration.validate import outcomes_of, steps_of
-    from kvbench.cli.job import advancing
-
-    bench, fitting = bench_for(geometry, device, grid)
-    size = num_probes(bench, fitting)
-    common = {"geometry": geometry, "attend": True}
-    machine = Measured(device=device, seed=0, **common)
-    budget_bytes = machine.memory_bytes()
-
-    def bar(work: Iterable[object], what: str, total: int) -> Iterator[object]:
-        return tqdm(work, what, total, disable=None, leave=False)
-
-    def run_cases() -> "list[pd.DataFrame]":
-        num_tokens = sum(request.num_tokens for case in cases for request in case.requests)
-        total = num_tokens * len(strategies) * (1 + num_repetitions)
-        with tqdm(total=total, unit="tok", disable=None, leave=False) as moved:
-            told = {"num_repetitions": num_repetitions, "on_iteration": advancing(moved)}
-            return [steps_of(machine, strategies, case, budget_bytes=budget_bytes, **told) for case in cases]
-
-    for _ in bar(warmed_up(bench, fitting), "warming up", size):
-        pass
-    # What is modelled is measured between the two runs that it is held against: a drift falls on both sides alike.
-    first = run_cases()
-    for samples in bar(measured(bench, fitting), "measuring", size * fitting.num_rounds):  # noqa: B007
-        pass
-    second = run_cases()
-    hardware = hardware_of(bench, samples)
-    model = Modelled(hardware=hardware, weights=None, cache_only=True, memory_fraction=1.0, allocator="none", **common)
-    outcomes: list[Outcome] = []
-    for case, *frames in zip(cases, first, second, strict=True):
-        modelled = steps_of(model, strategies, case, budget_bytes=budget_bytes)
-        outcomes += outcomes_of(case, strategies, *frames, modelled)
-    return replace(hardware, validation=validation_of(outcomes)), outcomes
+    found = {}
+    for name, strategy in strategies.items():
+        try:
+            Ledger(geometry, None, strategy.areas)
+        except ValueError as error:
+            print(f"{name} is left out: {error}")
+        else:
+            found[name] = strategy
+    return found
 
 
 def table_text(outcomes: Sequence["Outcome"]) -> str:

@@ -1,0 +1,91 @@
+"""A whole calibration: measure the machine between two runs of workloads that fit nothing, and hold its model against
+them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+from tqdm import tqdm
+
+from kvbench.backend.measured import Measured
+from kvbench.backend.modelled import Modelled
+from kvbench.calibration.file import validation_of
+from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, num_probes, warmed_up
+from kvbench.calibration.validate import Case, Outcome, outcomes_of, steps_of
+from kvbench.geometry import KVGeometry
+from kvbench.hardware import Hardware
+from kvbench.strategy.base import Strategy
+
+BAR = {"disable": None, "leave": False}
+"""Bars of progress: on a terminal only."""
+
+
+def calibrated(
+    geometry: KVGeometry,
+    device: str,
+    grid: Grid,
+    strategies: Mapping[str, Strategy],
+    cases: Sequence[Case],
+    num_repetitions: int,
+) -> tuple[Hardware, list[Outcome]]:
+    """Measure the machine, and hold its model against the cases.
+
+    What the model is made of is measured between the two runs that it is held against: a drift of the machine's speed
+    falls on both sides alike.
+
+    Args:
+        geometry: of the model.
+        device: auto, cpu or cuda.
+        grid: at which sizes to measure.
+        strategies: by name; the geometry goes into their areas.
+        cases: workloads that fit nothing, at least one.
+        num_repetitions: of each of their runs.
+    Raises:
+        ValueError: there is no such device, memory does not last, or the model cannot be measured.
+    """
+    bench, grid = bench_for(geometry, device, grid)
+    size = num_probes(bench, grid)
+    machine = Measured(geometry=geometry, device=device, attend=True, seed=0)
+    budget_bytes = machine.memory_bytes()
+
+    def run_cases() -> list[pd.DataFrame]:
+        tokens = sum(request.num_tokens for case in cases for request in case.requests) * len(strategies)
+        with tqdm(total=tokens * (1 + num_repetitions), unit="tok", **BAR) as bar:
+            told = {"num_repetitions": num_repetitions, "on_iteration": _advancing(bar)}
+            return [steps_of(machine, strategies, case, budget_bytes=budget_bytes, **told) for case in cases]
+
+    for _ in tqdm(warmed_up(bench, grid), "warming up", size, **BAR):
+        pass
+    first = run_cases()
+    *_, samples = tqdm(measured(bench, grid), "measuring", size * grid.num_rounds, **BAR)
+    second = run_cases()
+    hardware = hardware_of(bench, samples)
+    model = _model_of(hardware, geometry)
+    outcomes: list[Outcome] = []
+    for case, *frames in zip(cases, first, second, strict=True):
+        modelled = steps_of(model, strategies, case, budget_bytes=budget_bytes)
+        outcomes += outcomes_of(case, strategies, *frames, modelled)
+    return replace(hardware, validation=validation_of(outcomes)), outcomes
+
+
+def _model_of(hardware: Hardware, geometry: KVGeometry) -> Modelled:
+    return Modelled(
+        geometry=geometry,
+        hardware=hardware,
+        weights=None,
+        attend=True,
+        cache_only=True,
+        memory_fraction=1.0,
+        allocator="none",
+    )
+
+
+def _advancing(bar: tqdm) -> Callable[[str, int, int], None]:
+    """A callback of `runner.run` that moves a bar."""
+
+    def advance(strategy: str, repetition: int, num_tokens: int) -> None:
+        bar.set_description(f"{strategy}, repetition {repetition}", refresh=False)
+        bar.update(num_tokens)
+
+    return advance
