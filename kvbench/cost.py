@@ -25,7 +25,7 @@ class Prices(NamedTuple):
     Args:
         weights_ps: reading all parameters once.
         active_ps: reading those that a single token needs.
-        token_ps: the floating-point operations of one token outside attention.
+        token_ps: the floating-point operations of one token of one row outside attention.
         read_ps: attention of one query over one slot, all layers: its bytes or its operations, whichever take longer.
         pair_ps: the operations of one query with one key, all layers.
         write_ps: writing one token's K and V.
@@ -98,7 +98,7 @@ def prices_of(hardware: Hardware, geometry: KVGeometry, weights: Weights | None,
     return Prices(
         weights_ps=_ps(weights.num_bytes / memory_per_s) if weights else 0,
         active_ps=_ps(weights.active_bytes / memory_per_s) if weights else 0,
-        token_ps=_ps(2 * weights.num_active_parameters * num_rows / flops_per_s) if weights else 0,
+        token_ps=_ps(2 * weights.num_active_parameters / flops_per_s) if weights else 0,
         read_ps=_ps(max(slot_bytes / memory_per_s, pair_s)),
         pair_ps=_ps(pair_s),
         write_ps=_ps(slot_bytes / memory_per_s),

@@ -10,8 +10,8 @@ import pandas as pd
 
 from kvbench.schema import REQUESTS, STATISTICS, SUMMARY, TIMELINE, latency_column
 from kvbench.statistics import statistic
+from kvbench.workload.request import NS_PER_S
 
-NS_PER_S = 1_000_000_000
 NEVER = -1
 UNFINISHED = "unfinished"
 ENGINE = "fleet"
@@ -26,7 +26,7 @@ class Objective(NamedTuple):
     tpot_s: float
 
 
-class Timeline(NamedTuple):
+class BytesOverTime(NamedTuple):
     """What was the case over time: columns of one length, a value a stretch, all stretches equally long.
 
     Args:
@@ -108,7 +108,7 @@ class FleetColumns:
     waste_byte_ns: float
     external_byte_ns: float
     allocated_byte_ns: float
-    timeline: Timeline | None = None
+    timeline: BytesOverTime | None = None
     about: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -212,7 +212,7 @@ def _requests(run: FleetColumns, times: _Times) -> pd.DataFrame:
     )
 
 
-def _timeline(timeline: Timeline) -> pd.DataFrame:
+def _timeline(timeline: BytesOverTime) -> pd.DataFrame:
     columns = timeline._asdict()
     return pd.DataFrame({"time_s": columns.pop("time_ns") / NS_PER_S, **columns})
 

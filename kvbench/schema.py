@@ -242,7 +242,8 @@ _SUMMARY: dict[str, Column] = {
     "roofline_share": Column(
         "",
         "time to move the bytes of all decode steps at the measured copy bandwidth / time that they took; "
-        "above 1 where a processor's cache is faster than its memory; empty where reads go through staging buffers",
+        "above 1 where a processor's cache is faster than its memory; empty where reads go through staging buffers, "
+        "and where modelled",
     ),
     "spread": Column("", "standard deviation / mean of total_s over repetitions"),
     "allocator_allocated_bytes": Column(

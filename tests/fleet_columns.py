@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from kvbench.fleet_frames import FleetColumns, Objective, Timeline, fleet_frames
+from kvbench.fleet_frames import BytesOverTime, FleetColumns, Objective, fleet_frames
 
 GIB = 1 << 30
 MS = 1_000_000
@@ -39,7 +39,7 @@ def columns(split=(0.4, 0.2, 0.3, 0.1), num_requests=40, slowness=1, failed=0, p
     if num_bins:
         starts = np.arange(num_bins, dtype=np.int64) * (makespan // num_bins)
         flat = [np.full(num_bins, value) for value in (used, reserved, waste, external, used + reserved + waste)]
-        timeline = Timeline(starts, *flat, np.full(num_bins, 5.0 / slowness), np.arange(num_bins) * 2.0 * slowness)
+        timeline = BytesOverTime(starts, *flat, np.full(num_bins, 5.0 / slowness), np.arange(num_bins) * 2.0 * slowness)
     made = {
         "arrival_ns": arrival,
         "prompt_tokens": 100 + number,

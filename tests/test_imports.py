@@ -72,7 +72,7 @@ ALLOWED = {
     },
     "metrics": {"schema", "statistics"},
     "frames": {"backend", "metrics", "provenance", "recorder", "schema", "workload"},
-    "fleet_frames": {"schema", "statistics"},
+    "fleet_frames": {"schema", "statistics", "workload"},
     "provenance": {"hardware"},
     "plots": {"provenance", "schema"},
     "report": {"provenance", "schema"},

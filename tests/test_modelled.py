@@ -80,6 +80,23 @@ def test_the_cache_alone_has_no_weights_and_pays_launches_a_step():
     assert backend.step((Append(0, 4),), 0, 4) == Times(0, 4 + 6, 0, 10, 0)
 
 
+def test_rows_read_the_weights_once_and_compute_each():
+    backend = modelled(num_rows=2)
+    backend.step((Reserve(0, 2),), 0, 0)
+    backend.begin_iteration()
+    # Two rows' tokens, 2 · 15.625 = 31.25 ns of operations, take as long as the weights; with the iteration 151.25.
+    times = backend.step((Append(0, 1),), 0, 1)
+    assert times.model_ns == 151
+    assert times.append_ns == times.attend_ns == 2  # two slots written, two read
+
+
+def test_every_chunk_is_allocated():
+    backend = modelled((Area(layout=Chunks(4)),))
+    assert backend.step((Reserve(0, 4),), 0, 0).reserve_ns == 40
+    assert backend.step((Reserve(0, 16),), 0, 0).reserve_ns == 3 * 40
+    assert backend.step((Reserve(0, 8),), 0, 0).reserve_ns == 0
+
+
 def test_a_resize_copies_what_is_live():
     backend = modelled()
     backend.step((Reserve(0, 4), Append(0, 4)), 0, 0)

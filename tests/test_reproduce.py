@@ -9,7 +9,8 @@ from kvbench.cli.errors import UsageError
 from kvbench.cli.experiment import experiment_of
 from kvbench.experiment.base import Setting
 from kvbench.experiment.reproduce.figure import Figure, figures_frame
-from kvbench.experiment.reproduce.paged_attention import Occupancy, figures, systems
+from kvbench.experiment.reproduce.paged_attention import Occupancy, figures, rates_frame, systems
+from kvbench.plots import occupancy_chart, rates_chart, reproduced_chart
 from tests.catalogue import node_of
 from tests.fake import Fake
 
@@ -61,6 +62,14 @@ def test_shares_and_batches_stand_beside_what_was_printed():
     assert frame.loc[("PagedAttention, batch", "Orca (Max)"), "verdict"] == "reproduced"
     assert frame.loc[("PagedAttention, batch", "Orca (Pow2)"), "verdict"] == "missed"
     assert frame.loc[("PagedAttention, batch", "vLLM"), "verdict"] == "shown"
+
+
+def test_charts_with_a_modelled_figure_say_how_far_to_trust_it():
+    found = dict.fromkeys(systems(15_728), Occupancy((20.0, 13.0, 57.0, 10.0), 8.0, 1.0))
+    own, notes = figures_frame(figures(found)), ["Modelled on A: unvalidated."]
+    charts = (occupancy_chart(own, notes), rates_chart(rates_frame({1.0: found, 2.0: found}), notes))
+    for chart in (*charts, reproduced_chart(own, notes)):
+        assert any("Modelled on A: unvalidated." in text.get_text() for text in chart.texts)
 
 
 def test_without_traces_what_needs_them_is_listed_and_the_rest_runs(monkeypatch, tmp_path):

@@ -263,7 +263,6 @@ class Modelled(Backend):
             "hardware_source": self.hardware.source,
             "validation": self.hardware.validation,
             "deviation": self._rates.deviation,
-            "copy_bandwidth_bytes_per_s": self.hardware.memory_bytes_per_s,
             "attention": "modelled" if self._attend else "off",
         }
 

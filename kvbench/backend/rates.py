@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from kvbench.area import DEVICE, HOST, NORM, Area, Blocks
+from kvbench.area import DEVICE, HOST, NORM, Area, Blocks, Chunks
 from kvbench.cost import PS_PER_S, linear_ps, prices_of, resize_ps
 from kvbench.geometry import KVGeometry
 from kvbench.hardware import Hardware
@@ -133,8 +133,13 @@ class Sheet:
         return 0
 
     def reserve_ps(self, op: Reserve, cost: AreaCost, old_tokens: int, receipt: Receipt, since_bytes: int) -> int:
-        """Allocations and copies of a contiguous area; chunks are allocated, blocks are there."""
-        if isinstance(cost.area.layout, Blocks) or not receipt.requested_bytes:
+        """Allocations and copies of a contiguous area; each chunk is allocated, blocks are there."""
+        match cost.area.layout:
+            case Blocks():
+                return 0
+            case Chunks(chunk_tokens):
+                return max(op.num_tokens - old_tokens, 0) // chunk_tokens * resize_ps(0, self._prices)
+        if not receipt.requested_bytes:
             return 0
         num_copied, rest = divmod(receipt.copied_bytes, self._geometry.bytes_per_token * self._num_rows)
         return resize_ps(num_copied, self._prices) + self.copy_ps(rest)

@@ -12,11 +12,11 @@ from kvbench.backend.clock import clock_of
 from kvbench.backend.measured import Measured
 from kvbench.geometry import KVGeometry
 from kvbench.ops import Append, Operation, Release, Reserve
+from kvbench.workload.request import NS_PER_S
 
 SEQ = 0
 SPARE_TOKENS = 64
 """Room beyond the largest size, for tokens appended there."""
-NS_PER_S = 1_000_000_000
 
 
 class Bench:

@@ -174,5 +174,26 @@ def repetitions_of(config: Config, backend: Backend) -> tuple[int, int]:
 
 
 def budget_of(config: Config, backend: Backend) -> int:
-    """What live requests may hold together: as configured, or the backend's own limit."""
-    return backend.memory_bytes() if config["budget_bytes"] is None else config["budget_bytes"]
+    """What live requests may hold together: as configured, or the backend's own limit.
+
+    Raises:
+        UsageError: more is asked for than the modelled machine has.
+    """
+    if config["budget_bytes"] is None:
+        return backend.memory_bytes()
+    if backend.hardware is not None:
+        check_budget(config["budget_bytes"], backend.memory_bytes(), backend.hardware.name)
+    return config["budget_bytes"]
+
+
+def check_budget(budget_bytes: int, memory_bytes: int, machine: str) -> None:
+    """Refuse a budget that a modelled machine does not have.
+
+    Raises:
+        UsageError: it is more.
+    """
+    if budget_bytes > memory_bytes:
+        raise UsageError(
+            f"budget_bytes is at most the {memory_bytes:,} that {machine} has for caches (backend.memory_fraction of "
+            f"its memory, less the weights), got {budget_bytes:,}"
+        )

@@ -7,15 +7,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from kvbench.cli.compose import Config, backend_of, check_numbers, scenario_of, strategies_of
+from kvbench.cli.compose import Config, backend_of, check_budget, check_numbers, scenario_of, strategies_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.model import geometry_of
+from kvbench.cost import PS_PER_NS
 from kvbench.environment import environment
 from kvbench.fleet import OUTCOMES, FleetResult
 from kvbench.fleet.fleet import Fleet
 from kvbench.fleet.rules import bound_rule
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, USED, WASTED
-from kvbench.fleet_frames import FleetColumns, FleetFrames, Objective, Timeline, fleet_frames
+from kvbench.fleet_frames import BytesOverTime, FleetColumns, FleetFrames, Objective, fleet_frames
 from kvbench.plots import fleet_charts, save
 from kvbench.provenance import origin
 from kvbench.report import report_markdown, table_text
@@ -26,8 +27,6 @@ from kvbench.workload.columns import scenario_columns
 from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace import Trace
 from kvbench.workload.trace_columns import TraceColumns
-
-PS_PER_NS = 1_000
 
 
 def run_fleet(name: str, config: Config, config_text: str, overrides: list[str], folder: Path) -> None:
@@ -48,7 +47,8 @@ def run_fleet(name: str, config: Config, config_text: str, overrides: list[str],
     assert isinstance(fleet, Fleet)
     _check_rules(strategies)
     columns, num_available = _requests(config, fleet, overrides)
-    budget_bytes = config["budget_bytes"] or fleet.memory_bytes()
+    budget_bytes = fleet.memory_bytes() if config["budget_bytes"] is None else config["budget_bytes"]
+    check_budget(budget_bytes, fleet.memory_bytes(), fleet.hardware.name)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
     print("\n".join(header), flush=True)
     runs = {}
@@ -149,9 +149,9 @@ def fleet_columns(
     )
 
 
-def _timeline(result: FleetResult, slot_bytes: int) -> Timeline:
+def _timeline(result: FleetResult, slot_bytes: int) -> BytesOverTime:
     over = result.timeline
-    return Timeline(
+    return BytesOverTime(
         time_ns=np.arange(len(over.used)) * over.bin_ns,
         used_bytes=over.used * slot_bytes,
         reserved_bytes=over.reserved * slot_bytes,

@@ -79,7 +79,7 @@ def measure(
         requests,
         backend,
         name,
-        copy_bandwidth_bytes_per_s=float(device["copy_bandwidth_bytes_per_s"]),
+        copy_bandwidth_bytes_per_s=float(device.get("copy_bandwidth_bytes_per_s", math.nan)),
         allocator=allocator_frame(recorder.allocator, recorder.strategies, recorder.num_warmup),
         about={
             name: about(strategy, backend) | ({} if quality is None else quality.columns(name))

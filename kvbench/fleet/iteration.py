@@ -162,7 +162,7 @@ def _make_room(m: Machine, place: int, held: int, required: int) -> bool:
         done = resized(m, place, m.grown(capacity, required))
         if done > 0:
             if done == 1:
-                now.spent_ps += growth_ps(m, capacity, held)
+                now.spent_ps += growth_ps(m, place, capacity, held)
             return True
         youngest = now.youngest
         if youngest != place:

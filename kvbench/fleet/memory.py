@@ -3,7 +3,7 @@
 from kvbench.compiled import part
 from kvbench.cost import resize_ps
 from kvbench.fleet.space import give_back, rounded, take
-from kvbench.fleet.state import BLOCKS, BUDDY, CONTIGUOUS, COUNTING, NONE, Machine
+from kvbench.fleet.state import BLOCKS, BUDDY, CHUNKS, COUNTING, NONE, Machine
 
 _resize_ps = part(resize_ps)
 
@@ -87,11 +87,12 @@ def freed(m: Machine, place: int, held: int) -> None:
 
 
 @part
-def growth_ps(m: Machine, capacity: int, held: int) -> int:
-    """What it costs to give a request more than a capacity."""
+def growth_ps(m: Machine, place: int, capacity: int, held: int) -> int:
+    """What it has cost to give a request more than a capacity: a new storage and a copy, or some chunks."""
     if m.fixed.layout == BLOCKS:
         return 0
-    m.now.num_resizes += (m.fixed.layout == CONTIGUOUS) & (capacity > 0)
-    num_copied = held if m.fixed.layout == CONTIGUOUS else 0
-    m.now.num_copied_tokens += num_copied
-    return _resize_ps(num_copied, m.fixed)
+    if m.fixed.layout == CHUNKS:
+        return (m.live[place].capacity - capacity) // m.fixed.unit * _resize_ps(0, m.fixed)
+    m.now.num_resizes += capacity > 0
+    m.now.num_copied_tokens += held
+    return _resize_ps(held, m.fixed)

@@ -7,19 +7,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from kvbench.plots.canvas import canvas, empty, finish, label
+from kvbench.plots.shares import EDGE, STATES, state_patch
 from kvbench.plots.style import FAINT, FONT, INK, SMALL, look, plain
 from kvbench.plots.units import number, number_axis
 
-PARTS = (
-    ("token states", "token states", "#3C4A57", ""),
-    ("reserved", "reserved", "#8FB7D9", ""),
-    ("internal", "internal waste", "#E69F00", "///"),
-    ("external", "external waste", "#C8546A", "..."),
-)
-"""A part's name in the figures, what the legend calls it, and its look."""
+PARTS = {
+    "token states": "token states",
+    "reserved": "reserved",
+    "internal": "internal waste",
+    "external": "external waste",
+}
+"""A part's name in the figures, and what the legend calls it; its look is that of the state of memory that it is."""
 BAR = 0.38
 LEAST_WRITTEN = 5.0
 ROW_IN = 0.2
@@ -39,28 +39,27 @@ def occupancy_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     values = own.set_index("quantity")
     for place, name in enumerate(names):
         for column, shift in (("published", -BAR / 2), ("ours", BAR / 2)):
-            _stack(shares, place + shift, [values.loc[f"{name}, {part}", column] for part, *_ in PARTS])
+            _stack(shares, place + shift, [values.loc[f"{name}, {part}", column] for part in PARTS])
     shares.set_xticks(range(len(names)), [plain(name) for name in names], fontsize=FONT)
     shares.set_ylim(0, 104)
     label(shares, "left bar: as printed, right bar: ours", "Share of the cache's memory (%)", "Memory")
     _batches(batches, figures[figures["unit"] == "requests"])
-    legend = [(Patch(facecolor=colour, hatch=hatch, edgecolor="white"), text) for _, text, colour, hatch in PARTS]
-    return finish(
-        figure, "PagedAttention's figure 2: printed and ours", legend, ["Of vLLM only token states are printed."]
-    )
+    legend = [(state_patch(state), text) for state, text in zip(STATES, PARTS.values(), strict=True)]
+    said = ["Of vLLM only token states are printed.", *notes]
+    return finish(figure, "PagedAttention's figure 2: printed and ours", legend, said)
 
 
 def _stack(axes: Axes, x: float, values: list[float]) -> None:
     bottom = 0.0
-    for value, (_, _, colour, hatch) in zip(values, PARTS, strict=True):
+    for value, state in zip(values, STATES, strict=True):
         if not np.isfinite(value):
             continue
-        axes.bar(x, value, BAR * 0.92, bottom=bottom, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
+        filled = {"color": state.colour, "hatch": state.hatch, "edgecolor": EDGE, "linewidth": 0.5}
+        axes.bar(x, value, BAR * 0.92, bottom=bottom, **filled)
         if value >= LEAST_WRITTEN:
-            box = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
-            ink = INK if colour in ("#8FB7D9", "#E69F00") else "white"
-            place = bottom + value / 2
-            axes.text(x, place, f"{value:.1f}", ha="center", va="center", fontsize=SMALL - 1, color=ink, bbox=box)
+            box = {"facecolor": state.colour, "edgecolor": "none", "pad": 0.8}
+            where = {"ha": "center", "va": "center", "fontsize": SMALL - 1, "color": state.ink}
+            axes.text(x, bottom + value / 2, f"{value:.1f}", bbox=box, **where)
         bottom += value
 
 
@@ -83,10 +82,10 @@ def rates_chart(rates: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
         rates: from `experiment.reproduce.paged_attention.rates_frame`.
         notes: sentences at the foot.
     """
-    columns = [f"{part.replace(' ', '_')}_percent" for part, *_ in PARTS]
+    columns = [f"{part.replace(' ', '_')}_percent" for part in PARTS]
     figure, panels = canvas(2, 3, 5.6)
     names = list(dict.fromkeys(rates["system"]))
-    panels_of = [(text, column, "Share of memory (%)") for (_, text, _, _), column in zip(PARTS, columns, strict=True)]
+    panels_of = [(text, column, "Share of memory (%)") for text, column in zip(PARTS.values(), columns, strict=True)]
     panels_of += [
         ("mean batch", "mean_batch", "Requests (mean)"),
         ("waiting for memory", "waiting_share", "Share of time"),
@@ -116,11 +115,12 @@ def rates_chart(rates: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     return finish(figure, "PagedAttention's figure 2 over the arrival rate", legend, [*meant, *notes])
 
 
-def reproduced_chart(figures: pd.DataFrame) -> Figure:
+def reproduced_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     """Every figure's difference from the printed one, as a part of its goal.
 
     Args:
         figures: rows of `experiment.reproduce.figure`.
+        notes: sentences at the foot.
     """
     judged = figures[figures["verdict"].isin(["reproduced", "missed"])].reset_index(drop=True)
     figure, (axes,) = canvas(1, 1, max(1.6, ROW_IN * len(judged) + 0.8))
@@ -151,4 +151,4 @@ def reproduced_chart(figures: pd.DataFrame) -> Figure:
         (Line2D([], [], linestyle="", color=look(i).colour, marker=look(i).marker), plain(result))
         for i, result in enumerate(results)
     ]
-    return finish(figure, "Published figures and ours", legend, ["Shaded: within the goal."])
+    return finish(figure, "Published figures and ours", legend, ["Shaded: within the goal.", *notes])

@@ -97,11 +97,11 @@ class Reproduce(Experiment):
                 own = list(missing())
                 sentences.append(f"{own[0].result}: not run. {_where_to_get(self.scenarios[name])}")
             found += own
-        table = figures_frame(found)
+        table, notes = figures_frame(found), self._notes if files else []
         return Findings(
             table=table.drop(columns="source"),
-            sentences=[*_summed_up(table), *sentences, *(self._notes if files else [])],
-            charts={"reproduced": reproduced_chart(table), **charts},
+            sentences=[*_summed_up(table), *sentences, *notes],
+            charts={"reproduced": reproduced_chart(table, notes), **charts},
             tables={"sources": table[["result", "source"]].drop_duplicates(ignore_index=True)},
             files=files,
         )
