@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from kvbench.fleet_frames import Timeline, fleet_frames
+from kvbench.fleet_frames import BytesOverTime, fleet_frames
 from kvbench.plots import fleet_charts, run_charts, save, sweep_charts
 from kvbench.plots.shares import STATES
 from kvbench.plots.stretches import stretches_of
@@ -183,7 +183,7 @@ def test_every_case_gives_all_charts(case, tmp_path):
 def test_many_stretches_become_means_and_the_end_stays():
     starts = np.arange(1000, dtype=np.int64) * S
     flat = np.zeros(1000)
-    timeline = Timeline(starts, np.arange(1000.0), *([flat] * 6))
+    timeline = BytesOverTime(starts, np.arange(1000.0), *([flat] * 6))
     made = fleet_frames({"a": columns(timeline=timeline)}, "chat", OBJECTIVE)
     own = stretches_of(made.timeline, made.summary, 400)["a"]
     assert len(own.values["used_bytes"]) == 334

@@ -150,10 +150,10 @@ def _where_to_get(trace: Trace) -> str:
 def _open_choices(judged_rate_per_s: float) -> str:
     return (
         "PagedAttention: shares are time-weighted over iterations in which a request waits for memory (over all, where "
-        f"none ever waits), at {judged_rate_per_s:g} requests/s; the paper names no rate for its figure 2. 12 GB of cache "
-        "are 12 GiB, the 15.7K slots of its table 1. What a buddy allocator rounds up counts as external. vLLM's mean "
-        "batch depends on the step's time and the rate, and is shown, not judged; paged_attention_rates.csv has every "
-        "rate."
+        f"none ever waits), at {judged_rate_per_s:g} requests/s; the paper names no rate for its figure 2. 12 GB of "
+        "cache are 12 GiB, the 15.7K slots of its table 1. What a buddy allocator rounds up counts as external. vLLM's "
+        "mean batch depends on the step's time and the rate, and is shown, not judged; paged_attention_rates.csv has "
+        "every rate."
     )
 
 
