@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from kvbench.provenance import whole_steps
 from kvbench.schema import INTERVALS, LATENCIES, STATISTICS, SUMMARY, latency_column
 from kvbench.statistics import confidence_half_width, statistic
 
@@ -51,7 +52,7 @@ def summary_frame(
         row |= _service(own_steps, own_requests)
         row["roofline_share"] = _roofline_share(own_steps, slot_bytes, copy_bandwidth_bytes_per_s)
         row |= (about or {}).get(name, {})
-        row |= _latencies(own_steps, own_requests, tokens[tokens["strategy"] == name])
+        row |= _latencies(whole_steps(own_steps, scope), own_requests, tokens[tokens["strategy"] == name])
         row["efficiency"] = _ratio(row["utilization_peak"], row["cumulative_bytes"] / MIB / 1000)
         if allocator is not None:
             peaks = allocator[allocator["strategy"] == name]
@@ -169,7 +170,7 @@ def _service(steps: pd.DataFrame, requests: pd.DataFrame) -> dict[str, float]:
 def _latencies(steps: pd.DataFrame, requests: pd.DataFrame, tokens: pd.DataFrame) -> dict[str, float]:
     completed = requests[requests["outcome"] == "completed"]
     samples = {
-        "step": (steps.loc[steps["num_tokens"] > 0], "step_us"),
+        "step": (steps, "step_us"),
         "decode": (steps.loc[steps["phase"] == "decode"], "step_us"),
         "itl": (tokens, "itl_s"),
         "ttft": (completed, "ttft_s"),

@@ -55,6 +55,30 @@ def origin(hardware: Hardware | None, scope: str, strategy: str | None = None) -
     return found
 
 
+def whole_steps(steps: pd.DataFrame, scope: str) -> pd.DataFrame:
+    """The steps that append. Of a whole model, those of one iteration are one: its requests share weights and launches.
+
+    Args:
+        steps: a row a request's step.
+        scope: of the rows, cache or model.
+    """
+    done = steps[steps["num_tokens"] > 0]
+    if scope != "model":
+        return done
+    by_iteration = done.assign(decodes=done["phase"] == "decode").groupby(
+        ["strategy", "repetition", "iteration"], observed=True, sort=False, as_index=False
+    )
+    whole = by_iteration.agg(
+        warmup=("warmup", "first"),
+        request=("request", "first"),
+        decodes=("decodes", "all"),
+        num_tokens=("num_tokens", "sum"),
+        num_resizes=("num_resizes", "sum"),
+        step_us=("step_us", "sum"),
+    )
+    return whole.assign(phase=whole.pop("decodes").map({True: "decode", False: "prefill"}))
+
+
 def kinds(summary: pd.DataFrame) -> list[Kind]:
     """A summary's rows by kind, in order; of one kind, all of them."""
     texts = _kind_texts(summary)

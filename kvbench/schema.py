@@ -265,8 +265,16 @@ LEAST_ERROR = 1e-4
 """Relative errors below count as 0: those of rounding in float32 mean nothing, and decide nothing."""
 
 LATENCIES: dict[str, tuple[str, str, str]] = {
-    "step": ("µs", "time of a step that appends (prefill, recompute or decode)", "Step time"),
-    "decode": ("µs", "time of a step that decodes one token", "Decode step"),
+    "step": (
+        "µs",
+        "time of a step that appends (prefill, recompute or decode); of a whole model, of an iteration",
+        "Step time",
+    ),
+    "decode": (
+        "µs",
+        "time of a step that decodes one token; of a whole model, of an iteration that decodes only",
+        "Decode step",
+    ),
     "itl": ("s", "gap between neighbouring output tokens of a turn", "ITL"),
     "ttft": ("s", "time to first token of a completed request", "TTFT"),
     "tpot": ("s", "time per output token of a completed request", "TPOT"),

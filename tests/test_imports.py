@@ -70,7 +70,7 @@ ALLOWED = {
         "strategy",
         "workload",
     },
-    "metrics": {"schema", "statistics"},
+    "metrics": {"provenance", "schema", "statistics"},
     "frames": {"backend", "metrics", "provenance", "recorder", "schema", "workload"},
     "fleet_frames": {"schema", "statistics", "workload"},
     "provenance": {"hardware"},

@@ -8,7 +8,7 @@ import pytest
 
 from kvbench.frames import frames_of
 from kvbench.plots import pareto_chart, sweep_chart, sweep_charts
-from kvbench.provenance import is_fleet, kinds, model_errors, model_notes, origin, require_one_kind
+from kvbench.provenance import is_fleet, kinds, model_errors, model_notes, origin, require_one_kind, whole_steps
 from kvbench.report import chart_sentences, report_markdown, table_text, warnings
 from kvbench.runner import run
 from kvbench.strategy.concat import Concat
@@ -180,3 +180,26 @@ def test_a_run_on_a_modelled_machine_says_so_in_its_rows():
     assert summary["hardware"].tolist() == ["this machine"] * 2
     assert summary["step_error"].tolist() == pytest.approx([0.031, math.nan], nan_ok=True)
     assert summary["engine"].tolist() == ["runner"] * 2
+
+
+def test_steps_of_an_iteration_are_one_where_they_are_a_whole_models():
+    """Two requests share iteration 0, one of them prefills; iteration 1 decodes; an admission appends nothing."""
+    steps = pd.DataFrame(
+        {
+            "strategy": ["s"] * 5,
+            "repetition": [0] * 5,
+            "iteration": [0, 0, 0, 1, 1],
+            "warmup": [False] * 5,
+            "request": [1, 0, 1, 0, 1],
+            "phase": ["admit", "decode", "prefill", "decode", "decode"],
+            "num_tokens": [0, 1, 7, 1, 1],
+            "num_resizes": [0, 1, 1, 0, 0],
+            "step_us": [5.0, 20.0, 30.0, 12.0, 1.0],
+        }
+    )
+    whole = whole_steps(steps, "model")
+    assert whole["step_us"].tolist() == [50.0, 13.0]
+    assert whole["num_tokens"].tolist() == [8, 2]
+    assert whole["num_resizes"].tolist() == [2, 0]
+    assert whole["phase"].tolist() == ["prefill", "decode"]
+    assert whole_steps(steps, "cache")["step_us"].tolist() == [20.0, 30.0, 12.0, 1.0]

@@ -11,7 +11,7 @@ from kvbench.plots.ecdf import ecdf, mark_shares
 from kvbench.plots.rows import appending, median_steps, notes_of, strategy_names, thinned
 from kvbench.plots.style import INK, Look, looks, short_names
 from kvbench.plots.units import number_axis, shown_unit
-from kvbench.provenance import require_one_kind
+from kvbench.provenance import require_one_kind, whole_steps
 from kvbench.schema import STEPS
 
 MAX_MARKS = 100
@@ -27,7 +27,7 @@ def latency_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
 
     Args:
         summary: a row a strategy.
-        steps: rows of all strategies and repetitions.
+        steps: rows of all strategies and repetitions; of a whole model, an iteration is shown as one step.
     Raises:
         ValueError: rows of the summary differ in source, scope or engine.
     """
@@ -36,6 +36,7 @@ def latency_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     style, short = looks(names), short_names(names)
     figure, (over, share) = canvas(1, 2, 4.2)
     notes = notes_of(summary)
+    steps = whole_steps(steps, str(summary["scope"].iloc[0]))
     rows = appending(steps)
     label(over, "Step (number)", STEP.axis(), "Over the run")
     label(share, STEP.axis(), "Share of steps no slower", "Distribution")
