@@ -111,4 +111,5 @@ def device_name(device: torch.device) -> str:
     """The device's name for people."""
     if device.type != "cpu":
         return torch.cuda.get_device_name(device)
-    return f"{processor_name()}, {torch.get_num_threads()} threads"
+    num_threads = torch.get_num_threads()
+    return f"{processor_name()}, {num_threads} thread{'s' if num_threads > 1 else ''}"
