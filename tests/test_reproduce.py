@@ -1,6 +1,7 @@
 """Published results beside ours: what counts as reproduced, what runs without its trace, and what comes out with it."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,17 @@ def test_without_traces_what_needs_them_is_listed_and_the_rest_runs(monkeypatch,
     assert "sharegpt_lengths.csv is missing" in told
     assert "kvcache-ai/Mooncake" in told
     assert findings.tables["sources"]["source"].str.contains("arXiv:2309.06180").any()
+
+
+def test_without_numba_what_needs_it_is_listed_and_the_rest_runs(monkeypatch, traces):
+    if not (traces / "sharegpt_lengths.csv").is_file():
+        pytest.skip(f"sharegpt_lengths.csv is not in {traces}; KVBENCH_TRACES names its folder")
+    monkeypatch.setitem(sys.modules, "kvbench.fleet", None)
+    findings = run(reproduce(results=["paged_attention", "kv_bytes"]))
+    verdicts = findings.table.groupby("result")["verdict"].agg(set)
+    assert verdicts["PagedAttention, shares"] == {"not run"}
+    assert verdicts["KV bytes"] == {"reproduced"}
+    assert any("not run. import of kvbench.fleet" in sentence for sentence in findings.sentences)
 
 
 def test_all_published_figures_are_within_their_goals():

@@ -28,7 +28,8 @@ LENGTHS, PREFIXES = "sharegpt", "mooncake_synthetic"
 class Reproduce(Experiment):
     """Compute published results anew, each beside what was printed, with its source and the difference.
 
-    A result whose trace is missing is listed with where the trace is to be had, and the others run.
+    A result whose trace is missing is listed with where the trace is to be had, one that needs what is not installed
+    with how to install it; the others run.
 
     Args:
         results: which: paged_attention, prefix_hit_rates, kv_bytes, static_waste.
@@ -69,7 +70,7 @@ class Reproduce(Experiment):
         """Compute all results whose traces are there.
 
         Raises:
-            ValueError: a trace is not of its format, or what compiles simulations is not installed.
+            ValueError: a trace is not of its format.
         """
         found: list[Figure] = []
         sentences: list[str] = []
@@ -90,12 +91,12 @@ class Reproduce(Experiment):
                         own = list(byte_figures({name: model.geometry for name, model in self.models.items()}))
                     case _:
                         own = list(waste_figures(setting.backend.geometry))
-            except ImportError as error:
-                raise ValueError(str(error)) from error
-            except TraceMissing:
+            except (ImportError, TraceMissing) as error:
                 missing, name = _NEEDS[result]
                 own = list(missing())
-                sentences.append(f"{own[0].result}: not run. {_where_to_get(self.scenarios[name])}")
+                is_trace = isinstance(error, TraceMissing)
+                why = _where_to_get(self.scenarios[name]) if is_trace else " ".join(str(error).split())
+                sentences.append(f"{own[0].result}: not run. {why}")
             found += own
         table, notes = figures_frame(found), self._notes if files else []
         return Findings(
