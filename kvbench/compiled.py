@@ -7,7 +7,7 @@ try:
 except ImportError as reason:
     raise ImportError(
         f"kvbench.fleet and kvbench.prefix need Numba, which could not be imported ({reason}).\n"
-        "  install it: python -m pip install 'kvbench[fleet]'"
+        "  install it: python -m pip install numba"
     ) from reason
 
 __all__ = ["compiled", "kernel", "part", "pointer"]

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvbench.cli.arguments import key_values
 from kvbench.cli.errors import UsageError
-from kvbench.naming import unknown
 
 if TYPE_CHECKING:
     from kvbench.calibration.validate import Case, Outcome
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     Raises:
         UsageError: an argument is wrong, there is no such device, or memory does not last.
     """
-    given = _given(arguments)
+    given = key_values(arguments, KEYS, ("out",), USAGE, DEFAULTS)
     out = _out(given["out"])
     # Imported here, so that other verbs come at once.
     from kvbench.backend.device import find_device
@@ -148,20 +148,6 @@ def verdict_text(outcomes: Sequence["Outcome"]) -> str:
             *lines,
         )
     )
-
-
-def _given(arguments: Sequence[str]) -> dict[str, str]:
-    given = dict(DEFAULTS)
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals:
-            raise UsageError(f"expected key=value, got {argument!r}; for example: {USAGE}")
-        if key not in KEYS:
-            raise UsageError(unknown("key", key, KEYS))
-        given[key] = value
-    if not given.get("out"):
-        raise UsageError(f"out=… is missing; for example: {USAGE}")
-    return given
 
 
 def _out(text: str) -> Path:

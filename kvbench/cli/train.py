@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kvbench.cli.arguments import key_values
 from kvbench.cli.errors import UsageError
 from kvbench.naming import unknown
 from kvbench.workload.request import Request
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> int:
     Raises:
         UsageError: an argument is wrong, or the trace is missing, malformed or too short.
     """
-    given = _given(arguments)
+    given = key_values(arguments, KEYS, ("trace", "out"), USAGE, {})
     # Imported here, so that other verbs come at once.
     from kvbench.predictor.compare import compare
     from kvbench.predictor.replay import examples_of
@@ -50,21 +51,6 @@ def main(arguments: list[str]) -> int:
         f"strategy.predictive_learned.weights={out}"
     )
     return 0
-
-
-def _given(arguments: Sequence[str]) -> dict[str, str]:
-    given = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals:
-            raise UsageError(f"expected key=value, got {argument!r}; for example: {USAGE}")
-        if key not in KEYS:
-            raise UsageError(unknown("key", key, KEYS))
-        given[key] = value
-    for key in ("trace", "out"):
-        if not given.get(key):
-            raise UsageError(f"{key}=… is missing; for example: {USAGE}")
-    return given
 
 
 def _out(given: Mapping[str, str]) -> Path:
