@@ -78,6 +78,18 @@ ALLOWED = {
     "report": {"provenance", "schema"},
     "results": set(),
     "quality": {"backend", "geometry", "ledger", "naming", "ops", "results", "strategy", "workload"},
+    "integrations": {
+        "area",
+        "backend",
+        "geometry",
+        "ledger",
+        "naming",
+        "ops",
+        "quality",
+        "results",
+        "strategy",
+        "workload",
+    },
     "experiment": {
         "aio",
         "area",
@@ -88,6 +100,7 @@ ALLOWED = {
         "frames",
         "geometry",
         "hardware",
+        "integrations",
         "ledger",
         "metrics",
         "naming",
@@ -150,7 +163,7 @@ def test_imports_point_one_way(path):
         if root in ("hydra", "omegaconf"):
             assert part in ("cli", "__main__"), f"{path} knows Hydra"
         if root == "torch":
-            assert part in ("aio", "backend", "calibration", "quality"), f"{path} imports torch"
+            assert part in ("aio", "backend", "calibration", "integrations", "quality"), f"{path} imports torch"
         if root == "kvbench" and rest and part in ALLOWED:
             target = rest.split(".")[0]
             assert target in ALLOWED[part] | {part}, f"{path}: {part} may not import {target}"

@@ -1,0 +1,1 @@
+"""Integrations: strategies inside other projects' models."""

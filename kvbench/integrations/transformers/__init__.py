@@ -1,0 +1,1 @@
+"""Strategies as caches of Hugging Face models."""
