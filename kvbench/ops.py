@@ -129,6 +129,21 @@ class Truncate:
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """Make a batch of chosen rows of what there is: selected, repeated or reordered, tensor by tensor.
+
+    The sequence is the only one, and nothing is done in the background: staging buffers and pools have its rows.
+
+    Args:
+        seq: the sequence.
+        num_rows: rows of the new batch, > 0.
+    """
+
+    seq: int
+    num_rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fork:
     """Give a sequence that holds nothing the first tokens of another: whole blocks are shared, a block that only one of
     them will fill further is copied when one writes to it.
@@ -155,7 +170,7 @@ class Release:
     seq: int
 
 
-Operation = Reserve | Append | Keep | Move | Settle | Truncate | Fork | Release
+Operation = Reserve | Append | Keep | Move | Settle | Truncate | Rows | Fork | Release
 Plan = tuple[Operation, ...]
 
 NOTHING: Plan = ()

@@ -1,10 +1,15 @@
 """Attention of one sequence's newest queries over what its areas hold."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from kvbench.backend.attention import Merging, attention, attention_and_lse, up_to
 from kvbench.backend.storage import Piece, Sequence
+
+See = Callable[[Piece, int, int, int], "Tensor | bool | None"]
+"""Which of a piece's tokens queries may look at: as `visible`, of which it is a special case."""
 
 Chunk = tuple[int, Tensor]
 """Queries of consecutive tokens, packed, and the position of the first of them."""
@@ -49,11 +54,16 @@ def prefill(sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int
             attention(queries, up_to(pieces, store.num_used - num_after), mask)
             for (_, queries), num_after in zip(chunks, after, strict=True)
         ]
+    return by_piece(sequence, layer, chunks, group_size, visible)
+
+
+def by_piece(sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int, see: See) -> list[Tensor]:
+    """As `prefill`, piece by piece, whatever positions they have; a query sees what `see` says."""
     states = [Merging() for _ in chunks]
     for _, piece in sequence.pieces(layer):
         for (first, queries), merging in zip(chunks, states, strict=True):
             num_queries = queries.shape[2] // group_size
-            found = visible(piece, first, num_queries, group_size)
+            found = see(piece, first, num_queries, group_size)
             if found is not False:
                 merging.add(*attention_and_lse(queries, piece.keys, piece.values, found))
     return [merging.output() for merging in states]

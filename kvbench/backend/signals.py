@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kvbench.area import Accesses, Votes
 from kvbench.backend.attention import Merging
-from kvbench.backend.reading import Chunk, prefill, visible
+from kvbench.backend.reading import Chunk, See, by_piece, prefill, visible
 from kvbench.backend.storage import Piece, Sequence, Store
 from kvbench.backend.storage.ranking import accumulate
 
@@ -37,32 +37,51 @@ def prefill_with_mass(
     sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int, mask: Tensor
 ) -> list[Tensor]:
     """As `reading.prefill`; the mass that each slot gets goes to its score: of all queries, or of those that vote."""
-    score = sequence.score
-    if isinstance(score, Accesses):
-        return prefill(sequence, layer, chunks, group_size, mask)
-    if isinstance(score, Votes):
+    if isinstance(sequence.score, Accesses | Votes):
         outputs = prefill(sequence, layer, chunks, group_size, mask)
-        first, queries = chunks[-1]
-        for earlier, before in reversed(chunks[:-1]):
-            if queries.shape[2] < score.window * group_size:
-                first, queries = earlier, torch.cat((before, queries), dim=2)
-        num_voters = min(score.window, queries.shape[2] // group_size)
-        first += queries.shape[2] // group_size - num_voters
-        voters = queries.narrow(2, queries.shape[2] - num_voters * group_size, num_voters * group_size)
-        _, masses = _attended(_masked(sequence, layer, first, voters, group_size), voters)
-        _account(masses, layer, num_voters + 1)
+        _vote(sequence, layer, chunks, group_size, visible)
         return outputs
+    return _with_all_mass(sequence, layer, chunks, group_size, visible)
+
+
+def by_piece_with_mass(sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int, see: See) -> list[Tensor]:
+    """As `reading.by_piece`, of one token too; the mass that each slot gets goes to its score as in the others."""
+    num_queries = sum(queries.shape[2] for _, queries in chunks) // group_size
+    if isinstance(sequence.score, Accesses | Votes) and num_queries > 1:
+        outputs = by_piece(sequence, layer, chunks, group_size, see)
+        _vote(sequence, layer, chunks, group_size, see)
+        return outputs
+    return _with_all_mass(sequence, layer, chunks, group_size, see)
+
+
+def _vote(sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int, see: See) -> None:
+    """Where an append's last queries vote, let them."""
+    score = sequence.score
+    if not isinstance(score, Votes):
+        return
+    first, queries = chunks[-1]
+    for earlier, before in reversed(chunks[:-1]):
+        if queries.shape[2] < score.window * group_size:
+            first, queries = earlier, torch.cat((before, queries), dim=2)
+    num_voters = min(score.window, queries.shape[2] // group_size)
+    first += queries.shape[2] // group_size - num_voters
+    voters = queries.narrow(2, queries.shape[2] - num_voters * group_size, num_voters * group_size)
+    _, masses = _attended(_masked(sequence, layer, first, voters, group_size, see), voters)
+    _account(masses, layer, num_voters + 1)
+
+
+def _with_all_mass(sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int, see: See) -> list[Tensor]:
     outputs = []
     for first, queries in chunks:
-        output, masses = _attended(_masked(sequence, layer, first, queries, group_size), queries)
+        output, masses = _attended(_masked(sequence, layer, first, queries, group_size, see), queries)
         outputs.append(output)
         _account(masses, layer, queries.shape[2] // group_size)
     return outputs
 
 
-def _masked(sequence: Sequence, layer: int, first: int, queries: Tensor, group_size: int) -> Iterable[Masked]:
+def _masked(sequence: Sequence, layer: int, first: int, queries: Tensor, group_size: int, see: See) -> Iterable[Masked]:
     for store, piece in sequence.pieces(layer):
-        found = visible(piece, first, queries.shape[2] // group_size, group_size)
+        found = see(piece, first, queries.shape[2] // group_size, group_size)
         if found is not False:
             yield store, piece, found
 
@@ -85,8 +104,9 @@ def _attended(pieces: Iterable[Masked], queries: Tensor) -> tuple[Tensor, list[t
         weights = torch.exp(logits - lse.unsqueeze(-1)).nan_to_num_(0.0)
         merging.add(weights.to(piece.values.dtype) @ piece.values, lse)
         found.append((store, logits))
-    total = merging.lse.unsqueeze(-1)
-    return merging.output(), [(store, torch.exp(logits - total).sum(dim=2)) for store, logits in found]
+    # A query that may look nowhere, such as padding's, has no mass to give.
+    lse = merging.lse.masked_fill(merging.lse == -torch.inf, torch.inf).unsqueeze(-1)
+    return merging.output(), [(store, torch.exp(logits - lse).sum(dim=2)) for store, logits in found]
 
 
 def _account(masses: list[tuple[Store, Tensor]], layer: int, num_queries: int) -> None:

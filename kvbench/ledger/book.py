@@ -5,9 +5,10 @@ from kvbench.geometry import KVGeometry
 from kvbench.ledger.accounts import Account, Holding, Receipt
 from kvbench.ledger.booking import Draft
 from kvbench.ledger.outcome import LedgerError
+from kvbench.ledger.rows import book_rows
 from kvbench.ledger.state import State
 from kvbench.ledger.view import LedgerView
-from kvbench.ops import Append, Keep, Plan
+from kvbench.ops import Append, Keep, Plan, Rows
 
 ONE_AREA = (Area(),)
 
@@ -61,6 +62,8 @@ class Ledger(State):
             OutOfMemory: the plan's peak is over the budget, or a pool is exhausted.
         """
         if plan and (type(plan[-1]) is not Append or not self._is_booked(plan)):
+            if len(plan) == 1 and type(plan[0]) is Rows:
+                return book_rows(self, plan[0])
             draft = Draft(self)
             for op in plan:
                 draft.apply(op)

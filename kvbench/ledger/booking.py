@@ -5,7 +5,7 @@ from kvbench.ledger.accounts import Account, Holding, Receipt
 from kvbench.ledger.outcome import LedgerError, OutOfMemory
 from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule, check_windows
 from kvbench.ledger.state import State
-from kvbench.ops import MAIN, Append, Fork, Keep, Move, Operation, Release, Reserve, Rule, Settle, Truncate
+from kvbench.ops import MAIN, Append, Fork, Keep, Move, Operation, Release, Reserve, Rows, Rule, Settle, Truncate
 
 
 class Draft:
@@ -53,6 +53,8 @@ class Draft:
                 self._truncate(op)
             case Fork():
                 self._fork(op)
+            case Rows():
+                raise LedgerError(f"{op}: a change of rows stands alone in its plan")
             case Release():
                 for held in self._account(op.seq, op).holdings.values():
                     self._free(held)

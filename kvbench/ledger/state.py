@@ -27,13 +27,7 @@ class State:
         self.geometry = geometry
         self.budget_bytes = budget_bytes
         self.areas = areas
-        self.costs = area_costs(areas, geometry, num_rows)
-        self.workspace_bytes = workspace_bytes(areas, geometry, num_rows)
-        self.pool_bytes = {
-            name: cost.bytes_of(cost.area.layout.pool_tokens)
-            for name, cost in self.costs.items()
-            if isinstance(cost.area.layout, Blocks)
-        }
+        self.size(num_rows)
         self.used_bytes = 0
         self.tier_bytes = dict.fromkeys(TIERS, 0)
         self.pooled_bytes = dict.fromkeys(self.pool_bytes, 0)
@@ -41,6 +35,17 @@ class State:
         self.sharers: dict[int, int] = {}
         self.num_blocks = 0
         self.has_begun = False
+
+    def size(self, num_rows: int) -> None:
+        """Set what a slot, a pool and the staging buffers come to in a batch of so many rows."""
+        self.num_rows = num_rows
+        self.costs = area_costs(self.areas, self.geometry, num_rows)
+        self.workspace_bytes = workspace_bytes(self.areas, self.geometry, num_rows)
+        self.pool_bytes = {
+            name: cost.bytes_of(cost.area.layout.pool_tokens)
+            for name, cost in self.costs.items()
+            if isinstance(cost.area.layout, Blocks)
+        }
 
     @property
     def allocated_bytes(self) -> int:

@@ -102,9 +102,15 @@ class Adaptive(Strategy):
         self._members = {name: Member(name, own, positions=positions) for name, own in strategies.items()}
         self.areas = tuple(area for member in self._members.values() for area in member.areas)
         self.lossless = all(strategy.lossless for strategy in strategies.values())
+        self.num_first = max(strategy.num_first for strategy in strategies.values())
         self.max_capacity = min(getattr(strategy, "max_capacity", UNLIMITED) for strategy in strategies.values())
         self.switches: list[Switch] = []
         self._conversations: dict[int, _Conversation] = {}
+
+    @property
+    def attends_all(self) -> bool:
+        """Whether all classes' strategies do."""
+        return all(member.strategy.attends_all for member in self._members.values())
 
     def on_begin(self) -> None:
         """Forget all conversations, and the switches."""

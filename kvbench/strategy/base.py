@@ -54,11 +54,19 @@ class Strategy:
     lossless: bool = True
     """Whether attention reads every token, unchanged."""
 
+    num_first: int = 0
+    """Tokens at the start of a sequence that it never evicts."""
+
     recomputes: ClassVar[bool] = False
     """Whether each step computes K and V of the whole sequence anew, so that `on_append` gets all its tokens."""
 
     decides_by: ClassVar[str] = "more than a sequence's capacity and length"
     """What it decides by, where it has no integer rule; for the message of those who need one."""
+
+    @property
+    def attends_all(self) -> bool:
+        """Whether attention reads every token, unchanged or rounded: none is evicted or moved out of its sight."""
+        return self.lossless
 
     @property
     def integer_rule(self) -> IntegerRule | None:

@@ -27,10 +27,16 @@ class Grown(Strategy):
     def __init__(self, *, bounded: Strategy, growth: Strategy, bound: int) -> None:
         self.areas = bounded.areas
         self.lossless = bounded.lossless
+        self.num_first = bounded.num_first
         self._bounded = bounded
         self._growth = growth
         self._bound = bound
         self._gives_back = isinstance(self.areas[-1].layout, Blocks)
+
+    @property
+    def attends_all(self) -> bool:
+        """As the bounded strategy."""
+        return self._bounded.attends_all
 
     def on_begin(self) -> None:
         """A new repetition for both."""

@@ -49,6 +49,11 @@ class Quantized(Strategy):
         self.areas = (Area(PACKED, layout=Chunks(self._chunk_tokens), format=packed), Area(layout=Ring()))
 
     @property
+    def attends_all(self) -> bool:
+        """It rounds, and evicts nothing."""
+        return True
+
+    @property
     def _chunk_tokens(self) -> int:
         return min(max(self.group_size, 128), STAGING_TOKENS)
 

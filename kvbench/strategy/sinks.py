@@ -24,7 +24,7 @@ class Sinks(Bounded):
     def __init__(self, *, num_sinks: int, window: int) -> None:
         require_whole("num_sinks", num_sinks)
         require_positive("window", window)
-        self.num_sinks = num_sinks
+        self.num_sinks = self.num_first = num_sinks
         self.window = window
         super().__init__(
             capacity=num_sinks + window,

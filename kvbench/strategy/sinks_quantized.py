@@ -31,7 +31,7 @@ class SinksQuantized(Strategy):
         self.ring_tokens = quantized.window
         self._group = quantized.group_size
         self._residual = quantized.residual_tokens
-        self._num_sinks = sinks.num_sinks
+        self._num_sinks = self.num_first = sinks.num_sinks
         self._most_packed = (sinks.window - self.ring_tokens) // self._group * self._group
         if self._most_packed < self._group:
             raise ValueError(

@@ -128,6 +128,15 @@ class Store(Protocol):
         """Forget the newest tokens; storage stays as it is."""
         ...
 
+    def select_rows(self, index: Tensor, shape: Shape) -> None:
+        """Hold chosen rows of what there is, tensor by tensor.
+
+        Args:
+            index: rows, int64 [new num_rows].
+            shape: of the tensors then.
+        """
+        ...
+
     def release(self) -> None:
         """Give back what others may use; storage of its own goes with the object."""
         ...

@@ -41,7 +41,7 @@ class ChunkedStore:
         self._memory = memory
         self._chunk_tokens = area.layout.num_tokens
         self._offset = self.num_used = self.first_position = 0
-        self.chunks: list[list[Sequence[Tensor]]] = [[] for _ in range(shape.num_layers)]
+        self.chunks: list[list[list[Tensor]]] = [[] for _ in range(shape.num_layers)]
         self.tracks: list[list[Tensor]] = [[] for _ in range(shape.num_layers if area.positions else 0)]
 
     def reserve(self, capacity: int) -> None:
@@ -57,9 +57,9 @@ class ChunkedStore:
             while len(tracks) < num_chunks:
                 tracks.append(self._memory.empty(size, torch.int32))
 
-    def _new_chunk(self) -> Sequence[Tensor]:
+    def _new_chunk(self) -> list[Tensor]:
         size = self._shape.of(self._chunk_tokens)
-        return self._memory.empty(size, self._shape.dtype), self._memory.empty(size, self._shape.dtype)
+        return [self._memory.empty(size, self._shape.dtype) for _ in range(2)]
 
     def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
         """Piece by piece, where an append crosses from one chunk into the next. See `Store.append`."""
@@ -191,6 +191,17 @@ class ChunkedStore:
         self.num_used -= num_evicted
         if not self.num_used:
             self._offset = 0
+
+    def select_rows(self, index: Tensor, shape: Shape) -> None:
+        """See `Store.select_rows`."""
+        for chunks in self.chunks:
+            for chunk in chunks:
+                for number, tensor in enumerate(chunk):
+                    chunk[number] = self._memory.rows(tensor, index)
+        for tracks in self.tracks:
+            for number, tensor in enumerate(tracks):
+                tracks[number] = self._memory.rows(tensor, index)
+        self._shape = shape
 
     def truncate(self, num_tokens: int) -> None:
         """See `Store.truncate`."""

@@ -59,6 +59,19 @@ class Memory:
                 raise
             raise OutOfMemory(torch.Size(size).numel() * dtype.itemsize, None, self.tier) from error
 
+    def rows(self, old: Tensor, index: Tensor) -> Tensor:
+        """A new tensor of chosen rows of another.
+
+        Args:
+            old: [num_rows, …].
+            index: rows, int64 [new num_rows], on the CPU or the tensor's device.
+        Raises:
+            OutOfMemory: the tier gives no memory.
+        """
+        new = self.empty((len(index), *old.shape[1:]), old.dtype)
+        torch.index_select(old, 0, index.to(old.device), out=new)
+        return new
+
     def _mapped(self, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         num_elements = torch.Size(size).numel()
         num_bytes = num_elements * dtype.itemsize

@@ -63,7 +63,7 @@ class PackedStore(ChunkedStore):
         self._format: Packed = area.format
         self._of_token = min(area.format.group, shape.head_dim)
 
-    def _new_chunk(self) -> Sequence[Tensor]:
+    def _new_chunk(self) -> list[Tensor]:
         """Codes, scales and minima of K, then of V."""
         shape, tokens, bits = self._shape, self._chunk_tokens, self._format.bits
         rows, heads = shape.num_rows, shape.num_heads

@@ -25,11 +25,24 @@ class Pool:
         self._free = list(range(num_blocks - 1, -1, -1))
         self._sharers = [0] * num_blocks
         sizes = [shape.of(layout.pool_tokens)] * shape.num_layers
+        self._memory = memory
         self.keys = [memory.empty(size, shape.dtype) for size in sizes]
         self.values = [memory.empty(size, shape.dtype) for size in sizes]
-        by_block = (shape.num_rows, shape.num_heads, num_blocks, layout.num_tokens, shape.head_dim)
-        self.key_blocks = [tensor.view(by_block) for tensor in self.keys]
-        self.value_blocks = [tensor.view(by_block) for tensor in self.values]
+        self._split_blocks()
+
+    def _split_blocks(self) -> None:
+        """Views whose third axis is the block."""
+        by_block = (len(self._sharers), self.block_tokens)
+        self.key_blocks = [tensor.unflatten(2, by_block) for tensor in self.keys]
+        self.value_blocks = [tensor.unflatten(2, by_block) for tensor in self.values]
+
+    def select_rows(self, index: Tensor) -> None:
+        """Hold chosen rows of all blocks, tensor by tensor."""
+        self.key_blocks = self.value_blocks = []
+        for tensors in (self.keys, self.values):
+            for layer, tensor in enumerate(tensors):
+                tensors[layer] = self._memory.rows(tensor, index)
+        self._split_blocks()
 
     @property
     def num_free(self) -> int:
@@ -222,6 +235,11 @@ class PagedStore:
         self._index = None
         self.first_position += num_evicted
         self.num_used -= num_evicted
+
+    def select_rows(self, index: Tensor, shape: Shape) -> None:
+        """See `Store.select_rows`; the pool is this sequence's alone."""
+        self._pool.select_rows(index)
+        self._shape = shape
 
     def truncate(self, num_tokens: int) -> None:
         """See `Store.truncate`."""

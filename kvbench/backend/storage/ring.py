@@ -140,6 +140,13 @@ class RingStore:
         self._oldest += num_evicted
         self.num_used -= num_evicted
 
+    def select_rows(self, index: Tensor, shape: Shape) -> None:
+        """See `Store.select_rows`."""
+        for tensors in (self.keys, self.values):
+            for layer, tensor in enumerate(tensors):
+                tensors[layer] = None if tensor is None else self._memory.rows(tensor, index)
+        self._shape = shape
+
     def truncate(self, num_tokens: int) -> None:
         """See `Store.truncate`."""
         self.num_used -= num_tokens

@@ -1,6 +1,7 @@
 """A sequence's storage: a chain of areas, oldest tokens first, and the operations on it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -30,15 +31,20 @@ class Areas:
         areas: how each sequence lives, oldest tokens first.
         shape: of their tensors.
         folder: where a disk tier's files go; None takes the system's folder for temporary ones.
+        beside: those of other layers, read and stepped with these one after the other; staging buffers and workers are
+            theirs.
     """
 
-    def __init__(self, areas: tuple[Area, ...], shape: Shape, folder: Path | None = None) -> None:
+    def __init__(
+        self, areas: tuple[Area, ...], shape: Shape, folder: Path | None = None, beside: "Areas | None" = None
+    ) -> None:
         self.areas = areas
         self.shape = shape
         self._memories = {area.tier: Memory(area.tier, shape.device, folder) for area in areas}
         self._pools: dict[str, Pool] = {}
         self._staging: Staging | None = None
-        self.background = worker_of(shape.device, steps_back=True)
+        self._beside = beside
+        self.background = worker_of(shape.device, steps_back=True) if beside is None else beside.background
         self._reader: Worker | None = None
         self._has_begun = False
 
@@ -49,15 +55,42 @@ class Areas:
         for area in self.areas:
             if isinstance(area.layout, Blocks) and area.name not in self._pools:
                 self._pools[area.name] = Pool(area, self.shape, self._memories[area.tier])
+        if self._beside is None:
+            self._stage()
+        else:
+            self._beside.begin()
+        self._has_begun = True
+
+    def _stage(self) -> None:
         num_buffers = num_staging_buffers(self.areas)
         if num_buffers:
             memory = self._memories.get(DEVICE) or Memory(DEVICE, self.shape.device)
             self._staging = Staging(num_buffers, self.shape, memory)
-        self._has_begun = True
+
+    @property
+    def staging(self) -> Staging | None:
+        """The staging buffers, once there are any."""
+        return self._staging if self._beside is None else self._beside.staging
+
+    def select_rows(self, index: Tensor, stores: list[Store]) -> None:
+        """Hold chosen rows of what the only sequence holds; staging buffers are made anew where their number changes.
+
+        Args:
+            index: rows, int64 [new num_rows].
+            stores: the sequence's.
+        """
+        before, self.shape = self.shape.num_rows, replace(self.shape, num_rows=len(index))
+        if self._staging is not None and before != len(index):
+            self._staging = None
+            self._stage()
+        for store in stores:
+            store.select_rows(index, self.shape)
 
     @property
     def reader(self) -> Worker:
         """Brings the next part of a staged area; background work is done by another worker, and never waited for."""
+        if self._beside is not None:
+            return self._beside.reader
         if self._reader is None:
             self._reader = worker_of(self.shape.device, steps_back=False)
         return self._reader
@@ -79,11 +112,12 @@ class Areas:
 
     def staged(self, store: Store, layer: int) -> Iterator[Piece]:
         """A staged area's tokens, part by part on the device."""
-        return self._staging.pieces(store.fills(layer), self.reader if store.area.read_ahead else None)
+        return self.staging.pieces(store.fills(layer), self.reader if store.area.read_ahead else None)
 
     def close(self) -> None:
-        """Wait for background work, and end the workers."""
-        self.background.close()
+        """Wait for background work, and end the workers; those of others end with them."""
+        if self._beside is None:
+            self.background.close()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -148,6 +182,14 @@ class Sequence:
                 self.num_seen -= op.num_tokens
             case Settle():
                 self._settle()
+
+    def select_rows(self, index: Tensor) -> None:
+        """Hold chosen rows of what there is, tensor by tensor; it is the only sequence, and nothing is under way.
+
+        Args:
+            index: rows, int64 [new num_rows].
+        """
+        self._shared.select_rows(index, [store for store in self.stores.values() if store is not None])
 
     def _settle(self) -> None:
         """Finish what is under way. What it takes the place of is let go of by the worker, right behind."""

@@ -249,6 +249,13 @@ class SlotStore:
         holes_last = is_hole.narrow(2, num_kept, num_evicted).to(torch.uint8).argsort(dim=2, stable=True)
         return tail[holes_last][:, :, :num_moved], evicted[:, :, :num_moved]
 
+    def select_rows(self, index: Tensor, shape: Shape) -> None:
+        """See `Store.select_rows`."""
+        for tensors, _, _ in self._tensors():
+            for layer, tensor in enumerate(tensors):
+                tensors[layer] = None if tensor is None else self._memory.rows(tensor, index)
+        self._shape, self._size = shape, (shape.num_rows, shape.num_heads)
+
     def truncate(self, num_tokens: int) -> None:
         """See `Store.truncate`."""
         self.num_used -= num_tokens

@@ -1,0 +1,298 @@
+"""One batch under a strategy, whose K and V come a layer after another, as a model makes them."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from kvbench.backend.storage import Areas, Sequence, Shape
+from kvbench.geometry import KVGeometry
+from kvbench.integrations.figures import Figures
+from kvbench.ledger import Ledger, OutOfMemory
+from kvbench.ops import NOTHING, Append, Plan, Rows, Settle, Truncate
+from kvbench.strategy.base import Strategy
+from kvbench.workload.request import Request, Turn
+
+_NUMBERS = count()
+
+
+class StepFailed(RuntimeError):
+    """A step began and was not carried out in every layer, so that what is held is no use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stride:
+    """A part of a step that a strategy takes at once: booked for all layers, carried out in each in its turn.
+
+    Args:
+        num_tokens: new tokens.
+        plan: room for them, and their append.
+        after: what follows attention, where another stride comes; of a step's last one it is planned at the step's end.
+    """
+
+    num_tokens: int
+    plan: Plan
+    after: Plan = NOTHING
+
+
+class Layerwise:
+    """The ledger of a batch, and a store a layer: plans are booked once a step, and carried out layer by layer.
+
+    A step is `begin`, then for each layer in order what `strides` says, then `end`; where nobody says that the last
+    layer has attended, `end` comes before whatever is next.
+
+    Args:
+        strategy: what decides; it is copied, so that one object can serve several batches.
+        geometry: the shape of a token's K and V, over all layers.
+        num_rows: rows of the batch.
+        device: where K and V live.
+        budget_bytes: the most that may be held on the device; None: no limit.
+        num_output_tokens: tokens that will follow the first append, for strategies that ask (an oracle does).
+    Raises:
+        ValueError: the strategy holds nothing between steps, or the geometry does not go into its areas.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        geometry: KVGeometry,
+        num_rows: int,
+        device: torch.device,
+        budget_bytes: int | None,
+        num_output_tokens: int,
+    ) -> None:
+        if strategy.recomputes:
+            raise ValueError(
+                f"{type(strategy).__name__} holds nothing between steps: a model without a cache does the same "
+                "(use_cache=False)"
+            )
+        self.strategy = deepcopy(strategy)
+        self.strategy.on_begin()
+        self.ledger = Ledger(geometry, budget_bytes, strategy.areas, num_rows)
+        self.geometry = geometry
+        self.device = device
+        self._num_output_tokens = num_output_tokens
+        dtype = getattr(torch, geometry.dtype)
+        shape = Shape(1, num_rows, geometry.num_kv_heads, geometry.head_dim, dtype, device)
+        first = Areas(strategy.areas, shape)
+        others = [Areas(strategy.areas, shape, beside=first) for _ in range(geometry.num_layers - 1)]
+        self._areas = [first, *others]
+        self.seq = next(_NUMBERS)
+        self.sequences: list[Sequence] = []
+        self.strides: list[Stride] = []
+        self._turns: list[Turn] = []
+        self._attended: int | None = None
+        self._next_layer = 0
+        self._is_broken = False
+        self._peak_bytes = self._num_resizes = 0
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the batch."""
+        return self.ledger.num_rows
+
+    @property
+    def num_seen(self) -> int:
+        """Tokens of each row that went in, evicted ones included."""
+        return self.ledger.view.num_seen(self.seq) if self.sequences else 0
+
+    def begin(self, num_tokens: int) -> None:
+        """Plan and book a step of all layers.
+
+        Raises:
+            OutOfMemory: it does not fit. Where no stride of it was booked, the batch is as it was before.
+            CapacityExceeded: the strategy cannot hold so much; likewise.
+            StepFailed: the step before was not carried out in every layer.
+        """
+        if self._is_broken or self._next_layer:
+            self._is_broken = True
+            raise StepFailed("the step before this one was not carried out in every layer; reset the cache first")
+        self.end()
+        if not self.sequences:
+            self._open(num_tokens)
+        self.strides = []
+        try:
+            left = num_tokens
+            while left:
+                stride = self._stride(left)
+                left -= stride.num_tokens
+                self.strides.append(stride)
+        except BaseException:
+            self._is_broken = bool(self.strides)
+            raise
+        self._note_turn(num_tokens)
+
+    def _open(self, num_tokens: int) -> None:
+        self.ledger.open(self.seq)
+        self.sequences = [Sequence(areas) for areas in self._areas]
+        self._turns = []
+        request = Request(0, (Turn(num_tokens, self._num_output_tokens),))
+        self._carry_out(self.strategy.on_admit(self.seq, request, self.ledger.view))
+
+    def _stride(self, left: int) -> Stride:
+        strategy, view = self.strategy, self.ledger.view
+        num_tokens = strategy.at_once(self.seq, left, view) if left > 1 else 1
+        plan = strategy.on_append(self.seq, num_tokens, view)
+        self._book(plan)
+        after = self._after(num_tokens) if num_tokens < left else NOTHING
+        return Stride(num_tokens, plan, after)
+
+    def _after(self, num_tokens: int) -> Plan:
+        """Plan and book what follows attention; where there is no memory to do it in, nothing is done."""
+        plan = self.strategy.on_attended(self.seq, num_tokens, self.ledger.view)
+        try:
+            self._book(plan)
+        except OutOfMemory:
+            return NOTHING
+        return plan
+
+    def _book(self, plan: Plan) -> None:
+        if plan and type(plan[0]) is Settle:
+            self._check()
+        receipt = self.ledger.book(plan)
+        if receipt is not None:
+            self._peak_bytes = max(self._peak_bytes, receipt.peak_bytes)
+            self._num_resizes += receipt.num_resizes > 0
+
+    def _check(self) -> None:
+        """Discover background work that failed, before it is settled."""
+        for sequence in self.sequences:
+            for work in sequence.under_way:
+                error = work.failure()
+                if error is not None:
+                    self._is_broken = True
+                    raise error
+
+    def _carry_out(self, plan: Plan) -> None:
+        """Book a plan that appends nothing, and carry it out in all layers."""
+        if not plan:
+            return
+        self._book(plan)
+        for sequence in self.sequences:
+            _carry_out(sequence, plan)
+
+    def _note_turn(self, num_tokens: int) -> None:
+        if num_tokens > 1 or not self._turns:
+            self._turns.append(Turn(num_tokens))
+        else:
+            last = self._turns[-1]
+            self._turns[-1] = Turn(last.num_append_tokens, last.num_decode_tokens + 1)
+
+    def enter(self, layer: int) -> Sequence:
+        """A layer's turn in the step that has begun.
+
+        Raises:
+            StepFailed: it is another layer's.
+        """
+        if layer != self._next_layer:
+            self._is_broken = True
+            raise StepFailed(f"it is layer {self._next_layer}'s turn, got layer {layer}; reset the cache first")
+        self._next_layer = layer + 1
+        return self.sequences[layer]
+
+    def leave(self, layer: int, is_attended: bool) -> None:
+        """A layer has carried out its strides.
+
+        Args:
+            layer: which.
+            is_attended: whether it has attended, too; the last one's saying so ends the step.
+        """
+        if layer + 1 < len(self.sequences):
+            return
+        self._next_layer = 0
+        self._attended = self.strides[-1].num_tokens
+        if is_attended:
+            self.end()
+
+    def end(self) -> None:
+        """What follows a step's attention, in all layers; nothing where it was done."""
+        if self._attended is None:
+            return
+        num_tokens, self._attended = self._attended, None
+        plan = self._after(num_tokens)
+        for sequence in self.sequences:
+            _carry_out(sequence, plan)
+
+    def _settle(self) -> None:
+        """End the step, and what is done in the background."""
+        self._require_whole()
+        self.end()
+        if any(held.busy for held in self.ledger.accounts[self.seq].holdings.values()):
+            self._carry_out((Settle(self.seq),))
+
+    def _require_whole(self) -> None:
+        if self._is_broken or self._next_layer:
+            raise StepFailed("a step was not carried out in every layer; reset the cache first")
+
+    def book_rows(self, num_rows: int) -> None:
+        """Book that the batch will be of chosen rows; each layer then selects its own.
+
+        Raises:
+            OutOfMemory: what is held with one tensor twice is over the budget.
+        """
+        self._settle()
+        self._book((Rows(self.seq, num_rows),))
+
+    def book_truncation(self, num_tokens: int) -> Plan:
+        """Book that the newest tokens are removed.
+
+        Returns:
+            What each layer then carries out.
+        Raises:
+            LedgerError: they are not all there as they were.
+        """
+        self._settle()
+        plan = (Truncate(self.seq, num_tokens),)
+        self._book(plan)
+        return plan
+
+    def finish(self) -> None:
+        """Let go of all that is held; the next step begins a new batch."""
+        if not self.sequences:
+            return
+        is_whole = not self._is_broken and not self._next_layer
+        self._attended, self._next_layer, self._is_broken = None, 0, False
+        self.ledger.book(self.strategy.on_finish(self.seq, self.ledger.view))
+        for sequence in self.sequences:
+            sequence.release()
+        self.sequences, self.strides = [], []
+        if is_whole:
+            self.strategy.on_complete(Request(0, tuple(self._turns)))
+
+    def close(self) -> None:
+        """Let go of all, and end the workers."""
+        self.finish()
+        self._areas[0].close()
+
+    def figures(self) -> Figures:
+        """Bytes and counts up to now; of a pool, the blocks that were handed out count."""
+        view, ledger = self.ledger.view, self.ledger
+        num_attended = view.num_attended(self.seq) if self.sequences else 0
+        held_bytes = sum(ledger.tier_bytes.values())
+        return Figures(held_bytes, self._peak_bytes, self._num_resizes, self.num_seen, num_attended)
+
+
+def write(sequence: Sequence, plan: Plan, keys: Tensor, values: Tensor) -> None:
+    """Carry a stride's plan out in one layer.
+
+    Args:
+        sequence: the layer's store.
+        plan: what was booked.
+        keys: of the stride's tokens, [num_rows, num_kv_heads, num_tokens, head_dim].
+        values: as keys.
+    """
+    done = 0
+    for op in plan:
+        if type(op) is Append:
+            end = done + op.num_tokens
+            sequence.append([keys[:, :, done:end]], [values[:, :, done:end]], op.num_tokens, op.area)
+            done = end
+        else:
+            sequence.carry_out(op, [], [])
+
+
+def _carry_out(sequence: Sequence, plan: Plan) -> None:
+    for op in plan:
+        sequence.carry_out(op, [], [])

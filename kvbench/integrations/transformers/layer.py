@@ -1,0 +1,211 @@
+"""One layer of a cache: what transformers asks of it, answered by the layer's own store."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import CacheLayerMixin
+
+from kvbench.backend.storage import Sequence
+from kvbench.integrations.layerwise import Layerwise, write
+from kvbench.integrations.transformers.attention import TAG, attend, check_supported
+from kvbench.integrations.transformers.sight import Sight
+
+if TYPE_CHECKING:
+    from kvbench.integrations.transformers.cache import KVBenchCache
+
+
+class KVBenchLayer(CacheLayerMixin):
+    """K and V of one layer.
+
+    What concerns all layers (a step's plan, other rows, a truncation) is booked when the first layer is asked, and
+    carried out by each when its turn comes.
+
+    Args:
+        cache: the one that it is a layer of.
+        number: which layer.
+    """
+
+    is_compileable = False
+    is_sliding = False
+
+    def __init__(self, cache: "KVBenchCache", number: int) -> None:
+        super().__init__()
+        self._cache = cache
+        self._number = number
+
+    @property
+    def is_croppable(self) -> bool:
+        """Whether `crop` leaves no trace: of a lossless strategy's tokens all are there."""
+        return self._cache.strategy.lossless
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Learn shapes, dtype and device from the first tokens."""
+        self._cache.initialize(key_states, value_states)
+        self.dtype, self.device, self.batch_size = key_states.dtype, key_states.device, key_states.shape[0]
+        self.is_initialized = True
+
+    @property
+    def _batch(self) -> Layerwise:
+        return self._cache.batch
+
+    @property
+    def _sequence(self) -> Sequence | None:
+        """The layer's store; None before the first token."""
+        batch = self._batch
+        return batch.sequences[self._number] if batch is not None and batch.sequences else None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Take new tokens.
+
+        Args:
+            key_states: keys as attention reads them, [num_rows, num_kv_heads, num_tokens, head_dim].
+            value_states: as key_states.
+            args: nothing that is read.
+            kwargs: nothing that is read.
+        Returns:
+            All keys and values in order; under kvbench's attention the new ones, to be taken there.
+        Raises:
+            OutOfMemory: they do not fit.
+            CapacityExceeded: the strategy cannot hold so much.
+        """
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self._cache.check(key_states, value_states)
+        if self._cache.uses_own_attention:
+            setattr(key_states, TAG, self)
+            return key_states, value_states
+        self._cache.check_whole()
+        batch = self._batch
+        if self._number == 0:
+            batch.begin(key_states.shape[2])
+        sequence = batch.enter(self._number)
+        done = 0
+        for stride in batch.strides:
+            end = done + stride.num_tokens
+            write(sequence, stride.plan, key_states[:, :, done:end], value_states[:, :, done:end])
+            for op in stride.after:
+                sequence.carry_out(op, [], [])
+            done = end
+        batch.leave(self._number, is_attended=False)
+        return whole(sequence)
+
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: object
+    ) -> Tensor:
+        """Take new tokens and attend with their queries, as many at once as the strategy says.
+
+        Args:
+            module: the layer's attention.
+            query: [num_rows, num_heads, num_tokens, head_dim].
+            key: [num_rows, num_kv_heads, num_tokens, head_dim].
+            value: as key.
+            mask: bool, [num_rows, 1, num_tokens, positions]; None: causal.
+            kwargs: scaling and what else models give.
+        Returns:
+            [num_rows, num_tokens, num_heads, head_dim].
+        """
+        check_supported(module, kwargs)
+        cache, batch = self._cache, self._batch
+        if self._number == 0:
+            cache.arrange(mask, key.shape[2])
+            batch.begin(key.shape[2])
+        sequence = batch.enter(self._number)
+        first = sequence.num_seen
+        query, key, value = (cache.arranged(tensor) for tensor in (query, key, value))
+        done, outputs = 0, []
+        for stride in batch.strides:
+            end = done + stride.num_tokens
+            write(sequence, stride.plan, key[:, :, done:end], value[:, :, done:end])
+            asked = None if mask is None else cache.arranged(mask)[:, :, done:end]
+            sight = Sight(asked, first + done, cache.places)
+            outputs.append(attend(module, sequence, query[:, :, done:end], key.shape[1], sight, **kwargs))
+            for op in stride.after:
+                sequence.carry_out(op, [], [])
+            done = end
+        batch.leave(self._number, is_attended=True)
+        return cache.as_they_came(outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1))
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the mask: over all positions, whatever is held of them."""
+        return self.get_seq_length() + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Tokens seen, evicted ones included."""
+        return 0 if self._sequence is None else self._sequence.num_seen
+
+    def get_max_length(self) -> int:
+        """Tokens that the strategy can hold; -1 where it names no maximum."""
+        rule = self._cache.strategy.integer_rule
+        return -1 if rule is None or rule.max_tokens is None else rule.max_tokens
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        if self._number == 0 and self._batch is not None:
+            self._batch.finish()
+        self.is_initialized = False
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Hold chosen rows: of each beam, the one that it goes on from."""
+        self._select(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Hold chosen rows only."""
+        self._select(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Hold each row so many times."""
+        if self._sequence is not None:
+            self._select(torch.arange(self.batch_size, device=self.device).repeat_interleave(repeats))
+
+    def _select(self, index: Tensor) -> None:
+        if self._sequence is None:
+            return
+        if index.dtype == torch.bool:
+            index = index.nonzero()[:, 0]
+        if self._number == 0:
+            self._cache.book_rows(index)
+        self._sequence.select_rows(index)
+        self.batch_size = len(index)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove the newest tokens.
+
+        Args:
+            tokens_to_remove: minus how many; 0 for none.
+        Raises:
+            ValueError: it is positive.
+            LedgerError: tokens were evicted or rounded, so that what was cannot be restored.
+        """
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop takes minus the number of tokens to remove, got {tokens_to_remove}")
+        if not tokens_to_remove or self._sequence is None:
+            return
+        if self._number == 0:
+            self._cache.book_truncation(-tokens_to_remove)
+        for op in self._cache.truncation:
+            self._sequence.carry_out(op, [], [])
+
+
+def whole(sequence: Sequence) -> tuple[Tensor, Tensor]:
+    """All K and V of one layer in order: as they lie, or joined where they lie apart.
+
+    Returns:
+        [num_rows, num_kv_heads, tokens, head_dim] each.
+    """
+    store = sequence.ends_with_newest
+    if store is not None:
+        pieces = store.pieces(0)
+        if len(pieces) == 1:
+            return pieces[0].keys, pieces[0].values
+    keys, values, done = None, None, 0
+    for _, piece in sequence.pieces(0):  # a staged piece lies where the next will
+        if keys is None:
+            size = (*piece.keys.shape[:2], sequence.num_seen, piece.keys.shape[3])
+            keys, values = piece.keys.new_empty(size), piece.values.new_empty(size)
+        end = done + piece.keys.shape[2]
+        keys[:, :, done:end], values[:, :, done:end] = piece.keys, piece.values
+        done = end
+    return keys, values

@@ -1,0 +1,95 @@
+"""What a step's queries may look at, told by the positions of the slots that are held."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kvbench.backend.reading import visible
+from kvbench.backend.storage import Piece
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A mask over positions, read at the positions of whatever slots there are.
+
+    A slot's position is where its token stood among all that went in, padding included: a place in the model's own
+    mask. So gaps, windows and padding are seen as the model means them.
+
+    Args:
+        mask: bool, [num_rows, 1 or num_heads, num_queries, positions]; True where a query may look. None: causal.
+        first: position of the first query.
+        places: where the tokens of the first append stood, int64 [num_rows, tokens], where they are held in another
+            order; None where they are held as they came.
+    """
+
+    mask: Tensor | None
+    first: int
+    places: Tensor | None = None
+
+    def __call__(self, piece: Piece, first: int, num_queries: int, group_size: int) -> Tensor | bool | None:
+        """Which of a piece's tokens consecutive queries may look at; see `reading.visible`."""
+        if self.mask is None:
+            return visible(piece, first, num_queries, group_size)
+        asked = self.mask.narrow(2, first - self.first, num_queries)
+        return self._at(asked, piece.positions).repeat_interleave(group_size, dim=2)
+
+    def _at(self, asked: Tensor, positions: range | Tensor) -> Tensor:
+        """The mask's columns at a piece's positions."""
+        if isinstance(positions, range):
+            if self.places is None or positions.start >= self.places.shape[1]:
+                return asked[..., positions.start : positions.stop]
+            positions = torch.arange(positions.start, positions.stop, device=asked.device)
+            positions = positions.expand(asked.shape[0], 1, -1)
+        positions = positions.long()
+        if self.places is not None:
+            positions = self._placed(positions)
+        num_rows, num_heads, num_slots = positions.shape
+        asked = asked.expand(num_rows, max(num_heads, asked.shape[1]), -1, -1)
+        index = positions.unsqueeze(2).expand(-1, asked.shape[1], asked.shape[2], num_slots)
+        return asked.gather(3, index)
+
+    def _placed(self, positions: Tensor) -> Tensor:
+        """Where tokens stood, from where they are held."""
+        num_moved = self.places.shape[1]
+        places = self.places.unsqueeze(1).expand(-1, positions.shape[1], -1)
+        found = places.gather(2, positions.clamp(max=num_moved - 1))
+        return torch.where(positions < num_moved, found, positions)
+
+
+def is_padding(mask: Tensor, num_tokens: int) -> Tensor:
+    """Which new tokens are padding: those that may not look at themselves.
+
+    Args:
+        mask: as in `Sight`; its last positions are the new tokens'.
+        num_tokens: how many are new.
+    Returns:
+        bool, [num_rows, num_tokens].
+    """
+    return ~mask[:, 0, :, -num_tokens:].diagonal(dim1=1, dim2=2)
+
+
+def behind_the_first(padding: Tensor, num_first: int) -> Tensor:
+    """An order of a left-padded append in which each row's first tokens come before its padding.
+
+    A strategy that keeps the first tokens so keeps a row's own, and padding is the first of what it evicts.
+
+    Args:
+        padding: bool, [num_rows, num_tokens].
+        num_first: tokens that it keeps, > 0.
+    Returns:
+        Where each stood, int64 [num_rows, num_tokens].
+    Raises:
+        ValueError: a row has fewer tokens.
+    """
+    num_padding = padding.long().cumprod(dim=1).sum(dim=1, keepdim=True)
+    num_tokens = padding.shape[1]
+    fewest = num_tokens - int(num_padding.max())
+    if fewest < num_first:
+        raise ValueError(
+            f"the strategy keeps the first {num_first} tokens of each row, and the first append has a row of {fewest} "
+            "beside its padding; append longer prompts at once"
+        )
+    slots = torch.arange(num_tokens, device=padding.device).expand_as(padding)
+    early = torch.where(slots < num_first, slots + num_padding, slots - num_first)
+    return torch.where(slots < num_first + num_padding, early, slots)
