@@ -1,8 +1,8 @@
 """The oracle: it knows each request's final length."""
 
 from kvbench.ledger import LedgerView
-from kvbench.ops import Plan, Reserve, append_plan
-from kvbench.strategy.base import IntegerRule, Strategy, as_required, require_positive, rounded_up
+from kvbench.ops import Plan, Reserve
+from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, as_required, require_positive, rounded_up
 from kvbench.workload.request import Request
 
 
@@ -40,5 +40,5 @@ class Exact(Strategy):
         return (Reserve(seq, final_length(num_prompt_tokens, request.num_decode_tokens, self.round_to)),)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
-        """Append; it always fits."""
-        return append_plan(seq, num_tokens)
+        """Append; it fits, unless the request goes on beyond what was known of it."""
+        return append_in_units(seq, num_tokens, 1, view)

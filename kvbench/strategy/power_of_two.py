@@ -1,8 +1,15 @@
 """An oracle that is right to a factor of two: room for the output, rounded up to a power of two."""
 
 from kvbench.ledger import LedgerView
-from kvbench.ops import Plan, Reserve, append_plan
-from kvbench.strategy.base import CapacityExceeded, IntegerRule, Strategy, as_required, require_positive
+from kvbench.ops import Plan, Reserve
+from kvbench.strategy.base import (
+    CapacityExceeded,
+    IntegerRule,
+    Strategy,
+    append_in_units,
+    as_required,
+    require_positive,
+)
 from kvbench.workload.request import Request
 
 
@@ -49,8 +56,8 @@ class PowerOfTwo(Strategy):
         return (Reserve(seq, over_provisioned(num_prompt_tokens, request.num_decode_tokens, self.max_seq_len)),)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
-        """Append; never more than the maximum."""
+        """Append, never more than the maximum; it fits, unless the request goes on beyond what was known of it."""
         required = view.num_used(seq) + num_tokens
         if required > self.max_seq_len:
             raise CapacityExceeded(required, self.max_seq_len)
-        return append_plan(seq, num_tokens)
+        return append_in_units(seq, num_tokens, 1, view)

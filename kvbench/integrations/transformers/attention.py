@@ -108,7 +108,8 @@ def attend(
     if sequence.score is None:
         whole = whole_context(sequence, sight)
         if whole is not None:
-            return sdpa_attention_forward(module, query, *whole, sight.mask, **kwargs)[0]
+            mask = None if sight.mask is None else sight.mask[..., : sequence.num_seen]
+            return sdpa_attention_forward(module, query, *whole, mask, **kwargs)[0]
     head_dim = query.shape[3]
     scaling = kwargs.get("scaling")
     if scaling is not None and scaling != head_dim**-0.5:
@@ -128,8 +129,11 @@ def whole_context(sequence: Sequence, sight: Sight) -> tuple[Tensor, Tensor] | N
     pairs = store.read(0)
     if len(pairs) != 1:
         return None
-    if sight.mask is None and sequence.num_seen - sight.first == 1:
-        return tuple(pairs[0])
+    if sight.mask is None:
+        if sequence.num_seen - sight.first == 1:
+            return tuple(pairs[0])
+        if sight.first:  # without a mask, several queries are taken for the first
+            return None
     if isinstance(store.area.layout, Contiguous):
         is_whole = store.num_used == sequence.num_seen
     else:

@@ -1,0 +1,71 @@
+"""Lossless strategies inside models of the transformers library give the very tokens that its own cache gives."""
+
+from functools import cache as once
+
+import pytest
+import torch
+
+pytest.importorskip("transformers", reason="needs transformers: python -m pip install -e '.[hf]'")
+
+from transformers import DynamicCache
+
+from kvbench.integrations.transformers import ATTENTION, KVBenchCache, use_attention
+from tests.catalogue import STRATEGIES
+from tests.families import CONFIGS, WAYS, model_of
+from tests.test_contract import small
+
+LOSSLESS = [name for name in STRATEGIES if name != "recompute" and small(name).lossless]
+ATTENTIONS = ("eager", "sdpa", ATTENTION)
+FAMILIES = ("dynamic", "paged", "hierarchical")
+"""Strategies of each kind that is read in its own way: in place, gathered, in several pieces."""
+
+
+@once
+def chosen_model(name, attention):
+    model = model_of(name)
+    if attention == ATTENTION:
+        use_attention(model)
+    else:
+        model.set_attn_implementation(attention)
+    return model
+
+
+@once
+def expected(name, attention, way):
+    """Tokens with transformers' own cache; under its own scaled-dot-product attention where kvbench's is tried."""
+    model = chosen_model(name, "sdpa" if attention == ATTENTION else attention)
+    return WAYS[way](model, DynamicCache(config=model.config))
+
+
+def cache_of(strategy, model):
+    return KVBenchCache(strategy, model.config, num_output_tokens=40)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_every_lossless_strategy_gives_the_same_tokens(name, way):
+    attentions = (ATTENTION,) if small(name).signals else ("sdpa", ATTENTION)
+    for attention in attentions:
+        model = chosen_model("llama", attention)
+        cache = cache_of(small(name), model)
+        got = WAYS[way](model, cache)
+        assert torch.equal(got, expected("llama", attention, way)), attention
+        assert cache.figures().num_attended == cache.figures().num_seen
+        cache.close()
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in ("assisted", "cropped")])
+def test_every_family_of_models_gives_the_same_tokens(way, family, attention):
+    for name in FAMILIES:
+        model = chosen_model(family, attention)
+        cache = cache_of(small(name), model)
+        assert torch.equal(WAYS[way](model, cache), expected(family, attention, way)), name
+        cache.close()
+
+
+def test_prompts_and_what_follows_really_differ():
+    """The tests above would pass with a model that repeats one token."""
+    for way in WAYS:
+        assert len(expected("llama", "sdpa", way).unique()) > 1, way
