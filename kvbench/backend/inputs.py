@@ -1,9 +1,14 @@
-"""Random K, V and queries, made before anything is timed."""
+"""K, V and queries of steps, made before anything is timed: random, or recorded."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kvbench.backend.attention import QUERY_CHUNK, packed
+from kvbench.backend.reading import Chunk
+from kvbench.backend.storage import Sequence
 from kvbench.geometry import KVGeometry
 from kvbench.ops import Append
 
@@ -12,7 +17,7 @@ MAX_PIECE_TOKENS = 4096
 
 
 class Inputs:
-    """What steps append and ask with. Every layer gets the same tokens; their values do not matter to the time.
+    """Random numbers to append and to ask with. Every layer gets the same; the values do not matter to the time.
 
     Args:
         geometry: the shape of a token.
@@ -64,3 +69,92 @@ class Inputs:
             )
             for size in sizes
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """K, V and queries of one sequence, for steps to append and to ask with.
+
+    Args:
+        keys: [layers, num_kv_heads, tokens, head_dim].
+        values: as keys.
+        queries: [layers, num_heads, tokens, head_dim]; neighbouring heads share a KV head.
+        about: what it is, for people.
+    """
+
+    keys: Tensor
+    values: Tensor
+    queries: Tensor
+    about: str
+
+
+class RecordedInputs:
+    """A recording to append and to ask with: the token at position p of any sequence is the recording's token p.
+
+    Beyond its last token it begins again at its first. Layer i is the recording's layer i modulo its layers; rows are
+    alike.
+
+    Args:
+        recording: in the geometry's heads, head_dim and dtype.
+        geometry: the shape of a token.
+        num_rows: rows of a batch.
+        max_append_tokens: tokens of the largest append.
+        device: where the tensors live.
+        sequences: those that are live, by which positions are known.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        geometry: KVGeometry,
+        num_rows: int,
+        max_append_tokens: int,
+        device: torch.device,
+        sequences: Mapping[int, Sequence],
+    ) -> None:
+        def rows(tensor: Tensor) -> Tensor:
+            return tensor.to(device).unsqueeze(1).expand(-1, num_rows, -1, -1, -1)
+
+        num_recorded, _, self._num_tokens, _ = recording.keys.shape
+        self._layers = [layer % num_recorded for layer in range(geometry.num_layers)]
+        self._piece_tokens = min(max(max_append_tokens, 1), MAX_PIECE_TOKENS)
+        self._group_size = geometry.num_heads // geometry.num_kv_heads
+        self._keys, self._values = rows(recording.keys), rows(recording.values)
+        self._queries = rows(packed(recording.queries, geometry.num_kv_heads))
+        self._sequences = sequences
+
+    def pieces(self, op: Append) -> list[tuple[Append, list[Tensor], list[Tensor]]]:
+        """An append with its keys and values, in pieces where it is very long or runs over the recording's end."""
+        first = self._sequences[op.seq].num_seen
+        return [
+            (Append(op.seq, count, op.area), self._cut(self._keys, start, count), self._cut(self._values, start, count))
+            for _, start, count in self._stretches(first, op.num_tokens, self._piece_tokens)
+        ]
+
+    def chunks(self, first: int, num_queries: int, size: int) -> list[list[Chunk]]:
+        """Queries of consecutive tokens, a layer each.
+
+        Args:
+            first: position of the first.
+            num_queries: how many tokens' queries.
+            size: tokens of a chunk at most.
+        """
+        group = self._group_size
+        found: list[list[Chunk]] = [[] for _ in self._layers]
+        for position, start, count in self._stretches(first, num_queries, size):
+            for own, queries in zip(found, self._cut(self._queries, start * group, count * group), strict=True):
+                own.append((position, queries))
+        return found
+
+    def _stretches(self, first: int, num_tokens: int, size: int) -> Iterator[tuple[int, int, int]]:
+        """Positions in parts of at most so many: the position, the recording's token there, and how many follow on."""
+        position, end = first, first + num_tokens
+        while position < end:
+            start = position % self._num_tokens
+            count = min(size, end - position, self._num_tokens - start)
+            yield position, start, count
+            position += count
+
+    def _cut(self, tensor: Tensor, start: int, count: int) -> list[Tensor]:
+        parts = tensor.narrow(3, start, count).unbind(0)
+        return [parts[layer] for layer in self._layers]

@@ -10,7 +10,7 @@ from kvbench.backend import device as devices
 from kvbench.backend.attention import CALLS, QUERY_CHUNK, causal_mask
 from kvbench.backend.base import APPEND, ATTEND, MOVE, NO_TIMES, RESERVE, Backend, Times
 from kvbench.backend.clock import Span, clock_of
-from kvbench.backend.inputs import Inputs
+from kvbench.backend.inputs import Inputs, RecordedInputs
 from kvbench.backend.reading import Chunk, decode, prefill
 from kvbench.backend.signals import decode_with_mass, prefill_with_mass, queries_at_once
 from kvbench.backend.storage import Areas, Sequence, Shape
@@ -58,7 +58,7 @@ class Measured(Backend):
         self._baseline: dict[str, int] = {}
         self._clock = clock_of(self.device)
         self._sequences: dict[int, Sequence] = {}
-        self._inputs: Inputs | None = None
+        self._inputs: Inputs | RecordedInputs | None = None
         self._mask: Tensor | None = None
 
     @property
@@ -77,8 +77,11 @@ class Measured(Backend):
 
     def prepare(self, max_append_tokens: int, max_context_tokens: int) -> None:
         """Make keys, values, queries and mask for steps of these sizes."""
-        self._inputs = Inputs(self.geometry, self.num_rows, max_append_tokens, self.device, self._seed)
+        self._inputs = self._inputs_of(max_append_tokens)
         self._mask = causal_mask(max_context_tokens, self._group_size, self.device) if self.attend else None
+
+    def _inputs_of(self, max_append_tokens: int) -> Inputs | RecordedInputs:
+        return Inputs(self.geometry, self.num_rows, max_append_tokens, self.device, self._seed)
 
     def _shared(self, areas: tuple[Area, ...]) -> Areas:
         geometry = self.geometry
@@ -225,13 +228,17 @@ class Measured(Backend):
         if num_queries == 1:
             made = self._inputs.decode_queries
             return [(newest - 1, made[newest % len(made)])]
-        size = QUERY_CHUNK
-        if sequence.score is not None:
-            size = queries_at_once(self.num_rows * self.geometry.num_heads * sequence.num_held, QUERY_CHUNK)
+        size = self._chunk_size(sequence)
         starts = range(newest - num_queries, newest, size)
         return [
             (start, self._inputs.queries.narrow(2, 0, min(size, newest - start) * self._group_size)) for start in starts
         ]
+
+    def _chunk_size(self, sequence: Sequence) -> int:
+        """Tokens whose queries attend at once."""
+        if sequence.score is None:
+            return QUERY_CHUNK
+        return queries_at_once(self.num_rows * self.geometry.num_heads * sequence.num_held, QUERY_CHUNK)
 
     def drain(self) -> list[Times] | None:
         """The times of steps that the device had not finished when `step` returned; None on a CPU."""

@@ -6,5 +6,6 @@ VERBS = {
     "metrics": "kvbench.cli.metrics",
     "train": "kvbench.cli.train",
     "calibrate": "kvbench.cli.calibrate",
+    "record": "kvbench.cli.record",
 }
 """Each verb and the module whose `main(arguments)` answers it, imported when it is called."""

@@ -30,7 +30,7 @@ ADDED = ("scenario", "experiment")
 FROM_FILES = ("scenario", "hardware")
 """Groups of which a file of the user's may be given."""
 
-PROBING = ("quality", "quality_tokens", "quality_data")
+PROBING = ("data", "quality", "quality_tokens", "quality_data")
 """Settings of runs of a scenario alone."""
 
 
@@ -206,7 +206,7 @@ def check(command: CommandLine) -> None:
         raise UsageError("an experiment brings its own requests and strategies: leave +scenario and strategy out")
     probing = [o.key_or_group for o in command.overrides if o.key_or_group in PROBING]
     if command.choices("experiment") and probing:
-        raise UsageError(f"an experiment decides itself what it probes: leave {', '.join(probing)} out")
+        raise UsageError(f"an experiment decides itself what it appends and probes: leave {', '.join(probing)} out")
     if not {"scenario", "experiment"} & {override.key_or_group for override in command.overrides}:
         raise UsageError(
             "what to run? Give +scenario=NAME or +experiment=NAME\n"

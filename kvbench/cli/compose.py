@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kvbench.backend.base import Backend
+from kvbench.cli.data import REPLAY, check_data, recording_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.model import geometry_of, hardware_of, weights_of
 from kvbench.cli.targets import build
@@ -14,6 +16,9 @@ from kvbench.ledger import Ledger
 from kvbench.runner import check_signals
 from kvbench.strategy.base import Strategy
 from kvbench.workload.scenario import Scenario, Workload
+
+if TYPE_CHECKING:
+    from kvbench.backend.inputs import Recording
 
 Config = Mapping[str, object]
 AUTO = "auto"
@@ -92,6 +97,7 @@ def check_numbers(config: Config) -> None:
             raise UsageError(f"{name} is an integer of at least {least}{limit}, got {value!r}")
     if not isinstance(config.get("attend"), bool):
         raise UsageError(f"attend is true or false, got {config.get('attend')!r}")
+    check_data(config)
     check_quality(config)
 
 
@@ -106,7 +112,7 @@ def check_quality(config: Config) -> None:
         raise UsageError(f"quality is auto, true or false, got {quality!r}")
     if data is not None and not isinstance(data, str):
         raise UsageError(f"quality_data is a path, or null, got {data!r}")
-    if data is not None and quality is False:
+    if data is not None and data != config.get("data") and quality is False:
         raise UsageError("quality_data names K and V to probe with, and quality=false asks for no probe")
 
 
@@ -129,15 +135,22 @@ def strategies_of(config: Config) -> dict[str, Strategy]:
     return strategies
 
 
-def backend_of(config: Config, geometry: KVGeometry) -> Backend:
+def backend_of(config: Config, geometry: KVGeometry, recording: "Recording | None" = None) -> Backend:
     """The backend, on the configured device or for the configured hardware.
 
+    Args:
+        config: the configuration.
+        geometry: the model's.
+        recording: what steps append; None for what the backend makes itself.
     Raises:
         UsageError: no such device, or a parameter is wrong.
     """
     given = {name: config[name] for name in ("device", "attend", "seed", "cache_only")} | {"geometry": geometry}
     given |= {"hardware": hardware_of(config), "weights": weights_of(config)}
-    return build(config["backend"], "backend", "backend", config["trusted"], **given)
+    node = config["backend"]
+    if recording is not None:
+        node, given = {**node, "_target_": REPLAY}, given | {"recording": recording}
+    return build(node, "backend", "backend", config["trusted"], **given)
 
 
 def parts_of(config: Config) -> Parts:
@@ -149,7 +162,8 @@ def parts_of(config: Config) -> Parts:
     check_numbers(config)
     strategies = strategies_of(config)
     scenario, workload = workload_of(config)
-    backend = backend_of(config, geometry_of(config))
+    geometry = geometry_of(config)
+    backend = backend_of(config, geometry, recording_of(config, geometry, workload.requests))
     try:
         check_signals(strategies, backend)
     except ValueError as error:

@@ -13,6 +13,7 @@ usage:
   python -m kvbench metrics                        every recorded column: unit and meaning
   python -m kvbench train trace=NAME out=FILE      train the predictor of predictive_learned, and rate it
   python -m kvbench calibrate out=FILE             measure this machine, for backend=modelled hardware=./FILE
+  python -m kvbench record model=NAME text=FILE    save a real model's K, V and queries, for data=kv.safetensors
 
 overrides:
   strategy=dynamic  'strategy=[static,dynamic]'    which strategies (default: {defaults})
@@ -23,6 +24,7 @@ overrides:
   device=auto|cpu|cuda  dtype=float32|float16|bfloat16  budget_bytes=N
   model={models}
   model.num_layers=1                               shrink a model
+  data=kv.safetensors                              append recorded K and V, and judge quality on them
   backend=measured|modelled|fleet                  on tensors; priced on a machine; a whole trace, event by event
   hardware={machines}
   hardware=./mine.yaml cache_only=true             a machine file of your own; without weights and projections

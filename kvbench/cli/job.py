@@ -136,5 +136,6 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
         f"{device['device']} ({device['device_name']}); attention {'on' if config['attend'] else 'off'}",
         f"{num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {parts.num_warmup} of warm-up; "
         f"budget {parts.budget_bytes:,} bytes; {parts.backend.source}, scope {parts.backend.scope}",
+        *([str(device["data"])] if "data" in device else []),
         *(["hardware is not looked at: times are measured here; backend=modelled prices with it"] if unused else []),
     ]

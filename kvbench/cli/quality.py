@@ -31,9 +31,13 @@ def check_probe(config: Config, geometry: KVGeometry, strategies: Mapping[str, S
 
 
 def is_wanted(config: Config, strategies: Mapping[str, Strategy]) -> bool:
-    """Whether strategies are probed: left to auto, all of them where one is lossy or data is given."""
+    """Whether strategies are probed: left to auto, all of them where one is lossy or data to probe with is given.
+
+    Data that steps append is taken for that too, and alone asks for no probe.
+    """
     if config["quality"] == AUTO:
-        return config["quality_data"] is not None or not all(strategy.lossless for strategy in strategies.values())
+        is_asked_for = config["quality_data"] not in (None, config["data"])
+        return is_asked_for or not all(strategy.lossless for strategy in strategies.values())
     return bool(config["quality"])
 
 

@@ -50,6 +50,7 @@ def write(
         about: text for people, such as model and text.
     Raises:
         ValueError: the path's ending is another, or the shapes do not fit each other.
+        OSError: it cannot be written.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
@@ -61,7 +62,10 @@ def write(
         raise ValueError(f"{path}: {problem}")
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(dict(about or {}) | {"version": VERSION}, sort_keys=True)
-    write_whole(path, lambda partial: save_file(ready, partial, {KEY: text}))
+    try:
+        write_whole(path, lambda partial: save_file(ready, partial, {KEY: text}))
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def read(path: Path, geometry: KVGeometry, max_tokens: int, seed: int) -> Sample:

@@ -1,0 +1,61 @@
+"""Recorded K and V that steps append instead of random numbers: whether a run has them, and which."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvbench.cli.errors import UsageError
+from kvbench.geometry import KVGeometry
+from kvbench.workload.request import Request
+
+if TYPE_CHECKING:
+    from kvbench.backend.inputs import Recording
+
+MEASURED = "kvbench.backend.measured.Measured"
+REPLAY = "kvbench.backend.replay.Replay"
+
+
+def check_data(config: Mapping[str, object]) -> None:
+    """Check the setting alone, before any file is read.
+
+    Raises:
+        UsageError: it is no path, or the backend fills no tensors.
+    """
+    data, target = config.get("data"), config["backend"].get("_target_")
+    if data is None:
+        return
+    if not isinstance(data, str):
+        raise UsageError(f"data is a path, or null, got {data!r}")
+    if target != MEASURED:
+        what = str(target).rpartition(".")[2].lower()
+        raise UsageError(
+            f"data={data} fills tensors, and backend={what} makes none: use backend=measured, or data=null"
+        )
+
+
+def recording_of(config: Mapping[str, object], geometry: KVGeometry, requests: Sequence[Request]) -> "Recording | None":
+    """Read what steps append, as far as the longest request goes; None where they append random numbers.
+
+    Raises:
+        UsageError: the file is missing, broken or of another model.
+    """
+    if config["data"] is None:
+        return None
+    # Imported here, so that lists come without torch.
+    from kvbench.backend.inputs import Recording
+    from kvbench.quality.recorded import read
+
+    longest = max(request.num_tokens for request in requests)
+    try:
+        sample = read(Path(config["data"]).expanduser(), geometry, longest, config["seed"])
+    except ValueError as error:
+        raise UsageError(f"data: {error}") from error
+    about = f"appended are {sample.about}"
+    if sample.num_tokens < longest:
+        about += f"; its {sample.num_tokens:,} tokens begin again where a sequence is longer (at most {longest:,})"
+    if sample.num_layers < geometry.num_layers:
+        about += (
+            f"; it has {sample.num_layers} of {geometry.num_layers} layers: layer i gets its layer i modulo "
+            f"{sample.num_layers}"
+        )
+    return Recording(sample.keys, sample.values, sample.queries, about)
