@@ -8,7 +8,9 @@ from kvbench.plots.comprehensive import comprehensive_chart
 from kvbench.plots.fleet import fleet_charts
 from kvbench.plots.latency import latency_chart
 from kvbench.plots.memory import memory_chart
+from kvbench.plots.memory_quality import memory_quality_chart
 from kvbench.plots.model_error import model_error_chart
+from kvbench.plots.needles import needle_charts
 from kvbench.plots.panels import panels_chart
 from kvbench.plots.pareto import pareto_chart
 from kvbench.plots.prefix import prefix_rates_chart, prefix_tiers_chart
@@ -26,7 +28,9 @@ __all__ = [
     "fleet_charts",
     "latency_chart",
     "memory_chart",
+    "memory_quality_chart",
     "model_error_chart",
+    "needle_charts",
     "occupancy_chart",
     "panels_chart",
     "pareto_chart",

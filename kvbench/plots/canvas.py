@@ -37,11 +37,33 @@ def canvas(rows: int, columns: int, height_in: float, share_y: bool | str = Fals
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).flat)
     for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color=FAINT, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.tick_params(labelsize=FONT, color=FAINT)
+        _bare(axes)
     return figure, panels
+
+
+def wide_canvas(top_in: float, columns: int, bottom_in: float) -> tuple[Figure, list[Axes]]:
+    """An empty figure of one wide panel and a row of smaller ones below it.
+
+    Args:
+        top_in: height of the wide panel in inches.
+        columns: panels below it.
+        bottom_in: their height.
+    Returns:
+        The figure and its panels, the wide one first.
+    """
+    figure = Figure(figsize=(WIDTH_IN, top_in + bottom_in), layout="constrained")
+    grid = figure.add_gridspec(2, columns, height_ratios=(top_in, bottom_in))
+    panels = [figure.add_subplot(grid[0, :]), *(figure.add_subplot(grid[1, column]) for column in range(columns))]
+    for axes in panels:
+        _bare(axes)
+    return figure, panels
+
+
+def _bare(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=FONT, color=FAINT)
 
 
 def label(axes: Axes, x: str, y: str, title: str = "") -> None:

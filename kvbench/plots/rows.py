@@ -61,7 +61,7 @@ def failures(summary: pd.DataFrame) -> list[str]:
     """A sentence for each outcome other than completed, with the strategies that it befell."""
     failed = summary[summary["outcome"].astype(str) != "completed"]
     names = failed["strategy"].astype(str)
-    if summary["scenario"].nunique() > 1:
+    if "scenario" in summary and summary["scenario"].nunique() > 1:
         names = names + " on " + failed["scenario"].astype(str)
     befell: dict[str, list[str]] = {}
     for name, outcome in zip(names, failed["outcome"].astype(str), strict=True):

@@ -107,12 +107,12 @@ def points_panel(
     on_front = pareto_front(np.where(completed, times, np.nan), memory)[rows]
     axes.update_datalim(points)
     _scales(axes, points, max(end[1, 0] for end in ends))
-    path = _front_path(axes, points[on_front])
+    path = front_path(axes, points[on_front])
     axes.plot(*path.T, color=INK, linestyle=FRONT, linewidth=1.2, zorder=2)
     return Drawn(rows, points, on_front, [path, *ends])
 
 
-def _front_path(axes: Axes, points: np.ndarray) -> np.ndarray:
+def front_path(axes: Axes, points: np.ndarray) -> np.ndarray:
     """The edge of what the front's points beat: right and down from each to the next, and out to the panel's edges."""
     corners = np.unique(points, axis=0)
     if not len(corners):
