@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache
 VOCABULARY = 97
 SIZES = {
     "vocab_size": VOCABULARY,
-    "hidden_size": 48,
+    "hidden_size": 64,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,

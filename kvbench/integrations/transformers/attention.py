@@ -19,6 +19,7 @@ from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.reading import Chunk, by_piece, decode
 from kvbench.backend.signals import by_piece_with_mass, queries_at_once
 from kvbench.backend.storage import Piece, Sequence
+from kvbench.integrations.transformers.rotation import Compacted
 from kvbench.integrations.transformers.sight import Sight
 
 ATTENTION = "kvbench"
@@ -89,7 +90,7 @@ def check_supported(module: nn.Module, kwargs: dict[str, object]) -> None:
 
 
 def attend(
-    module: nn.Module, sequence: Sequence, query: Tensor, num_kv_heads: int, sight: Sight, **kwargs: object
+    module: nn.Module, sequence: Sequence | Compacted, query: Tensor, num_kv_heads: int, sight: Sight, **kwargs: object
 ) -> Tensor:
     """Attend with the newest tokens' queries over all that one layer holds; scores get their mass.
 
@@ -118,7 +119,7 @@ def attend(
     return _unpacked(output, query.shape)
 
 
-def whole_context(sequence: Sequence, sight: Sight) -> tuple[Tensor, Tensor] | None:
+def whole_context(sequence: Sequence | Compacted, sight: Sight) -> tuple[Tensor, Tensor] | None:
     """K and V where the model's own mask fits them as they lie; else None.
 
     One query that may look everywhere asks for no order.
@@ -141,11 +142,12 @@ def whole_context(sequence: Sequence, sight: Sight) -> tuple[Tensor, Tensor] | N
     return tuple(pairs[0]) if is_whole and sight.places is None else None
 
 
-def _by_piece(sequence: Sequence, query: Tensor, num_kv_heads: int, sight: Sight) -> Tensor:
+def _by_piece(sequence: Sequence | Compacted, query: Tensor, num_kv_heads: int, sight: Sight) -> Tensor:
     """Attend piece by piece; packed as `packed` does it."""
     group_size = query.shape[1] // num_kv_heads
     num_queries = query.shape[2]
-    if num_queries == 1 and sight.mask is None and sequence.score is None:
+    is_plain = isinstance(sequence, Sequence) and sequence.score is None
+    if num_queries == 1 and sight.mask is None and is_plain:
         return decode(sequence, 0, packed(query, num_kv_heads))
     store = sequence.ends_with_newest
     if sequence.score is None and store is not None and len(store.pieces(0)) == 1:

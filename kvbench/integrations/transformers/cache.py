@@ -10,11 +10,14 @@ from kvbench.integrations.figures import Figures
 from kvbench.integrations.layerwise import Layerwise
 from kvbench.integrations.transformers.attention import ATTENTION
 from kvbench.integrations.transformers.layer import KVBenchLayer
+from kvbench.integrations.transformers.rotation import frequencies
 from kvbench.integrations.transformers.sight import behind_the_first, is_padding
 from kvbench.ledger import Ledger
+from kvbench.naming import unknown
 from kvbench.ops import NOTHING, Plan
 from kvbench.strategy.base import Strategy
 
+ORIGINAL, COMPACTED = POSITIONS = ("original", "compacted")
 HELD_WHOLE = ("full_attention", "sliding_attention", "chunked_attention")
 """Kinds of layers that it holds, all tokens in each: the model's mask says what a window lets see."""
 
@@ -31,8 +34,10 @@ class KVBenchCache(Cache):
         config: the model's.
         budget_bytes: the most that may be held on the device; None: no limit.
         num_output_tokens: tokens that will follow the prompt, for strategies that ask for a request's length.
+        positions: "original", or "compacted", StreamingLLM's: what is kept lies side by side, without gaps.
     Raises:
-        ValueError: the model has layers of another kind, or the strategy holds nothing between steps.
+        ValueError: the model has layers of another kind, the strategy holds nothing between steps, or positions cannot
+            be compacted.
     """
 
     def __init__(
@@ -42,12 +47,19 @@ class KVBenchCache(Cache):
         *,
         budget_bytes: int | None = None,
         num_output_tokens: int = 0,
+        positions: str = ORIGINAL,
     ) -> None:
         self._config = config.get_text_config(decoder=True)
         _check_layers(self._config)
         self._given = strategy
         self._budget_bytes = budget_bytes
         self._num_output_tokens = num_output_tokens
+        if positions not in POSITIONS:
+            raise ValueError(unknown("positions", positions, POSITIONS))
+        self._is_compacted = positions == COMPACTED
+        if self._is_compacted:
+            _check_in_place(strategy)
+        self.angles: Tensor | None = None
         self.batch: Layerwise | None = None
         self.places: Tensor | None = None
         self.truncation: Plan = NOTHING
@@ -87,6 +99,8 @@ class KVBenchCache(Cache):
             head_dim=keys.shape[3],
             dtype=str(keys.dtype).removeprefix("torch."),
         )
+        if self._is_compacted:
+            self.angles = frequencies(self._config, geometry.head_dim, keys.device)
         if self.batch is not None:
             self.batch.close()
         self.batch = Layerwise(
@@ -123,14 +137,15 @@ class KVBenchCache(Cache):
             RuntimeError: it needs it.
         """
         strategy = self.strategy
-        if strategy.attends_all and not strategy.signals:
+        if strategy.attends_all and not strategy.signals and not self._is_compacted:
             return
         name = type(strategy).__name__
-        reason = (
-            f"is told of attention ({', '.join(strategy.signals)}), which a cache does not see"
-            if strategy.signals
-            else "evicts tokens, and one mask for all rows cannot say which"
-        )
+        if strategy.signals:
+            reason = f"is told of attention ({', '.join(strategy.signals)}), which a cache does not see"
+        elif self._is_compacted:
+            reason = "is read with positions of its own"
+        else:
+            reason = "evicts tokens, and one mask for all rows cannot say which"
         raise RuntimeError(
             f"{name} {reason}; call kvbench.integrations.transformers.use_attention(model) first "
             f"(the model attends by {self._config._attn_implementation!r})"
@@ -152,6 +167,10 @@ class KVBenchCache(Cache):
         padding = is_padding(mask, num_tokens)
         if not padding.any():
             return
+        if self._is_compacted:
+            raise ValueError(
+                "positions='compacted' takes rows without padding"
+            )
         self._padding = padding
         num_first = self.strategy.num_first
         if num_first and self.batch.num_seen < num_first and padding[:, 0].any():
@@ -194,6 +213,20 @@ class KVBenchCache(Cache):
         if self.batch is not None:
             self.batch.close()
             self.batch = None
+
+
+def _check_in_place(strategy: Strategy) -> None:
+    """Refuse positions of its own for what is read through staging buffers.
+
+    Raises:
+        ValueError: it is.
+    """
+    staged = [area.name for area in strategy.areas if area.is_staged]
+    if staged:
+        raise ValueError(
+            f"positions='compacted' is for caches that attention reads in place; {type(strategy).__name__} stages "
+            f"{', '.join(staged)}"
+        )
 
 
 def _check_layers(config: PreTrainedConfig) -> None:

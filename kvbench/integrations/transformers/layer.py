@@ -9,6 +9,7 @@ from transformers.cache_utils import CacheLayerMixin
 from kvbench.backend.storage import Sequence
 from kvbench.integrations.layerwise import Layerwise, write
 from kvbench.integrations.transformers.attention import TAG, attend, check_supported
+from kvbench.integrations.transformers.rotation import Compacted
 from kvbench.integrations.transformers.sight import Sight
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class KVBenchLayer(CacheLayerMixin):
             write(sequence, stride.plan, key[:, :, done:end], value[:, :, done:end])
             asked = None if mask is None else cache.arranged(mask)[:, :, done:end]
             sight = Sight(asked, first + done, cache.places)
-            outputs.append(attend(module, sequence, query[:, :, done:end], key.shape[1], sight, **kwargs))
+            read = sequence if cache.angles is None else Compacted(sequence, cache.angles)
+            outputs.append(attend(module, read, query[:, :, done:end], key.shape[1], sight, **kwargs))
             for op in stride.after:
                 sequence.carry_out(op, [], [])
             done = end
