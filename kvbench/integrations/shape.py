@@ -1,0 +1,100 @@
+"""From a model's configuration to the geometry of a cache around it, and the check that its layers have it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvbench.geometry import KVGeometry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+ATTENTIONS = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Kinds of layers that hold K and V; of some, the mask hides the older ones."""
+FOREIGN = {
+    "kv_lora_rank": "latent attention (MLA)",
+    "num_kv_shared_layers": "layers that share K and V",
+    "global_head_dim": "heads of several sizes",
+}
+"""Keys of a configuration that tell of another shape where they are set."""
+
+
+def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
+    """The shape of a KVBenchCache in a model: every layer holds all tokens, those behind a sliding window too.
+
+    Args:
+        config: the model's; of one with images or sound, its text model counts.
+        dtype: of K and V: float32, float16 or bfloat16.
+    Raises:
+        ValueError: layers hold something else than K and V of the same heads, or the dtype is none of those.
+    """
+    text = config.get_text_config(decoder=True)
+    name = Path(getattr(config, "name_or_path", "") or "").name or str(config.model_type)
+    if getattr(config, "is_encoder_decoder", False):
+        raise _unfit(name, "an encoder and a decoder", config)
+    for key, what in FOREIGN.items():
+        if getattr(text, key, None):
+            raise _unfit(name, f"{what} ({key}={getattr(text, key)})", config)
+    others = sorted(set(map(str, getattr(text, "layer_types", None) or ())) - ATTENTIONS)
+    if others:
+        raise _unfit(name, f"layers of another kind than attention over K and V ({', '.join(others)})", config)
+    num_layers, num_heads = (getattr(text, key, None) for key in ("num_hidden_layers", "num_attention_heads"))
+    head_dim = getattr(text, "head_dim", None) or _divided(getattr(text, "hidden_size", None), num_heads)
+    if not all(isinstance(figure, int) and figure > 0 for figure in (num_layers, num_heads, head_dim)):
+        raise _unfit(name, "no figures of heads and layers", config)
+    return KVGeometry(
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=_kv_heads(text, num_heads),
+        head_dim=head_dim,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def check_layers(model: "PreTrainedModel", geometry: KVGeometry) -> None:
+    """Run one token, and compare what each layer holds of it with the geometry.
+
+    Raises:
+        ValueError: a layer holds something else.
+    """
+    import torch
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    with torch.inference_mode():
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache, use_cache=True)
+    expected = (1, geometry.num_kv_heads, 1, geometry.head_dim)
+    shapes = [tuple(tuple(tensor.shape) for tensor in _held(layer)) for layer in cache.layers]
+    if shapes != [(expected, expected)] * geometry.num_layers:
+        raise _unfit(
+            geometry.name, f"layers whose K and V are not {expected} a token but {_short(shapes)}", model.config
+        )
+
+
+def _held(layer: object) -> list[object]:
+    return [tensor for tensor in (getattr(layer, "keys", None), getattr(layer, "values", None)) if tensor is not None]
+
+
+def _short(shapes: Iterable[object]) -> str:
+    return ", ".join(sorted({str(shape) for shape in shapes})) or "none"
+
+
+def _kv_heads(text: "PreTrainedConfig", num_heads: int) -> int:
+    if getattr(text, "multi_query", False) and not getattr(text, "new_decoder_architecture", False):
+        return 1
+    # Falcon's own num_kv_heads does not count: transformers repeats K and V for all heads before they are held.
+    return getattr(text, "num_key_value_heads", None) or num_heads
+
+
+def _divided(hidden_size: object, num_heads: object) -> int | None:
+    if not (isinstance(hidden_size, int) and isinstance(num_heads, int)) or num_heads < 1 or hidden_size % num_heads:
+        return None
+    return hidden_size // num_heads
+
+
+def _unfit(name: str, what: str, config: "PreTrainedConfig") -> ValueError:
+    return ValueError(
+        f"{name}: a {config.model_type} model has {what}; expected is a decoder whose layers all hold K and V of the "
+        "same heads"
+    )
