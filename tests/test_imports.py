@@ -110,6 +110,7 @@ ALLOWED = {
         "provenance",
         "quality",
         "report",
+        "results",
         "runner",
         "schema",
         "statistics",

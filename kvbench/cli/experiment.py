@@ -1,5 +1,6 @@
 """One experiment: build, run, and write its folder."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,10 @@ def run_experiment(name: str, config: Config, config_text: str, overrides: list[
     experiment = experiment_of(config)
     setting = setting_of(config)
     device = setting.backend.describe()
-    header = _header(name, config, setting, device) if experiment.num_tokens else _untimed_header(name, setting)
+    try:
+        header = _header(name, config, experiment, setting, device)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     print("\n".join(header), flush=True)
     findings = _run(experiment, setting)
     about = {"experiment": name, "seed": setting.seed, "budget_bytes": setting.budget_bytes, "overrides": overrides}
@@ -95,6 +99,9 @@ def setting_of(config: Config) -> Setting:
         num_warmup=num_warmup,
         budget_bytes=budget_of(config, backend),
         seed=config["seed"],
+        is_budget_given=config["budget_bytes"] is not None,
+        name_or_path=config["model"].get("name_or_path"),
+        device=config["device"],
     )
 
 
@@ -114,10 +121,12 @@ def _models(value: object, where: str) -> dict[str, Model]:
 def _strategies(value: object, where: str) -> dict[str, object]:
     if not isinstance(value, Mapping) or not value or not all(isinstance(own, Mapping) for own in value.values()):
         raise UsageError(f"{where} is a mapping from strategies' names to their parameters, got {value!r}")
-    return {
-        str(name): build(_node("strategy", str(name), where) | dict(own), "strategy", f"{where}.{name}")
-        for name, own in value.items()
-    }
+    strategies = {}
+    for name, given in value.items():
+        own = dict(given)
+        node = _node("strategy", str(own.pop("strategy", name)), where)
+        strategies[str(name)] = build(node | own, "strategy", f"{where}.{name}")
+    return strategies
 
 
 def _node(group: str, name: str, where: str) -> dict[str, object]:
@@ -128,20 +137,33 @@ def _node(group: str, name: str, where: str) -> dict[str, object]:
 
 
 def _run(experiment: Experiment, setting: Setting) -> Findings:
-    total = experiment.num_tokens * (setting.num_repetitions + setting.num_warmup)
-    with tqdm(total=total, unit="tok", disable=None, leave=False) as bar:
+    num_runs = setting.num_repetitions + setting.num_warmup if experiment.is_repeated else 1
+    with tqdm(total=experiment.num_tokens * num_runs, unit="tok", disable=None, leave=False) as bar:
         try:
-            return experiment.run(replace(setting, on_iteration=advancing(bar)))
+            return experiment.run(replace(setting, on_iteration=advancing(bar), say=_said))
         except ValueError as error:
             raise UsageError(str(error)) from error
+
+
+def _said(line: str) -> None:
+    """Print a line above the progress bar."""
+    tqdm.write(line)
+    sys.stdout.flush()
 
 
 def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
     return {"summary": findings.table, **findings.tables}
 
 
-def _header(name: str, config: Config, setting: Setting, device: Mapping[str, object]) -> list[str]:
+def _header(
+    name: str, config: Config, experiment: Experiment, setting: Setting, device: Mapping[str, object]
+) -> list[str]:
     """What was run, on what."""
+    own = experiment.header(setting)
+    if own is not None:
+        return [f"{name}: {own[0]}", *own[1:]]
+    if not experiment.num_tokens:
+        return _untimed_header(name, setting)
     num_repetitions = setting.num_repetitions
     return [
         f"{name}: {num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {setting.num_warmup} of "

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -30,8 +30,12 @@ class Setting:
         num_repetitions: after warm-up, > 0.
         num_warmup: repetitions before those, >= 0.
         budget_bytes: what live requests may hold together; None for no limit.
+        is_budget_given: whether that was configured, and does not come from the memory that happens to be free.
         seed: of all that is drawn.
         on_iteration: to be handed to `run`, for the progress bar.
+        say: prints a line while it runs; None: nothing is said.
+        name_or_path: of a real model to be loaded; None where the configured one is a shape without weights.
+        device: auto, cpu or cuda, as configured.
     """
 
     backend: Backend
@@ -41,6 +45,10 @@ class Setting:
     budget_bytes: int | None
     seed: int
     on_iteration: Callable[[str, int, int], None] | None = None
+    say: Callable[[str], None] | None = None
+    is_budget_given: bool = False
+    name_or_path: str | None = None
+    device: str = "auto"
 
     @property
     def notes(self) -> list[str]:
@@ -95,7 +103,8 @@ class Experiment:
 
     Its YAML's keys are its constructor's parameters. Some are given there by name and arrive built: `scenarios`, a
     list of the project's scenarios, as a mapping from name to scenario; `strategies` (or a key that ends so), a mapping
-    from the project's strategies to the parameters that differ from their YAMLs', as one from name to strategy;
+    from the project's strategies to the parameters that differ from their YAMLs', as one from name to strategy (under
+    a name of its own, a strategy is named among the parameters: `recent_window: {strategy: sinks, num_sinks: 0}`);
     `models`, a list of the project's models, as one from name to `Model`; and `hardware`, a machine's name.
 
     Args:
@@ -105,11 +114,21 @@ class Experiment:
 
     repetitions: int = 5
     attend: bool = True
+    is_repeated: ClassVar[bool] = True
+    """Whether all that it does is repeated, as the setting says."""
 
     @property
     def num_tokens(self) -> int:
         """Tokens appended in one repetition, over all strategies; for the progress bar."""
         raise NotImplementedError
+
+    def header(self, setting: Setting) -> list[str] | None:
+        """What is run, on what, a line each; None where the configured model, backend and repetitions say it.
+
+        Raises:
+            ValueError: the setting does not allow it; nothing was run.
+        """
+        return None
 
     def run(self, setting: Setting) -> Findings:
         """Measure, and say what was found.

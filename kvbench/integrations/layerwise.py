@@ -258,7 +258,7 @@ class Layerwise:
         for sequence in self.sequences:
             sequence.release()
         self.sequences, self.strides = [], []
-        if is_whole:
+        if is_whole and self._turns:
             self.strategy.on_complete(Request(0, tuple(self._turns)))
 
     def close(self) -> None:

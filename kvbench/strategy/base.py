@@ -73,6 +73,21 @@ class Strategy:
         """All that it decides, as functions of integers; None where they do not say all."""
         return None
 
+    def within(self, budget_tokens: int, num_tokens: int) -> "Strategy | None":
+        """The same strategy with a budget of its own: after an append and its reduction, at most so many attended.
+
+        Other parameters stay as they are, or keep their proportion; each strategy says what its budget is.
+
+        Args:
+            budget_tokens: tokens that attention may read of a sequence, > 0.
+            num_tokens: of the whole sequence, for a strategy that keeps a fraction of them, > 0.
+        Returns:
+            Another strategy; None where it bounds nothing that attention reads.
+        Raises:
+            ValueError: the budget is less than it can do with.
+        """
+        return None
+
     def on_begin(self) -> None:
         """Forget everything: a new repetition begins."""
 
@@ -121,6 +136,23 @@ class Strategy:
 
     def on_complete(self, request: Request) -> None:
         """Learn from a request that was completed; called once for each, after `on_finish`."""
+
+
+def require_budget(name: str, budget_tokens: int, least: int) -> None:
+    """Refuse a budget that a strategy cannot do with.
+
+    Args:
+        name: the strategy's.
+        budget_tokens: tokens that attention may read.
+        least: that it needs, such as its sinks and one more.
+    Raises:
+        ValueError: it is less, or no whole number.
+    """
+    if isinstance(budget_tokens, bool) or not isinstance(budget_tokens, int) or budget_tokens < least:
+        raise ValueError(
+            f"{name}: its budget is a whole number of at least {least} tokens with its other parameters as they are, "
+            f"got {budget_tokens!r}"
+        )
 
 
 def resize_and_append(seq: int, capacity: int, num_tokens: int) -> Plan:

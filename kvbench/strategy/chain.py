@@ -78,6 +78,7 @@ class Chain(Strategy):
     def __init__(self, *, parts: Sequence[Strategy]) -> None:
         if not isinstance(parts, list | tuple) or len(parts) < 2:  # noqa: PLR2004
             raise ValueError(f"parts is a list of two strategies or three, got {parts!r}")
+        self.parts = tuple(parts)
         by_kind: dict[str, Strategy] = {}
         for part in parts:
             kind = _kind(part)
@@ -89,6 +90,13 @@ class Chain(Strategy):
         self.lossless = all(part.lossless for part in parts)
         self.num_first = self._whole.num_first
         self.max_capacity = min(getattr(part, "max_capacity", UNLIMITED) for part in parts if _kind(part) != GROWTH)
+
+    def within(self, budget_tokens: int, num_tokens: int) -> "Chain | None":
+        """The part that evicts gets the budget; None where no part does."""
+        bounded = [part.within(budget_tokens, num_tokens) for part in self.parts]
+        if all(part is None for part in bounded):
+            return None
+        return Chain(parts=[own or part for own, part in zip(bounded, self.parts, strict=True)])
 
     @property
     def attends_all(self) -> bool:

@@ -5,7 +5,14 @@ import math
 from kvbench.area import NORM, Area
 from kvbench.ledger import LedgerView
 from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule
-from kvbench.strategy.base import Strategy, append_in_units, require_positive, require_share, rounded_up
+from kvbench.strategy.base import (
+    Strategy,
+    append_in_units,
+    require_budget,
+    require_positive,
+    require_share,
+    rounded_up,
+)
 from kvbench.workload.request import Request
 
 GROWTH_TOKENS = 64
@@ -44,6 +51,14 @@ class Compressed(Strategy):
         self.areas = (Area(positions=True),)
         self._next_pass: dict[int, int] = {}
         self._planned: dict[int, int] = {}
+
+    def within(self, budget_tokens: int, num_tokens: int) -> "Compressed":
+        """The fraction that leaves so many of all tokens after a pass; up to `interval` more are held between two."""
+        require_budget("compressed", budget_tokens, 1)
+        fraction = min(budget_tokens / num_tokens, 1.0)
+        if num_kept(num_tokens, fraction) > budget_tokens:  # the quotient was rounded up
+            fraction = math.nextafter(fraction, 0.0)
+        return Compressed(kept_fraction=fraction, interval=self.interval)
 
     def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
         """Nothing is held yet."""

@@ -2,7 +2,7 @@
 
 from kvbench.area import SIGNALS, Area, Holes, Mass
 from kvbench.ops import Rule
-from kvbench.strategy.base import require_positive, require_whole
+from kvbench.strategy.base import require_budget, require_positive, require_whole
 from kvbench.strategy.bounded import Bounded
 
 
@@ -31,3 +31,9 @@ class HeavyHitters(Bounded):
             rule_of_step=Rule(recent=max(num_recent - 1, 0), top=num_heavy - (num_recent == 0), by=by),
         )
         self.areas = (Area(layout=Holes(), positions=True, score=Mass()),)
+
+    def within(self, budget_tokens: int, num_tokens: int) -> "HeavyHitters":
+        """Half of them by mass, the others recent."""
+        require_budget("heavy_hitters", budget_tokens, 1)
+        num_recent = budget_tokens // 2
+        return HeavyHitters(num_heavy=budget_tokens - num_recent, num_recent=num_recent)

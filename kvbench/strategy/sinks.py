@@ -2,7 +2,7 @@
 
 from kvbench.area import Area, Ring
 from kvbench.ops import Rule
-from kvbench.strategy.base import require_positive, require_whole
+from kvbench.strategy.base import require_budget, require_positive, require_whole
 from kvbench.strategy.bounded import Bounded
 
 
@@ -32,3 +32,8 @@ class Sinks(Bounded):
             rule_of_step=Rule(first=num_sinks, recent=window - 1),
         )
         self.areas = (Area(layout=Ring(num_sinks)),)
+
+    def within(self, budget_tokens: int, num_tokens: int) -> "Sinks":
+        """As many sinks, and a window of the rest."""
+        require_budget("sinks", budget_tokens, self.num_sinks + 1)
+        return Sinks(num_sinks=self.num_sinks, window=budget_tokens - self.num_sinks)

