@@ -168,9 +168,7 @@ class KVBenchCache(Cache):
         if not padding.any():
             return
         if self._is_compacted:
-            raise ValueError(
-                "positions='compacted' takes rows without padding"
-            )
+            raise ValueError("positions='compacted' takes rows without padding")
         self._padding = padding
         num_first = self.strategy.num_first
         if num_first and self.batch.num_seen < num_first and padding[:, 0].any():
