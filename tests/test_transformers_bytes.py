@@ -24,7 +24,7 @@ NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 4, 2, 8
 
 def config_of(attention=ATTENTION):
     config = CONFIGS["llama"]()
-    config._attn_implementation = attention
+    config._attn_implementation, config.head_dim = attention, HEAD_DIM
     return config
 
 

@@ -51,7 +51,7 @@ class Layerwise:
         budget_bytes: the most that may be held on the device; None: no limit.
         num_output_tokens: tokens that will follow the first append, for strategies that ask (an oracle does).
     Raises:
-        ValueError: the strategy holds nothing between steps, or the geometry does not go into its areas.
+        ValueError: the geometry does not go into the strategy's areas.
     """
 
     def __init__(
@@ -63,11 +63,6 @@ class Layerwise:
         budget_bytes: int | None,
         num_output_tokens: int,
     ) -> None:
-        if strategy.recomputes:
-            raise ValueError(
-                f"{type(strategy).__name__} holds nothing between steps: a model without a cache does the same "
-                "(use_cache=False)"
-            )
         self.strategy = deepcopy(strategy)
         self.strategy.on_begin()
         self.ledger = Ledger(geometry, budget_bytes, strategy.areas, num_rows)
@@ -272,6 +267,20 @@ class Layerwise:
         num_attended = view.num_attended(self.seq) if self.sequences else 0
         held_bytes = sum(ledger.tier_bytes.values())
         return Figures(held_bytes, self._peak_bytes, self._num_resizes, self.num_seen, num_attended)
+
+
+def check_fits(strategy: Strategy, geometry: KVGeometry) -> None:
+    """Refuse what could not hold a model's K and V, before there are any.
+
+    Raises:
+        ValueError: the strategy holds nothing between steps, or the geometry does not go into its areas.
+    """
+    if strategy.recomputes:
+        raise ValueError(
+            f"{type(strategy).__name__} holds nothing between steps: a model without a cache does the same "
+            "(use_cache=False)"
+        )
+    Ledger(geometry, areas=strategy.areas)
 
 
 def write(sequence: Sequence, plan: Plan, keys: Tensor, values: Tensor) -> None:

@@ -11,6 +11,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from kvbench.integrations.transformers.attention import UNSUPPORTED
+
 ATTENTION = "kvbench_recording"
 """The attention function that notes queries, as transformers knows it."""
 
@@ -96,7 +98,7 @@ def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: object
 ) -> tuple[Tensor, None]:
     """Note the query, and attend as sdpa does."""
-    for setting in ("softcap", "s_aux", "position_bias"):
+    for setting in UNSUPPORTED:
         if settings.get(setting) is not None:
             raise CannotRecord(f"its attention has a {setting}, which K, V and queries alone do not tell of")
     queries = _noted.get()

@@ -1,13 +1,15 @@
 """Any strategy as a cache of a Hugging Face model."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
-from transformers.cache_utils import Cache, get_layer_types_and_kwargs
+from transformers.cache_utils import Cache
 
-from kvbench.geometry import KVGeometry
 from kvbench.integrations.figures import Figures
-from kvbench.integrations.layerwise import Layerwise
+from kvbench.integrations.layerwise import Layerwise, check_fits
+from kvbench.integrations.shape import geometry_of
 from kvbench.integrations.transformers.attention import ATTENTION
 from kvbench.integrations.transformers.layer import KVBenchLayer
 from kvbench.integrations.transformers.rotation import frequencies
@@ -18,8 +20,6 @@ from kvbench.ops import NOTHING, Plan
 from kvbench.strategy.base import Strategy
 
 ORIGINAL, COMPACTED = POSITIONS = ("original", "compacted")
-HELD_WHOLE = ("full_attention", "sliding_attention", "chunked_attention")
-"""Kinds of layers that it holds, all tokens in each: the model's mask says what a window lets see."""
 
 
 class KVBenchCache(Cache):
@@ -36,8 +36,8 @@ class KVBenchCache(Cache):
         num_output_tokens: tokens that will follow the prompt, for strategies that ask for a request's length.
         positions: "original", or "compacted", StreamingLLM's: what is kept lies side by side, without gaps.
     Raises:
-        ValueError: the model has layers of another kind, the strategy holds nothing between steps, or positions cannot
-            be compacted.
+        ValueError: the model has layers of another kind, the strategy holds nothing between steps or has no room for
+            such heads, or positions cannot be compacted.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class KVBenchCache(Cache):
         positions: str = ORIGINAL,
     ) -> None:
         self._config = config.get_text_config(decoder=True)
-        _check_layers(self._config)
+        self._geometry = geometry_of(config, "float32")
+        check_fits(strategy, self._geometry)
         self._given = strategy
         self._budget_bytes = budget_bytes
         self._num_output_tokens = num_output_tokens
@@ -92,13 +93,7 @@ class KVBenchCache(Cache):
             return
         if keys.shape != values.shape:
             raise ValueError(f"keys and values have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}")
-        geometry = KVGeometry(
-            num_layers=len(self.layers),
-            num_heads=self._config.num_attention_heads,
-            num_kv_heads=keys.shape[1],
-            head_dim=keys.shape[3],
-            dtype=str(keys.dtype).removeprefix("torch."),
-        )
+        geometry = replace(self._geometry, dtype=str(keys.dtype).removeprefix("torch."))
         if self._is_compacted:
             self.angles = frequencies(self._config, geometry.head_dim, keys.device)
         if self.batch is not None:
@@ -224,20 +219,4 @@ def _check_in_place(strategy: Strategy) -> None:
         raise ValueError(
             f"positions='compacted' is for caches that attention reads in place; {type(strategy).__name__} stages "
             f"{', '.join(staged)}"
-        )
-
-
-def _check_layers(config: PreTrainedConfig) -> None:
-    """Refuse layers of another kind: latent or linear attention, layers that share K and V.
-
-    Raises:
-        ValueError: there are some.
-    """
-    kinds, _ = get_layer_types_and_kwargs(config)
-    others = sorted(set(kinds) - set(HELD_WHOLE))
-    if others or getattr(config, "kv_lora_rank", None) is not None:
-        found = ", ".join(others) or "latent attention"
-        raise ValueError(
-            f"{config.model_type}: layers of kind {found}; a KVBenchCache holds K and V of all tokens in each layer "
-            f"({', '.join(HELD_WHOLE)})"
         )
