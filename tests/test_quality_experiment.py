@@ -449,3 +449,8 @@ def test_it_needs_a_real_model(arguments, message, tmp_path, monkeypatch, capsys
     assert message in err
     assert len(err.splitlines()) <= 5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_is_for_real_models(kvbench):
+    said = kvbench("+scenario=short_chat", "text=page.txt", status=2)
+    assert "text=page.txt is for an experiment with a real model, such as +experiment=quality" in said

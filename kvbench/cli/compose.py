@@ -99,6 +99,9 @@ def check_numbers(config: Config) -> None:
         raise UsageError(f"attend is true or false, got {config.get('attend')!r}")
     check_data(config)
     check_quality(config)
+    text = config.get("text")
+    if text is not None and "text" not in (config.get("experiment") or {}):
+        raise UsageError(f"text={text} is for an experiment with a real model, such as +experiment=quality")
 
 
 def check_quality(config: Config) -> None:
