@@ -44,6 +44,7 @@ SMALL = {
     "strategies": {"dynamic": {}, "sinks": {}, "recent_window": {"strategy": "sinks", "num_sinks": 0}, "int8": {}},
     "peers": ["dynamic"],
     "budgets": [0.2, 0.5],
+    "text": None,
     "text_tokens": 100,
     "prefill_tokens": 60,
     "needle_tokens": [200],
