@@ -155,6 +155,7 @@ def test_rounded_caches_generate_in_padded_batches(name):
     assert 0 < loss < {"int8": 0.01, "int4": 1.0}.get(name, 8.0)
 
 
+@torch.no_grad()
 def test_who_needs_the_attention_function_says_so():
     model = model_of("llama")
     for name, reason in (("sinks", "evicts tokens"), ("heavy_hitters", r"is told of attention \(mass\)")):
@@ -169,8 +170,14 @@ def test_attention_of_another_kind_is_refused():
     model = softcapped()
     use_attention(model)
     cache = KVBenchCache(small("dynamic"), model.config)
-    with pytest.raises(ValueError, match="attends with softcap, which kvbench's attention has not"):
+    with torch.no_grad(), pytest.raises(ValueError, match="attends with softcap, which kvbench's attention has not"):
         model(input_ids=prompt(1, 5), past_key_values=cache)
+
+
+def test_gradients_are_refused():
+    model = model_of("llama")
+    with pytest.raises(ValueError, match=r"is for inference.*under torch.no_grad\(\)"):
+        model(input_ids=prompt(1, 5), past_key_values=KVBenchCache(small("dynamic"), model.config))
 
 
 def test_a_strategy_that_holds_nothing_is_refused():
@@ -242,6 +249,7 @@ def test_compacted_positions_are_those_of_a_sequence_without_gaps(name, monkeypa
     assert (plain - expected).abs().max() > 1e-2
 
 
+@torch.no_grad()
 def test_compacted_positions_are_refused_where_they_are_not_known():
     model = model_of("gemma3, one layer of two with a window of 12")
     use_attention(model)

@@ -106,8 +106,13 @@ class KVBenchCache(Cache):
         """Refuse new tokens that do not go with those that are held.
 
         Raises:
-            ValueError: they are of other rows, heads or sizes, of another dtype, or on another device.
+            ValueError: they are of other rows, heads or sizes, of another dtype, or on another device, or gradients are
+                asked for.
         """
+        if keys.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                "a KVBenchCache is for inference, no gradients go through it: call the model under torch.no_grad()"
+            )
         for tensor in (keys, values):
             if not self._is_of_its_kind(tensor):
                 batch = self.batch
