@@ -10,8 +10,8 @@ from torch import Tensor
 from kvbench.backend.storage import Areas, Sequence, Shape
 from kvbench.geometry import KVGeometry
 from kvbench.integrations.figures import Figures
-from kvbench.ledger import Ledger, OutOfMemory
-from kvbench.ops import NOTHING, Append, Plan, Rows, Settle, Truncate
+from kvbench.ledger import Ledger, LedgerError, OutOfMemory
+from kvbench.ops import MAIN, NOTHING, Append, Plan, Rows, Settle, Truncate
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Turn
 
@@ -239,6 +239,9 @@ class Layerwise:
             LedgerError: they are not all there as they were.
         """
         self._settle()
+        if MAIN not in self.ledger.costs:
+            name = type(self.strategy).__name__
+            raise LedgerError(f"{name} has several areas that new tokens go to, and crops none of them")
         plan = (Truncate(self.seq, num_tokens),)
         self._book(plan)
         return plan
