@@ -47,7 +47,7 @@ def prefill_with_mass(
 def by_piece_with_mass(sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int, see: See) -> list[Tensor]:
     """As `reading.by_piece`, of one token too; the mass that each slot gets goes to its score as in the others."""
     num_queries = sum(queries.shape[2] for _, queries in chunks) // group_size
-    if isinstance(sequence.score, Accesses | Votes) and num_queries > 1:
+    if isinstance(sequence.score, Accesses | Votes) and num_queries > 1:  # of one token, votes are not asked for
         outputs = by_piece(sequence, layer, chunks, group_size, see)
         _vote(sequence, layer, chunks, group_size, see)
         return outputs

@@ -107,7 +107,7 @@ class Layerwise:
         self.end()
         if not self.sequences:
             self._open(num_tokens)
-        self.strides = []
+        self.strides, num_seen = [], self.num_seen
         try:
             left = num_tokens
             while left:
@@ -115,7 +115,7 @@ class Layerwise:
                 left -= stride.num_tokens
                 self.strides.append(stride)
         except BaseException:
-            self._is_broken = bool(self.strides)
+            self._is_broken = self.num_seen > num_seen
             raise
         self._note_turn(num_tokens)
 
@@ -124,7 +124,11 @@ class Layerwise:
         self.sequences = [Sequence(areas) for areas in self._areas]
         self._turns = []
         request = Request(0, (Turn(num_tokens, self._num_output_tokens),))
-        self._carry_out(self.strategy.on_admit(self.seq, request, self.ledger.view))
+        try:
+            self._carry_out(self.strategy.on_admit(self.seq, request, self.ledger.view))
+        except BaseException:
+            self.finish()
+            raise
 
     def _stride(self, left: int) -> Stride:
         strategy, view = self.strategy, self.ledger.view
@@ -256,6 +260,7 @@ class Layerwise:
         for sequence in self.sequences:
             sequence.release()
         self.sequences, self.strides = [], []
+        self._peak_bytes = self._num_resizes = 0
         if is_whole and self._turns:
             self.strategy.on_complete(Request(0, tuple(self._turns)))
 
@@ -265,7 +270,7 @@ class Layerwise:
         self._areas[0].close()
 
     def figures(self) -> Figures:
-        """Bytes and counts up to now; of a pool, the blocks that were handed out count."""
+        """Bytes and counts since the batch began; of a pool, the blocks that were handed out count."""
         view, ledger = self.ledger.view, self.ledger
         num_attended = view.num_attended(self.seq) if self.sequences else 0
         held_bytes = sum(ledger.tier_bytes.values())

@@ -254,7 +254,7 @@ class Draft:
         if held.busy:
             raise LedgerError(f"{op}: background work is under way; settle it first")
         if not 1 <= op.num_tokens <= held.num_used:
-            raise LedgerError(f"{op}: between 1 and {held.num_used} tokens can be removed")
+            raise LedgerError(f"{op}: between 1 and {held.num_used} tokens, those in the area {MAIN}, can be removed")
         if isinstance(held.cost.area.layout, Blocks) and self._reaches_shared(held, op.num_tokens):
             raise LedgerError(f"{op}: others read some of these tokens")
         check_windows(op, held)

@@ -2,7 +2,7 @@
 
 from copy import copy
 
-from kvbench.area import DEVICE, STAGING_TOKENS, Blocks, Chunks
+from kvbench.area import DEVICE, Blocks, Chunks
 from kvbench.ledger.accounts import Account, AreaCost, Holding, Receipt
 from kvbench.ledger.outcome import LedgerError, OutOfMemory
 from kvbench.ledger.state import State
@@ -27,16 +27,18 @@ def book_rows(ledger: State, op: Rows) -> Receipt:
     sized.size(op.num_rows)
     own = _with_costs(account, sized.costs)
     _count(sized, own)
-    before, after = ledger.allocated_bytes, sized.allocated_bytes
-    twice = min(_largest_bytes(ledger, account), _largest_bytes(sized, own))
-    _check_budget(sized, max(before, after) + twice)
+    twice = min(_largest_bytes(account), _largest_bytes(own))
+    held_bytes = max(_with_pools(ledger), _with_pools(sized)) + twice
+    if ledger.budget_bytes is not None and held_bytes > ledger.budget_bytes:
+        raise OutOfMemory(held_bytes, ledger.budget_bytes)
+    peak_bytes = max(ledger.allocated_bytes, sized.allocated_bytes) + twice
     ledger.size(op.num_rows)
     ledger.accounts[op.seq] = own
     ledger.used_bytes, ledger.tier_bytes, ledger.pooled_bytes = sized.used_bytes, sized.tier_bytes, sized.pooled_bytes
     copied = sum(held.cost.bytes_of(held.num_used) for held in own.holdings.values())
     requested = sum(held.num_bytes for held in own.holdings.values() if not isinstance(held.cost.area.layout, Blocks))
     requested += sum(sized.pool_bytes.values()) if sized.has_begun else 0
-    return Receipt(0, copied, 0, requested, twice, max(before, after) + twice)
+    return Receipt(0, copied, 0, requested, twice, peak_bytes)
 
 
 def _with_costs(account: Account, costs: dict[str, AreaCost]) -> Account:
@@ -61,11 +63,10 @@ def _count(ledger: State, account: Account) -> None:
             ledger.used_bytes += held.cost.bytes_of(held.num_used)
 
 
-def _largest_bytes(ledger: State, account: Account) -> int:
-    """The largest tensor on the device."""
+def _largest_bytes(account: Account) -> int:
+    """The largest tensor on the device; staging buffers are let go of before they are made anew."""
     sizes = [_tensor_bytes(held) for held in account.holdings.values() if held.cost.area.tier == DEVICE]
-    staged = STAGING_TOKENS * ledger.geometry.tensor_bytes_per_token * ledger.num_rows if ledger.reading_bytes else 0
-    return max(*sizes, staged, 0)
+    return max(sizes, default=0)
 
 
 def _tensor_bytes(held: Holding) -> int:
@@ -78,11 +79,7 @@ def _tensor_bytes(held: Holding) -> int:
             return held.cost.largest_bytes(held.capacity)
 
 
-def _check_budget(ledger: State, peak_bytes: int) -> None:
-    """Pools are held whole, whatever was handed out of them."""
-    if ledger.budget_bytes is None:
-        return
+def _with_pools(ledger: State) -> int:
+    """Device bytes that are allocated, with pools whole, whatever was handed out of them."""
     of_pools = sum(pool for name, pool in ledger.pool_bytes.items() if ledger.tier_of(name) == DEVICE)
-    held_bytes = peak_bytes + (of_pools - ledger.lent_bytes if ledger.has_begun else 0)
-    if held_bytes > ledger.budget_bytes:
-        raise OutOfMemory(held_bytes, ledger.budget_bytes)
+    return ledger.allocated_bytes + (of_pools - ledger.lent_bytes if ledger.has_begun else 0)

@@ -33,6 +33,8 @@ class Memory:
         self._pinned = tier == HOST and device.type != "cpu"
         self._folder = folder
 
+    # Out of inference mode, so that a worker, and steps outside that mode, may write to what was made in it.
+    @torch.inference_mode(False)
     def empty(self, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A new tensor; on a CPU its pages are taken here, where memory is asked for, not in later appends.
 
@@ -46,6 +48,7 @@ class Memory:
         touch(tensor)
         return tensor
 
+    @torch.inference_mode(False)
     def untouched(self, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A new tensor in memory; on a CPU its pages are taken when they are first written to, or by `touch`.
 

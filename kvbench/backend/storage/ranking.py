@@ -79,7 +79,8 @@ def accumulate(store: "SlotStore", layer: int, mass: Tensor, num_queries: int, t
             before = store.num_used - window
             if num_queries > 1 and before > 0:
                 pooled = torch.nn.functional.avg_pool1d(mass[:, :, :before], kernel, stride=1, padding=kernel // 2)
-                # What no query may look at, such as padding, gets none of its neighbours' votes.
+                # What no query may look at, such as padding, gets none of its neighbours' votes; nor does what
+                # got less mass than float32 can tell from none.
                 scores.narrow(2, 0, before).copy_(pooled.masked_fill_(mass[:, :, :before] == 0, 0))
         case Accesses(_, window):
             if num_queries == 1:

@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from kvbench.area import Contiguous
+from kvbench.area import Contiguous, Votes
 from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.reading import Chunk, by_piece, decode
 from kvbench.backend.signals import by_piece_with_mass, queries_at_once
@@ -106,7 +106,7 @@ def attend(
     Returns:
         [num_rows, num_queries, num_heads, head_dim].
     """
-    if sequence.score is None:
+    if not is_noted(sequence, query):
         whole = whole_context(sequence, sight)
         if whole is not None:
             mask = None if sight.mask is None else sight.mask[..., : sequence.num_seen]
@@ -117,6 +117,11 @@ def attend(
         query = query * (scaling * head_dim**0.5)
     output = _by_piece(sequence, query, num_kv_heads, sight)
     return _unpacked(output, query.shape)
+
+
+def is_noted(sequence: Sequence | Compacted, query: Tensor) -> bool:
+    """Whether a score has to be told of these queries' mass: of a single one, votes are not asked for."""
+    return sequence.score is not None and not (isinstance(sequence.score, Votes) and query.shape[2] == 1)
 
 
 def whole_context(sequence: Sequence | Compacted, sight: Sight) -> tuple[Tensor, Tensor] | None:
@@ -132,34 +137,35 @@ def whole_context(sequence: Sequence | Compacted, sight: Sight) -> tuple[Tensor,
         return None
     if sight.mask is None:
         if sequence.num_seen - sight.first == 1:
-            return tuple(pairs[0])
+            return pairs[0]
         if sight.first:  # without a mask, several queries are taken for the first
             return None
     if isinstance(store.area.layout, Contiguous):
         is_whole = store.num_used == sequence.num_seen
     else:
         is_whole = store.pieces(0)[0].positions == range(sequence.num_seen)
-    return tuple(pairs[0]) if is_whole and sight.places is None else None
+    return pairs[0] if is_whole and sight.places is None else None
 
 
 def _by_piece(sequence: Sequence | Compacted, query: Tensor, num_kv_heads: int, sight: Sight) -> Tensor:
     """Attend piece by piece; packed as `packed` does it."""
     group_size = query.shape[1] // num_kv_heads
     num_queries = query.shape[2]
-    is_plain = isinstance(sequence, Sequence) and sequence.score is None
+    notes = is_noted(sequence, query)
+    is_plain = isinstance(sequence, Sequence) and not notes
     if num_queries == 1 and sight.mask is None and is_plain:
         return decode(sequence, 0, packed(query, num_kv_heads))
     store = sequence.ends_with_newest
-    if sequence.score is None and store is not None and len(store.pieces(0)) == 1:
+    if not notes and store is not None and len(store.pieces(0)) == 1:
         return _in_one_piece(store.pieces(0)[0], query, num_kv_heads, sight)
     size = QUERY_CHUNK
-    if sequence.score is not None:
+    if notes:
         size = queries_at_once(query.shape[0] * query.shape[1] * sequence.num_held, QUERY_CHUNK)
     chunks: list[Chunk] = [
         (sight.first + start, packed(query[:, :, start : start + size], num_kv_heads))
         for start in range(0, num_queries, size)
     ]
-    read = by_piece if sequence.score is None else by_piece_with_mass
+    read = by_piece_with_mass if notes else by_piece
     outputs = torch.cat(read(sequence, 0, chunks, group_size, sight), dim=2)
     # A query that may look nowhere is padding's; its output is of no meaning, but has to be finite.
     return outputs if sight.mask is None else outputs.nan_to_num(0.0)

@@ -1,7 +1,5 @@
 """One layer of a cache: what transformers asks of it, answered by the layer's own store."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
@@ -10,10 +8,10 @@ from kvbench.backend.storage import Sequence
 from kvbench.integrations.layerwise import Layerwise, write
 from kvbench.integrations.transformers.attention import TAG, attend, check_supported
 from kvbench.integrations.transformers.rotation import Compacted
+from kvbench.integrations.transformers.shared import Shared
 from kvbench.integrations.transformers.sight import Sight
-
-if TYPE_CHECKING:
-    from kvbench.integrations.transformers.cache import KVBenchCache
+from kvbench.ledger.view import UNLIMITED
+from kvbench.ops import MAIN
 
 
 class KVBenchLayer(CacheLayerMixin):
@@ -23,32 +21,33 @@ class KVBenchLayer(CacheLayerMixin):
     carried out by each when its turn comes.
 
     Args:
-        cache: the one that it is a layer of.
+        shared: what all layers of its cache know.
         number: which layer.
     """
 
     is_compileable = False
     is_sliding = False
 
-    def __init__(self, cache: "KVBenchCache", number: int) -> None:
+    def __init__(self, shared: Shared, number: int) -> None:
         super().__init__()
-        self._cache = cache
+        self._shared = shared
         self._number = number
 
     @property
     def is_croppable(self) -> bool:
         """Whether `crop` leaves no trace: of a lossless strategy's tokens all are there."""
-        return self._cache.strategy.lossless
+        strategy = self._shared.strategy
+        return strategy.lossless and any(area.name == MAIN for area in strategy.areas)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Learn shapes, dtype and device from the first tokens."""
-        self._cache.initialize(key_states, value_states)
+        self._shared.initialize(key_states, value_states)
         self.dtype, self.device, self.batch_size = key_states.dtype, key_states.device, key_states.shape[0]
         self.is_initialized = True
 
     @property
     def _batch(self) -> Layerwise:
-        return self._cache.batch
+        return self._shared.batch
 
     @property
     def _sequence(self) -> Sequence | None:
@@ -72,13 +71,15 @@ class KVBenchLayer(CacheLayerMixin):
             OutOfMemory: they do not fit.
             CapacityExceeded: the strategy cannot hold so much.
         """
-        if not self.is_initialized:
+        shared = self._shared
+        if not self.is_initialized or not shared.batch.sequences:
             self.lazy_initialization(key_states, value_states)
-        self._cache.check(key_states, value_states)
-        if self._cache.uses_own_attention:
+        shared.check(key_states, value_states)
+        if shared.uses_own_attention:
+            shared.expect(self._number)
             setattr(key_states, TAG, self)
             return key_states, value_states
-        self._cache.check_whole()
+        shared.check_whole()
         batch = self._batch
         if self._number == 0:
             batch.begin(key_states.shape[2])
@@ -109,29 +110,32 @@ class KVBenchLayer(CacheLayerMixin):
             [num_rows, num_tokens, num_heads, head_dim].
         """
         check_supported(module, kwargs)
-        cache, batch = self._cache, self._batch
+        shared, batch, arranged = self._shared, self._batch, self._shared.arrangement
+        shared.arrived()
+        if mask is not None and mask.shape[0] < key.shape[0]:
+            mask = mask.expand(key.shape[0], -1, -1, -1)
         if self._number == 0:
-            cache.arrange(mask, key.shape[2])
-            batch.begin(key.shape[2])
+            shared.begin(mask, key.shape[2])
         sequence = batch.enter(self._number)
         first = sequence.num_seen
-        query, key, value = (cache.arranged(tensor) for tensor in (query, key, value))
+        query, key, value = (arranged.tokens(tensor) for tensor in (query, key, value))
         done, outputs = 0, []
         for stride in batch.strides:
             end = done + stride.num_tokens
             write(sequence, stride.plan, key[:, :, done:end], value[:, :, done:end])
-            asked = None if mask is None else cache.arranged(mask)[:, :, done:end]
-            sight = Sight(asked, first + done, cache.places)
-            read = sequence if cache.angles is None else Compacted(sequence, cache.angles)
+            asked = None if mask is None else arranged.tokens(mask)[:, :, done:end]
+            sight = Sight(asked, first + done, arranged.places)
+            read = sequence if shared.angles is None else Compacted(sequence, shared.angles)
             outputs.append(attend(module, read, query[:, :, done:end], key.shape[1], sight, **kwargs))
             for op in stride.after:
                 sequence.carry_out(op, [], [])
             done = end
         batch.leave(self._number, is_attended=True)
-        return cache.as_they_came(outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1))
+        return arranged.output(outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of the mask: over all positions, whatever is held of them."""
+        self._shared.check_arrived()
         return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
@@ -140,13 +144,14 @@ class KVBenchLayer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         """Tokens that the strategy can hold; -1 where it names no maximum."""
-        rule = self._cache.strategy.integer_rule
-        return -1 if rule is None or rule.max_tokens is None else rule.max_tokens
+        rule = self._shared.strategy.integer_rule
+        most = getattr(self._shared.strategy, "max_capacity", None) if rule is None else rule.max_tokens
+        return -1 if most is None or most >= UNLIMITED else most
 
     def reset(self) -> None:
         """Forget all tokens."""
-        if self._number == 0 and self._batch is not None:
-            self._batch.finish()
+        if self._number == 0:
+            self._shared.reset()
         self.is_initialized = False
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
@@ -165,10 +170,9 @@ class KVBenchLayer(CacheLayerMixin):
     def _select(self, index: Tensor) -> None:
         if self._sequence is None:
             return
-        if index.dtype == torch.bool:
-            index = index.nonzero()[:, 0]
+        index = row_numbers(index, self.batch_size)
         if self._number == 0:
-            self._cache.book_rows(index)
+            self._shared.book_rows(index)
         self._sequence.select_rows(index)
         self.batch_size = len(index)
 
@@ -186,9 +190,22 @@ class KVBenchLayer(CacheLayerMixin):
         if not tokens_to_remove or self._sequence is None:
             return
         if self._number == 0:
-            self._cache.book_truncation(-tokens_to_remove)
-        for op in self._cache.truncation:
+            self._shared.book_truncation(-tokens_to_remove)
+        for op in self._shared.truncation:
             self._sequence.carry_out(op, [], [])
+
+
+def row_numbers(index: Tensor, num_rows: int) -> Tensor:
+    """Rows as numbers from 0 on: from bools, or numbers that count from the end where they are negative.
+
+    Raises:
+        ValueError: there is no such row.
+    """
+    if index.dtype == torch.bool:
+        return index.nonzero()[:, 0]
+    if len(index) and not -num_rows <= int(index.min()) <= int(index.max()) < num_rows:
+        raise ValueError(f"the batch has rows 0 to {num_rows - 1}, got {index.tolist()}")
+    return index % num_rows
 
 
 def whole(sequence: Sequence) -> tuple[Tensor, Tensor]:

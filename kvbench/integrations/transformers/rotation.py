@@ -10,7 +10,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from kvbench.area import Score
 from kvbench.backend.storage import Piece, Sequence, Store
 
-MODELS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
+MODELS = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 """Kinds of models whose keys are known to be turned by halves: channel i together with i + head_dim / 2."""
 
 KINDS = ("default", "linear", "llama3")
@@ -36,9 +36,21 @@ def frequencies(config: PreTrainedConfig, head_dim: int, device: torch.device) -
             f"positions='compacted' turns keys as {', '.join(MODELS)} with rotary embeddings {', '.join(KINDS)} do; "
             f"got {config.model_type} with {kind or given}"
         )
+    if _has_windows(config):
+        raise ValueError(
+            "positions='compacted' is for models without sliding windows: what a window hides stays hidden, however "
+            "near it is moved"
+        )
     if kind == "default":
         return given["rope_theta"] ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
     return ROPE_INIT_FUNCTIONS[kind](config, device)[0].float()
+
+
+def _has_windows(config: PreTrainedConfig) -> bool:
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return any(kind != "full_attention" for kind in kinds)
+    return getattr(config, "sliding_window", None) is not None
 
 
 def turned(keys: Tensor, by: int | Tensor, angles: Tensor) -> Tensor:

@@ -1,0 +1,197 @@
+"""What all layers of a cache share: the batch, how its tokens are arranged, and what is refused."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from kvbench.geometry import KVGeometry
+from kvbench.integrations.layerwise import Layerwise
+from kvbench.integrations.transformers.arrangement import Arrangement
+from kvbench.integrations.transformers.attention import ATTENTION
+from kvbench.integrations.transformers.rotation import frequencies
+from kvbench.ledger import LedgerError
+from kvbench.ops import NOTHING, Plan
+from kvbench.strategy.base import Strategy
+
+
+class Shared:
+    """The batch of a cache; layers know it and not the cache, so that a cache that is dropped is freed at once.
+
+    Args:
+        strategy: what decides.
+        config: the text model's.
+        geometry: the model's, in whatever dtype.
+        budget_bytes: the most that may be held on the device; None: no limit.
+        num_output_tokens: tokens that will follow the first append.
+        is_compacted: whether what is kept is read as if it lay side by side.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        config: PreTrainedConfig,
+        geometry: KVGeometry,
+        budget_bytes: int | None,
+        num_output_tokens: int,
+        is_compacted: bool,
+    ) -> None:
+        self._given = strategy
+        self._config = config
+        self._geometry = geometry
+        self._budget_bytes = budget_bytes
+        self._num_output_tokens = num_output_tokens
+        self._is_compacted = is_compacted
+        self.batch: Layerwise | None = None
+        self.arrangement: Arrangement | None = None
+        self.angles: Tensor | None = None
+        self.truncation: Plan = NOTHING
+        self._coming: int | None = None
+
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy; this batch's copy, once there is one."""
+        return self._given if self.batch is None else self.batch.strategy
+
+    @property
+    def uses_own_attention(self) -> bool:
+        """Whether the model attends by kvbench's attention."""
+        return self._config._attn_implementation == ATTENTION
+
+    def initialize(self, keys: Tensor, values: Tensor) -> None:
+        """Make the batch from its first tokens, unless there is one of that kind from before a reset."""
+        if self.batch is not None and (self.batch.sequences or self._is_of_its_kind(keys)):
+            return
+        if keys.shape != values.shape:
+            raise ValueError(f"keys and values have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}")
+        geometry = replace(self._geometry, dtype=str(keys.dtype).removeprefix("torch."))
+        if self._is_compacted:
+            self.angles = frequencies(self._config, geometry.head_dim, keys.device)
+        if self.batch is not None:
+            self.batch.close()
+        self.batch = Layerwise(
+            self._given, geometry, keys.shape[0], keys.device, self._budget_bytes, self._num_output_tokens
+        )
+        self.arrangement = Arrangement(self.batch.strategy, keys.shape[0], not self._is_compacted)
+
+    def check(self, keys: Tensor, values: Tensor) -> None:
+        """Refuse new tokens that do not go with those that are held.
+
+        Raises:
+            ValueError: they are of other rows, heads or sizes, of another dtype, or on another device, or gradients are
+                asked for.
+        """
+        if keys.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                "a KVBenchCache is for inference, no gradients go through it: call the model under torch.no_grad()"
+            )
+        for tensor in (keys, values):
+            if not self._is_of_its_kind(tensor):
+                batch = self.batch
+                raise ValueError(
+                    f"the cache holds {batch.num_rows} rows, {batch.geometry.num_kv_heads} KV heads of "
+                    f"{batch.geometry.head_dim}, {batch.geometry.dtype} on {batch.device}; got {tuple(tensor.shape)}, "
+                    f"{tensor.dtype} on {tensor.device}; reset() begins with another batch, and all layers are on one "
+                    "device"
+                )
+
+    def _is_of_its_kind(self, tensor: Tensor) -> bool:
+        batch = self.batch
+        rows, heads, _, size = tensor.shape
+        wanted = (batch.num_rows, batch.geometry.num_kv_heads, batch.geometry.head_dim)
+        is_alike = str(tensor.dtype) == f"torch.{batch.geometry.dtype}" and tensor.device == batch.device
+        return (rows, heads, size) == wanted and is_alike
+
+    def check_whole(self) -> None:
+        """Refuse a strategy that needs kvbench's attention where the model attends otherwise.
+
+        Raises:
+            RuntimeError: it needs it.
+        """
+        strategy = self.strategy
+        if strategy.attends_all and not strategy.signals and not self._is_compacted:
+            return
+        name = type(strategy).__name__
+        if strategy.signals:
+            reason = f"is told of attention ({', '.join(strategy.signals)}), which a cache does not see"
+        elif self._is_compacted:
+            reason = "is read with positions of its own"
+        else:
+            reason = "evicts tokens, and one mask for all rows cannot say which"
+        raise RuntimeError(
+            f"{name} {reason}; call kvbench.integrations.transformers.use_attention(model) first "
+            f"(the configuration that the cache was made with says {self._config._attn_implementation!r})"
+        )
+
+    def expect(self, layer: int) -> None:
+        """A layer's new tokens are on their way to kvbench's attention.
+
+        Raises:
+            RuntimeError: those of another never came there.
+        """
+        self.check_arrived()
+        self._coming = layer
+
+    def check_arrived(self) -> None:
+        """Refuse to go on where a layer's new tokens did not reach kvbench's attention.
+
+        Raises:
+            RuntimeError: they did not.
+        """
+        if self._coming is not None:
+            raise RuntimeError(
+                f"the new keys of layer {self._coming} did not reach kvbench's attention as they were: the forward was "
+                "interrupted, the model changes keys behind its cache, or it does not attend by 'kvbench' although the "
+                "configuration that the cache was made with says so; reset() the cache"
+            )
+
+    def begin(self, mask: Tensor | None, num_tokens: int) -> None:
+        """Begin a step of all layers, under kvbench's attention.
+
+        Raises:
+            ValueError: the mask is of another kind, or padding is where the strategy cannot tell it from tokens.
+        """
+        if mask is not None and mask.dtype != torch.bool:
+            raise ValueError(f"kvbench's attention takes a mask of bools, got {mask.dtype}")
+        self.arrangement.begin(mask, num_tokens, self.batch.num_seen)
+        self.batch.begin(num_tokens)
+
+    def arrived(self) -> None:
+        """A layer's new tokens are there."""
+        self._coming = None
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        self._coming = None
+        if self.batch is not None:
+            self.batch.finish()
+
+    def close(self) -> None:
+        """Let go of all that is held, and end background workers."""
+        self._coming = None
+        if self.batch is not None:
+            self.batch.close()
+            self.batch = self.arrangement = None
+
+    def book_rows(self, index: Tensor) -> None:
+        """Book other rows for all layers, and order what is known of each row.
+
+        Args:
+            index: rows, each 0 or more and less than there are.
+        """
+        self.batch.book_rows(len(index))
+        self.arrangement.select_rows(index)
+
+    def book_truncation(self, num_tokens: int) -> None:
+        """Book for all layers that the newest tokens go.
+
+        Raises:
+            LedgerError: they are not the last ones that are held.
+        """
+        places = self.arrangement.places
+        if places is not None and self.batch.num_seen - num_tokens < places.shape[1]:
+            raise LedgerError(
+                "the first prompt's padding is held behind its first tokens, so that its last tokens cannot be cropped"
+            )
+        self.truncation = self.batch.book_truncation(num_tokens)
