@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvbench.cli.arguments import key_values
+from kvbench.cli.arguments import key_values, new_file
 from kvbench.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -151,9 +151,4 @@ def verdict_text(outcomes: Sequence["Outcome"]) -> str:
 
 
 def _out(text: str) -> Path:
-    out = Path(text).expanduser()
-    if out.suffix != SUFFIX:
-        raise UsageError(f"out is a file whose name ends in {SUFFIX}, got {text!r}")
-    if out.exists():
-        raise UsageError(f"out={out}: it exists already; name a new file")
-    return out
+    return new_file(text, SUFFIX)

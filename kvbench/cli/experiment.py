@@ -13,7 +13,7 @@ from kvbench.cli.catalogue import file_of, names
 from kvbench.cli.compose import Config, backend_of, budget_of, check_numbers, is_fleet, repetitions_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.job import advancing
-from kvbench.cli.model import geometry_of, hardware_of, weights_of
+from kvbench.cli.model import geometry_of, hardware_of, name_or_path_of, weights_of
 from kvbench.cli.targets import build
 from kvbench.environment import environment
 from kvbench.experiment.base import Experiment, Findings, Model, Setting
@@ -100,7 +100,7 @@ def setting_of(config: Config) -> Setting:
         budget_bytes=budget_of(config, backend),
         seed=config["seed"],
         is_budget_given=config["budget_bytes"] is not None,
-        name_or_path=config["model"].get("name_or_path"),
+        name_or_path=name_or_path_of(config),
         device=config["device"],
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from kvbench.cli.arguments import key_values
+from kvbench.cli.arguments import key_values, new_file
 from kvbench.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,12 +64,7 @@ def main(arguments: list[str]) -> int:
 def _out(text: str) -> Path:
     from kvbench.quality.recorded import SUFFIX
 
-    out = Path(text).expanduser()
-    if out.suffix != SUFFIX:
-        raise UsageError(f"out is a file whose name ends in {SUFFIX}, got {text!r}")
-    if out.exists():
-        raise UsageError(f"out={out}: it exists already; name a new file")
-    return out
+    return new_file(text, SUFFIX)
 
 
 def _num_tokens(given: Mapping[str, str]) -> int | None:
