@@ -14,7 +14,7 @@ from kvbench.strategy.ahead import Ahead
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic, grown_capacity
 from kvbench.strategy.static import Static
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 DTYPE = "float16"
 INITIAL, LENGTH, MOST = 512, 16_384, 19_683
@@ -46,7 +46,7 @@ class Decoding:
         self.num_resizes = 0
         self.step_ns: list[int] = []
         self.stall_ns: list[int] = []
-        self._carry_out(strategy.on_admit(SEQ, Request(0, (Turn(1),)), self._ledger.view), 0)
+        self._carry_out(strategy.on_admit(SEQ, Session(0, (Request(1),)), self._ledger.view), 0)
 
     def _carry_out(self, plan: tuple, num_queries: int) -> int:
         """As the runner does; nanoseconds spent reserving and settling."""

@@ -9,7 +9,7 @@ from kvbench.ledger import Ledger
 from kvbench.ops import Plan
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 SEQ = 0
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 32, 8, 128
@@ -53,7 +53,7 @@ class Driven:
         self.ledger.open(SEQ)
         self.backend.open(SEQ)
         num_tokens = prompt[0].shape[2]
-        self._obey(self.strategy.on_admit(SEQ, Request(0, (Turn(num_tokens),)), self.ledger.view), [], [])
+        self._obey(self.strategy.on_admit(SEQ, Session(0, (Request(num_tokens),)), self.ledger.view), [], [])
         done = 0
         while done < num_tokens:
             count = strategy.at_once(SEQ, min(num_tokens - done, MAX_STEP_TOKENS), self.ledger.view)

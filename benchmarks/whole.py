@@ -14,7 +14,7 @@ from kvbench.frames import steps_frame
 from kvbench.geometry import KVGeometry
 from kvbench.runner import run
 from kvbench.strategy.dynamic import Dynamic
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 ARTICLE = KVGeometry(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32", name="Article")
 PROMPT_TOKENS, DECODED_TOKENS = 1000, 300
@@ -51,7 +51,7 @@ def _one_run() -> tuple[float, float]:
     """Seconds inside operations, and of the loop, of one request under dynamic."""
     backend = TimedPrepare(geometry=ARTICLE, device="cpu", attend=True, seed=0)
     strategy = Dynamic(initial_capacity=512, growth_factor=1.5, max_capacity=8192, round_to=1)
-    request = Request(0, (Turn(PROMPT_TOKENS, DECODED_TOKENS),))
+    request = Session(0, (Request(PROMPT_TOKENS, DECODED_TOKENS),))
     with no_collection():
         start = perf_counter()
         recorder = run(

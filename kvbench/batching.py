@@ -10,7 +10,7 @@ from kvbench.ops import Plan, Settle
 from kvbench.progress import Progress
 from kvbench.recorder import ADMIT, FINISH, FORK, PREFILL, RECOMPUTE, RELIEVE, Recorder, RequestRow
 from kvbench.strategy.base import CapacityExceeded, Strategy
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 DRAIN_EVERY = 32
 """Iterations between drains of a device that runs behind the host; while requests are still to arrive, one."""
@@ -37,7 +37,7 @@ class Batch:
     def __init__(
         self,
         strategy: Strategy,
-        requests: Sequence[Request],
+        requests: Sequence[Session],
         backend: Backend,
         ledger: Ledger,
         recorder: Recorder,

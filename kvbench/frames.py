@@ -12,7 +12,7 @@ from kvbench.metrics import REQUEST, RUN, US_PER_S, output_tokens, summary_frame
 from kvbench.provenance import origin
 from kvbench.recorder import PHASES, STEP_FIELDS, Recorder, RequestRow
 from kvbench.schema import REQUESTS, STEPS
-from kvbench.workload.request import NS_PER_S, Request
+from kvbench.workload.request import NS_PER_S, Session
 
 NS_PER_US = 1_000
 
@@ -27,7 +27,7 @@ class Frames(NamedTuple):
 
 def frames_of(
     recorder: Recorder,
-    requests: Sequence[Request],
+    requests: Sequence[Session],
     backend: Backend,
     scenario: str,
     *,
@@ -82,7 +82,7 @@ def steps_frame(recorder: Recorder) -> pd.DataFrame:
     return frame[list(STEPS)]
 
 
-def requests_frame(recorder: Recorder, steps: pd.DataFrame, requests: Sequence[Request]) -> pd.DataFrame:
+def requests_frame(recorder: Recorder, steps: pd.DataFrame, requests: Sequence[Session]) -> pd.DataFrame:
     """A row a request and repetition, columns as in schema.REQUESTS.
 
     Args:
@@ -105,7 +105,7 @@ def requests_frame(recorder: Recorder, steps: pd.DataFrame, requests: Sequence[R
     return frame.reset_index().sort_values(["repetition", "strategy", "request"], ignore_index=True)[list(REQUESTS)]
 
 
-def _ended(row: RequestRow, recorder: Recorder, request: Request) -> dict[str, object]:
+def _ended(row: RequestRow, recorder: Recorder, request: Session) -> dict[str, object]:
     num_decode = request.num_decode_tokens
     return {
         "repetition": row.repetition,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kvbench.recorder import DECODE, PREFILL, RECOMPUTE
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 @dataclass(slots=True, eq=False)
@@ -16,7 +16,7 @@ class Progress:
     """
 
     index: int
-    request: Request
+    request: Session
     turn: int = 0
     num_decoded: int = 0
     num_held: int = 0

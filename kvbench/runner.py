@@ -8,12 +8,12 @@ from kvbench.batching import Batch
 from kvbench.ledger import Ledger, LedgerError
 from kvbench.recorder import Recorder
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 def run(
     strategies: Mapping[str, Strategy],
-    requests: Sequence[Request],
+    requests: Sequence[Session],
     backend: Backend,
     *,
     num_repetitions: int,
@@ -94,7 +94,7 @@ def check_signals(strategies: Mapping[str, Strategy], backend: Backend) -> None:
 
 def _check(
     strategies: Mapping[str, Strategy],
-    requests: Sequence[Request],
+    requests: Sequence[Session],
     num_repetitions: int,
     num_warmup: int,
     max_concurrency: int,

@@ -7,7 +7,7 @@ from kvbench.cost import Prices, prices_of
 from kvbench.fleet import OUTCOMES
 from kvbench.recorder import STEP_FIELDS
 from kvbench.runner import run
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from kvbench.workload.trace_columns import TraceColumns
 from tests.machines import GEOMETRY, WEIGHTS, machine
 
@@ -46,7 +46,7 @@ def results(result):
 def by_runner(columns, strategy, budget_bytes, max_batch):
     """What the runner finds: columns a request, totals, and sums over time in bytes and nanoseconds."""
     requests = [
-        Request(int(arrival), (Turn(int(prompt), int(output)),))
+        Session(int(arrival), (Request(int(prompt), int(output)),))
         for arrival, prompt, output in zip(
             columns.arrival_ns, columns.num_prompt_tokens, columns.num_output_tokens, strict=True
         )

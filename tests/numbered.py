@@ -5,7 +5,7 @@ import math
 import torch
 
 from kvbench.geometry import KVGeometry
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.driven import Cache
 
 PLAIN = KVGeometry(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=4, dtype="float32")
@@ -16,7 +16,7 @@ UNIT_QUERY = torch.tensor([1.0, 0, 0, 0]).view(1, 1, 1, 4)
 
 def admitted(strategy, num_tokens=1, geometry=PLAIN, attend=False):
     cache = Cache(strategy, geometry=geometry, attend=attend)
-    cache.admit(Request(0, (Turn(num_tokens),)))
+    cache.admit(Session(0, (Request(num_tokens),)))
     return cache
 
 

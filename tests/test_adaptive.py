@@ -19,7 +19,7 @@ from kvbench.strategy.paged import Paged
 from kvbench.strategy.predictive import Predictive
 from kvbench.strategy.recompute import Recompute
 from kvbench.strategy.sinks import Sinks
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import TINY, scenario
 from tests.driven import Cache, tokens
 from tests.numbered import PLAIN, TOKEN, contents, write
@@ -59,12 +59,12 @@ def adaptive(**changed):
 
 
 def turns_of(*kinds, size=10, answer=0):
-    return tuple(Turn(size, answer, 0, TEXTS[kind]) for kind in kinds)
+    return tuple(Request(size, answer, 0, TEXTS[kind]) for kind in kinds)
 
 
 def begun(chosen, turns, geometry=PLAIN):
     cache = Cache(chosen, geometry=geometry)
-    cache.admit(Request(0, turns))
+    cache.admit(Session(0, turns))
     return cache
 
 
@@ -118,24 +118,24 @@ def test_the_four_conversations_of_assistant_dialogue(number, each_turn, used):
     ],
 )
 def test_words_are_matched_whole_and_two_are_needed(text, kind):
-    assert class_of([Turn(5, text=text)], RULES) == kind
+    assert class_of([Request(5, text=text)], RULES) == kind
 
 
 def test_the_last_messages_count():
-    turns = [Turn(5, text="def class"), *[Turn(5, text="hi")] * 9]
+    turns = [Request(5, text="def class"), *[Request(5, text="hi")] * 9]
     assert class_of(turns, RULES) == CODE
-    assert class_of([*turns, Turn(5, text="hi")], RULES) == CHAT
+    assert class_of([*turns, Request(5, text="hi")], RULES) == CHAT
 
 
 def test_without_text_tokens_decide_and_no_answer_is_known_before_it_ends():
-    assert class_of([Turn(500)], RULES) == CHAT
-    assert class_of([Turn(501)], RULES) == DOCUMENT
-    assert class_of([Turn(300, 10), Turn(300)], RULES) == DOCUMENT
-    long_answer = Turn(10, 90)
+    assert class_of([Request(500)], RULES) == CHAT
+    assert class_of([Request(501)], RULES) == DOCUMENT
+    assert class_of([Request(300, 10), Request(300)], RULES) == DOCUMENT
+    long_answer = Request(10, 90)
     assert class_of([long_answer], RULES) == CHAT
-    assert class_of([long_answer, Turn(10)], RULES) == CREATIVE
-    assert class_of([Turn(20, 80), Turn(10)], RULES) == CHAT  # 0.8 is not above 0.8
-    assert class_of([Turn(501, text="hi"), Turn(5)], RULES) == DOCUMENT  # one message without a text
+    assert class_of([long_answer, Request(10)], RULES) == CREATIVE
+    assert class_of([Request(20, 80), Request(10)], RULES) == CHAT  # 0.8 is not above 0.8
+    assert class_of([Request(501, text="hi"), Request(5)], RULES) == DOCUMENT  # one message without a text
 
 
 def test_a_class_that_comes_and_goes_is_not_switched_to():
@@ -148,7 +148,7 @@ def test_a_class_that_comes_and_goes_is_not_switched_to():
 
 
 def test_the_plan_of_a_switch():
-    cache = begun(adaptive(), (Turn(10, text="hi"), Turn(6, text="def class")))
+    cache = begun(adaptive(), (Request(10, text="hi"), Request(6, text="def class")))
     assert cache.view.capacity(0, "short_chat.main") == 16
     write(cache, 0, 10)
     plan = cache.strategy.on_append(0, 6, cache.view)
@@ -251,7 +251,7 @@ def test_random_conversations_move_bit_for_bit():
     made = set()
     for _ in range(12):
         kinds = rng.choice(list(TEXTS), 8)
-        turns = tuple(Turn(int(rng.integers(1, 70)), int(rng.integers(0, 4)), 0, TEXTS[kind]) for kind in kinds)
+        turns = tuple(Request(int(rng.integers(1, 70)), int(rng.integers(0, 4)), 0, TEXTS[kind]) for kind in kinds)
         cache = begun(adaptive(), turns, TINY)
         written = [[], []]
         for turn in turns:
@@ -270,7 +270,7 @@ def test_random_conversations_move_bit_for_bit():
 
 
 def test_a_turn_that_has_not_begun_changes_nothing():
-    cache = begun(adaptive(), (Turn(10, 5, 0, "hi"), Turn(10, 0, 0, "def class")))
+    cache = begun(adaptive(), (Request(10, 5, 0, "hi"), Request(10, 0, 0, "def class")))
     write(cache, 0, 10)
     for number in range(10, 15):
         write(cache, number, 1)
@@ -280,7 +280,7 @@ def test_a_turn_that_has_not_begun_changes_nothing():
 
 
 def test_an_append_in_several_steps_switches_in_the_first():
-    cache = begun(adaptive(), (Turn(10, text="hi"), Turn(90, text=TEXTS[DOCUMENT])))
+    cache = begun(adaptive(), (Request(10, text="hi"), Request(90, text=TEXTS[DOCUMENT])))
     write(cache, 0, 10)
     assert cache.strategy.at_once(0, 90, cache.view) == 40
     write(cache, 10, 90)
@@ -290,7 +290,7 @@ def test_an_append_in_several_steps_switches_in_the_first():
 
 def test_after_a_preemption_the_class_is_the_same_and_nothing_is_a_switch():
     cache = played(adaptive(), turns_of(CHAT, CODE, CHAT, CODE, answer=2))
-    request = Request(0, turns_of(CHAT, CODE, CHAT, CODE, answer=2))
+    request = Session(0, turns_of(CHAT, CODE, CHAT, CODE, answer=2))
     cache.finish()
     cache = begun(cache.strategy, request.turns)
     write(cache, 0, 45)  # all that was held, at once, within the fourth turn

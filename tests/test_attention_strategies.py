@@ -5,7 +5,7 @@ import torch
 
 from kvbench.area import Accesses, Area, Chunks, Holes, Mass, Packed, Votes
 from kvbench.ops import Append, Keep, Move, Reserve, Rule
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import STRATEGIES, TINY, strategy
 from tests.driven import Cache, tokens
 from tests.test_attention import reference, unpacked
@@ -32,7 +32,7 @@ def joined(before, new):
 def attend_and_compare(cache, appends, num_rows, tolerance):
     """Append so often; each step's output is that of plain attention over all tokens so far."""
     generator = torch.Generator().manual_seed(5)
-    cache.admit(Request(0, (Turn(sum(appends)),)))
+    cache.admit(Session(0, (Request(sum(appends)),)))
     seen = [[torch.zeros(num_rows, 2, 0, 8)] * TINY.num_layers for _ in range(2)]
     for total in appends:
         left = total

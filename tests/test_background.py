@@ -21,13 +21,13 @@ from kvbench.recorder import STEP_FIELDS, Recorder
 from kvbench.runner import run
 from kvbench.strategy.ahead import Ahead
 from kvbench.strategy.dynamic import Dynamic
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import TINY, strategy
 from tests.driven import Cache, tokens
 from tests.workers import Failing, Late
 
 TOKEN = TINY.bytes_per_token
-REQUEST = Request(0, (Turn(1),))
+REQUEST = Session(0, (Request(1),))
 RING = (Area(HOST, Chunks(8), HOST), Area(layout=Ring()))
 
 
@@ -249,7 +249,7 @@ def batch(worker, monkeypatch, requests, **more):
 
 
 def test_a_run_reports_failed_work_and_leaves_books_and_storages_agreeing(monkeypatch):
-    requests = [Request(0, (Turn(2, 40),)), Request(0, (Turn(3, 40),))]
+    requests = [Session(0, (Request(2, 40),)), Session(0, (Request(3, 40),))]
     made, backend, ledger, _ = batch(Failing(RuntimeError("torn"), number=1), monkeypatch, requests)
     with pytest.raises(BackgroundError, match=r"sequence 0: resizing area main to 24 slots failed.*torn"):
         for _ in made.iterations():
@@ -259,7 +259,7 @@ def test_a_run_reports_failed_work_and_leaves_books_and_storages_agreeing(monkey
 
 @pytest.mark.parametrize("num_requests", [1, 2])
 def test_memory_refused_beside_the_steps_is_an_outcome(monkeypatch, num_requests):
-    requests = [Request(0, (Turn(2 + number, 20),)) for number in range(num_requests)]
+    requests = [Session(0, (Request(2 + number, 20),)) for number in range(num_requests)]
     made, backend, ledger, recorder = batch(Failing(MemoryError()), monkeypatch, requests)
     for _ in made.iterations():
         pass
@@ -274,7 +274,7 @@ def test_memory_refused_beside_the_steps_is_an_outcome(monkeypatch, num_requests
 def test_a_run_resizes_as_often_as_dynamic():
     backend = Measured(geometry=TINY, device="cpu", attend=True, seed=0)
     plain = Dynamic(initial_capacity=16, growth_factor=1.5, max_capacity=8192, round_to=1)
-    requests, once = [Request(0, (Turn(5, 200),))], {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1}
+    requests, once = [Session(0, (Request(5, 200),))], {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1}
     recorder = run({"dynamic": plain, "async": ahead()}, requests, backend, budget_bytes=None, **once)
     steps = recorder.steps()
     counts = [steps[steps[:, 1] == index][:, STEP_FIELDS.index("num_resizes")].sum() for index in (0, 1)]

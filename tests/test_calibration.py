@@ -20,7 +20,7 @@ from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import composed
 from kvbench.geometry import KVGeometry
 from kvbench.hardware import hardware_from
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import STRATEGIES, TINY, scenario, strategy
 from tests.machines import machine
 from tests.storages import LiveStorages
@@ -204,7 +204,9 @@ def drawn(seed):
     """Requests of random turns, all there at once: what is live in a step does not depend on how long steps take."""
     rng = np.random.default_rng(seed)
     return [
-        Request(0, tuple(Turn(int(rng.integers(1, 400)), int(rng.integers(0, 30))) for _ in range(rng.integers(1, 4))))
+        Session(
+            0, tuple(Request(int(rng.integers(1, 400)), int(rng.integers(0, 30))) for _ in range(rng.integers(1, 4)))
+        )
         for _ in range(4)
     ]
 

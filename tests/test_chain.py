@@ -30,7 +30,7 @@ from kvbench.strategy.sinks import Sinks
 from kvbench.strategy.snapkv import SnapKV
 from kvbench.strategy.static import Static
 from kvbench.strategy.streaming import Streaming
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import TINY, node_of
 from tests.driven import Cache, tokens
 from tests.numbered import PLAIN, TOKEN, admitted, contents, numbered, read, write
@@ -237,7 +237,7 @@ def test_the_ring_of_newest_tokens_grows_as_growth_says():
 def test_an_oracle_reserves_the_end_or_the_bound():
     for total, capacity in ((10, 10), (100, 40)):
         cache = Cache(Chain(parts=[tiers(), Exact(round_to=1)]), geometry=PLAIN)
-        cache.admit(Request(0, (Turn(total),)))
+        cache.admit(Session(0, (Request(total),)))
         assert cache.view.capacity(0) == capacity
         write(cache, 0, total)
 
@@ -347,7 +347,7 @@ def test_what_is_held_is_what_was_written(parts, seed):
     while sum(counts) > 550:
         counts.pop()
     cache = Cache(chosen, 1 + seed % 2, attend=bool(chosen.signals))
-    cache.admit(Request(0, tuple(Turn(count) for count in counts)))
+    cache.admit(Session(0, tuple(Request(count) for count in counts)))
     written = [[], []]
     for count in counts:
         new = tokens(generator, cache.num_rows, count), tokens(generator, cache.num_rows, count)

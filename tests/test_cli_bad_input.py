@@ -111,7 +111,10 @@ COMMANDS = [
         ["+scenario=short_chat", "+strategy.x={_target_: kvbench.strategy.base.Strategy}"],
         ["unknown target", "there are:"],
     ),
-    (["+scenario=short_chat", "scenario._target_=kvbench.workload.request.Turn"], ["unknown target", "request.Turn"]),
+    (
+        ["+scenario=short_chat", "scenario._target_=kvbench.workload.request.Request"],
+        ["unknown target", "request.Request"],
+    ),
     (["+scenario=short_chat", "strategy=[]"], ["no strategy to run"]),
     (["+scenario=short_chat", "scenario.max_concurrency=1.5"], ["max_concurrency is a whole number", "got 1.5"]),
     (["+scenario=short_chat", "scenario.max_requests=abc"], ["max_requests is a whole number", "'abc'"]),

@@ -10,7 +10,7 @@ from kvbench.backend.measured import Measured
 from kvbench.ledger import OutOfMemory
 from kvbench.runner import run
 from kvbench.strategy.base import CapacityExceeded
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from kvbench.workload.trace import TraceMissing
 from tests.catalogue import SCENARIOS, STRATEGIES, TINY, node_of, scenario, strategy
 from tests.driven import Cache, tokens
@@ -71,7 +71,7 @@ def test_what_is_held_is_what_was_written(name, counts, num_rows, seed):
     generator = torch.Generator().manual_seed(seed)
     chosen = small(name)
     cache = Cache(chosen, num_rows, attend=bool(chosen.signals))
-    cache.admit(Request(0, tuple(Turn(count) for count in counts)))
+    cache.admit(Session(0, tuple(Request(count) for count in counts)))
     written = [[], []]
     for count in counts:
         new = tokens(generator, num_rows, count), tokens(generator, num_rows, count)
@@ -133,8 +133,8 @@ def test_books_and_storages_agree_to_the_byte(name, workload, traces):
         pytest.skip(str(missing))
     most = LONGEST_ATTENDED if strategy(name).signals else 10**9
     cut = [
-        Request(
-            r.arrival_ns, tuple(Turn(min(t.num_append_tokens, most), min(t.num_decode_tokens, 12)) for t in r.turns)
+        Session(
+            r.arrival_ns, tuple(Request(min(t.num_append_tokens, most), min(t.num_decode_tokens, 12)) for t in r.turns)
         )
         for r in requests
     ]
@@ -145,7 +145,11 @@ def test_books_and_storages_agree_to_the_byte(name, workload, traces):
 def test_a_run_leaves_nothing_held_and_every_request_has_an_outcome(name):
     chosen = strategy(name)
     longest = LONGEST_ATTENDED if chosen.signals else 9000
-    requests = [Request(0, (Turn(30, 5), Turn(7, 2))), Request(0, (Turn(12, 4),)), Request(10**9, (Turn(longest),))]
+    requests = [
+        Session(0, (Request(30, 5), Request(7, 2))),
+        Session(0, (Request(12, 4),)),
+        Session(10**9, (Request(longest),)),
+    ]
     backend = Measured(geometry=TINY, device="cpu", attend=True, seed=0)
     recorder = run(
         {name: chosen},

@@ -15,7 +15,7 @@ from kvbench.frames import requests_frame, steps_frame
 from kvbench.ledger import Ledger, OutOfMemory
 from kvbench.ops import Append, Reserve
 from kvbench.runner import run
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import TINY, strategy
 from tests.fake import Fake
 from tests.watched import Watched
@@ -56,7 +56,7 @@ def refuse(monkeypatch, num_tokens, error=(RuntimeError, "DefaultCPUAllocator: c
     monkeypatch.setattr(memory.torch, "empty", failing)
 
 
-LONG_AND_SHORT = [Request(0, (Turn(700, 2),)), Request(0, (Turn(20, 2),))]
+LONG_AND_SHORT = [Session(0, (Request(700, 2),)), Session(0, (Request(20, 2),))]
 
 
 def test_full_tiers_are_too_long():
@@ -115,7 +115,7 @@ def test_another_error_of_an_allocator_is_an_error(monkeypatch):
 def test_a_pool_or_a_staging_buffer_that_cannot_be_had_is_each_requests_outcome(monkeypatch, refused):
     refuse(monkeypatch, refused)
     chosen = strategy("paged", block_size=4, pool_tokens=400)
-    _, frame = result(chosen, [Request(0, (Turn(20, 2),))] * 3)
+    _, frame = result(chosen, [Session(0, (Request(20, 2),))] * 3)
     assert frame["outcome"].tolist() == ["out_of_memory"] * 3
 
 
@@ -131,7 +131,7 @@ def test_memory_that_comes_back_serves_the_next(monkeypatch):
 
     monkeypatch.setattr(memory.torch, "empty", once)
     chosen = strategy("paged", block_size=4, pool_tokens=400)
-    _, frame = result(chosen, [Request(0, (Turn(20, 2),))] * 2, max_concurrency=1)
+    _, frame = result(chosen, [Session(0, (Request(20, 2),))] * 2, max_concurrency=1)
     assert frame["outcome"].tolist() == ["out_of_memory", "completed"]
 
 
@@ -153,7 +153,7 @@ def test_a_reduction_that_finds_no_memory_waits_until_there_is_some():
     # The first holds 256 slots; the second's prompt of 300 takes 512, and the budget is full. Closing ranks takes a
     # tensor more. When the first has ended, the second is reduced: 24 of its prompt, and all it decoded since.
     chosen = strategy("snapkv", budget=24, window=8, kernel_size=3)
-    requests = [Request(0, (Turn(10, 4),)), Request(0, (Turn(300, 10),))]
+    requests = [Session(0, (Request(10, 4),)), Session(0, (Request(300, 10),))]
     steps, frame = result(chosen, requests, budget_bytes=(256 + 512) * TRACKED)
     assert frame["outcome"].tolist() == ["completed", "completed"]
     assert frame["num_preemptions"].tolist() == [0, 0]
@@ -183,7 +183,7 @@ def test_slots_that_could_not_be_given_back_are_given_back_later(name, monkeypat
     # The prompt's 30 slots cannot be made 8 in the first three steps. A step keeps 8 tokens all the same.
     monkeypatch.setattr(runner, "Ledger", Reluctant)
     sizes = {"num_sinks": 2, "window": 6} if name == "sinks" else {"num_heavy": 4, "num_recent": 4}
-    steps, frame = result(strategy(name, **sizes), [Request(0, (Turn(30, 6),))], backend=Watched())
+    steps, frame = result(strategy(name, **sizes), [Session(0, (Request(30, 6),))], backend=Watched())
     own = steps[steps["num_tokens"] > 0]
     assert frame["outcome"].tolist() == ["completed"]
     assert own["kept_tokens"].tolist() == [30, 8, 8, 8, 8, 8, 8]
@@ -198,7 +198,7 @@ def test_a_device_that_fails_to_reduce_is_an_outcome():
             return super().step(plan, seq, num_queries, continued)
 
     chosen = strategy("sinks", num_sinks=2, window=6)
-    requests = [Request(0, (Turn(30, 6),)), Request(0, (Turn(30, 6),))]
+    requests = [Session(0, (Request(30, 6),)), Session(0, (Request(30, 6),))]
     steps, frame = result(chosen, requests, backend=Failing())
     assert frame["outcome"].tolist() == ["out_of_memory", "completed"]
     assert steps["allocated_bytes"].iloc[-1] == 0
@@ -222,9 +222,9 @@ def test_a_step_whose_rest_fails_has_no_late_times(monkeypatch):
 
 def test_an_exhausted_pool_makes_the_youngest_wait():
     chosen = strategy("paged", block_size=4, pool_tokens=40)
-    _, frame = result(chosen, [Request(0, (Turn(16, 8),)), Request(0, (Turn(16, 8),))])
+    _, frame = result(chosen, [Session(0, (Request(16, 8),)), Session(0, (Request(16, 8),))])
     assert frame["outcome"].tolist() == ["completed", "completed"]
     assert frame["num_preemptions"].tolist() == [0, 1]
-    _, frame = result(chosen, [Request(0, (Turn(16, 40),))])
+    _, frame = result(chosen, [Session(0, (Request(16, 40),))])
     assert frame["outcome"].tolist() == ["out_of_memory"]
     assert frame["held_tokens"].tolist() == [40]

@@ -7,7 +7,7 @@ from kvbench.ops import Reserve
 from kvbench.predictor.past import Constant
 from kvbench.runner import run
 from kvbench.strategy.forecast import AverageForecast, Forecast, QuantileForecast, forecast_capacity
-from kvbench.workload.request import NS_PER_S, Request, Turn
+from kvbench.workload.request import NS_PER_S, Session, Request
 from tests.catalogue import TINY, strategy
 from tests.fake import Fake
 
@@ -36,13 +36,13 @@ def test_forecast_capacity_by_hand():
 def test_a_forecast_by_hand():
     # Nothing known: the prompt. Then 40 further tokens, and (40 + 80) / 2.
     chosen = AverageForecast(alpha=0.5, **GROWING)
-    request = Request(0, (Turn(100, 40),))
+    request = Session(0, (Request(100, 40),))
     assert admitted(chosen, request) == 100
     chosen.on_complete(request)
     assert admitted(chosen, request) == 140
-    chosen.on_complete(Request(0, (Turn(10, 30), Turn(20, 30))))  # 80 further tokens, over all turns
-    assert admitted(chosen, Request(0, (Turn(7),))) == 67
-    assert admitted(chosen, Request(0, (Turn(7),)), slots=50) == 50
+    chosen.on_complete(Session(0, (Request(10, 30), Request(20, 30))))  # 80 further tokens, over all turns
+    assert admitted(chosen, Session(0, (Request(7),))) == 67
+    assert admitted(chosen, Session(0, (Request(7),)), slots=50) == 50
     chosen.on_begin()
     assert admitted(chosen, request) == 100
     assert (
@@ -55,14 +55,14 @@ def test_what_exceeds_a_forecast_grows_as_dynamic_does():
     # 20 + 10 predicted. The 31st token: max(30 · 1.5, 31) = 45 slots.
     chosen = AverageForecast(alpha=1, **GROWING)
     backend = Fake()
-    requests = [Request(0, (Turn(5, 10),)), Request(NS_PER_S * 9, (Turn(20, 12),))]
+    requests = [Session(0, (Request(5, 10),)), Session(NS_PER_S * 9, (Request(20, 12),))]
     run({"it": chosen}, requests, backend, **ONCE)
     assert [op.num_tokens for seq, plan in backend.plans for op in plan if isinstance(op, Reserve) and seq] == [30, 45]
 
 
 @pytest.mark.parametrize("name", FORECASTS)
 def test_requests_of_one_repetition_do_not_leak_into_the_next(name):
-    requests = [Request(NS_PER_S * 9 * index, (Turn(300, tokens),)) for index, tokens in enumerate((700, 30, 900))]
+    requests = [Session(NS_PER_S * 9 * index, (Request(300, tokens),)) for index, tokens in enumerate((700, 30, 900))]
     backend = Fake()
     run({"it": strategy(name)}, requests, backend, **ONCE | {"num_repetitions": 2, "num_warmup": 1})
     reserved = [(seq, op.num_tokens) for seq, plan in backend.plans for op in plan if isinstance(op, Reserve)]
@@ -95,9 +95,13 @@ class Sealed:
 def test_a_forecast_reads_nothing_of_a_request_but_its_first_prompt(name):
     chosen = strategy(name)
     for tokens in (50, 70, 90):
-        chosen.on_complete(Request(0, (Turn(200, tokens),)))
+        chosen.on_complete(Session(0, (Request(200, tokens),)))
     sealed = admitted(chosen, Sealed())
-    assert sealed == admitted(chosen, Request(0, (Turn(300, 1),))) == admitted(chosen, Request(0, (Turn(300, 9),) * 4))
+    assert (
+        sealed
+        == admitted(chosen, Session(0, (Request(300, 1),)))
+        == admitted(chosen, Session(0, (Request(300, 9),) * 4))
+    )
     assert sealed > 300
 
 

@@ -6,7 +6,7 @@ from kvbench.frames import requests_frame, steps_frame
 from kvbench.runner import run
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.paged import Paged
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import TINY
 from tests.fake import Fake
 from tests.watched import Watched
@@ -16,7 +16,7 @@ TOKEN = TINY.bytes_per_token
 
 def samples(*num_decoded, prompt=10):
     """Requests of one group, that decode so much each."""
-    return [Request(0, (Turn(prompt, count),), 0) for count in num_decoded]
+    return [Session(0, (Request(prompt, count),), 0) for count in num_decoded]
 
 
 def result(requests, strategy=None, backend=None, max_concurrency=8, pool_tokens=400):
@@ -105,7 +105,7 @@ def test_a_forked_sample_is_preempted_and_computed_again_in_blocks_of_its_own(ba
 def test_a_fork_waits_where_the_pool_has_no_block_for_its_copy():
     # The first holds all 5 blocks of the pool at 18 tokens; the second's fork needs one for the copy of 2 tokens, is
     # the youngest, and waits until the first has ended.
-    requests = [Request(0, (Turn(10, 9),), 0), Request(90_000_000, (Turn(10, 1),), 0)]
+    requests = [Session(0, (Request(10, 9),), 0), Session(90_000_000, (Request(10, 1),), 0)]
     steps, frame = result(requests, pool_tokens=20)
     assert frame["outcome"].tolist() == ["completed"] * 2
     assert first_steps(steps)[1] in ("fork 10", "prefill 10")
@@ -113,7 +113,9 @@ def test_a_fork_waits_where_the_pool_has_no_block_for_its_copy():
 
 
 def test_a_prompt_that_the_pool_cannot_hold_is_out_of_memory():
-    steps, frame = result([Request(0, (Turn(30, 2),)), Request(0, (Turn(5, 2),))], backend=Watched(), pool_tokens=20)
+    steps, frame = result(
+        [Session(0, (Request(30, 2),)), Session(0, (Request(5, 2),))], backend=Watched(), pool_tokens=20
+    )
     assert frame["outcome"].tolist() == ["out_of_memory", "completed"]
     assert steps["allocated_bytes"].iloc[-1] == 0
 

@@ -14,7 +14,7 @@ from kvbench.strategy.power_of_two import PowerOfTwo, over_provisioned
 from kvbench.strategy.predictive import Predictive, predicted_append
 from kvbench.strategy.recompute import Recompute
 from kvbench.strategy.static import Static
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 ARTICLE = KVGeometry(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32")
 TOKEN = 32 * 1024
@@ -24,7 +24,7 @@ SHORT_CHAT = (50, 100, 150, 200, 250, 300)
 def trace(strategy, appends):
     """Capacities in order (as reserved), and the ledger's sums."""
     ledger = Ledger(ARTICLE, areas=strategy.areas)
-    request = Request(0, tuple(Turn(count) for count in appends))
+    request = Session(0, tuple(Request(count) for count in appends))
     ledger.open(0)
     capacities, sums = [], {"resizes": 0, "copied": 0, "requested": 0, "peak": 0}
 
@@ -106,7 +106,7 @@ def test_power_of_two_reserves_the_prompt_and_the_next_power_of_two():
     assert over_provisioned(2000, 40, 2048) == 2048
     ledger, strategy = Ledger(ARTICLE), PowerOfTwo(max_seq_len=64)
     ledger.open(0)
-    ledger.book(strategy.on_admit(0, Request(0, (Turn(10, 25),)), ledger.view))
+    ledger.book(strategy.on_admit(0, Session(0, (Request(10, 25),)), ledger.view))
     assert ledger.view.capacity(0) == 42
     ledger.book(strategy.on_append(0, 35, ledger.view))
     with pytest.raises(CapacityExceeded):

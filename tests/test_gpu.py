@@ -9,7 +9,7 @@ from kvbench.geometry import KVGeometry
 from kvbench.ledger import Ledger
 from kvbench.ops import Append, Release, Reserve
 from kvbench.runner import run
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import STRATEGIES, strategy
 
 pytestmark = pytest.mark.gpu
@@ -36,7 +36,7 @@ def test_allocated_bytes_equal_the_books():
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_runs_and_its_steps_have_device_times(name):
     backend = Measured(geometry=LLAMA_LAYER, device="cuda", attend=True, seed=0)
-    requests = [Request(0, (Turn(300, 40), Turn(20, 10))), Request(0, (Turn(700, 5),))]
+    requests = [Session(0, (Request(300, 40), Request(20, 10))), Session(0, (Request(700, 5),))]
     recorder = run(
         {name: strategy(name)}, requests, backend, num_repetitions=1, num_warmup=1, max_concurrency=2, budget_bytes=None
     )

@@ -8,7 +8,7 @@ from kvbench.ops import Append
 from kvbench.runner import run
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.recompute import Recompute
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.fake import MS, Fake
 
 
@@ -33,7 +33,7 @@ class Late(Fake):
 
 
 def test_late_times_land_in_their_rows():
-    requests = [Request(0, (Turn(3, 40),)), Request(0, (Turn(5, 50),))]
+    requests = [Session(0, (Request(3, 40),)), Session(0, (Request(5, 50),))]
     strategies = {"exact": Exact(round_to=1), "recompute": Recompute()}
     recorder = run(strategies, requests, Late(), num_repetitions=2, num_warmup=0, max_concurrency=2, budget_bytes=None)
     steps = steps_frame(recorder)
@@ -47,7 +47,7 @@ def test_late_times_land_in_their_rows():
 
 def test_idle_time_is_skipped_by_a_clock_that_was_set_right():
     # The first request takes 400 ms of prefill and a step of 1 ms; the second comes 50 ms later and waits for nothing.
-    requests = [Request(0, (Turn(400, 1),)), Request(450 * MS, (Turn(30, 1),))]
+    requests = [Session(0, (Request(400, 1),)), Session(450 * MS, (Request(30, 1),))]
     recorder = run(
         {"exact": Exact(round_to=1)},
         requests,
@@ -68,9 +68,9 @@ def test_idle_time_is_skipped_by_a_clock_that_was_set_right():
     ("requests", "latency_s", "ttft_s"),
     [
         # Thinking begins when the turn has ended on the device: 0.4 + 0.001, a second, 0.01 + 0.001.
-        ([Request(0, (Turn(400, 1), Turn(10, 1, think_ns=1000 * MS)))], [1.412], [0.4]),
+        ([Session(0, (Request(400, 1), Request(10, 1, think_ns=1000 * MS)))], [1.412], [0.4]),
         # The second comes while the first decodes, and is admitted at the next step: it waits for no more than that.
-        ([Request(0, (Turn(30, 60),)), Request(50 * MS, (Turn(20, 1),))], None, [0.03, 0.02]),
+        ([Session(0, (Request(30, 60),)), Session(50 * MS, (Request(20, 1),))], None, [0.03, 0.02]),
     ],
 )
 def test_late_times_are_known_when_a_decision_needs_them(requests, latency_s, ttft_s):

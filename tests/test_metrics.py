@@ -16,7 +16,7 @@ from kvbench.statistics import confidence_half_width, percentile
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.static import Static
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.fake import Fake
 
 ARTICLE = KVGeometry(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32")
@@ -27,7 +27,7 @@ APPENDS = (50, 100, 150, 200, 250, 300)
 
 @pytest.fixture(scope="module")
 def frames():
-    requests = [Request(0, tuple(Turn(count) for count in APPENDS))]
+    requests = [Session(0, tuple(Request(count) for count in APPENDS))]
     strategies = {
         "dynamic": Dynamic(initial_capacity=256, growth_factor=1.5, max_capacity=8192, round_to=1),
         "static": Static(max_seq_len=8192),

@@ -12,7 +12,7 @@ from kvbench.frames import frames_of
 from kvbench.ops import Append, Keep, Move, Release, Reserve, Rule, Settle
 from kvbench.runner import check_signals, run
 from kvbench.strategy.dynamic import Dynamic
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import strategy
 from tests.machines import GEOMETRY, WEIGHTS, machine
 
@@ -161,7 +161,7 @@ def test_a_mixture_reads_the_experts_that_its_tokens_need():
 def test_a_run_is_the_same_each_time_and_says_what_it_is():
     backend = modelled()
     chosen = Dynamic(initial_capacity=4, growth_factor=1.5, max_capacity=64, round_to=1)
-    requests = [Request(0, (Turn(5, 9),)), Request(300, (Turn(3, 4),))]
+    requests = [Session(0, (Request(5, 9),)), Session(300, (Request(3, 4),))]
     settings = {"num_warmup": 0, "max_concurrency": 2, "budget_bytes": backend.memory_bytes()}
     recorder = run({"dynamic": chosen}, requests, backend, num_repetitions=2, **settings)
     frames = frames_of(recorder, requests, backend, "two")

@@ -9,7 +9,7 @@ from kvbench.frames import steps_frame
 from kvbench.ledger import Ledger
 from kvbench.ops import Append, Move, Reserve
 from kvbench.runner import run
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import STRATEGIES, TINY
 from tests.driven import Cache, tokens
 from tests.fake import Fake
@@ -29,7 +29,7 @@ def test_no_more_is_live_than_was_booked(name):
     chosen, num_rows = small(name), 2
     cache = Cache(chosen, num_rows, attend=bool(chosen.signals))
     generator = torch.Generator().manual_seed(0)
-    cache.admit(Request(0, (Turn(sum(APPENDS)),)))
+    cache.admit(Session(0, (Request(sum(APPENDS)),)))
     for count in APPENDS:
         cache.append(tokens(generator, num_rows, count), tokens(generator, num_rows, count))
     makes_scratch = any(area.positions or (area.alters and area.attended) for area in chosen.areas)
@@ -68,10 +68,10 @@ class Spied(Ledger):
 def test_rows_tell_the_peak_that_was_booked(name, monkeypatch):
     monkeypatch.setattr(runner, "Ledger", Spied)
     Spied.most = 0
-    turns = (Turn(50, 30), Turn(90, 40), Turn(20, 5))
+    turns = (Request(50, 30), Request(90, 40), Request(20, 5))
     recorder = run(
         {"it": small(name)},
-        [Request(0, turns), Request(0, turns[1:])],
+        [Session(0, turns), Session(0, turns[1:])],
         Fake(),
         num_repetitions=1,
         num_warmup=0,

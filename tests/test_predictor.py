@@ -19,7 +19,7 @@ from kvbench.predictor.recent import Recent, rank
 from kvbench.predictor.replay import examples_of, predictions
 from kvbench.predictor.train import split, train
 from kvbench.predictor.weights import KEY, WeightsError, find_weights, load_weights, shipped_names
-from kvbench.workload.request import NS_PER_S, Request, Turn
+from kvbench.workload.request import NS_PER_S, Session, Request
 from kvbench.workload.trace import TraceMissing
 from tests.catalogue import scenario, strategy
 
@@ -122,7 +122,7 @@ def synthetic(num=600, seed=5):
     answers = np.where(prompts < 100, rng.integers(300, 400, num), rng.integers(10, 30, num))
     return examples_of(
         [
-            Request(index * NS_PER_S, (Turn(int(prompt), int(answer)),))
+            Session(index * NS_PER_S, (Request(int(prompt), int(answer)),))
             for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
         ]
     )
@@ -160,12 +160,12 @@ def test_training_refuses():
 
 def test_a_request_is_known_once_it_has_ended_and_not_before():
     # Arrivals at 0, 1, 2 and 3 s; at 20 tokens a second they end at 2, 1.5, 7 and 3.25 s.
-    requests = [Request(s * NS_PER_S, (Turn(9, tokens),)) for s, tokens in enumerate((40, 10, 100, 5))]
+    requests = [Session(s * NS_PER_S, (Request(9, tokens),)) for s, tokens in enumerate((40, 10, 100, 5))]
     examples = examples_of(requests)
     assert (examples.end_ns / NS_PER_S).tolist() == [2, 1.5, 7, 3.25]
     assert predictions(PastQuantile(1, 9), examples, slice(0, 4)).tolist() == [0, 0, 40, 40]
     assert predictions(ExponentialAverage(1), examples, slice(2, 4)).tolist() == [40, 40]
-    spoken = examples_of([Request(0, (Turn(7, 20), Turn(5, 40, think_ns=NS_PER_S)))])
+    spoken = examples_of([Session(0, (Request(7, 20), Request(5, 40, think_ns=NS_PER_S)))])
     assert (spoken.num_prompt_tokens[0], spoken.num_further_tokens[0], spoken.end_ns[0]) == (7, 65, 4 * NS_PER_S)
     assert len(examples_of([])) == 0
 

@@ -12,7 +12,7 @@ from kvbench.provenance import is_fleet, kinds, model_errors, model_notes, origi
 from kvbench.report import chart_sentences, report_markdown, table_text, warnings
 from kvbench.runner import run
 from kvbench.strategy.concat import Concat
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.fake import Fake
 from tests.frames import decode_work, make_frames
 
@@ -173,7 +173,7 @@ def test_the_models_error_decides_what_can_be_told_apart(measured):
 def test_a_run_on_a_modelled_machine_says_so_in_its_rows():
     backend = Fake()
     backend.source, backend.hardware = "modelled", VALIDATED
-    requests = [Request(0, (Turn(4, 3),))]
+    requests = [Session(0, (Request(4, 3),))]
     strategies = {"static": Concat(), "other": Concat()}
     once = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
     summary = frames_of(run(strategies, requests, backend, **once), requests, backend, "x").summary

@@ -10,12 +10,12 @@ from kvbench.quality.compare import compare
 from kvbench.quality.probe import MAX_DECODES, Probe, asked_decodes, request_to_probe
 from kvbench.quality.sample import Sample
 from kvbench.quality.structured import Structure, structured
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import STRATEGIES, strategy
 
 SMALL = KVGeometry(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=32, dtype="float32")
-CHAT = Request(0, (Turn(60, 20), Turn(40, 10)))
-PAPER = Request(0, (Turn(100), Turn(100)))
+CHAT = Session(0, (Request(60, 20), Request(40, 10)))
+PAPER = Session(0, (Request(100), Request(100)))
 LOSSLESS = [name for name in STRATEGIES if strategy(name).lossless]
 
 
@@ -31,7 +31,7 @@ def test_two_tokens_by_hand():
     keys[0, 0, 1, 0] = 2 * math.log(3)  # the query's 1 times this over sqrt(4) is log 3
     queries[..., 0] = 1
     values[0, 0, 0, 0] = values[0, 0, 1, 1] = 4
-    probe = Probe(Request(0, (Turn(1, 1),)), Sample(keys, values, queries, (), "by hand"), one, "cpu")
+    probe = Probe(Session(0, (Request(1, 1),)), Sample(keys, values, queries, (), "by hand"), one, "cpu")
     assert probe.exact.at(1).weights.flatten().tolist() == pytest.approx([0.25, 0.75])
     found = probe(strategy("sinks", num_sinks=0, window=1))
     # Asked are token 0 after its append (nothing is lost) and token 1 in its decode step: (0, 4) for (1, 3).
@@ -149,16 +149,20 @@ def test_every_layer_is_probed():
 
 
 def test_the_longest_request_that_fits_is_probed_or_the_longest_is_cut():
-    requests = [Request(0, (Turn(10, 5),)), Request(0, (Turn(30, 9), Turn(4, 3))), Request(0, (Turn(39, 1),))]
+    requests = [
+        Session(0, (Request(10, 5),)),
+        Session(0, (Request(30, 9), Request(4, 3))),
+        Session(0, (Request(39, 1),)),
+    ]
     assert request_to_probe(requests, 60).turns == requests[1].turns
     assert request_to_probe(requests, 45).turns == requests[2].turns
-    assert request_to_probe(requests[1:2], 41).turns == (Turn(30, 9), Turn(2, 0))
-    assert request_to_probe(requests[1:2], 35).turns == (Turn(30, 5),)
+    assert request_to_probe(requests[1:2], 41).turns == (Request(30, 9), Request(2, 0))
+    assert request_to_probe(requests[1:2], 35).turns == (Request(30, 5),)
 
 
 def test_decode_steps_that_are_asked_are_spread_evenly():
     assert asked_decodes(CHAT) == {*range(60, 80), *range(120, 130)}
-    many = asked_decodes(Request(0, (Turn(7, 640),)))
+    many = asked_decodes(Session(0, (Request(7, 640),)))
     assert len(many) == MAX_DECODES
     assert sorted(many) == list(range(7 + 5, 647, 10))
     assert asked_decodes(PAPER) == set()

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from kvbench.quality.compare import compare
 from kvbench.quality.recorded import KEY, write
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import strategy
 
 transformers = pytest.importorskip("transformers")
@@ -237,7 +237,7 @@ def test_a_real_models_tensors_are_judged_as_they_are(smollm2, tmp_path):
     lossy = ("int8", "int4", "int2", "int2_naive")
     found = compare(
         {name: strategy(name, residual_tokens=32) for name in lossy},
-        [Request(0, (Turn(128, 0), Turn(128, 0)))],
+        [Session(0, (Request(128, 0), Request(128, 0)))],
         geometry=smollm2.geometry,
         device="cpu",
         seed=0,

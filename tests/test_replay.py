@@ -18,7 +18,7 @@ from kvbench.ops import Append, Release, Reserve, Truncate
 from kvbench.quality.recorded import write
 from kvbench.results import load
 from kvbench.runner import run
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import TINY, strategy
 
 SHAPED = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8", "model.num_layers=2"]
@@ -159,7 +159,7 @@ def test_a_run_writes_the_recording_whoever_is_preempted(name, changed, budget_t
     backend.seen = []
     recorder = run(
         {name: strategy(name, **changed)},
-        [Request(0, (Turn(30, 12), Turn(9, 3))), Request(0, (Turn(20, 30),))],
+        [Session(0, (Request(30, 12), Request(9, 3))), Session(0, (Request(20, 30),))],
         backend,
         num_repetitions=1,
         num_warmup=0,

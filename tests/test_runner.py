@@ -12,7 +12,7 @@ from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.predictive import Predictive
 from kvbench.strategy.static import Static
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import TINY
 from tests.fake import MS, Fake
 
@@ -41,7 +41,7 @@ def phases(steps, request):
 
 def test_first_token_comes_with_the_prefill_and_the_last_step_brings_none():
     # 50 ms of prefill, then three steps of 10 ms: tokens are out at 50, 60 and 70 ms; the last K and V at 80 ms.
-    _, requests = result(Exact(round_to=1), [Request(0, (Turn(20, 3),))])
+    _, requests = result(Exact(round_to=1), [Session(0, (Request(20, 3),))])
     row = requests.iloc[0]
     assert row["ttft_s"] == pytest.approx(0.050, abs=0.002)
     assert row["tpot_s"] == pytest.approx(0.010, abs=0.001)
@@ -50,14 +50,14 @@ def test_first_token_comes_with_the_prefill_and_the_last_step_brings_none():
 
 
 def test_a_request_without_decode_has_no_ttft_and_one_token_has_no_tpot():
-    _, requests = result(Exact(round_to=1), [Request(0, (Turn(20), Turn(30))), Request(0, (Turn(20, 1),))])
+    _, requests = result(Exact(round_to=1), [Session(0, (Request(20), Request(30))), Session(0, (Request(20, 1),))])
     assert requests["ttft_s"].isna().tolist() == [True, False]
     assert requests["tpot_s"].isna().tolist() == [True, True]
 
 
 def test_an_iteration_steps_every_live_request_and_its_tokens_are_out_at_its_end():
     # Both prefills are one iteration of 100 ms; then iterations of 20 ms.
-    _, requests = result(Exact(round_to=1), [Request(0, (Turn(20, 2),)), Request(0, (Turn(20, 2),))])
+    _, requests = result(Exact(round_to=1), [Session(0, (Request(20, 2),)), Session(0, (Request(20, 2),))])
     assert requests["ttft_s"].tolist() == pytest.approx([0.1, 0.1], abs=0.004)
     assert requests["tpot_s"].tolist() == pytest.approx([0.02, 0.02], abs=0.002)
 
@@ -65,7 +65,8 @@ def test_an_iteration_steps_every_live_request_and_its_tokens_are_out_at_its_end
 def test_idle_time_is_skipped_and_counted():
     hour_ns = 3600 * 1000 * MS
     steps, requests = result(
-        Exact(round_to=1), [Request(0, (Turn(20, 1), Turn(5, 1, think_ns=hour_ns))), Request(hour_ns * 3, (Turn(9),))]
+        Exact(round_to=1),
+        [Session(0, (Request(20, 1), Request(5, 1, think_ns=hour_ns))), Session(hour_ns * 3, (Request(9),))],
     )
     assert steps["end_s"].iloc[-1] == pytest.approx(3 * 3600 + 0.05, abs=0.01)
     assert steps["idle_us"].sum() / 1e6 == pytest.approx(3 * 3600, abs=1)
@@ -73,7 +74,7 @@ def test_idle_time_is_skipped_and_counted():
 
 
 def test_concurrency_is_limited_and_admission_is_in_order_of_arrival():
-    requests = [Request(index, (Turn(10, 2),)) for index in range(4)]
+    requests = [Session(index, (Request(10, 2),)) for index in range(4)]
     steps, frame = result(Exact(round_to=1), requests, max_concurrency=2)
     assert steps["num_live"].max() == 2
     assert frame["queue_s"].is_monotonic_increasing
@@ -82,7 +83,9 @@ def test_concurrency_is_limited_and_admission_is_in_order_of_arrival():
 
 def test_who_does_not_fit_waits():
     # Each reserves 30 of 50 slots at admission: the second waits until the first has finished.
-    steps, frame = result(Static(max_seq_len=30), [Request(0, (Turn(10, 2),)), Request(0, (Turn(10, 2),))], slots=50)
+    steps, frame = result(
+        Static(max_seq_len=30), [Session(0, (Request(10, 2),)), Session(0, (Request(10, 2),))], slots=50
+    )
     assert frame["outcome"].tolist() == ["completed", "completed"]
     assert frame["num_preemptions"].tolist() == [0, 0]
     assert frame["queue_s"].tolist() == pytest.approx([0, 0.07], abs=0.01)
@@ -91,7 +94,7 @@ def test_who_does_not_fit_waits():
 
 def test_the_youngest_is_preempted_and_computed_again():
     # Two caches of 20 grow by a token a step; at 25 + 25 of 50 slots (and a transient) the older one needs more.
-    requests = [Request(0, (Turn(20, 12),)), Request(1, (Turn(20, 12),))]
+    requests = [Session(0, (Request(20, 12),)), Session(1, (Request(20, 12),))]
     steps, frame = result(Concat(), requests, slots=50)
     assert frame["outcome"].tolist() == ["completed", "completed"]
     assert frame["num_preemptions"].tolist() == [0, 1]
@@ -106,13 +109,13 @@ def test_the_youngest_is_preempted_and_computed_again():
 
 
 def test_who_does_not_fit_alone_is_out_of_memory_and_the_rest_goes_on():
-    requests = [Request(0, (Turn(80, 2),)), Request(0, (Turn(10, 2),))]
+    requests = [Session(0, (Request(80, 2),)), Session(0, (Request(10, 2),))]
     _, frame = result(Concat(), requests, slots=50)
     assert frame["outcome"].tolist() == ["out_of_memory", "completed"]
 
 
 def test_a_decoding_request_that_outgrows_the_budget_alone_keeps_what_it_held():
-    _, frame = result(Concat(), [Request(0, (Turn(30, 40),))], slots=50)
+    _, frame = result(Concat(), [Session(0, (Request(30, 40),))], slots=50)
     assert frame["outcome"].tolist() == ["out_of_memory"]
     assert 30 < frame["held_tokens"].iloc[0] < 50
 
@@ -120,7 +123,7 @@ def test_a_decoding_request_that_outgrows_the_budget_alone_keeps_what_it_held():
 def test_a_prediction_does_not_make_a_request_run_out_of_memory():
     # Nine appends of ten tokens: 90 of 150 slots. The first prediction is "held plus 100", more than there is room for.
     kwargs = {"initial_capacity": 8, "growth_factor": 1.5, "max_capacity": 8192, "round_to": 1, "history_window": 10}
-    requests = [Request(0, (Turn(10),) * 9), Request(0, (Turn(10),) * 9)]
+    requests = [Session(0, (Request(10),) * 9), Session(0, (Request(10),) * 9)]
     for rule in ("total", "append"):
         _, frame = result(Predictive(rule=rule, **kwargs), requests, slots=150)
         assert frame["outcome"].tolist() == ["completed", "completed"]
@@ -133,7 +136,7 @@ def test_an_append_that_is_planned_twice_is_remembered_once():
     seen = []
     forget = strategy.on_finish
     strategy.on_finish = lambda seq, view: (seen.append((seq, list(strategy._lengths[seq]))), forget(seq, view))[1]
-    result(strategy, [Request(0, (Turn(10),) * 9), Request(0, (Turn(10),) * 9)], slots=150)
+    result(strategy, [Session(0, (Request(10),) * 9), Session(0, (Request(10),) * 9)], slots=150)
     assert max(len(lengths) for _, lengths in seen) == 9
 
 
@@ -158,7 +161,9 @@ def test_a_strategy_may_give_memory_back_before_anybody_is_preempted():
                 return append_plan(seq, num_tokens)
             return resize_and_append(seq, view.num_used(seq) + num_tokens, num_tokens)
 
-    steps, frame = result(Wanting(max_seq_len=30), [Request(0, (Turn(20, 1),)), Request(0, (Turn(20, 1),))], slots=46)
+    steps, frame = result(
+        Wanting(max_seq_len=30), [Session(0, (Request(20, 1),)), Session(0, (Request(20, 1),))], slots=46
+    )
     assert "relieve" in steps["phase"].tolist()
     assert frame["outcome"].tolist() == ["completed", "completed"]
     assert frame["num_preemptions"].sum() == 0
@@ -171,7 +176,7 @@ def test_a_device_that_refuses_memory_is_an_outcome():
                 raise OutOfMemory(99 * TOKEN, None)
             return super().step(plan, seq, num_queries, continued)
 
-    requests = [Request(0, (Turn(99, 2),)), Request(0, (Turn(10, 2),))]
+    requests = [Session(0, (Request(99, 2),)), Session(0, (Request(10, 2),))]
     recorder = run(
         {"it": Concat()}, requests, Full(), num_repetitions=1, num_warmup=0, max_concurrency=1, budget_bytes=None
     )
@@ -181,7 +186,7 @@ def test_a_device_that_refuses_memory_is_an_outcome():
 def test_a_request_that_fails_while_decoding_keeps_its_tokens():
     # 30 tokens of prefill in 31 slots: one step of decode fits, and brings the second token; the next does not.
     dynamic = Dynamic(initial_capacity=8, growth_factor=2.0, max_capacity=31, round_to=1)
-    steps, frame = result(dynamic, [Request(0, (Turn(30, 40),))])
+    steps, frame = result(dynamic, [Session(0, (Request(30, 40),))])
     assert frame["outcome"].tolist() == ["too_long"]
     assert steps["output_tokens"].sum() == 2
     assert frame["ttft_s"].tolist() == pytest.approx([0.05], abs=0.002)
@@ -190,7 +195,7 @@ def test_a_request_that_fails_while_decoding_keeps_its_tokens():
 
 def test_longer_than_the_strategy_holds_is_an_outcome():
     dynamic = Dynamic(initial_capacity=8, growth_factor=2.0, max_capacity=32, round_to=1)
-    _, frame = result(dynamic, [Request(0, (Turn(30, 8),)), Request(0, (Turn(10, 2),))])
+    _, frame = result(dynamic, [Session(0, (Request(30, 8),)), Session(0, (Request(10, 2),))])
     assert frame["outcome"].tolist() == ["too_long", "completed"]
     assert frame["held_tokens"].tolist() == [32, 12]
 
@@ -199,7 +204,7 @@ def test_repetitions_are_interleaved_and_rotated():
     backend = Fake()
     recorder = run(
         {"a": Concat(), "b": Concat()},
-        [Request(0, (Turn(3),))],
+        [Session(0, (Request(3),))],
         backend,
         num_repetitions=2,
         num_warmup=1,
@@ -222,7 +227,7 @@ def test_repetitions_are_interleaved_and_rotated():
     ],
 )
 def test_bad_numbers_are_refused(changed, words):
-    arguments = {"strategies": {"a": Concat()}, "requests": [Request(0, (Turn(1),))], "backend": Fake()}
+    arguments = {"strategies": {"a": Concat()}, "requests": [Session(0, (Request(1),))], "backend": Fake()}
     arguments |= {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None} | changed
     with pytest.raises(ValueError, match=words):
         run(**arguments)

@@ -10,7 +10,7 @@ from kvbench.ledger import Ledger
 from kvbench.ops import Append, Keep, Reserve, Rule
 from kvbench.recorder import STEP_FIELDS
 from kvbench.runner import run
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import STRATEGIES, strategy
 from tests.machines import machine
 
@@ -36,7 +36,7 @@ def modelled(allocator, geometry=GEOMETRY):
 
 def peaks_of(chosen, allocator, appends):
     backend = modelled(allocator, LARGE)
-    requests = [Request(0, tuple(Turn(count) for count in appends))]
+    requests = [Session(0, tuple(Request(count) for count in appends))]
     settings = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
     recorder = run({"it": chosen}, requests, backend, **settings)
     return recorder.allocator[0]
@@ -70,7 +70,7 @@ def test_tensors_are_those_of_the_books(name, allocator):
     if chosen.signals:
         pytest.skip("attention must tell it something, which no model does")
     backend = modelled(allocator)
-    requests = [Request(0, (Turn(700, 40), Turn(500, 40))), Request(0, (Turn(900, 30),))]
+    requests = [Session(0, (Request(700, 40), Request(500, 40))), Session(0, (Request(900, 30),))]
     settings = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 2, "budget_bytes": None}
     recorder = run({name: chosen}, requests, backend, **settings)
     rows = recorder.steps()

@@ -8,7 +8,7 @@ from kvbench.area import Area, Blocks, Chunks, Holes, Packed, Ring
 from kvbench.geometry import KVGeometry
 from kvbench.ledger import UNLIMITED, Ledger, LedgerError, OutOfMemory
 from kvbench.ops import Append, Keep, Release, Reserve, Rule, Settle, Truncate
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import STRATEGIES, strategy
 
 WINDOW = 20
@@ -251,7 +251,7 @@ def test_strategies_hold_the_bytes_of_their_capacity(name):
     in_blocks = isinstance(chosen.areas[0].layout, Blocks)
     chosen.on_begin()
     ledger.open(0)
-    ledger.book(chosen.on_admit(0, Request(0, (Turn(700, 600), Turn(1500, 100))), ledger.view))
+    ledger.book(chosen.on_admit(0, Session(0, (Request(700, 600), Request(1500, 100))), ledger.view))
     for count in (700, *[1] * 600, 1500, *[1] * 100):
         ledger.book(chosen.on_append(0, count, ledger.view))
         used, capacity, num_bytes = ledger.view.device_slots(0)

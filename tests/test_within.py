@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from tests.catalogue import STRATEGIES, strategy
 from tests.driven import Cache, tokens
 
@@ -15,7 +15,7 @@ INTERVAL = 64
 def attended(chosen, counts):
     """Tokens that attention reads after each append."""
     generator, cache = torch.Generator().manual_seed(0), Cache(chosen, attend=bool(chosen.signals))
-    cache.admit(Request(0, (Turn(sum(counts)),)))
+    cache.admit(Session(0, (Request(sum(counts)),)))
     seen = []
     for count in counts:
         cache.append(tokens(generator, 1, count), tokens(generator, 1, count))

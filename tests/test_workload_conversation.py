@@ -12,7 +12,7 @@ from kvbench.workload import arrivals, lengths
 from kvbench.workload.conversation import Conversations, ParallelSampling
 from kvbench.workload.describe import concurrency, describe
 from kvbench.workload.dialogue import Dialogue, count_tokens
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from kvbench.workload.scenario import Workload
 from kvbench.workload.trace import Trace
 
@@ -243,9 +243,9 @@ def test_the_dialogue_holds_a_long_document_and_a_change_of_subject():
 
 HAND = Workload(
     (
-        Request(0, (Turn(10, 20), Turn(5, 10, 1_000_000_000))),
-        Request(1_000_000_000, (Turn(7, 0),)),
-        Request(4_000_000_000, (Turn(100, 10),)),
+        Session(0, (Request(10, 20), Request(5, 10, 1_000_000_000))),
+        Session(1_000_000_000, (Request(7, 0),)),
+        Session(4_000_000_000, (Request(100, 10),)),
     ),
     9,
 )
@@ -264,7 +264,7 @@ def test_describe_by_hand():
 
 
 def test_describe_has_no_rate_where_no_time_passes():
-    facts = describe(Workload((Request(5, (Turn(1),)),), 1))
+    facts = describe(Workload((Session(5, (Request(1),)),), 1))
     assert facts["arrival_rate_per_s"] is None
     assert facts["gap_cv"] is None
 

@@ -13,7 +13,7 @@ from kvbench.backend.measured import Measured
 from kvbench.ledger import BackgroundError, Ledger, OutOfMemory
 from kvbench.ops import NOTHING, Append, Operation, Plan, Release, Reserve, Settle
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 Layers = list[Tensor]
 """K or V, a layer each: [num_rows, num_kv_heads, num_tokens, head_dim]."""
@@ -60,7 +60,7 @@ class Books:
             self._ledger.open(seq)
             self._backend.open(seq)
         try:
-            self._do(seq, lambda: self._strategy.on_admit(seq, Request(0, (Turn(num_tokens),)), self._view))
+            self._do(seq, lambda: self._strategy.on_admit(seq, Session(0, (Request(num_tokens),)), self._view))
         except BaseException:
             self.release(seq)
             raise

@@ -7,7 +7,7 @@ from kvbench.ops import Append, Plan, Reserve, append_plan
 from kvbench.recorder import DECODE, STEP_FIELDS
 from kvbench.runner import run
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 PLAN_LENGTHS = (0, 2, 4)
 NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS = 512, 24
@@ -40,7 +40,7 @@ class Booking(Strategy):
 def host_steps(bench: Bench, samples: Samples) -> None:
     """Decode steps through the runner, with plans of several lengths."""
     strategies = {str(length): Booking(num_booked=length) for length in PLAN_LENGTHS}
-    request = Request(0, (Turn(NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS),))
+    request = Session(0, (Request(NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS),))
     settings = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
     rows = run(strategies, [request], bench.new_backend(bench.backend.device.type), **settings).steps()
     for row in rows[rows[:, _PHASE] == DECODE]:

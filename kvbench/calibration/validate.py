@@ -10,7 +10,7 @@ from kvbench.backend.base import Backend
 from kvbench.frames import steps_frame
 from kvbench.runner import run
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 STEP = ["strategy", "request", "step"]
 """What tells a step in every run: the strategy, the request, and which of its steps."""
@@ -34,7 +34,7 @@ class Case:
     """
 
     name: str
-    requests: Sequence[Request]
+    requests: Sequence[Session]
     max_concurrency: int
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kvbench.cli.errors import UsageError
 from kvbench.geometry import KVGeometry
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 if TYPE_CHECKING:
     from kvbench.backend.inputs import Recording
@@ -33,7 +33,7 @@ def check_data(config: Mapping[str, object]) -> None:
         )
 
 
-def recording_of(config: Mapping[str, object], geometry: KVGeometry, requests: Sequence[Request]) -> "Recording | None":
+def recording_of(config: Mapping[str, object], geometry: KVGeometry, requests: Sequence[Session]) -> "Recording | None":
     """Read what steps append, as far as the longest request goes; None where they append random numbers.
 
     Raises:

@@ -12,7 +12,7 @@ from kvbench.geometry import KVGeometry
 from kvbench.quality.compare import Compared, check, compare
 from kvbench.schema import QUALITY
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 def check_probe(config: Config, geometry: KVGeometry, strategies: Mapping[str, Strategy]) -> None:
@@ -47,7 +47,7 @@ def data_of(config: Config) -> Path | None:
 
 
 def probed(
-    config: Config, geometry: KVGeometry, strategies: Mapping[str, Strategy], requests: tuple[Request, ...]
+    config: Config, geometry: KVGeometry, strategies: Mapping[str, Strategy], requests: tuple[Session, ...]
 ) -> Compared | None:
     """Probe the strategies; None where that is not wanted."""
     if not is_wanted(config, strategies):

@@ -7,7 +7,7 @@ from pathlib import Path
 from kvbench.cli.arguments import key_values
 from kvbench.cli.errors import UsageError
 from kvbench.naming import unknown
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 KEYS = ("trace", "out", "quantile", "seed", "format")
 USAGE = "python -m kvbench train trace=azure_conv out=FILE.safetensors quantile=0.9 seed=0"
@@ -82,7 +82,7 @@ def _seed(given: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _requests(given: Mapping[str, str], seed: int) -> tuple[str, str, Sequence[Request]]:
+def _requests(given: Mapping[str, str], seed: int) -> tuple[str, str, Sequence[Session]]:
     """The trace's name, where it is from, and its requests: all of them, whatever the scenario's max_requests."""
     import numpy as np
 
@@ -98,7 +98,7 @@ def _requests(given: Mapping[str, str], seed: int) -> tuple[str, str, Sequence[R
         raise UsageError(str(error)) from error
 
 
-def _scenarios_requests(name: str, seed: int) -> tuple[str, str, Sequence[Request]]:
+def _scenarios_requests(name: str, seed: int) -> tuple[str, str, Sequence[Session]]:
     from kvbench.cli.catalogue import names
     from kvbench.cli.command_line import check, read
     from kvbench.cli.compose import workload_of

@@ -13,7 +13,7 @@ from kvbench.statistics import confidence_half_width
 from kvbench.strategy.base import Strategy, require_positive
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.recompute import Recompute
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 CACHED, RECOMPUTED = "exact", "recompute"
 
@@ -65,7 +65,7 @@ class RecomputeExperiment(Experiment):
         """
         all_requests, all_steps = [], []
         for index, num_tokens in enumerate(self.context_tokens):
-            requests = (Request(0, (Turn(num_tokens, self.num_decode_tokens),)),)
+            requests = (Session(0, (Request(num_tokens, self.num_decode_tokens),)),)
             recorder = run(
                 self.strategies,
                 requests,

@@ -13,7 +13,7 @@ from kvbench.integrations.figures import Figures
 from kvbench.ledger import Ledger, LedgerError, OutOfMemory
 from kvbench.ops import MAIN, NOTHING, Append, Plan, Rows, Settle, Truncate
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 _NUMBERS = count()
 
@@ -77,7 +77,7 @@ class Layerwise:
         self.seq = next(_NUMBERS)
         self.sequences: list[Sequence] = []
         self.strides: list[Stride] = []
-        self._turns: list[Turn] = []
+        self._turns: list[Request] = []
         self._attended: int | None = None
         self._next_layer = 0
         self._is_broken = False
@@ -123,7 +123,7 @@ class Layerwise:
         self.ledger.open(self.seq)
         self.sequences = [Sequence(areas) for areas in self._areas]
         self._turns = []
-        request = Request(0, (Turn(num_tokens, self._num_output_tokens),))
+        request = Session(0, (Request(num_tokens, self._num_output_tokens),))
         try:
             self._carry_out(self.strategy.on_admit(self.seq, request, self.ledger.view))
         except BaseException:
@@ -174,10 +174,10 @@ class Layerwise:
 
     def _note_turn(self, num_tokens: int) -> None:
         if num_tokens > 1 or not self._turns:
-            self._turns.append(Turn(num_tokens))
+            self._turns.append(Request(num_tokens))
         else:
             last = self._turns[-1]
-            self._turns[-1] = Turn(last.num_append_tokens, last.num_decode_tokens + 1)
+            self._turns[-1] = Request(last.num_append_tokens, last.num_decode_tokens + 1)
 
     def enter(self, layer: int) -> Sequence:
         """A layer's turn in the step that has begun.
@@ -262,7 +262,7 @@ class Layerwise:
         self.sequences, self.strides = [], []
         self._peak_bytes = self._num_resizes = 0
         if is_whole and self._turns:
-            self.strategy.on_complete(Request(0, tuple(self._turns)))
+            self.strategy.on_complete(Session(0, tuple(self._turns)))
 
     def close(self) -> None:
         """Let go of all, and end the workers."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.predictor.base import Predictor
-from kvbench.workload.request import NS_PER_S, Request
+from kvbench.workload.request import NS_PER_S, Session
 
 TOKENS_PER_S = 20
 """Traces record no ends: here a request ends when its tokens were decoded at this pace, and its thinking is over."""
@@ -33,12 +33,12 @@ class Examples:
         return len(self.arrival_ns)
 
 
-def further_tokens(request: Request) -> int:
+def further_tokens(request: Session) -> int:
     """Tokens that enter a completed request's cache after its first prompt."""
     return request.num_tokens - request.turns[0].num_append_tokens
 
 
-def examples_of(requests: Sequence[Request]) -> Examples:
+def examples_of(requests: Sequence[Session]) -> Examples:
     """Turn requests, in order of arrival, into examples."""
     rows = [
         (

@@ -9,7 +9,7 @@ from kvbench.quality import recorded
 from kvbench.quality.probe import Probe, Quality, request_to_probe
 from kvbench.quality.structured import structured
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 RECALL = "needle_recall"
 
@@ -56,7 +56,7 @@ class Compared:
 
 def compare(
     strategies: Mapping[str, Strategy],
-    requests: Sequence[Request],
+    requests: Sequence[Session],
     *,
     geometry: KVGeometry,
     device: str,

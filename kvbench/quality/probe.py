@@ -17,7 +17,7 @@ from kvbench.ops import Append, Plan, Settle
 from kvbench.quality.exact import Exact
 from kvbench.quality.sample import Sample
 from kvbench.strategy.base import CapacityExceeded, Strategy
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 MAX_DECODES = 64
 """Decode steps whose output is held against the exact one, evenly spread over a request's."""
@@ -47,7 +47,7 @@ class Quality:
     num_altered: int
 
 
-def request_to_probe(requests: Sequence[Request], max_tokens: int) -> Request:
+def request_to_probe(requests: Sequence[Session], max_tokens: int) -> Session:
     """The longest request of at most so many tokens; where there is none, the longest of all, cut to its first."""
     fitting = [request for request in requests if request.num_tokens <= max_tokens]
     chosen = max(fitting or requests, key=lambda request: request.num_tokens)
@@ -56,9 +56,9 @@ def request_to_probe(requests: Sequence[Request], max_tokens: int) -> Request:
         num_append = min(turn.num_append_tokens, left)
         num_decode = min(turn.num_decode_tokens, left - num_append)
         if num_append:
-            turns.append(Turn(num_append, num_decode))
+            turns.append(Request(num_append, num_decode))
         left -= num_append + num_decode
-    return Request(0, tuple(turns))
+    return Session(0, tuple(turns))
 
 
 class Probe:
@@ -74,7 +74,7 @@ class Probe:
         device: auto, cpu or cuda.
     """
 
-    def __init__(self, request: Request, sample: Sample, geometry: KVGeometry, device: str) -> None:
+    def __init__(self, request: Session, sample: Sample, geometry: KVGeometry, device: str) -> None:
         shape = replace(geometry, num_layers=sample.num_layers)
         self.backend = Measured(geometry=shape, device=device, attend=True, seed=0)
         # Inputs come from the sample: those that the backend would make are kept small.
@@ -104,7 +104,7 @@ class Probe:
             self.backend.end_repetition()
 
 
-def asked_decodes(request: Request) -> set[int]:
+def asked_decodes(request: Session) -> set[int]:
     """Positions of the decoded tokens whose queries are asked."""
     positions, end = [], 0
     for turn in request.turns:

@@ -10,7 +10,7 @@ from kvbench.strategy.ahead import Ahead
 from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive, require_share, require_whole
 from kvbench.strategy.classifying import CHAT, CODE, CREATIVE, DOCUMENT, Rules, settled_class
 from kvbench.strategy.member import Member
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Switch:
 class _Conversation:
     """What is known of a sequence: its request, its class, the turns that have begun, and a switch that is planned."""
 
-    request: Request
+    request: Session
     current: str
     num_begun: int
     next_start: int
@@ -119,7 +119,7 @@ class Adaptive(Strategy):
         for member in self._members.values():
             member.strategy.on_begin()
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Begin in the class of the first message."""
         first = request.turns[0]
         conversation = _Conversation(request, settled_class((first,), self._rules), 1, first.num_tokens)
@@ -127,7 +127,7 @@ class Adaptive(Strategy):
         return self._admitted(self._members[conversation.current], seq, request, view)
 
     @staticmethod
-    def _admitted(member: Member, seq: int, request: Request, view: LedgerView) -> Plan:
+    def _admitted(member: Member, seq: int, request: Session, view: LedgerView) -> Plan:
         return member.plan(member.strategy.on_admit(seq, request, member.view(view)))
 
     def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
@@ -227,7 +227,7 @@ class Adaptive(Strategy):
             self._forget(seq, conversation.planned.target, view)
         return (Release(seq),)
 
-    def on_complete(self, request: Request) -> None:
+    def on_complete(self, request: Session) -> None:
         """All may learn."""
         for member in self._members.values():
             member.strategy.on_complete(request)

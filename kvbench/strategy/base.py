@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 from kvbench.area import SIGNALS, Area
 from kvbench.ledger import LedgerView
 from kvbench.ops import NOTHING, Plan, Release, Reserve, append_plan
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 class CapacityExceeded(Exception):
@@ -96,7 +96,7 @@ class Strategy:
         """What attention must tell it: mass, votes or accesses."""
         return tuple(SIGNALS[type(area.score)] for area in self.areas if area.score is not None)
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Plan what a new sequence needs before its first token. Only an oracle may look at the request's end."""
         return NOTHING
 
@@ -134,7 +134,7 @@ class Strategy:
         """Plan the end of a sequence."""
         return (Release(seq),)
 
-    def on_complete(self, request: Request) -> None:
+    def on_complete(self, request: Session) -> None:
         """Learn from a request that was completed; called once for each, after `on_finish`."""
 
 

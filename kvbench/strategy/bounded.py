@@ -3,7 +3,7 @@
 from kvbench.ledger import LedgerView
 from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule, append_plan, keep_and_append_plan
 from kvbench.strategy.base import Strategy, resize_and_append
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 class Bounded(Strategy):
@@ -27,7 +27,7 @@ class Bounded(Strategy):
         self._rule = rule
         self._rule_of_step = rule_of_step
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Reserve the budget."""
         return (Reserve(seq, self.capacity),)
 

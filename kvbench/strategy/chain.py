@@ -21,7 +21,7 @@ from kvbench.strategy.sinks_quantized import SinksQuantized
 from kvbench.strategy.snapkv import SnapKV
 from kvbench.strategy.static import Static
 from kvbench.strategy.streaming import Streaming
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 GROWTH, EVICTION, PLACEMENT = "decide how capacity grows", "evict", "decide where tokens go and in what format"
 KINDS: dict[str, tuple[type[Strategy], ...]] = {
@@ -107,7 +107,7 @@ class Chain(Strategy):
         """A new repetition for all parts."""
         self._whole.on_begin()
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """As the parts plan together."""
         return self._whole.on_admit(seq, request, view)
 
@@ -135,7 +135,7 @@ class Chain(Strategy):
         """As the parts plan together."""
         return self._whole.on_finish(seq, view)
 
-    def on_complete(self, request: Request) -> None:
+    def on_complete(self, request: Session) -> None:
         """All parts may learn."""
         self._whole.on_complete(request)
 

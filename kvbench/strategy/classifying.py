@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kvbench.workload.request import Turn
+from kvbench.workload.request import Request
 
 CODE, CREATIVE, DOCUMENT, CHAT = "code", "creative_writing", "long_document", "short_chat"
 CODE_WORDS = frozenset({"def", "function", "class", "import", "while"})
@@ -36,7 +36,7 @@ class Rules:
     min_tokens: int
 
 
-def settled_class(turns: Sequence[Turn], rules: Rules) -> str:
+def settled_class(turns: Sequence[Request], rules: Rules) -> str:
     """The class that is used, after all that was switched before.
 
     Args:
@@ -55,7 +55,7 @@ def settled_class(turns: Sequence[Turn], rules: Rules) -> str:
     return current
 
 
-def class_of(turns: Sequence[Turn], rules: Rules) -> str:
+def class_of(turns: Sequence[Request], rules: Rules) -> str:
     """The class that wins a turn, the last of these."""
     last = turns[-rules.window_messages :]
     texts = [turn.text for turn in last if turn.text is not None]
@@ -76,7 +76,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", text.lower()))
 
 
-def _by_tokens(turns: Sequence[Turn], rules: Rules) -> str:
+def _by_tokens(turns: Sequence[Request], rules: Rules) -> str:
     if sum(turn.num_append_tokens for turn in turns) > rules.document_tokens:
         return DOCUMENT
     finished = turns[:-1]

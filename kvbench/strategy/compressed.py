@@ -13,7 +13,7 @@ from kvbench.strategy.base import (
     require_share,
     rounded_up,
 )
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 GROWTH_TOKENS = 64
 """Slots by which capacity grows and shrinks: between two passes at the default interval, none or one resize."""
@@ -60,7 +60,7 @@ class Compressed(Strategy):
             fraction = math.nextafter(fraction, 0.0)
         return Compressed(kept_fraction=fraction, interval=self.interval)
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Nothing is held yet."""
         self._next_pass[seq] = self.interval
         return NOTHING

@@ -12,7 +12,7 @@ from kvbench.strategy.base import (
     resize_and_append,
     rounded_up,
 )
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 def grown_capacity(capacity: int, required: int, growth_factor: float, round_to: int, max_capacity: int) -> int:
@@ -71,7 +71,7 @@ class Dynamic(Strategy):
         grown_by = (self.growth_factor, self.round_to, self.max_capacity)
         return IntegerRule(constant, (self.first_capacity,), grown_capacity, grown_by, self.max_capacity)
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Reserve the initial capacity."""
         return (Reserve(seq, self.first_capacity),)
 

@@ -3,7 +3,7 @@
 from kvbench.ledger import LedgerView
 from kvbench.ops import Plan, Reserve
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, as_required, require_positive, rounded_up
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 def final_length(num_prompt_tokens: int, num_output_tokens: int, round_to: int) -> int:
@@ -34,7 +34,7 @@ class Exact(Strategy):
         """The final length at admission; nothing grows."""
         return IntegerRule(final_length, (self.round_to,), as_required, (), None)
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Reserve the request's final length."""
         num_prompt_tokens = request.num_tokens - request.num_decode_tokens
         return (Reserve(seq, final_length(num_prompt_tokens, request.num_decode_tokens, self.round_to)),)

@@ -9,7 +9,7 @@ from kvbench.predictor.replay import further_tokens
 from kvbench.predictor.weights import find_weights, load_weights
 from kvbench.strategy.base import rounded_up
 from kvbench.strategy.dynamic import Dynamic
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 def forecast_capacity(num_prompt: int, num_total: int, round_to: int, max_capacity: int, room: int) -> int:
@@ -73,14 +73,14 @@ class Forecast(Dynamic):
         """Forget the requests of the repetition before."""
         self._predictor.forget()
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Reserve the prompt and the predicted tokens after it."""
         num_prompt = request.turns[0].num_append_tokens
         num_total = max(num_prompt + (self._predictor.predict(num_prompt) or 0), self.initial_capacity)
         capacity = forecast_capacity(num_prompt, num_total, self.round_to, self.max_capacity, view.room(seq))
         return (Reserve(seq, capacity),)
 
-    def on_complete(self, request: Request) -> None:
+    def on_complete(self, request: Session) -> None:
         """Learn what followed the first prompt."""
         self._predictor.learn(request.turns[0].num_append_tokens, further_tokens(request))
 

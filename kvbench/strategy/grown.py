@@ -7,7 +7,7 @@ from kvbench.area import Blocks
 from kvbench.ledger import LedgerView
 from kvbench.ops import MAIN, Append, Operation, Plan, Reserve
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 class Grown(Strategy):
@@ -43,7 +43,7 @@ class Grown(Strategy):
         self._bounded.on_begin()
         self._growth.on_begin()
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Reserve as much of the area main as growth begins with."""
         own = [op for op in self._bounded.on_admit(seq, request, view) if not _reserves_main(op)]
         return (*own, *self._within(self._growth.on_admit(seq, request, view), 0))
@@ -90,7 +90,7 @@ class Grown(Strategy):
         self._growth.on_finish(seq, view)
         return self._bounded.on_finish(seq, view)
 
-    def on_complete(self, request: Request) -> None:
+    def on_complete(self, request: Session) -> None:
         """Both learn."""
         self._bounded.on_complete(request)
         self._growth.on_complete(request)

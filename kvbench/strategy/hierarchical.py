@@ -20,7 +20,7 @@ from kvbench.ledger import LedgerView
 from kvbench.naming import unknown
 from kvbench.ops import MAIN, Move, Operation, Plan, Reserve, Rule, Settle, append_plan
 from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive, require_whole, rounded_up
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 EVICTIONS = ("age", "access")
 CHUNK_TOKENS = STAGING_TOKENS // 2
@@ -127,7 +127,7 @@ class Hierarchical(Strategy):
         """Tokens that all tiers hold together."""
         return self.fast_capacity + sum(self.capacities.values())
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Reserve the fast tier."""
         return (Reserve(seq, self.fast_capacity),)
 

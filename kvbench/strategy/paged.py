@@ -4,7 +4,7 @@ from kvbench.area import STAGING_TOKENS, Area, Blocks
 from kvbench.ledger import LedgerView
 from kvbench.ops import Fork, Plan, Reserve
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, in_units, require_positive
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 class Paged(Strategy):
@@ -38,7 +38,7 @@ class Paged(Strategy):
         """Nothing at admission; whole blocks as they are required."""
         return IntegerRule(constant, (0,), in_units, (self.block_size,), None)
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Reserve nothing yet; with the first sequence's admission the pool is set aside."""
         return (Reserve(seq, 0),)
 

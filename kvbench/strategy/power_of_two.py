@@ -10,7 +10,7 @@ from kvbench.strategy.base import (
     as_required,
     require_positive,
 )
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 def over_provisioned(num_prompt_tokens: int, num_output_tokens: int, max_seq_len: int) -> int:
@@ -50,7 +50,7 @@ class PowerOfTwo(Strategy):
         """All room at admission; nothing grows."""
         return IntegerRule(over_provisioned, (self.max_seq_len,), as_required, (), self.max_seq_len)
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Reserve the prompt and the output's room."""
         num_prompt_tokens = request.num_tokens - request.num_decode_tokens
         return (Reserve(seq, over_provisioned(num_prompt_tokens, request.num_decode_tokens, self.max_seq_len)),)

@@ -8,7 +8,7 @@ from kvbench.naming import unknown
 from kvbench.ops import NOTHING, Plan, Reserve, append_plan
 from kvbench.strategy.base import require_positive, resize_and_append, rounded_up
 from kvbench.strategy.dynamic import Dynamic
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 STABLE_VARIANCE = 0.1
 CAUTIOUS_RATIO = 1.2
@@ -87,7 +87,7 @@ class Predictive(Dynamic):
         self.rule = rule
         self._lengths: dict[int, deque[int]] = {}
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Reserve the initial capacity, with an empty history."""
         self._lengths[seq] = deque(maxlen=self.history_window)
         return super().on_admit(seq, request, view)

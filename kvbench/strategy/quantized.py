@@ -5,7 +5,7 @@ from kvbench.ledger import LedgerView
 from kvbench.naming import unknown
 from kvbench.ops import MAIN, NOTHING, Append, Move, Plan, Reserve, Rule, append_plan
 from kvbench.strategy.base import Strategy, require_positive, require_whole, rounded_up
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 BITS = (8, 4, 2)
 KEYS_PER = ("channel", "token")
@@ -57,7 +57,7 @@ class Quantized(Strategy):
     def _chunk_tokens(self) -> int:
         return min(max(self.group_size, 128), STAGING_TOKENS)
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Reserve the window."""
         return (Reserve(seq, self.window),)
 

@@ -6,7 +6,7 @@ from kvbench.ops import MAIN, NOTHING, Append, Keep, Move, Operation, Plan, Rese
 from kvbench.strategy.base import Strategy, rounded_up
 from kvbench.strategy.quantized import PACKED, Quantized
 from kvbench.strategy.sinks import Sinks
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 SINKS = "sinks"
 
@@ -42,7 +42,7 @@ class SinksQuantized(Strategy):
         self._chunk = packed.layout.num_tokens
         self.areas = (*([Area(SINKS)] if self._num_sinks else []), packed, ring)
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Reserve the sinks and the ring."""
         first = (Reserve(seq, self._num_sinks, SINKS),) if self._num_sinks else ()
         return (*first, Reserve(seq, self.ring_tokens))

@@ -4,7 +4,7 @@ from kvbench.area import Area, Chunks, Ring
 from kvbench.ledger import LedgerView
 from kvbench.ops import MAIN, Keep, Move, Plan, Reserve, Rule, append_plan
 from kvbench.strategy.base import Strategy, require_budget, require_positive, require_whole
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 RETIRED = "retired"
 
@@ -45,7 +45,7 @@ class Streaming(Strategy):
         overlap = self.overlap_size * budget_tokens // self.window_size
         return Streaming(window_size=budget_tokens, overlap_size=overlap, max_retired=self.max_retired)
 
-    def on_admit(self, seq: int, request: Request, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
         """Reserve the active window."""
         return (Reserve(seq, self.window_size),)
 

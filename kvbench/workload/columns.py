@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 from kvbench.workload.scenario import Scenario
 from kvbench.workload.trace import Trace
 from kvbench.workload.trace_columns import TraceColumns
@@ -23,7 +23,7 @@ def scenario_columns(scenario: Scenario, rng: np.random.Generator) -> TraceColum
     return scenario.columns(rng) if isinstance(scenario, Trace) else columns_of(scenario.workload(rng).requests)
 
 
-def columns_of(requests: Sequence[Request]) -> TraceColumns:
+def columns_of(requests: Sequence[Session]) -> TraceColumns:
     """Requests of one turn each, as columns.
 
     Raises:

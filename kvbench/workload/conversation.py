@@ -7,7 +7,7 @@ import numpy as np
 from kvbench.workload.arrivals import MAX_REQUESTS, Arrivals, check_arrivals
 from kvbench.workload.lengths import Constant, Lengths, check_lengths
 from kvbench.workload.parameters import check_number, check_whole
-from kvbench.workload.request import NS_PER_S, Request, Turn
+from kvbench.workload.request import NS_PER_S, Session, Request
 from kvbench.workload.scenario import Scenario, Workload
 
 MAX_TURNS = 100_000
@@ -78,9 +78,9 @@ class Conversations(Scenario):
         firsts = [0, *ends.tolist()]
         for first in firsts[:-1]:
             think_ns[first] = 0
-        all_turns = list(map(Turn, prompts, outputs, think_ns))
+        all_turns = list(map(Request, prompts, outputs, think_ns))
         requests = tuple(
-            Request(arrival, tuple(all_turns[first:end]))
+            Session(arrival, tuple(all_turns[first:end]))
             for arrival, first, end in zip(arrivals, firsts[:-1], firsts[1:], strict=True)
         )
         return Workload(requests, self.num_requests)
@@ -126,7 +126,7 @@ class ParallelSampling(Scenario):
         prompts = self.prompts.draw(num_groups, prompts_rng).tolist()
         groups = (np.arange(num) // self.num_samples).tolist()
         requests = tuple(
-            Request(arrivals[group], (Turn(prompts[group], output),), group)
+            Session(arrivals[group], (Request(prompts[group], output),), group)
             for group, output in zip(groups, self.outputs.draw(num, outputs_rng).tolist(), strict=True)
         )
         return Workload(requests, num_available)

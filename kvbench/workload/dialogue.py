@@ -10,7 +10,7 @@ from kvbench.naming import unknown
 from kvbench.workload.arrivals import Arrivals, check_arrivals
 from kvbench.workload.conversation import MAX_THINK_S, draw_think_ns
 from kvbench.workload.parameters import check_number
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from kvbench.workload.scenario import Scenario, Workload
 
 _WORD_OR_MARK = re.compile(r"(\w+)|[^\w\s]")
@@ -83,15 +83,15 @@ class Dialogue(Scenario):
         taken = self.conversations[: self.max_requests]
         arrivals = self.arrivals.times_ns(len(taken), arrivals_rng).tolist()
         requests = tuple(
-            Request(arrival, self._turns(conversation, think_rng))
+            Session(arrival, self._turns(conversation, think_rng))
             for arrival, conversation in zip(arrivals, taken, strict=True)
         )
         return Workload(requests, num_available)
 
-    def _turns(self, conversation: tuple[Exchange, ...], rng: np.random.Generator) -> tuple[Turn, ...]:
+    def _turns(self, conversation: tuple[Exchange, ...], rng: np.random.Generator) -> tuple[Request, ...]:
         think_ns = [0, *draw_think_ns(len(conversation) - 1, self.think_s, rng)]
         return tuple(
-            Turn(
+            Request(
                 count_tokens(exchange.user, self.tokens_per_word),
                 count_tokens(exchange.answer, self.tokens_per_word),
                 think,

@@ -6,7 +6,7 @@ NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Request:
     """One turn of a request: tokens appended at once, then tokens decoded one at a time.
 
     Args:
@@ -38,7 +38,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Session:
     """A request: when it arrives, and its turns. One request has one cache.
 
     Args:
@@ -50,7 +50,7 @@ class Request:
     """
 
     arrival_ns: int
-    turns: tuple[Turn, ...]
+    turns: tuple[Request, ...]
     group: int | None = None
 
     def __post_init__(self) -> None:

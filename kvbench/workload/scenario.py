@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvbench.workload.parameters import check_whole
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 MOST = 2**31 - 1
 
@@ -48,7 +48,7 @@ class Workload:
         num_available: requests in the scenario before `max_requests` cut it.
     """
 
-    requests: tuple[Request, ...]
+    requests: tuple[Session, ...]
     num_available: int
 
 
@@ -75,4 +75,4 @@ class Appends(Scenario):
 
     def workload(self, rng: np.random.Generator) -> Workload:
         """The one request; `rng` is not used."""
-        return Workload((Request(0, tuple(Turn(count) for count in self.appends)),), 1)
+        return Workload((Session(0, tuple(Request(count) for count in self.appends)),), 1)

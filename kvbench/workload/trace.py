@@ -8,7 +8,7 @@ import numpy as np
 
 from kvbench.naming import unknown
 from kvbench.workload.arrivals import Arrivals, check_arrivals
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 from kvbench.workload.scenario import Scenario, Workload
 from kvbench.workload.trace_columns import TraceColumns
 from kvbench.workload.trace_file import TraceError, TraceMissing
@@ -73,7 +73,7 @@ class Trace(Scenario):
             columns.num_output_tokens[:num].tolist(),
             strict=True,
         )
-        requests = tuple(Request(arrival, (Turn(prompt, output),)) for arrival, prompt, output in rows)
+        requests = tuple(Session(arrival, (Request(prompt, output),)) for arrival, prompt, output in rows)
         return Workload(requests, columns.num_requests)
 
     def columns(self, rng: np.random.Generator) -> TraceColumns:

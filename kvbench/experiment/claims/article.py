@@ -6,7 +6,7 @@ from kvbench.strategy.hierarchical import Hierarchical
 from kvbench.strategy.predictive import Predictive
 from kvbench.strategy.static import Static
 from kvbench.strategy.streaming import Streaming
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 MAXIMUM = 8192
 SHORT_CHATS = ("short_chat", "short_chat_500")
@@ -16,9 +16,9 @@ PREDICTED = ("stable_growth", "sudden_growth", "periodic", "random_fluctuation")
 """The lists on which the article compares dynamic with predictive."""
 
 
-def appending(appends: tuple[int, ...]) -> tuple[Request, ...]:
+def appending(appends: tuple[int, ...]) -> tuple[Session, ...]:
     """One request that appends these counts of tokens."""
-    return (Request(0, tuple(Turn(count) for count in appends)),)
+    return (Session(0, tuple(Request(count) for count in appends)),)
 
 
 def static(max_seq_len: int = MAXIMUM) -> Static:

@@ -12,7 +12,7 @@ from kvbench.frames import frames_of
 from kvbench.geometry import KVGeometry
 from kvbench.runner import run
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 class Bench:
@@ -42,11 +42,11 @@ class Bench:
             self._timed_backend = self.setting.backend_of(thin)
         return self._timed_backend
 
-    def count(self, strategies: Mapping[str, Strategy], requests: Sequence[Request]) -> pd.DataFrame:
+    def count(self, strategies: Mapping[str, Strategy], requests: Sequence[Session]) -> pd.DataFrame:
         """A summary by strategy without times, exact, with final_bytes and whole_peak_bytes."""
         return counted(strategies, requests, self.geometry)[0]
 
-    def count_steps(self, strategies: Mapping[str, Strategy], requests: Sequence[Request]) -> pd.DataFrame:
+    def count_steps(self, strategies: Mapping[str, Strategy], requests: Sequence[Session]) -> pd.DataFrame:
         """The steps of the same."""
         return counted(strategies, requests, self.geometry)[1]
 
@@ -54,7 +54,7 @@ class Bench:
         self,
         name: str,
         strategies: Mapping[str, Strategy],
-        requests: Sequence[Request],
+        requests: Sequence[Session],
         max_concurrency: int = 1,
         backend: Backend | None = None,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -90,6 +90,6 @@ class Bench:
         self.steps.append(steps.assign(part=name, strategy=steps["strategy"].astype(str)))
 
 
-def tokens_of(strategies: Mapping[str, Strategy], requests: Sequence[Request]) -> int:
+def tokens_of(strategies: Mapping[str, Strategy], requests: Sequence[Session]) -> int:
     """Tokens that one repetition appends, over all strategies."""
     return len(strategies) * sum(request.num_tokens for request in requests)

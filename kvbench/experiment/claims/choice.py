@@ -10,7 +10,7 @@ from kvbench.experiment.claims.finding import Evidence, Finding
 from kvbench.metrics import US_PER_S
 from kvbench.statistics import confidence_half_width
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,19 @@ class Kind:
 
     name: str
     choice: str
-    request: Request
+    request: Session
     is_timed: bool
 
 
 # Code has long prompts and short answers, creative writing the reverse; what is measured stays short.
 KINDS = (
-    Kind("short chat", "predictive", Request(0, tuple(Turn(n) for n in (50, 100, 150, 200, 250, 300))), True),
-    Kind("long document", "hierarchical", Request(0, tuple(Turn(n) for n in (300, 400, 500, 600, 700, 500))), True),
-    Kind("long document of 13,500", "hierarchical", Request(0, tuple(Turn(n) for n in range(1000, 4000, 500))), False),
-    Kind("code", "dynamic, factor 2", Request(0, tuple(Turn(n, 40) for n in (300, 600, 450, 350))), True),
-    Kind("creative writing", "compressed", Request(0, tuple(Turn(n, 120) for n in (60, 80, 70, 90, 50))), True),
+    Kind("short chat", "predictive", Session(0, tuple(Request(n) for n in (50, 100, 150, 200, 250, 300))), True),
+    Kind("long document", "hierarchical", Session(0, tuple(Request(n) for n in (300, 400, 500, 600, 700, 500))), True),
+    Kind(
+        "long document of 13,500", "hierarchical", Session(0, tuple(Request(n) for n in range(1000, 4000, 500))), False
+    ),
+    Kind("code", "dynamic, factor 2", Session(0, tuple(Request(n, 40) for n in (300, 600, 450, 350))), True),
+    Kind("creative writing", "compressed", Session(0, tuple(Request(n, 120) for n in (60, 80, 70, 90, 50))), True),
 )
 MEASURES = {
     "least peak on the device": ("peak_bytes", False),

@@ -12,10 +12,10 @@ from kvbench.experiment.claims.finding import ANY, Evidence, Finding
 from kvbench.statistics import confidence_half_width
 from kvbench.strategy.ahead import Ahead
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 INITIAL = 256
-REQUESTS = tuple(Request(0, (Turn(350, 48),)) for _ in range(4))
+REQUESTS = tuple(Session(0, (Request(350, 48),)) for _ in range(4))
 """Each outgrows its buffer once with the prompt, and once more while it decodes."""
 LIVE = (1, 4)
 SYNCHRONOUS, ASYNCHRONOUS = "dynamic", "async"

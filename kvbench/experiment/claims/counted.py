@@ -12,7 +12,7 @@ from kvbench.geometry import KVGeometry
 from kvbench.ops import Plan
 from kvbench.runner import run
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 
 class Counted:
@@ -77,7 +77,7 @@ class Counted:
 
 
 def counted(
-    strategies: Mapping[str, Strategy], requests: Sequence[Request], geometry: KVGeometry
+    strategies: Mapping[str, Strategy], requests: Sequence[Session], geometry: KVGeometry
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Run strategies on requests, one at a time, without tensors.
 

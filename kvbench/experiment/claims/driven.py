@@ -4,12 +4,12 @@ from kvbench.backend.base import Backend, Times
 from kvbench.ledger import Ledger
 from kvbench.ops import Plan
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request
+from kvbench.workload.request import Session
 
 SEQ = 0
 
 
-def drive(backend: Backend, strategy: Strategy, request: Request) -> list[Times]:
+def drive(backend: Backend, strategy: Strategy, request: Session) -> list[Times]:
     """Append a request's tokens; the sequence stays open until the caller ends the repetition.
 
     Inputs are made anew from the seed, so that two strategies that take the same steps are given the same tokens.

@@ -13,7 +13,7 @@ from kvbench.experiment.claims.finding import Evidence, Finding
 from kvbench.plots.front import pareto_front
 from kvbench.quality.probe import Probe
 from kvbench.quality.structured import structured
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 FACTORS = (1.05, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
 FRACTIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -25,7 +25,7 @@ TIMED_PIECE, TIMED_PIECES = 64, 125
 LEAST_LENGTH = 1000
 NUM_LENGTHS = 200
 """Where sequences may end, spaced by a constant ratio: the peak depends on how full the last buffer then is."""
-PROBED = Request(0, (Turn(768, 256),))
+PROBED = Session(0, (Request(768, 256),))
 HALF = 50.0
 """In %: values are useful at least so often, and those in a useful range by so many points more often than others."""
 LOW_COST = 1.5

@@ -8,13 +8,13 @@ from kvbench.experiment.claims.bench import Bench, tokens_of
 from kvbench.experiment.claims.driven import SEQ, drive
 from kvbench.experiment.claims.finding import ANY, Evidence, Finding
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 FAST, SLOW = 512, 4096
 CAPACITIES = ((FAST, SLOW), (1024, 4096), (1024, 8192))
 """Of the article's benchmark, its chatbot, and its defaults."""
 DECODED = 64
-DOCUMENT = Request(0, (*[Turn(500) for _ in range(9)], Turn(FAST + SLOW - 9 * 500 - DECODED, DECODED)))
+DOCUMENT = Session(0, (*[Request(500) for _ in range(9)], Request(FAST + SLOW - 9 * 500 - DECODED, DECODED)))
 """A document that fills both tiers to the last slot, in appends that the fast tier holds, and an answer."""
 NAME = f"hierarchical({FAST}, {SLOW})"
 WHOLE = f"a document of {DOCUMENT.num_tokens:,} tokens, {NAME}"

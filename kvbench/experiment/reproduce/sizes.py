@@ -7,7 +7,7 @@ from kvbench.geometry import KVGeometry
 from kvbench.ledger import Ledger
 from kvbench.ops import append_plan
 from kvbench.strategy.static import Static
-from kvbench.workload.request import Request, Turn
+from kvbench.workload.request import Session, Request
 
 BYTES_PER_TOKEN = {
     "llama2_7b": (524_288, "Touvron et al. 2023, arXiv:2307.09288: 2 x 32 layers x 32 heads x 128 x 2 bytes"),
@@ -51,7 +51,7 @@ def waste_figures(geometry: KVGeometry) -> Iterator[Figure]:
     for num_tokens, published in WASTE.items():
         ledger = Ledger(geometry, areas=strategy.areas)
         ledger.open(0)
-        ledger.book(strategy.on_admit(0, Request(0, (Turn(num_tokens),)), ledger.view))
+        ledger.book(strategy.on_admit(0, Session(0, (Request(num_tokens),)), ledger.view))
         ledger.book(append_plan(0, num_tokens))
         yield Figure(
             result="Static waste",
