@@ -14,7 +14,7 @@ from kvbench.strategy.ahead import Ahead
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic, grown_capacity
 from kvbench.strategy.static import Static
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 DTYPE = "float16"
 INITIAL, LENGTH, MOST = 512, 16_384, 19_683

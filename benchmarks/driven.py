@@ -9,7 +9,7 @@ from kvbench.ledger import Ledger
 from kvbench.ops import Plan
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 SEQ = 0
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 32, 8, 128

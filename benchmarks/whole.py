@@ -14,7 +14,7 @@ from kvbench.frames import steps_frame
 from kvbench.geometry import KVGeometry
 from kvbench.runner import run
 from kvbench.strategy.dynamic import Dynamic
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 ARTICLE = KVGeometry(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32", name="Article")
 PROMPT_TOKENS, DECODED_TOKENS = 1000, 300

@@ -19,10 +19,10 @@ from kvbench.strategy.paged import Paged
 from kvbench.strategy.predictive import Predictive
 from kvbench.strategy.recompute import Recompute
 from kvbench.strategy.sinks import Sinks
-from kvbench.workload.request import Session, Request
-from tests.catalogue import TINY, scenario
-from tests.driven import Cache, tokens
-from tests.numbered import PLAIN, TOKEN, contents, write
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import TINY, scenario
+from tests.support.driven import Cache, tokens
+from tests.support.numbered import PLAIN, TOKEN, contents, write
 
 TEXTS = {CODE: "def class", CREATIVE: "story plot", DOCUMENT: "x" * 300, CHAT: "hi"}
 RULES = Rules(

@@ -13,11 +13,11 @@ from kvbench.aio import AsyncCaches, CacheClosed, CacheRefused
 from kvbench.backend.storage.memory import Memory
 from kvbench.ledger import OutOfMemory
 from kvbench.strategy.base import CapacityExceeded
-from tests.catalogue import STRATEGIES, TINY, strategy
-from tests.driven import tokens
+from tests.support.catalogue import STRATEGIES, TINY, strategy
+from tests.support.driven import tokens
+from tests.support.workers import Failing
 from tests.test_background import ahead
 from tests.test_contract import small
-from tests.workers import Failing
 
 TOKEN = TINY.bytes_per_token
 PATIENCE_S = 10

@@ -5,9 +5,9 @@ import torch
 
 from kvbench.area import Accesses, Area, Chunks, Holes, Mass, Packed, Votes
 from kvbench.ops import Append, Keep, Move, Reserve, Rule
-from kvbench.workload.request import Session, Request
-from tests.catalogue import STRATEGIES, TINY, strategy
-from tests.driven import Cache, tokens
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import STRATEGIES, TINY, strategy
+from tests.support.driven import Cache, tokens
 from tests.test_attention import reference, unpacked
 from tests.test_contract import small
 from tests.test_storage_models import Given

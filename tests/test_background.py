@@ -21,10 +21,10 @@ from kvbench.recorder import STEP_FIELDS, Recorder
 from kvbench.runner import run
 from kvbench.strategy.ahead import Ahead
 from kvbench.strategy.dynamic import Dynamic
-from kvbench.workload.request import Session, Request
-from tests.catalogue import TINY, strategy
-from tests.driven import Cache, tokens
-from tests.workers import Failing, Late
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import TINY, strategy
+from tests.support.driven import Cache, tokens
+from tests.support.workers import Failing, Late
 
 TOKEN = TINY.bytes_per_token
 REQUEST = Session(0, (Request(1),))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kvbench.backend.caching import CachingAllocator
 from kvbench.backend.caching.blocks import CACHED, LIVE
 from kvbench.ledger import OutOfMemory
-from tests.allocations import LIMITS, MIB, PEAKS, SEQUENCES, in_the_model
+from tests.support.allocations import LIMITS, MIB, PEAKS, SEQUENCES, in_the_model
 
 KIB = 1 << 10
 BOTH = pytest.mark.parametrize("expandable", [False, True], ids=["segments", "expandable"])
@@ -408,7 +408,7 @@ def test_concat_fragments_memory_and_expandable_segments_hardly_do():
 def test_a_gpu_says_the_same_after_every_call(name, expandable):
     settings = f"expandable_segments:{expandable}"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.allocations", name],
+        [sys.executable, "-m", "tests.support.allocations", name],
         cwd=Path(__file__).resolve().parent.parent,
         env=os.environ | {"PYTORCH_CUDA_ALLOC_CONF": settings, "PYTORCH_ALLOC_CONF": settings},
         capture_output=True,

@@ -20,10 +20,10 @@ from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import composed
 from kvbench.geometry import KVGeometry
 from kvbench.hardware import hardware_from
-from kvbench.workload.request import Session, Request
-from tests.catalogue import STRATEGIES, TINY, scenario, strategy
-from tests.machines import machine
-from tests.storages import LiveStorages
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import STRATEGIES, TINY, scenario, strategy
+from tests.support.machines import machine
+from tests.support.storages import LiveStorages
 
 TINY_GRID = Grid(
     slots=(9, 33),

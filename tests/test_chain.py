@@ -30,10 +30,10 @@ from kvbench.strategy.sinks import Sinks
 from kvbench.strategy.snapkv import SnapKV
 from kvbench.strategy.static import Static
 from kvbench.strategy.streaming import Streaming
-from kvbench.workload.request import Session, Request
-from tests.catalogue import TINY, node_of
-from tests.driven import Cache, tokens
-from tests.numbered import PLAIN, TOKEN, admitted, contents, numbered, read, write
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import TINY, node_of
+from tests.support.driven import Cache, tokens
+from tests.support.numbered import PLAIN, TOKEN, admitted, contents, numbered, read, write
 from tests.test_contract import check
 
 

@@ -34,8 +34,8 @@ from kvbench.experiment.claims.finding import (
 from kvbench.experiment.claims.resizes import resize_counts
 from kvbench.experiment.claims.saving import savings
 from kvbench.geometry import KVGeometry
-from tests.catalogue import TINY, node_of, scenario
-from tests.fake import Fake
+from tests.support.catalogue import TINY, node_of, scenario
+from tests.support.fake import Fake
 from tests.test_configuration import composed
 
 ARTICLE = KVGeometry(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32")

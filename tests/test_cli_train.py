@@ -6,7 +6,7 @@ import yaml
 from kvbench.cli.errors import UsageError
 from kvbench.cli.train import main as train_verb
 from kvbench.predictor.weights import load_weights
-from tests.catalogue import node_of
+from tests.support.catalogue import node_of
 
 TRACE = "arrived_at,num_prefill_tokens,num_decode_tokens\n" + "".join(
     f"{index},{30 + index % 7},{40 + index % 5}\n" for index in range(80)

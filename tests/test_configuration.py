@@ -13,7 +13,7 @@ from kvbench.cli.errors import UsageError
 from kvbench.cli.targets import build, check_target
 from kvbench.cli.vet import vet_choice
 from kvbench.workload.scenario import Scenario
-from tests.catalogue import node_of
+from tests.support.catalogue import node_of
 
 BYTES_A_TOKEN = {  # published geometries: 2 · layers · KV heads · head size · bytes of the dtype
     "article": 32_768,

@@ -10,10 +10,10 @@ from kvbench.backend.measured import Measured
 from kvbench.ledger import OutOfMemory
 from kvbench.runner import run
 from kvbench.strategy.base import CapacityExceeded
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 from kvbench.workload.trace import TraceMissing
-from tests.catalogue import SCENARIOS, STRATEGIES, TINY, node_of, scenario, strategy
-from tests.driven import Cache, tokens
+from tests.support.catalogue import SCENARIOS, STRATEGIES, TINY, node_of, scenario, strategy
+from tests.support.driven import Cache, tokens
 
 HOLDING = [name for name in STRATEGIES if name != "recompute"]
 SMALL = {

@@ -9,7 +9,7 @@ from kvbench.backend.line import Line, Lines
 from kvbench.backend.modelled import Modelled
 from kvbench.geometry import KVGeometry
 from kvbench.ops import MAIN, Append, Fork, Keep, Move, Release, Reserve, Rule
-from tests.machines import GEOMETRY, machine
+from tests.support.machines import GEOMETRY, machine
 
 # Two layers; a slot has 16 bytes in each of their 4 tensors, 32 bytes a layer.
 CALIBRATED_FOR = {"dtype": "float16", "num_heads": 2, "num_kv_heads": 1, "head_dim": 8, "num_rows": 1}

@@ -13,7 +13,7 @@ from kvbench.cli.experiment import experiment_of
 from kvbench.cli.keys import check_keys, composed
 from kvbench.cli.model import name_or_path_of
 from kvbench.cli.record import DEFAULTS, KEYS, USAGE
-from tests.catalogue import STRATEGIES, strategy
+from tests.support.catalogue import STRATEGIES, strategy
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")

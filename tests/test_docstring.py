@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from kvbench.cli.docstring import parse
-from tests.catalogue import STRATEGIES, strategy
+from tests.support.catalogue import STRATEGIES, strategy
 
 WHOLE = """Keep sinks and a window.
 

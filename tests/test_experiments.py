@@ -17,8 +17,8 @@ from kvbench.experiment.growth_factors import near_best, with_cost
 from kvbench.experiment.growth_factors import sentences_of as growth_sentences
 from kvbench.experiment.kept_fractions import sentences_of as kept_sentences
 from kvbench.experiment.kept_fractions import useful
-from tests.catalogue import TINY, node_of
-from tests.fake import Fake
+from tests.support.catalogue import TINY, node_of
+from tests.support.fake import Fake
 from tests.test_configuration import composed
 from tests.test_golden import ARTICLE, TOKEN
 

@@ -15,10 +15,10 @@ from kvbench.frames import requests_frame, steps_frame
 from kvbench.ledger import Ledger, OutOfMemory
 from kvbench.ops import Append, Reserve
 from kvbench.runner import run
-from kvbench.workload.request import Session, Request
-from tests.catalogue import TINY, strategy
-from tests.fake import Fake
-from tests.watched import Watched
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import TINY, strategy
+from tests.support.fake import Fake
+from tests.support.watched import Watched
 
 TOKEN = TINY.bytes_per_token
 TRACKED = TOKEN + 2 * TINY.track_bytes_per_token

@@ -13,8 +13,8 @@ from kvbench.strategy.exact import Exact
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.power_of_two import PowerOfTwo
 from kvbench.strategy.static import Static
-from tests.fleet_models import COLUMNS, PRICES, PS_PER_NS, SLOT_BYTES, by_runner, columns_of, results
-from tests.machines import GEOMETRY
+from tests.support.fleet_models import COLUMNS, PRICES, PS_PER_NS, SLOT_BYTES, by_runner, columns_of, results
+from tests.support.machines import GEOMETRY
 
 STAGING = 1024 // 2  # in slots: 1,024 tokens of one layer of two
 MAKERS = {

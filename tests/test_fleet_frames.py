@@ -7,7 +7,7 @@ import pytest
 
 from kvbench.fleet_frames import FleetFrames, Objective, fleet_frames
 from kvbench.schema import REQUESTS, SUMMARY, TIMELINE
-from tests.fleet_columns import GIB, MS, OBJECTIVE, S, columns, three
+from tests.support.fleet_columns import GIB, MS, OBJECTIVE, S, columns, three
 
 FOUR = {
     # One waits 1 s and has its tokens 20 ms apart; one is slow to its first; one has slow tokens; one is refused.

@@ -7,8 +7,8 @@ from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.static import Static
-from tests.fleet_models import ROUND, SLOT_BYTES, columns_of, results
-from tests.machines import GEOMETRY
+from tests.support.fleet_models import ROUND, SLOT_BYTES, columns_of, results
+from tests.support.machines import GEOMETRY
 
 STAGING = 1024 // 2  # in slots
 NS = 1_000

@@ -15,8 +15,8 @@ from kvbench.plots.stretches import stretches_of
 from kvbench.plots.style import INK, looks
 from kvbench.plots.sweep import FLEET_METRICS
 from kvbench.plots.units import span_unit
-from tests.fleet_columns import GIB, OBJECTIVE, SPLITS, S, columns, three
-from tests.frames import decode_work, make_frames, multi_work
+from tests.support.fleet_columns import GIB, OBJECTIVE, SPLITS, S, columns, three
+from tests.support.frames import decode_work, make_frames, multi_work
 from tests.test_plots import line_of, words
 
 NAMES = ["fleet_service", "fleet_memory", "fleet_load", "fleet_times", "workload"]

@@ -10,8 +10,8 @@ from kvbench.fleet_frames import fleet_frames
 from kvbench.report import chart_sentences, report_markdown, table_text, warnings
 from kvbench.results import load, write_environment, write_frames, write_text
 from kvbench.schema import STEPS
-from tests.fleet_columns import OBJECTIVE, columns, three
-from tests.frames import make_frames
+from tests.support.fleet_columns import OBJECTIVE, columns, three
+from tests.support.frames import make_frames
 
 RATE = "backend.rate_scale"
 

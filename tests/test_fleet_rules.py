@@ -21,9 +21,9 @@ from kvbench.strategy.paged import Paged
 from kvbench.strategy.power_of_two import PowerOfTwo
 from kvbench.strategy.static import Static
 from kvbench.workload.trace_columns import TraceColumns
-from tests.catalogue import STRATEGIES, strategy
-from tests.fleet_models import PRICES, columns_of
-from tests.machines import GEOMETRY
+from tests.support.catalogue import STRATEGIES, strategy
+from tests.support.fleet_models import PRICES, columns_of
+from tests.support.machines import GEOMETRY
 
 
 def refused(name):

@@ -7,9 +7,9 @@ from kvbench.ops import Reserve
 from kvbench.predictor.past import Constant
 from kvbench.runner import run
 from kvbench.strategy.forecast import AverageForecast, Forecast, QuantileForecast, forecast_capacity
-from kvbench.workload.request import NS_PER_S, Session, Request
-from tests.catalogue import TINY, strategy
-from tests.fake import Fake
+from kvbench.workload.request import NS_PER_S, Request, Session
+from tests.support.catalogue import TINY, strategy
+from tests.support.fake import Fake
 
 GROWING = {"initial_capacity": 1, "growth_factor": 1.5, "max_capacity": 8192, "round_to": 1}
 FORECASTS = ("predictive_average", "predictive_quantile", "predictive_learned")

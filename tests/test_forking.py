@@ -6,10 +6,10 @@ from kvbench.frames import requests_frame, steps_frame
 from kvbench.runner import run
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.paged import Paged
-from kvbench.workload.request import Session, Request
-from tests.catalogue import TINY
-from tests.fake import Fake
-from tests.watched import Watched
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import TINY
+from tests.support.fake import Fake
+from tests.support.watched import Watched
 
 TOKEN = TINY.bytes_per_token
 

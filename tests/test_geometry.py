@@ -6,7 +6,7 @@ import pytest
 
 from kvbench.geometry import KVGeometry
 from kvbench.weights import Weights
-from tests.catalogue import TINY, node_of
+from tests.support.catalogue import TINY, node_of
 
 LATENT = KVGeometry(num_layers=3, num_heads=8, num_kv_heads=1, head_dim=16, latent_dim=20, dtype="bfloat16")
 WINDOWED = replace(TINY, num_layers=6, num_window_layers=4, window_tokens=10)

@@ -11,7 +11,7 @@ from kvbench.integrations import converted as conversion
 from kvbench.integrations.converted import converted
 from kvbench.integrations.models import load
 from kvbench.integrations.required import TransformersMissing
-from tests.model_files import gguf_file, llama
+from tests.support.model_files import gguf_file, llama
 
 IDS = torch.arange(12).unsqueeze(0)
 

@@ -14,7 +14,7 @@ from kvbench.strategy.power_of_two import PowerOfTwo, over_provisioned
 from kvbench.strategy.predictive import Predictive, predicted_append
 from kvbench.strategy.recompute import Recompute
 from kvbench.strategy.static import Static
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 ARTICLE = KVGeometry(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32")
 TOKEN = 32 * 1024

@@ -8,7 +8,7 @@ from kvbench.ops import Release
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.sinks import Sinks
 from kvbench.strategy.streaming import Streaming
-from tests.numbered import TOKEN, admitted, contents, numbered, read, write
+from tests.support.numbered import TOKEN, admitted, contents, numbered, read, write
 
 
 def slots(cache):

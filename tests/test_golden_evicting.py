@@ -8,7 +8,7 @@ from kvbench.geometry import KVGeometry
 from kvbench.strategy.compressed import Compressed
 from kvbench.strategy.heavy_hitters import HeavyHitters
 from kvbench.strategy.snapkv import SnapKV
-from tests.numbered import TOKEN, UNIT_QUERY, admitted, look, positions, weighted
+from tests.support.numbered import TOKEN, UNIT_QUERY, admitted, look, positions, weighted
 
 TWO_HEADS = KVGeometry(num_layers=1, num_heads=2, num_kv_heads=2, head_dim=4, dtype="float32")
 GROUPED = KVGeometry(num_layers=1, num_heads=2, num_kv_heads=1, head_dim=4, dtype="float32")

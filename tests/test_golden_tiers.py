@@ -6,8 +6,8 @@ import torch
 from kvbench.ops import Release
 from kvbench.strategy.base import CapacityExceeded
 from kvbench.strategy.quantized import Quantized
-from tests.catalogue import strategy
-from tests.numbered import TOKEN, admitted, contents, look, numbered, positions, read, write
+from tests.support.catalogue import strategy
+from tests.support.numbered import TOKEN, admitted, contents, look, numbered, positions, read, write
 
 # Four tokens (rows) of four channels.
 KEYS = [[0, 0, 5, 0], [1, 10, 5, 0.4], [2, 20, 5, 1.6], [3, 30, 5, 3]]

@@ -9,8 +9,8 @@ from kvbench.geometry import KVGeometry
 from kvbench.ledger import Ledger
 from kvbench.ops import Append, Release, Reserve
 from kvbench.runner import run
-from kvbench.workload.request import Session, Request
-from tests.catalogue import STRATEGIES, strategy
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import STRATEGIES, strategy
 
 pytestmark = pytest.mark.gpu
 LLAMA_LAYER = KVGeometry(num_layers=2, num_heads=32, num_kv_heads=8, head_dim=128, dtype="bfloat16")

@@ -15,8 +15,8 @@ from kvbench.integrations.judging.perplexity import Reference, predict, referenc
 from kvbench.integrations.judging.steps import Counted, cache_of
 from kvbench.integrations.judging.tokens import Tokens, encoder, tokens_of
 from kvbench.integrations.transformers import use_attention
-from tests.catalogue import strategy
-from tests.tiny_models import VOCABULARY, Letters, tiny_llama
+from tests.support.catalogue import strategy
+from tests.support.tiny_models import VOCABULARY, Letters, tiny_llama
 
 TEXT = "What is said once is found again, wherever it stands and whoever asks for it. " * 12
 LETTERS = encoder(Letters())

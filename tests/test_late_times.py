@@ -8,8 +8,8 @@ from kvbench.ops import Append
 from kvbench.runner import run
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.recompute import Recompute
-from kvbench.workload.request import Session, Request
-from tests.fake import MS, Fake
+from kvbench.workload.request import Request, Session
+from tests.support.fake import MS, Fake
 
 
 class Late(Fake):

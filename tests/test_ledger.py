@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kvbench.ledger import Ledger, LedgerError, OutOfMemory
 from kvbench.ops import Append, Release, Reserve, Truncate
-from tests.catalogue import TINY
+from tests.support.catalogue import TINY
 
 TOKEN = TINY.bytes_per_token
 TENSOR_TOKEN = TINY.tensor_bytes_per_token

@@ -16,8 +16,8 @@ from kvbench.statistics import confidence_half_width, percentile
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.static import Static
-from kvbench.workload.request import Session, Request
-from tests.fake import Fake
+from kvbench.workload.request import Request, Session
+from tests.support.fake import Fake
 
 ARTICLE = KVGeometry(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32")
 TOKEN = 32 * 1024

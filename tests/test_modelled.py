@@ -12,9 +12,9 @@ from kvbench.frames import frames_of
 from kvbench.ops import Append, Keep, Move, Release, Reserve, Rule, Settle
 from kvbench.runner import check_signals, run
 from kvbench.strategy.dynamic import Dynamic
-from kvbench.workload.request import Session, Request
-from tests.catalogue import strategy
-from tests.machines import GEOMETRY, WEIGHTS, machine
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import strategy
+from tests.support.machines import GEOMETRY, WEIGHTS, machine
 
 ONE_AREA = (Area(),)
 

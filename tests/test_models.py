@@ -22,7 +22,7 @@ from kvbench.integrations.folders import cache_folder
 from kvbench.integrations.models import ModelMissing, load
 from kvbench.integrations.required import TransformersMissing, required
 from kvbench.integrations.text import default_text
-from tests.model_files import llama, saved
+from tests.support.model_files import llama, saved
 
 IDS = torch.arange(12).unsqueeze(0)
 

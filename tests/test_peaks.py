@@ -9,10 +9,10 @@ from kvbench.frames import steps_frame
 from kvbench.ledger import Ledger
 from kvbench.ops import Append, Move, Reserve
 from kvbench.runner import run
-from kvbench.workload.request import Session, Request
-from tests.catalogue import STRATEGIES, TINY
-from tests.driven import Cache, tokens
-from tests.fake import Fake
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import STRATEGIES, TINY
+from tests.support.driven import Cache, tokens
+from tests.support.fake import Fake
 from tests.test_contract import small
 from tests.test_storage_models import Given
 

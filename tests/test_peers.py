@@ -9,7 +9,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, Qwen2Confi
 from kvbench.integrations import peers
 from kvbench.integrations.peers import BACKENDS, PEERS, peer_of, why_not
 from kvbench.strategy.base import CapacityExceeded
-from tests.storages import LiveStorages
+from tests.support.storages import LiveStorages
 
 SMALL = {
     "vocab_size": 64,

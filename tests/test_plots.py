@@ -29,7 +29,16 @@ from kvbench.plots.sweep import positions
 from kvbench.plots.units import number, shown_unit
 from kvbench.report import sentences, text
 from kvbench.schema import SUMMARY, parameter_applies
-from tests.frames import SHORT_CHAT, SLOT_BYTES, THREE, Growth, decode_work, make_frames, multi_work, sweep_summary
+from tests.support.frames import (
+    SHORT_CHAT,
+    SLOT_BYTES,
+    THREE,
+    Growth,
+    decode_work,
+    make_frames,
+    multi_work,
+    sweep_summary,
+)
 
 MIB = 2**20
 FACTOR = "strategy.dynamic.growth_factor"

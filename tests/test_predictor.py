@@ -19,9 +19,9 @@ from kvbench.predictor.recent import Recent, rank
 from kvbench.predictor.replay import examples_of, predictions
 from kvbench.predictor.train import split, train
 from kvbench.predictor.weights import KEY, WeightsError, find_weights, load_weights, shipped_names
-from kvbench.workload.request import NS_PER_S, Session, Request
+from kvbench.workload.request import NS_PER_S, Request, Session
 from kvbench.workload.trace import TraceMissing
-from tests.catalogue import scenario, strategy
+from tests.support.catalogue import scenario, strategy
 
 
 def told(predictor, *further):

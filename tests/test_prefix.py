@@ -11,7 +11,7 @@ from kvbench.prefix.sweep import ceiling, sweep
 from kvbench.prefix.tiers import Tier
 from kvbench.prefix.tree import plant, regrouped
 from kvbench.workload.trace import read_trace
-from tests.prefix_models import columns_of
+from tests.support.prefix_models import columns_of
 
 DEVICE = Tier(name="device", num_blocks=2, bytes_per_s=100.0)
 HOST = Tier(name="host", num_blocks=2, bytes_per_s=20.0)

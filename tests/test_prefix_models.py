@@ -11,7 +11,7 @@ from kvbench.prefix.kinds import POLICIES, REUSES
 from kvbench.prefix.simulate import replay
 from kvbench.prefix.tree import plant, regrouped
 from kvbench.workload.trace import read_trace
-from tests.prefix_models import columns_of, most_hits, prefixes, radix, single_blocks
+from tests.support.prefix_models import columns_of, most_hits, prefixes, radix, single_blocks
 
 BLOCK_TOKENS = 3
 PUBLISHED = "mooncake_synthetic.jsonl"

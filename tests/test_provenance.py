@@ -12,9 +12,9 @@ from kvbench.provenance import is_fleet, kinds, model_errors, model_notes, origi
 from kvbench.report import chart_sentences, report_markdown, table_text, warnings
 from kvbench.runner import run
 from kvbench.strategy.concat import Concat
-from kvbench.workload.request import Session, Request
-from tests.fake import Fake
-from tests.frames import decode_work, make_frames
+from kvbench.workload.request import Request, Session
+from tests.support.fake import Fake
+from tests.support.frames import decode_work, make_frames
 
 MACHINE = SimpleNamespace(name="this machine", validation=None)
 VALIDATED = SimpleNamespace(

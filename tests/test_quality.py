@@ -10,8 +10,8 @@ from kvbench.quality.compare import compare
 from kvbench.quality.probe import MAX_DECODES, Probe, asked_decodes, request_to_probe
 from kvbench.quality.sample import Sample
 from kvbench.quality.structured import Structure, structured
-from kvbench.workload.request import Session, Request
-from tests.catalogue import STRATEGIES, strategy
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import STRATEGIES, strategy
 
 SMALL = KVGeometry(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=32, dtype="float32")
 CHAT = Session(0, (Request(60, 20), Request(40, 10)))

@@ -33,10 +33,10 @@ from kvbench.integrations import models, text
 from kvbench.integrations.models import Loaded
 from kvbench.integrations.text import Text
 from kvbench.results import load
-from tests.catalogue import strategy
-from tests.fake import Fake
+from tests.support.catalogue import strategy
+from tests.support.fake import Fake
+from tests.support.tiny_models import Letters, tiny_llama
 from tests.test_experiments import experiment
-from tests.tiny_models import Letters, tiny_llama
 
 GEOMETRY = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32", name="tiny")
 TEXT = "What is said once is found again, wherever it stands and whoever asks for it. " * 12

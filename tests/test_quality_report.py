@@ -12,7 +12,7 @@ from kvbench.plots import quality_chart, run_charts, sweep_charts
 from kvbench.quality.recorded import write
 from kvbench.report import chart_sentences, report_markdown, table_text, warnings
 from kvbench.results import load
-from tests.frames import THREE, make_frames
+from tests.support.frames import THREE, make_frames
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=32", "repetitions=1", "warmup=0", "device=cpu"]
 FACTOR = "strategy.dynamic.growth_factor"

@@ -14,7 +14,7 @@ from kvbench.integrations.judging.steps import cache_of
 from kvbench.integrations.judging.tokens import encoder, tokens_of
 from kvbench.integrations.text import default_text
 from kvbench.integrations.transformers import use_attention
-from tests.catalogue import strategy
+from tests.support.catalogue import strategy
 from tests.test_quality_experiment import quality, setting
 
 BUDGET = 205

@@ -19,8 +19,8 @@ from kvbench.metrics import summary_frame
 from kvbench.report import table_text
 from kvbench.runner import run
 from kvbench.schema import markdown_table
-from tests.catalogue import scenario, strategy
-from tests.fake import Fake
+from tests.support.catalogue import scenario, strategy
+from tests.support.fake import Fake
 from tests.test_metrics import ARTICLE, TOKEN
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,8 +9,8 @@ from safetensors import safe_open
 
 from kvbench.quality.compare import compare
 from kvbench.quality.recorded import KEY, write
-from kvbench.workload.request import Session, Request
-from tests.catalogue import strategy
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import strategy
 
 transformers = pytest.importorskip("transformers")
 

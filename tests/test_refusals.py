@@ -5,7 +5,7 @@ import pytest
 from kvbench.area import Area, Blocks, Chunks, Contiguous, Holes, Mass, Packed, Ring
 from kvbench.ledger import Ledger, LedgerError
 from kvbench.ops import Append, Fork, Keep, Move, Reserve, Rule, Truncate
-from tests.catalogue import TINY
+from tests.support.catalogue import TINY
 
 
 def opened(*areas):

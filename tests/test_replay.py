@@ -18,8 +18,8 @@ from kvbench.ops import Append, Release, Reserve, Truncate
 from kvbench.quality.recorded import write
 from kvbench.results import load
 from kvbench.runner import run
-from kvbench.workload.request import Session, Request
-from tests.catalogue import TINY, strategy
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import TINY, strategy
 
 SHAPED = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8", "model.num_layers=2"]
 QUICK = [*SHAPED, "repetitions=1", "warmup=0", "device=cpu"]

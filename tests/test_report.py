@@ -6,7 +6,7 @@ import pytest
 
 from kvbench.report import chart_sentences, markdown_escape, report_markdown, table_text, warnings
 from kvbench.report.text import duration, listed
-from tests.frames import THREE, Growth, decode_work, make_frames, sweep_summary
+from tests.support.frames import THREE, Growth, decode_work, make_frames, sweep_summary
 
 FACTOR = "strategy.dynamic.growth_factor"
 TOO_LONG = THREE | {"static": Growth(400, 1.0, 400)}

@@ -12,8 +12,8 @@ from kvbench.experiment.base import Setting
 from kvbench.experiment.reproduce.figure import Figure, figures_frame
 from kvbench.experiment.reproduce.paged_attention import Occupancy, figures, rates_frame, systems
 from kvbench.plots import occupancy_chart, rates_chart, reproduced_chart
-from tests.catalogue import node_of
-from tests.fake import Fake
+from tests.support.catalogue import node_of
+from tests.support.fake import Fake
 
 TRACES = Path(os.environ.get("KVBENCH_TRACES", "traces"))
 

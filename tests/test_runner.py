@@ -12,9 +12,9 @@ from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.predictive import Predictive
 from kvbench.strategy.static import Static
-from kvbench.workload.request import Session, Request
-from tests.catalogue import TINY
-from tests.fake import MS, Fake
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import TINY
+from tests.support.fake import MS, Fake
 
 TOKEN = TINY.bytes_per_token
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from kvbench.geometry import KVGeometry
 from kvbench.integrations.shape import check_layers, geometry_of
-from tests.model_files import llama
+from tests.support.model_files import llama
 
 PLAIN = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "vocab_size": 64}
 WIDE = PLAIN | {"intermediate_size": 64, "num_key_value_heads": 2}

@@ -12,9 +12,9 @@ from kvbench.ledger import OutOfMemory
 from kvbench.ops import Append, Keep, Release, Reserve, Rule, Truncate
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.paged import Paged
-from tests.catalogue import TINY
-from tests.driven import Cache, tokens
-from tests.numbered import PLAIN, TOKEN, numbered, read
+from tests.support.catalogue import TINY
+from tests.support.driven import Cache, tokens
+from tests.support.numbered import PLAIN, TOKEN, numbered, read
 
 BLOCK, POOL = 4, 80
 

@@ -10,9 +10,9 @@ from kvbench.ledger import Ledger
 from kvbench.ops import Append, Keep, Reserve, Rule
 from kvbench.recorder import STEP_FIELDS
 from kvbench.runner import run
-from kvbench.workload.request import Session, Request
-from tests.catalogue import STRATEGIES, strategy
-from tests.machines import machine
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import STRATEGIES, strategy
+from tests.support.machines import machine
 
 # Two layers, one KV head of 64, float16: K of a layer is 128 bytes a slot, so that 4 slots fill 512 bytes exactly.
 GEOMETRY = KVGeometry(num_layers=2, num_heads=1, num_kv_heads=1, head_dim=64, dtype="float16")

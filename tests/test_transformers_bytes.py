@@ -13,9 +13,9 @@ from kvbench.integrations.layerwise import StepFailed
 from kvbench.integrations.transformers import ATTENTION, KVBenchCache
 from kvbench.ledger import LedgerError, OutOfMemory
 from kvbench.strategy.base import CapacityExceeded
-from tests.catalogue import STRATEGIES, strategy
-from tests.families import CONFIGS
-from tests.storages import LiveStorages
+from tests.support.catalogue import STRATEGIES, strategy
+from tests.support.families import CONFIGS
+from tests.support.storages import LiveStorages
 from tests.test_contract import small
 
 HOLDING = [name for name in STRATEGIES if name != "recompute"]

@@ -14,8 +14,8 @@ from transformers import DynamicCache, MistralConfig
 from kvbench.integrations.transformers import KVBenchCache, use_attention
 from kvbench.ledger import Ledger, LedgerError, OutOfMemory
 from kvbench.ops import Append, Reserve, Rows
-from tests.catalogue import STRATEGIES, TINY, strategy
-from tests.families import SIZES, from_config, generated, model_of, padded, prompt
+from tests.support.catalogue import STRATEGIES, TINY, strategy
+from tests.support.families import SIZES, from_config, generated, model_of, padded, prompt
 from tests.test_contract import small
 
 HOLDING = [name for name in STRATEGIES if name != "recompute"]

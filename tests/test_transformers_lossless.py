@@ -10,8 +10,8 @@ pytest.importorskip("transformers", reason="needs transformers: python -m pip in
 from transformers import DynamicCache
 
 from kvbench.integrations.transformers import ATTENTION, KVBenchCache, use_attention
-from tests.catalogue import STRATEGIES
-from tests.families import CONFIGS, WAYS, model_of
+from tests.support.catalogue import STRATEGIES
+from tests.support.families import CONFIGS, WAYS, model_of
 from tests.test_contract import small
 
 LOSSLESS = [name for name in STRATEGIES if name != "recompute" and small(name).lossless]

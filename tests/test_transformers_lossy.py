@@ -12,8 +12,8 @@ from transformers.modeling_utils import AttentionInterface
 
 from kvbench.integrations.transformers import KVBenchCache, layer, use_attention
 from kvbench.integrations.transformers.rotation import turned
-from tests.catalogue import STRATEGIES, strategy
-from tests.families import CONFIGS, from_config, generated, model_of, padded, prompt, softcapped
+from tests.support.catalogue import STRATEGIES, strategy
+from tests.support.families import CONFIGS, from_config, generated, model_of, padded, prompt, softcapped
 from tests.test_contract import small
 
 EVICTING = ["compressed", "heavy_hitters", "hierarchical_access", "sinks", "snapkv", "streaming"]

@@ -8,7 +8,7 @@ pytest.importorskip("transformers", reason="needs transformers: python -m pip in
 from transformers import DynamicCache
 
 from kvbench.integrations.transformers import KVBenchCache, use_attention
-from tests.catalogue import strategy
+from tests.support.catalogue import strategy
 
 TEXTS = ("Once upon a time, there was a small robot who", "The capital of France is")
 OWN = {

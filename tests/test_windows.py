@@ -8,8 +8,8 @@ from kvbench.area import Area, Blocks, Chunks, Holes, Packed, Ring
 from kvbench.geometry import KVGeometry
 from kvbench.ledger import UNLIMITED, Ledger, LedgerError, OutOfMemory
 from kvbench.ops import Append, Keep, Release, Reserve, Rule, Settle, Truncate
-from kvbench.workload.request import Session, Request
-from tests.catalogue import STRATEGIES, strategy
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import STRATEGIES, strategy
 
 WINDOW = 20
 GEOMETRY = KVGeometry(

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from kvbench.workload.request import Session, Request
-from tests.catalogue import STRATEGIES, strategy
-from tests.driven import Cache, tokens
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import STRATEGIES, strategy
+from tests.support.driven import Cache, tokens
 
 BOUNDED = {"sinks": 205, "heavy_hitters": 205, "streaming": 205, "sinks_int4": 205, "compressed": 205, "snapkv": 205}
 TOTAL = 320

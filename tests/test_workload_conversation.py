@@ -12,7 +12,7 @@ from kvbench.workload import arrivals, lengths
 from kvbench.workload.conversation import Conversations, ParallelSampling
 from kvbench.workload.describe import concurrency, describe
 from kvbench.workload.dialogue import Dialogue, count_tokens
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 from kvbench.workload.scenario import Workload
 from kvbench.workload.trace import Trace
 

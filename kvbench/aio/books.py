@@ -13,7 +13,7 @@ from kvbench.backend.measured import Measured
 from kvbench.ledger import BackgroundError, Ledger, OutOfMemory
 from kvbench.ops import NOTHING, Append, Operation, Plan, Release, Reserve, Settle
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 Layers = list[Tensor]
 """K or V, a layer each: [num_rows, num_kv_heads, num_tokens, head_dim]."""

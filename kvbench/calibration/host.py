@@ -7,7 +7,7 @@ from kvbench.ops import Append, Plan, Reserve, append_plan
 from kvbench.recorder import DECODE, STEP_FIELDS
 from kvbench.runner import run
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 PLAN_LENGTHS = (0, 2, 4)
 NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS = 512, 24

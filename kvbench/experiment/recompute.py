@@ -13,7 +13,7 @@ from kvbench.statistics import confidence_half_width
 from kvbench.strategy.base import Strategy, require_positive
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.recompute import Recompute
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 CACHED, RECOMPUTED = "exact", "recompute"
 

@@ -13,7 +13,7 @@ from kvbench.integrations.figures import Figures
 from kvbench.ledger import Ledger, LedgerError, OutOfMemory
 from kvbench.ops import MAIN, NOTHING, Append, Plan, Rows, Settle, Truncate
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 _NUMBERS = count()
 

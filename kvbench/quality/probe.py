@@ -17,7 +17,7 @@ from kvbench.ops import Append, Plan, Settle
 from kvbench.quality.exact import Exact
 from kvbench.quality.sample import Sample
 from kvbench.strategy.base import CapacityExceeded, Strategy
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 MAX_DECODES = 64
 """Decode steps whose output is held against the exact one, evenly spread over a request's."""

@@ -7,7 +7,7 @@ import numpy as np
 from kvbench.workload.arrivals import MAX_REQUESTS, Arrivals, check_arrivals
 from kvbench.workload.lengths import Constant, Lengths, check_lengths
 from kvbench.workload.parameters import check_number, check_whole
-from kvbench.workload.request import NS_PER_S, Session, Request
+from kvbench.workload.request import NS_PER_S, Request, Session
 from kvbench.workload.scenario import Scenario, Workload
 
 MAX_TURNS = 100_000

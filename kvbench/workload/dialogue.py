@@ -10,7 +10,7 @@ from kvbench.naming import unknown
 from kvbench.workload.arrivals import Arrivals, check_arrivals
 from kvbench.workload.conversation import MAX_THINK_S, draw_think_ns
 from kvbench.workload.parameters import check_number
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 from kvbench.workload.scenario import Scenario, Workload
 
 _WORD_OR_MARK = re.compile(r"(\w+)|[^\w\s]")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvbench.workload.parameters import check_whole
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 MOST = 2**31 - 1
 

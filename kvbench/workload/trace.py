@@ -8,7 +8,7 @@ import numpy as np
 
 from kvbench.naming import unknown
 from kvbench.workload.arrivals import Arrivals, check_arrivals
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 from kvbench.workload.scenario import Scenario, Workload
 from kvbench.workload.trace_columns import TraceColumns
 from kvbench.workload.trace_file import TraceError, TraceMissing

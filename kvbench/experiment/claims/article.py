@@ -6,7 +6,7 @@ from kvbench.strategy.hierarchical import Hierarchical
 from kvbench.strategy.predictive import Predictive
 from kvbench.strategy.static import Static
 from kvbench.strategy.streaming import Streaming
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 MAXIMUM = 8192
 SHORT_CHATS = ("short_chat", "short_chat_500")

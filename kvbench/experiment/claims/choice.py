@@ -10,7 +10,7 @@ from kvbench.experiment.claims.finding import Evidence, Finding
 from kvbench.metrics import US_PER_S
 from kvbench.statistics import confidence_half_width
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from kvbench.experiment.claims.finding import ANY, Evidence, Finding
 from kvbench.statistics import confidence_half_width
 from kvbench.strategy.ahead import Ahead
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 INITIAL = 256
 REQUESTS = tuple(Session(0, (Request(350, 48),)) for _ in range(4))

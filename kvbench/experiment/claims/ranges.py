@@ -13,7 +13,7 @@ from kvbench.experiment.claims.finding import Evidence, Finding
 from kvbench.plots.front import pareto_front
 from kvbench.quality.probe import Probe
 from kvbench.quality.structured import structured
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 FACTORS = (1.05, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
 FRACTIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

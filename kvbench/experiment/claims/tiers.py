@@ -8,7 +8,7 @@ from kvbench.experiment.claims.bench import Bench, tokens_of
 from kvbench.experiment.claims.driven import SEQ, drive
 from kvbench.experiment.claims.finding import ANY, Evidence, Finding
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 FAST, SLOW = 512, 4096
 CAPACITIES = ((FAST, SLOW), (1024, 4096), (1024, 8192))

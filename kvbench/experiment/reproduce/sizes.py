@@ -7,7 +7,7 @@ from kvbench.geometry import KVGeometry
 from kvbench.ledger import Ledger
 from kvbench.ops import append_plan
 from kvbench.strategy.static import Static
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 
 BYTES_PER_TOKEN = {
     "llama2_7b": (524_288, "Touvron et al. 2023, arXiv:2307.09288: 2 x 32 layers x 32 heads x 128 x 2 bytes"),

@@ -4,7 +4,7 @@ from time import perf_counter_ns
 
 from kvbench.backend.base import NO_TIMES, Times
 from kvbench.ops import Append
-from tests.catalogue import TINY
+from tests.support.catalogue import TINY
 
 MS = 1_000_000
 

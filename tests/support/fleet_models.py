@@ -7,9 +7,9 @@ from kvbench.cost import Prices, prices_of
 from kvbench.fleet import OUTCOMES
 from kvbench.recorder import STEP_FIELDS
 from kvbench.runner import run
-from kvbench.workload.request import Session, Request
+from kvbench.workload.request import Request, Session
 from kvbench.workload.trace_columns import TraceColumns
-from tests.machines import GEOMETRY, WEIGHTS, machine
+from tests.support.machines import GEOMETRY, WEIGHTS, machine
 
 PRICES = prices_of(machine(), GEOMETRY, WEIGHTS)
 # Prices of whole nanoseconds, for sums by hand.

@@ -6,8 +6,8 @@ from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.measured import Measured
 from kvbench.ledger import NO_RECEIPT, Ledger
 from kvbench.ops import Append, Settle
-from tests.catalogue import TINY
-from tests.storages import LiveStorages
+from tests.support.catalogue import TINY
+from tests.support.storages import LiveStorages
 
 
 class Cache:

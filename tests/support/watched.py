@@ -1,8 +1,8 @@
 """The measured backend, its live storages counted over a whole run."""
 
 from kvbench.backend.measured import Measured
-from tests.catalogue import TINY
-from tests.storages import LiveStorages
+from tests.support.catalogue import TINY
+from tests.support.storages import LiveStorages
 
 
 class Watched(Measured):

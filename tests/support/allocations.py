@@ -1,7 +1,7 @@
 """Sequences of allocations, carried out on a GPU or by the model, with what the allocator says after each.
 
-`python -m tests.allocations NAME` carries one out on the GPU, in a process whose allocator nothing has used yet, and
-prints what it saw as JSON.
+`python -m tests.support.allocations NAME` carries one out on the GPU, in a process whose allocator nothing has used
+yet, and prints what it saw as JSON.
 """
 
 import contextlib

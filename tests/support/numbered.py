@@ -5,8 +5,8 @@ import math
 import torch
 
 from kvbench.geometry import KVGeometry
-from kvbench.workload.request import Session, Request
-from tests.driven import Cache
+from kvbench.workload.request import Request, Session
+from tests.support.driven import Cache
 
 PLAIN = KVGeometry(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=4, dtype="float32")
 TOKEN = 32

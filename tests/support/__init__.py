@@ -1,0 +1,1 @@
+"""What tests share: drivers, models written again by hand, machines, rows."""
