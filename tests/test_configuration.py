@@ -4,12 +4,14 @@ import inspect
 from importlib import import_module
 
 import pytest
-from hydra import compose, initialize_config_module
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from kvbench.cli.catalogue import CONF, GROUPS, default_strategies, file_of, names
 from kvbench.cli.compose import geometry_of, strategies_of, workload_of
 from kvbench.cli.errors import UsageError
+from kvbench.cli.source import initialized
 from kvbench.cli.targets import build, check_target
 from kvbench.cli.vet import vet_choice
 from kvbench.workload.scenario import Scenario
@@ -33,7 +35,7 @@ BYTES_A_TOKEN = {  # published geometries: 2 · layers · KV heads · head size 
 
 
 def composed(*overrides):
-    with initialize_config_module("kvbench.conf", version_base="1.3"):
+    with initialized():
         return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
 
 
@@ -119,6 +121,19 @@ def test_what_a_constructor_refuses_names_its_key():
         build(node_of("strategy", "static") | {"max_seq_len": 0}, "strategy", "strategy.static")
 
 
-def test_conf_and_scenarios_are_one_tree():
-    assert file_of("scenario", "short_chat") == CONF / "scenario" / "short_chat.yaml"
-    assert (CONF / "config.yaml").is_file()
+def test_a_scenario_is_found_beside_the_other_groups():
+    assert file_of("scenario", "short_chat") == CONF.parent / "scenarios" / "short_chat.yaml"
+    assert file_of("model", "article") == CONF / "model" / "article.yaml"
+    with initialized():
+        loader = GlobalHydra.instance().config_loader()
+        assert loader.get_group_options("scenario") == names("scenario")
+        assert loader.get_group_options("scenario/short_chat") == []
+        assert "scenario" in loader.list_groups("")
+
+
+def test_own_scenarios_come_before_those_of_another_folder(tmp_path):
+    (tmp_path / "scenario").mkdir()
+    (tmp_path / "scenario" / "short_chat.yaml").write_text("description: another\n")
+    config = composed("+scenario=short_chat", f"hydra.searchpath=[file://{tmp_path}]")
+    assert config["scenario"]["description"] != "another"
+    assert file_of("scenario", "short_chat", (tmp_path,)) == file_of("scenario", "short_chat")

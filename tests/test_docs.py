@@ -38,7 +38,7 @@ def followed(tmp_path_factory):
     outside, inside = tmp_path_factory.mktemp("outside"), tmp_path_factory.mktemp("checkout")
     for name in TREE:
         copy = shutil.copy if (ROOT / name).is_file() else shutil.copytree
-        more = {"symlinks": True, "ignore": shutil.ignore_patterns("__pycache__")} if copy is shutil.copytree else {}
+        more = {"ignore": shutil.ignore_patterns("__pycache__")} if copy is shutil.copytree else {}
         copy(ROOT / name, inside / name, **more)
     blocks = []
     for part, folder in ((OUTSIDE, outside), (INSIDE, inside)):

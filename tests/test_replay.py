@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
+from hydra import compose
 from omegaconf import OmegaConf
 
 from kvbench.area import Area, Blocks, Chunks, Ring
@@ -13,6 +13,7 @@ from kvbench.backend.replay import Replay
 from kvbench.cli.compose import geometry_of, workload_of
 from kvbench.cli.data import recording_of
 from kvbench.cli.quality import is_wanted, probed
+from kvbench.cli.source import initialized
 from kvbench.geometry import KVGeometry
 from kvbench.ops import Append, Release, Reserve, Truncate
 from kvbench.quality.recorded import write
@@ -204,7 +205,7 @@ def test_a_run_says_what_it_appends_and_judges_on_it(kvbench, tmp_path):
 
 
 def composed(*overrides):
-    with initialize_config_module("kvbench.conf", version_base="1.3"):
+    with initialized():
         return OmegaConf.to_container(compose("config", ["+scenario=short_chat", *SHAPED, *overrides]), resolve=True)
 
 

@@ -5,23 +5,28 @@ from pathlib import Path
 
 import yaml
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+PACKAGE = Path(__file__).resolve().parent.parent
+HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
+"""What holds `conf` and `scenarios`: an installed package, or the checkout that the package stands in."""
+
+CONF, SCENARIOS = HOME / "conf", HOME / "scenarios"
 GROUPS = ("scenario", "strategy", "model", "backend", "hardware", "experiment")
 
 
 def names(group: str, folders: tuple[Path, ...] = ()) -> list[str]:
     """Names of a group's files, kvbench's own and those in further configuration folders."""
-    found = {path.stem for folder in (CONF, *folders) for path in (folder / group).glob("*.yaml")}
-    return sorted(found)
+    return sorted({path.stem for folder in _folders(group, folders) for path in folder.glob("*.yaml")})
 
 
 def file_of(group: str, name: str, folders: tuple[Path, ...] = ()) -> Path | None:
     """The file that Hydra will take: kvbench's own comes first."""
-    for folder in (CONF, *folders):
-        path = folder / group / f"{name}.yaml"
-        if path.is_file():
-            return path
-    return None
+    paths = (folder / f"{name}.yaml" for folder in _folders(group, folders))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _folders(group: str, more: tuple[Path, ...]) -> list[Path]:
+    own = SCENARIOS if group == "scenario" else CONF / group
+    return [own, *(folder / group for folder in more)]
 
 
 def default_strategies() -> list[str]:

@@ -3,7 +3,7 @@
 from itertools import product
 from pathlib import Path
 
-from hydra import compose, initialize_config_module
+from hydra import compose
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -13,10 +13,9 @@ from yaml import YAMLError
 from kvbench.cli.catalogue import GROUPS, names
 from kvbench.cli.command_line import CommandLine
 from kvbench.cli.errors import UsageError
+from kvbench.cli.source import initialized
 from kvbench.naming import unknown
 
-CONFIG_MODULE = "kvbench.conf"
-VERSION_BASE = "1.3"
 OPEN_NODES = ("strategy", "scenario")
 """Nodes to which `+` may add: an instance, or a parameter that its class then accepts or refuses."""
 
@@ -69,7 +68,7 @@ def _check_key(override: Override, config: DictConfig) -> None:
 def _composed(overrides: list[str], folders: tuple[Path, ...]) -> DictConfig:
     search = [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in folders)}]"] if folders else []
     try:
-        with initialize_config_module(CONFIG_MODULE, version_base=VERSION_BASE):
+        with initialized():
             return compose("config", [*overrides, *search])
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UsageError(f"the configuration cannot be composed: {' '.join(str(error).split())}") from error

@@ -13,9 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from kvbench.cli.catalogue import CONF
 from kvbench.cli.command_line import CommandLine, check, read, results_folder, trusted_packages
 from kvbench.cli.errors import UsageError
-from kvbench.cli.keys import CONFIG_MODULE, VERSION_BASE, check_keys
+from kvbench.cli.keys import check_keys
+from kvbench.cli.source import VERSION_BASE
 from kvbench.ledger import LedgerError
 from kvbench.workload.trace import TraceMissing
 
@@ -71,7 +73,7 @@ def _hydra() -> None:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-@hydra.main(version_base=VERSION_BASE, config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
+@hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="config")
 def _job(config: DictConfig) -> None:
     from kvbench.cli.compose import is_fleet
     from kvbench.cli.experiment import run_experiment

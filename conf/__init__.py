@@ -1,1 +1,0 @@
-"""Configuration files; a package, so that they are found wherever kvbench is installed."""
