@@ -8,7 +8,6 @@ from table import Goal, print_row, print_share
 from timing import NS_PER_S, no_collection
 
 from kvbench.backend.measured import Measured
-from kvbench.ledger import Ledger
 from kvbench.ops import Settle
 from kvbench.strategy.ahead import Ahead
 from kvbench.strategy.base import Strategy
@@ -37,7 +36,7 @@ class Decoding:
     def __init__(self, strategy: Strategy) -> None:
         shape = geometry(DTYPE)
         self._strategy = strategy
-        self._ledger = Ledger(shape, areas=strategy.areas)
+        self._ledger = strategy.ledger(shape)
         self._backend = Measured(geometry=shape, device="cpu", attend=True, seed=0)
         self._backend.prepare(MAX_APPEND_TOKENS, 1)
         self._backend.begin_repetition(strategy.areas)

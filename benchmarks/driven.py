@@ -5,7 +5,6 @@ from torch import Tensor
 
 from kvbench.backend.measured import Measured
 from kvbench.geometry import KVGeometry
-from kvbench.ledger import Ledger
 from kvbench.ops import Plan
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic
@@ -47,7 +46,7 @@ class Driven:
     def __init__(self, dtype: str, strategy: Strategy, prompt: tuple[Tensor, Tensor]) -> None:
         shape = geometry(dtype)
         self.strategy = strategy
-        self.ledger = Ledger(shape, areas=strategy.areas)
+        self.ledger = strategy.ledger(shape)
         self.backend = Measured(geometry=shape, device="cpu", attend=True, seed=0)
         self.backend.begin_repetition(strategy.areas)
         self.ledger.open(SEQ)

@@ -181,6 +181,20 @@ class Area:
         return int(self.positions) + (self.score is not None)
 
 
+def check_areas(areas: tuple[Area, ...]) -> None:
+    """Refuse what is no chain of areas.
+
+    Raises:
+        ValueError: there is none, one is no area, or two have one name.
+    """
+    if not isinstance(areas, tuple) or not areas or not all(isinstance(area, Area) for area in areas):
+        raise ValueError(f"areas is a tuple of one Area or more, oldest tokens first, got {areas!r}")
+    names = [area.name for area in areas]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"areas have names of their own; {len(areas)} areas, and {', '.join(twice)} more than once")
+
+
 STAGING_TOKENS = 1024
 """Tokens of a staged read's part: one layer's K and V of so many are held on the device, for all sequences."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from kvbench.area import DEVICE, Native
 from kvbench.backend.base import Backend
 from kvbench.batching import Batch
-from kvbench.ledger import Ledger, LedgerError
+from kvbench.ledger import LedgerError
 from kvbench.recorder import Recorder
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
@@ -55,7 +55,7 @@ def run(
     for repetition in range(num_warmup + num_repetitions):
         first = repetition % len(order)
         for index, (name, strategy) in order[first:] + order[:first]:
-            ledger = Ledger(backend.geometry, budget_bytes, strategy.areas, backend.num_rows)
+            ledger = strategy.ledger(backend.geometry, budget_bytes, backend.num_rows)
             backend.begin_repetition(strategy.areas)
             strategy.on_begin()
             batch = Batch(strategy, requests, backend, ledger, recorder, (repetition, index), max_concurrency)

@@ -398,7 +398,9 @@ def test_blocks_leave_whole_and_oldest_first_or_all():
 
 
 def test_a_chunk_that_lost_all_its_tokens_is_used_from_its_first_slot():
-    cache = admitted(Chunked(chunk_tokens=8))
+    chosen = Chunked(chunk_tokens=8)
+    chosen.lossless = False
+    cache = admitted(chosen)
     write(cache, 0, 12)
     cache.carry_out((Keep(0, Rule()),))
     assert (cache.view.capacity(0), cache.view.allocated(0)) == (8, 8)

@@ -27,7 +27,7 @@ ALLOWED = {
     "prefix": {"compiled", "naming", "workload"},
     "ledger": {"area", "geometry", "ops"},
     "predictor": {"naming", "workload"},
-    "strategy": {"area", "naming", "ops", "ledger", "workload", "predictor"},
+    "strategy": {"area", "geometry", "naming", "ops", "ledger", "workload", "predictor"},
     "cost": {"geometry", "hardware", "weights"},
     "backend": {"naming", "environment", "area", "cost", "geometry", "hardware", "ops", "ledger", "weights"},
     "fleet": {

@@ -15,7 +15,6 @@ from kvbench.aio.books import Books, Layers
 from kvbench.aio.errors import CacheClosed, CacheRefused
 from kvbench.backend.measured import Measured
 from kvbench.geometry import KVGeometry
-from kvbench.ledger import Ledger
 from kvbench.runner import check_signals
 from kvbench.strategy.base import Strategy, require_positive
 
@@ -82,7 +81,7 @@ class AsyncCaches:
         check_signals({type(strategy).__name__: strategy}, backend)
         if strategy.recomputes:
             raise ValueError(f"{type(strategy).__name__} computes all tokens anew in each step, and holds none between")
-        self.ledger = Ledger(geometry, budget_bytes, strategy.areas, num_rows)
+        self.ledger = strategy.ledger(geometry, budget_bytes, num_rows)
         self.backend = backend
         self._books = Books(strategy, self.ledger, backend)
         self._caches: dict[Hashable, _Cache] = {}

@@ -97,12 +97,11 @@ def composed_for(
 
 def fitting(geometry: "KVGeometry", strategies: Mapping[str, "Strategy"]) -> dict[str, "Strategy"]:
     """The strategies whose areas the model's heads go into; says which are left out, and why."""
-    from kvbench.ledger import Ledger
 
     found = {}
     for name, strategy in strategies.items():
         try:
-            Ledger(geometry, None, strategy.areas)
+            strategy.ledger(geometry)
         except ValueError as error:
             print(f"{name} is left out: {error}")
         else:

@@ -12,7 +12,6 @@ from kvbench.cli.errors import UsageError
 from kvbench.cli.model import geometry_of, hardware_of, weights_of
 from kvbench.cli.targets import build
 from kvbench.geometry import KVGeometry
-from kvbench.ledger import Ledger
 from kvbench.runner import check_signals
 from kvbench.strategy.base import Strategy
 from kvbench.workload.scenario import Scenario, Workload
@@ -173,7 +172,7 @@ def parts_of(config: Config) -> Parts:
         raise UsageError(str(error)) from error
     for name, strategy in strategies.items():
         try:
-            Ledger(backend.geometry, None, strategy.areas, backend.num_rows)
+            strategy.ledger(backend.geometry, num_rows=backend.num_rows)
         except ValueError as error:
             raise UsageError(f"strategy.{name}: {error}") from error
     budget_bytes, max_concurrency = budget_of(config, backend), scenario.max_concurrency

@@ -12,7 +12,6 @@ from kvbench.cli.compose import Config, Parts, parts_of
 from kvbench.cli.quality import check_probe, probed, quality_frame, quality_line
 from kvbench.environment import environment
 from kvbench.frames import frames_of
-from kvbench.ledger import Ledger
 from kvbench.plots import run_charts, save
 from kvbench.report import report_markdown, table_text, warnings
 from kvbench.results import Results, write_environment, write_frames, write_text
@@ -95,7 +94,7 @@ def measure(
 
 def about(strategy: Strategy, backend: Backend) -> dict[str, object]:
     """What a strategy is, for its row of the summary."""
-    ledger = Ledger(backend.geometry, None, strategy.areas, backend.num_rows)
+    ledger = strategy.ledger(backend.geometry, num_rows=backend.num_rows)
     found: dict[str, object] = {"lossless": strategy.lossless, "pool_bytes": sum(ledger.pool_bytes.values())}
     if any(area.is_staged for area in strategy.areas):
         found["roofline_share"] = math.nan  # its reads move other bytes than a token's

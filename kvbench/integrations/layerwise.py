@@ -10,7 +10,7 @@ from torch import Tensor
 from kvbench.backend.storage import Areas, Sequence, Shape
 from kvbench.geometry import KVGeometry
 from kvbench.integrations.figures import Figures
-from kvbench.ledger import Ledger, LedgerError, OutOfMemory
+from kvbench.ledger import LedgerError, OutOfMemory
 from kvbench.ops import MAIN, NOTHING, Append, Plan, Rows, Settle, Truncate
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
@@ -65,7 +65,7 @@ class Layerwise:
     ) -> None:
         self.strategy = deepcopy(strategy)
         self.strategy.on_begin()
-        self.ledger = Ledger(geometry, budget_bytes, strategy.areas, num_rows)
+        self.ledger = strategy.ledger(geometry, budget_bytes, num_rows)
         self.geometry = geometry
         self.device = device
         self._num_output_tokens = num_output_tokens
@@ -246,9 +246,9 @@ class Layerwise:
         if MAIN not in self.ledger.costs:
             name = type(self.strategy).__name__
             raise LedgerError(f"{name} has several areas that new tokens go to, and crops none of them")
-        plan = (Truncate(self.seq, num_tokens),)
-        self._book(plan)
-        return plan
+        op = Truncate(self.seq, num_tokens)
+        self.ledger.crop(op)
+        return (op,)
 
     def finish(self) -> None:
         """Let go of all that is held; the next step begins a new batch."""
@@ -288,7 +288,7 @@ def check_fits(strategy: Strategy, geometry: KVGeometry) -> None:
             f"{type(strategy).__name__} holds nothing between steps: a model without a cache does the same "
             "(use_cache=False)"
         )
-    Ledger(geometry, areas=strategy.areas)
+    strategy.ledger(geometry)
 
 
 def write(sequence: Sequence, plan: Plan, keys: Tensor, values: Tensor) -> None:

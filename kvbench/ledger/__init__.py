@@ -2,6 +2,7 @@
 
 from kvbench.ledger.accounts import NO_RECEIPT, AreaCost, Receipt
 from kvbench.ledger.book import Ledger
+from kvbench.ledger.declared import Declared
 from kvbench.ledger.outcome import BackgroundError, LedgerError, OutOfMemory
 from kvbench.ledger.view import UNLIMITED, LedgerView
 
@@ -10,6 +11,7 @@ __all__ = [
     "UNLIMITED",
     "AreaCost",
     "BackgroundError",
+    "Declared",
     "Ledger",
     "LedgerError",
     "LedgerView",

@@ -196,6 +196,11 @@ class Account:
     num_altered: int = 0
 
     @property
+    def num_attended(self) -> int:
+        """Tokens that attention reads."""
+        return sum(held.num_used - held.arriving for held in self.holdings.values() if held.cost.area.attended)
+
+    @property
     def is_growing(self) -> bool:
         """Whether a resize is under way in the background."""
         return any(held.next_capacity for held in self.holdings.values())

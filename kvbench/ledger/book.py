@@ -1,14 +1,15 @@
 """The ledger: it books every byte, refuses what cannot be done, and is the only thing that counts."""
 
-from kvbench.area import DEVICE, Area, Packed, Ring
+from kvbench.area import DEVICE, Area, Ring
 from kvbench.geometry import KVGeometry
 from kvbench.ledger.accounts import Account, Holding, Receipt
 from kvbench.ledger.booking import Draft
+from kvbench.ledger.declared import Declared
 from kvbench.ledger.outcome import LedgerError
 from kvbench.ledger.rows import book_rows
 from kvbench.ledger.state import State
 from kvbench.ledger.view import LedgerView
-from kvbench.ops import Append, Keep, Plan, Rows
+from kvbench.ops import Append, Keep, Plan, Rows, Truncate
 
 ONE_AREA = (Area(),)
 
@@ -25,8 +26,10 @@ class Ledger(State):
             included; None: no limit.
         areas: how every sequence's slots live, oldest tokens first.
         num_rows: rows of every sequence's batch, > 0.
+        declared: what whoever plans says of itself, and is held to; None: nothing.
     Raises:
-        ValueError: the budget is not positive, or the geometry does not go into an area's format or layout.
+        ValueError: the budget is not positive, two areas have one name, or the geometry does not go into an area's
+            format or layout.
     """
 
     def __init__(
@@ -35,8 +38,9 @@ class Ledger(State):
         budget_bytes: int | None = None,
         areas: tuple[Area, ...] = ONE_AREA,
         num_rows: int = 1,
+        declared: Declared | None = None,
     ) -> None:
-        super().__init__(geometry, budget_bytes, areas, num_rows)
+        super().__init__(geometry, budget_bytes, areas, num_rows, declared)
         self.view = LedgerView(self)
 
     def open(self, seq: int) -> None:
@@ -66,9 +70,21 @@ class Ledger(State):
                 return book_rows(self, plan[0])
             draft = Draft(self)
             for op in plan:
+                if self.declared is not None:
+                    self.declared.check_planned(op)
                 draft.apply(op)
             return draft.commit()
         return None
+
+    def crop(self, op: Truncate) -> Receipt:
+        """Book that who made the cache takes its newest tokens back, whatever the strategy is declared to be.
+
+        Raises:
+            LedgerError: they are not all there as they were.
+        """
+        draft = Draft(self)
+        draft.apply(op)
+        return draft.commit()
 
     def _is_booked(self, plan: Plan) -> bool:
         """Book one of the common cases, and say whether it was one."""
@@ -78,7 +94,7 @@ class Ledger(State):
         if held is None or not held.is_private or append.num_tokens < 1:
             return False
         cost = held.cost
-        if isinstance(cost.area.format, Packed):
+        if cost.area.alters:
             return False
         if len(plan) == 1:
             if append.num_tokens > held.room:
@@ -97,10 +113,11 @@ class Ledger(State):
         account.num_seen += append.num_tokens
         return True
 
-    @staticmethod
-    def _is_ring_step(plan: Plan, held: Holding, num_tokens: int) -> bool:
+    def _is_ring_step(self, plan: Plan, held: Holding, num_tokens: int) -> bool:
         keep, layout = plan[0], held.cost.area.layout
         if len(plan) != 2 or type(keep) is not Keep or type(layout) is not Ring or held.busy:  # noqa: PLR2004
+            return False
+        if self.declared is not None and self.declared.attends_all:
             return False
         rule = keep.rule
         fits = held.num_used == held.capacity == rule.first + rule.recent + num_tokens

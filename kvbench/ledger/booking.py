@@ -60,6 +60,9 @@ class Draft:
                     self._free(held)
                 self._accounts[op.seq] = None
         self._check_budgets()
+        if self._ledger.declared is not None:
+            for account in filter(None, self._accounts.values()):
+                self._ledger.declared.check(op, account)
 
     def _append(self, op: Append) -> None:
         account, held = self._held(op, op.area)
@@ -281,8 +284,8 @@ class Draft:
             raise LedgerError(
                 f"{op}: a sequence of blocks forks into one that holds nothing, with 1 to {src.num_used} of its tokens"
             )
-        if source.num_seen > src.num_used:
-            raise LedgerError(f"{op}: the first tokens are no longer in its blocks")
+        if source.num_altered or source.num_seen > src.num_used:
+            raise LedgerError(f"{op}: the first tokens are no longer in its blocks as they were")
         num_shared, rest = divmod(op.num_tokens, layout.num_tokens)
         num_shared += rest > 0 and op.num_tokens == src.num_used
         for block in src.blocks[:num_shared]:

@@ -1,8 +1,9 @@
 """What a ledger knows: who holds what, and the sums."""
 
-from kvbench.area import DEVICE, TIERS, Area, Blocks
+from kvbench.area import DEVICE, TIERS, Area, Blocks, check_areas
 from kvbench.geometry import KVGeometry
 from kvbench.ledger.accounts import Account, area_costs, workspace_bytes
+from kvbench.ledger.declared import Declared
 from kvbench.ledger.outcome import LedgerError
 from kvbench.ops import Operation
 
@@ -15,15 +16,26 @@ class State:
         budget_bytes: the most that may be held on the device at any time; None: no limit.
         areas: how every sequence's slots live, oldest tokens first.
         num_rows: rows of every sequence's batch, > 0.
+        declared: what whoever plans says of itself; None: nothing.
     Raises:
-        ValueError: a number is not positive, or the geometry does not go into an area's format or layout.
+        ValueError: a number is not positive, two areas have one name, or the geometry does not go into an area's format
+            or layout.
     """
 
-    def __init__(self, geometry: KVGeometry, budget_bytes: int | None, areas: tuple[Area, ...], num_rows: int) -> None:
+    def __init__(
+        self,
+        geometry: KVGeometry,
+        budget_bytes: int | None,
+        areas: tuple[Area, ...],
+        num_rows: int,
+        declared: Declared | None,
+    ) -> None:
         if budget_bytes is not None and budget_bytes < 1:
             raise ValueError(f"budget_bytes is 1 or more, or null for the device's own limit; got {budget_bytes}")
         if num_rows < 1:
             raise ValueError(f"a batch has 1 row or more, got {num_rows}")
+        check_areas(areas)
+        self.declared = declared
         self.geometry = geometry
         self.budget_bytes = budget_bytes
         self.areas = areas

@@ -57,8 +57,7 @@ class LedgerView:
 
     def num_attended(self, seq: int) -> int:
         """Tokens of a sequence that attention reads."""
-        holdings = self._ledger.accounts[seq].holdings.values()
-        return sum(held.num_used - held.arriving for held in holdings if held.cost.area.attended)
+        return self._ledger.accounts[seq].num_attended
 
     def device_slots(self, seq: int) -> tuple[int, int, int]:
         """A sequence's slots in use and allocated on the device, those of a coming resize included, and their bytes."""

@@ -12,7 +12,7 @@ from kvbench.backend.measured import Measured
 from kvbench.backend.reading import Chunk, decode
 from kvbench.backend.signals import queries_at_once
 from kvbench.geometry import KVGeometry
-from kvbench.ledger import Ledger, OutOfMemory
+from kvbench.ledger import OutOfMemory
 from kvbench.ops import Append, Plan, Settle
 from kvbench.quality.exact import Exact
 from kvbench.quality.sample import Sample
@@ -119,7 +119,7 @@ class _Sequence:
 
     def __init__(self, probe: Probe, strategy: Strategy) -> None:
         self._probe, self._strategy, self._backend = probe, strategy, probe.backend
-        self._ledger = Ledger(probe.backend.geometry, None, strategy.areas, 1)
+        self._ledger = strategy.ledger(probe.backend.geometry)
         self._num_heads = probe.backend.geometry.num_kv_heads
         self._group_size = probe.backend.geometry.num_heads // self._num_heads
         self._position = 0

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 from kvbench.area import SIGNALS, Area
-from kvbench.ledger import LedgerView
+from kvbench.geometry import KVGeometry
+from kvbench.ledger import Declared, Ledger, LedgerView
 from kvbench.ops import NOTHING, Plan, Release, Reserve, append_plan
 from kvbench.workload.request import Session
 
@@ -87,6 +88,19 @@ class Strategy:
             ValueError: the budget is less than it can do with.
         """
         return None
+
+    def ledger(self, geometry: KVGeometry, budget_bytes: int | None = None, num_rows: int = 1) -> Ledger:
+        """Books for its sequences, which hold it to what it declares.
+
+        Args:
+            geometry: bytes of a token.
+            budget_bytes: the most that may be held on the device at any time; None: no limit.
+            num_rows: rows of every sequence's batch, > 0.
+        Raises:
+            ValueError: what it declares is nothing that can be, or the geometry does not go into its areas.
+        """
+        declared = Declared(type(self).__name__, self.lossless, self.attends_all, self.recomputes)
+        return Ledger(geometry, budget_bytes, self.areas, num_rows, declared)
 
     def on_begin(self) -> None:
         """Forget everything: a new repetition begins."""

@@ -1,7 +1,6 @@
 """One sequence driven by hand, without attention: what it then holds, and what its operations took."""
 
 from kvbench.backend.base import Backend, Times
-from kvbench.ledger import Ledger
 from kvbench.ops import Plan
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
@@ -22,7 +21,7 @@ def drive(backend: Backend, strategy: Strategy, request: Session) -> list[Times]
         The times of admission and of each step, without attention.
     """
     backend.prepare(max(turn.num_append_tokens for turn in request.turns), request.num_tokens)
-    ledger = Ledger(backend.geometry, None, strategy.areas, backend.num_rows)
+    ledger = strategy.ledger(backend.geometry, num_rows=backend.num_rows)
     backend.begin_repetition(strategy.areas)
     strategy.on_begin()
     ledger.open(SEQ)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 
 from kvbench.experiment.reproduce.figure import Figure
 from kvbench.geometry import KVGeometry
-from kvbench.ledger import Ledger
 from kvbench.ops import append_plan
 from kvbench.strategy.static import Static
 from kvbench.workload.request import Request, Session
@@ -49,7 +48,7 @@ def waste_figures(geometry: KVGeometry) -> Iterator[Figure]:
     """The article's waste table, as the ledger books it when a static cache is filled so far."""
     strategy = Static(max_seq_len=WASTE_MAX_TOKENS)
     for num_tokens, published in WASTE.items():
-        ledger = Ledger(geometry, areas=strategy.areas)
+        ledger = strategy.ledger(geometry)
         ledger.open(0)
         ledger.book(strategy.on_admit(0, Session(0, (Request(num_tokens),)), ledger.view))
         ledger.book(append_plan(0, num_tokens))
