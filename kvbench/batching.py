@@ -26,7 +26,7 @@ class Batch:
 
     Args:
         strategy: what decides.
-        requests: in order of arrival.
+        sessions: in order of arrival.
         backend: what carries out.
         ledger: what counts; it holds nothing yet.
         recorder: what keeps rows.
@@ -37,7 +37,7 @@ class Batch:
     def __init__(
         self,
         strategy: Strategy,
-        requests: Sequence[Session],
+        sessions: Sequence[Session],
         backend: Backend,
         ledger: Ledger,
         recorder: Recorder,
@@ -50,7 +50,7 @@ class Batch:
         self._recorder = recorder
         self._run = run
         self._max_concurrency = max_concurrency
-        self._arriving = deque(Progress(index, request) for index, request in enumerate(requests))
+        self._arriving = deque(Progress(index, session) for index, session in enumerate(sessions))
         self._waiting: deque[Progress] = deque()
         self._live: list[Progress] = []
         self._must_wait = False
@@ -88,13 +88,13 @@ class Batch:
         self._drain()
         moments = [progress.ready_ns for progress in self._live]
         if self._arriving:
-            moments.append(self._arriving[0].request.arrival_ns)
+            moments.append(self._arriving[0].session.arrival_ns)
         if moments and min(moments) > self._clock_ns:
             self._idle_ns += min(moments) - self._clock_ns
             self._clock_ns = min(moments)
 
     def _admit(self) -> None:
-        while self._arriving and self._arriving[0].request.arrival_ns <= self._clock_ns:
+        while self._arriving and self._arriving[0].session.arrival_ns <= self._clock_ns:
             self._waiting.append(self._arriving.popleft())
         while self._waiting and len(self._live) < self._max_concurrency and not (self._must_wait and self._live):
             progress = self._waiting.popleft()
@@ -103,7 +103,7 @@ class Batch:
             self._live.append(progress)
             start = self._backend.now_ns()
             try:
-                plan = self._strategy.on_admit(progress.index, progress.request, self._ledger.view)
+                plan = self._strategy.on_admit(progress.index, progress.session, self._ledger.view)
                 self._carry_out(progress, ADMIT, 0, plan, start)
             except OutOfMemory as error:
                 self._give_way(progress, error.outcome)
@@ -194,18 +194,18 @@ class Batch:
 
     def _fork(self, progress: Progress) -> Plan | None:
         """The plan to take the first prompt over from a live request of the same group, where the strategy shares."""
-        if progress.num_held or progress.request.group is None:
+        if progress.num_held or progress.session.group is None:
             return None
-        num_tokens = progress.request.turns[0].num_append_tokens
+        num_tokens = progress.session.turns[0].num_append_tokens
         for other in self._live:
-            same = other is not progress and other.request.group == progress.request.group
+            same = other is not progress and other.session.group == progress.session.group
             if same and other.num_held >= num_tokens and not other.num_to_recompute:
                 return self._strategy.on_fork(progress.index, other.index, num_tokens, self._ledger.view)
         return None
 
     def _measure_slack(self, progress: Progress, num_used: int, capacity: int, num_bytes: int) -> None:
         """Keep the totals of device slots that tokens to come will fill, and that none will, up to date."""
-        useful = min(capacity, progress.request.num_tokens)
+        useful = min(capacity, progress.session.num_tokens)
         reserved_bytes = max(useful - num_used, 0) * num_bytes // max(capacity, 1)
         waste_bytes = (capacity - useful) * num_bytes // max(capacity, 1)
         self._reserved_bytes += reserved_bytes - progress.reserved_bytes
@@ -246,7 +246,7 @@ class Batch:
     def _finish(self, progress: Progress, outcome: str) -> None:
         self._release(progress)
         if outcome == "completed":
-            self._strategy.on_complete(progress.request)
+            self._strategy.on_complete(progress.session)
         self._must_wait = False
         self._recorder.requests.append(
             RequestRow(*self._run, progress.index, outcome, progress.num_held, progress.num_preemptions)

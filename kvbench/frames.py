@@ -27,7 +27,7 @@ class Frames(NamedTuple):
 
 def frames_of(
     recorder: Recorder,
-    requests: Sequence[Session],
+    sessions: Sequence[Session],
     backend: Backend,
     scenario: str,
     *,
@@ -39,7 +39,7 @@ def frames_of(
 
     Args:
         recorder: the raw rows.
-        requests: what was asked for, by number.
+        sessions: what was asked for, by number.
         backend: what carried it out.
         scenario: its name.
         copy_bandwidth_bytes_per_s: for the roofline; without, its column is empty.
@@ -47,7 +47,7 @@ def frames_of(
         about: see `metrics.summary_frame`.
     """
     steps = steps_frame(recorder)
-    by_request = requests_frame(recorder, steps, requests)
+    by_request = requests_frame(recorder, steps, sessions)
     given = about or {}
     about = {
         name: origin(backend.hardware, backend.scope, name) | dict(given.get(name, {})) for name in recorder.strategies
@@ -82,15 +82,15 @@ def steps_frame(recorder: Recorder) -> pd.DataFrame:
     return frame[list(STEPS)]
 
 
-def requests_frame(recorder: Recorder, steps: pd.DataFrame, requests: Sequence[Session]) -> pd.DataFrame:
+def requests_frame(recorder: Recorder, steps: pd.DataFrame, sessions: Sequence[Session]) -> pd.DataFrame:
     """A row a request and repetition, columns as in schema.REQUESTS.
 
     Args:
         recorder: how each request ended.
         steps: from `steps_frame`.
-        requests: what was asked for, by number.
+        sessions: what was asked for, by number.
     """
-    frame = pd.DataFrame([_ended(row, recorder, requests[row.request]) for row in recorder.requests])
+    frame = pd.DataFrame([_ended(row, recorder, sessions[row.request]) for row in recorder.requests])
     frame["warmup"] = frame["repetition"] < recorder.num_warmup
     frame["strategy"] = frame["strategy"].astype(steps["strategy"].dtype)
     frame = frame.set_index(REQUEST)
@@ -105,16 +105,16 @@ def requests_frame(recorder: Recorder, steps: pd.DataFrame, requests: Sequence[S
     return frame.reset_index().sort_values(["repetition", "strategy", "request"], ignore_index=True)[list(REQUESTS)]
 
 
-def _ended(row: RequestRow, recorder: Recorder, request: Session) -> dict[str, object]:
-    num_decode = request.num_decode_tokens
+def _ended(row: RequestRow, recorder: Recorder, session: Session) -> dict[str, object]:
+    num_decode = session.num_decode_tokens
     return {
         "repetition": row.repetition,
         "strategy": recorder.strategies[row.strategy],
         "request": row.request,
         "outcome": row.outcome,
-        "arrival_s": request.arrival_ns / NS_PER_S,
-        "num_turns": len(request.turns),
-        "prompt_tokens": request.num_tokens - num_decode,
+        "arrival_s": session.arrival_ns / NS_PER_S,
+        "num_turns": len(session.turns),
+        "prompt_tokens": session.num_tokens - num_decode,
         "output_tokens": num_decode,
         "held_tokens": row.held_tokens,
         "num_preemptions": row.num_preemptions,

@@ -12,11 +12,11 @@ class Progress:
 
     Args:
         index: the request's number in the scenario; also its sequence's number.
-        request: what it asks for.
+        session: what it asks for.
     """
 
     index: int
-    request: Session
+    session: Session
     turn: int = 0
     num_decoded: int = 0
     num_held: int = 0
@@ -32,7 +32,7 @@ class Progress:
         """Phase and number of tokens of the next step."""
         if self.num_to_recompute:
             return RECOMPUTE, self.num_to_recompute
-        left = self.request.turns[self.turn].num_append_tokens - self.num_prefilled
+        left = self.session.turns[self.turn].num_append_tokens - self.num_prefilled
         return (PREFILL, left) if left else (DECODE, 1)
 
     def num_output_tokens(self, phase: int, num_tokens: int) -> int:
@@ -43,9 +43,9 @@ class Progress:
         """
         if phase == RECOMPUTE or self.is_done:
             return 0
-        if phase != DECODE and self.num_prefilled + num_tokens < self.request.turns[self.turn].num_append_tokens:
+        if phase != DECODE and self.num_prefilled + num_tokens < self.session.turns[self.turn].num_append_tokens:
             return 0
-        return int(self.num_decoded + (phase == DECODE) < self.request.turns[self.turn].num_decode_tokens)
+        return int(self.num_decoded + (phase == DECODE) < self.session.turns[self.turn].num_decode_tokens)
 
     def advance(self, phase: int, num_tokens: int) -> None:
         """Take a step as done."""
@@ -54,7 +54,7 @@ class Progress:
             self.num_to_recompute -= num_tokens
             return
         self.num_held += num_tokens
-        turn = self.request.turns[self.turn]
+        turn = self.session.turns[self.turn]
         if phase == DECODE:
             self.num_decoded += 1
         else:
@@ -66,7 +66,7 @@ class Progress:
     @property
     def think_ns(self) -> int:
         """Time to think before the turn that is next."""
-        return self.request.turns[self.turn].think_ns
+        return self.session.turns[self.turn].think_ns
 
     @property
     def awaits_thought(self) -> bool:
@@ -81,7 +81,7 @@ class Progress:
     @property
     def is_done(self) -> bool:
         """Whether all turns are done."""
-        return self.turn == len(self.request.turns)
+        return self.turn == len(self.session.turns)
 
     def preempt(self) -> None:
         """Lose the cache: what was held is to be computed again before the next step."""

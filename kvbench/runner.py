@@ -13,7 +13,7 @@ from kvbench.workload.request import Session
 
 def run(
     strategies: Mapping[str, Strategy],
-    requests: Sequence[Session],
+    sessions: Sequence[Session],
     backend: Backend,
     *,
     num_repetitions: int,
@@ -29,7 +29,7 @@ def run(
 
     Args:
         strategies: by name.
-        requests: in order of arrival.
+        sessions: in order of arrival.
         backend: where plans are carried out.
         num_repetitions: after warm-up, > 0.
         num_warmup: repetitions before those, recorded and flagged, >= 0.
@@ -41,10 +41,10 @@ def run(
     Raises:
         ValueError: a number is out of its range, or there is nothing to run.
     """
-    _check(strategies, requests, num_repetitions, num_warmup, max_concurrency)
+    _check(strategies, sessions, num_repetitions, num_warmup, max_concurrency)
     check_signals(strategies, backend)
-    largest_append = max(turn.num_append_tokens for request in requests for turn in request.turns)
-    longest = max(request.num_tokens for request in requests)
+    largest_append = max(turn.num_append_tokens for session in sessions for turn in session.turns)
+    longest = max(session.num_tokens for session in sessions)
     areas = [area for strategy in strategies.values() for area in strategy.areas]
     if budget_bytes is not None and all(area.tier == DEVICE and area.format == Native() for area in areas):
         longest = min(longest, budget_bytes // backend.slot_bytes)  # no cache will be longer
@@ -58,7 +58,7 @@ def run(
             ledger = strategy.ledger(backend.geometry, budget_bytes, backend.num_rows)
             backend.begin_repetition(strategy.areas)
             strategy.on_begin()
-            batch = Batch(strategy, requests, backend, ledger, recorder, (repetition, index), max_concurrency)
+            batch = Batch(strategy, sessions, backend, ledger, recorder, (repetition, index), max_concurrency)
             try:
                 for num_tokens in batch.iterations():
                     if on_iteration is not None:
@@ -94,14 +94,14 @@ def check_signals(strategies: Mapping[str, Strategy], backend: Backend) -> None:
 
 def _check(
     strategies: Mapping[str, Strategy],
-    requests: Sequence[Session],
+    sessions: Sequence[Session],
     num_repetitions: int,
     num_warmup: int,
     max_concurrency: int,
 ) -> None:
     if not strategies:
         raise ValueError("no strategy to run: name at least one, such as strategy=dynamic")
-    if not requests:
+    if not sessions:
         raise ValueError("no request to run: the scenario yields none")
     for name, value, least in (
         ("repetitions", num_repetitions, 1),

@@ -98,7 +98,7 @@ def where(cache):
     ],
 )
 def test_the_four_conversations_of_assistant_dialogue(number, each_turn, used):
-    turns = scenario("assistant_dialogue").workload(np.random.default_rng(0)).requests[number].turns
+    turns = scenario("assistant_dialogue").workload(np.random.default_rng(0)).sessions[number].turns
     assert [class_of(turns[: k + 1], RULES) for k in range(len(turns))] == each_turn
     assert [settled_class(turns[: k + 1], RULES) for k in range(len(turns))] == used
 

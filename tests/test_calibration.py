@@ -213,7 +213,7 @@ def drawn(seed):
 
 CASES = {
     "parallel_sampling": lambda: (
-        scenario("parallel_sampling", num_prompts=1, num_samples=2).workload(np.random.default_rng(0)).requests,
+        scenario("parallel_sampling", num_prompts=1, num_samples=2).workload(np.random.default_rng(0)).sessions,
         2,
         1 << 40,
     ),

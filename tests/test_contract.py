@@ -128,7 +128,7 @@ def bytes_agree(name, requests):
 @pytest.mark.parametrize("workload", SCENARIOS)
 def test_books_and_storages_agree_to_the_byte(name, workload, traces):
     try:
-        requests = scenario(workload, max_requests=2).workload(np.random.default_rng(0)).requests
+        requests = scenario(workload, max_requests=2).workload(np.random.default_rng(0)).sessions
     except TraceMissing as missing:
         pytest.skip(str(missing))
     most = LONGEST_ATTENDED if strategy(name).signals else 10**9

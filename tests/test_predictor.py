@@ -187,7 +187,7 @@ def test_the_shipped_weights_come_out_of_training_and_rate_as_they_say(traces):
         whole = scenario("azure_conv", max_requests=None).workload(np.random.default_rng(0))
     except TraceMissing as missing:
         pytest.skip(str(missing))
-    examples, shipped = examples_of(whole.requests), load_weights(find_weights("azure_conv"))
+    examples, shipped = examples_of(whole.sessions), load_weights(find_weights("azure_conv"))
     about = shipped.about
     again = train(examples, about["quantile"], about["seed"], about["trace"], about["source"])
     assert {**again.about, "unseen": about["unseen"]} == about

@@ -57,7 +57,7 @@ def test_it_names_every_model_and_strategy():
 
 
 def test_its_table_has_the_figures_of_a_run():
-    requests = scenario("short_chat").workload(None).requests
+    requests = scenario("short_chat").workload(None).sessions
     strategies = {name: strategy(name) for name in default_strategies()}
     once = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
     recorder = run(strategies, requests, Fake(ARTICLE), **once)

@@ -218,10 +218,10 @@ def test_quality_is_judged_on_what_is_appended_unless_it_is_told_otherwise(tmp_p
         geometry, (_, workload) = geometry_of(config), workload_of(config)
         assert is_wanted(config, chosen)
         assert not is_wanted(config, {"exact": strategy("exact")})  # lossless: nothing to judge
-        found = probed(config, geometry, chosen, workload.requests)
+        found = probed(config, geometry, chosen, workload.sessions)
         errors[name] = found.found["int8"].error_relative
         assert ("recorded in kv.safetensors" in found.data) == (name == "recorded")
-        about = recording_of(config, geometry, workload.requests).about
+        about = recording_of(config, geometry, workload.sessions).about
         assert about == (
             "appended are K and V recorded in kv.safetensors, model tiny, text a page; it has no queries, so that they "
             "are random"
@@ -229,7 +229,7 @@ def test_quality_is_judged_on_what_is_appended_unless_it_is_told_otherwise(tmp_p
     assert 0 < errors["recorded"] != pytest.approx(errors["made"], rel=0.05)
     assert not is_wanted(composed(f"data={path}", "quality=false"), chosen)
     assert is_wanted(composed(f"data={path}", f"quality_data={tmp_path}"), {"exact": strategy("exact")})
-    assert recording_of(composed(f"quality_data={path}"), geometry, workload.requests) is None
+    assert recording_of(composed(f"quality_data={path}"), geometry, workload.sessions) is None
 
 
 @pytest.mark.parametrize(

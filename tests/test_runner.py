@@ -222,12 +222,12 @@ def test_repetitions_are_interleaved_and_rotated():
         ({"num_repetitions": 0}, "repetitions is an integer of at least 1, got 0"),
         ({"num_warmup": -1}, "warmup is an integer of at least 0, got -1"),
         ({"max_concurrency": 0}, "max_concurrency is an integer of at least 1, got 0"),
-        ({"requests": []}, "no request to run"),
+        ({"sessions": []}, "no request to run"),
         ({"strategies": {}}, "no strategy to run"),
     ],
 )
 def test_bad_numbers_are_refused(changed, words):
-    arguments = {"strategies": {"a": Concat()}, "requests": [Session(0, (Request(1),))], "backend": Fake()}
+    arguments = {"strategies": {"a": Concat()}, "sessions": [Session(0, (Request(1),))], "backend": Fake()}
     arguments |= {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None} | changed
     with pytest.raises(ValueError, match=words):
         run(**arguments)

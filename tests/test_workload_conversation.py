@@ -45,7 +45,7 @@ TALK = Dialogue(
 
 
 def requests(scenario, seed=3):
-    return scenario.workload(np.random.default_rng(seed)).requests
+    return scenario.workload(np.random.default_rng(seed)).sessions
 
 
 def arrivals_ns(scenario):
@@ -66,8 +66,8 @@ def test_a_seed_gives_the_same_requests_and_another_gives_others(scenario):
 def test_max_requests_takes_the_first(scenario):
     everything = scenario.workload(np.random.default_rng(3))
     cut = replace(scenario, max_requests=2).workload(np.random.default_rng(3))
-    assert cut.requests == everything.requests[:2]
-    assert cut.num_available == everything.num_available == len(everything.requests)
+    assert cut.sessions == everything.sessions[:2]
+    assert cut.num_available == everything.num_available == len(everything.sessions)
 
 
 def test_other_lengths_leave_all_else_as_it_was():

@@ -313,8 +313,8 @@ def test_the_first_rows_by_arrival_become_requests(tmp_path):
     path = write(tmp_path, PLAIN_HEADER + "9,1,1\n7,2,0\n8,3,4\n")
     workload = replayed(scenario(path=str(path), max_requests=2))
     assert workload.num_available == 3
-    assert [request.arrival_ns for request in workload.requests] == [0, 1_000_000_000]
-    turns = [request.turns[0] for request in workload.requests]
+    assert [request.arrival_ns for request in workload.sessions] == [0, 1_000_000_000]
+    turns = [request.turns[0] for request in workload.sessions]
     assert [(turn.num_append_tokens, turn.num_decode_tokens) for turn in turns] == [(2, 0), (3, 4)]
 
 
@@ -358,8 +358,8 @@ def test_a_missing_path_is_not_looked_for_elsewhere(tmp_path, monkeypatch):
 def test_lengths_take_their_arrivals_from_the_process(tmp_path):
     path = str(write(tmp_path, LENGTHS_HEADER + "5,1\n6,2\n7,3\n"))
     even = replayed(scenario(path=path, format="sharegpt", arrivals=Constant(rate_per_s=2)))
-    assert [request.arrival_ns for request in even.requests] == [0, 500_000_000, 1_000_000_000]
-    assert [request.turns[0].num_append_tokens for request in even.requests] == [5, 6, 7]
+    assert [request.arrival_ns for request in even.sessions] == [0, 500_000_000, 1_000_000_000]
+    assert [request.turns[0].num_append_tokens for request in even.sessions] == [5, 6, 7]
     drawn = scenario(path=path, format="sharegpt", arrivals=Poisson(rate_per_s=2))
     assert replayed(drawn) == replayed(drawn)
 

@@ -40,9 +40,9 @@ class Booking(Strategy):
 def host_steps(bench: Bench, samples: Samples) -> None:
     """Decode steps through the runner, with plans of several lengths."""
     strategies = {str(length): Booking(num_booked=length) for length in PLAN_LENGTHS}
-    request = Session(0, (Request(NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS),))
+    session = Session(0, (Request(NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS),))
     settings = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
-    rows = run(strategies, [request], bench.new_backend(bench.backend.device.type), **settings).steps()
+    rows = run(strategies, [session], bench.new_backend(bench.backend.device.type), **settings).steps()
     for row in rows[rows[:, _PHASE] == DECODE]:
         spent_ns = max(int(row[_HOST]) - int(row[_SPENT].sum()), 0)
         samples.add("host", PLAN_LENGTHS[row[_STRATEGY]], spent_ns / NS_PER_S)

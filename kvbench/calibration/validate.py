@@ -29,12 +29,12 @@ class Case:
 
     Args:
         name: the scenario's.
-        requests: in order of arrival.
+        sessions: in order of arrival.
         max_concurrency: requests live at once.
     """
 
     name: str
-    requests: Sequence[Session]
+    sessions: Sequence[Session]
     max_concurrency: int
 
 
@@ -87,7 +87,7 @@ def steps_of(
     """
     recorder = run(
         strategies,
-        case.requests,
+        case.sessions,
         backend,
         num_repetitions=1 if backend.is_repeatable else num_repetitions,
         num_warmup=0 if backend.is_repeatable else 1,

@@ -50,7 +50,7 @@ def calibrated(
     budget_bytes = machine.memory_bytes()
 
     def run_cases() -> list[pd.DataFrame]:
-        tokens = sum(request.num_tokens for case in cases for request in case.requests) * len(strategies)
+        tokens = sum(session.num_tokens for case in cases for session in case.sessions) * len(strategies)
         with tqdm(total=tokens * (1 + num_repetitions), unit="tok", **BAR) as bar:
             told = {"num_repetitions": num_repetitions, "on_iteration": _advancing(bar)}
             return [steps_of(machine, strategies, case, budget_bytes=budget_bytes, **told) for case in cases]

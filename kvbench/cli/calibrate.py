@@ -91,7 +91,7 @@ def composed_for(
             config = composed(command)
         scenario, workload = workload_of(config)
         shown = name if size == "null" else f"{name}, {size} requests"
-        cases.append(Case(shown, workload.requests, scenario.max_concurrency))
+        cases.append(Case(shown, workload.sessions, scenario.max_concurrency))
     return geometry_of(config), strategies_of(config), cases
 
 

@@ -165,7 +165,7 @@ def parts_of(config: Config) -> Parts:
     strategies = strategies_of(config)
     scenario, workload = workload_of(config)
     geometry = geometry_of(config)
-    backend = backend_of(config, geometry, recording_of(config, geometry, workload.requests))
+    backend = backend_of(config, geometry, recording_of(config, geometry, workload.sessions))
     try:
         check_signals(strategies, backend)
     except ValueError as error:

@@ -33,7 +33,7 @@ def check_data(config: Mapping[str, object]) -> None:
         )
 
 
-def recording_of(config: Mapping[str, object], geometry: KVGeometry, requests: Sequence[Session]) -> "Recording | None":
+def recording_of(config: Mapping[str, object], geometry: KVGeometry, sessions: Sequence[Session]) -> "Recording | None":
     """Read what steps append, as far as the longest request goes; None where they append random numbers.
 
     Raises:
@@ -45,7 +45,7 @@ def recording_of(config: Mapping[str, object], geometry: KVGeometry, requests: S
     from kvbench.backend.inputs import Recording
     from kvbench.quality.recorded import read
 
-    longest = max(request.num_tokens for request in requests)
+    longest = max(session.num_tokens for session in sessions)
     try:
         sample = read(Path(config["data"]).expanduser(), geometry, longest, config["seed"])
     except ValueError as error:

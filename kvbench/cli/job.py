@@ -59,12 +59,12 @@ def measure(
     name: str, config: Config, parts: Parts, device: dict[str, object], overrides: list[str], folder: Path
 ) -> Results:
     """Run, probe what lossy strategies cost, and turn the rows into frames."""
-    requests, backend = parts.workload.requests, parts.backend
-    total = sum(request.num_tokens for request in requests) * len(parts.strategies)
+    sessions, backend = parts.workload.sessions, parts.backend
+    total = sum(session.num_tokens for session in sessions) * len(parts.strategies)
     with tqdm(total=total * (parts.num_repetitions + parts.num_warmup), unit="tok", disable=None, leave=False) as bar:
         recorder = run(
             parts.strategies,
-            requests,
+            sessions,
             backend,
             num_repetitions=parts.num_repetitions,
             num_warmup=parts.num_warmup,
@@ -72,10 +72,10 @@ def measure(
             budget_bytes=parts.budget_bytes,
             on_iteration=advancing(bar),
         )
-    quality = probed(config, backend.geometry, parts.strategies, requests)
+    quality = probed(config, backend.geometry, parts.strategies, sessions)
     summary, by_request, steps = frames_of(
         recorder,
-        requests,
+        sessions,
         backend,
         name,
         copy_bandwidth_bytes_per_s=float(device.get("copy_bandwidth_bytes_per_s", math.nan)),
@@ -123,9 +123,9 @@ def advancing(bar: tqdm) -> Callable[[str, int, int], None]:
 def header_lines(name: str, config: Config, parts: Parts, device: dict[str, object]) -> list[str]:
     """What was run, on what: model, layers, dtype, bytes a token, device, repetitions, requests."""
     geometry = parts.backend.geometry
-    num_run, num_all = len(parts.workload.requests), parts.workload.num_available
+    num_run, num_all = len(parts.workload.sessions), parts.workload.num_available
     layers = f"{geometry.num_layers} layer{'s' if geometry.num_layers > 1 else ''}"
-    span_s = (parts.workload.requests[-1].arrival_ns - parts.workload.requests[0].arrival_ns) / NS_PER_S
+    span_s = (parts.workload.sessions[-1].arrival_ns - parts.workload.sessions[0].arrival_ns) / NS_PER_S
     arriving = f" arriving over {span_s:,.4g} s" if span_s > 0 else ""
     num_repetitions = parts.num_repetitions
     unused = config.get("hardware") is not None and parts.backend.hardware is None

@@ -47,7 +47,7 @@ def data_of(config: Config) -> Path | None:
 
 
 def probed(
-    config: Config, geometry: KVGeometry, strategies: Mapping[str, Strategy], requests: tuple[Session, ...]
+    config: Config, geometry: KVGeometry, strategies: Mapping[str, Strategy], sessions: tuple[Session, ...]
 ) -> Compared | None:
     """Probe the strategies; None where that is not wanted."""
     if not is_wanted(config, strategies):
@@ -60,7 +60,7 @@ def probed(
 
         return compare(
             strategies,
-            requests,
+            sessions,
             geometry=geometry,
             device=config["device"],
             seed=config["seed"],

@@ -56,13 +56,13 @@ def _draw(name: str, workload: object) -> None:
     print(f"{'a request':<14}" + "".join(f"{column:>12}" for column in columns))
     for row in rows:
         print(f"{row.replace('_', ' '):<14}" + "".join(f"{numbers[f'{row}_{column}']:>12,.6g}" for column in columns))
-    requests = workload.requests
-    outputs = [request.num_decode_tokens for request in requests]
+    sessions = workload.sessions
+    outputs = [session.num_decode_tokens for session in sessions]
     figure = workload_chart(
         name,
-        [request.num_tokens - output for request, output in zip(requests, outputs, strict=True)],
+        [session.num_tokens - output for session, output in zip(sessions, outputs, strict=True)],
         outputs,
-        [request.arrival_ns / NS_PER_S for request in requests],
+        [session.arrival_ns / NS_PER_S for session in sessions],
         concurrency(workload, TOKENS_PER_S),
     )
     folder = Path("results") / "scenarios"

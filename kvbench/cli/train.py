@@ -29,8 +29,8 @@ def main(arguments: list[str]) -> int:
     from kvbench.results import write_whole
 
     out, quantile, seed = _out(given), _quantile(given), _seed(given)
-    trace, source, requests = _requests(given, seed)
-    examples = examples_of(requests)
+    trace, source, sessions = _requests(given, seed)
+    examples = examples_of(sessions)
     try:
         weights = train(examples, quantile, seed, trace, source)
     except ValueError as error:
@@ -93,7 +93,7 @@ def _requests(given: Mapping[str, str], seed: int) -> tuple[str, str, Sequence[S
             return _scenarios_requests(given["trace"], seed)
         path = Path(given["trace"])
         trace = Trace(path=str(path), file=path.name, format=given["format"], source=path.name)
-        return path.name, path.name, trace.workload(np.random.default_rng(seed)).requests
+        return path.name, path.name, trace.workload(np.random.default_rng(seed)).sessions
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
 
@@ -113,7 +113,7 @@ def _scenarios_requests(name: str, seed: int) -> tuple[str, str, Sequence[Sessio
         config = composed(command)
     config["scenario"]["max_requests"] = None
     scenario, workload = workload_of(config)
-    return command.choices("scenario")[0], getattr(scenario, "source", "generated"), workload.requests
+    return command.choices("scenario")[0], getattr(scenario, "source", "generated"), workload.sessions
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> str:

@@ -137,10 +137,10 @@ class KeptFractions(Experiment):
         thin = replace(backend.geometry, num_heads=group * num_heads, num_kv_heads=num_heads, num_layers=1)
         found = {}
         for scenario, workload in self.scenarios.items():
-            requests = workload.workload(np.random.default_rng(setting.seed)).requests
-            request = request_to_probe(requests, self.probed_tokens)
-            sample = structured(thin, request.num_tokens, setting.seed)
-            probe = Probe(request, sample, thin, str(backend.device))
+            sessions = workload.workload(np.random.default_rng(setting.seed)).sessions
+            session = request_to_probe(sessions, self.probed_tokens)
+            sample = structured(thin, session.num_tokens, setting.seed)
+            probe = Probe(session, sample, thin, str(backend.device))
             found |= {(scenario, name): probe(strategy) for name, strategy in self.strategies().items()}
         rows = [found[row] for row in zip(summary["scenario"], summary["strategy"].astype(str), strict=True)]
         return {name: [getattr(quality, name) for quality in rows] for name in ("error_relative", "mass_kept")}

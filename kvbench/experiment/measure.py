@@ -40,10 +40,10 @@ def measure(strategies: Mapping[str, Strategy], scenarios: Mapping[str, Scenario
     """
     parts = []
     for name, scenario in scenarios.items():
-        requests = scenario.workload(np.random.default_rng(setting.seed)).requests
+        sessions = scenario.workload(np.random.default_rng(setting.seed)).sessions
         recorder = run(
             strategies,
-            requests,
+            sessions,
             setting.backend,
             num_repetitions=setting.num_repetitions,
             num_warmup=setting.num_warmup,
@@ -51,6 +51,6 @@ def measure(strategies: Mapping[str, Strategy], scenarios: Mapping[str, Scenario
             budget_bytes=setting.budget_bytes,
             on_iteration=setting.on_iteration,
         )
-        summary, by_request, steps = frames_of(recorder, requests, setting.backend, name)
+        summary, by_request, steps = frames_of(recorder, sessions, setting.backend, name)
         parts.append(Frames(summary, by_request.assign(scenario=name), steps.assign(scenario=name)))
     return Frames(*(pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True)))

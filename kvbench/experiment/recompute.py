@@ -65,10 +65,10 @@ class RecomputeExperiment(Experiment):
         """
         all_requests, all_steps = [], []
         for index, num_tokens in enumerate(self.context_tokens):
-            requests = (Session(0, (Request(num_tokens, self.num_decode_tokens),)),)
+            sessions = (Session(0, (Request(num_tokens, self.num_decode_tokens),)),)
             recorder = run(
                 self.strategies,
-                requests,
+                sessions,
                 setting.backend,
                 num_repetitions=setting.num_repetitions,
                 num_warmup=setting.num_warmup,
@@ -77,7 +77,7 @@ class RecomputeExperiment(Experiment):
                 on_iteration=setting.on_iteration,
             )
             steps = steps_frame(recorder)
-            by_request = requests_frame(recorder, steps, requests)
+            by_request = requests_frame(recorder, steps, sessions)
             all_requests.append(by_request.assign(request=index))
             all_steps.append(steps.assign(request=index))
         steps = pd.concat(all_steps, ignore_index=True)

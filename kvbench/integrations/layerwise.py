@@ -123,9 +123,9 @@ class Layerwise:
         self.ledger.open(self.seq)
         self.sequences = [Sequence(areas) for areas in self._areas]
         self._turns = []
-        request = Session(0, (Request(num_tokens, self._num_output_tokens),))
+        session = Session(0, (Request(num_tokens, self._num_output_tokens),))
         try:
-            self._carry_out(self.strategy.on_admit(self.seq, request, self.ledger.view))
+            self._carry_out(self.strategy.on_admit(self.seq, session, self.ledger.view))
         except BaseException:
             self.finish()
             raise

@@ -33,23 +33,23 @@ class Examples:
         return len(self.arrival_ns)
 
 
-def further_tokens(request: Session) -> int:
+def further_tokens(session: Session) -> int:
     """Tokens that enter a completed request's cache after its first prompt."""
-    return request.num_tokens - request.turns[0].num_append_tokens
+    return session.num_tokens - session.turns[0].num_append_tokens
 
 
-def examples_of(requests: Sequence[Session]) -> Examples:
+def examples_of(sessions: Sequence[Session]) -> Examples:
     """Turn requests, in order of arrival, into examples."""
     rows = [
         (
-            request.arrival_ns,
-            request.arrival_ns
-            + sum(turn.think_ns for turn in request.turns)
-            + request.num_decode_tokens * NS_PER_S // TOKENS_PER_S,
-            request.turns[0].num_append_tokens,
-            further_tokens(request),
+            session.arrival_ns,
+            session.arrival_ns
+            + sum(turn.think_ns for turn in session.turns)
+            + session.num_decode_tokens * NS_PER_S // TOKENS_PER_S,
+            session.turns[0].num_append_tokens,
+            further_tokens(session),
         )
-        for request in requests
+        for session in sessions
     ]
     return Examples(*np.array(rows, dtype=np.int64).reshape(len(rows), 4).T)
 

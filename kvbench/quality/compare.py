@@ -56,7 +56,7 @@ class Compared:
 
 def compare(
     strategies: Mapping[str, Strategy],
-    requests: Sequence[Session],
+    sessions: Sequence[Session],
     *,
     geometry: KVGeometry,
     device: str,
@@ -69,7 +69,7 @@ def compare(
 
     Args:
         strategies: by name.
-        requests: the scenario's; the longest of at most max_tokens is probed.
+        sessions: the scenario's; the longest of at most max_tokens is probed.
         geometry: the model's.
         device: auto, cpu or cuda.
         seed: of what is made up.
@@ -80,16 +80,16 @@ def compare(
         ValueError: the data is broken, or does not fit the geometry.
     """
     sample = None if data is None else recorded.read(data, geometry, max_tokens, seed)
-    request = request_to_probe(requests, max_tokens if sample is None else sample.num_tokens)
+    session = request_to_probe(sessions, max_tokens if sample is None else sample.num_tokens)
     if sample is None:
-        sample = structured(geometry, request.num_tokens, seed)
-    probe = Probe(request, sample, geometry, device)
+        sample = structured(geometry, session.num_tokens, seed)
+    probe = Probe(session, sample, geometry, device)
     found = {}
     for name, strategy in strategies.items():
         if on_strategy is not None:
             on_strategy(name)
         found[name] = probe(strategy)
-    return Compared(request.num_tokens, sample.about, found)
+    return Compared(session.num_tokens, sample.about, found)
 
 
 def check(geometry: KVGeometry, max_tokens: int, data: Path | None) -> None:

@@ -47,10 +47,10 @@ class Quality:
     num_altered: int
 
 
-def request_to_probe(requests: Sequence[Session], max_tokens: int) -> Session:
+def request_to_probe(sessions: Sequence[Session], max_tokens: int) -> Session:
     """The longest request of at most so many tokens; where there is none, the longest of all, cut to its first."""
-    fitting = [request for request in requests if request.num_tokens <= max_tokens]
-    chosen = max(fitting or requests, key=lambda request: request.num_tokens)
+    fitting = [session for session in sessions if session.num_tokens <= max_tokens]
+    chosen = max(fitting or sessions, key=lambda session: session.num_tokens)
     turns, left = [], max_tokens
     for turn in chosen.turns:
         num_append = min(turn.num_append_tokens, left)
@@ -68,22 +68,22 @@ class Probe:
     evicted after it, the last token's again after each append; at the end the needles'.
 
     Args:
-        request: what is appended; the sample has as many tokens.
+        session: what is appended; the sample has as many tokens.
         sample: K, V and queries; moved to the device.
         geometry: the sample's heads and dtype.
         device: auto, cpu or cuda.
     """
 
-    def __init__(self, request: Session, sample: Sample, geometry: KVGeometry, device: str) -> None:
+    def __init__(self, session: Session, sample: Sample, geometry: KVGeometry, device: str) -> None:
         shape = replace(geometry, num_layers=sample.num_layers)
         self.backend = Measured(geometry=shape, device=device, attend=True, seed=0)
         # Inputs come from the sample: those that the backend would make are kept small.
-        self.backend.prepare(1, request.num_tokens)
+        self.backend.prepare(1, session.num_tokens)
         on_device = {name: getattr(sample, name).to(self.backend.device) for name in ("keys", "values", "queries")}
         needles = tuple(replace(each, queries=each.queries.to(self.backend.device)) for each in sample.needles)
         self.sample = replace(sample, **on_device, needles=needles)
         self.exact = Exact(self.sample)
-        self.request = request
+        self.session = session
 
     def __call__(self, strategy: Strategy) -> Quality | None:
         """Probe a strategy.
@@ -104,10 +104,10 @@ class Probe:
             self.backend.end_repetition()
 
 
-def asked_decodes(request: Session) -> set[int]:
+def asked_decodes(session: Session) -> set[int]:
     """Positions of the decoded tokens whose queries are asked."""
     positions, end = [], 0
-    for turn in request.turns:
+    for turn in session.turns:
         end += turn.num_tokens
         positions += range(end - turn.num_decode_tokens, end)
     count = min(len(positions), MAX_DECODES)
@@ -128,13 +128,13 @@ class _Sequence:
 
     def quality(self) -> Quality:
         """Run the request, and sum up."""
-        strategy, request, ledger = self._strategy, self._probe.request, self._ledger
+        strategy, session, ledger = self._strategy, self._probe.session, self._ledger
         strategy.on_begin()
         ledger.open(SEQ)
         self._backend.open(SEQ)
-        self._carry_out(strategy.on_admit(SEQ, request, ledger.view))
-        decodes = asked_decodes(request)
-        for turn in request.turns:
+        self._carry_out(strategy.on_admit(SEQ, session, ledger.view))
+        decodes = asked_decodes(session)
+        for turn in session.turns:
             self._append(turn.num_append_tokens)
             for _ in range(turn.num_decode_tokens):
                 self._step(1, is_asked=self._position in decodes, is_end=False)
@@ -216,7 +216,7 @@ class _Sequence:
 
         if is_end:
             self._compare(answers(sample.queries[:, :, self._position - 1 : self._position]))
-        if sample.needles and self._position == self._probe.request.num_tokens:
+        if sample.needles and self._position == self._probe.session.num_tokens:
             self._recall = self._answered(answers(torch.stack([needle.queries for needle in sample.needles], dim=2)))
 
     def _compare(self, outputs: list[Tensor]) -> None:

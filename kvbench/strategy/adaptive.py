@@ -36,7 +36,7 @@ class Switch:
 class _Conversation:
     """What is known of a sequence: its request, its class, the turns that have begun, and a switch that is planned."""
 
-    request: Session
+    session: Session
     current: str
     num_begun: int
     next_start: int
@@ -119,16 +119,16 @@ class Adaptive(Strategy):
         for member in self._members.values():
             member.strategy.on_begin()
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Begin in the class of the first message."""
-        first = request.turns[0]
-        conversation = _Conversation(request, settled_class((first,), self._rules), 1, first.num_tokens)
+        first = session.turns[0]
+        conversation = _Conversation(session, settled_class((first,), self._rules), 1, first.num_tokens)
         self._conversations[seq] = conversation
-        return self._admitted(self._members[conversation.current], seq, request, view)
+        return self._admitted(self._members[conversation.current], seq, session, view)
 
     @staticmethod
-    def _admitted(member: Member, seq: int, request: Session, view: LedgerView) -> Plan:
-        return member.plan(member.strategy.on_admit(seq, request, member.view(view)))
+    def _admitted(member: Member, seq: int, session: Session, view: LedgerView) -> Plan:
+        return member.plan(member.strategy.on_admit(seq, session, member.view(view)))
 
     def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
         """As many as both the class that is and the one that these tokens begin take."""
@@ -148,7 +148,7 @@ class Adaptive(Strategy):
         if end <= conversation.next_start:
             return conversation.current
         num_begun, _ = _begun(conversation, end)
-        return settled_class(conversation.request.turns[:num_begun], self._rules)
+        return settled_class(conversation.session.turns[:num_begun], self._rules)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """As the class's strategy; where a turn changes the class, all that is held moves first."""
@@ -186,7 +186,7 @@ class Adaptive(Strategy):
             view = view.after(ops)
             plan.extend(ops)
 
-        then(self._admitted(target, seq, self._conversations[seq].request, view))
+        then(self._admitted(target, seq, self._conversations[seq].session, view))
         for area in source.areas:
             while held := view.num_used(seq, area.name):
                 count = strategy.at_once(seq, held, target.view(view))
@@ -227,15 +227,15 @@ class Adaptive(Strategy):
             self._forget(seq, conversation.planned.target, view)
         return (Release(seq),)
 
-    def on_complete(self, request: Session) -> None:
+    def on_complete(self, session: Session) -> None:
         """All may learn."""
         for member in self._members.values():
-            member.strategy.on_complete(request)
+            member.strategy.on_complete(session)
 
 
 def _begun(conversation: _Conversation, num_tokens: int) -> tuple[int, int]:
     """How many turns so many tokens have begun, and how many tokens begin the next; from what had begun before."""
-    turns, number, start = conversation.request.turns, conversation.num_begun, conversation.next_start
+    turns, number, start = conversation.session.turns, conversation.num_begun, conversation.next_start
     while start < num_tokens and number < len(turns):
         start += turns[number].num_tokens
         number += 1

@@ -110,7 +110,7 @@ class Strategy:
         """What attention must tell it: mass, votes or accesses."""
         return tuple(SIGNALS[type(area.score)] for area in self.areas if area.score is not None)
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Plan what a new sequence needs before its first token. Only an oracle may look at the request's end."""
         return NOTHING
 
@@ -148,7 +148,7 @@ class Strategy:
         """Plan the end of a sequence."""
         return (Release(seq),)
 
-    def on_complete(self, request: Session) -> None:
+    def on_complete(self, session: Session) -> None:
         """Learn from a request that was completed; called once for each, after `on_finish`."""
 
 

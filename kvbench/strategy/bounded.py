@@ -27,7 +27,7 @@ class Bounded(Strategy):
         self._rule = rule
         self._rule_of_step = rule_of_step
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the budget."""
         return (Reserve(seq, self.capacity),)
 

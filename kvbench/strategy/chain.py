@@ -107,9 +107,9 @@ class Chain(Strategy):
         """A new repetition for all parts."""
         self._whole.on_begin()
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """As the parts plan together."""
-        return self._whole.on_admit(seq, request, view)
+        return self._whole.on_admit(seq, session, view)
 
     def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
         """As the parts plan together."""
@@ -135,9 +135,9 @@ class Chain(Strategy):
         """As the parts plan together."""
         return self._whole.on_finish(seq, view)
 
-    def on_complete(self, request: Session) -> None:
+    def on_complete(self, session: Session) -> None:
         """All parts may learn."""
-        self._whole.on_complete(request)
+        self._whole.on_complete(session)
 
 
 def _composed(growth: Strategy | None, eviction: Strategy | None, placement: Strategy | None) -> Strategy:

@@ -60,7 +60,7 @@ class Compressed(Strategy):
             fraction = math.nextafter(fraction, 0.0)
         return Compressed(kept_fraction=fraction, interval=self.interval)
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Nothing is held yet."""
         self._next_pass[seq] = self.interval
         return NOTHING

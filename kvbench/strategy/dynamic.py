@@ -71,7 +71,7 @@ class Dynamic(Strategy):
         grown_by = (self.growth_factor, self.round_to, self.max_capacity)
         return IntegerRule(constant, (self.first_capacity,), grown_capacity, grown_by, self.max_capacity)
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the initial capacity."""
         return (Reserve(seq, self.first_capacity),)
 

@@ -34,10 +34,10 @@ class Exact(Strategy):
         """The final length at admission; nothing grows."""
         return IntegerRule(final_length, (self.round_to,), as_required, (), None)
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the request's final length."""
-        num_prompt_tokens = request.num_tokens - request.num_decode_tokens
-        return (Reserve(seq, final_length(num_prompt_tokens, request.num_decode_tokens, self.round_to)),)
+        num_prompt_tokens = session.num_tokens - session.num_decode_tokens
+        return (Reserve(seq, final_length(num_prompt_tokens, session.num_decode_tokens, self.round_to)),)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append; it fits, unless the request goes on beyond what was known of it."""

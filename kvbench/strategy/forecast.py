@@ -73,16 +73,16 @@ class Forecast(Dynamic):
         """Forget the requests of the repetition before."""
         self._predictor.forget()
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the prompt and the predicted tokens after it."""
-        num_prompt = request.turns[0].num_append_tokens
+        num_prompt = session.turns[0].num_append_tokens
         num_total = max(num_prompt + (self._predictor.predict(num_prompt) or 0), self.initial_capacity)
         capacity = forecast_capacity(num_prompt, num_total, self.round_to, self.max_capacity, view.room(seq))
         return (Reserve(seq, capacity),)
 
-    def on_complete(self, request: Session) -> None:
+    def on_complete(self, session: Session) -> None:
         """Learn what followed the first prompt."""
-        self._predictor.learn(request.turns[0].num_append_tokens, further_tokens(request))
+        self._predictor.learn(session.turns[0].num_append_tokens, further_tokens(session))
 
 
 class AverageForecast(Forecast):

@@ -43,10 +43,10 @@ class Grown(Strategy):
         self._bounded.on_begin()
         self._growth.on_begin()
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve as much of the area main as growth begins with."""
-        own = [op for op in self._bounded.on_admit(seq, request, view) if not _reserves_main(op)]
-        return (*own, *self._within(self._growth.on_admit(seq, request, view), 0))
+        own = [op for op in self._bounded.on_admit(seq, session, view) if not _reserves_main(op)]
+        return (*own, *self._within(self._growth.on_admit(seq, session, view), 0))
 
     def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
         """As the bounded strategy."""
@@ -90,10 +90,10 @@ class Grown(Strategy):
         self._growth.on_finish(seq, view)
         return self._bounded.on_finish(seq, view)
 
-    def on_complete(self, request: Session) -> None:
+    def on_complete(self, session: Session) -> None:
         """Both learn."""
-        self._bounded.on_complete(request)
-        self._growth.on_complete(request)
+        self._bounded.on_complete(session)
+        self._growth.on_complete(session)
 
 
 def _reserves_main(op: Operation) -> bool:

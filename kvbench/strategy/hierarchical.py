@@ -127,7 +127,7 @@ class Hierarchical(Strategy):
         """Tokens that all tiers hold together."""
         return self.fast_capacity + sum(self.capacities.values())
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the fast tier."""
         return (Reserve(seq, self.fast_capacity),)
 

@@ -38,7 +38,7 @@ class Paged(Strategy):
         """Nothing at admission; whole blocks as they are required."""
         return IntegerRule(constant, (0,), in_units, (self.block_size,), None)
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve nothing yet; with the first sequence's admission the pool is set aside."""
         return (Reserve(seq, 0),)
 

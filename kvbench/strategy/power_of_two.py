@@ -50,10 +50,10 @@ class PowerOfTwo(Strategy):
         """All room at admission; nothing grows."""
         return IntegerRule(over_provisioned, (self.max_seq_len,), as_required, (), self.max_seq_len)
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the prompt and the output's room."""
-        num_prompt_tokens = request.num_tokens - request.num_decode_tokens
-        return (Reserve(seq, over_provisioned(num_prompt_tokens, request.num_decode_tokens, self.max_seq_len)),)
+        num_prompt_tokens = session.num_tokens - session.num_decode_tokens
+        return (Reserve(seq, over_provisioned(num_prompt_tokens, session.num_decode_tokens, self.max_seq_len)),)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append, never more than the maximum; it fits, unless the request goes on beyond what was known of it."""

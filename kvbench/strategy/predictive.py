@@ -87,10 +87,10 @@ class Predictive(Dynamic):
         self.rule = rule
         self._lengths: dict[int, deque[int]] = {}
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the initial capacity, with an empty history."""
         self._lengths[seq] = deque(maxlen=self.history_window)
-        return super().on_admit(seq, request, view)
+        return super().on_admit(seq, session, view)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append, after growing as the rule says."""

@@ -57,7 +57,7 @@ class Quantized(Strategy):
     def _chunk_tokens(self) -> int:
         return min(max(self.group_size, 128), STAGING_TOKENS)
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the window."""
         return (Reserve(seq, self.window),)
 

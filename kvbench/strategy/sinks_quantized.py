@@ -42,7 +42,7 @@ class SinksQuantized(Strategy):
         self._chunk = packed.layout.num_tokens
         self.areas = (*([Area(SINKS)] if self._num_sinks else []), packed, ring)
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the sinks and the ring."""
         first = (Reserve(seq, self._num_sinks, SINKS),) if self._num_sinks else ()
         return (*first, Reserve(seq, self.ring_tokens))

@@ -33,7 +33,7 @@ class Static(Strategy):
         """The maximum at admission; nothing grows."""
         return IntegerRule(constant, (self.max_seq_len,), as_required, (), self.max_seq_len)
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the maximum."""
         return (Reserve(seq, self.max_seq_len),)
 

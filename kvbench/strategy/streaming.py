@@ -45,7 +45,7 @@ class Streaming(Strategy):
         overlap = self.overlap_size * budget_tokens // self.window_size
         return Streaming(window_size=budget_tokens, overlap_size=overlap, max_retired=self.max_retired)
 
-    def on_admit(self, seq: int, request: Session, view: LedgerView) -> Plan:
+    def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the active window."""
         return (Reserve(seq, self.window_size),)
 

@@ -20,26 +20,26 @@ def scenario_columns(scenario: Scenario, rng: np.random.Generator) -> TraceColum
         ValueError: its requests have several turns, or share prompts; or a trace is not of its format.
         FileNotFoundError: its trace is missing.
     """
-    return scenario.columns(rng) if isinstance(scenario, Trace) else columns_of(scenario.workload(rng).requests)
+    return scenario.columns(rng) if isinstance(scenario, Trace) else columns_of(scenario.workload(rng).sessions)
 
 
-def columns_of(requests: Sequence[Session]) -> TraceColumns:
+def columns_of(sessions: Sequence[Session]) -> TraceColumns:
     """Requests of one turn each, as columns.
 
     Raises:
         ValueError: a request has several turns, or is one of several samples of a prompt.
     """
-    for number, request in enumerate(requests):
-        if len(request.turns) > 1:
+    for number, session in enumerate(sessions):
+        if len(session.turns) > 1:
             raise ValueError(
-                f"a fleet takes requests of one turn, and request {number} has {len(request.turns)}; "
+                f"a fleet takes requests of one turn, and request {number} has {len(session.turns)}; "
                 "backend=modelled runs them all"
             )
-        if request.group is not None:
+        if session.group is not None:
             raise ValueError(f"a fleet does not share the prompts of samples (request {number}); backend=modelled does")
-    turns = [request.turns[0] for request in requests]
+    turns = [session.turns[0] for session in sessions]
     return TraceColumns(
-        arrival_ns=np.array([request.arrival_ns for request in requests], dtype=np.int64),
+        arrival_ns=np.array([session.arrival_ns for session in sessions], dtype=np.int64),
         num_prompt_tokens=np.array([turn.num_append_tokens for turn in turns], dtype=np.int64),
         num_output_tokens=np.array([turn.num_decode_tokens for turn in turns], dtype=np.int64),
     )

@@ -79,11 +79,11 @@ class Conversations(Scenario):
         for first in firsts[:-1]:
             think_ns[first] = 0
         all_turns = list(map(Request, prompts, outputs, think_ns))
-        requests = tuple(
+        sessions = tuple(
             Session(arrival, tuple(all_turns[first:end]))
             for arrival, first, end in zip(arrivals, firsts[:-1], firsts[1:], strict=True)
         )
-        return Workload(requests, self.num_requests)
+        return Workload(sessions, self.num_requests)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +125,8 @@ class ParallelSampling(Scenario):
         arrivals = self.arrivals.times_ns(num_groups, arrivals_rng).tolist()
         prompts = self.prompts.draw(num_groups, prompts_rng).tolist()
         groups = (np.arange(num) // self.num_samples).tolist()
-        requests = tuple(
+        sessions = tuple(
             Session(arrivals[group], (Request(prompts[group], output),), group)
             for group, output in zip(groups, self.outputs.draw(num, outputs_rng).tolist(), strict=True)
         )
-        return Workload(requests, num_available)
+        return Workload(sessions, num_available)

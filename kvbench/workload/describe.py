@@ -24,17 +24,17 @@ def describe(workload: Workload) -> dict[str, int | float | None]:
     Raises:
         ValueError: the workload has no requests.
     """
-    requests = workload.requests
-    if not requests:
+    sessions = workload.sessions
+    if not sessions:
         raise ValueError("a workload to describe has at least 1 request, got none")
-    arrivals_s = np.array([request.arrival_ns for request in requests], dtype=np.float64) / NS_PER_S
+    arrivals_s = np.array([session.arrival_ns for session in sessions], dtype=np.float64) / NS_PER_S
     gaps_s = np.diff(arrivals_s)
     duration_s = float(arrivals_s[-1] - arrivals_s[0])
-    total = np.array([request.num_tokens for request in requests], dtype=np.int64)
-    output = np.array([request.num_decode_tokens for request in requests], dtype=np.int64)
-    turns = np.array([len(request.turns) for request in requests], dtype=np.int64)
+    total = np.array([session.num_tokens for session in sessions], dtype=np.int64)
+    output = np.array([session.num_decode_tokens for session in sessions], dtype=np.int64)
+    turns = np.array([len(session.turns) for session in sessions], dtype=np.int64)
     return {
-        "num_requests": len(requests),
+        "num_requests": len(sessions),
         "num_available": workload.num_available,
         "num_turns": int(turns.sum()),
         "duration_s": duration_s,
@@ -72,9 +72,9 @@ def concurrency(workload: Workload, tokens_per_s: float) -> tuple[NDArray[np.flo
         ValueError: tokens_per_s is not a positive number.
     """
     check_number("tokens_per_s", tokens_per_s, 0, above=True)
-    starts_s = np.array([request.arrival_ns for request in workload.requests], dtype=np.float64) / NS_PER_S
-    think_ns = [sum(turn.think_ns for turn in request.turns) for request in workload.requests]
-    decoded = np.array([request.num_decode_tokens for request in workload.requests], dtype=np.float64)
+    starts_s = np.array([session.arrival_ns for session in workload.sessions], dtype=np.float64) / NS_PER_S
+    think_ns = [sum(turn.think_ns for turn in session.turns) for session in workload.sessions]
+    decoded = np.array([session.num_decode_tokens for session in workload.sessions], dtype=np.float64)
     ends_s = starts_s + decoded / tokens_per_s + np.array(think_ns, dtype=np.float64) / NS_PER_S
     times_s, place = np.unique(np.concatenate([starts_s, ends_s]), return_inverse=True)
     changes = np.zeros(times_s.size, dtype=np.int64)

@@ -82,11 +82,11 @@ class Dialogue(Scenario):
         num_available = len(self.conversations)
         taken = self.conversations[: self.max_requests]
         arrivals = self.arrivals.times_ns(len(taken), arrivals_rng).tolist()
-        requests = tuple(
+        sessions = tuple(
             Session(arrival, self._turns(conversation, think_rng))
             for arrival, conversation in zip(arrivals, taken, strict=True)
         )
-        return Workload(requests, num_available)
+        return Workload(sessions, num_available)
 
     def _turns(self, conversation: tuple[Exchange, ...], rng: np.random.Generator) -> tuple[Request, ...]:
         think_ns = [0, *draw_think_ns(len(conversation) - 1, self.think_s, rng)]

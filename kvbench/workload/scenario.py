@@ -44,11 +44,11 @@ class Workload:
     """The requests to run, and how many there were to choose from.
 
     Args:
-        requests: in order of arrival.
+        sessions: in order of arrival.
         num_available: requests in the scenario before `max_requests` cut it.
     """
 
-    requests: tuple[Session, ...]
+    sessions: tuple[Session, ...]
     num_available: int
 
 

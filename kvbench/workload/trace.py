@@ -73,8 +73,8 @@ class Trace(Scenario):
             columns.num_output_tokens[:num].tolist(),
             strict=True,
         )
-        requests = tuple(Session(arrival, (Request(prompt, output),)) for arrival, prompt, output in rows)
-        return Workload(requests, columns.num_requests)
+        sessions = tuple(Session(arrival, (Request(prompt, output),)) for arrival, prompt, output in rows)
+        return Workload(sessions, columns.num_requests)
 
     def columns(self, rng: np.random.Generator) -> TraceColumns:
         """Read the whole trace, with arrivals drawn where it has none.

@@ -42,29 +42,29 @@ class Bench:
             self._timed_backend = self.setting.backend_of(thin)
         return self._timed_backend
 
-    def count(self, strategies: Mapping[str, Strategy], requests: Sequence[Session]) -> pd.DataFrame:
+    def count(self, strategies: Mapping[str, Strategy], sessions: Sequence[Session]) -> pd.DataFrame:
         """A summary by strategy without times, exact, with final_bytes and whole_peak_bytes."""
-        return counted(strategies, requests, self.geometry)[0]
+        return counted(strategies, sessions, self.geometry)[0]
 
-    def count_steps(self, strategies: Mapping[str, Strategy], requests: Sequence[Session]) -> pd.DataFrame:
+    def count_steps(self, strategies: Mapping[str, Strategy], sessions: Sequence[Session]) -> pd.DataFrame:
         """The steps of the same."""
-        return counted(strategies, requests, self.geometry)[1]
+        return counted(strategies, sessions, self.geometry)[1]
 
     def time(
         self,
         name: str,
         strategies: Mapping[str, Strategy],
-        requests: Sequence[Session],
+        sessions: Sequence[Session],
         max_concurrency: int = 1,
         backend: Backend | None = None,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Measure strategies on requests; rows are kept under a name.
+        """Measure strategies on sessions; rows are kept under a name.
 
         Args:
             name: the claim and what was run, such as "C9 short chat".
             strategies: by name.
-            requests: in order of arrival.
-            max_concurrency: requests live at once.
+            sessions: in order of arrival.
+            max_concurrency: sessions live at once.
             backend: where; None for that of few heads.
         Returns:
             The summary by strategy, and the steps without warm-up.
@@ -72,7 +72,7 @@ class Bench:
         setting, backend = self.setting, backend or self.timed_backend
         recorder = run(
             strategies,
-            requests,
+            sessions,
             backend,
             num_repetitions=setting.num_repetitions,
             num_warmup=setting.num_warmup,
@@ -80,7 +80,7 @@ class Bench:
             budget_bytes=setting.budget_bytes,
             on_iteration=setting.on_iteration,
         )
-        summary, by_request, steps = frames_of(recorder, requests, backend, name)
+        summary, by_request, steps = frames_of(recorder, sessions, backend, name)
         self.keep(name, by_request, steps)
         return summary.set_index("strategy", drop=False), steps[~steps["warmup"]]
 
@@ -90,6 +90,6 @@ class Bench:
         self.steps.append(steps.assign(part=name, strategy=steps["strategy"].astype(str)))
 
 
-def tokens_of(strategies: Mapping[str, Strategy], requests: Sequence[Session]) -> int:
+def tokens_of(strategies: Mapping[str, Strategy], sessions: Sequence[Session]) -> int:
     """Tokens that one repetition appends, over all strategies."""
-    return len(strategies) * sum(request.num_tokens for request in requests)
+    return len(strategies) * sum(session.num_tokens for session in sessions)

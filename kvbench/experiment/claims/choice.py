@@ -20,13 +20,13 @@ class Kind:
     Args:
         name: what it stands for.
         choice: the article's strategy for it.
-        request: what is appended and decoded.
+        session: what is appended and decoded.
         is_timed: whether it is short enough to be measured.
     """
 
     name: str
     choice: str
-    request: Session
+    session: Session
     is_timed: bool
 
 
@@ -110,7 +110,7 @@ def winners(curve: pd.DataFrame) -> list[str]:
 
 def _costs(bench: Bench, kind: Kind) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """The counted summary; and by definition the costs, a row a strategy: one column, or one a repetition of a time."""
-    rows = bench.count(candidates(), (kind.request,))
+    rows = bench.count(candidates(), (kind.session,))
     rows["peak_everywhere_bytes"] = rows["peak_bytes"] + rows["peak_host_bytes"]
     timed = _times(bench, kind) if kind.is_timed else {}
     costs = {}
@@ -124,7 +124,7 @@ def _costs(bench: Bench, kind: Kind) -> tuple[pd.DataFrame, dict[str, pd.DataFra
 
 def _times(bench: Bench, kind: Kind) -> dict[str, pd.DataFrame]:
     """Seconds of resizing and admitting, and in all: a row a strategy, a column a repetition."""
-    _, steps = bench.time(f"C9 {kind.name}", candidates(), (kind.request,))
+    _, steps = bench.time(f"C9 {kind.name}", candidates(), (kind.session,))
     stalled = (steps["num_resizes"] > 0) | (steps["phase"] == "admit")
     columns = {"stall_s": steps["reserve_us"].where(stalled, 0.0), "total_s": steps["step_us"]}
     by = [steps["strategy"].astype(str), steps["repetition"]]
@@ -180,5 +180,5 @@ def _front(kind: Kind, peaks: pd.Series, costs: pd.DataFrame, fits: pd.Series) -
     )
 
 
-NUM_TOKENS = sum(tokens_of(candidates(), (kind.request,)) for kind in KINDS if kind.is_timed)
+NUM_TOKENS = sum(tokens_of(candidates(), (kind.session,)) for kind in KINDS if kind.is_timed)
 """Tokens that one timed repetition appends."""

@@ -77,7 +77,7 @@ class Counted:
 
 
 def counted(
-    strategies: Mapping[str, Strategy], requests: Sequence[Session], geometry: KVGeometry
+    strategies: Mapping[str, Strategy], sessions: Sequence[Session], geometry: KVGeometry
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Run strategies on requests, one at a time, without tensors.
 
@@ -85,8 +85,8 @@ def counted(
         The summary, by strategy, and its steps; their times mean nothing.
     """
     backend = Counted(geometry)
-    recorder = run(strategies, requests, backend, num_repetitions=1, num_warmup=0, max_concurrency=1, budget_bytes=None)
-    summary, _, steps = frames_of(recorder, requests, backend, "counted")
+    recorder = run(strategies, sessions, backend, num_repetitions=1, num_warmup=0, max_concurrency=1, budget_bytes=None)
+    summary, _, steps = frames_of(recorder, sessions, backend, "counted")
     summary["final_bytes"] = [_final_bytes(_of(steps, name)) for name in summary["strategy"]]
     summary["whole_peak_bytes"] = [whole_peak_bytes(_of(steps, name)) for name in summary["strategy"]]
     return summary.set_index("strategy", drop=False), steps

@@ -8,7 +8,7 @@ from kvbench.workload.request import Session
 SEQ = 0
 
 
-def drive(backend: Backend, strategy: Strategy, request: Session) -> list[Times]:
+def drive(backend: Backend, strategy: Strategy, session: Session) -> list[Times]:
     """Append a request's tokens; the sequence stays open until the caller ends the repetition.
 
     Inputs are made anew from the seed, so that two strategies that take the same steps are given the same tokens.
@@ -16,11 +16,11 @@ def drive(backend: Backend, strategy: Strategy, request: Session) -> list[Times]
     Args:
         backend: where plans are carried out.
         strategy: a lossless one that shares nothing and moves nothing in the background.
-        request: what is appended; it fits.
+        session: what is appended; it fits.
     Returns:
         The times of admission and of each step, without attention.
     """
-    backend.prepare(max(turn.num_append_tokens for turn in request.turns), request.num_tokens)
+    backend.prepare(max(turn.num_append_tokens for turn in session.turns), session.num_tokens)
     ledger = strategy.ledger(backend.geometry, num_rows=backend.num_rows)
     backend.begin_repetition(strategy.areas)
     strategy.on_begin()
@@ -32,8 +32,8 @@ def drive(backend: Backend, strategy: Strategy, request: Session) -> list[Times]
         ledger.book(plan)
         times.append(backend.step(plan, SEQ, 0))
 
-    carry_out(strategy.on_admit(SEQ, request, ledger.view))
-    for turn in request.turns:
+    carry_out(strategy.on_admit(SEQ, session, ledger.view))
+    for turn in session.turns:
         for num_tokens in (turn.num_append_tokens, *[1] * turn.num_decode_tokens):
             left = num_tokens
             while left:
