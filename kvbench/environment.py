@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,7 +16,6 @@ def environment() -> dict[str, object]:
         "platform": platform.platform(),
         "cpu": processor_name(),
         "commit": _commit(),
-        "arguments": sys.argv[1:],
     }
 
 

@@ -42,6 +42,8 @@ def test_a_run_writes_its_folder(kvbench, tmp_path):
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["packages"]["torch"]
     assert environment["seed"] == 0
+    assert environment["arguments"] == ["+scenario=short_chat", *TINY]
+    assert environment["again"].startswith(f"cd {tmp_path} && python -m kvbench +scenario=short_chat model.num_heads=4 ")
     assert "num_heads: 4" in (folder / "config.yaml").read_text()
     assert not list(tmp_path.rglob("*.partial"))
 

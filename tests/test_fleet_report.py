@@ -138,19 +138,24 @@ def test_text_from_outside_is_escaped():
     assert warnings(made)
 
 
+def asked(name, overrides):
+    """Of a job's environment.json, what its sweep reads."""
+    return {"scenario": name, "overrides": overrides, "arguments": ["-m"], "working_directory": "/tmp"}
+
+
 def job(folder, rate):
     made = three(num_requests=int(20 * rate))
     nothing = pd.DataFrame(columns=list(STEPS))
     write_frames(folder, made.summary, made.requests, nothing, timeline=made.timeline)
     overrides = [f"{RATE}={rate}", "backend=fleet"]
-    write_environment(folder, {"scenario": "chat", "overrides": overrides})
+    write_environment(folder, asked("chat", overrides))
     write_text(folder / "report.md", "done")
 
 
 def test_a_sweep_of_fleets_becomes_one_folder(tmp_path, capsys):
     for number, rate in enumerate((0.5, 1.0, 2.0)):
         job(tmp_path / str(number), rate)
-    collect(tmp_path, [RATE], "overrides")
+    collect(tmp_path, [RATE], ["+scenario=chat"])
     results = load(tmp_path)
     assert results.summary[RATE].tolist() == [0.5] * 3 + [1.0] * 3 + [2.0] * 3
     assert results.requests.groupby(RATE).size().tolist() == [30, 60, 120]
@@ -170,9 +175,9 @@ def test_a_sweep_over_engines_joins_what_each_has(tmp_path):
     job(tmp_path / "0", 1.0)
     made = make_frames(num_repetitions=2)
     write_frames(tmp_path / "1", made.summary, made.requests, made.steps)
-    write_environment(tmp_path / "1", {"scenario": "short_chat", "overrides": ["backend=measured"]})
+    write_environment(tmp_path / "1", asked("short_chat", ["backend=measured"]))
     write_text(tmp_path / "1" / "report.md", "done")
-    collect(tmp_path, ["backend"], "overrides")
+    collect(tmp_path, ["backend"], ["+scenario=chat"])
     results = load(tmp_path)
     assert results.summary["backend"].tolist() == ["fleet"] * 3 + ["measured"] * 3
     assert set(results.requests["backend"]) == {"fleet", "measured"}

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatch
@@ -127,8 +127,7 @@ def read(arguments: list[str]) -> Iterator[CommandLine]:
         folders.extend(_search_folders(overrides))
         if shown_as:
             others = [o for o in overrides if o.key_or_group != "hydra.searchpath"]
-            entries = ",".join(f"file://{folder}" for folder in [*_search_folders(overrides), scratch])
-            overrides = [*others, *_parse([f"hydra.searchpath=[{entries}]"])]
+            overrides = [*others, *_parse(searching([*_search_folders(overrides), Path(scratch)]))]
             folders.append(Path(scratch))
         yield CommandLine(flags, tuple(overrides), tuple(folders), bool(parsed.multirun), shown_as)
 
@@ -174,6 +173,12 @@ def _take_in(group: str, path: Path, scratch: Path, shown_as: dict[Path, Path]) 
     shutil.copyfile(path, target)
     shown_as[target] = path
     return name
+
+
+def searching(folders: Sequence[Path]) -> list[str]:
+    """The override that adds configuration folders, where there are any."""
+    entries = ",".join('"file://{}"'.format(str(folder).replace('"', '\\"')) for folder in folders)
+    return [f"hydra.searchpath=[{entries}]"] if folders else []
 
 
 def _search_folders(overrides: list[Override]) -> list[Path]:

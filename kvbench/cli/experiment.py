@@ -23,14 +23,14 @@ from kvbench.report import findings_markdown, findings_text
 from kvbench.results import write_environment, write_frames, write_text, write_whole
 
 
-def run_experiment(name: str, config: Config, config_text: str, overrides: list[str], folder: Path) -> None:
+def run_experiment(name: str, config: Config, config_text: str, asked: Config, folder: Path) -> None:
     """Run an experiment, print what it shows, and write the results folder.
 
     Args:
         name: the experiment's.
         config: composed and resolved.
         config_text: the same as YAML, for config.yaml.
-        overrides: of this job, for environment.json.
+        asked: what was asked for, for environment.json.
         folder: where results go.
     Raises:
         UsageError: the configuration is wrong; nothing was run.
@@ -45,7 +45,7 @@ def run_experiment(name: str, config: Config, config_text: str, overrides: list[
         raise UsageError(str(error)) from error
     print("\n".join(header), flush=True)
     findings = _run(experiment, setting)
-    about = {"experiment": name, "seed": setting.seed, "budget_bytes": setting.budget_bytes, "overrides": overrides}
+    about = {"experiment": name, "seed": setting.seed, "budget_bytes": setting.budget_bytes, **asked}
     write_frames(folder, findings.table, findings.requests, findings.steps)
     for table, frame in {**findings.tables, **findings.files}.items():
         write_whole(folder / f"{table}.csv", lambda partial, frame=frame: frame.to_csv(partial, index=False))

@@ -29,14 +29,14 @@ from kvbench.workload.trace import Trace
 from kvbench.workload.trace_columns import TraceColumns
 
 
-def run_fleet(name: str, config: Config, config_text: str, overrides: list[str], folder: Path) -> None:
+def run_fleet(name: str, config: Config, config_text: str, asked: Config, folder: Path) -> None:
     """Simulate the configured strategies on a scenario, print the table, and write the results folder.
 
     Args:
         name: the scenario's.
         config: composed and resolved.
         config_text: the same as YAML, for config.yaml.
-        overrides: of this job, for environment.json.
+        asked: what was asked for, for environment.json.
         folder: where results go.
     Raises:
         UsageError: the configuration is wrong; nothing was run.
@@ -46,7 +46,7 @@ def run_fleet(name: str, config: Config, config_text: str, overrides: list[str],
     fleet = backend_of(config, geometry_of(config))
     assert isinstance(fleet, Fleet)
     _check_rules(strategies)
-    columns, num_available = _requests(config, fleet, overrides)
+    columns, num_available = _requests(config, fleet, asked["overrides"])
     budget_bytes = fleet.memory_bytes() if config["budget_bytes"] is None else config["budget_bytes"]
     check_budget(budget_bytes, fleet.memory_bytes(), fleet.hardware.name)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
@@ -59,7 +59,7 @@ def run_fleet(name: str, config: Config, config_text: str, overrides: list[str],
             raise UsageError(f"strategy.{strategy_name}: {error}") from error
         runs[strategy_name] = fleet_columns(result, columns, fleet, budget_bytes, about(strategy_name, strategy, fleet))
     objective = Objective(*(value or np.inf for value in (fleet.ttft_objective_s, fleet.tpot_objective_s)))
-    made = {"scenario": name, "seed": config["seed"], "budget_bytes": budget_bytes, "overrides": overrides}
+    made = {"scenario": name, "seed": config["seed"], "budget_bytes": budget_bytes, **asked}
     _write(folder, name, config_text, header, fleet_frames(runs, name, objective), describe(fleet) | made)
 
 

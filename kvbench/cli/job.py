@@ -20,14 +20,14 @@ from kvbench.strategy.base import Strategy
 from kvbench.workload.request import NS_PER_S
 
 
-def run_scenario(name: str, config: Config, config_text: str, overrides: list[str], folder: Path) -> None:
+def run_scenario(name: str, config: Config, config_text: str, asked: Config, folder: Path) -> None:
     """Run the configured strategies on a scenario, print the table, and write the results folder.
 
     Args:
         name: the scenario's.
         config: composed and resolved.
         config_text: the same as YAML, for config.yaml.
-        overrides: of this job, for environment.json.
+        asked: what was asked for, for environment.json.
         folder: where results go.
     Raises:
         UsageError: the configuration is wrong; nothing was run.
@@ -37,7 +37,7 @@ def run_scenario(name: str, config: Config, config_text: str, overrides: list[st
     device = parts.backend.describe()
     header = header_lines(name, config, parts, device)
     print("\n".join(header), flush=True)
-    results = measure(name, config, parts, device, overrides, folder)
+    results = measure(name, config, parts, device, asked, folder)
     if "quality" in results.environment:
         header.append(results.environment["quality"])
         print(header[-1], flush=True)
@@ -55,9 +55,7 @@ def run_scenario(name: str, config: Config, config_text: str, overrides: list[st
     )
 
 
-def measure(
-    name: str, config: Config, parts: Parts, device: dict[str, object], overrides: list[str], folder: Path
-) -> Results:
+def measure(name: str, config: Config, parts: Parts, device: dict[str, object], asked: Config, folder: Path) -> Results:
     """Run, probe what lossy strategies cost, and turn the rows into frames."""
     sessions, backend = parts.workload.sessions, parts.backend
     total = sum(session.num_tokens for session in sessions) * len(parts.strategies)
@@ -86,7 +84,7 @@ def measure(
         },
     )
     made = environment() | device
-    made |= {"scenario": name, "seed": config["seed"], "budget_bytes": parts.budget_bytes, "overrides": overrides}
+    made |= {"scenario": name, "seed": config["seed"], "budget_bytes": parts.budget_bytes, **asked}
     if quality is not None:
         made["quality"] = quality_line(quality)
     return Results(folder, summary, by_request, steps, made, quality_frame(quality))

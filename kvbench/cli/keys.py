@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from kvbench.cli.catalogue import GROUPS, names
-from kvbench.cli.command_line import CommandLine
+from kvbench.cli.command_line import CommandLine, searching
 from kvbench.cli.errors import UsageError
 from kvbench.cli.source import initialized
 from kvbench.naming import unknown
@@ -66,7 +66,7 @@ def _check_key(override: Override, config: DictConfig) -> None:
 
 
 def _composed(overrides: list[str], folders: tuple[Path, ...]) -> DictConfig:
-    search = [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in folders)}]"] if folders else []
+    search = searching([folder.resolve() for folder in folders])
     try:
         with initialized():
             return compose("config", [*overrides, *search])

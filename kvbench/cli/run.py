@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from kvbench.cli.asked import Asked, asked_for
 from kvbench.cli.catalogue import CONF
 from kvbench.cli.command_line import CommandLine, check, read, results_folder, trusted_packages
 from kvbench.cli.errors import UsageError
@@ -36,16 +38,17 @@ def main(arguments: list[str]) -> int:
     """
     _refused.clear()
     with read(arguments) as command:
+        asked = asked_for(arguments, command)
         if HYDRA_ONLY.intersection(command.flags) and not command.overrides:
             sys.argv = ["kvbench", *command.flags]
-            _job()
+            _program(asked)()
             return 0
         check(command)
         check_keys(command)
         folder = _folder(command)
         sys.argv = ["kvbench", *command.argv(), *_folder_overrides(command, folder)]
         try:
-            _hydra()
+            _hydra(_program(asked))
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise UsageError(" ".join(str(error).split())) from error
         except OSError as error:
@@ -60,12 +63,22 @@ def main(arguments: list[str]) -> int:
     return 2 if _refused else 0 if has_result else 1
 
 
-def _hydra() -> None:
+def _program(asked: Asked) -> Callable[[], None]:
+    """What Hydra runs; what was asked for goes with each job, whatever process a launcher runs it in."""
+
+    @hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="config")
+    def job(config: DictConfig) -> None:
+        _job(config, asked)
+
+    return job
+
+
+def _hydra(program: Callable[[], None]) -> None:
     """Run Hydra so that it raises instead of printing: `main` says what went wrong."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        _job()
+        program()
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -73,8 +86,7 @@ def _hydra() -> None:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-@hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="config")
-def _job(config: DictConfig) -> None:
+def _job(config: DictConfig, asked: Asked) -> None:
     from kvbench.cli.compose import is_fleet
     from kvbench.cli.experiment import run_experiment
     from kvbench.cli.job import run_scenario
@@ -91,15 +103,15 @@ def _job(config: DictConfig) -> None:
         # What a file could set is not what the user typed.
         plain["trusted"] = trusted_packages(OverridesParser.create().parse_overrides(overrides))
         if "experiment" in plain:
-            run_experiment(choices["experiment"], plain, text, overrides, folder)
+            run_experiment(choices["experiment"], plain, text, asked.record(overrides), folder)
         elif is_fleet(plain):
             try:
                 from kvbench.cli.fleet import run_fleet
             except ImportError as error:  # the extra is not installed
                 raise UsageError(str(error)) from error
-            run_fleet(choices["scenario"], plain, text, overrides, folder)
+            run_fleet(choices["scenario"], plain, text, asked.record(overrides), folder)
         else:
-            run_scenario(choices["scenario"], plain, text, overrides, folder)
+            run_scenario(choices["scenario"], plain, text, asked.record(overrides), folder)
     except TraceMissing as error:
         if is_sweep and plain["scenario"].get("path") is None:
             print(f"skipped {choices.get('scenario')}: {error}", flush=True)

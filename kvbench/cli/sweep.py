@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from pandas.api.types import union_categoricals
 
+from kvbench.cli.asked import again
 from kvbench.plots import save, sweep_charts
 from kvbench.report import findings_markdown, findings_text, report_markdown, table_text
 from kvbench.results import Results, load, write_environment, write_frames, write_text
@@ -24,18 +25,18 @@ class CollectSweep(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Write the sweep's folder from its jobs' folders."""
         folder = Path(config.hydra.sweep.dir)
-        given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-        swept = [override.key_or_group for override in given if override.is_sweep_override()]
-        collect(folder, swept, OmegaConf.to_yaml(config.hydra.overrides, resolve=True))
+        given = list(config.hydra.overrides.task)
+        parsed = OverridesParser.create().parse_overrides(given)
+        collect(folder, [override.key_or_group for override in parsed if override.is_sweep_override()], given)
 
 
-def collect(folder: Path, swept: list[str], overrides_text: str) -> None:
+def collect(folder: Path, swept: list[str], given: list[str]) -> None:
     """Join the finished jobs in a sweep's folder, draw its charts and write its report.
 
     Args:
         folder: holds a folder a job.
         swept: keys of the parameters that differ between jobs.
-        overrides_text: all overrides, for config.yaml.
+        given: the sweep's overrides.
     """
     jobs = _finished_jobs(folder)
     if not jobs:
@@ -50,8 +51,11 @@ def collect(folder: Path, swept: list[str], overrides_text: str) -> None:
         for name in ("requests", "steps", "timeline")
     )
     write_frames(folder, summary, requests, steps, timeline=timeline if len(timeline) else None)
-    write_text(folder / "config.yaml", overrides_text)
-    write_environment(folder, jobs[0].environment | {"jobs": [job.folder.name for job in jobs], "swept": swept})
+    write_text(folder / "config.yaml", OmegaConf.to_yaml({"overrides": given}))
+    made = jobs[0].environment
+    made |= {"jobs": [job.folder.name for job in jobs], "swept": swept, "overrides": given}
+    made["again"] = again(made["working_directory"], made["arguments"])
+    write_environment(folder, made)
     if "experiment" in jobs[0].environment:
         _report_experiment(folder, jobs, summary, swept)
         return
