@@ -1,11 +1,14 @@
 """Areas: where and how a stretch of a sequence's slots lives. Plain data, read by ledger and backends alike."""
 
 from dataclasses import dataclass
+from typing import get_args
 
-from kvbench.naming import unknown
+from kvbench.checks import check_flag, check_int, check_kind, check_name, check_one_of
 
 DEVICE, HOST, DISK = "device", "host", "disk"
 TIERS = (DEVICE, HOST, DISK)
+STAGING_TOKENS = 1024
+"""Tokens of a staged read's part: one layer's K and V of so many are held on the device, for all sequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,9 @@ class Ring:
 
     num_pinned: int = 0
 
+    def __post_init__(self) -> None:
+        check_int("Ring: num_pinned", self.num_pinned, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
@@ -38,6 +44,9 @@ class Chunks:
     """
 
     num_tokens: int
+
+    def __post_init__(self) -> None:
+        check_int("Chunks: num_tokens", self.num_tokens, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +61,21 @@ class Blocks:
     num_tokens: int
     pool_tokens: int
 
+    def __post_init__(self) -> None:
+        check_int("Blocks: num_tokens", self.num_tokens, 1)
+        check_int("Blocks: pool_tokens", self.pool_tokens, 1)
+        if self.pool_tokens % self.num_tokens:
+            raise ValueError(
+                f"Blocks: pool_tokens is a multiple of num_tokens ({self.num_tokens}), got {self.pool_tokens}"
+            )
+
 
 Layout = Contiguous | Holes | Ring | Chunks | Blocks
+
+
+BITS = (8, 4, 2)
+KEYS_PER = ("channel", "token")
+"""What a scale of packed keys is shared by: a channel of several tokens, or a token's channels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +96,11 @@ class Packed:
     bits: int
     group: int
     keys_per: str
+
+    def __post_init__(self) -> None:
+        check_one_of("bits", self.bits, BITS)
+        check_int("Packed: group", self.group, 1)
+        check_one_of("keys_per", self.keys_per, KEYS_PER)
 
 
 Format = Native | Packed
@@ -96,6 +123,12 @@ class Votes:
     window: int
     kernel: int
 
+    def __post_init__(self) -> None:
+        check_int("Votes: window", self.window, 1)
+        check_int("Votes: kernel", self.kernel, 1)
+        if self.kernel % 2 == 0:
+            raise ValueError(f"Votes: kernel is odd, got {self.kernel}")
+
 
 MAX_ACCESS_WINDOW = 31
 """Steps that a slot's history of accesses can hold, a bit each."""
@@ -112,6 +145,10 @@ class Accesses:
 
     top: int
     window: int
+
+    def __post_init__(self) -> None:
+        check_int("Accesses: top", self.top, 1)
+        check_int("Accesses: window", self.window, 1, MAX_ACCESS_WINDOW)
 
 
 Score = Mass | Votes | Accesses
@@ -149,8 +186,8 @@ class Area:
     read_ahead: bool = False
 
     def __post_init__(self) -> None:
-        if self.tier not in TIERS:
-            raise ValueError(unknown("tier", self.tier, TIERS))
+        self._check_each()
+        self._check_sizes()
         if isinstance(self.format, Packed) and not isinstance(self.layout, Chunks):
             raise ValueError(f"area {self.name}: packed slots lie in chunks, got {self.layout}")
         if isinstance(self.layout, Holes) and not self.positions:
@@ -163,6 +200,28 @@ class Area:
             raise ValueError(f"area {self.name}: slots in {self.layout} keep no positions of their own")
         if self.tier != DEVICE and not isinstance(self.layout, Chunks | Blocks):
             raise ValueError(f"area {self.name}: slots on the {self.tier} lie in chunks or blocks, got {self.layout}")
+
+    def _check_each(self) -> None:
+        """Refuse what is none of the kinds that there are."""
+        check_name("an area's name", self.name)
+        check_kind("layout", self.layout, get_args(Layout))
+        check_one_of("tier", self.tier, TIERS)
+        check_kind("format", self.format, get_args(Format))
+        if self.score is not None:
+            check_kind("score", self.score, get_args(Score))
+        for flag in ("positions", "attended", "read_ahead"):
+            check_flag(f"area {self.name}: {flag}", getattr(self, flag))
+
+    def _check_sizes(self) -> None:
+        """Refuse slots that a format does not fill, or a read cannot stage."""
+        match self.layout, self.format:
+            case Chunks(num_tokens), Packed(_, group) if num_tokens % group:
+                raise ValueError(f"area {self.name}: a packed chunk is whole groups of {group}, got {num_tokens}")
+            case Blocks(num_tokens), _ if self.attended and num_tokens > STAGING_TOKENS:
+                raise ValueError(
+                    f"area {self.name}: a block that attention reads has at most {STAGING_TOKENS} slots, got "
+                    f"{num_tokens}"
+                )
 
     @property
     def is_staged(self) -> bool:
@@ -185,7 +244,7 @@ def check_areas(areas: tuple[Area, ...]) -> None:
     """Refuse what is no chain of areas.
 
     Raises:
-        ValueError: there is none, one is no area, or two have one name.
+        ValueError: there is none, one is no area, two have one name, or they rank their slots by different scores.
     """
     if not isinstance(areas, tuple) or not areas or not all(isinstance(area, Area) for area in areas):
         raise ValueError(f"areas is a tuple of one Area or more, oldest tokens first, got {areas!r}")
@@ -193,10 +252,9 @@ def check_areas(areas: tuple[Area, ...]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"areas have names of their own; {len(areas)} areas, and {', '.join(twice)} more than once")
-
-
-STAGING_TOKENS = 1024
-"""Tokens of a staged read's part: one layer's K and V of so many are held on the device, for all sequences."""
+    scores = {area.score for area in areas} - {None}
+    if len(scores) > 1:
+        raise ValueError(f"the areas of a sequence keep scores of one kind, got {', '.join(map(str, scores))}")
 
 
 def num_staging_buffers(areas: tuple[Area, ...]) -> int:

@@ -3,12 +3,55 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
+from kvbench.area import NORM, SIGNALS
+from kvbench.checks import check_flag, check_int, check_kind, check_name, check_one_of
+
 MAIN = "main"
 """The area that new tokens go to, unless a plan says otherwise."""
 
 
+def _check_count(what: str, value: object) -> None:
+    check_int(what, value, 0)
+
+
+def _check_rule(what: str, value: object) -> None:
+    check_kind(what, value, (Rule,))
+
+
+def _check_score(what: str, value: object) -> None:
+    check_one_of(what, value, _SCORES)
+
+
+_SCORES = ("", NORM, *SIGNALS.values())
+_CHECKS = {
+    **dict.fromkeys(("seq", "new", "num_tokens", "num_rows", "first", "recent", "top"), _check_count),
+    **dict.fromkeys(("area", "src", "dst"), check_name),
+    "rule": _check_rule,
+    "by": _check_score,
+    "background": check_flag,
+}
+"""What a field can be, whichever operation has it; how many are too many or too few, the ledger knows."""
+
+
+class BadOperation(ValueError):
+    """An operation, or a rule, that says what none can."""
+
+
+class _Checked:
+    """Refuses, field by field, what an operation cannot say."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        try:
+            for field in self.__slots__:
+                _CHECKS[field](field, getattr(self, field))
+        except ValueError as error:
+            raise BadOperation(f"{type(self).__name__}: {error}") from None
+
+
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(_Checked):
     """What an eviction keeps: the first slots, the most recent, and the top by a score among those between.
 
     The number kept is arithmetic, whichever slots it hits. Every layer, row and KV head keeps equal numbers, each its
@@ -32,7 +75,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Reserve:
+class Reserve(_Checked):
     """Make an area's capacity so many slots.
 
     Contiguous: a new allocation, live slots copied in order, the old one freed (a resize), tensor by tensor and layer
@@ -53,7 +96,7 @@ class Reserve:
 
 
 @dataclass(frozen=True, slots=True)
-class Append:
+class Append(_Checked):
     """Write the K and V of new tokens into reserved slots.
 
     Args:
@@ -68,7 +111,7 @@ class Append:
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(_Checked):
     """Evict what a rule does not keep. Capacity stays, but for chunks that are dropped whole.
 
     Args:
@@ -83,7 +126,7 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class Move(_Checked):
     """Move what a rule does not keep to the end of another area: another tier, format or layout.
 
     Args:
@@ -103,7 +146,7 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(_Checked):
     """Finish a sequence's background work: what is new takes its place, what is old is freed.
 
     It comes first in its plan: whether the work failed is discovered before anything of the plan is booked.
@@ -116,7 +159,7 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
-class Truncate:
+class Truncate(_Checked):
     """Remove the newest tokens, as if they had never been appended; they are in the area main.
 
     Args:
@@ -129,7 +172,7 @@ class Truncate:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(_Checked):
     """Make a batch of chosen rows of what there is: selected, repeated or reordered, tensor by tensor.
 
     The sequence is the only one, and nothing is done in the background: staging buffers and pools have its rows.
@@ -144,7 +187,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Fork:
+class Fork(_Checked):
     """Give a sequence that holds nothing the first tokens of another: whole blocks are shared, a block that only one of
     them will fill further is copied when one writes to it.
 
@@ -160,7 +203,7 @@ class Fork:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class Release(_Checked):
     """Free everything that a sequence holds, and forget it; background work is waited for.
 
     Args:

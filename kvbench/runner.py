@@ -6,6 +6,7 @@ from kvbench.area import DEVICE, Native
 from kvbench.backend.base import Backend
 from kvbench.batching import Batch
 from kvbench.ledger import LedgerError
+from kvbench.ops import BadOperation
 from kvbench.recorder import Recorder
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
@@ -63,7 +64,7 @@ def run(
                 for num_tokens in batch.iterations():
                     if on_iteration is not None:
                         on_iteration(name, repetition, num_tokens)
-            except LedgerError as error:
+            except (LedgerError, BadOperation) as error:
                 raise LedgerError(f"strategy {name} planned what cannot be done: {error}") from error
             except Exception as error:
                 error.add_note(f"while strategy {name} ran, repetition {repetition}")

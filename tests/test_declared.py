@@ -125,6 +125,15 @@ def test_a_run_says_what_the_user_called_it():
         by_run(Losing(*LOSSES["recent"]))
 
 
+def test_a_run_says_whose_operation_cannot_be():
+    class Odd(Strategy):
+        def on_append(self, seq, num_tokens, view):
+            return (Reserve(seq, num_tokens / 2),)
+
+    with pytest.raises(LedgerError, match=r"strategy mine planned what cannot be done: Reserve: num_tokens is an"):
+        by_run(Odd())
+
+
 @pytest.mark.parametrize("what", LOSSES)
 def test_what_is_declared_is_not_refused(what):
     chosen = Losing(*LOSSES[what])

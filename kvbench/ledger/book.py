@@ -65,6 +65,8 @@ class Ledger(State):
             LedgerError: an operation cannot be done.
             OutOfMemory: the plan's peak is over the budget, or a pool is exhausted.
         """
+        if type(plan) is not tuple:
+            raise LedgerError(f"a plan is a tuple of operations, got {plan!r}")
         if plan and (type(plan[-1]) is not Append or not self._is_booked(plan)):
             if len(plan) == 1 and type(plan[0]) is Rows:
                 return book_rows(self, plan[0])

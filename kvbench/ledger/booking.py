@@ -1,10 +1,13 @@
 """A plan being booked on copies of the accounts that it touches, so that a refusal leaves no trace."""
 
+from typing import get_args
+
 from kvbench.area import DEVICE, Blocks, Chunks, Contiguous, Holes, Ring
 from kvbench.ledger.accounts import Account, Holding, Receipt
 from kvbench.ledger.outcome import LedgerError, OutOfMemory
 from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule, check_windows
 from kvbench.ledger.state import State
+from kvbench.naming import unknown
 from kvbench.ops import MAIN, Append, Fork, Keep, Move, Operation, Release, Reserve, Rows, Rule, Settle, Truncate
 
 
@@ -59,6 +62,8 @@ class Draft:
                 for held in self._account(op.seq, op).holdings.values():
                     self._free(held)
                 self._accounts[op.seq] = None
+            case _:
+                raise LedgerError(unknown("operation", repr(op), (kind.__name__ for kind in get_args(Operation))))
         self._check_budgets()
         if self._ledger.declared is not None:
             for account in filter(None, self._accounts.values()):

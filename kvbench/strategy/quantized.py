@@ -2,13 +2,10 @@
 
 from kvbench.area import STAGING_TOKENS, Area, Chunks, Packed, Ring
 from kvbench.ledger import LedgerView
-from kvbench.naming import unknown
 from kvbench.ops import MAIN, NOTHING, Append, Move, Plan, Reserve, Rule, append_plan
 from kvbench.strategy.base import Strategy, require_positive, require_whole, rounded_up
 from kvbench.workload.request import Session
 
-BITS = (8, 4, 2)
-KEYS_PER = ("channel", "token")
 PACKED = "packed"
 
 
@@ -33,14 +30,10 @@ class Quantized(Strategy):
     lossless = False
 
     def __init__(self, *, bits: int, group_size: int, residual_tokens: int, keys_per: str) -> None:
-        if bits not in BITS:
-            raise ValueError(unknown("bits", str(bits), [str(each) for each in BITS]))
         require_positive("group_size", group_size)
         if STAGING_TOKENS % group_size:
             raise ValueError(f"group_size divides {STAGING_TOKENS}, got {group_size}")
         require_whole("residual_tokens", residual_tokens)
-        if keys_per not in KEYS_PER:
-            raise ValueError(unknown("keys_per", keys_per, KEYS_PER))
         self.group_size = group_size
         self.residual_tokens = residual_tokens
         # Whole groups, so that none lies at the ring's end and its beginning.
