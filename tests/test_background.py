@@ -343,3 +343,19 @@ def test_the_thread_steps_back_and_no_other():
         worker.close()
         assert found == min(own + more, 19)
     assert os.getpriority(os.PRIO_PROCESS, 0) == own
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux")
+def test_a_thread_of_a_nice_process_steps_back_further_and_a_refusal_is_no_error(monkeypatch):
+    asked = []
+
+    def refuse(which, thread, priority):
+        asked.append(priority)
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "getpriority", lambda which, thread: 15)
+    monkeypatch.setattr(os, "setpriority", refuse)
+    worker = Thread(steps_back=True)
+    assert worker.submit(lambda: "done").result() == "done"
+    worker.close()
+    assert asked == [15 + NICENESS]

@@ -43,7 +43,7 @@ def test_a_run_writes_its_folder(kvbench, tmp_path):
     assert environment["packages"]["torch"]
     assert environment["seed"] == 0
     assert environment["arguments"] == ["+scenario=short_chat", *TINY]
-    assert environment["again"].startswith(f"cd {tmp_path} && python -m kvbench +scenario=short_chat model.num_heads=4 ")
+    assert environment["again"].startswith(f"cd {tmp_path} && python -m kvbench +scenario=short_chat {TINY[0]} ")
     assert "num_heads: 4" in (folder / "config.yaml").read_text()
     assert not list(tmp_path.rglob("*.partial"))
 

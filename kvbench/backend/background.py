@@ -5,12 +5,13 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol
 
 import torch
 
 NICENESS = 10
-"""How far a thread that copies ahead steps back on Linux: a tenth of a processor that others want as well."""
+"""How far a thread that copies ahead steps back on Linux, from where it is: a tenth of a processor that others want."""
 
 
 class Handle(Protocol):
@@ -89,8 +90,10 @@ class Thread:
 
 
 def _step_back() -> None:
-    """Lower this thread's priority; threads that it starts inherit it."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    """Lower this thread's priority; threads that it starts inherit it. A kernel that refuses leaves it as it is."""
+    thread = threading.get_native_id()
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 
 
 class _OnStream:
