@@ -103,6 +103,7 @@ def _memory(steps: pd.DataFrame) -> dict[str, float]:
     last = done.groupby("repetition")[["used_bytes", "allocated_bytes"]].last().sum()
     return {
         "num_tokens": done.loc[done["phase"] != "recompute", "num_tokens"].sum() / num_repetitions,
+        "num_steps": (done["phase"] != "recompute").sum() / num_repetitions,
         "peak_bytes": peaks.max(),
         "peak_least_bytes": peaks.min(),
         "recomputed_tokens": done.loc[done["phase"] == "recompute", "num_tokens"].sum() / num_repetitions,
@@ -141,9 +142,15 @@ def _time(steps: pd.DataFrame) -> dict[str, float]:
     rate = _per_repetition(steps[steps["phase"] != "recompute"], "num_tokens").reindex(total_s.index) / total_s
     stalled = steps["reserve_us"].where(steps["num_resizes"] > 0, 0.0)
     admitted = steps["reserve_us"].where(steps["phase"] == "admit", 0.0)
+    stall_s, admit_s, allocation_s = (
+        times_us.groupby(steps["repetition"]).sum() / US_PER_S
+        for times_us in (stalled, admitted, np.maximum(stalled, admitted))
+    )
     return {
-        "admit_s": admitted.groupby(steps["repetition"]).sum().mean() / US_PER_S,
-        "stall_s": stalled.groupby(steps["repetition"]).sum().mean() / US_PER_S,
+        "admit_s": admit_s.mean(),
+        "stall_s": stall_s.mean(),
+        "allocation_s": allocation_s.mean(),
+        "allocation_s_ci": confidence_half_width(allocation_s),
         "total_s": total_s.mean(),
         "total_s_ci": confidence_half_width(total_s),
         "tokens_per_s": rate.mean(),

@@ -157,6 +157,11 @@ _SUMMARY: dict[str, Column] = {
         "tokens appended in a repetition, those computed again after a preemption left out, mean over repetitions; of "
         "the engine fleet, prompt and output tokens of completed requests",
     ),
+    "num_steps": Column(
+        "",
+        "steps that append in a repetition, those computed again left out, mean over repetitions; more, and smaller, "
+        "where a strategy splits appends",
+    ),
     "peak_bytes": Column(
         "bytes",
         "the most device bytes live at any time, a resize's second buffer and staging buffers included: "
@@ -177,11 +182,17 @@ _SUMMARY: dict[str, Column] = {
         "tokens", "tokens evicted, moved out of attention's sight, or rounded; a lossy strategy with none never acted"
     ),
     "lossless": Column("", "whether attention reads every token, unchanged"),
+    "reference": Column(
+        "", "whether the strategy knows the future, or is there to compare with: shown, on no front, never the best"
+    ),
     "error_relative": Column(
         "",
         "length of (output - exact output) / length of the exact output, of attention of all heads, exact being that "
         "over every token unchanged; mean over the queries asked of the probed request",
         "Relative error of attention's output",
+    ),
+    "error_rounding": Column(
+        "", "relative errors that rounding to the probe's dtype alone gives; differences within it decide nothing"
     ),
     "cosine": Column("", "cosine of the same two outputs, mean over the same queries", "Cosine to the exact output"),
     "mass_kept": Column(
@@ -224,6 +235,10 @@ _SUMMARY: dict[str, Column] = {
     "moved_bytes": Column("bytes", "bytes moved to other areas in a repetition, mean over repetitions", "Moved"),
     "stall_s": Column("s", "time of reserve in steps that resized, summed in a repetition, mean over them", "Stall"),
     "admit_s": Column("s", "time of reserve at admissions, summed in a repetition, mean over them", "Admission"),
+    "allocation_s": Column(
+        "s", "stall_s and admit_s together: time of reserve in resizes and at admissions", "Stalls and admissions"
+    ),
+    "allocation_s_ci": Column("s", "half width of the 95 % confidence interval of allocation_s"),
     "total_s": Column(
         "s", "time of all steps of a repetition, idle time left out, mean over repetitions", "Total time"
     ),

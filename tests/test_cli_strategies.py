@@ -24,6 +24,7 @@ LOSSY = Entry(
     is_default=False,
     what="Forget the middle | all.",
     is_lossless=False,
+    is_reference=False,
     signals=("mass", "votes"),
     target="kvbench.strategy.forgetful.Forgetful",
     doc=parse(DOC),
@@ -53,6 +54,7 @@ def test_the_list_fits_a_terminal_and_says_what_each_is(capsys):
     assert max(map(len, out.splitlines())) <= 120
     for words in (
         "dynamic (default): lossless",
+        "exact (default, reference): lossless",
         "\nchunked: lossless",
         "growth_factor=1.5",
         "the article, StaticKVCache",

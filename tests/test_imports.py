@@ -71,12 +71,13 @@ ALLOWED = {
         "strategy",
         "workload",
     },
+    "front": {"provenance", "schema"},
     "metrics": {"provenance", "schema", "statistics"},
     "frames": {"backend", "metrics", "provenance", "recorder", "schema", "workload"},
     "fleet_frames": {"schema", "statistics", "workload"},
     "provenance": {"hardware"},
-    "plots": {"provenance", "schema"},
-    "report": {"provenance", "schema"},
+    "plots": {"front", "provenance", "schema"},
+    "report": {"front", "provenance", "schema"},
     "results": set(),
     "quality": {"backend", "geometry", "ledger", "naming", "ops", "results", "strategy", "workload"},
     "integrations": {
@@ -99,6 +100,7 @@ ALLOWED = {
         "cost",
         "fleet",
         "frames",
+        "front",
         "geometry",
         "hardware",
         "integrations",
@@ -121,6 +123,7 @@ ALLOWED = {
     },
 }
 THIRD_PARTY = {
+    "front": {"numpy", "pandas"},
     "plots": {"numpy", "pandas", "matplotlib"},
     "report": {"numpy", "pandas"},
     "metrics": {"numpy", "pandas"},

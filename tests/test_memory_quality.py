@@ -8,9 +8,9 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
+from kvbench.front import Cost, pareto_front
 from kvbench.plots import memory_quality_chart, needle_charts, save
 from kvbench.plots.excess import _Spread
-from kvbench.plots.front import pareto_front
 from kvbench.plots.style import looks
 
 MIB = 2**20
@@ -111,7 +111,7 @@ def test_a_panel_shows_its_own_forms_peaks():
 def test_front_full_cache_and_rings():
     frame = table()
     axes = memory_quality_chart(frame).axes[0]
-    front = pareto_front(frame["peak_bytes"], frame["perplexity"])
+    front = pareto_front(Cost.around(frame["peak_bytes"]), Cost.around(frame["perplexity"]))
     assert frame["strategy"][front].tolist() == ["int8", "int4", "sinks", "transformers dynamic"]
     path = axes.lines[-2].get_xydata()
     for row in frame[front].itertuples():

@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 import kvbench.plots
+from kvbench.front import contested, front_of
 from kvbench.plots import (
     latency_chart,
     memory_chart,
@@ -22,12 +23,11 @@ from kvbench.plots import (
     sweep_charts,
     workload_chart,
 )
-from kvbench.plots.front import pareto_front
 from kvbench.plots.rows import thinned
 from kvbench.plots.style import looks, short_names
 from kvbench.plots.sweep import positions
 from kvbench.plots.units import number, shown_unit
-from kvbench.report import sentences, text
+from kvbench.report import text
 from kvbench.schema import SUMMARY, parameter_applies
 from tests.support.frames import (
     SHORT_CHAT,
@@ -183,33 +183,33 @@ def test_panels_group_bars_by_scenario():
 
 def test_pareto_points_front_and_intervals(decode):
     figure = pareto_chart(decode.summary)
-    columns = (("step_max_us", 1), ("stall_s", None), ("decode_p99_us", 1))
-    for axes, (column, scale) in zip(figure.axes, columns, strict=True):
+    assert contested(decode.summary) == ["total_s", "allocation_s", "decode_p90_us"]
+    for axes, column in zip(figure.axes, contested(decode.summary), strict=True):
         marks = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() in "osD^"]
         peaks = [line.get_ydata()[0] * MIB for line in marks]
         assert peaks == pytest.approx(decode.summary["peak_bytes"].tolist())
-        if scale:
-            assert [line.get_xdata()[0] for line in marks] == pytest.approx(decode.summary[column].tolist())
-    front = pareto_front(decode.summary["step_max_us"], decode.summary["peak_bytes"])
-    path = figure.axes[0].lines[-1].get_xydata()
-    for row in decode.summary[front].itertuples():
-        assert any(np.allclose(corner, (row.step_max_us, row.peak_bytes / MIB)) for corner in path)
-
+        unit = {"(s)": 1, "(ms)": 1e-3, "(µs)": 1 if column.endswith("_us") else 1e-6}[axes.get_xlabel().split()[-1]]
+        assert [line.get_xdata()[0] * unit for line in marks] == pytest.approx(decode.summary[column].tolist())
+        path = axes.lines[-1].get_xydata()
+        for row in decode.summary[front_of(decode.summary, column)].itertuples():
+            assert path[:, 1].min() <= row.peak_bytes / MIB
     assert {text.get_text() for text in figure.axes[0].texts} == set(THREE)
 
 
-def test_pareto_front_by_hand():
-    cost, other = np.array([1, 2, 3, 1, 2, np.nan]), np.array([3, 2, 3, 3, 3, 0])
-    on_front = [True, True, False, True, False]
-    assert pareto_front(cost, other).tolist() == [*on_front, False]
-    assert sentences.front(cost[:5], other[:5]).tolist() == on_front
+def test_references_are_hollow_and_on_no_front(decode):
+    rows = decode.summary.assign(reference=[False, False, True], peak_bytes=[300 * MIB, 200 * MIB, MIB])
+    figure = pareto_chart(rows)
+    for axes in figure.axes:
+        marks = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() in "osD^"]
+        assert [line.get_markerfacecolor() == "white" for line in marks] == [False, False, True]
+        assert axes.lines[-1].get_ydata().min() >= 200
+    assert "for reference, on no front: concat." in words(figure)
 
 
-def test_pareto_leaves_an_empty_percentile_out_and_says_why(chat):
-    assert chat.summary["step_p99_us"].isna().all()
-    figure = pareto_chart(chat.summary)
-    assert not figure.axes[2].lines
-    assert "too few steps for a 99th" in words(figure)
+def test_pareto_of_one_repetition_has_no_front():
+    figure = pareto_chart(make_frames(num_repetitions=1).summary)
+    assert "one repetition has no interval" in words(figure)
+    assert all(not len(axes.lines[-1].get_xdata()) for axes in figure.axes)
 
 
 def test_names_beside_points_cover_nothing():

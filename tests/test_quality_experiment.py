@@ -287,6 +287,7 @@ def test_a_row_by_hand():
         "strategy": "one",
         "kind": "kvbench",
         "lossless": False,
+        "reference": False,
         "outcome": COMPLETED,
         "budget_tokens": 5,
         "perplexity": 3,

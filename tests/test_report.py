@@ -16,7 +16,7 @@ TOO_LONG = THREE | {"static": Growth(400, 1.0, 400)}
 def summary():
     """Static 256 MiB; dynamic 60 MiB in 2 resizes; concat 56.25 MiB in 5; each with an interval in time."""
     made = make_frames(noise=0.001).summary
-    made["stall_s"] = [0.0, 1.2e-3, 0.5]
+    made["stall_s"] = made["allocation_s"] = [0.0, 1.2e-3, 0.5]
     made["tokens_per_s"], made["tokens_per_s_ci"] = [2000.0, 1500.0, 1000.0], [10.0, 10.0, 10.0]
     made["step_max_us"] = [100.0, 200.0, 300.0]
     made["spread"] = [0.01, 0.02, 0.03]
@@ -46,11 +46,48 @@ def test_what_is_held_for_reading_and_on_other_tiers_is_told(summary):
 
 
 def test_pareto_sentences_name_the_front(summary):
-    summary = summary.assign(step_max_us=[100.0, 300.0, 200.0])
-    slowest, stall, p99 = chart_sentences(summary)["pareto"]
-    assert slowest == "On the front of peak memory against slowest step: static and concat; 1 other is beaten."
-    assert stall == "On the front of peak memory against total stall: static, dynamic and concat."
-    assert p99 == "Peak memory against 99th percentile of steps: no value."
+    rows = summary.assign(total_s=[1.0, 3.0, 2.0], total_s_ci=0.1, allocation_s_ci=0.0)
+    total, stall = chart_sentences(rows)["pareto"]
+    assert total == "On the front of peak memory against total time: static and concat; 1 other is beaten."
+    assert stall == "On the front of peak memory against stalls and admissions: static, dynamic and concat."
+
+
+ALL = "static, dynamic and concat"
+
+
+@pytest.mark.parametrize(
+    ("changed", "total"),
+    [
+        ({}, f"{ALL}."),
+        ({"total_s_ci": [0.6, 0.6, 0.1]}, "dynamic and concat; 1 other is beaten."),  # the time decides nothing
+        ({"total_s_ci": [9.0, 9.0, 9.0]}, "concat; 2 others are beaten."),
+        (
+            {"peak_bytes": 2**20, "peak_least_bytes": 2**20, "total_s_ci": [0.6, 0.6, 0.1]},
+            "static and dynamic; 1 other",
+        ),
+        ({"peak_least_bytes": 2**20, "peak_bytes": [2**22, 2**21, 2**21]}, "static; 2 others"),  # peaks overlap
+        ({"reference": [False, False, True]}, "static and dynamic."),
+        ({"outcome": ["completed", "completed", "too_long 1 of 1"]}, "static and dynamic."),
+        ({"reference": [True, True, True]}, "no value."),
+        ({"total_s_ci": np.nan}, "no front, since one repetition has no interval."),
+        ({"source": "modelled", "total_s_ci": np.nan}, f"{ALL}."),
+        ({"source": "modelled", "total_s_ci": np.nan, "step_error": 0.8}, "static and concat; 1 other is beaten."),
+    ],
+)
+def test_what_decides_a_front(summary, changed, total):
+    rows = summary.assign(total_s=[1.0, 2.0, 4.0], total_s_ci=0.1, **changed if "total_s_ci" not in changed else {})
+    said = chart_sentences(rows.assign(**changed))["pareto"][0]
+    assert total in said
+    assert ("For reference" in "".join(chart_sentences(rows.assign(**changed))["pareto"])) == ("reference" in changed)
+
+
+def test_the_slowest_step_and_smaller_steps_win_nothing(summary):
+    """Streaming splits its appends: its steps are short, and its time is not."""
+    rows = summary.assign(total_s=[1.0, 1.0, 4.0], total_s_ci=0.1, step_max_us=[300.0, 200.0, 1.0])
+    rows["num_steps"] = [6.0, 6.0, 90.0]
+    assert "slowest" not in "".join(chart_sentences(rows)["pareto"])
+    (found,) = warnings(rows)
+    assert found.startswith("concat takes 90 steps for what takes others 6: its steps are smaller")
 
 
 def test_latency_sentence(summary):
@@ -67,6 +104,12 @@ def test_panels_sentence_names_the_best_and_ties(summary):
     assert "in peak memory concat (56.2 MiB)" in sentence
     assert "in resizes static and dynamic (0)" in sentence
     assert "in efficiency dynamic (12.8)" in sentence
+    assert "in throughput static (2,000 tokens/s)" in sentence
+    close = rows.assign(tokens_per_s=[281.0, 305.0, 100.0], tokens_per_s_ci=[255.0, 92.0, 1.0])
+    assert "in throughput static and dynamic (281 tokens/s to 305 tokens/s)" in chart_sentences(close)["panels"][0]
+    (sentence,) = chart_sentences(rows.assign(reference=[False, True, False]))["panels"]
+    assert "dynamic" not in sentence
+    assert "none is the best" in chart_sentences(rows.assign(reference=True))["panels"][0]
 
 
 def test_overlapping_intervals_cannot_be_told_apart(summary):
@@ -108,7 +151,7 @@ def test_a_sweep_says_where_the_ends_are():
     swept = sweep_summary(FACTOR, [1.2, 2.0], lambda factor: THREE | {"dynamic": Growth(64, factor, 8192)})
     swept["peak_bytes"] = [256 << 20, 50 << 20, 40 << 20, 256 << 20, 70 << 20, 40 << 20]
     sentences = chart_sentences(swept)["sweep"]
-    assert sentences[0].startswith("dynamic: peak memory from 50 MiB at 1.2 to 70 MiB at 2; total stall")
+    assert sentences[0].startswith("dynamic: peak memory from 50 MiB at 1.2 to 70 MiB at 2; stalls and admissions")
     assert sentences[1].endswith("unchanged by this parameter: static and concat.")
     front = chart_sentences(swept)["pareto"][0]
     assert "static (" not in front, "another strategy's parameter is none of its own"

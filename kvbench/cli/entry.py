@@ -21,6 +21,7 @@ class Entry:
         is_default: whether it is compared where none is named.
         what: what it does, in a sentence.
         is_lossless: whether attention reads every token, unchanged.
+        is_reference: whether it is there to compare with, and never chosen.
         signals: what the backend must supply.
         target: its class's dotted name.
         doc: the class's docstring.
@@ -31,6 +32,7 @@ class Entry:
     is_default: bool
     what: str
     is_lossless: bool
+    is_reference: bool
     signals: tuple[str, ...]
     target: str
     doc: Docstring
@@ -38,8 +40,9 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """Its name, marked where it is a default."""
-        return f"{self.name} (default)" if self.is_default else self.name
+        """Its name, marked where it is a default, and where it is a reference."""
+        marks = [mark for mark, has in (("default", self.is_default), ("reference", self.is_reference)) if has]
+        return f"{self.name} ({', '.join(marks)})" if marks else self.name
 
     @property
     def loss(self) -> str:
@@ -62,4 +65,5 @@ def _entry(name: str, node: Mapping[str, object], is_default: bool, shares_class
     doc = parse(inspect.getdoc(type(made)))
     what = summary_line(file_of("strategy", name)) if shares_class else doc.summary
     parameters = {key: value for key, value in node.items() if key != "_target_"}
-    return Entry(name, is_default, what, made.lossless, made.signals, str(node["_target_"]), doc, parameters)
+    target = str(node["_target_"])
+    return Entry(name, is_default, what, made.lossless, made.reference, made.signals, target, doc, parameters)

@@ -45,7 +45,8 @@ def listing(catalogue: list[Entry]) -> str:
         told = [_wrapped(f"{label:<12}{text}", INDENT, 12) for label, text in rows.items() if text]
         parts.append("\n".join([f"{entry.title}: {entry.loss}", _wrapped(entry.what, INDENT), *told]))
     parts.append(
-        "(default): compared where none is named. `kvbench strategies NAME` prints one in full;\n"
+        "(default): compared where none is named. (reference): knows the future, or is there to compare\n"
+        "with: shown, never chosen. `kvbench strategies NAME` prints one in full;\n"
         "`python -m kvbench +scenario=SCENARIO strategy=NAME` runs it."
     )
     return "\n\n".join(parts)

@@ -9,9 +9,9 @@ import pandas as pd
 from kvbench.experiment.base import Experiment, Findings, Setting
 from kvbench.experiment.measure import measure, tokens_of
 from kvbench.frames import Frames
+from kvbench.front import Cost, pareto_front
 from kvbench.metrics import US_PER_S
 from kvbench.plots import ValuePanel, values_chart
-from kvbench.plots.front import pareto_front
 from kvbench.provenance import model_notes
 from kvbench.report.text import duration, listed, number
 from kvbench.statistics import confidence_half_width
@@ -141,8 +141,7 @@ def with_cost(table: pd.DataFrame, slot_bytes: int) -> pd.DataFrame:
     table["cost"] = table["peak_per_needed"] + table["copied_per_needed"]
     on_front = pd.Series(data=False, index=table.index)
     for _, rows in table.groupby("scenario", sort=False):
-        front = pareto_front(rows["peak_bytes"].to_numpy(), rows["copied_bytes"].to_numpy())
-        on_front[rows.index] = front
+        on_front[rows.index] = pareto_front(*(Cost.around(rows[name]) for name in ("peak_bytes", "copied_bytes")))
     return table.assign(on_front=on_front)
 
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from kvbench.front import Cost, pareto_front
 from kvbench.plots.canvas import canvas, finish, label
-from kvbench.plots.front import pareto_front
 from kvbench.plots.labels import place_names
 from kvbench.plots.style import COLOURS, INK, SMALL, looks, plain
 from kvbench.plots.units import number_axis, shown_unit
@@ -27,7 +27,8 @@ def ranges_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> 
     """Parameters as points between two costs, a panel a trade-off; the range that is claimed to be useful in colour.
 
     Args:
-        curve: panel, value, x, x_label, y, y_label, inside (whether the value is in the claimed range).
+        curve: panel, value, x, x_label, y, y_half (of its interval; 0 where it is counted), y_label, inside (whether
+            the value is in the claimed range).
         title: what is claimed, and the verdict.
         notes: sentences at the foot.
     """
@@ -35,7 +36,7 @@ def ranges_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> 
     figure, axes = canvas(1, len(names), 4.2)
     for panel, name in zip(axes, names, strict=True):
         own = curve[curve["panel"] == name]
-        front = own[pareto_front(own["x"].to_numpy(), own["y"].to_numpy())].sort_values("x")
+        front = own[pareto_front(Cost.around(own["x"]), Cost.around(own["y"], own["y_half"]))].sort_values("x")
         panel.plot(front["x"], front["y"], color="#999999", linewidth=0.8, zorder=1)
         for inside, colour, marker in ((True, INSIDE, "o"), (False, OUTSIDE, "s")):
             part = own[own["inside"] == inside]

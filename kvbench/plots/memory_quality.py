@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kvbench.front import Cost, is_reference, may_win, pareto_front, rounded_cost
 from kvbench.plots.canvas import empty, finish, label, wide_canvas
 from kvbench.plots.excess import changed_axis, excess_axis
-from kvbench.plots.front import pareto_front
 from kvbench.plots.labels import place_names
 from kvbench.plots.rows import failures, strategy_names
 from kvbench.plots.style import FONT, INK, Look, looks, short_names
@@ -35,7 +35,7 @@ class _Points(NamedTuple):
     unit: Unit
     texts: list[str]
     style: dict[str, Look]
-    completed: np.ndarray
+    competes: np.ndarray
     memory_text: str
 
 
@@ -75,7 +75,8 @@ def memory_quality_chart(table: pd.DataFrame, title: str = TITLE, notes: Sequenc
         if is_drawn is not None:
             _ideal_axis(axes, shared)
     short = short_names(names)
-    legend = [(point_mark(shared.style[name], True), short[name]) for name in names]
+    references = strategy_names(table[is_reference(table)])
+    legend = [(point_mark(shared.style[name], name not in references), short[name]) for name in names]
     if (table["kind"] == PEER).any():
         legend.append((Line2D([], [], **RING | {"markersize": 11}), "ringed: transformers' own"))
     legend.append((Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front"))
@@ -110,9 +111,8 @@ def _shared(table: pd.DataFrame) -> _Points:
     memory = _numbers(table, "peak_bytes")
     memory = np.where(memory > 0, memory, np.nan)
     unit = shown_unit(Column("bytes", ""), memory)
-    completed = table["outcome"].astype(str).to_numpy() == "completed"
     style = looks(table["strategy"].astype(str))
-    return _Points(table, memory / unit.divisor, unit, budget_texts(table), style, completed, MEMORY)
+    return _Points(table, memory / unit.divisor, unit, budget_texts(table), style, may_win(table), MEMORY)
 
 
 def _continued(shared: _Points) -> _Points:
@@ -134,9 +134,13 @@ def _feet(shared: _Points) -> list[str]:
         in_tokens = "%" not in "".join(shared.texts)
         feet.append(f"Beside a name: its budget, in {'tokens' if in_tokens else '% of the tokens'}.")
     feet += failures(named)
-    if (~shared.completed & np.isfinite(_numbers(table, "perplexity"))).any():
+    has_value = np.isfinite(_numbers(table, "perplexity"))
+    completed = (table["outcome"].astype(str) == "completed").to_numpy()
+    if (~completed & has_value).any():
         feet.append("Hollow: not completed, on no front.")
-    missing = shared.completed & ~np.isfinite(_numbers(table, "perplexity"))
+    if (is_reference(table) & has_value).any():
+        feet.append("Hollow: for reference, on no front.")
+    missing = completed & ~has_value
     if missing.any():
         feet.append(f"No perplexity: {', '.join(named['strategy'][missing])}.")
     return feet
@@ -176,12 +180,13 @@ def _panel(
         own = own[np.argsort(own[:, 0], kind="stable")]
         axes.plot(*own.T, color=look.colour, linestyle=look.line, linewidth=0.9, alpha=0.6, zorder=2)
     for row, point in zip(rows, points, strict=True):
-        mark = point_mark(shared.style[names[row]], shared.completed[row])
+        mark = point_mark(shared.style[names[row]], shared.competes[row])
         mark.set(xdata=point[:1], ydata=point[1:], zorder=4)
         axes.add_line(mark)
     peers = shared.table["kind"].to_numpy()[rows] == PEER
     axes.plot(*points[peers].T, **RING, zorder=3)
-    on_front = pareto_front(np.where(shared.completed[rows], points[:, 0], np.nan), points[:, 1])
+    cost = rounded_cost(costs, shared.table["lossless"].to_numpy(dtype=bool))
+    on_front = pareto_front(Cost.around(shared.memory).among(shared.competes), cost)[rows]
     path = front_path(axes, points[on_front])
     axes.plot(*path.T, color=INK, linestyle=FRONT, linewidth=1.2, zorder=3)
     level = 0.0 if full is None else full

@@ -1,30 +1,33 @@
 """Memory against time: which strategies no other beats in both."""
 
-import math
-
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from kvbench.front import contested, cost_of
 from kvbench.plots.canvas import canvas, finish, label
-from kvbench.plots.rows import failures, notes_of, strategy_names
-from kvbench.plots.style import INK, looks, short_names
-from kvbench.plots.tradeoff import FRONT, PEAK, name_points, peak_memory, point_mark, points_panel, row_texts
-from kvbench.plots.units import finite_max
-from kvbench.provenance import require_one_kind
-
-PANELS = (
-    ("Slowest step", ("step_max_us",)),
-    ("Total stall", ("stall_s",)),
-    ("99th percentile", ("decode_p99_us", "step_p99_us")),
+from kvbench.plots.rows import notes_of, strategy_names
+from kvbench.plots.style import looks, short_names
+from kvbench.plots.tradeoff import (
+    PEAK,
+    UNDECIDED,
+    legend_of_points,
+    name_points,
+    notes_of_points,
+    peak_memory,
+    points_panel,
+    row_texts,
 )
+from kvbench.provenance import require_one_kind
+from kvbench.schema import SUMMARY
 
 
 def pareto_chart(summary: pd.DataFrame, parameters: list[str] | None = None) -> Figure:
-    """Peak memory against the slowest step, the total stall and the 99th percentile, each with its Pareto front.
+    """Peak memory against total time, stalls with admissions, and a high percentile of decode steps, with its front.
 
-    The front joins the strategies that no other beats in both. A strategy that did not complete is hollow and on no
-    front. Beyond 12 points only those on the front are named. Bars are 95 % confidence intervals from repetitions.
+    The front joins the strategies that no other beats in both; a difference within the intervals decides nothing. A
+    strategy that did not complete, or is a reference, is hollow and on no front. Beyond 12 points only those on the
+    front are named. Bars are what figures may be off by: 95 % confidence intervals from repetitions, or the model's
+    error.
 
     Args:
         summary: a row a strategy, or a row a strategy and job.
@@ -35,20 +38,19 @@ def pareto_chart(summary: pd.DataFrame, parameters: list[str] | None = None) -> 
     require_one_kind(summary, "a front of memory and time")
     names = strategy_names(summary)
     style, short = looks(names), short_names(names)
-    figure, panels = canvas(1, len(PANELS), 3.9)
+    columns = contested(summary)
+    figure, panels = canvas(1, len(columns), 3.9)
     memory, unit = peak_memory(summary)
     drawn = []
-    for axes, (title, columns) in zip(panels, PANELS, strict=True):
-        column = next((name for name in columns if finite_max(summary.get(name, math.nan)) > 0), columns[0])
-        label(axes, "", f"{PEAK.label} memory ({unit.name})", title)
+    for axes, column in zip(panels, columns, strict=True):
+        label(axes, "", f"{PEAK.label} memory ({unit.name})", SUMMARY[column].label)
         drawn.append(points_panel(axes, summary, column, memory, style))
-    legend = [(point_mark(style[name], True), short[name]) for name in names]
-    legend.append((Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front"))
-    notes = notes_of(summary)
+    notes = [*notes_of(summary), *notes_of_points(summary)]
+    if not any(cost_of(summary, column).is_known.any() for column in columns):
+        notes.append(f"{UNDECIDED.capitalize()}.")
     if parameters:
         notes.append(f"Beside a name: {', '.join(parameter.removeprefix('strategy.') for parameter in parameters)}.")
-    if failures(summary):
-        notes.append("Hollow: not completed, on no front.")
+    legend = legend_of_points(summary, style, short)
     finish(figure, "Peak memory against time: lower left is better", legend, notes)
     texts = row_texts(summary, parameters or [])
     for axes, panel in zip(panels, drawn, strict=True):

@@ -6,14 +6,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kvbench.front import ERROR, roundings
 from kvbench.plots.canvas import canvas, empty, finish, label
 from kvbench.plots.rows import notes_of, strategy_names
-from kvbench.plots.style import INK, Look, looks, short_names
-from kvbench.plots.tradeoff import FRONT, PEAK, name_points, peak_memory, point_mark, points_panel, row_texts
+from kvbench.plots.style import Look, looks, short_names
+from kvbench.plots.tradeoff import (
+    PEAK,
+    legend_of_points,
+    name_points,
+    notes_of_points,
+    peak_memory,
+    points_panel,
+    row_texts,
+)
 from kvbench.plots.units import number_axis, value_ticks
-from kvbench.schema import LEAST_ERROR, QUALITY, SUMMARY
+from kvbench.schema import QUALITY, SUMMARY
 
-ERROR, RECALL = "error_relative", "needle_recall"
+RECALL = "needle_recall"
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 APART = 0.022
 MOST_APART = 0.15
@@ -29,7 +38,7 @@ def quality_chart(
 ) -> Figure:
     """Peak memory against the relative error of attention's output with its Pareto front; needles found by depth.
 
-    A strategy that did not complete is hollow and on no front.
+    A strategy that did not complete, or is a reference, is hollow and on no front; rounding decides none.
 
     Args:
         summary: a row a strategy, or a row a strategy and job.
@@ -42,15 +51,19 @@ def quality_chart(
     memory, unit = peak_memory(summary)
     label(panels[0], "", f"{PEAK.label} memory ({unit.name})", "Memory against error: lower left is better")
     errors = summary[ERROR].astype(float)
-    shown = summary.assign(**{ERROR: errors.where(~(errors < LEAST_ERROR), 0.0)})
+    rounded = errors.to_numpy() < roundings(summary)
+    shown = summary.assign(**{ERROR: errors.mask(rounded, 0.0)})
     drawn = points_panel(panels[0], shown, ERROR, memory, style)
-    legend = [(point_mark(style[name], True), short[name]) for name in names]
+    legend = legend_of_points(summary, style, short)
     if quality is not None:
-        legend = [(line, short[name]) for name, line in _recall(panels[1], quality, names, style).items()]
-    legend.append((Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front"))
-    notes = notes_of(summary)
-    if (errors < LEAST_ERROR).any():
-        notes.append(f"Errors below {LEAST_ERROR:g} are drawn at 0.")
+        lines = [(line, short[name]) for name, line in _recall(panels[1], quality, names, style).items()]
+        for (mark, _), (line, _) in zip(legend, lines, strict=False):
+            line.set_markerfacecolor(mark.get_markerfacecolor())
+        legend = [*lines, legend[-1]]
+    notes = [*notes_of(summary), *notes_of_points(summary)]
+    if rounded.any():
+        least = " or ".join(f"{each:.2g}" for each in np.unique(roundings(summary)[rounded]))
+        notes.append(f"Errors below {least}, the dtype's rounding, are drawn at 0.")
     if parameters:
         notes.append(f"Beside a name: {', '.join(parameter.removeprefix('strategy.') for parameter in parameters)}.")
     finish(figure, "What lossy strategies cost", legend, notes)

@@ -17,8 +17,8 @@ METRICS = (
     ("peak_bytes",),
     ("utilization_mean",),
     ("num_resizes",),
-    ("stall_s",),
-    ("decode_p99_us", "step_p99_us", "step_max_us"),
+    ("allocation_s",),
+    ("decode_p99_us", "decode_p90_us", "decode_p50_us", "total_s"),
     ("tokens_per_s",),
 )
 FLEET_METRICS = (

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
+from kvbench.front import front_of, half_widths, is_reference, may_win
 from kvbench.plots.canvas import empty
-from kvbench.plots.front import pareto_front
 from kvbench.plots.labels import place_names
-from kvbench.plots.rows import value_text
+from kvbench.plots.rows import failures, strategy_names, value_text
 from kvbench.plots.style import INK, Look, short_names
 from kvbench.plots.units import LARGE_RANGE, Unit, number_axis, shown_unit, tick_text
 from kvbench.schema import SUMMARY, parameter_applies
@@ -22,7 +22,7 @@ FRONT = (0, (4, 2))
 MAX_NAMED = 12
 LABEL_LENGTH = 18
 ROOM = 0.16
-FEW_SAMPLES = "too few steps for a 99th percentile: it needs ten samples beyond it"
+UNDECIDED = "no front: one repetition has no interval, and no difference in time can be judged"
 
 
 class Drawn(NamedTuple):
@@ -71,9 +71,27 @@ def row_texts(summary: pd.DataFrame, parameters: list[str]) -> list[str]:
     return texts
 
 
-def point_mark(look: Look, completed: bool) -> Line2D:
-    """A strategy's point, hollow where it did not complete."""
-    face = look.colour if completed else "white"
+def notes_of_points(summary: pd.DataFrame) -> list[str]:
+    """Why some points are hollow, and what decides a front."""
+    notes = ["On a front: no other is better in one and, as far as intervals tell, as good in the other."]
+    references = strategy_names(summary[is_reference(summary)])
+    if references:
+        notes.append(f"Hollow: for reference, on no front: {', '.join(references)}.")
+    if failures(summary):
+        notes.append("Hollow: not completed, on no front.")
+    return notes
+
+
+def legend_of_points(summary: pd.DataFrame, style: dict[str, Look], short: dict[str, str]) -> list[tuple[Line2D, str]]:
+    """Each strategy's mark, hollow where it is a reference, and the front's line."""
+    references = strategy_names(summary[is_reference(summary)])
+    legend = [(point_mark(style[name], name not in references), text) for name, text in short.items()]
+    return [*legend, (Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front")]
+
+
+def point_mark(look: Look, competes: bool) -> Line2D:
+    """A strategy's point, hollow where it did not complete or is a reference."""
+    face = look.colour if competes else "white"
     return Line2D([], [], linestyle="", marker=look.marker, markersize=8, color=look.colour, markerfacecolor=face)
 
 
@@ -86,25 +104,25 @@ def points_panel(
     axes.set_xlabel(SUMMARY[column].axis(unit.name), fontsize=axes.yaxis.label.get_size())
     rows = np.flatnonzero(np.isfinite(times) & np.isfinite(memory))
     if not rows.size:
-        empty(axes, FEW_SAMPLES if "p99" in column else f"no strategy has a value of {column}")
+        empty(axes, f"no strategy has a value of {column}")
         return None
     times = times / unit.divisor
-    spread = summary.get(f"{column}_ci", pd.Series(np.nan, summary.index)).to_numpy(dtype=float) / unit.divisor
-    spread = np.where(np.isfinite(spread), spread, 0.0)
+    has_bars = f"{column}_ci" in SUMMARY
+    spread = np.nan_to_num(half_widths(summary, column)) / unit.divisor if has_bars else np.zeros(len(summary))
     names = summary["strategy"].astype(str).to_numpy()
-    completed = summary["outcome"].astype(str).to_numpy() == "completed"
+    competes = may_win(summary)
     ends = [
         np.array([[times[row] - spread[row], memory[row]], [times[row] + spread[row], memory[row]]]) for row in rows
     ]
     for row in rows:
-        mark = point_mark(style[names[row]], completed[row])
+        mark = point_mark(style[names[row]], competes[row])
         mark.set(xdata=[times[row]], ydata=[memory[row]], zorder=4)
         axes.add_line(mark)
         if spread[row] > 0:
             colour = style[names[row]].colour
             axes.errorbar(times[row], memory[row], xerr=spread[row], ecolor=colour, elinewidth=1, capsize=2, fmt="none")
     points = np.column_stack([times, memory])[rows]
-    on_front = pareto_front(np.where(completed, times, np.nan), memory)[rows]
+    on_front = front_of(summary, column)[rows]
     axes.update_datalim(points)
     _scales(axes, points, max(end[1, 0] for end in ends))
     path = front_path(axes, points[on_front])
@@ -113,10 +131,14 @@ def points_panel(
 
 
 def front_path(axes: Axes, points: np.ndarray) -> np.ndarray:
-    """The edge of what the front's points beat: right and down from each to the next, and out to the panel's edges."""
+    """The edge of what the front's points beat: right and down from each to the next, and out to the panel's edges.
+
+    A point above one to its left is on the front for what cannot be told apart; the edge passes below it.
+    """
     corners = np.unique(points, axis=0)
     if not len(corners):
         return corners
+    corners = corners[corners[:, 1] < np.minimum.accumulate(np.append(np.inf, corners[:-1, 1]))]
     right, top = axes.get_xlim()[1], axes.get_ylim()[1]
     path = [(corners[0][0], top), tuple(corners[0])]
     for corner in corners[1:]:

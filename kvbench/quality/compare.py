@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from kvbench.geometry import KVGeometry
 from kvbench.quality import recorded
 from kvbench.quality.probe import Probe, Quality, request_to_probe
@@ -21,11 +23,13 @@ class Compared:
     Args:
         num_tokens: tokens of the request that was probed.
         data: what K and V were, for people.
+        rounding: relative errors that the dtype of K and V gives by rounding alone.
         found: by strategy; None where it cannot hold that request.
     """
 
     num_tokens: int
     data: str
+    rounding: float
     found: dict[str, Quality | None]
 
     def columns(self, strategy: str) -> dict[str, object]:
@@ -37,6 +41,7 @@ class Compared:
         planted = {RECALL: sum(recall) / len(recall)} if recall else {}
         return planted | {
             "error_relative": found.error_relative,
+            "error_rounding": self.rounding,
             "cosine": found.cosine,
             "mass_kept": found.mass_kept,
             "probed_tokens": self.num_tokens,
@@ -89,7 +94,7 @@ def compare(
         if on_strategy is not None:
             on_strategy(name)
         found[name] = probe(strategy)
-    return Compared(session.num_tokens, sample.about, found)
+    return Compared(session.num_tokens, sample.about, torch.finfo(sample.keys.dtype).eps, found)
 
 
 def check(geometry: KVGeometry, max_tokens: int, data: Path | None) -> None:

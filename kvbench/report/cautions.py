@@ -41,7 +41,7 @@ def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
     timed = summary["tokens_per_s"].notna() & ~is_modelled(summary)
     if timed.any() and summary.loc[timed, "tokens_per_s_ci"].isna().all():
         found.append("One repetition only: there are no intervals, and no difference in time can be judged.")
-    found += [] if is_fleet(summary) else _contention(summary, names)
+    found += [] if is_fleet(summary) else [*_contention(summary, names), *_smaller_steps(summary, swept)]
     found += _inactive(summary, names)
     found += _not_told_apart(summary, swept, f"{THROUGHPUT.column}_ci", "their 95 % confidence intervals overlap")
     error = summary["tokens_per_s"] * summary.get("step_error", pd.Series(np.nan, summary.index)).astype(float) / 2
@@ -73,6 +73,19 @@ def _contention(summary: pd.DataFrame, names: list[str]) -> list[str]:
         words = "Peak memory differs between repetitions, since the machine's speed decides which requests meet"
         found.append(f"{words}: {listed(varied)}.")
     return found
+
+
+def _smaller_steps(summary: pd.DataFrame, swept: list[str]) -> list[str]:
+    """Who takes more steps than others for the same tokens, as those do that split appends."""
+    found = []
+    for _, rows in jobs_of(completed(summary[summary["scope"] == "cache"]), swept):
+        least = rows["num_steps"].min()
+        for name, count in zip(rows["strategy"], rows["num_steps"], strict=True):
+            if count > least:
+                counts = f"{number(count, 6)} steps for what takes others {number(least, 6)}"
+                rest = "its steps are smaller, and not to be compared with theirs"
+                found.append(f"{markdown_escape(name)} takes {counts}: {rest}.")
+    return list(dict.fromkeys(found))
 
 
 def _inactive(summary: pd.DataFrame, names: list[str]) -> list[str]:

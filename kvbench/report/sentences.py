@@ -5,13 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from kvbench.front import contested, cost_of, front_of, is_reference, leaders_of, may_win
 from kvbench.provenance import is_fleet, kinds
 from kvbench.report.fleet import FLEET_SENTENCES
 from kvbench.report.jobs import THROUGHPUT, Metric, completed, jobs_of, row_names, setting
 from kvbench.report.modelled import error_sentences
 from kvbench.report.table import is_lossy, parameters_of
 from kvbench.report.text import duration, listed, markdown_escape, mib, number, percent, value_text
-from kvbench.schema import LEAST_ERROR, parameter_applies
+from kvbench.schema import SUMMARY, parameter_applies
 
 MAX_LINES = 8
 
@@ -19,10 +20,7 @@ PEAK = Metric("peak memory", "peak_bytes", mib)
 UTILIZATION = Metric("mean utilization", "utilization_mean", percent, False)
 RESIZES = Metric("resizes", "num_resizes", number)
 EFFICIENCY = Metric("efficiency", "efficiency", number, False)
-STALL = Metric("total stall", "stall_s", duration)
-SLOWEST = Metric("slowest step", "step_max_us", lambda value: duration(value / 1e6))
-DECODE_P99 = Metric("99th percentile of decode steps", "decode_p99_us", lambda value: duration(value / 1e6))
-STEP_P99 = Metric("99th percentile of steps", "step_p99_us", lambda value: duration(value / 1e6))
+STALL = Metric("stalls and admissions", "allocation_s", duration)
 ERROR = Metric("error of attention's output", "error_relative", percent)
 GOODPUT = Metric("goodput", "goodput_per_s", lambda value: f"{number(value)} requests/s", False)
 FIRST_P99 = Metric("99th percentile of TTFT", "ttft_p99_s", duration)
@@ -94,7 +92,7 @@ def _plural(count: float, word: str) -> str:
 
 
 def _memory(rows: pd.DataFrame) -> list[str]:
-    """Each strategy's peak as a share of the highest, and what it pays in resizes."""
+    """Each strategy's peak as a share of the highest, and what it pays in resizes and at admissions."""
     done = completed(rows).sort_values("peak_bytes", ascending=False, kind="stable")
     sentences = [] if len(done) else ["No strategy completed."]
     for turn, (_, row) in enumerate(done.iterrows()):
@@ -122,7 +120,8 @@ def _beside(row: pd.Series) -> str:
 
 def _paid(row: pd.Series) -> str:
     stalled = f" ({duration(row['stall_s'])} stalled)" if row["num_resizes"] > 0 and np.isfinite(row["stall_s"]) else ""
-    return f"pays {_plural(row['num_resizes'], 'resize')}{stalled}"
+    admitted = f" and {duration(row['admit_s'])} at admissions" if row["admit_s"] > 0 else ""
+    return f"pays {_plural(row['num_resizes'], 'resize')}{stalled}{admitted}"
 
 
 def _latency(rows: pd.DataFrame) -> list[str]:
@@ -140,23 +139,27 @@ def _latency(rows: pd.DataFrame) -> list[str]:
 
 
 def _panels(rows: pd.DataFrame) -> list[str]:
-    """Who is best in each panel."""
-    done = completed(rows)
-    if done.empty:
+    """Who is best in each panel, and in throughput; those that cannot be told apart are so together."""
+    if completed(rows).empty:
         return ["No strategy completed."]
+    if not may_win(rows).any():
+        return ["Only strategies that are there for reference completed: none is the best."]
     best = [
-        f"in {metric.words} {_best(done, metric)}"
-        for metric in (PEAK, UTILIZATION, RESIZES, EFFICIENCY)
-        if done[metric.column].notna().any()
+        f"in {metric.words} {told}"
+        for metric in (PEAK, UTILIZATION, RESIZES, EFFICIENCY, THROUGHPUT)
+        if (told := _best(rows, metric))
     ]
     return [f"Best of those that completed: {', '.join(best)}."]
 
 
 def _best(rows: pd.DataFrame, metric: Metric) -> str:
-    values = rows[metric.column]
-    best = values.min() if metric.less_is_better else values.max()
-    names = [markdown_escape(name) for name in rows.loc[values == best, "strategy"]]
-    return f"{listed(list(dict.fromkeys(names)))} ({metric.write(best)})"
+    """Who leads, and with what; of figures that cannot be told apart, from the least to the most."""
+    led = rows[leaders_of(rows, metric.column, metric.less_is_better)]
+    if led.empty:
+        return ""
+    names = listed(list(dict.fromkeys(map(markdown_escape, led["strategy"]))))
+    ends = dict.fromkeys(metric.write(value) for value in (led[metric.column].min(), led[metric.column].max()))
+    return f"{names} ({' to '.join(ends)})"
 
 
 def _workload(rows: pd.DataFrame) -> list[str]:
@@ -167,22 +170,37 @@ def _workload(rows: pd.DataFrame) -> list[str]:
 
 
 def _pareto(summary: pd.DataFrame, swept: list[str]) -> list[str]:
-    """Which rows are on each front, and that the others are beaten in both."""
+    """Which rows are on each front, that the others are beaten in both, and which are there to compare with only."""
     names = pd.Series(row_names(summary, swept), index=summary.index)
-    p99 = DECODE_P99 if summary["decode_p99_us"].notna().any() else STEP_P99
-    return [_on_front(summary, names, metric) for metric in (SLOWEST, STALL, p99)]
+    sentences = [_on_front(summary, names, _time(column)) for column in contested(summary)]
+    references = list(dict.fromkeys(summary.loc[is_reference(summary), "strategy"]))
+    if references:
+        told = listed([markdown_escape(name) for name in references])
+        sentences.append(f"For reference, on no front and never the best: {told}.")
+    return sentences
+
+
+def _time(column: str) -> Metric:
+    """A column of times as a metric, called what charts call it."""
+    meaning = SUMMARY[column]
+    words = meaning.label if meaning.label[:2].isupper() else meaning.label[0].lower() + meaning.label[1:]
+    return Metric(words, column, duration)
 
 
 def _on_front(summary: pd.DataFrame, names: pd.Series, metric: Metric) -> str:
     """Which rows no other beats in peak memory and in a metric of which less is better."""
-    done = completed(summary).dropna(subset=["peak_bytes", metric.column])
-    if done.empty:
-        return f"Peak memory against {metric.words}: no value."
-    on_front = front(done["peak_bytes"].to_numpy(dtype=float), done[metric.column].to_numpy(dtype=float))
-    kept = list(dict.fromkeys(names.loc[done.index[on_front]]))
-    beaten = set(names.loc[done.index]) - set(kept)
+    what = f"memory against {metric.words}"
+    competing = may_win(summary)
+    values = summary[metric.column].notna().to_numpy() & competing
+    if not values.any():
+        return f"Peak {what}: no value."
+    if not (cost_of(summary, metric.column).is_known & competing).any():
+        return f"Peak {what}: no front, since one repetition has no interval."
+    on_front = front_of(summary, metric.column)
+    kept = list(dict.fromkeys(names[on_front]))
+    beaten = set(names[values]) - set(kept)
     rest = f"; {len(beaten)} other{'s are' if len(beaten) > 1 else ' is'} beaten" if beaten else ""
-    return f"On the front of peak memory against {metric.words}: {listed(kept)}{rest}."
+    return f"On the front of peak {what}: {listed(kept)}{rest}."
 
 
 def _quality(summary: pd.DataFrame, swept: list[str]) -> list[str]:
@@ -190,8 +208,7 @@ def _quality(summary: pd.DataFrame, swept: list[str]) -> list[str]:
     if "error_relative" not in summary or summary["error_relative"].isna().all():
         return []
     names = pd.Series(row_names(summary, swept), index=summary.index)
-    errors = summary["error_relative"].astype(float)
-    sentences = [_on_front(summary.assign(error_relative=errors.where(~(errors < LEAST_ERROR), 0.0)), names, ERROR)]
+    sentences = [_on_front(summary, names, ERROR)]
     for index, row in summary[is_lossy(summary)].dropna(subset=["error_relative"]).iterrows():
         found = (
             f", and finds {percent(row['needle_recall'])} of the needles" if np.isfinite(row["needle_recall"]) else ""
@@ -199,18 +216,6 @@ def _quality(summary: pd.DataFrame, swept: list[str]) -> list[str]:
         kept, error = percent(row["kept_fraction"]), percent(row["error_relative"])
         sentences.append(f"{names[index]} keeps {kept} of the tokens, errs by {error} of the output{found}.")
     return sentences
-
-
-def front(cost: np.ndarray, other_cost: np.ndarray) -> np.ndarray:
-    """Whether no other point is at most as costly in both and cheaper in one.
-
-    Args:
-        cost: [num_points] finite, smaller is better.
-        other_cost: [num_points] the other cost.
-    """
-    no_worse = (cost[:, None] <= cost) & (other_cost[:, None] <= other_cost)
-    better = (cost[:, None] < cost) | (other_cost[:, None] < other_cost)
-    return ~(no_worse & better).any(axis=0)
 
 
 def _sweep(

@@ -102,6 +102,7 @@ class Adaptive(Strategy):
         self._members = {name: Member(name, own, positions=positions) for name, own in strategies.items()}
         self.areas = tuple(area for member in self._members.values() for area in member.areas)
         self.lossless = all(strategy.lossless for strategy in strategies.values())
+        self.reference = any(strategy.reference for strategy in strategies.values())
         self.num_first = max(strategy.num_first for strategy in strategies.values())
         self.max_capacity = min(getattr(strategy, "max_capacity", UNLIMITED) for strategy in strategies.values())
         self.switches: list[Switch] = []

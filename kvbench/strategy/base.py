@@ -55,6 +55,9 @@ class Strategy:
     lossless: bool = True
     """Whether attention reads every token, unchanged."""
 
+    reference: bool = False
+    """Whether it knows the future, or is there to compare with: shown, never chosen."""
+
     num_first: int = 0
     """Tokens at the start of a sequence that it never evicts."""
 

@@ -88,6 +88,7 @@ class Chain(Strategy):
         self._whole = _composed(by_kind.get(GROWTH), by_kind.get(EVICTION), by_kind.get(PLACEMENT))
         self.areas = self._whole.areas
         self.lossless = all(part.lossless for part in parts)
+        self.reference = any(part.reference for part in parts)
         self.num_first = self._whole.num_first
         self.max_capacity = min(getattr(part, "max_capacity", UNLIMITED) for part in parts if _kind(part) != GROWTH)
 

@@ -25,6 +25,8 @@ class Exact(Strategy):
     Departs: without a buddy allocator.
     """
 
+    reference = True
+
     def __init__(self, *, round_to: int) -> None:
         require_positive("round_to", round_to)
         self.round_to = round_to

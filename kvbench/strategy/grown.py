@@ -27,6 +27,7 @@ class Grown(Strategy):
     def __init__(self, *, bounded: Strategy, growth: Strategy, bound: int) -> None:
         self.areas = bounded.areas
         self.lossless = bounded.lossless
+        self.reference = bounded.reference or growth.reference
         self.num_first = bounded.num_first
         self._bounded = bounded
         self._growth = growth

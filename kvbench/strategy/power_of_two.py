@@ -41,6 +41,8 @@ class PowerOfTwo(Strategy):
     Departs: without a buddy allocator, but where a fleet is simulated with one.
     """
 
+    reference = True
+
     def __init__(self, *, max_seq_len: int) -> None:
         require_positive("max_seq_len", max_seq_len)
         self.max_seq_len = self.max_capacity = max_seq_len

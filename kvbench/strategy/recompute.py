@@ -16,6 +16,7 @@ class Recompute(Strategy):
     """
 
     recomputes = True
+    reference = True
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Reserve and append the whole sequence."""

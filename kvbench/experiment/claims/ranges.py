@@ -10,9 +10,10 @@ from kvbench.experiment.claims.article import appending, compressed, dynamic
 from kvbench.experiment.claims.bench import Bench
 from kvbench.experiment.claims.driven import drive
 from kvbench.experiment.claims.finding import Evidence, Finding
-from kvbench.plots.front import pareto_front
+from kvbench.front import Cost, pareto_front
 from kvbench.quality.probe import Probe
 from kvbench.quality.structured import structured
+from kvbench.statistics import confidence_half_width
 from kvbench.workload.request import Request, Session
 
 FACTORS = (1.05, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
@@ -88,7 +89,7 @@ def _costs(bench: Bench, appends: tuple[int, ...]) -> pd.DataFrame:
 
 
 def _front(frame: pd.DataFrame) -> np.ndarray:
-    return pareto_front(frame["x"].to_numpy(), frame["y"].to_numpy())
+    return pareto_front(Cost.around(frame["x"]), Cost.around(frame["y"], frame.get("y_half", 0.0)))
 
 
 def _on_lists(bench: Bench) -> Finding:
@@ -138,7 +139,7 @@ def _of_factors(frame: pd.DataFrame) -> list[Finding]:
 
 
 def _stalls(bench: Bench) -> pd.DataFrame:
-    """Measured stalls, repetitions interleaved: medians, means over lengths."""
+    """Measured stalls, repetitions interleaved: medians, means over lengths, and the intervals from repetitions."""
     setting, backend = bench.setting, bench.timed_backend
     request = appending((TIMED_PIECE,) * TIMED_PIECES)[0]
     stalls = np.zeros((setting.num_repetitions, len(FACTORS), TIMED_PIECES))
@@ -152,12 +153,18 @@ def _stalls(bench: Bench) -> pd.DataFrame:
     peaks = _running_costs(bench, TIMED_PIECE, TIMED_PIECES)[0]
     x, y = (_mean_over_lengths(values, TIMED_PIECE) for values in (peaks, np.median(stalls, axis=0)))
     labels = {"x_label": "Peak (× bytes held)", "y_label": "Stall in resizes (ms)"}
-    return pd.DataFrame({"value": FACTORS, "x": x, "y": y}).assign(**labels)
+    halves = [0.0] * len(FACTORS)
+    if isinstance(backend, Measured):
+        own = np.array([_mean_over_lengths(repetition, TIMED_PIECE) for repetition in stalls])
+        halves = [confidence_half_width(values) for values in own.T]
+    return pd.DataFrame({"value": FACTORS, "x": x, "y": y, "y_half": halves}).assign(**labels)
 
 
 def _of_stalls(frame: pd.DataFrame) -> Finding:
     definition = "on the front of peak bytes and measured stall"
-    return _finding("growth factor", FACTORS, definition, _front(frame))
+    known = frame["y_half"].notna()
+    note = "" if known.all() else "one repetition has no interval"
+    return _finding("growth factor", FACTORS, definition, np.where(known, _front(frame), np.nan), note)
 
 
 def _fractions(bench: Bench) -> pd.DataFrame:
@@ -189,4 +196,4 @@ def _of_fractions(frame: pd.DataFrame) -> list[Finding]:
 def _curve(frame: pd.DataFrame, what: str, panel: str) -> pd.DataFrame:
     """The frame for its chart."""
     low, high = USEFUL[what]
-    return frame.assign(panel=panel, inside=frame["value"].between(low, high))
+    return frame.assign(panel=panel, inside=frame["value"].between(low, high), y_half=frame.get("y_half", 0.0))

@@ -34,6 +34,11 @@ class Contender:
         return self.holder in LOSSLESS_PEERS if isinstance(self.holder, str) else self.holder.lossless
 
     @property
+    def reference(self) -> bool:
+        """Whether it is there to compare with, and never chosen."""
+        return not isinstance(self.holder, str) and self.holder.reference
+
+    @property
     def title(self) -> str:
         """The label and the budget."""
         return self.label if self.budget_tokens is None else f"{self.label} within {self.budget_tokens:,}"

@@ -7,12 +7,11 @@ import pandas as pd
 
 from kvbench.experiment.quality.cells import COMPLETED
 from kvbench.experiment.quality.contenders import KVBENCH
-from kvbench.plots.front import pareto_front
+from kvbench.front import Cost, may_win, pareto_front, rounded_cost
 from kvbench.report.text import listed, number, percent
+from kvbench.schema import LEAST_ERROR
 
 RIVALS = ("heavy_hitters", "snapkv")
-PERPLEXITY_DIGITS = 4
-"""Decimals; what is less is how float32 rounds."""
 KNOWS_LITTLE = 0.5
 """Below such a recall of the full cache, needles tell of the model and not of caches."""
 
@@ -45,8 +44,9 @@ def _title(row: pd.Series) -> str:
 
 def _front(table: pd.DataFrame) -> Iterable[str]:
     """Who is beaten by none in peak bytes and perplexity."""
-    perplexity = table["perplexity"].round(PERPLEXITY_DIGITS)
-    on_front = table[pareto_front(table["peak_bytes"].to_numpy(), perplexity.to_numpy())]
+    perplexity, memory = (table[name].to_numpy(dtype=float) for name in ("perplexity", "peak_bytes"))
+    cost = rounded_cost(perplexity, table["lossless"].to_numpy(dtype=bool))
+    on_front = table[pareto_front(Cost.around(memory).among(may_win(table)), cost)]
     if len(on_front):
         points = [
             f"{_title(row)} ({percent(row['peak_bytes'] / row['ideal_bytes'])} of the tokens' bytes, "
@@ -74,7 +74,9 @@ def _rivals(table: pd.DataFrame) -> Iterable[str]:
         ):
             for budget, (sinks, own) in _pairs(table, "sinks", rival, column):
                 reads = [_of(table, name, budget)[attended] for name in ("sinks", rival)]
-                verdict = "lower than" if own < sinks else "higher than" if own > sinks else "as high as"
+                verdict = "lower than" if own < sinks else "higher than"
+                if math.isclose(own, sinks, rel_tol=LEAST_ERROR):
+                    verdict = "as high as"
                 yield (
                     f"Within {budget:,.0f} tokens, {form}, {rival} has a perplexity of {number(own, 4)} (it reads "
                     f"{reads[1]:,.0f} tokens at the end), {verdict} sinks' {number(sinks, 4)} ({reads[0]:,.0f})."

@@ -36,6 +36,7 @@ def _row(
         "strategy": contender.label,
         "kind": contender.kind,
         "lossless": contender.lossless,
+        "reference": contender.reference,
         "outcome": next((outcome for outcome in outcomes if outcome != COMPLETED), COMPLETED),
         "budget_tokens": math.nan if contender.budget_tokens is None else float(contender.budget_tokens),
     }
