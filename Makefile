@@ -1,10 +1,16 @@
-.PHONY: run test check
+.PHONY: run test slow mutants check
 
 run: ## compare the default strategies on a short chat
 	python -m kvbench +scenario=short_chat
 
-test: ## the whole suite
-	python -m pytest
+test: ## the whole suite, in two processes
+	python -m pytest -n 2 --dist worksteal
+
+slow: ## tests that CI leaves out: more of the same, on more scenarios, and a real model
+	python -m pytest -n 2 --dist worksteal -m slow
+
+mutants: ## plant faults in the core, and see whether tests notice; hours, or a part: MUTANTS="--shard 1/4"
+	python -m benchmarks.mutants $(MUTANTS)
 
 check: ## what CI does
 	bash .ci/run

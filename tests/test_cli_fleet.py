@@ -9,6 +9,7 @@ from kvbench.schema import SUMMARY, TIMELINE
 FLEET = ["backend=fleet", "hardware=h100", "model=llama3_8b"]
 
 
+@pytest.mark.charts
 def test_a_run_writes_its_folder(kvbench, tmp_path):
     out = kvbench("+scenario=chat_poisson", "strategy=[paged,dynamic]", "backend.replicas=2", *FLEET)
     (folder,) = (tmp_path / "results" / "chat_poisson").iterdir()

@@ -22,6 +22,7 @@ def only_folder(tmp_path, name):
     return folder
 
 
+@pytest.mark.charts
 def test_a_run_writes_its_folder(kvbench, tmp_path):
     out = kvbench("+scenario=short_chat", *TINY)
     folder = only_folder(tmp_path, "short_chat")
@@ -64,6 +65,7 @@ def test_strategies_are_chosen_set_and_doubled(kvbench, tmp_path):
     assert summary.loc["fast", "peak_allocated_bytes"] == 2700 * 128
 
 
+@pytest.mark.charts
 def test_a_sweep_becomes_one_frame_and_one_set_of_charts(kvbench, tmp_path):
     sweep = ["strategy=dynamic", "strategy.dynamic.growth_factor=1.2,1.5,2.0"]
     kvbench("-m", "+scenario=periodic", *sweep, *TINY)

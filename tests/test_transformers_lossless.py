@@ -16,8 +16,8 @@ from tests.test_contract import small
 
 LOSSLESS = [name for name in STRATEGIES if name != "recompute" and small(name).lossless]
 ATTENTIONS = ("eager", "sdpa", ATTENTION)
-FAMILIES = ("dynamic", "paged", "hierarchical")
-"""Strategies of each kind that is read in its own way: in place, gathered, in several pieces."""
+FAMILIES = ("paged", "hierarchical")
+"""Strategies that are read in ways of their own, gathered and in several pieces; `dynamic`'s is every model's."""
 
 
 @once

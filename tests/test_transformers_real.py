@@ -21,6 +21,7 @@ OWN = {
 """Parameters by which they act on few tokens."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_own", [False, True], ids=["sdpa", "kvbench's attention"])
 def test_tokens_are_those_of_the_full_cache(smollm2, is_own):
     """A left-padded batch of two, greedily."""
