@@ -15,6 +15,7 @@ ROOT = Path(kvbench.__file__).resolve().parent
 ALLOWED = {
     "naming": set(),
     "environment": set(),
+    "busy": set(),
     "compiled": set(),
     "schema": set(),
     "statistics": set(),

@@ -9,17 +9,18 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
+from kvbench.busy import since
 from kvbench.cli.catalogue import file_of, names
 from kvbench.cli.compose import Config, backend_of, budget_of, check_numbers, is_fleet, repetitions_of
 from kvbench.cli.errors import UsageError
-from kvbench.cli.job import advancing
+from kvbench.cli.job import advancing, clocked
 from kvbench.cli.model import geometry_of, hardware_of, name_or_path_of, weights_of
 from kvbench.cli.targets import build
 from kvbench.environment import environment
 from kvbench.experiment.base import Experiment, Findings, Model, Setting
 from kvbench.naming import unknown
 from kvbench.plots import save
-from kvbench.report import findings_markdown, findings_text
+from kvbench.report import findings_markdown, findings_text, of_busy_machine
 from kvbench.results import write_environment, write_frames, write_text, write_whole
 
 
@@ -44,7 +45,10 @@ def run_experiment(name: str, config: Config, config_text: str, asked: Config, f
     except ValueError as error:
         raise UsageError(str(error)) from error
     print("\n".join(header), flush=True)
+    start = clocked(setting.backend) if experiment.num_tokens else None
     findings = _run(experiment, setting)
+    device["others_share"] = since(start)
+    sentences = [*findings.sentences, *of_busy_machine([device["others_share"]])]
     about = {"experiment": name, "seed": setting.seed, "budget_bytes": setting.budget_bytes, **asked}
     write_frames(folder, findings.table, findings.requests, findings.steps)
     for table, frame in {**findings.tables, **findings.files}.items():
@@ -54,8 +58,8 @@ def run_experiment(name: str, config: Config, config_text: str, asked: Config, f
     for chart, figure in findings.charts.items():
         save(figure, folder / "charts", chart)
     tables = _tables(findings)
-    write_text(folder / "report.md", findings_markdown(name, header, findings.sentences, tables, list(findings.charts)))
-    print(findings_text(findings.sentences, tables))
+    write_text(folder / "report.md", findings_markdown(name, header, sentences, tables, list(findings.charts)))
+    print(findings_text(sentences, tables))
     print(f"charts: {folder / 'charts'}\nreport: {folder / 'report.md'}", flush=True)
 
 

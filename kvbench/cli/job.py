@@ -8,12 +8,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from kvbench.backend.base import Backend
+from kvbench.busy import Processors, since
 from kvbench.cli.compose import Config, Parts, parts_of
 from kvbench.cli.quality import check_probe, probed, quality_frame, quality_line
 from kvbench.environment import environment
 from kvbench.frames import frames_of
 from kvbench.plots import run_charts, save
-from kvbench.report import report_markdown, table_text, warnings
+from kvbench.report import of_busy_machine, report_markdown, table_text, warnings
 from kvbench.results import Results, write_environment, write_frames, write_text
 from kvbench.runner import run
 from kvbench.strategy.base import Strategy
@@ -47,18 +48,19 @@ def run_scenario(name: str, config: Config, config_text: str, asked: Config, fol
     charts = run_charts(results.summary, results.requests, results.steps, results.quality)
     for chart, figure in charts.items():
         save(figure, folder / "charts", chart)
-    write_text(folder / "report.md", report_markdown(name, header, results.summary, list(charts)))
-    num_warnings = len(warnings(results.summary))
+    busy = of_busy_machine([results.environment["others_share"]])
+    write_text(folder / "report.md", report_markdown(name, header, results.summary, list(charts), cautions=busy))
+    num_warnings = len([*busy, *warnings(results.summary)])
     more = f" ({num_warnings} warning{'' if num_warnings == 1 else 's'} in it)" if num_warnings else ""
-    print(
-        f"{table_text(results.summary)}\ncharts: {folder / 'charts'}\nreport: {folder / 'report.md'}{more}", flush=True
-    )
+    print("\n".join([table_text(results.summary), *busy]))
+    print(f"charts: {folder / 'charts'}\nreport: {folder / 'report.md'}{more}", flush=True)
 
 
 def measure(name: str, config: Config, parts: Parts, device: dict[str, object], asked: Config, folder: Path) -> Results:
     """Run, probe what lossy strategies cost, and turn the rows into frames."""
     sessions, backend = parts.workload.sessions, parts.backend
     total = sum(session.num_tokens for session in sessions) * len(parts.strategies)
+    start = clocked(backend)
     with tqdm(total=total * (parts.num_repetitions + parts.num_warmup), unit="tok", disable=None, leave=False) as bar:
         recorder = run(
             parts.strategies,
@@ -70,6 +72,7 @@ def measure(name: str, config: Config, parts: Parts, device: dict[str, object], 
             budget_bytes=parts.budget_bytes,
             on_iteration=advancing(bar),
         )
+    others_share = since(start)
     quality = probed(config, backend.geometry, parts.strategies, sessions)
     summary, by_request, steps = frames_of(
         recorder,
@@ -83,11 +86,16 @@ def measure(name: str, config: Config, parts: Parts, device: dict[str, object], 
             for name, strategy in parts.strategies.items()
         },
     )
-    made = environment() | device
+    made = environment() | device | {"others_share": others_share}
     made |= {"scenario": name, "seed": config["seed"], "budget_bytes": parts.budget_bytes, **asked}
     if quality is not None:
         made["quality"] = quality_line(quality)
     return Results(folder, summary, by_request, steps, made, quality_frame(quality))
+
+
+def clocked(backend: Backend) -> Processors | None:
+    """Where the processors stand before this machine's times are taken; None where none are."""
+    return Processors.now() if backend.source == "measured" else None
 
 
 def about(strategy: Strategy, backend: Backend) -> dict[str, object]:

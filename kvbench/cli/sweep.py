@@ -12,7 +12,7 @@ from pandas.api.types import union_categoricals
 
 from kvbench.cli.asked import again
 from kvbench.plots import save, sweep_charts
-from kvbench.report import findings_markdown, findings_text, report_markdown, table_text
+from kvbench.report import findings_markdown, findings_text, of_busy_machine, report_markdown, table_text
 from kvbench.results import Results, load, write_environment, write_frames, write_text
 
 OWN_COLUMNS = ("strategy", "scenario")
@@ -54,26 +54,30 @@ def collect(folder: Path, swept: list[str], given: list[str]) -> None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml({"overrides": given}))
     made = jobs[0].environment
     made |= {"jobs": [job.folder.name for job in jobs], "swept": swept, "overrides": given}
+    made["others_share"] = [job.environment.get("others_share") for job in jobs]
     made["again"] = again(made["working_directory"], made["arguments"])
     write_environment(folder, made)
-    if "experiment" in jobs[0].environment:
-        _report_experiment(folder, jobs, summary, swept)
+    busy = of_busy_machine(made["others_share"])
+    if "experiment" in made:
+        _report_experiment(folder, jobs, summary, swept, busy)
         return
     charts = sweep_charts(summary, parameters)
     for name, figure in charts.items():
         save(figure, folder / "charts", name)
     header = [f"sweep over {', '.join(swept) or 'nothing'}: {len(jobs)} jobs"]
-    write_text(folder / "report.md", report_markdown("sweep", header, summary, list(charts), parameters))
-    print(table_text(summary, parameters))
+    write_text(folder / "report.md", report_markdown("sweep", header, summary, list(charts), parameters, busy))
+    print("\n".join([table_text(summary, parameters), *busy]))
     print(f"sweep: {len(jobs)} jobs in {folder}\ncharts: {folder / 'charts'}", flush=True)
 
 
-def _report_experiment(folder: Path, jobs: list[Results], summary: pd.DataFrame, swept: list[str]) -> None:
+def _report_experiment(
+    folder: Path, jobs: list[Results], summary: pd.DataFrame, swept: list[str], busy: list[str]
+) -> None:
     """An experiment's table has a form of its own: it is shown as it is; the charts are in the jobs' folders."""
     header = [f"sweep over {', '.join(swept) or 'nothing'}: {len(jobs)} jobs, each with a report in its own folder"]
     tables = {"summary": summary}
-    write_text(folder / "report.md", findings_markdown("sweep", header, [], tables, []))
-    print(findings_text(header, tables))
+    write_text(folder / "report.md", findings_markdown("sweep", header, busy, tables, []))
+    print(findings_text([*header, *busy], tables))
     print(f"sweep: {len(jobs)} jobs in {folder}", flush=True)
 
 

@@ -1,6 +1,6 @@
 """The report: a run's rows as a table and as sentences. It defines no metric and measures nothing."""
 
-from kvbench.report.cautions import warnings
+from kvbench.report.cautions import of_busy_machine, warnings
 from kvbench.report.findings import findings_markdown, findings_text
 from kvbench.report.markdown import report_markdown
 from kvbench.report.sentences import chart_sentences
@@ -12,6 +12,7 @@ __all__ = [
     "findings_markdown",
     "findings_text",
     "markdown_escape",
+    "of_busy_machine",
     "report_markdown",
     "table_text",
     "warnings",

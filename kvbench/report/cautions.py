@@ -1,5 +1,6 @@
 """What the reader must know before comparing rows."""
 
+from collections.abc import Iterable
 from itertools import combinations
 
 import numpy as np
@@ -13,6 +14,7 @@ from kvbench.report.text import listed, markdown_escape, mib, number, percent
 
 LARGE_SPREAD = 0.10
 MAX_PAIRS = 6
+BUSY = 0.10
 
 
 def failures(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
@@ -47,6 +49,21 @@ def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
     error = summary["tokens_per_s"] * summary.get("step_error", pd.Series(np.nan, summary.index)).astype(float) / 2
     found += _not_told_apart(summary.assign(error=error), swept, "error", "the model's error is as large")
     return found + doubts(summary)
+
+
+def of_busy_machine(shares: Iterable[float | None]) -> list[str]:
+    """A sentence where others took more than a tenth of the processors while times were measured.
+
+    Args:
+        shares: what they took, of each job; None where that is not known.
+    """
+    shares = list(shares)
+    busy = [share for share in shares if share is not None and share > BUSY]
+    if not busy:
+        return []
+    when = "the run" if len(shares) == 1 else f"{len(busy)} of {len(shares)} jobs"
+    most = f"{'' if len(shares) == 1 else 'up to '}{percent(max(busy))}"
+    return [f"The machine was busy: other programs took {most} of the processors during {when}."]
 
 
 def _not_told_apart(summary: pd.DataFrame, swept: list[str], half: str, why: str) -> list[str]:

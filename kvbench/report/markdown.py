@@ -67,6 +67,7 @@ def report_markdown(
     summary: pd.DataFrame,
     charts: Iterable[str] | Mapping[str, str | list[str]],
     parameters: list[str] | None = None,
+    cautions: Iterable[str] = (),
 ) -> str:
     """The report of a run or a sweep.
 
@@ -77,6 +78,7 @@ def report_markdown(
         charts: names of the charts, in order, each in charts/<name>.png; a mapping adds sentences (Markdown) to those
             that are computed from the rows.
         parameters: columns that tell jobs apart; None finds them.
+        cautions: warnings that are not computed from the rows.
     """
     parts = [f"# {markdown_escape(title)}", _items(markdown_escape(line) for line in header_lines)]
     notes = _items(markdown_escape(note) for note in [*model_notes(summary), *apart(summary)])
@@ -85,7 +87,7 @@ def report_markdown(
         parts.append(OF_LOSSY)
     for heading, lines in (
         ("Not completed", failures(summary, parameters)),
-        ("Warnings", warnings(summary, parameters)),
+        ("Warnings", [*cautions, *warnings(summary, parameters)]),
     ):
         if lines:
             parts += [f"## {heading}", _items(lines)]
