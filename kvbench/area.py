@@ -111,23 +111,29 @@ class Mass:
     """A score a slot: the attention mass that it got from all queries so far."""
 
 
+POOLINGS = ("max", "avg")
+
+
 @dataclass(frozen=True, slots=True)
 class Votes:
     """A score a slot: the mass that it gets from the last queries of each append of several tokens, pooled.
 
     Args:
         window: queries that vote, > 0.
-        kernel: slots over which votes are averaged, odd.
+        kernel: neighbouring slots that share their votes, odd.
+        pooling: what a slot gets of them: their "max", or "avg", their mean.
     """
 
     window: int
     kernel: int
+    pooling: str = "max"
 
     def __post_init__(self) -> None:
         check_int("Votes: window", self.window, 1)
         check_int("Votes: kernel", self.kernel, 1)
         if self.kernel % 2 == 0:
             raise ValueError(f"Votes: kernel is odd, got {self.kernel}")
+        check_one_of("pooling", self.pooling, POOLINGS)
 
 
 MAX_ACCESS_WINDOW = 31

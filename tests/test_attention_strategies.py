@@ -117,9 +117,11 @@ def test_mass_is_the_sum_of_softmax_weights():
         cache.carry_out((Keep(0, Rule(recent=4, top=15, by="mass")),))  # each head its own; the order is lost
 
 
-def test_votes_are_the_pooled_weights_of_the_last_queries():
+@pytest.mark.parametrize("pooling", ["max", "avg"])
+def test_votes_are_the_pooled_weights_of_the_last_queries(pooling):
     window, kernel = 5, 3
-    for cache, whole, queries, first, _ in steps(Area(positions=True, score=Votes(window, kernel)), (300, 40, 3)):
+    area = Area(positions=True, score=Votes(window, kernel, pooling))
+    for cache, whole, queries, first, _ in steps(area, (300, 40, 3)):
         store = cache.sequence().stores["main"]
         num_voters = min(window, queries[0].shape[2])
         before = store.num_used - window
@@ -127,7 +129,8 @@ def test_votes_are_the_pooled_weights_of_the_last_queries():
             held = store.positions[layer][:, :, : store.num_used]
             weights = direct(whole[layer], queries[layer], held, first)[:, :, :, -num_voters:].sum(dim=(2, 3))
             padded = torch.nn.functional.pad(weights[:, :, :before], (1, 1))
-            pooled = (padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]) / 3
+            three = torch.stack((padded[:, :, :-2], padded[:, :, 1:-1], padded[:, :, 2:]))
+            pooled = three.amax(dim=0) if pooling == "max" else three.mean(dim=0)
             assert torch.allclose(store.scores[layer][:, :, :before], pooled, atol=1e-5)
 
 

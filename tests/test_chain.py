@@ -289,12 +289,15 @@ def test_what_is_no_chain(parts, words):
 
 REFUSED = {
     (heavy, packing): "it keeps positions and mass beside each slot, which packed slots do not",
-    (lambda: SnapKV(budget=24, window=8, kernel_size=3), packing): "positions and votes beside each slot",
+    (
+        lambda: SnapKV(budget=24, window=8, kernel_size=3, pooling="max"),
+        packing,
+    ): "positions and votes beside each slot",
     (lambda: Compressed(kept_fraction=0.5, interval=16), packing): "packed groups leave whole, the oldest first",
     (windows, packing): "the one out of sight, the other into few bits",
     (sinks, tiers): "nothing is left for a slow tier",
     (heavy, tiers): "nothing is left for a slow tier",
-    (lambda: SnapKV(budget=24, window=8, kernel_size=3), tiers): "chunks of a slow tier keep no votes",
+    (lambda: SnapKV(budget=24, window=8, kernel_size=3, pooling="max"), tiers): "chunks of a slow tier keep no votes",
     (lambda: Compressed(kept_fraction=0.5, interval=16), tiers): "chunks lose their oldest tokens only",
     (windows, tiers): "the one out of sight, the other to a slow tier",
     (lambda: Static(max_seq_len=40), tiers): "hierarchical reserves what it needs on the device at once already",
@@ -305,7 +308,10 @@ REFUSED = {
     (paged, heavy): "it evicts single tokens from everywhere",
     (paged, windows): "nothing to take from a pool",
     (dynamic, lambda: Compressed(kept_fraction=0.5, interval=16)): "compressed decides itself how its capacity grows",
-    (dynamic, lambda: SnapKV(budget=24, window=8, kernel_size=3)): "snapkv decides itself how its capacity grows",
+    (
+        dynamic,
+        lambda: SnapKV(budget=24, window=8, kernel_size=3, pooling="max"),
+    ): "snapkv decides itself how its capacity grows",
     (dynamic, lambda: tiers(background=True)): "set background to false",
     (lambda: dynamic(30), tiers): "dynamic grows to 30 tokens, and 40 are needed",
     (

@@ -65,6 +65,7 @@ UNKNOWN = [
     (Votes, {"window": 0, "kernel": 3}, "Votes: window is an integer of at least 1, got 0"),
     (Votes, {"window": 8, "kernel": 4}, "Votes: kernel is odd, got 4"),
     (Votes, {"window": 8, "kernel": -3}, "Votes: kernel is an integer of at least 1, got -3"),
+    (Votes, {"window": 8, "kernel": 7, "pooling": "mean"}, "unknown pooling 'mean'"),
     (Accesses, {"top": 0, "window": 8}, "Accesses: top is an integer of at least 1, got 0"),
     (Accesses, {"top": 2, "window": 32}, "Accesses: window is an integer of at least 1 and at most 31, got 32"),
     (Rule, {"first": -1}, "Rule: first is an integer of at least 0, got -1"),

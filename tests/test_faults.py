@@ -6,7 +6,6 @@ import os
 import pytest
 import torch
 
-from kvbench import runner
 from kvbench.area import Area, Ring
 from kvbench.backend.clock import EventClock
 from kvbench.backend.measured import Measured
@@ -15,6 +14,7 @@ from kvbench.frames import requests_frame, steps_frame
 from kvbench.ledger import Ledger, OutOfMemory
 from kvbench.ops import Append, Reserve
 from kvbench.runner import run
+from kvbench.strategy import base
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import TINY, strategy
 from tests.support.fake import Fake
@@ -181,7 +181,7 @@ class Reluctant(Ledger):
 @pytest.mark.parametrize("name", ["sinks", "heavy_hitters"])
 def test_slots_that_could_not_be_given_back_are_given_back_later(name, monkeypatch):
     # The prompt's 30 slots cannot be made 8 in the first three steps. A step keeps 8 tokens all the same.
-    monkeypatch.setattr(runner, "Ledger", Reluctant)
+    monkeypatch.setattr(base, "Ledger", Reluctant)
     sizes = {"num_sinks": 2, "window": 6} if name == "sinks" else {"num_heavy": 4, "num_recent": 4}
     steps, frame = result(strategy(name, **sizes), [Session(0, (Request(30, 6),))], backend=Watched())
     own = steps[steps["num_tokens"] > 0]

@@ -132,10 +132,10 @@ def test_mass_of_a_kv_head_is_summed_over_its_query_heads():
 
 def test_snapkv_keeps_what_the_prompts_end_votes_for():
     # The last two of eight tokens vote. Among tokens 0 to 5 a vote is the weight times 1/38 + 1/39, the sums up to
-    # each voter. Pooled by three, with zeros beyond the ends, the weights 1, 1, 9, 1, 1, 5 give 2, 11, 11, 11, 7, 6
+    # each voter. Averaged by three, with zeros beyond the ends, the weights 1, 1, 9, 1, 1, 5 give 2, 11, 11, 11, 7, 6
     # (over 3): the clue (2) stays with its neighbours, and 5, second by its own vote, goes. The heavy token 6 beside
     # it is in the window, and lends it nothing.
-    cache = admitted(SnapKV(budget=5, window=2, kernel_size=3), attend=True)
+    cache = admitted(SnapKV(budget=5, window=2, kernel_size=3, pooling="avg"), attend=True)
     weights = [1, 1, 9, 1, 1, 5, 20, 1]
     keys = weighted(weights)
     cache.carry_out(cache.strategy.on_append(0, 8, cache.view), keys, keys)
@@ -154,8 +154,33 @@ def test_snapkv_keeps_what_the_prompts_end_votes_for():
     assert (cache.view.num_seen(0), cache.view.num_altered(0)) == (13, 8)
 
 
+def test_snapkv_pools_votes_by_their_maximum_as_the_papers_configurations_do():
+    # Weights 1, 1, 9, 1, 2, 5 before the window, votes 1/39 + 1/40 of them: the greatest of three is 1, 9, 9, 9, 5, 5,
+    # and three of the six are kept, the clue (2) and its neighbours.
+    cache = admitted(SnapKV(budget=5, window=2, kernel_size=3, pooling="max"), attend=True)
+    weights = [1, 1, 9, 1, 2, 5, 20, 1]
+    keys = weighted(weights)
+    cache.carry_out(cache.strategy.on_append(0, 8, cache.view), keys, keys)
+    cache.backend.attend_with(0, [[(0, packed(UNIT_QUERY.expand(1, 1, 8, 4), 1))]])
+    vote = 1 / 39 + 1 / 40
+    assert scores(cache)[:6] == pytest.approx([vote, 9 * vote, 9 * vote, 9 * vote, 5 * vote, 5 * vote])
+    cache.carry_out(cache.strategy.on_attended(0, 8, cache.view))
+    assert positions(cache) == [1, 2, 3, 6, 7]
+
+
+def test_snapkv_by_maximum_keeps_what_the_average_lets_go():
+    # Weights 6, 1, 1, 4, 4, 1 before the window. By maximum: 6, 6, 4, 4, 4, 4, so that the first two are kept; by
+    # mean (over 3): 7, 8, 6, 9, 9, 5, so that 3 and 4 are.
+    kept = {}
+    for pooling in ("max", "avg"):
+        cache = admitted(SnapKV(budget=4, window=2, kernel_size=3, pooling=pooling), attend=True)
+        look(cache, [6, 1, 1, 4, 4, 1, 1, 1])
+        kept[pooling] = positions(cache)
+    assert kept == {"max": [0, 1, 6, 7], "avg": [3, 4, 6, 7]}
+
+
 def test_snapkv_leaves_a_short_prompt_alone():
-    cache = admitted(SnapKV(budget=5, window=2, kernel_size=3), attend=True)
+    cache = admitted(SnapKV(budget=5, window=2, kernel_size=3, pooling="max"), attend=True)
     look(cache, [1, 2, 3, 4, 5])
     for _ in range(4):
         look(cache, [1])

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from kvbench import runner
 from kvbench.area import Area, Chunks, Holes, Mass
 from kvbench.frames import steps_frame
 from kvbench.ledger import Ledger
 from kvbench.ops import Append, Move, Reserve
 from kvbench.runner import run
+from kvbench.strategy import base
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, TINY
 from tests.support.driven import Cache, tokens
@@ -66,7 +66,7 @@ class Spied(Ledger):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_rows_tell_the_peak_that_was_booked(name, monkeypatch):
-    monkeypatch.setattr(runner, "Ledger", Spied)
+    monkeypatch.setattr(base, "Ledger", Spied)
     Spied.most = 0
     turns = (Request(50, 30), Request(90, 40), Request(20, 5))
     recorder = run(

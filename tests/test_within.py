@@ -61,7 +61,8 @@ def test_other_parameters_stay_or_keep_their_proportion():
     assert (sinks.num_sinks, sinks.window) == (4, 201)
     assert (heavy.capacity, heavy.areas[0].score is not None) == (205, True)
     snapkv, streaming = strategy("snapkv").within(205, TOTAL), strategy("streaming").within(205, TOTAL)
-    assert (snapkv.budget, snapkv.window, snapkv.kernel_size) == (205, 32, 7)
+    assert (snapkv.budget, snapkv.window, snapkv.kernel_size, snapkv.pooling) == (205, 32, 7, "max")
+    assert strategy("snapkv", pooling="avg").within(205, TOTAL).pooling == "avg"
     assert (streaming.window_size, streaming.overlap_size, streaming.max_retired) == (205, 25, 10)  # 128 of 1,024
     assert strategy("compressed").within(205, 1024).interval == INTERVAL
 

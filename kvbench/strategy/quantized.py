@@ -23,8 +23,10 @@ class Quantized(Strategy):
     Raises:
         ValueError: a parameter is out of its range.
     Source: Liu et al. 2024, arXiv:2402.02750, sections 3.2 and 3.3 (KIVI).
-    Departs: keys and values leave the window together, a group at a time, so that it holds up to a group more than
-        residual_tokens, rounded up to whole groups; a prompt is rounded after it was attended.
+    Departs: keys and values leave the window together, a group at a time: attention reads residual_tokens and 1 to
+        group_size more of the newest as they are (129 to 160 with 128 and 32), rounded up to whole groups. The
+        reference's code rounds all its newest keys when there are 128, and values one by one: it keeps 0 to 127 keys
+        and 128 values in full precision. A prompt is rounded after it was attended.
     """
 
     lossless = False

@@ -12,13 +12,14 @@ GROWTH_TOKENS = 256
 class SnapKV(Strategy):
     """Reduce each prompt to the tokens that its last ones look at, and those last ones; keep all that is decoded.
 
-    Every layer, row and KV head keeps tokens of its own, in order. Votes are attention mass, averaged over neighbouring
+    Every layer, row and KV head keeps tokens of its own, in order. Votes are attention mass, pooled over neighbouring
     tokens, so that a clue is kept with what surrounds it.
 
     Args:
         budget: tokens kept of a prompt, observation window included, > window.
         window: tokens at the prompt's end that vote and are kept, > 0.
-        kernel_size: neighbouring tokens whose votes are averaged, odd.
+        kernel_size: neighbouring tokens whose votes are pooled, odd; the paper's configurations have 7.
+        pooling: "max", as in the paper's configurations, or "avg", the default of the reference's code.
     Raises:
         ValueError: a parameter is out of its range.
     Source: Li et al. 2024, arXiv:2404.14469, section 4.
@@ -28,7 +29,7 @@ class SnapKV(Strategy):
 
     lossless = False
 
-    def __init__(self, *, budget: int, window: int, kernel_size: int) -> None:
+    def __init__(self, *, budget: int, window: int, kernel_size: int, pooling: str) -> None:
         require_positive("budget", budget)
         require_positive("window", window)
         require_positive("kernel_size", kernel_size)
@@ -37,15 +38,16 @@ class SnapKV(Strategy):
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is odd, got {kernel_size}")
         self.budget = budget
-        self.areas = (Area(positions=True, score=Votes(window, kernel_size)),)
+        self.areas = (Area(positions=True, score=Votes(window, kernel_size, pooling)),)
         self.window = window
         self.kernel_size = kernel_size
+        self.pooling = pooling
         self._prompt_end: dict[int, int] = {}
 
     def within(self, budget_tokens: int, num_tokens: int) -> "SnapKV":
         """So many of all that is held when a prompt ends; what is decoded after comes on top."""
         require_budget("snapkv", budget_tokens, self.window + 1)
-        return SnapKV(budget=budget_tokens, window=self.window, kernel_size=self.kernel_size)
+        return SnapKV(budget=budget_tokens, window=self.window, kernel_size=self.kernel_size, pooling=self.pooling)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or make room first."""

@@ -74,11 +74,12 @@ def accumulate(store: "SlotStore", layer: int, mass: Tensor, num_queries: int, t
     """
     scores = store.scores[layer].narrow(2, 0, store.num_used)
     match store.area.score:
-        case Votes(window, kernel):
+        case Votes(window, kernel, pooling):
             # Votes are for the slots before the observation window; its own do not spill over to its neighbours.
             before = store.num_used - window
             if num_queries > 1 and before > 0:
-                pooled = torch.nn.functional.avg_pool1d(mass[:, :, :before], kernel, stride=1, padding=kernel // 2)
+                pool = torch.nn.functional.max_pool1d if pooling == "max" else torch.nn.functional.avg_pool1d
+                pooled = pool(mass[:, :, :before], kernel, stride=1, padding=kernel // 2)
                 # What no query may look at, such as padding, gets none of its neighbours' votes; nor does what
                 # got less mass than float32 can tell from none.
                 scores.narrow(2, 0, before).copy_(pooled.masked_fill_(mass[:, :, :before] == 0, 0))
