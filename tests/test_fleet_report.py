@@ -140,7 +140,14 @@ def test_text_from_outside_is_escaped():
 
 def asked(name, overrides):
     """Of a job's environment.json, what its sweep reads."""
-    return {"scenario": name, "overrides": overrides, "arguments": ["-m"], "working_directory": "/tmp"}
+    header = [f"{name}: {overrides[0]}", "a model on a device", "5 repetitions"]
+    return {
+        "scenario": name,
+        "overrides": overrides,
+        "arguments": ["-m"],
+        "working_directory": "/tmp",
+        "header": header,
+    }
 
 
 def job(folder, rate):
@@ -167,6 +174,10 @@ def test_a_sweep_of_fleets_becomes_one_folder(tmp_path, capsys):
     assert (tmp_path / "charts" / "sweep.png").is_file()
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "- paged: throughput from" in report
+    lines = report.splitlines()[2:8]
+    assert lines[0].endswith("3 jobs")
+    assert [line.rpartition("=")[2] for line in lines[1:4]] == ["0.5", "1.0", "2.0"]
+    assert lines[4:] == ["- a model on a device", "- 5 repetitions"]
     assert "; goodput from" in report
     assert "Modelled on H100: unvalidated." in capsys.readouterr().out
 

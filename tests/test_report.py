@@ -164,6 +164,40 @@ def test_jobs_are_compared_with_themselves_only(summary):
     assert warnings(jobs)[0].endswith("dynamic and concat (b).")
 
 
+SIZE = "budget_bytes"
+
+
+def swept_times(parameter, means, halves):
+    """Static and dynamic in as many jobs; dynamic's throughputs and their intervals are given, static's far above."""
+    made = sweep_summary(parameter, range(len(means)), lambda _: {name: THREE[name] for name in ("static", "dynamic")})
+    is_dynamic = (made["strategy"] == "dynamic").to_numpy()
+    given = {"tokens_per_s": (means, 9000.0), "tokens_per_s_ci": (halves, 1.0)}
+    for column, (of_dynamic, of_static) in given.items():
+        made[column] = of_static
+        made.loc[is_dynamic, column] = of_dynamic
+    return made.assign(spread=0.0)
+
+
+@pytest.mark.parametrize("parameter", [FACTOR, SIZE])
+@pytest.mark.parametrize(
+    ("means", "halves", "alike", "said"),
+    [
+        ([281.0, 305.0], [255.0, 92.0], "0) and D1)", "281 tokens/s to 305 tokens/s, cannot be told apart"),
+        ([281.0, 305.0], [2.0, 3.0], "", "from 281 tokens/s at 0 to 305 tokens/s at 1"),
+        ([281.0, 305.0, 900.0], [255.0, 92.0, 9.0], "0) and D1)", "from 281 tokens/s at 0 to 900 tokens/s at 2"),
+        ([281.0, 305.0, 300.0], [255.0, 92.0, 9.0], "0), D1) and D2)", "281 tokens/s to 305 tokens/s, cannot be told"),
+        ([281.0, 305.0], [np.nan, np.nan], "", "cannot be told apart without intervals"),
+    ],
+)
+def test_jobs_of_a_sweep_that_cannot_be_told_apart_are_not_ranked(parameter, means, halves, alike, said):
+    made = swept_times(parameter, means, halves)
+    found = "".join(text for text in warnings(made, [parameter]) if text.startswith("By throughput"))
+    of_dynamic = f"dynamic ({markdown_escape(parameter.removeprefix('strategy.'))} "
+    assert (f"{of_dynamic}{alike.replace('D', of_dynamic)}" in found) == bool(alike)
+    told = "".join(chart_sentences(made, [parameter])["sweep"])
+    assert said in told.replace("throughput, ", "").replace("throughput ", "")
+
+
 def test_the_order_and_the_images(summary):
     report = report_markdown("chat", ["on a CPU"], summary, {"memory": "One more.", "recompute": ["Two.", "Three."]})
     parts = [

@@ -54,7 +54,7 @@ def run_experiment(name: str, config: Config, config_text: str, asked: Config, f
     for table, frame in {**findings.tables, **findings.files}.items():
         write_whole(folder / f"{table}.csv", lambda partial, frame=frame: frame.to_csv(partial, index=False))
     write_text(folder / "config.yaml", config_text)
-    write_environment(folder, environment() | device | about)
+    write_environment(folder, environment() | device | about | {"header": header})
     for chart, figure in findings.charts.items():
         save(figure, folder / "charts", chart)
     tables = _tables(findings)

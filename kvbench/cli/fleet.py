@@ -69,7 +69,7 @@ def _write(
     summary, requests, timeline = frames
     write_frames(folder, summary, requests, pd.DataFrame(columns=list(STEPS)), timeline=timeline)
     write_text(folder / "config.yaml", config_text)
-    write_environment(folder, environment() | made)
+    write_environment(folder, environment() | made | {"header": header})
     charts = fleet_charts(summary, requests, timeline)
     for chart, figure in charts.items():
         save(figure, folder / "charts", chart)

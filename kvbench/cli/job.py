@@ -44,7 +44,7 @@ def run_scenario(name: str, config: Config, config_text: str, asked: Config, fol
         print(header[-1], flush=True)
     write_frames(folder, results.summary, results.requests, results.steps, results.quality)
     write_text(folder / "config.yaml", config_text)
-    write_environment(folder, results.environment)
+    write_environment(folder, results.environment | {"header": header})
     charts = run_charts(results.summary, results.requests, results.steps, results.quality)
     for chart, figure in charts.items():
         save(figure, folder / "charts", chart)

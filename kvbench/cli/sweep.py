@@ -1,6 +1,7 @@
 """The end of a sweep: its jobs' rows become one frame and one set of charts."""
 
 import json
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from pandas.api.types import union_categoricals
 
 from kvbench.cli.asked import again
 from kvbench.plots import save, sweep_charts
-from kvbench.report import findings_markdown, findings_text, of_busy_machine, report_markdown, table_text
+from kvbench.report import findings_markdown, findings_text, of_busy_machine, report_markdown, table_text, warnings
 from kvbench.results import Results, load, write_environment, write_frames, write_text
 
+MAX_LINES = 4
 OWN_COLUMNS = ("strategy", "scenario")
 """Swept groups that the rows name already."""
 
@@ -64,17 +66,33 @@ def collect(folder: Path, swept: list[str], given: list[str]) -> None:
     charts = sweep_charts(summary, parameters)
     for name, figure in charts.items():
         save(figure, folder / "charts", name)
-    header = [f"sweep over {', '.join(swept) or 'nothing'}: {len(jobs)} jobs"]
+    header = [f"sweep over {', '.join(swept) or 'nothing'}: {len(jobs)} jobs", *_headers(jobs)]
     write_text(folder / "report.md", report_markdown("sweep", header, summary, list(charts), parameters, busy))
     print("\n".join([table_text(summary, parameters), *busy]))
+    num_warnings = len(warnings(summary, parameters)) + len(busy)
+    more = f" ({num_warnings} warning{'' if num_warnings == 1 else 's'} in it)" if num_warnings else ""
     print(f"sweep: {len(jobs)} jobs in {folder}\ncharts: {folder / 'charts'}", flush=True)
+    print(f"report: {folder / 'report.md'}{more}", flush=True)
+
+
+def _headers(jobs: list[Results]) -> list[str]:
+    """What the jobs were run on: a line that all have once, of others the first few."""
+    lines = zip_longest(*(job.environment.get("header", []) for job in jobs))
+    told = []
+    for same_line in lines:
+        distinct = list(dict.fromkeys(line for line in same_line if line is not None))
+        told += distinct[:MAX_LINES]
+        if len(distinct) > MAX_LINES:
+            told.append(f"and {len(distinct) - MAX_LINES} more lines of this kind; each job's report has its own")
+    return told
 
 
 def _report_experiment(
     folder: Path, jobs: list[Results], summary: pd.DataFrame, swept: list[str], busy: list[str]
 ) -> None:
     """An experiment's table has a form of its own: it is shown as it is; the charts are in the jobs' folders."""
-    header = [f"sweep over {', '.join(swept) or 'nothing'}: {len(jobs)} jobs, each with a report in its own folder"]
+    first = f"sweep over {', '.join(swept) or 'nothing'}: {len(jobs)} jobs, each with a report in its own folder"
+    header = [first, *_headers(jobs)]
     tables = {"summary": summary}
     write_text(folder / "report.md", findings_markdown("sweep", header, busy, tables, []))
     print(findings_text([*header, *busy], tables))

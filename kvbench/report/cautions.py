@@ -1,19 +1,19 @@
 """What the reader must know before comparing rows."""
 
-from collections.abc import Iterable
-from itertools import combinations
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
 
+from kvbench.front import alike, cost_of
 from kvbench.provenance import is_fleet, is_modelled
-from kvbench.report.jobs import THROUGHPUT, Metric, completed, jobs_of, row_names
+from kvbench.report.jobs import THROUGHPUT, completed, jobs_of, row_names
 from kvbench.report.modelled import doubts
 from kvbench.report.table import is_lossy, parameters_of
 from kvbench.report.text import listed, markdown_escape, mib, number, percent
 
 LARGE_SPREAD = 0.10
-MAX_PAIRS = 6
+MAX_GROUPS = 6
 BUSY = 0.10
 
 
@@ -28,9 +28,10 @@ def failures(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
 
 
 def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
-    """What the reader must know before comparing: large spread, and pairs that cannot be told apart.
+    """What the reader must know before comparing: large spread, and rows that cannot be told apart.
 
-    Two rows of one job cannot be told apart in a time when their 95 % confidence intervals overlap.
+    Rows cannot be told apart in a time when their 95 % confidence intervals overlap; compared are those of one job,
+    those of a strategy on a scenario in all jobs, and all where nothing but strategies' parameters differ between jobs.
     """
     swept = parameters_of(summary, parameters)
     names = row_names(summary, swept)
@@ -45,9 +46,10 @@ def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
         found.append("One repetition only: there are no intervals, and no difference in time can be judged.")
     found += [] if is_fleet(summary) else [*_contention(summary, names), *_smaller_steps(summary, swept)]
     found += _inactive(summary, names)
-    found += _not_told_apart(summary, swept, f"{THROUGHPUT.column}_ci", "their 95 % confidence intervals overlap")
-    error = summary["tokens_per_s"] * summary.get("step_error", pd.Series(np.nan, summary.index)).astype(float) / 2
-    found += _not_told_apart(summary.assign(error=error), swept, "error", "the model's error is as large")
+    modelled = is_modelled(summary)
+    validated = modelled & summary.get("step_error", pd.Series(np.nan, summary.index)).notna()
+    found += _not_told_apart(summary[~modelled], swept, "their 95 % confidence intervals overlap")
+    found += _not_told_apart(summary[validated], swept, "the model's error is as large")
     return found + doubts(summary)
 
 
@@ -66,15 +68,35 @@ def of_busy_machine(shares: Iterable[float | None]) -> list[str]:
     return [f"The machine was busy: other programs took {most} of the processors during {when}."]
 
 
-def _not_told_apart(summary: pd.DataFrame, swept: list[str], half: str, why: str) -> list[str]:
-    """Pairs of one job whose throughputs are nearer than the sum of a column of theirs."""
-    pairs = []
-    for where, rows in jobs_of(summary, swept):
-        pairs += [f"{listed(pair)}{where}" for pair in _alike(rows, THROUGHPUT, half)]
-    if not pairs:
+def _not_told_apart(summary: pd.DataFrame, swept: list[str], why: str) -> list[str]:
+    """Rows whose throughputs are as near as their intervals are wide."""
+    groups = list(dict.fromkeys(_alike_within(summary, swept) if len(summary) else []))
+    if not groups:
         return []
-    shown = f"{'; '.join(pairs[:MAX_PAIRS])}{_and_more(len(pairs) - MAX_PAIRS)}"
+    more = len(groups) - MAX_GROUPS
+    shown = f"{'; '.join(groups[:MAX_GROUPS])}{f'; and {more} more' if more > 0 else ''}"
     return [f"By {THROUGHPUT.words}, these cannot be told apart, since {why}: {shown}."]
+
+
+def _alike_within(summary: pd.DataFrame, swept: list[str]) -> Iterator[str]:
+    """Groups of rows that readers compare and that cannot be told apart, in words."""
+    if all(parameter.startswith("strategy.") for parameter in swept):
+        yield from _alike(summary, row_names(summary, swept))
+        return
+    for where, rows in jobs_of(summary, swept):
+        yield from (f"{group}{where}" for group in _alike(rows, rows["strategy"].map(markdown_escape).tolist()))
+    names = pd.Series(row_names(summary, swept), index=summary.index)
+    for _, rows in summary.groupby([summary[name].astype(str) for name in ("strategy", "scenario")], sort=False):
+        yield from _alike(rows, names[rows.index].tolist())
+
+
+def _alike(rows: pd.DataFrame, names: list[str]) -> Iterator[str]:
+    """Groups of completed rows, by their names, whose intervals of throughput overlap."""
+    cost = cost_of(rows, THROUGHPUT.column).among((rows["outcome"].astype(str) == "completed").to_numpy())
+    for group in alike(cost):
+        told = list(dict.fromkeys(names[row] for row in group))
+        if len(told) > 1:
+            yield listed(told)
 
 
 def _contention(summary: pd.DataFrame, names: list[str]) -> list[str]:
@@ -124,19 +146,3 @@ def _inactive(summary: pd.DataFrame, names: list[str]) -> list[str]:
         if is_missing:
             found.append(f"{name} has no quality: it does not hold the {number(size, 6)} tokens that were probed.")
     return found
-
-
-def _and_more(count: int) -> str:
-    return f"; and {count} more" if count > 0 else ""
-
-
-def _alike(rows: pd.DataFrame, metric: Metric, half_column: str) -> list[list[str]]:
-    """Pairs of completed rows whose intervals of a metric overlap; a column has their half widths."""
-    done = completed(rows).dropna(subset=[metric.column, half_column])
-    names = [markdown_escape(name) for name in done["strategy"]]
-    values, half = done[metric.column].to_numpy(), done[half_column].to_numpy()
-    return [
-        [names[a], names[b]]
-        for a, b in combinations(range(len(done)), 2)
-        if abs(values[a] - values[b]) <= half[a] + half[b]
-    ]

@@ -239,13 +239,20 @@ def _sweep(
 
 
 def _range(rows: pd.DataFrame, metric: Metric, parameter: str, others: list[str]) -> str:
-    """A metric's least and most over the jobs, and where."""
-    values = rows[metric.column].dropna()
-    if values.empty:
+    """A metric's least and most over the jobs, and where, if they can be told apart."""
+    rows = rows.dropna(subset=[metric.column])
+    if rows.empty:
         return ""
-    low, high = rows.loc[values.idxmin()], rows.loc[values.idxmax()]
-    if low[metric.column] == high[metric.column]:
-        return f"{metric.words} is {metric.write(values.iloc[0])} throughout"
+    values = rows[metric.column].to_numpy(dtype=float)
+    least, most = values.argmin(), values.argmax()
+    low, high = rows.iloc[least], rows.iloc[most]
+    if values[least] == values[most]:
+        return f"{metric.words} is {metric.write(values[least])} throughout"
+    cost = cost_of(rows, metric.column)
+    if not cost.less()[least, most]:
+        span = f"{metric.words}, {metric.write(values[least])} to {metric.write(values[most])}, cannot be told apart"
+        known = cost.is_known[[least, most]].all()
+        return span if known else f"{span} without intervals, which one repetition has not"
     ends = []
     for row in (low, high):
         where = markdown_escape(value_text(row[parameter])) + (
