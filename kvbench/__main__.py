@@ -1,9 +1,14 @@
 """`python -m kvbench …`: a bare first word is a verb, anything else is a run."""
 
-import importlib
 import os
-import signal
 import sys
+
+if __name__ == "__main__" and os.path.realpath(sys.path[0]) != os.path.realpath(f"{__file__}/../.."):
+    # `python -m` looks for modules where it is started, and Hydra imports every hydra_plugins that it finds.
+    del sys.path[0]
+
+import importlib
+import signal
 from typing import NoReturn
 
 from kvbench.cli import VERBS

@@ -374,7 +374,7 @@ def test_parts_in_a_file_are_strategies_of_kvbench_or_of_a_package_that_was_name
         path = tmp_path / "mine.yaml"
         path.write_text("# @package strategy.mine\n" + yaml.safe_dump(node), encoding="utf-8")
         with pytest.raises(UsageError, match="unknown target"):
-            vet_file(path, "strategy", (), path)
+            vet_file(path, "strategy", ())
     with pytest.raises(UsageError, match=r"strategy\.mine\.parts\[0\]: window is a positive integer"):
         build({**node, "parts": [node["parts"][0] | {"window": 0}]}, "strategy", "strategy.mine")
 

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from kvbench.cli.catalogue import CONF, GROUPS, default_strategies, file_of, names
 from kvbench.cli.compose import geometry_of, strategies_of, workload_of
 from kvbench.cli.errors import UsageError
+from kvbench.cli.files import Files
 from kvbench.cli.source import initialized
 from kvbench.cli.targets import build, check_target
 from kvbench.cli.vet import vet_choice
@@ -41,7 +42,7 @@ def composed(*overrides):
 
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in names(group)])
 def test_every_file_composes_and_passes_its_own_check(group, name):
-    vet_choice(group, name, (), (), {})
+    vet_choice(group, name, Files(), ())
     config = composed(f"{'+' if group in ('scenario', 'experiment') else ''}{group}={name}")
     assert config[group]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvbench.cli.command_line import CommandLine, searching
+from kvbench.cli.command_line import SEARCH_PATH, CommandLine
 from kvbench.workload.trace import FOLDER_VARIABLE
 
 
@@ -38,7 +38,7 @@ class Asked:
             "arguments": list(self.arguments),
             "working_directory": str(self.directory),
             FOLDER_VARIABLE: None if traces is None else str(self.directory / traces),
-            "again": again(self.directory, [*searching(self.folders), *map(self._by_path, overrides)]),
+            "again": again(self.directory, [*_searching(self.folders), *map(self._by_path, overrides)]),
         }
 
     def _by_path(self, override: str) -> str:
@@ -49,9 +49,8 @@ class Asked:
 def asked_for(arguments: Sequence[str], command: CommandLine) -> Asked:
     """A run's command, with the absolute paths of what it names."""
     here = Path.cwd()
-    files = {f"{copy.parent.name}={copy.stem}": here / path for copy, path in command.shown_as.items()}
-    copies = {copy.parent.parent for copy in command.shown_as}
-    folders = tuple(here / folder for folder in command.folders if folder not in copies)
+    files = {f"{group}={name}": here / path for (group, name), path in command.files.single.items()}
+    folders = tuple(here / folder for folder in command.files.folders)
     return Asked(tuple(arguments), here, folders, files)
 
 
@@ -59,3 +58,9 @@ def again(directory: str | Path, arguments: Sequence[str]) -> str:
     """A line for the shell that runs these arguments in that folder, into a new results folder."""
     arguments = [line for line in arguments if not line.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
     return f"cd {shlex.quote(str(directory))} && {shlex.join(['python', '-m', 'kvbench', *arguments])}"
+
+
+def _searching(folders: Sequence[Path]) -> list[str]:
+    """The override that adds configuration folders, where there are any."""
+    entries = ",".join('"file://{}"'.format(str(folder).replace('"', '\\"')) for folder in folders)
+    return [f"{SEARCH_PATH}=[{entries}]"] if folders else []

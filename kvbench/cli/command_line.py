@@ -1,34 +1,33 @@
 """The arguments of a run: read, made canonical, and checked before Hydra starts."""
 
 import contextlib
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import OverrideParseException
 
-from kvbench.cli.catalogue import GROUPS, default_strategies, names
+from kvbench.cli.catalogue import GROUPS, default_strategies
 from kvbench.cli.errors import UsageError
+from kvbench.cli.files import YAML, Files, checked_folders
+from kvbench.cli.flags import flags_of, parsed_arguments
 from kvbench.cli.vet import vet_choice
 
-REFUSED_FLAGS = {
-    "experimental_rerun": "it unpickles a file",
-    "config_path": "kvbench has one primary configuration; --config-dir adds groups to it",
-    "config_name": "kvbench has one primary configuration; --config-dir adds groups to it",
-}
-WORDS_OF_YAML = {"null", "true", "false", "yes", "no", "on", "off", "nan", "inf"}
 ADDED = ("scenario", "experiment")
 """Groups that the defaults lack, so that Hydra wants a plus before them."""
 
 FROM_FILES = ("scenario", "hardware")
 """Groups of which a file of the user's may be given."""
+
+SEARCH_PATH = "hydra.searchpath"
+HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra/launcher", "hydra/sweeper")
+HYDRA_NODES = ("hydra.launcher.", "hydra.sweeper.")
 
 PROBING = ("data", "quality", "quality_tokens", "quality_data")
 """Settings of runs of a scenario alone."""
@@ -39,18 +38,16 @@ class CommandLine:
     """A run's arguments, parsed.
 
     Args:
-        flags: what is no override, as given.
+        flags: what is no override.
         overrides: parsed overrides, canonical.
-        folders: further configuration folders.
+        files: the configuration files that they may choose.
         is_multirun: whether a sweep was asked for.
-        shown_as: what messages call a file, where that is not its own path.
     """
 
     flags: tuple[str, ...]
     overrides: tuple[Override, ...]
-    folders: tuple[Path, ...]
+    files: Files
     is_multirun: bool
-    shown_as: dict[Path, Path]
 
     @property
     def trusted(self) -> tuple[str, ...]:
@@ -62,7 +59,7 @@ class CommandLine:
         chosen: list[str] = []
         for override in self.overrides:
             if override.key_or_group == group and not override.is_delete():
-                chosen.extend(_chosen(override, names(group, self.folders)))
+                chosen.extend(_chosen(override, self.files.names(group)))
         return chosen
 
     def argv(self) -> list[str]:
@@ -109,27 +106,21 @@ def _matches(name: str, glob: Glob) -> bool:
 
 @contextlib.contextmanager
 def read(arguments: list[str]) -> Iterator[CommandLine]:
-    """Parse the arguments of a run; a scenario file of the user's can be found by Hydra while the context lasts.
+    """Parse the arguments of a run; files that are admitted by `check` can be found by Hydra while the context lasts.
 
     Raises:
         UsageError: what is wrong with them.
     """
-    parsed = get_args_parser().parse_args(arguments)
-    for flag, why in REFUSED_FLAGS.items():
-        if getattr(parsed, flag) is not None:
-            raise UsageError(f"--{flag.replace('_', '-')} is refused: {why}")
-    given = set(parsed.overrides)
-    flags = tuple(argument for argument in arguments if argument not in given)
-    with tempfile.TemporaryDirectory(prefix="kvbench-") as scratch:
-        shown_as: dict[Path, Path] = {}
-        overrides = _parse([_canonical(line, Path(scratch), shown_as) for line in parsed.overrides])
-        folders = [Path(parsed.config_dir)] if parsed.config_dir else []
-        folders.extend(_search_folders(overrides))
-        if shown_as:
-            others = [o for o in overrides if o.key_or_group != "hydra.searchpath"]
-            overrides = [*others, *_parse(searching([*_search_folders(overrides), Path(scratch)]))]
-            folders.append(Path(scratch))
-        yield CommandLine(flags, tuple(overrides), tuple(folders), bool(parsed.multirun), shown_as)
+    parsed = parsed_arguments(arguments)
+    single: dict[tuple[str, str], Path] = {}
+    overrides = _parse([_canonical(line, Files(single=single)) for line in parsed.overrides])
+    folders = [Path(parsed.config_dir)] if parsed.config_dir else []
+    files = Files(checked_folders([*folders, *_search_folders(overrides)]), single)
+    kept = tuple(override for override in overrides if override.key_or_group != SEARCH_PATH)
+    try:
+        yield CommandLine(tuple(flags_of(parsed)), kept, files, parsed.multirun)
+    finally:
+        files.withdraw()
 
 
 def _parse(lines: list[str]) -> list[Override]:
@@ -146,46 +137,40 @@ def _parse(lines: list[str]) -> list[Override]:
     return overrides
 
 
-def _canonical(line: str, scratch: Path, shown_as: dict[Path, Path]) -> str:
+def _canonical(line: str, files: Files) -> str:
     """`scenario=x` as `+scenario=x`, `+hardware=x` as `hardware=x`, and a file of the user's as a name for Hydra."""
     key, equals, value = line.partition("=")
     group = key.lstrip("+")
     if not equals or group not in (*ADDED, *FROM_FILES):
         return line
     if group in FROM_FILES:
-        items = [item.strip().strip("\"'") for item in value.split(",")]
-        if all(item.endswith((".yaml", ".yml")) for item in items):
-            value = ",".join(_take_in(group, Path(item).expanduser(), scratch, shown_as) for item in items)
+        value = ",".join(_with_names(group, value.split(","), files))
     return f"{'+' if group in ADDED else ''}{group}={value}"
 
 
-def _take_in(group: str, path: Path, scratch: Path, shown_as: dict[Path, Path]) -> str:
-    if not path.is_file():
-        raise UsageError(f"no {group} file {str(path)!r} in {Path.cwd()}")
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in path.stem)
-    if not name[0].isalpha() or name.lower() in WORDS_OF_YAML:
-        name = f"file_{name}"
-    folder = scratch / group
-    folder.mkdir(exist_ok=True)
-    while name in names(group) or (folder / f"{name}.yaml").exists():
-        name = f"{name}_file"  # Hydra takes kvbench's own of two files with one name.
-    target = folder / f"{name}.yaml"
-    shutil.copyfile(path, target)
-    shown_as[target] = path
-    return name
+def _with_names(group: str, parts: list[str], files: Files) -> Iterator[str]:
+    """What commas separate, with a name for each file; a file's name may have commas in it."""
+    while parts:
+        for number in [number for number, part in enumerate(parts, start=1) if _unquoted(part).endswith(YAML)]:
+            path = Path(_unquoted(",".join(parts[:number])))
+            if number == 1 or os.path.exists(path.expanduser()):
+                yield files.name_for(group, path)
+                del parts[:number]
+                break
+        else:
+            yield parts.pop(0)
 
 
-def searching(folders: Sequence[Path]) -> list[str]:
-    """The override that adds configuration folders, where there are any."""
-    entries = ",".join('"file://{}"'.format(str(folder).replace('"', '\\"')) for folder in folders)
-    return [f"hydra.searchpath=[{entries}]"] if folders else []
+def _unquoted(text: str) -> str:
+    return text.strip().strip("\"'")
 
 
 def _search_folders(overrides: list[Override]) -> list[Path]:
     found = []
     for override in overrides:
-        if override.key_or_group == "hydra.searchpath":
-            entries = None if override.is_delete() else override.value()
+        if override.key_or_group == SEARCH_PATH:
+            is_plain = not override.is_delete() and not override.is_sweep_override()
+            entries = override.value() if is_plain else override.input_line
             for entry in entries if isinstance(entries, list) else [entries]:
                 if not isinstance(entries, list) or not _text(entry).startswith("file://"):
                     raise UsageError(f"hydra.searchpath is a list of file://FOLDER entries, got {_text(entry)!r}")
@@ -201,12 +186,12 @@ def check(command: CommandLine) -> None:
     """
     for override in command.overrides:
         _check_package(override)
-        _check_hydra(override, command.folders)
+        _check_hydra(override)
         if override.is_delete() and "." not in override.key_or_group:
             raise UsageError(f"{override.input_line}: a whole {override.key_or_group} cannot be taken away")
     for group in GROUPS:
         for name in [*command.choices(group), *(default_strategies() if group == "strategy" else [])]:
-            vet_choice(group, name, command.folders, command.trusted, command.shown_as)
+            vet_choice(group, name, command.files, command.trusted)
     if command.choices("experiment") and (command.choices("scenario") or command.choices("strategy")):
         raise UsageError("an experiment brings its own requests and strategies: leave +scenario and strategy out")
     probing = [o.key_or_group for o in command.overrides if o.key_or_group in PROBING]
@@ -215,8 +200,8 @@ def check(command: CommandLine) -> None:
     if not {"scenario", "experiment"} & {override.key_or_group for override in command.overrides}:
         raise UsageError(
             "what to run? Give +scenario=NAME or +experiment=NAME\n"
-            f"  scenarios that exist: {', '.join(names('scenario', command.folders))}\n"
-            f"  experiments that exist: {', '.join(names('experiment', command.folders))}"
+            f"  scenarios that exist: {', '.join(command.files.names('scenario'))}\n"
+            f"  experiments that exist: {', '.join(command.files.names('experiment'))}"
         )
     if not command.is_multirun:
         for override in command.overrides:
@@ -225,7 +210,7 @@ def check(command: CommandLine) -> None:
 
 
 def _check_package(override: Override) -> None:
-    if override.package is None or override.key_or_group not in GROUPS:
+    if override.package is None:
         return
     prefix, _, instance = override.package.partition(".")
     if override.key_or_group != "strategy" or prefix != "strategy" or not instance.isidentifier():
@@ -234,17 +219,16 @@ def _check_package(override: Override) -> None:
         )
 
 
-def _check_hydra(override: Override, folders: tuple[Path, ...]) -> None:
-    """Hydra's own settings may not make it run code that came with a configuration folder."""
+def _check_hydra(override: Override) -> None:
+    """Of Hydra's own settings a run needs few, and the others can make it run code, or write elsewhere."""
     key = override.key_or_group
-    if key.startswith(("hydra.callbacks", "hydra/callbacks")) or (
-        key.startswith("hydra.") and "_target_" in override.input_line
-    ):
-        raise UsageError(f"{override.input_line}: callbacks and targets of Hydra's are refused")
-    if key.startswith("hydra/") and not override.is_delete():
-        for name in _chosen(override, []):
-            if any((folder / key / f"{name}{ending}").exists() for folder in folders for ending in ("", ".yaml")):
-                raise UsageError(f"{override.input_line}: {key} is taken from Hydra and its plugins only")
+    if re.split("[./]", key)[0] != "hydra":
+        return
+    if "_target_" in override.input_line or not (key in HYDRA_KEYS or key.startswith(HYDRA_NODES)):
+        raise UsageError(
+            f"{override.input_line}: callbacks and targets of Hydra's are refused, and of its settings all but "
+            f"{', '.join(HYDRA_KEYS)} and the launcher's and sweeper's parameters"
+        )
 
 
 def results_folder(command: CommandLine) -> Path:

@@ -1,7 +1,7 @@
 """Every key that the command line sets is one that the configuration has, or the nearest one is named."""
 
+import re
 from itertools import product
-from pathlib import Path
 
 from hydra import compose
 from hydra.core.override_parser.types import Override
@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from kvbench.cli.catalogue import GROUPS, names
-from kvbench.cli.command_line import CommandLine, searching
+from kvbench.cli.command_line import CommandLine
 from kvbench.cli.errors import UsageError
 from kvbench.cli.source import initialized
 from kvbench.naming import unknown
@@ -30,11 +30,12 @@ def check_keys(command: CommandLine) -> None:
     others = [
         override
         for override in command.overrides
-        if override not in groups and override.key_or_group.partition(".")[0].partition("/")[0] != "hydra"
+        if override not in groups and re.split("[./]", override.key_or_group)[0] != "hydra"
     ]
     alternatives = [_alternatives(group, others, command) for group in groups]
     for combination in product(*alternatives):
-        config = _composed(list(combination), command.folders)
+        config = _composed(list(combination))
+        _check_targets(config)
         for override in others:
             _check_key(override, config)
 
@@ -48,7 +49,9 @@ def _alternatives(group: Override, others: list[Override], command: CommandLine)
     head = group.input_line.partition("=")[0]
     lines = [f"{head}=[{','.join(map(str, item))}]" if isinstance(item, list) else f"{head}={item}" for item in items]
     if not lines:
-        raise UsageError(f"{group.input_line} matches nothing; there are: {', '.join(names(group.key_or_group))}")
+        raise UsageError(
+            f"{group.input_line} matches nothing; there are: {', '.join(command.files.names(group.key_or_group))}"
+        )
     depends = any(other.key_or_group.startswith(f"{group.key_or_group}.") for other in others)
     return lines if depends else lines[:1]
 
@@ -65,11 +68,10 @@ def _check_key(override: Override, config: DictConfig) -> None:
         _check_path(config, key)
 
 
-def _composed(overrides: list[str], folders: tuple[Path, ...]) -> DictConfig:
-    search = searching([folder.resolve() for folder in folders])
+def _composed(overrides: list[str]) -> DictConfig:
     try:
         with initialized():
-            return compose("config", [*overrides, *search])
+            return compose("config", overrides)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UsageError(f"the configuration cannot be composed: {' '.join(str(error).split())}") from error
 
@@ -81,11 +83,24 @@ def composed(command: CommandLine) -> dict[str, object]:
         UsageError: it cannot be composed.
     """
     overrides = [o.input_line for o in command.overrides if not o.key_or_group.startswith("hydra.")]
-    return OmegaConf.to_container(_composed(overrides, command.folders), resolve=True)
+    return OmegaConf.to_container(_composed(overrides), resolve=True)
 
 
 def _keys(config: DictConfig) -> list[str]:
     return [str(key) for key in config]
+
+
+def _check_targets(config: DictConfig) -> None:
+    """Refuse targets outside the groups, where nothing would look at whose they are."""
+    for key, value in OmegaConf.to_container(config, resolve=False).items():
+        if key not in GROUPS and _holds_target(value):
+            raise UsageError(f"{key}: no _target_ may stand here")
+
+
+def _holds_target(value: object) -> bool:
+    if isinstance(value, dict):
+        return "_target_" in value or any(map(_holds_target, value.values()))
+    return isinstance(value, list) and any(map(_holds_target, value))
 
 
 def _check_path(config: DictConfig, key: str) -> None:

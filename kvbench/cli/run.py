@@ -26,8 +26,8 @@ from kvbench.workload.trace import TraceMissing
 _refused: list[UsageError] = []
 """What jobs of this process were refused for; Hydra would print a job's exception in its own way."""
 
-HYDRA_ONLY = {"--hydra-help", "--shell-completion", "-sc", "--info", "-i"}
-PRINT_ONLY = {"--cfg", "-c"}
+HYDRA_ONLY = ("--hydra-help", "--info=")
+PRINT_ONLY = ("--cfg=", "--info=")
 
 
 def main(arguments: list[str]) -> int:
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     _refused.clear()
     with read(arguments) as command:
         asked = asked_for(arguments, command)
-        if HYDRA_ONLY.intersection(command.flags) and not command.overrides:
+        if _has(command, HYDRA_ONLY) and not command.overrides:
             sys.argv = ["kvbench", *command.flags]
             _program(asked)()
             return 0
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
             _remove_empty(folder)
         if _refused and not command.is_multirun:
             raise _refused[0]
-        has_result = PRINT_ONLY.intersection(command.flags) or (folder / "summary.csv").is_file()
+        has_result = _has(command, PRINT_ONLY) or (folder / "summary.csv").is_file()
     return 2 if _refused else 0 if has_result else 1
 
 
@@ -71,6 +71,10 @@ def _program(asked: Asked) -> Callable[[], None]:
         _job(config, asked)
 
     return job
+
+
+def _has(command: CommandLine, flags: tuple[str, ...]) -> bool:
+    return any(flag.startswith(flags) for flag in command.flags)
 
 
 def _hydra(program: Callable[[], None]) -> None:
@@ -149,7 +153,7 @@ def _folder(command: CommandLine) -> Path:
 
 
 def _folder_overrides(command: CommandLine, folder: Path) -> list[str]:
-    if PRINT_ONLY.intersection(command.flags):
+    if _has(command, PRINT_ONLY):
         return []
     key = "hydra.sweep.dir" if command.is_multirun else "hydra.run.dir"
     return [] if any(o.key_or_group == key for o in command.overrides) else [f"{key}={folder}"]

@@ -1,80 +1,66 @@
 """Configuration files are input: what Hydra would do with them before a run starts is checked here, first."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
-from kvbench.cli.catalogue import file_of, names
 from kvbench.cli.errors import UsageError
+from kvbench.cli.files import Files
 from kvbench.cli.targets import check_target
+from kvbench.cli.yaml_file import read_yaml
 from kvbench.naming import unknown
 
 _DIRECTIVE = re.compile(r"\s*#+\s*@\s*package\b(.*)")
-_NAME = re.compile(r"\w[\w-]*(/\w[\w-]*)*")
+_NAME = re.compile(r"\w[\w-]*")
+_REFERENCE = re.compile(r"\$\{\.*\w+(?:\.\w+|\[\w+\])*\}")
+MOST_REFERENCES = 4
+"""In a file; references to references may grow without end."""
 
 
-def vet_choice(
-    group: str,
-    name: str,
-    folders: tuple[Path, ...],
-    trusted: tuple[str, ...],
-    shown_as: Mapping[Path, Path],
-    above: tuple[str, ...] = (),
-) -> None:
-    """Check the file of a group's choice, and those that it builds on.
+def vet_choice(group: str, name: str, files: Files, trusted: tuple[str, ...], above: tuple[str, ...] = ()) -> None:
+    """Check the file of a group's choice, and those that it builds on, and let Hydra see them.
 
     Args:
         group: scenario, strategy, model, backend, hardware or experiment.
         name: the choice.
-        folders: further configuration folders, after kvbench's own.
+        files: those that there are.
         trusted: packages that the user named.
-        shown_as: what messages call a file, where that is not its own path.
         above: choices that build on this one.
     Raises:
         UsageError: there is no such file, it is malformed, or it reaches beyond its own group.
     """
-    path = file_of(group, name, folders) if _NAME.fullmatch(name) else None
+    path = files.file_of(group, name) if _NAME.fullmatch(name) else None
     if path is None:
-        raise UsageError(unknown(group, name, names(group, folders)))
+        raise UsageError(unknown(group, name, files.names(group)))
     if name in above:
-        raise UsageError(
-            f"{shown_as.get(path, path)}: its defaults list comes back to itself: {' → '.join((*above, name))}"
-        )
-    for base in vet_file(path, group, trusted, shown_as.get(path, path)):
-        vet_choice(group, base, folders, trusted, shown_as, (*above, name))
+        raise UsageError(f"{path}: its defaults list comes back to itself: {' → '.join((*above, name))}")
+    node, bases = vet_file(path, group, trusted)
+    for base in bases:
+        vet_choice(group, base, files, trusted, (*above, name))
+    files.admit(group, name, node)
 
 
-def vet_file(path: Path, group: str, trusted: tuple[str, ...], shown: Path) -> list[str]:
+def vet_file(path: Path, group: str, trusted: tuple[str, ...]) -> tuple[dict[str, object], list[str]]:
     """Check one configuration file.
 
     Args:
         path: the file.
         group: the group that it is in.
         trusted: packages that the user named.
-        shown: what messages call it.
     Returns:
-        Other files of the same group that it builds on.
+        What it holds, and other files of the same group that it builds on.
     Raises:
         UsageError: what is wrong with it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.safe_load(text)
-    except OSError as error:
-        raise UsageError(f"{shown}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{shown}: not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{shown}: malformed YAML: {' '.join(str(error).split())}") from error
+    node, text = read_yaml(path, path)
     if not isinstance(node, dict):
-        raise UsageError(f"{shown}: a {group} file is a mapping of keys to values, got {type(node).__name__}")
-    _vet_package(shown, text, group)
+        raise UsageError(f"{path}: a {group} file is a mapping of keys to values, got {type(node).__name__}")
+    _vet_package(path, text, group)
     if "hydra" in node:
-        raise UsageError(f"{shown}: a {group} file may not set hydra.*; give such settings on the command line")
-    _vet_targets(node, shown, group, trusted)
-    return _bases(node.get("defaults", []), shown, group)
+        raise UsageError(f"{path}: a {group} file may not set hydra.*; give such settings on the command line")
+    _vet_targets(node, path, group, trusted)
+    vet_interpolations(node, path)
+    return node, _bases(node.get("defaults", ["_self_"]), path, group)
 
 
 def _vet_package(path: Path, text: str, group: str) -> None:
@@ -111,3 +97,28 @@ def _bases(defaults: object, path: Path, group: str) -> list[str]:
             )
         bases.append(entry)
     return bases
+
+
+def vet_interpolations(node: object, path: Path) -> None:
+    """Let a file point at other keys, and call nothing: `${oc.env:NAME}` would put a secret among the results.
+
+    Raises:
+        UsageError: something else begins with `${`, or there are too many.
+    """
+    texts = [text for text in _texts(node) if "${" in text]
+    for text in texts:
+        if "${" in _REFERENCE.sub("", text):
+            raise UsageError(
+                f"{path}: a configuration file may refer to another key, as ${{seed}}, and to nothing else, got "
+                f"{text!r}; an environment variable is given on the command line: KEY='${{oc.env:NAME}}'"
+            )
+    if sum(text.count("${") for text in texts) > MOST_REFERENCES:
+        raise UsageError(f"{path}: a configuration file refers to other keys at most {MOST_REFERENCES} times")
+
+
+def _texts(node: object) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from _texts(value)
