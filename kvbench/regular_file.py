@@ -11,13 +11,12 @@ class NotRegular(OSError):
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no regular file, before it is opened.
+    """Refuse a pipe, a device or a socket, before it is opened; to open a folder fails by itself.
 
     Raises:
-        NotRegular: it is a folder, a pipe or a device; `strerror` says which.
+        NotRegular: it is one; `strerror` says which.
         OSError: there is nothing, or it cannot be looked at.
     """
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
+    kind = _KINDS.get(stat.S_IFMT(path.stat().st_mode))
+    if kind is not None:
         raise NotRegular(None, f"it is {kind}, not a file")

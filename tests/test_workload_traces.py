@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kvbench.workload.arrivals import Constant, Poisson
 from kvbench.workload.trace import Trace, TraceError, TraceMissing, read_trace
 from kvbench.workload.trace_columns import TraceColumns
+from kvbench.workload.trace_formats import READERS
 
 CHECKOUT = Path(__file__).parents[1]
 AZURE_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -238,6 +239,9 @@ BAD = [
     ("mooncake", "", "trace.csv is empty"),
     ("mooncake", "\n \n", "trace.csv has blank lines only"),
     ("mooncake", f"{GOOD}\n{GOOD[:-9]}", "line 2: got a line that is not JSON"),
+    ("mooncake", GOOD.replace("{", '{"timestamp": 5, ', 1), "line 1.*not JSON: 'timestamp' stands twice"),
+    ("mooncake", f'{GOOD[:-1]}, "x": {{"a": 1, "a": 2}}}}', "line 1.*not JSON: 'a' stands twice"),
+    ("mooncake", f'{GOOD[:-1]}, "x": {"9" * 5_000}}}', "line 1: got a line that is not JSON"),
     ("mooncake", f"{GOOD}\n[1, 2]", "line 2: got a list; allowed is a JSON object"),
     ("mooncake", f"\n{GOOD}\n7", "line 3: got a int; allowed is a JSON object"),
     ("mooncake", "[" * 100_000, "line 1: got a line that is not JSON"),
@@ -398,3 +402,20 @@ def test_a_trace_repeated_begins_again_a_mean_gap_after_its_last_arrival():
     assert twice.block_ids.tolist() == [8, 9, 8, 8, 8, 9, 8, 8]
     assert twice.block_offsets.tolist() == [0, 2, 3, 4, 6, 7, 8]
     assert columns.repeated(3, 1_000).arrival_ns.tolist() == [0, 10, 40, 1_000, 1_010, 1_040, 2_000, 2_010, 2_040]
+
+
+def test_a_pipe_and_a_device_are_no_traces(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, what in (
+        (tmp_path / "pipe", "it is a pipe"),
+        (Path("/dev/zero"), "device"),
+    ):
+        for name in READERS:
+            with pytest.raises(TraceError, match=what):
+                read_trace(path, name)
+
+
+def test_a_trace_whose_name_cannot_be_is_missing():
+    for path in ("x" * 5_000, "~nobody-of-that-name/x.csv"):
+        with pytest.raises(TraceMissing):
+            Trace(path=path, file="x", format="plain", source="nowhere").locate()

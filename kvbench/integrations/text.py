@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from kvbench.regular_file import check_regular
+
 TOPICS = ("specialnames", "compound", "types", "execmodel", "import")
 """Chapters of Python's language reference, the longest first; none is part of another."""
 PARAGRAPHS = re.compile(r"\n\s*\n")
@@ -55,9 +57,11 @@ def text_of(path: str | None) -> Text:
     if path is None:
         return default_text()
     try:
-        data = Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise ValueError(f"text={path}: it cannot be read: {error.strerror or error}") from error
+        file = Path(path).expanduser()
+        check_regular(file)
+        data = file.read_bytes()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"text={path}: it cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if b"\0" in data:
         raise ValueError(f"text={path}: expected is a text file, got binary data")
     try:

@@ -96,9 +96,9 @@ class Trace(Scenario):
         """
         folder = Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
         places = [Path(self.path)] if self.path else [folder / self.file, folder / f"{self.file}.gz"]
-        places = [place.expanduser() for place in places]
+        places = [Path(os.path.expanduser(place)) for place in places]
         for place in places:
-            if place.exists():
+            if os.path.exists(place):
                 return place
         raise TraceMissing(
             f"trace file {self.path or self.file} is missing.\n"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.naming import unknown
+from kvbench.regular_file import check_regular
 
 GZIP_MAGIC = b"\x1f\x8b"
 # Rows converted at a time. More rows as Python strings cost memory, and twice the time in the garbage collector.
@@ -92,6 +93,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
         TraceError: it is empty, binary, not UTF-8, a damaged gzip, or cannot be read.
     """
     try:
+        check_regular(path)
         with open(path, "rb") as raw:
             packed = raw.peek(2)[:2] == GZIP_MAGIC
             with gzip.GzipFile(fileobj=raw) if packed else raw as stream:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def _read_json_lines(path: Path) -> Iterator[Chunk]:
 
 
 def _json_rows(path: Path, text: Iterator[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+    decode = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_row_of).decode
     for line, content in enumerate(text, start=1):
         if content.isspace():
             continue
@@ -63,6 +64,14 @@ def _json_rows(path: Path, text: Iterator[str]) -> Iterator[tuple[int, tuple[Any
             yield line, tuple(row[key] for key in KEYS)
         except KeyError as error:
             raise TraceError(f"{path}, line {line}: {unknown('column', error.args[0], row)}") from None
+
+
+def _row_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{twice!r} stands twice in one object")
+    return row
 
 
 def _refuse_constant(name: str) -> None:
