@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from kvbench.partial import clear, partial_of
+
 FRAMES = ("steps", "requests")
 
 
@@ -37,12 +39,15 @@ class Results:
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file under a temporary name beside it, then give it its own; nothing is left of a failure.
 
+    What killed processes left in the folder is removed.
+
     Args:
         path: the final name; its folder is made.
         write: writes to the path that it is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    clear(path.parent)
+    partial = partial_of(path)
     try:
         write(partial)
         os.replace(partial, path)

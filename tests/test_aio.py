@@ -344,6 +344,50 @@ def test_a_prefetch_reserves_beside_other_work_and_is_settled_when_it_is_needed(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("name", ["chunked", "paged"])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_prefetch_that_is_cancelled_gives_back_what_came(name, is_known, live):
+    async def main():
+        chosen = strategy(name, **({"pool_tokens": 1 << 20} if name == "paged" else {}))
+        caches = AsyncCaches(chosen, TINY, device="cpu")
+        await caches.update("other", *new(10))
+        if is_known:
+            await caches.update("a", *new(10))
+        before = caches.ledger.held_bytes
+        held = Held(caches, "Reserve", seq=1)
+        prefetch = asyncio.create_task(caches.prefetch("a", 10**6))
+        await held.until_begun()
+        prefetch.cancel()
+        await asyncio.sleep(0)
+        held.may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await prefetch
+        # Of a new cache, the reserve that was held up may be that of its admission.
+        assert 1 <= held.order.count((1, "Reserve")) <= 3
+        assert caches.ledger.held_bytes == before
+        if is_known:
+            assert equal(await caches.get("a"), [new(10)])
+        await caches.update("a", *new(3, 1))
+        await closed(caches, live)
+
+    asyncio.run(main())
+
+
+def test_a_prefetch_refused_after_some_pieces_gives_them_back(live):
+    async def main():
+        caches = AsyncCaches(strategy("chunked"), TINY, device="cpu", budget_bytes=1 << 27)
+        await caches.update("a", *new(10))
+        before = caches.ledger.held_bytes
+        with pytest.raises(CacheRefused, match="budget"):
+            await caches.prefetch("a", 10**7)
+        assert caches.ledger.held_bytes == before
+        await caches.prefetch("a", 10**5)
+        assert caches.ledger.view.room(0) >= caches.ledger.view.capacity(0) >= 10**5 + 10
+        await closed(caches, live)
+
+    asyncio.run(main())
+
+
 def test_closing_lets_what_runs_end_and_refuses_what_waits(live):
     async def main():
         caches = AsyncCaches(ahead(), TINY, device="cpu", max_pending=2)

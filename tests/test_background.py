@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kvbench.area import HOST, Area, Blocks, Chunks, Mass, Ring
 from kvbench.backend.background import NICENESS, Thread
 from kvbench.backend.measured import Measured
+from kvbench.backend.storage import memory
 from kvbench.backend.storage import sequence as sequences
 from kvbench.batching import Batch
 from kvbench.cli.errors import UsageError
@@ -332,6 +333,28 @@ def test_only_the_oldest_of_a_ring_move_beside_the_steps():
     ledger.book((Reserve(0, 8), Append(0, 8), Reserve(0, 8, "old")))
     with pytest.raises(LedgerError, match="a ring's oldest slots move to chunks"):
         ledger.book((Move(0, MAIN, "old", Rule(recent=1), background=True),))
+
+
+def test_pages_are_taken_as_long_as_they_are_wanted(monkeypatch):
+    monkeypatch.setattr(memory, "TOUCHED_BYTES", 2 * memory.PAGE_BYTES)
+    pages = torch.ones(5 * memory.PAGE_BYTES, dtype=torch.uint8)
+    given_up = threading.Event()
+    given_up.set()
+    memory.while_wanted(given_up, lambda: memory.touch(pages))
+    assert pages.all()
+    memory.touch(pages)
+    assert (pages == 0).nonzero().flatten().tolist() == [page * memory.PAGE_BYTES for page in range(5)]
+
+
+def test_what_nobody_waits_for_any_more_ends_early():
+    worker, seen = Late(), []
+    cache = driven(ahead(), worker)
+    filled(cache, 12)
+    (work,) = cache.backend.sequence(0).under_way
+    worker.given[0]._work = lambda: seen.append(work.given_up.is_set())
+    assert not work.given_up.is_set()
+    cache.backend.sequence(0).release()
+    assert seen == [True]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux")

@@ -7,7 +7,9 @@ import sys
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
+from kvbench.plots import save
 from kvbench.results import load, write_environment, write_frames, write_text, write_whole
 
 
@@ -67,3 +69,29 @@ def test_a_killed_process_leaves_no_half_file_under_the_final_name(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / "summary.csv").exists()
     assert all(entry.name.startswith(".") for entry in tmp_path.iterdir())
+
+
+def test_what_killed_processes_left_half_written_is_removed(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    long_ago = tmp_path / f".steps.parquet.{os.getpid()}.partial"  # of a process that had this one's number
+    left = [tmp_path / f".summary.csv.{gone.pid}.partial", long_ago, tmp_path / f".a.{10**30}.partial"]
+    kept = [
+        tmp_path / f".requests.parquet.{os.getpid()}.partial",
+        tmp_path / f".steps.parquet.{os.getppid()}.partial",
+        tmp_path / ".notes.partial",
+        tmp_path / f"summary.csv.{gone.pid}.partial",
+    ]
+    for path in (*left, *kept):
+        path.write_text("half of")
+    os.utime(long_ago, (1e9, 1e9))
+    write_text(tmp_path / "report.md", "done")
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in kept} | {"report.md"}
+
+
+def test_a_chart_removes_them_too(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f".memory.png.{gone.pid}.partial").write_text("half of")
+    save(Figure(), tmp_path, "memory")
+    assert {path.name for path in tmp_path.iterdir()} == {"memory.png", "memory.svg"}

@@ -3,22 +3,28 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
-from threading import Lock
+from threading import Event, Lock
 
 import torch
 from torch import Tensor
 
-from kvbench.area import Blocks, Contiguous
+from kvbench.area import Blocks, Chunks, Contiguous
 from kvbench.backend.measured import Measured
 from kvbench.ledger import BackgroundError, Ledger, OutOfMemory
 from kvbench.ops import NOTHING, Append, Operation, Plan, Release, Reserve, Settle
-from kvbench.strategy.base import Strategy
+from kvbench.strategy.base import Strategy, rounded_up
 from kvbench.workload.request import Request, Session
 
 Layers = list[Tensor]
 """K or V, a layer each: [num_rows, num_kv_heads, num_tokens, head_dim]."""
 
 NOTHING_WRITTEN: Layers = []
+TENSORS_AT_ONCE = 1024
+"""Of chunks that are reserved in one piece: a tenth of a second, at 0.1 ms each."""
+
+
+class GivenUp(Exception):
+    """What was asked for is not wanted any more."""
 
 
 class Books:
@@ -39,6 +45,9 @@ class Books:
         self._backend = backend
         self._view = ledger.view
         self._names = [area.name for area in strategy.areas]
+        self._units = {
+            area.name: area.layout.num_tokens for area in strategy.areas if isinstance(area.layout, Blocks | Chunks)
+        }
         self.is_open = True
         self._lock = Lock()
         self._failed: set[int] = set()
@@ -95,20 +104,59 @@ class Books:
             self._failed.add(seq)
             raise
 
-    def make_room(self, seq: int, num_tokens: int) -> None:
-        """Do now, and beside other work where it can be, what an append of so many tokens would wait for."""
+    def make_room(self, seq: int, num_tokens: int, given_up: Event) -> None:
+        """Do now, and beside other work where it can be, what an append of so many tokens would wait for.
+
+        Chunks and blocks come some at a time, and those that came are given back where the rest is refused.
+
+        Raises:
+            GivenUp: the event was set before all had come.
+        """
+        before = {area: self._view.allocated(seq, area) for area in self._units}
+        is_whole = False
 
         def plan() -> Plan:
-            if any(
-                self._view.next_capacity(seq, area) >= self._view.num_used(seq, area) + num_tokens
-                for area in self._names
-            ):
-                return NOTHING
-            planned = self._planned(seq, self._strategy.at_once(seq, num_tokens, self._view))
-            return tuple(self._beside(op) for op in takewhile(lambda op: not isinstance(op, Append), planned))
+            nonlocal is_whole
+            wanted = self._room(seq, num_tokens)
+            parts = [self._part(op) for op in wanted]
+            num_whole = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(wanted, parts, strict=True)))
+            is_whole = num_whole == len(wanted)
+            return tuple(parts[: num_whole + 1])
 
-        while self._do(seq, plan) == (Settle(seq),):
-            pass
+        try:
+            while self._do(seq, plan) == (Settle(seq),) or not is_whole:
+                if given_up.is_set():
+                    raise GivenUp("nobody waits for it any more")
+        except Exception:
+            if not self.has_failed(seq):
+                self._do(seq, lambda: self._given_back(seq, before))
+            raise
+
+    def _room(self, seq: int, num_tokens: int) -> Plan:
+        """What an append of so many tokens would wait for; nothing, where a resize that is under way has room."""
+        if any(
+            self._view.next_capacity(seq, area) >= self._view.num_used(seq, area) + num_tokens for area in self._names
+        ):
+            return NOTHING
+        planned = self._planned(seq, self._strategy.at_once(seq, num_tokens, self._view))
+        return tuple(self._beside(op) for op in takewhile(lambda op: not isinstance(op, Append), planned))
+
+    def _part(self, op: Operation) -> Operation:
+        """As much of a reserve as takes no longer than somebody can wait; another operation as it is."""
+        if not isinstance(op, Reserve) or op.area not in self._units:
+            return op
+        most = max(1, TENSORS_AT_ONCE // (2 * self._ledger.geometry.num_layers)) * self._units[op.area]
+        return replace(op, num_tokens=min(op.num_tokens, self._view.allocated(op.seq, op.area) + most))
+
+    def _given_back(self, seq: int, before: dict[str, int]) -> Plan:
+        """What takes areas back to what they were, as far as they are empty."""
+        plan = []
+        for area, unit in self._units.items():
+            allocated, used = self._view.allocated(seq, area), self._view.num_used(seq, area)
+            in_use = used + allocated - self._view.capacity(seq, area)
+            least = max(before[area], rounded_up(in_use, unit))
+            plan += [Reserve(seq, least, area)] if least < allocated else []
+        return tuple(plan)
 
     def read(self, seq: int) -> list[tuple[Tensor, Tensor]]:
         """K and V of all tokens, in order, a pair a layer: new tensors."""

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from threading import Event
 from types import TracebackType
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from kvbench.aio.books import Books, Layers
 from kvbench.aio.errors import CacheClosed, CacheRefused
 from kvbench.backend.measured import Measured
+from kvbench.backend.storage.memory import while_wanted
 from kvbench.geometry import KVGeometry
 from kvbench.runner import check_signals
 from kvbench.strategy.base import Strategy, require_positive
@@ -111,6 +113,8 @@ class AsyncCaches:
     async def prefetch(self, id: Hashable, num_tokens: int) -> None:
         """Reserve ahead for so many tokens more, beside other work; an unknown id's cache is made.
 
+        One that is cancelled while it reserves gives back what came piece by piece, and ends.
+
         Args:
             id: the cache's.
             num_tokens: tokens that are expected, > 0.
@@ -118,7 +122,8 @@ class AsyncCaches:
             CacheRefused, CacheClosed: as `update`.
         """
         require_positive("num_tokens", num_tokens)
-        await self._in_turn(id, partial(self._prefetch, num_tokens=num_tokens))
+        given_up = Event()
+        await self._in_turn(id, partial(self._prefetch, num_tokens=num_tokens, given_up=given_up), given_up)
 
     async def get(self, id: Hashable) -> list[tuple[Tensor, Tensor]]:
         """K and V of all tokens that a cache holds, after all updates that were made before.
@@ -162,7 +167,9 @@ class AsyncCaches:
             if not self._books.is_open:
                 self._threads.shutdown()
 
-    async def _in_turn(self, id: Hashable, work: Callable[[Hashable, _Cache], object]) -> object:
+    async def _in_turn(
+        self, id: Hashable, work: Callable[[Hashable, _Cache], object], given_up: Event | None = None
+    ) -> object:
         """Wait for room in the queue, then for the id's turn; then work in a thread."""
         self._check_open(id)
         async with self._pending:
@@ -172,7 +179,7 @@ class AsyncCaches:
             try:
                 async with cache.turn:
                     self._check_open(id)
-                    return await self._to_its_end(partial(work, id, cache))
+                    return await self._to_its_end(partial(work, id, cache), given_up)
             finally:
                 cache.num_calls -= 1
                 if not cache.num_calls and cache.seq is None and cache.failure is None:
@@ -182,13 +189,20 @@ class AsyncCaches:
         if self._is_closing:
             raise CacheRefused(id, "all caches are being closed")
 
-    async def _to_its_end(self, work: Callable[[], object]) -> object:
-        """Work in a thread; a cancellation comes through before it has begun, or after it has ended."""
+    async def _to_its_end(self, work: Callable[[], object], given_up: Event | None = None) -> object:
+        """Work in a thread; a cancellation comes through before it has begun, or after it has ended.
+
+        Args:
+            work: what to do.
+            given_up: set by a cancellation, for work that then ends early.
+        """
         given = self._threads.submit(work)
         ended = asyncio.wrap_future(given)
         try:
             return await asyncio.shield(ended)
         except asyncio.CancelledError:
+            if given_up is not None:
+                given_up.set()
             if not given.cancel():
                 while not ended.done():
                     await _uncancelled(ended)
@@ -198,8 +212,11 @@ class AsyncCaches:
     def _update(self, id: Hashable, cache: _Cache, keys: Layers, values: Layers) -> None:
         self._guarded(id, cache, keys[0].shape[2], lambda seq: self._books.append(seq, keys, values))
 
-    def _prefetch(self, id: Hashable, cache: _Cache, num_tokens: int) -> None:
-        self._guarded(id, cache, num_tokens, lambda seq: self._books.make_room(seq, num_tokens))
+    def _prefetch(self, id: Hashable, cache: _Cache, num_tokens: int, given_up: Event) -> None:
+        def work(seq: int) -> None:
+            self._books.make_room(seq, num_tokens, given_up)
+
+        while_wanted(given_up, partial(self._guarded, id, cache, num_tokens, work))
 
     def _guarded(self, id: Hashable, cache: _Cache, num_tokens: int, work: Callable[[int], None]) -> None:
         """Work on a cache, which is made first where there is none; what fails is told by what it leaves."""

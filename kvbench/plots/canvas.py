@@ -10,6 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kvbench.partial import clear, partial_of
 from kvbench.plots.style import FAINT, FONT, INK, SMALL, TITLE, plain
 
 DPI = 150
@@ -159,7 +160,8 @@ def save(figure: Figure, folder: Path | str, name: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": "kvbench"}}
     finals = {ending: folder / f"{name}.{ending}" for ending in metadata}
-    partials = {ending: folder / f".{name}.{ending}.{os.getpid()}.partial" for ending in metadata}
+    clear(folder)
+    partials = {ending: partial_of(path) for ending, path in finals.items()}
     try:
         with rc_context({"svg.hashsalt": name}):
             for ending, partial in partials.items():

@@ -3,13 +3,15 @@
 import traceback
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from threading import Event
 
 from torch import Tensor
 
 from kvbench.backend.background import Handle, Worker
 from kvbench.backend.storage.base import Part, Store
+from kvbench.backend.storage.memory import while_wanted
 from kvbench.backend.storage.slots import SlotStore
 from kvbench.ops import Move, Reserve, Rule
 
@@ -25,6 +27,7 @@ class UnderWay:
         tier: where it needs memory.
         handle: to wait for it.
         finish: puts what is new in its place, and returns the tensors that it takes the place of.
+        given_up: set when the sequence is released; the work then ends early where it can.
         is_reported: whether its failure was told.
     """
 
@@ -34,6 +37,7 @@ class UnderWay:
     tier: str
     handle: Handle
     finish: Callable[[], list[Tensor]]
+    given_up: Event = field(default_factory=Event)
     is_reported: bool = False
 
     def give_up(self) -> None:
@@ -62,9 +66,10 @@ def resize_ahead(op: Reserve, store: SlotStore, worker: Worker) -> UnderWay:
     is most of a resize's time. Tokens that come meanwhile are copied when it is settled: for a quarter of 13,122 slots
     of 4 KiB that took 1 ms, writing each of them twice 17 ms in all.
     """
-    handle = worker.submit(store.resize_ahead(op.num_tokens))
+    given_up = Event()
+    handle = worker.submit(partial(while_wanted, given_up, store.resize_ahead(op.num_tokens)))
     what = f"resizing area {op.area} to {op.num_tokens} slots"
-    return UnderWay(what, op.num_tokens, True, store.area.tier, handle, store.settle)
+    return UnderWay(what, op.num_tokens, True, store.area.tier, handle, store.settle, given_up)
 
 
 def move_ahead(op: Move, stores: dict[str, Store | None], worker: Worker) -> UnderWay:

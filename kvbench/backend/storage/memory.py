@@ -3,7 +3,10 @@
 import errno
 import os
 import tempfile
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
+from threading import Event
 
 import torch
 from torch import Tensor
@@ -13,6 +16,12 @@ from kvbench.backend.device import is_out_of_memory
 from kvbench.ledger import OutOfMemory
 
 PAGE_BYTES = 4096
+TOUCHED_BYTES = 1 << 24
+"""Of pages taken at once, some milliseconds' worth; between them, it is asked whether they are still wanted."""
+
+unwanted: ContextVar[Event | None] = ContextVar("unwanted", default=None)
+"""Set once nobody waits for what this thread prepares: pages that are not yet taken are left to who writes to them."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """How a file system says that it has no room."""
 
@@ -93,6 +102,20 @@ class Memory:
 
 
 def touch(tensor: Tensor) -> None:
-    """Take the pages of a new tensor, on a CPU."""
-    if tensor.device.type == "cpu":
-        tensor.view(torch.uint8).view(-1)[::PAGE_BYTES].zero_()
+    """Take the pages of a new tensor, on a CPU, as long as it is wanted."""
+    if tensor.device.type != "cpu":
+        return
+    given_up, flat = unwanted.get(), tensor.view(torch.uint8).view(-1)
+    for start in range(0, len(flat), TOUCHED_BYTES):
+        if given_up is not None and given_up.is_set():
+            return
+        flat[start : start + TOUCHED_BYTES : PAGE_BYTES].zero_()
+
+
+def while_wanted(given_up: Event, work: Callable[[], object]) -> object:
+    """Do work in this thread, whose new pages are wanted until the event is set."""
+    before = unwanted.set(given_up)
+    try:
+        return work()
+    finally:
+        unwanted.reset(before)

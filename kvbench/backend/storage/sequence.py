@@ -255,11 +255,13 @@ class Sequence:
         return torch.cat(keys, 2).gather(2, index), torch.cat(values, 2).gather(2, index), joined.gather(2, order)
 
     def release(self) -> list[tuple[UnderWay, Exception]]:
-        """Wait for background work, give shared blocks back, and let everything go.
+        """Wait for background work, which ends early where it can, give shared blocks back, and let everything go.
 
         Returns:
             Background work that failed, and what it raised, where nobody was told.
         """
+        for work in self.under_way:
+            work.given_up.set()
         found = [(work, work.failure()) for work in self.under_way]
         for work, error in found:
             if error is None and not work.is_reported:
