@@ -29,7 +29,7 @@ def main() -> NoReturn:
         if full_error:
             raise
         print(f"kvbench: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status)
     except KeyboardInterrupt as interrupt:
         print(f"\nkvbench: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
         # Threads of libraries may be at work; nothing is left to write, so do not wait for them.

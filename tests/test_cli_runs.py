@@ -93,7 +93,10 @@ def test_a_glob_runs_what_it_can_and_skips_a_missing_trace_with_a_line(kvbench, 
 
 def test_a_job_that_is_refused_does_not_stop_the_sweep(kvbench, tmp_path):
     kvbench("-m", "+scenario=streaming", "strategy=dynamic", "strategy.dynamic.growth_factor=0.5,2", *TINY, status=2)
-    assert load(only_folder(tmp_path, "streaming")).summary["strategy.dynamic.growth_factor"].tolist() == [2]
+    summary = load(only_folder(tmp_path, "streaming")).summary
+    assert summary["strategy.dynamic.growth_factor"].tolist() == [2, 0.5]
+    assert summary["outcome"][0] == "completed"
+    assert summary["outcome"][1].startswith("failed: strategy.dynamic: growth_factor")
 
 
 def test_a_scenario_of_the_users_own(kvbench, tmp_path):

@@ -1,5 +1,15 @@
-"""What is said when the command line or a configuration file is wrong."""
+"""What is said when the command line or a configuration file is wrong, or results cannot be written."""
+
+from typing import ClassVar
 
 
 class UsageError(Exception):
     """Bad input: the message is all that the user sees. Exit status 2."""
+
+    status: ClassVar[int] = 2
+
+
+class WriteFailed(UsageError):
+    """A file or a folder could not be written. Exit status 1."""
+
+    status: ClassVar[int] = 1

@@ -16,10 +16,10 @@ from kvbench.cli.errors import UsageError
 from kvbench.cli.job import advancing, clocked
 from kvbench.cli.model import geometry_of, hardware_of, name_or_path_of, weights_of
 from kvbench.cli.targets import build
+from kvbench.cli.writing import draw, writing
 from kvbench.environment import environment
 from kvbench.experiment.base import Experiment, Findings, Model, Setting
 from kvbench.naming import unknown
-from kvbench.plots import save
 from kvbench.report import findings_markdown, findings_text, of_busy_machine
 from kvbench.results import write_environment, write_frames, write_text, write_whole
 
@@ -50,17 +50,22 @@ def run_experiment(name: str, config: Config, config_text: str, asked: Config, f
     device["others_share"] = since(start)
     sentences = [*findings.sentences, *of_busy_machine([device["others_share"]])]
     about = {"experiment": name, "seed": setting.seed, "budget_bytes": setting.budget_bytes, **asked}
-    write_frames(folder, findings.table, findings.requests, findings.steps)
-    for table, frame in {**findings.tables, **findings.files}.items():
-        write_whole(folder / f"{table}.csv", lambda partial, frame=frame: frame.to_csv(partial, index=False))
-    write_text(folder / "config.yaml", config_text)
-    write_environment(folder, environment() | device | about | {"header": header})
-    for chart, figure in findings.charts.items():
-        save(figure, folder / "charts", chart)
     tables = _tables(findings)
-    write_text(folder / "report.md", findings_markdown(name, header, sentences, tables, list(findings.charts)))
-    print(findings_text(sentences, tables))
-    print(f"charts: {folder / 'charts'}\nreport: {folder / 'report.md'}", flush=True)
+    try:
+        with writing(folder):
+            write_frames(folder, findings.table, findings.requests, findings.steps)
+            for table, frame in {**findings.tables, **findings.files}.items():
+                write_whole(folder / f"{table}.csv", lambda partial, frame=frame: frame.to_csv(partial, index=False))
+            write_text(folder / "config.yaml", config_text)
+            write_environment(folder, environment() | device | about | {"header": header})
+    finally:
+        print(findings_text(sentences, tables), flush=True)
+    charts, report = draw(
+        folder,
+        lambda: findings.charts,
+        lambda names: findings_markdown(name, header, sentences, tables, names),
+    )
+    print(f"charts: {charts}\nreport: {report}", flush=True)
 
 
 def experiment_of(config: Config) -> Experiment:

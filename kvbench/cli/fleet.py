@@ -10,6 +10,7 @@ from tqdm import tqdm
 from kvbench.cli.compose import Config, backend_of, check_budget, check_numbers, scenario_of, strategies_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.model import geometry_of
+from kvbench.cli.writing import draw, writing
 from kvbench.cost import PS_PER_NS
 from kvbench.environment import environment
 from kvbench.fleet import OUTCOMES, FleetResult
@@ -17,7 +18,7 @@ from kvbench.fleet.fleet import Fleet
 from kvbench.fleet.rules import bound_rule
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, USED, WASTED
 from kvbench.fleet_frames import BytesOverTime, FleetColumns, FleetFrames, Objective, fleet_frames
-from kvbench.plots import fleet_charts, save
+from kvbench.plots import fleet_charts
 from kvbench.provenance import origin
 from kvbench.report import report_markdown, table_text
 from kvbench.results import write_environment, write_frames, write_text
@@ -67,14 +68,19 @@ def _write(
     folder: Path, name: str, config_text: str, header: list[str], frames: FleetFrames, made: Mapping[str, object]
 ) -> None:
     summary, requests, timeline = frames
-    write_frames(folder, summary, requests, pd.DataFrame(columns=list(STEPS)), timeline=timeline)
-    write_text(folder / "config.yaml", config_text)
-    write_environment(folder, environment() | made | {"header": header})
-    charts = fleet_charts(summary, requests, timeline)
-    for chart, figure in charts.items():
-        save(figure, folder / "charts", chart)
-    write_text(folder / "report.md", report_markdown(name, header, summary, list(charts)))
-    print(f"{table_text(summary)}\ncharts: {folder / 'charts'}\nreport: {folder / 'report.md'}", flush=True)
+    try:
+        with writing(folder):
+            write_frames(folder, summary, requests, pd.DataFrame(columns=list(STEPS)), timeline=timeline)
+            write_text(folder / "config.yaml", config_text)
+            write_environment(folder, environment() | made | {"header": header})
+    finally:
+        print(table_text(summary), flush=True)
+    charts, report = draw(
+        folder,
+        lambda: fleet_charts(summary, requests, timeline),
+        lambda names: report_markdown(name, header, summary, names),
+    )
+    print(f"charts: {charts}\nreport: {report}", flush=True)
 
 
 def _check_rules(strategies: Mapping[str, Strategy]) -> None:

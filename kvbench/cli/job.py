@@ -11,9 +11,10 @@ from kvbench.backend.base import Backend
 from kvbench.busy import Processors, since
 from kvbench.cli.compose import Config, Parts, parts_of
 from kvbench.cli.quality import check_probe, probed, quality_frame, quality_line
+from kvbench.cli.writing import draw, writing
 from kvbench.environment import environment
 from kvbench.frames import frames_of
-from kvbench.plots import run_charts, save
+from kvbench.plots import run_charts
 from kvbench.report import of_busy_machine, report_markdown, table_text, warnings
 from kvbench.results import Results, write_environment, write_frames, write_text
 from kvbench.runner import run
@@ -42,18 +43,22 @@ def run_scenario(name: str, config: Config, config_text: str, asked: Config, fol
     if "quality" in results.environment:
         header.append(results.environment["quality"])
         print(header[-1], flush=True)
-    write_frames(folder, results.summary, results.requests, results.steps, results.quality)
-    write_text(folder / "config.yaml", config_text)
-    write_environment(folder, results.environment | {"header": header})
-    charts = run_charts(results.summary, results.requests, results.steps, results.quality)
-    for chart, figure in charts.items():
-        save(figure, folder / "charts", chart)
     busy = of_busy_machine([results.environment["others_share"]])
-    write_text(folder / "report.md", report_markdown(name, header, results.summary, list(charts), cautions=busy))
+    try:
+        with writing(folder):
+            write_frames(folder, results.summary, results.requests, results.steps, results.quality)
+            write_text(folder / "config.yaml", config_text)
+            write_environment(folder, results.environment | {"header": header})
+    finally:
+        print("\n".join([table_text(results.summary), *busy]), flush=True)
+    charts, report = draw(
+        folder,
+        lambda: run_charts(results.summary, results.requests, results.steps, results.quality),
+        lambda names: report_markdown(name, header, results.summary, names, cautions=busy),
+    )
     num_warnings = len([*busy, *warnings(results.summary)])
     more = f" ({num_warnings} warning{'' if num_warnings == 1 else 's'} in it)" if num_warnings else ""
-    print("\n".join([table_text(results.summary), *busy]))
-    print(f"charts: {folder / 'charts'}\nreport: {folder / 'report.md'}{more}", flush=True)
+    print(f"charts: {charts}\nreport: {report}{more}", flush=True)
 
 
 def measure(name: str, config: Config, parts: Parts, device: dict[str, object], asked: Config, folder: Path) -> Results:

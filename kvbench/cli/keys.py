@@ -27,14 +27,10 @@ def check_keys(command: CommandLine) -> None:
         UsageError: a key does not exist.
     """
     groups = [override for override in command.overrides if override.key_or_group in GROUPS]
-    others = [
-        override
-        for override in command.overrides
-        if override not in groups and re.split("[./]", override.key_or_group)[0] != "hydra"
-    ]
+    others = [override for override in command.overrides if override not in groups and not is_of_hydra(override)]
     alternatives = [_alternatives(group, others, command) for group in groups]
     for combination in product(*alternatives):
-        config = _composed(list(combination))
+        config = compose_config(list(combination))
         _check_targets(config)
         for override in others:
             _check_key(override, config)
@@ -68,10 +64,23 @@ def _check_key(override: Override, config: DictConfig) -> None:
         _check_path(config, key)
 
 
-def _composed(overrides: list[str]) -> DictConfig:
+def is_of_hydra(override: Override) -> bool:
+    """Whether an override is of Hydra's own settings."""
+    return re.split("[./]", override.key_or_group)[0] == "hydra"
+
+
+def compose_config(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
+    """The configuration of one job.
+
+    Args:
+        overrides: as on the command line, canonical.
+        with_hydra: whether Hydra's own settings are in it.
+    Raises:
+        UsageError: it cannot be composed.
+    """
     try:
         with initialized():
-            return compose("config", overrides)
+            return compose("config", overrides, return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UsageError(f"the configuration cannot be composed: {' '.join(str(error).split())}") from error
 
@@ -83,7 +92,7 @@ def composed(command: CommandLine) -> dict[str, object]:
         UsageError: it cannot be composed.
     """
     overrides = [o.input_line for o in command.overrides if not o.key_or_group.startswith("hydra.")]
-    return OmegaConf.to_container(_composed(overrides), resolve=True)
+    return OmegaConf.to_container(compose_config(overrides), resolve=True)
 
 
 def _keys(config: DictConfig) -> list[str]:

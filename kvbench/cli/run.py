@@ -16,15 +16,23 @@ from yaml import YAMLError
 
 from kvbench.cli.asked import Asked, asked_for
 from kvbench.cli.catalogue import CONF
-from kvbench.cli.command_line import CommandLine, check, read, results_folder, trusted_packages
+from kvbench.cli.command_line import CommandLine, check, read, trusted_packages
 from kvbench.cli.errors import UsageError
-from kvbench.cli.keys import check_keys
+from kvbench.cli.failure import failure_of, note
+from kvbench.cli.folder import RUN, SWEEP, folder_of, folder_override, held
+from kvbench.cli.keys import check_keys, is_of_hydra
 from kvbench.cli.source import VERSION_BASE
+from kvbench.cli.sweep import collect
 from kvbench.ledger import LedgerError
 from kvbench.workload.trace import TraceMissing
 
 _refused: list[UsageError] = []
 """What jobs of this process were refused for; Hydra would print a job's exception in its own way."""
+
+
+class TraceSkipped(UsageError):
+    """A published trace that is not on this machine: a sweep goes on without it, and has not failed."""
+
 
 HYDRA_ONLY = ("--hydra-help", "--info=")
 PRINT_ONLY = ("--cfg=", "--info=")
@@ -34,7 +42,8 @@ def main(arguments: list[str]) -> int:
     """Check the arguments, then let Hydra compose and run the jobs.
 
     Raises:
-        UsageError: the arguments or a configuration file are wrong.
+        UsageError: the arguments or a configuration file are wrong, or results cannot be written.
+        KeyboardInterrupt: it was stopped; says what it leaves behind.
     """
     _refused.clear()
     with read(arguments) as command:
@@ -45,22 +54,41 @@ def main(arguments: list[str]) -> int:
             return 0
         check(command)
         check_keys(command)
-        folder = _folder(command)
-        sys.argv = ["kvbench", *command.argv(), *_folder_overrides(command, folder)]
-        try:
+        if _has(command, PRINT_ONLY):
+            sys.argv = ["kvbench", *command.argv()]
             _hydra(_program(asked))
-        except (HydraException, OmegaConfBaseException, YAMLError) as error:
-            raise UsageError(" ".join(str(error).split())) from error
-        except OSError as error:
-            raise UsageError(f"cannot write to {folder}: {error}") from error
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(_written(folder)) from None
-        finally:
-            _remove_empty(folder)
-        if _refused and not command.is_multirun:
-            raise _refused[0]
-        has_result = _has(command, PRINT_ONLY) or (folder / "summary.csv").is_file()
-    return 2 if _refused else 0 if has_result else 1
+            return 0
+        folder = folder_of(command)
+        sys.argv = ["kvbench", *command.argv(), folder_override(folder, command.is_multirun)]
+        with held(folder, f"{SWEEP if command.is_multirun else RUN}={folder}"):
+            try:
+                return _sweep(command, folder, asked) if command.is_multirun else _run(asked)
+            except KeyboardInterrupt as interrupt:
+                raise KeyboardInterrupt(str(interrupt) or _written(folder)) from None
+
+
+def _run(asked: Asked) -> int:
+    _hydra(_program(asked))
+    if _refused:
+        raise _refused[0]
+    return 0
+
+
+def _sweep(command: CommandLine, folder: Path, asked: Asked) -> int:
+    """Run a sweep's jobs and join what they leave, whatever ended it: 1 where one failed, 2 where one was refused."""
+    swept = [override.key_or_group for override in command.overrides if override.is_sweep_override()]
+    given = [override.input_line for override in command.overrides if not is_of_hydra(override)]
+    try:
+        _hydra(_program(asked))
+    except BaseException:
+        collect(folder, swept, given)
+        raise
+    num_finished, failures = collect(folder, swept, given)
+    if not num_finished:
+        print(f"kvbench: the sweep in {folder} has no finished job", file=sys.stderr, flush=True)
+    if any(not failure.is_refusal for failure in failures):
+        return 1
+    return 2 if failures else 0 if num_finished else 1
 
 
 def _program(asked: Asked) -> Callable[[], None]:
@@ -68,7 +96,14 @@ def _program(asked: Asked) -> Callable[[], None]:
 
     @hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="config")
     def job(config: DictConfig) -> None:
-        _job(config, asked)
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode == hydra.types.RunMode.MULTIRUN:
+            _job_of_sweep(config, hydra_config, asked)
+            return
+        try:
+            _carry_out(config, hydra_config, asked)
+        except UsageError as error:  # Hydra would print it in its own way
+            _refused.append(error)
 
     return job
 
@@ -83,6 +118,8 @@ def _hydra(program: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         program()
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -90,18 +127,40 @@ def _hydra(program: Callable[[], None]) -> None:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def _job(config: DictConfig, asked: Asked) -> None:
+def _job_of_sweep(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> None:
+    """Run one job; where it fails in any way, note it and let the others run."""
+    sweep, folder = Path(os.path.abspath(hydra_config.sweep.dir)), Path(hydra_config.runtime.output_dir)
+    try:
+        if sweep not in folder.parents:
+            raise UsageError(f"hydra.sweep.subdir={hydra_config.sweep.subdir} is no folder below that of the sweep")
+        with held(folder, f"hydra.sweep.subdir={hydra_config.sweep.subdir}"):
+            _carry_out(config, hydra_config, asked)
+    except TraceSkipped as skipped:
+        print(f"skipped {hydra_config.runtime.choices.get('scenario')}: {skipped}", flush=True)
+    except (Exception, SystemExit) as error:  # whatever it is, it is this job's
+        strategies = list(config.get("strategy") or [])
+        note(sweep, failure_of(error, hydra_config, strategies, asked.record(list(hydra_config.overrides.task))))
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # Hydra made it; where nothing was written, nothing is left
+
+
+def _carry_out(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> None:
+    """Run one job.
+
+    Raises:
+        UsageError: the configuration is wrong, a strategy plans what cannot be done, or results cannot be written.
+        TraceSkipped: a published trace is not there, which ends no sweep.
+    """
     from kvbench.cli.compose import is_fleet
     from kvbench.cli.experiment import run_experiment
     from kvbench.cli.job import run_scenario
 
-    hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
     overrides = list(hydra_config.overrides.task)
     choices = hydra_config.runtime.choices
-    is_sweep = hydra_config.mode == hydra.types.RunMode.MULTIRUN
     try:
         plain, text = _resolved(config)
         # What a file could set is not what the user typed.
@@ -117,21 +176,11 @@ def _job(config: DictConfig, asked: Asked) -> None:
         else:
             run_scenario(choices["scenario"], plain, text, asked.record(overrides), folder)
     except TraceMissing as error:
-        if is_sweep and plain["scenario"].get("path") is None:
-            print(f"skipped {choices.get('scenario')}: {error}", flush=True)
-        else:
-            _refuse(UsageError(str(error)), overrides, is_sweep)
+        if plain["scenario"].get("path") is None:
+            raise TraceSkipped(str(error)) from error
+        raise UsageError(str(error)) from error
     except LedgerError as error:  # a strategy of the user's own
-        _refuse(UsageError(str(error)), overrides, is_sweep)
-    except UsageError as error:
-        _refuse(error, overrides, is_sweep)
-
-
-def _refuse(error: UsageError, overrides: list[str], is_sweep: bool) -> None:
-    """Remember a refused job; in a sweep, say so at once and let the others run."""
-    _refused.append(error)
-    if is_sweep:
-        print(f"kvbench: job {' '.join(overrides)}: {error}", file=sys.stderr, flush=True)
+        raise UsageError(str(error)) from error
 
 
 def _resolved(config: DictConfig) -> tuple[dict[str, object], str]:
@@ -142,36 +191,10 @@ def _resolved(config: DictConfig) -> tuple[dict[str, object], str]:
         raise UsageError(" ".join(str(error).split())) from error
 
 
-def _folder(command: CommandLine) -> Path:
-    """Where results go; a folder that holds some already is refused, so that none are lost or mixed."""
-    key = "hydra.sweep.dir" if command.is_multirun else "hydra.run.dir"
-    given = [str(o.value()) for o in command.overrides if o.key_or_group == key]
-    folder = Path(given[-1]) if given else results_folder(command)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"{key}={folder}: the folder is not empty; name a new one")
-    return folder
-
-
-def _folder_overrides(command: CommandLine, folder: Path) -> list[str]:
-    if _has(command, PRINT_ONLY):
-        return []
-    key = "hydra.sweep.dir" if command.is_multirun else "hydra.run.dir"
-    return [] if any(o.key_or_group == key for o in command.overrides) else [f"{key}={folder}"]
-
-
 def _written(folder: Path) -> str:
     """What an interrupted run leaves behind."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    files = sorted(path for path in folder.rglob("[!.]*") if path.is_file())
     if not files:
         return "nothing was written"
     shown = ", ".join(str(path.relative_to(folder)) for path in files[:8])
     return f"{len(files)} whole files are in {folder}: {shown}{', …' if len(files) > 8 else ''}"  # noqa: PLR2004
-
-
-def _remove_empty(folder: Path) -> None:
-    """Remove a results folder, its jobs' and those that it stands in below the working directory, where empty."""
-    jobs = sorted((path for path in folder.glob("*") if path.is_dir()), reverse=True)
-    above = [] if folder.is_absolute() else list(folder.parents)[:-1]
-    for empty in [*jobs, folder, *above]:
-        with contextlib.suppress(OSError):
-            empty.rmdir()

@@ -1,78 +1,84 @@
 """The end of a sweep: its jobs' rows become one frame and one set of charts."""
 
 import json
+from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from pandas.api.types import union_categoricals
 
 from kvbench.cli.asked import again
-from kvbench.plots import save, sweep_charts
+from kvbench.cli.failure import Failure, noted
+from kvbench.cli.writing import draw, writing
+from kvbench.environment import environment
+from kvbench.plots import sweep_charts
 from kvbench.report import findings_markdown, findings_text, of_busy_machine, report_markdown, table_text, warnings
 from kvbench.results import Results, load, write_environment, write_frames, write_text
+from kvbench.schema import REQUESTS, STEPS, SUMMARY
 
 MAX_LINES = 4
 OWN_COLUMNS = ("strategy", "scenario")
 """Swept groups that the rows name already."""
 
 
-class CollectSweep(Callback):
-    """Collects a sweep's jobs when the last has ended, whatever launcher ran them."""
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
-        """Write the sweep's folder from its jobs' folders."""
-        folder = Path(config.hydra.sweep.dir)
-        given = list(config.hydra.overrides.task)
-        parsed = OverridesParser.create().parse_overrides(given)
-        collect(folder, [override.key_or_group for override in parsed if override.is_sweep_override()], given)
-
-
-def collect(folder: Path, swept: list[str], given: list[str]) -> None:
-    """Join the finished jobs in a sweep's folder, draw its charts and write its report.
+def collect(folder: Path, swept: list[str], given: list[str]) -> tuple[int, list[Failure]]:
+    """Join the jobs in a sweep's folder, each that failed as a row with its error; draw charts and write a report.
 
     Args:
         folder: holds a folder a job.
         swept: keys of the parameters that differ between jobs.
         given: the sweep's overrides.
+    Returns:
+        How many jobs finished, and those that failed. Of a sweep without any, nothing is written.
+    Raises:
+        WriteFailed: a file could not be written; the table was printed.
     """
-    jobs = _finished_jobs(folder)
-    if not jobs:
-        print(f"the sweep has no finished job; {folder} holds no results", flush=True)
-        return
-    values = [_overrides(job) for job in jobs]
+    jobs, failures = _jobs(folder)
+    if not jobs and not failures:
+        return 0, []
     parameters = [key for key in swept if key not in OWN_COLUMNS or key == "scenario"]
-    columns = [{key: value.get(key) for key in parameters if key not in OWN_COLUMNS} for value in values]
-    summary = _joined([job.summary.assign(**column) for job, column in zip(jobs, columns, strict=True)])
-    requests, steps, timeline = (
-        _joined([_told_apart(getattr(job, name), job, column) for job, column in zip(jobs, columns, strict=True)])
-        for name in ("requests", "steps", "timeline")
+    header = [f"sweep over {', '.join(swept) or 'nothing'}: {len(jobs)} jobs"]
+    summary = _joined([job.summary.assign(**_column_values(job, parameters)) for job in jobs]) if jobs else None
+    is_experiment = any("experiment" in job.environment for job in jobs)
+    if is_experiment:  # its table has a form of its own and is shown as it is; charts are in the jobs' folders
+        header[0] += ", each with a report in its own folder"
+    header += _headers(jobs)
+    lines = [f"failed: job {' '.join(failure.overrides) or failure.job}: {failure.error}" for failure in failures]
+    shares = [job.environment.get("others_share") for job in jobs]
+    busy = of_busy_machine(shares)
+    tables = {} if summary is None else {"summary": summary}
+    try:
+        with writing(folder):
+            _write(folder, jobs, summary, failures, parameters)
+            write_text(folder / "config.yaml", OmegaConf.to_yaml({"overrides": given}))
+            made = jobs[0].environment if jobs else environment() | failures[0].asked
+            made |= {"jobs": [str(job.folder.relative_to(folder)) for job in jobs], "swept": swept, "overrides": given}
+            made |= {"failed": [failure.job for failure in failures], "others_share": shares}
+            if "arguments" in made:
+                made["again"] = again(made["working_directory"], made["arguments"])
+            write_environment(folder, made)
+    finally:
+        if is_experiment:
+            print(findings_text([*header, *busy], tables))
+        elif summary is not None:
+            print("\n".join([table_text(summary, parameters), *busy]))
+        print(f"sweep: {len(jobs)} jobs in {folder}{f', {len(failures)} failed' if failures else ''}", flush=True)
+    if is_experiment or summary is None:
+        text = findings_markdown("sweep", [*header, *lines], busy, tables, [])
+        draw(folder, dict, lambda names: text)
+        return len(jobs), failures
+    charts, report = draw(
+        folder,
+        lambda: sweep_charts(summary, parameters),
+        lambda names: report_markdown("sweep", [*header, *lines], summary, names, parameters, busy),
     )
-    write_frames(folder, summary, requests, steps, timeline=timeline if len(timeline) else None)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml({"overrides": given}))
-    made = jobs[0].environment
-    made |= {"jobs": [job.folder.name for job in jobs], "swept": swept, "overrides": given}
-    made["others_share"] = [job.environment.get("others_share") for job in jobs]
-    made["again"] = again(made["working_directory"], made["arguments"])
-    write_environment(folder, made)
-    busy = of_busy_machine(made["others_share"])
-    if "experiment" in made:
-        _report_experiment(folder, jobs, summary, swept, busy)
-        return
-    charts = sweep_charts(summary, parameters)
-    for name, figure in charts.items():
-        save(figure, folder / "charts", name)
-    header = [f"sweep over {', '.join(swept) or 'nothing'}: {len(jobs)} jobs", *_headers(jobs)]
-    write_text(folder / "report.md", report_markdown("sweep", header, summary, list(charts), parameters, busy))
-    print("\n".join([table_text(summary, parameters), *busy]))
     num_warnings = len(warnings(summary, parameters)) + len(busy)
     more = f" ({num_warnings} warning{'' if num_warnings == 1 else 's'} in it)" if num_warnings else ""
-    print(f"sweep: {len(jobs)} jobs in {folder}\ncharts: {folder / 'charts'}", flush=True)
-    print(f"report: {folder / 'report.md'}{more}", flush=True)
+    print(f"charts: {charts}\nreport: {report}{more}", flush=True)
+    return len(jobs), failures
 
 
 def _headers(jobs: list[Results]) -> list[str]:
@@ -87,23 +93,53 @@ def _headers(jobs: list[Results]) -> list[str]:
     return told
 
 
-def _report_experiment(
-    folder: Path, jobs: list[Results], summary: pd.DataFrame, swept: list[str], busy: list[str]
+def _write(
+    folder: Path, jobs: list[Results], summary: pd.DataFrame | None, failures: list[Failure], parameters: list[str]
 ) -> None:
-    """An experiment's table has a form of its own: it is shown as it is; the charts are in the jobs' folders."""
-    first = f"sweep over {', '.join(swept) or 'nothing'}: {len(jobs)} jobs, each with a report in its own folder"
-    header = [first, *_headers(jobs)]
-    tables = {"summary": summary}
-    write_text(folder / "report.md", findings_markdown("sweep", header, busy, tables, []))
-    print(findings_text([*header, *busy], tables))
-    print(f"sweep: {len(jobs)} jobs in {folder}", flush=True)
+    """Write the joined frames; failed jobs stand in the summary alone."""
+    if failures:
+        failed = pd.DataFrame([_row(failure, parameters) for failure in failures])
+        done = pd.DataFrame(columns=[*SUMMARY, *parameters]) if summary is None else summary
+        summary = pd.concat([done.astype(object), failed], ignore_index=True)
+    none = {"requests": REQUESTS, "steps": STEPS, "timeline": ()}
+    requests, steps, timeline = (
+        _joined([_told_apart(getattr(job, name), job, _column_values(job, parameters)) for job in jobs])
+        if jobs
+        else pd.DataFrame(columns=list(columns))
+        for name, columns in none.items()
+    )
+    write_frames(folder, summary, requests, steps, timeline=timeline if len(timeline) else None)
 
 
-def _finished_jobs(folder: Path) -> list[Results]:
-    jobs = []
-    for path in sorted(folder.glob("*/report.md"), key=lambda path: (len(path.parent.name), path.parent.name)):
-        jobs.append(load(path.parent))
-    return jobs
+def _row(failure: Failure, parameters: list[str]) -> dict[str, object]:
+    own = {"scenario": failure.scenario, "strategy": ", ".join(failure.strategies), "outcome": failure.outcome}
+    given = _values(failure.overrides)
+    return own | {key: given.get(key) for key in parameters if key not in OWN_COLUMNS}
+
+
+def _jobs(folder: Path) -> tuple[list[Results], list[Failure]]:
+    """The jobs whose rows can be read, and those that failed, both in their order."""
+    jobs, failures = [], noted(folder)
+    for path in folder.rglob("environment.json"):
+        if path.parent == folder:
+            continue
+        try:
+            jobs.append(load(path.parent))
+        except (OSError, ValueError) as error:  # one folder that cannot be read is one job, not all
+            name = str(path.parent.relative_to(folder))
+            failures.append(Failure(name, "", [], {}, " ".join(str(error).split()), is_refusal=False))
+    jobs.sort(key=lambda job: _order(str(job.folder.relative_to(folder))))
+    return jobs, sorted(failures, key=lambda failure: _order(failure.job))
+
+
+def _order(name: str) -> tuple[int, str]:
+    return len(name), name
+
+
+def _column_values(job: Results, parameters: list[str]) -> dict[str, object]:
+    """A job's values of the swept parameters that its rows do not name already."""
+    given = _values(job.environment["overrides"])
+    return {key: given.get(key) for key in parameters if key not in OWN_COLUMNS}
 
 
 def _told_apart(frame: pd.DataFrame | None, job: Results, parameters: dict[str, object]) -> pd.DataFrame:
@@ -120,8 +156,8 @@ def _told_apart(frame: pd.DataFrame | None, job: Results, parameters: dict[str, 
     return frame.assign(**told, strategy=frame["strategy"].astype("category"))
 
 
-def _overrides(job: Results) -> dict[str, object]:
-    pairs = (str(line).partition("=")[::2] for line in job.environment["overrides"])
+def _values(overrides: Iterable[str]) -> dict[str, object]:
+    pairs = (str(line).partition("=")[::2] for line in overrides)
     return {key.lstrip("+"): _number(value) for key, value in pairs}
 
 

@@ -1,0 +1,78 @@
+"""Jobs of a sweep that failed: each leaves a file that says why, whatever process ran it, and is a row of the whole."""
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from kvbench.cli.errors import UsageError
+from kvbench.results import write_text
+
+FOLDER = "failed"
+LONGEST = 300
+"""Letters of an error that a row holds; the file has all."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that failed.
+
+    Args:
+        job: its number in the sweep; of a folder that cannot be read, the folder's name.
+        scenario: or experiment; "" where none was chosen.
+        strategies: that it was to run.
+        asked: what was asked for, and how to run it again; of a folder that cannot be read, nothing.
+        error: one line.
+        is_refusal: whether the input was bad, and nothing broke.
+        trace: where it broke, for whoever mends it; "" of a refusal.
+    """
+
+    job: str
+    scenario: str
+    strategies: list[str]
+    asked: dict[str, object]
+    error: str
+    is_refusal: bool
+    trace: str = ""
+
+    @property
+    def overrides(self) -> list[str]:
+        """Of this job."""
+        return list(self.asked.get("overrides", []))
+
+    @property
+    def outcome(self) -> str:
+        """What stands in the column of that name."""
+        return f"failed: {self.error if len(self.error) <= LONGEST else f'{self.error[: LONGEST - 1]}…'}"
+
+
+def failure_of(
+    error: BaseException, hydra_config: DictConfig, strategies: Sequence[object], asked: dict[str, object]
+) -> Failure:
+    """What is to be kept of a job's error."""
+    is_usage = isinstance(error, UsageError)
+    choices = hydra_config.runtime.choices
+    return Failure(
+        job=str(hydra_config.job.num),
+        scenario=str(choices.get("scenario") or choices.get("experiment") or ""),
+        strategies=list(map(str, strategies)),
+        asked=asked,
+        error=" ".join((str(error) if is_usage else f"{type(error).__name__}: {error}").split()),
+        is_refusal=is_usage and error.status == UsageError.status,
+        trace="" if is_usage else "".join(traceback.format_exception(error)),
+    )
+
+
+def note(sweep: Path, failure: Failure) -> None:
+    """Say at once that a job failed, and keep it in the sweep's folder."""
+    print(f"kvbench: job {' '.join(failure.overrides)}: {failure.error}", file=sys.stderr, flush=True)
+    write_text(sweep / FOLDER / f"{failure.job}.json", json.dumps(asdict(failure), indent=2) + "\n")
+
+
+def noted(sweep: Path) -> list[Failure]:
+    """The failures that jobs left in a sweep's folder."""
+    return [Failure(**json.loads(path.read_text(encoding="utf-8"))) for path in (sweep / FOLDER).glob("*.json")]
