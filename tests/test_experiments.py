@@ -13,6 +13,7 @@ from kvbench.cli.catalogue import names
 from kvbench.cli.errors import UsageError
 from kvbench.cli.experiment import experiment_of
 from kvbench.experiment.base import Experiment, Findings, Setting
+from kvbench.experiment.comprehensive import sentences_of as comprehensive_sentences
 from kvbench.experiment.growth_factors import near_best, with_cost
 from kvbench.experiment.growth_factors import sentences_of as growth_sentences
 from kvbench.experiment.kept_fractions import sentences_of as kept_sentences
@@ -90,6 +91,11 @@ def test_the_benchmarks_sentences_and_rows(comprehensive):
     assert "static, dynamic, predictive and hierarchical cannot hold long_document (13,500 tokens)" in said
     assert "keeps 9,450 tokens of long_document: the article's, which holds 8,192, would fail there too" in said
     assert "attention is off" in said
+    table = findings.tables["raised_capacities"]
+    best = table.loc[table[table["scenario"] == "short_chat"]["peak_bytes"].idxmin(), "strategy"]
+    short_chat = "on short_chat " + str(best)
+    assert short_chat in "".join(comprehensive_sentences(table, "raised"))
+    assert short_chat not in "".join(comprehensive_sentences(table, "raised", [best]))
     for frame in (findings.requests, findings.steps):
         assert set(frame["capacities"]) == {"article", "raised"}
         assert set(frame["scenario"]) == {"short_chat", "long_document", "streaming", "bursty"}

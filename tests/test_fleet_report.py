@@ -138,6 +138,19 @@ def test_text_from_outside_is_escaped():
     assert warnings(made)
 
 
+def test_references_serve_best_of_none(summary):
+    rows = summary.assign(goodput_per_s=[0.5, 2.0, 4.0], tokens_per_s=[500.0, 1000.0, 2000.0])
+    goodput, tokens, _ = said(rows.assign(reference=[False, False, True]), "fleet_service")
+    assert goodput.startswith("Most goodput: dynamic, 2 requests/s")
+    assert tokens == (
+        "Most throughput: dynamic, 1,000 tokens/s. The others: paged 2,000 (200 % of that), for reference and static "
+        "500 (50 % of that)."
+    )
+    assert said(rows.assign(reference=True), "fleet_service")[0].startswith(
+        "Only strategies that are there for reference"
+    )
+
+
 def asked(name, overrides):
     """Of a job's environment.json, what its sweep reads."""
     header = [f"{name}: {overrides[0]}", "a model on a device", "5 repetitions"]

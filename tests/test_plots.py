@@ -203,7 +203,7 @@ def test_references_are_hollow_and_on_no_front(decode):
         marks = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() in "osD^"]
         assert [line.get_markerfacecolor() == "white" for line in marks] == [False, False, True]
         assert axes.lines[-1].get_ydata().min() >= 200
-    assert "for reference, on no front: concat." in words(figure)
+    assert "For reference, on no front and never the best: concat." in words(figure)
 
 
 def test_pareto_of_one_repetition_has_no_front():

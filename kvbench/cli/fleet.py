@@ -109,7 +109,7 @@ def _requests(config: Config, fleet: Fleet, overrides: list[str]) -> tuple[Trace
 
 def about(name: str, strategy: Strategy, fleet: Fleet) -> dict[str, object]:
     """What a strategy is, and where its times come from, for its row of the summary."""
-    return {"lossless": strategy.lossless, "reference": strategy.reference} | origin(fleet.hardware, "model", name)
+    return strategy.facts | origin(fleet.hardware, "model", name)
 
 
 def fleet_columns(

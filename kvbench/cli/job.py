@@ -106,8 +106,7 @@ def clocked(backend: Backend) -> Processors | None:
 def about(strategy: Strategy, backend: Backend) -> dict[str, object]:
     """What a strategy is, for its row of the summary."""
     ledger = strategy.ledger(backend.geometry, num_rows=backend.num_rows)
-    found: dict[str, object] = {"lossless": strategy.lossless, "reference": strategy.reference}
-    found["pool_bytes"] = sum(ledger.pool_bytes.values())
+    found: dict[str, object] = strategy.facts | {"pool_bytes": sum(ledger.pool_bytes.values())}
     if any(area.is_staged for area in strategy.areas):
         found["roofline_share"] = math.nan  # its reads move other bytes than a token's
     return found

@@ -1,6 +1,6 @@
 """The article's comprehensive benchmark, corrected."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -79,6 +79,7 @@ class Comprehensive(Experiment):
             RAISED: measure(self.raised_strategies, self.scenarios, setting),
         }
         notes = model_notes(sets[RAISED].summary)
+        references = [name for name, strategy in self.strategies.items() if strategy.reference]
         tables = {name: table_of(measured, tokens) for name, measured in sets.items()}
         requests, steps = (
             pd.concat([getattr(measured, what).assign(capacities=name) for name, measured in sets.items()])
@@ -89,9 +90,9 @@ class Comprehensive(Experiment):
             requests=requests.reset_index(drop=True),
             steps=steps.reset_index(drop=True),
             sentences=[
-                *sentences_of(tables[ARTICLE], "The article's capacities"),
+                *sentences_of(tables[ARTICLE], "The article's capacities", references),
                 *_unbounded(tables[ARTICLE]),
-                *sentences_of(tables[RAISED], "Raised capacities"),
+                *sentences_of(tables[RAISED], "Raised capacities", references),
                 _times(steps, setting.backend.scope),
                 *notes,
             ],
@@ -114,12 +115,13 @@ def table_of(measured: Frames, tokens: Mapping[str, int]) -> pd.DataFrame:
     return table.join(figures.where(summary["outcome"] == "completed"))
 
 
-def sentences_of(table: pd.DataFrame, under: str) -> list[str]:
+def sentences_of(table: pd.DataFrame, under: str, references: Sequence[str] = ()) -> list[str]:
     """What a table shows: who cannot hold what, who is best at what, and what the article's figure counts.
 
     Args:
         table: from `table_of`.
         under: which capacities, as a sentence's start.
+        references: strategies that are there to compare with, and never the best.
     """
     sentences = []
     held = table[table["outcome"] == "completed"]
@@ -129,7 +131,7 @@ def sentences_of(table: pd.DataFrame, under: str) -> list[str]:
             size = f"{rows['workload_tokens'].iloc[0]:,} tokens"
             verb = "has" if len(failed) == 1 else "have"
             sentences.append(f"{under}: {listed(failed)} cannot hold {name} ({size}) and {verb} no figures there.")
-        done = held[held["scenario"] == name]
+        done = held[(held["scenario"] == name) & ~held["strategy"].isin(references)]
         if len(done) > 1:
             sentences.append(f"{under}: on {name} {_best(done)}.")
     if len(held):

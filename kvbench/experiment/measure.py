@@ -51,6 +51,7 @@ def measure(strategies: Mapping[str, Strategy], scenarios: Mapping[str, Scenario
             budget_bytes=setting.budget_bytes,
             on_iteration=setting.on_iteration,
         )
-        summary, by_request, steps = frames_of(recorder, sessions, setting.backend, name)
+        about = {own: strategy.facts for own, strategy in strategies.items()}
+        summary, by_request, steps = frames_of(recorder, sessions, setting.backend, name, about=about)
         parts.append(Frames(summary, by_request.assign(scenario=name), steps.assign(scenario=name)))
     return Frames(*(pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True)))

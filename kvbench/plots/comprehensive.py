@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kvbench.plots.canvas import canvas, finish
-from kvbench.plots.panels import Panel, groups, patch
+from kvbench.plots.panels import Panel, groups, legend_of_bars
 from kvbench.plots.rows import failures, strategy_names
 from kvbench.plots.style import looks, short_names
 
@@ -43,4 +43,4 @@ def comprehensive_chart(table: pd.DataFrame, what: str, notes: Sequence[str] = (
     tiered = strategy_names(table[table["peak_host_bytes"] > 0])
     if tiered:
         notes.append(f"Bars are the device's memory. What {', '.join(tiered)} keeps in the host's is in the mark only.")
-    return finish(figure, f"The comprehensive benchmark: {what}", [(patch(style[n]), short[n]) for n in names], notes)
+    return finish(figure, f"The comprehensive benchmark: {what}", legend_of_bars(table, style, short), notes)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from kvbench.front import is_reference
 from kvbench.plots.canvas import canvas, empty, finish, label
 from kvbench.plots.rows import failures, notes_of, strategy_names
 from kvbench.plots.style import INK, SMALL, Look, looks, plain, short_names
@@ -68,7 +69,7 @@ def panels_chart(summary: pd.DataFrame) -> Figure:
         shown_scenarios = short_names(scenarios, 18)
         for axes, panel in zip(panels, PANELS, strict=True):
             groups(axes, summary, panel, names, style, shown_scenarios)
-        legend = [(patch(style[name]), short[name]) for name in names]
+        legend = legend_of_bars(summary, style, short)
         return finish(figure, "Memory, utilization, resizes and efficiency by scenario", legend, notes)
     figure, panels = canvas(2, 2, 2 * max(1.7, 0.9 + BAR_IN * len(names)))
     for axes, panel in zip(panels, PANELS, strict=True):
@@ -79,9 +80,17 @@ def panels_chart(summary: pd.DataFrame) -> Figure:
     return finish(figure, f"Memory, utilization, resizes and efficiency{of}", notes=notes)
 
 
-def patch(look: Look) -> Patch:
-    """A strategy's bar, for a legend."""
-    return Patch(facecolor=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0.5)
+def legend_of_bars(summary: pd.DataFrame, style: dict[str, Look], short: dict[str, str]) -> list[tuple[Patch, str]]:
+    """Each strategy's bar, hollow where it is a reference."""
+    references = strategy_names(summary[is_reference(summary)])
+    return [(Patch(**_face(style[name], name in references)), text) for name, text in short.items()]
+
+
+def _face(look: Look, is_hollow: bool) -> dict[str, object]:
+    """How a bar is filled."""
+    if is_hollow:
+        return {"facecolor": "white", "edgecolor": look.colour, "hatch": look.hatch, "linewidth": 0.9}
+    return {"facecolor": look.colour, "edgecolor": "white", "hatch": look.hatch, "linewidth": 0.5}
 
 
 def _cross(x: object, y: object) -> Line2D:
@@ -119,9 +128,9 @@ def bars(axes: Axes, summary: pd.DataFrame, panel: Panel, style: dict[str, Look]
     values = values / unit.divisor
     rows = np.arange(len(summary))
     names = summary["strategy"].astype(str).to_numpy()
-    drawn = axes.barh(rows, np.nan_to_num(values[:, 0]), 0.7, color=[style[name].colour for name in names])
-    for bar, name in zip(drawn, names, strict=True):
-        bar.set(hatch=style[name].hatch, edgecolor="white", linewidth=0.5)
+    drawn = axes.barh(rows, np.nan_to_num(values[:, 0]), 0.7)
+    for bar, name, is_hollow in zip(drawn, names, is_reference(summary), strict=True):
+        bar.set(**_face(style[name], is_hollow))
     if panel.mark:
         axes.plot(values[:, 1], rows, "|", color=INK, markersize=11, markeredgewidth=2, zorder=4)
     failed = summary["outcome"].astype(str).to_numpy() != "completed"
@@ -158,19 +167,11 @@ def groups(
     group = summary["scenario"].astype(str).map({name: at for at, name in enumerate(scenarios)}).to_numpy(dtype=float)
     strategies = summary["strategy"].astype(str).to_numpy()
     failed = summary["outcome"].astype(str).to_numpy() != "completed"
+    references = is_reference(summary)
     for name in names:
         mine = strategies == name
         x = _places(group, strategies, names, width)[mine]
-        look = style[name]
-        axes.bar(
-            x,
-            np.nan_to_num(values[mine, 0]),
-            width * 0.94,
-            color=look.colour,
-            hatch=look.hatch,
-            edgecolor="white",
-            linewidth=0.4,
-        )
+        axes.bar(x, np.nan_to_num(values[mine, 0]), width * 0.94, **_face(style[name], references[mine].any()))
         if panel.mark:
             axes.plot(x, values[mine, 1], "_", color=INK, markersize=max(3, 60 * width), markeredgewidth=1.6, zorder=4)
         cross = _cross(x[failed[mine]], np.zeros(failed[mine].sum()))

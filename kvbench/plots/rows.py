@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from kvbench.front import is_reference
 from kvbench.plots.style import plain
 from kvbench.plots.units import tick_text
 from kvbench.provenance import model_notes
@@ -53,8 +54,10 @@ def median_steps(steps: pd.DataFrame, name: str) -> tuple[pd.DataFrame, bool]:
 
 
 def notes_of(summary: pd.DataFrame) -> list[str]:
-    """What stands at the foot of every chart of a summary: what modelled times are worth, and who did not complete."""
-    return [*model_notes(summary), *failures(summary)]
+    """What stands at the foot of every chart of a summary: what modelled times are worth, who failed, references."""
+    references = strategy_names(summary[is_reference(summary)])
+    hollow = [f"For reference, on no front and never the best: {', '.join(references)}."] if references else []
+    return [*model_notes(summary), *failures(summary), *hollow]
 
 
 def failures(summary: pd.DataFrame) -> list[str]:

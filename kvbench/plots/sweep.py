@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kvbench.front import is_reference
 from kvbench.plots.canvas import canvas, empty, finish, label
 from kvbench.plots.rows import notes_of, strategy_names, value_text
 from kvbench.plots.style import FONT, LINES, MARKERS, looks, plain, short_names
@@ -68,7 +69,7 @@ def sweep_chart(summary: pd.DataFrame, parameter: str, others: list[str] | None 
     legend: list[tuple[Line2D, str]] = []
     for axes, columns in zip(panels, metrics, strict=True):
         column = next((name for name in columns if finite_max(summary.get(name, np.nan)) > 0), columns[-1])
-        drawn = _panel(axes, lines, column, looks(names))
+        drawn = _panel(axes, lines, column, looks(names), strategy_names(summary[is_reference(summary)]))
         legend = drawn if len(drawn) > len(legend) else legend
         axes.set_xlabel(_parameter_text(parameter), fontsize=FONT)
         _x_axis(axes, x, categories)
@@ -119,8 +120,8 @@ def _lines(
     return lines
 
 
-def _panel(axes: Axes, lines: list, column: str, style: dict) -> list[tuple[Line2D, str]]:
-    """Draw one metric; what the legend says of it."""
+def _panel(axes: Axes, lines: list, column: str, style: dict, hollow: list[str]) -> list[tuple[Line2D, str]]:
+    """Draw one metric, some strategies' marks hollow; what the legend says of it."""
     meaning = SUMMARY[column]
     rows = [part for *_, part in lines]
     values = np.concatenate([part[column].to_numpy(dtype=float) for part in rows if column in part] or [[]])
@@ -142,6 +143,7 @@ def _panel(axes: Axes, lines: list, column: str, style: dict) -> list[tuple[Line
             linestyle=look.line if turn == 0 else LINES[turn % len(LINES)],
             marker=look.marker if turn == 0 else MARKERS[(MARKERS.index(look.marker) + turn) % len(MARKERS)],
             markersize=7,
+            markerfacecolor="white" if name in hollow else look.colour,
             linewidth=1.5,
         )
         shown = np.where(np.isfinite(spread), spread, 0.0)

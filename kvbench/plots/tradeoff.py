@@ -74,11 +74,9 @@ def row_texts(summary: pd.DataFrame, parameters: list[str]) -> list[str]:
 def notes_of_points(summary: pd.DataFrame) -> list[str]:
     """Why some points are hollow, and what decides a front."""
     notes = ["On a front: no other is better in one and, as far as intervals tell, as good in the other."]
-    references = strategy_names(summary[is_reference(summary)])
-    if references:
-        notes.append(f"Hollow: for reference, on no front: {', '.join(references)}.")
-    if failures(summary):
-        notes.append("Hollow: not completed, on no front.")
+    hollow = [is_reference(summary).any() and "for reference", bool(failures(summary)) and "not completed"]
+    if any(hollow):
+        notes.append(f"Hollow: {' or '.join(filter(None, hollow))}; on no front.")
     return notes
 
 

@@ -5,28 +5,32 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from kvbench.front import is_reference
 from kvbench.report.text import duration, listed, markdown_escape, number, percent
 
 SAME = 1e-3
 """Figures nearer than this share of the larger are told as equal."""
 NONE = "No request completed."
+REFERENCES = "Only strategies that are there for reference were run: none serves best."
 
 
 def service(rows: pd.DataFrame) -> list[str]:
     """Who gives the most goodput and throughput, and how many requests run together."""
     if not rows["num_completed"].gt(0).any():
         return [NONE]
-    most = rows["goodput_per_s"].max()
+    if is_reference(rows).all():
+        return [REFERENCES]
+    most = rows["goodput_per_s"].mask(is_reference(rows)).max()
     sentences = []
     if most > 0:
-        share = percent(rows.loc[rows["goodput_per_s"].idxmax(), "attained_share"])
+        share = percent(rows.loc[_leads(rows, "goodput_per_s"), "attained_share"].max())
         within = f"{share} of all requests are within the objectives"
         others = _others(rows, "goodput_per_s", lambda value: number(value))
         best = _leaders(rows, "goodput_per_s")
         sentences.append(f"Most goodput: {best}, {number(most)} requests/s; {within}. {others}".rstrip())
     else:
         sentences.append("No strategy serves a request within the objectives.")
-    tokens = rows["tokens_per_s"].max()
+    tokens = rows["tokens_per_s"].mask(is_reference(rows)).max()
     others = _others(rows, "tokens_per_s", lambda value: f"{number(value)} ({percent(value / tokens)} of that)")
     best = _leaders(rows, "tokens_per_s")
     sentences.append(f"Most throughput: {best}, {number(tokens)} tokens/s. {others}".rstrip())
@@ -93,7 +97,8 @@ _TIMES = (("ttft", "TTFT"), ("tpot", "TPOT"), ("latency", "latency"))
 
 
 def _leads(rows: pd.DataFrame, column: str) -> pd.Series:
-    return rows[column] >= (1 - SAME) * rows[column].max()
+    competing = rows[column].mask(is_reference(rows))
+    return competing >= (1 - SAME) * competing.max()
 
 
 def _leaders(rows: pd.DataFrame, column: str) -> str:
@@ -103,7 +108,11 @@ def _leaders(rows: pd.DataFrame, column: str) -> str:
 def _others(rows: pd.DataFrame, column: str, write: Callable[[float], str]) -> str:
     """Those that do not lead, the better first."""
     others = rows[~_leads(rows, column)].sort_values(column, ascending=False, kind="stable")
-    texts = [f"{markdown_escape(row['strategy'])} {write(row[column])}" for _, row in others.iterrows()]
+    marks = np.where(is_reference(others), ", for reference", "")
+    texts = [
+        f"{markdown_escape(row['strategy'])} {write(row[column])}{mark}"
+        for mark, (_, row) in zip(marks, others.iterrows(), strict=True)
+    ]
     return f"The others: {listed(texts)}." if texts else ""
 
 

@@ -68,6 +68,11 @@ class Strategy:
     """What it decides by, where it has no integer rule; for the message of those who need one."""
 
     @property
+    def facts(self) -> dict[str, bool]:
+        """What a summary's row says of it, by column."""
+        return {"lossless": self.lossless, "reference": self.reference}
+
+    @property
     def attends_all(self) -> bool:
         """Whether attention reads every token, unchanged or rounded: none is evicted or moved out of its sight."""
         return self.lossless
