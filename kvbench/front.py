@@ -94,6 +94,18 @@ def contested(summary: pd.DataFrame) -> list[str]:
     return ["total_s", "allocation_s", *(judged or known)[:1]]
 
 
+def splitters(summary: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Who takes more steps than others for the same tokens, as those do that split appends: its steps, and theirs.
+
+    Args:
+        summary: rows of one job. Of a whole model steps are iterations, and tell of batches instead.
+    """
+    rows = summary[(summary["outcome"].astype(str) == "completed") & (summary["scope"] == "cache")]
+    least = rows["num_steps"].min()
+    more = rows[rows["num_steps"] > least]
+    return {str(name): (count, least) for name, count in zip(more["strategy"], more["num_steps"], strict=True)}
+
+
 def half_widths(summary: pd.DataFrame, column: str) -> np.ndarray:
     """Half of what a column's figures may be off by, a row each; NaN where that is not known.
 

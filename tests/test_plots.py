@@ -317,6 +317,12 @@ def test_every_case_gives_all_charts(frames, tmp_path):
                 assert strategy in words(figure)
 
 
+def test_smaller_steps_are_told_beside_the_others(chat):
+    assert "Splits appends" not in words(latency_chart(chat.summary, chat.steps))
+    split = chat.summary.assign(num_steps=[6.0, 40.0, 6.0])
+    assert "steps are smaller than others': dynamic." in words(latency_chart(split, chat.steps))
+
+
 def test_strategies_without_rows_are_named(chat):
     empty = chat.steps[chat.steps["strategy"] != "static"]
     assert "Appended nothing: static." in words(memory_chart(chat.summary, empty))

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kvbench.front import splitters
 from kvbench.plots.canvas import canvas, empty, finish, label
 from kvbench.plots.ecdf import ecdf, mark_shares
 from kvbench.plots.rows import appending, median_steps, notes_of, strategy_names, thinned
@@ -61,6 +62,8 @@ def latency_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
         if not _resizes(over, line_rows, unit.divisor, style[name]):
             notes.append(f"Resizes of {name} are too many to mark.")
     legend.append((_mark(INK, [], []), "resize"))
+    smaller = ", ".join(splitters(summary))
+    notes += [f"Splits appends, so that its steps are smaller than others': {smaller}."] if smaller else []
     times = rows["step_us"].to_numpy() / unit.divisor
     number_axis(over, "y", times)
     number_axis(share, "x", times)

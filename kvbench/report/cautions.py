@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from kvbench.front import alike, cost_of
+from kvbench.front import alike, cost_of, splitters
 from kvbench.provenance import is_fleet, is_modelled
-from kvbench.report.jobs import THROUGHPUT, completed, jobs_of, row_names
+from kvbench.report.jobs import THROUGHPUT, jobs_of, row_names
 from kvbench.report.modelled import doubts
 from kvbench.report.table import is_lossy, parameters_of
 from kvbench.report.text import listed, markdown_escape, mib, number, percent
@@ -116,15 +116,13 @@ def _contention(summary: pd.DataFrame, names: list[str]) -> list[str]:
 
 def _smaller_steps(summary: pd.DataFrame, swept: list[str]) -> list[str]:
     """Who takes more steps than others for the same tokens, as those do that split appends."""
-    found = []
-    for _, rows in jobs_of(completed(summary[summary["scope"] == "cache"]), swept):
-        least = rows["num_steps"].min()
-        for name, count in zip(rows["strategy"], rows["num_steps"], strict=True):
-            if count > least:
-                counts = f"{number(count, 6)} steps for what takes others {number(least, 6)}"
-                rest = "its steps are smaller, and not to be compared with theirs"
-                found.append(f"{markdown_escape(name)} takes {counts}: {rest}.")
-    return list(dict.fromkeys(found))
+    rest = "its steps are smaller, and not to be compared with theirs"
+    told = (
+        f"{markdown_escape(name)} takes {number(count, 6)} steps for what takes others {number(least, 6)}: {rest}."
+        for _, rows in jobs_of(summary, swept)
+        for name, (count, least) in splitters(rows).items()
+    )
+    return list(dict.fromkeys(told))
 
 
 def _inactive(summary: pd.DataFrame, names: list[str]) -> list[str]:
