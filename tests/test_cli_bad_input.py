@@ -37,6 +37,13 @@ COMMANDS = [
         ["hardware H100 SXM 80 GB: missing host_bytes_per_s; it takes name"],
     ),
     (["+scenario=short_chat", "hardware=h100", "hardware.launch_s=x"], ["hardware.launch_s is a number", "'x'"]),
+    (
+        ["+scenario=short_chat", "model=llama3_8b", "model.name_or_path=/models/mine"],
+        ["model.name_or_path=/models/mine: nothing loads that model here", "those of Llama-3.1-8B", "record"],
+    ),
+    (["+scenario=short_chat", "backend=fleet", "++model.name_or_path=mine"], ["nothing loads that model here"]),
+    (["-m", "+scenario=short_chat", "model.name_or_path=a,b"], ["nothing loads that model here"]),
+    (["+experiment=claims", "model=smollm2", "model.name_or_path=mine"], ["nothing loads that model here"]),
     (["+scenario=short_chat", "~model.head_dim"], ["model: missing head_dim; it takes"]),
     (["+scenario=short_chat", "model.num_parameters=2.5"], ["model.num_parameters is a positive integer, got 2.5"]),
     (["+scenario=short_chat", "model=deepseek_v3"], ["DeepSeek-V3 has latent attention", "use backend=modelled"]),

@@ -44,7 +44,63 @@ REFUSED = [
     ("Gemma3nText", {}, "layers that share K and V"),
     ("PreTrained", {}, "no figures of heads and layers"),
     ("GPT2", OLD | {"n_embd": 33}, "no figures of heads and layers"),
+    # V of another size than K, and other numbers of KV heads behind the window: 39 of 48 layers hold twice as much.
+    ("MiMoV2Flash", {}, r"twice the KV heads in layers with a window \(layer_types"),
+    (
+        "MiMoV2Flash",
+        {"layer_types": ["full_attention"] * 48},
+        r"heads of several sizes \(v_head_dim=128, and head_dim is 192\)",
+    ),
+    ("Mllama", {}, r"cross_attention_layers="),
+    ("CpmAnt", {}, r"prompt_length=32"),
+    ("PreTrained", WIDE | {"head_dim": [8, 4]}, r"no figures of heads and layers \(.*head_dim=\[8, 4\]"),
+    ("PreTrained", WIDE | {"num_key_value_heads": [2, 1]}, r"KV heads \(num_key_value_heads=\[2, 1\]"),
 ]
+ODD = {
+    "v_head_dim": 4,
+    "value_head_dim": 16,
+    "swa_head_dim": 16,
+    "swa_v_head_dim": 4,
+    "global_head_dim": 16,
+    "attention_head_size": 16,
+    "kv_channels": 4,
+    "v_dim": 16,
+    "head_dim_per_layer": [8, 4],
+    "swa_num_key_value_heads": 1,
+    "sliding_window_num_kv_heads": 4,
+    "num_global_key_value_heads": 1,
+    "num_key_value_heads_per_layer": [2, 1],
+    "num_key_value_heads_by_kind": {"full": 2, "window": 1},
+    "multi_query_group_num": 1,
+    "kv_lora_rank": 16,
+    "use_mla": True,
+    "num_kv_shared_layers": 1,
+    "kv_sharing_layers": [1],
+    "cla_share_factor": 2,
+    "attention_k_eq_v": True,
+    "add_cross_attention": True,
+    "index_n_heads": 4,
+    "compress_ratios": [4, 4],
+    "ssm_state_size": 16,
+    "linear_num_value_heads": 2,
+    "conv_kernel_size": 4,
+    "hybrid_override_pattern": "M*",
+    "full_attention_interval": 2,
+    "total_ut_steps": 4,
+    "num_meta_tokens": 8,
+    "per_layer_config": {1: {"num_key_value_heads": 1}},
+}
+"""Fields that a Llama has not, and what they say of its cache: 2 KV heads of 8 in each of two layers."""
+ALIKE = [
+    *({field: 8} for field in ("v_head_dim", "swa_head_dim", "global_head_dim", "kv_channels")),
+    *({field: 2} for field in ("swa_num_key_value_heads", "num_global_key_value_heads", "multi_query_group_num")),
+    {"num_key_value_heads_per_layer": [2, 2]},
+    *({field: unset} for field, unset in (("kv_lora_rank", None), ("use_mla", False), ("num_kv_shared_layers", 0))),
+    {"attention_k_eq_v": False, "index_n_heads": None, "compress_ratios": [], "swa_head_dim": None},
+    {"sliding_window": 4, "rope_theta": 1e6, "attention_value_scale": 0.7, "num_shared_experts": 2},
+    {"num_nextn_predict_layers": 1, "max_window_layers": 2, "query_pre_attn_scalar": 256, "key_of_mine": "value"},
+]
+"""Fields that say the same as those that are understood, or nothing of the cache."""
 
 
 @pytest.mark.parametrize(("kind", "arguments", "num_kv_heads", "head_dim"), TAKEN)
@@ -66,6 +122,24 @@ def test_the_geometry_is_that_of_the_layers(kind, arguments, num_kv_heads, head_
 def test_layers_that_hold_something_else_are_refused(kind, arguments, message):
     with pytest.raises(ValueError, match=message):
         geometry_of(getattr(transformers, f"{kind}Config")(**arguments), "float32")
+
+
+@pytest.mark.parametrize("field", ODD)
+def test_a_field_that_changes_the_cache_and_is_not_understood_is_refused_by_its_name(field):
+    with pytest.raises(ValueError, match=rf"a llama model has .*\({field}[=:]"):
+        geometry_of(transformers.LlamaConfig(**WIDE, **{field: ODD[field]}), "float32")
+
+
+def test_a_layer_that_is_left_out_is_refused():
+    config = transformers.LlamaConfig(**WIDE, per_layer_config={1: {"skip": ["attention"]}})
+    with pytest.raises(ValueError, match="per_layer_config"):
+        geometry_of(config, "float32")
+
+
+@pytest.mark.parametrize("fields", ALIKE)
+def test_a_field_that_changes_nothing_is_let_be(fields):
+    plain = geometry_of(transformers.LlamaConfig(**WIDE), "float32")
+    assert geometry_of(transformers.LlamaConfig(**WIDE, **fields), "float32") == plain
 
 
 def test_of_a_multimodal_model_the_text_counts():

@@ -16,6 +16,7 @@ from kvbench.cli.errors import UsageError
 from kvbench.cli.source import initialized
 from kvbench.naming import unknown
 
+NAME_OR_PATH = "model.name_or_path"
 OPEN_NODES = ("strategy", "scenario")
 """Nodes to which `+` may add: an instance, or a parameter that its class then accepts or refuses."""
 
@@ -62,6 +63,20 @@ def _check_key(override: Override, config: DictConfig) -> None:
     adds = override.is_add() or override.is_force_add()
     if not (adds and root in OPEN_NODES):
         _check_path(config, key)
+    if key == NAME_OR_PATH:
+        _check_model(override, config)
+
+
+def _check_model(override: Override, config: DictConfig) -> None:
+    """Refuse another model's weights where none are loaded: bytes and times would be those of the chosen shape."""
+    is_loaded = "text" in (config.get("experiment") or {})
+    is_same = not override.is_sweep_override() and override.value() in (None, config.model.get("name_or_path"))
+    if not (is_loaded or is_same):
+        raise UsageError(
+            f"{override.input_line}: nothing loads that model here; bytes and times are those of "
+            f"{config.model.get('name') or 'the model chosen'}, whatever lies there. +experiment=quality and the verb "
+            "record load one; for its shape, set model.num_layers, model.num_heads, model.num_kv_heads, model.head_dim"
+        )
 
 
 def is_of_hydra(override: Override) -> bool:

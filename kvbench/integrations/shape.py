@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvbench.geometry import KVGeometry
+from kvbench.integrations.fields import foreign_fields
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-ATTENTIONS = {"full_attention", "sliding_attention", "chunked_attention"}
+WINDOW = "sliding_attention"
+ATTENTIONS = {"full_attention", WINDOW, "chunked_attention"}
 """Kinds of layers that hold K and V; of some, the mask hides the older ones."""
-FOREIGN = {
-    "kv_lora_rank": "latent attention (MLA)",
-    "num_kv_shared_layers": "layers that share K and V",
-    "global_head_dim": "heads of several sizes",
-}
-"""Keys of a configuration that tell of another shape where they are set."""
+TWICE_THE_HEADS = {"mimo_v2_flash"}
+"""Models whose code gives window layers other heads than the configuration says."""
 
 
 def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
@@ -26,26 +24,34 @@ def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
         config: the model's; of one with images or sound, its text model counts.
         dtype: of K and V: float32, float16 or bfloat16.
     Raises:
-        ValueError: layers hold something else than K and V of the same heads, or the dtype is none of those.
+        ValueError: layers hold something else than K and V of the same heads, or a field says so in a way that is not
+            understood; or the dtype is none of those.
     """
     text = config.get_text_config(decoder=True)
     name = Path(getattr(config, "name_or_path", "") or "").name or str(config.model_type)
     if getattr(config, "is_encoder_decoder", False):
         raise _unfit(name, "an encoder and a decoder", config)
-    for key, what in FOREIGN.items():
-        if getattr(text, key, None):
-            raise _unfit(name, f"{what} ({key}={getattr(text, key)})", config)
-    others = sorted(set(map(str, getattr(text, "layer_types", None) or ())) - ATTENTIONS)
+    if getattr(text, "is_heterogeneous", False):
+        differing = ", ".join(sorted(text.per_layer_attributes)) or "which are left out"
+        raise _unfit(name, f"layers that differ (per_layer_config: {differing})", config)
+    kinds = set(map(str, getattr(text, "layer_types", None) or ()))
+    others = sorted(kinds - ATTENTIONS)
     if others:
         raise _unfit(name, f"layers of another kind than attention over K and V ({', '.join(others)})", config)
+    if WINDOW in kinds and text.model_type in TWICE_THE_HEADS:
+        raise _unfit(name, f"twice the KV heads in layers with a window (layer_types: {WINDOW})", config)
     num_layers, num_heads = (getattr(text, key, None) for key in ("num_hidden_layers", "num_attention_heads"))
     head_dim = getattr(text, "head_dim", None) or _divided(getattr(text, "hidden_size", None), num_heads)
     if not all(isinstance(figure, int) and figure > 0 for figure in (num_layers, num_heads, head_dim)):
-        raise _unfit(name, "no figures of heads and layers", config)
+        got = f"num_hidden_layers={num_layers}, num_attention_heads={num_heads}, head_dim={head_dim}"
+        raise _unfit(name, f"no figures of heads and layers ({got})", config)
+    num_kv_heads = _kv_heads(text, num_heads)
+    for what in foreign_fields(text.to_dict(), text.model_type, head_dim, num_kv_heads):
+        raise _unfit(name, what, config)
     return KVGeometry(
         num_layers=num_layers,
         num_heads=num_heads,
-        num_kv_heads=_kv_heads(text, num_heads),
+        num_kv_heads=num_kv_heads,
         head_dim=head_dim,
         dtype=dtype,
         name=name,
@@ -83,7 +89,6 @@ def _short(shapes: Iterable[object]) -> str:
 def _kv_heads(text: "PreTrainedConfig", num_heads: int) -> int:
     if getattr(text, "multi_query", False) and not getattr(text, "new_decoder_architecture", False):
         return 1
-    # Falcon's own num_kv_heads does not count: transformers repeats K and V for all heads before they are held.
     return getattr(text, "num_key_value_heads", None) or num_heads
 
 
