@@ -198,6 +198,22 @@ def test_jobs_of_a_sweep_that_cannot_be_told_apart_are_not_ranked(parameter, mea
     assert said in told.replace("throughput, ", "").replace("throughput ", "")
 
 
+def test_what_bound_each_row_stands_in_the_table_and_first_in_the_report(summary):
+    shares = {"arrivals": [1.0, 0.17, np.nan], "batch": [0.0, 0.83, np.nan], "memory": 0.0, "pool": 0.0}
+    rows = summary.assign(**{f"{name}_share": values for name, values in (shares | {"computing": 0.0}).items()})
+    table = table_text(rows, [])
+    assert "bound by" in table
+    assert [line.split()[2:5] for line in table.splitlines()[2:4]] == [["arrivals", "100", "%"], ["batch", "83", "%"]]
+    told = (
+        "What the next request waited for, as shares of the time. static: nobody waited 100 %; dynamic: for a place in "
+        "the batch 83 % and nobody waited 17 %."
+    )
+    assert report_markdown("x", ["on a CPU"], rows, [], []).splitlines()[2] == f"- {told}"
+    for unbound in (summary, rows.assign(batch_share=0.0, arrivals_share=1.0)):
+        assert "bound by" not in table_text(unbound, [])
+        assert "waited" not in report_markdown("x", [], unbound, [], []).split("## ")[0]
+
+
 def test_the_order_and_the_images(summary):
     report = report_markdown("chat", ["on a CPU"], summary, {"memory": "One more.", "recompute": ["Two.", "Three."]})
     parts = [

@@ -6,9 +6,11 @@ import pandas as pd
 
 from kvbench.provenance import any_fleet, is_fleet, is_modelled, model_notes
 from kvbench.report.cautions import failures, warnings
+from kvbench.report.jobs import row_names
+from kvbench.report.limits import bound_by, is_bound
 from kvbench.report.modelled import apart
 from kvbench.report.sentences import chart_sentences
-from kvbench.report.table import is_lossy, table_markdown
+from kvbench.report.table import is_lossy, parameters_of, table_markdown
 from kvbench.report.text import markdown_escape
 
 TITLES = {
@@ -80,7 +82,9 @@ def report_markdown(
         parameters: columns that tell jobs apart; None finds them.
         cautions: warnings that are not computed from the rows.
     """
-    parts = [f"# {markdown_escape(title)}", _items(markdown_escape(line) for line in header_lines)]
+    swept = parameters_of(summary, parameters)
+    bound = bound_by(summary, row_names(summary, swept)) if is_bound(summary) else []
+    parts = [f"# {markdown_escape(title)}", _items([*bound, *map(markdown_escape, header_lines)])]
     notes = _items(markdown_escape(note) for note in [*model_notes(summary), *apart(summary)])
     parts += ["## Results", notes, table_markdown(summary, parameters), _explained(summary)]
     if is_lossy(summary).any() and summary["error_relative"].notna().any():

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from kvbench.provenance import any_fleet, kinds, model_notes
+from kvbench.report.limits import binding_limits, is_bound
 from kvbench.report.text import MIB, markdown_escape, number, one_line, value_text
 from kvbench.schema import SUMMARY
 
@@ -158,6 +159,8 @@ def _cells(summary: pd.DataFrame, parameters: list[str]) -> tuple[list[list[str]
         told = zip(summary["source"], summary["scope"], strict=True)
         names.append(["times", "", *(one_line(f"{source}, {scope}") for source, scope in told)])
     names.append(["outcome", "", *map(one_line, summary["outcome"])])
+    if is_bound(summary):
+        names.append(["bound by", "", *binding_limits(summary)])
     return names, [_column(summary, column) for column in COLUMNS if _is_shown(summary, column.source)]
 
 
