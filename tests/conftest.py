@@ -38,15 +38,17 @@ def smollm2():
 
 
 @pytest.fixture
-def kvbench(tmp_path, monkeypatch, capsys, request):
-    """Runs the command line in an empty folder, and returns what it said: results first, then complaints.
-
-    Charts are made, but laid out and drawn only for tests marked `charts`: others find empty files.
-    """
-    monkeypatch.chdir(tmp_path)
+def undrawn(monkeypatch, request):
+    """Charts are made, but laid out and drawn only for tests marked `charts`: others find empty files."""
     if "charts" not in request.keywords:
         monkeypatch.setattr(Figure, "savefig", lambda figure, path, **how: Path(path).write_bytes(b""))
         monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda engine, figure: None)
+
+
+@pytest.fixture
+def kvbench(tmp_path, monkeypatch, capsys, undrawn):
+    """Runs the command line in an empty folder, and returns what it said: results first, then complaints."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments, status=0):
         monkeypatch.setattr(sys, "argv", ["kvbench", *arguments])

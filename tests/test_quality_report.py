@@ -15,6 +15,7 @@ from kvbench.results import load
 from tests.support.frames import THREE, make_frames
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=32", "repetitions=1", "warmup=0", "device=cpu"]
+pytestmark = pytest.mark.usefixtures("undrawn")
 FACTOR = "strategy.dynamic.growth_factor"
 
 

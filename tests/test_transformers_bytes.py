@@ -71,7 +71,7 @@ class Driven:
 
 
 @pytest.mark.parametrize("name", HOLDING)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     steps=st.lists(
         st.one_of(st.integers(1, 60), st.just(1), st.lists(st.integers(0, 1), min_size=1, max_size=4)), max_size=9

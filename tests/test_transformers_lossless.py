@@ -1,6 +1,7 @@
 """Lossless strategies inside models of the transformers library give the very tokens that its own cache gives."""
 
 from functools import cache as once
+from itertools import product
 
 import pytest
 import torch
@@ -41,23 +42,28 @@ def cache_of(strategy, model):
     return KVBenchCache(strategy, model.config, num_output_tokens=40)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", LOSSLESS)
-def test_every_lossless_strategy_gives_the_same_tokens(name, way):
-    attentions = (ATTENTION,) if small(name).signals else ("sdpa", ATTENTION)
-    for attention in attentions:
-        model = chosen_model("llama", attention)
-        cache = cache_of(small(name), model)
-        got = WAYS[way](model, cache)
-        assert torch.equal(got, expected("llama", attention, way)), attention
-        assert cache.figures().num_attended == cache.figures().num_seen
-        cache.close()
+def square(rows, columns, attentions):
+    """Every row with every column, each pair under one attention in turn, so that all meet; the others are slow."""
+    for row, column, number in product(rows, columns, range(len(attentions))):
+        in_turn = (rows.index(row) + columns.index(column)) % len(attentions) == number
+        yield pytest.param(row, column, attentions[number], marks=() if in_turn else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("family", CONFIGS)
-@pytest.mark.parametrize("way", [way for way in WAYS if way not in ("assisted", "cropped")])
-def test_every_family_of_models_gives_the_same_tokens(way, family, attention):
+@pytest.mark.parametrize(("name", "way", "attention"), list(square(LOSSLESS, [*WAYS], ("sdpa", ATTENTION))))
+def test_every_lossless_strategy_gives_the_same_tokens(name, way, attention):
+    chosen = small(name)
+    model = chosen_model("llama", ATTENTION if chosen.signals else attention)
+    cache = cache_of(chosen, model)
+    assert torch.equal(WAYS[way](model, cache), expected("llama", attention, way))
+    assert cache.figures().num_attended == cache.figures().num_seen
+    cache.close()
+
+
+PLAIN_WAYS = [way for way in WAYS if way not in ("assisted", "cropped")]
+
+
+@pytest.mark.parametrize(("family", "way", "attention"), list(square([*CONFIGS], PLAIN_WAYS, ATTENTIONS)))
+def test_every_family_of_models_gives_the_same_tokens(family, way, attention):
     for name in FAMILIES:
         model = chosen_model(family, attention)
         cache = cache_of(small(name), model)
