@@ -234,6 +234,7 @@ def _outcomes(run: FleetColumns, times: _Times) -> dict[str, object]:
         if count and name != "completed"
     ]
     return {
+        "num_repetitions": 1,
         "num_requests": num_requests,
         "num_completed": int(times.completed.sum()),
         "outcome": ", ".join(sorted(failed)) or "completed",

@@ -47,6 +47,8 @@ def summary_frame(
     rows = []
     for name in steps["strategy"].cat.categories:
         own_steps, own_requests = steps[steps["strategy"] == name], requests[requests["strategy"] == name]
+        if own_requests.empty:  # the run was stopped before it had a turn
+            continue
         row = {"scenario": scenario, "strategy": name, "source": source, "scope": scope, "engine": ENGINE}
         row |= _outcomes(own_requests) | _memory(own_steps) | _kept(own_steps) | _time(own_steps)
         row |= _service(own_steps, own_requests)
@@ -84,6 +86,7 @@ def _outcomes(requests: pd.DataFrame) -> dict[str, object]:
     ]
     completed = counts.get("completed", 0) / num_repetitions
     return {
+        "num_repetitions": num_repetitions,
         "num_requests": num_requests,
         "num_completed": completed,
         "outcome": "completed" if completed == num_requests else ", ".join(sorted(failed)),

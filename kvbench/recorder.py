@@ -107,6 +107,18 @@ class Recorder:
             self._num_filled += 1
         return late_ns
 
+    def num_finished(self) -> dict[str, int]:
+        """Repetitions that each strategy finished, warm-up left out; none of those that were cut short."""
+        done = [peaks["strategy"] for peaks in self.allocator if peaks["repetition"] >= self.num_warmup]
+        return {name: done.count(index) for index, name in enumerate(self.strategies)}
+
+    def drop_unfinished(self) -> None:
+        """Forget the rows of a repetition that was cut short."""
+        finished = {(peaks["repetition"], peaks["strategy"]) for peaks in self.allocator}
+        cells = self.steps()
+        self._cells = array("q", cells[[(int(row[0]), int(row[1])) in finished for row in cells]].tobytes())
+        self.requests = [row for row in self.requests if (row.repetition, row.strategy) in finished]
+
     def steps(self) -> np.ndarray:
         """All rows, int64 [num_steps, fields]; a copy."""
         return np.array(self._cells, dtype=np.int64).reshape(-1, len(STEP_FIELDS))

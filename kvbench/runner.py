@@ -22,6 +22,7 @@ def run(
     max_concurrency: int,
     budget_bytes: int | None,
     on_iteration: Callable[[str, int, int], None] | None = None,
+    recorder: Recorder | None = None,
 ) -> Recorder:
     """Run every strategy on the same requests, so often, on one backend.
 
@@ -37,6 +38,7 @@ def run(
         max_concurrency: requests live at once, > 0.
         budget_bytes: what all live requests may hold together; None for no limit.
         on_iteration: called after each pass over the live requests, with strategy, repetition and tokens appended.
+        recorder: an empty one, for whoever wants its rows even if something ends the run; None makes one.
     Returns:
         The raw rows.
     Raises:
@@ -51,7 +53,7 @@ def run(
         longest = min(longest, budget_bytes // backend.slot_bytes)  # no cache will be longer
     # A prefill after a preemption, or without a cache, appends all at once.
     backend.prepare(longest if any(s.recomputes for s in strategies.values()) else largest_append, longest)
-    recorder = Recorder(tuple(strategies), num_warmup)
+    recorder = recorder or Recorder(tuple(strategies), num_warmup)
     order = list(enumerate(strategies.items()))
     for repetition in range(num_warmup + num_repetitions):
         first = repetition % len(order)

@@ -131,6 +131,10 @@ _SUMMARY: dict[str, Column] = {
         "runs that fitted nothing; empty where that was never measured",
     ),
     "step_noise": Column("", "the same between two measurements of one thing: no model can be nearer"),
+    "num_repetitions": Column(
+        "",
+        "repetitions that finished, warm-up left out; of a run that was stopped, fewer than its header says it was for",
+    ),
     "num_requests": Column("", "requests run in a repetition"),
     "num_completed": Column("", "requests completed, mean over repetitions", "Completed requests"),
     "outcome": Column("", "completed, or what befell the requests that were not"),

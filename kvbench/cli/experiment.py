@@ -13,7 +13,7 @@ from kvbench.busy import since
 from kvbench.cli.catalogue import file_of, names
 from kvbench.cli.compose import Config, backend_of, budget_of, check_numbers, is_fleet, repetitions_of
 from kvbench.cli.errors import UsageError
-from kvbench.cli.job import advancing, clocked
+from kvbench.cli.measured import advancing, clocked
 from kvbench.cli.model import geometry_of, hardware_of, name_or_path_of, weights_of
 from kvbench.cli.targets import build
 from kvbench.cli.writing import draw, writing

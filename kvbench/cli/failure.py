@@ -1,5 +1,6 @@
 """Jobs of a sweep that failed: each leaves a file that says why, whatever process ran it, and is a row of the whole."""
 
+import contextlib
 import json
 import sys
 import traceback
@@ -70,7 +71,8 @@ def failure_of(
 def note(sweep: Path, failure: Failure) -> None:
     """Say at once that a job failed, and keep it in the sweep's folder."""
     print(f"kvbench: job {' '.join(failure.overrides)}: {failure.error}", file=sys.stderr, flush=True)
-    write_text(sweep / FOLDER / f"{failure.job}.json", json.dumps(asdict(failure), indent=2) + "\n")
+    with contextlib.suppress(OSError):  # it is said already; where the disk is full, the sweep will say so too
+        write_text(sweep / FOLDER / f"{failure.job}.json", json.dumps(asdict(failure), indent=2) + "\n")
 
 
 def noted(sweep: Path) -> list[Failure]:

@@ -52,16 +52,31 @@ def run_fleet(name: str, config: Config, config_text: str, asked: Config, folder
     check_budget(budget_bytes, fleet.memory_bytes(), fleet.hardware.name)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
     print("\n".join(header), flush=True)
-    runs = {}
-    for strategy_name, strategy in tqdm(strategies.items(), unit="strategy", disable=None, leave=False):
-        try:
-            result = fleet.run(columns, strategy, budget_bytes)
-        except ValueError as error:
-            raise UsageError(f"strategy.{strategy_name}: {error}") from error
-        runs[strategy_name] = fleet_columns(result, columns, fleet, budget_bytes, about(strategy_name, strategy, fleet))
+    runs: dict[str, FleetColumns] = {}
+    stopped = ""
+    try:
+        for strategy_name, strategy in tqdm(strategies.items(), unit="strategy", disable=None, leave=False):
+            runs[strategy_name] = _served(strategy_name, strategy, fleet, columns, budget_bytes)
+    except KeyboardInterrupt:
+        if not runs:
+            raise
+        stopped = f"{len(runs)} of {len(strategies)} strategies are done"
+        header.append(f"stopped: {stopped}")
+        print(header[-1], flush=True)
     objective = Objective(*(value or np.inf for value in (fleet.ttft_objective_s, fleet.tpot_objective_s)))
     made = {"scenario": name, "seed": config["seed"], "budget_bytes": budget_bytes, **asked}
     _write(folder, name, config_text, header, fleet_frames(runs, name, objective), describe(fleet) | made)
+    if stopped:
+        raise KeyboardInterrupt(f"{stopped}; they are in {folder}")
+
+
+def _served(name: str, strategy: Strategy, fleet: Fleet, columns: TraceColumns, budget_bytes: int) -> FleetColumns:
+    """What one strategy makes of the requests."""
+    try:
+        result = fleet.run(columns, strategy, budget_bytes)
+    except ValueError as error:
+        raise UsageError(f"strategy.{name}: {error}") from error
+    return fleet_columns(result, columns, fleet, budget_bytes, about(name, strategy, fleet))
 
 
 def _write(

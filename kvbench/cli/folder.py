@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kvbench.cli.command_line import CommandLine, results_folder
 from kvbench.cli.errors import UsageError, WriteFailed
 from kvbench.cli.keys import compose_config, is_of_hydra
+from kvbench.partial import clear
 
 LOCK = ".kvbench.lock"
 RUN, SWEEP = "hydra.run.dir", "hydra.sweep.dir"
@@ -62,6 +63,7 @@ def held(folder: Path, said: str) -> Iterator[None]:
         _remove_empty(made)
         raise WriteFailed(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from error
     try:
+        clear(folder)
         found = sorted({path.name for path in folder.iterdir()} - {LOCK})
         if found:
             raise UsageError(f"{said}: the folder is not empty ({found[0]} is in it); name a new one")

@@ -1,23 +1,20 @@
 """One job: build, run, and write its folder."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from kvbench.backend.base import Backend
-from kvbench.busy import Processors, since
 from kvbench.cli.compose import Config, Parts, parts_of
-from kvbench.cli.quality import check_probe, probed, quality_frame, quality_line
+from kvbench.cli.measured import Measured, measure
+from kvbench.cli.quality import check_probe, quality_frame, quality_line
 from kvbench.cli.writing import draw, writing
 from kvbench.environment import environment
 from kvbench.frames import frames_of
 from kvbench.plots import run_charts
 from kvbench.report import of_busy_machine, report_markdown, table_text, warnings
 from kvbench.results import Results, write_environment, write_frames, write_text
-from kvbench.runner import run
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import NS_PER_S
 
@@ -39,18 +36,19 @@ def run_scenario(name: str, config: Config, config_text: str, asked: Config, fol
     device = parts.backend.describe()
     header = header_lines(name, config, parts, device)
     print("\n".join(header), flush=True)
-    results = measure(name, config, parts, device, asked, folder)
-    if "quality" in results.environment:
-        header.append(results.environment["quality"])
-        print(header[-1], flush=True)
-    busy = of_busy_machine([results.environment["others_share"]])
+    found = measure(config, parts)
+    header += found.notes
+    print("\n".join(found.notes), end="\n" * bool(found.notes), flush=True)
+    results, busy = None, of_busy_machine([found.others_share])
     try:
         with writing(folder):
+            results = results_of(found, name, config, parts, device, asked, folder)
             write_frames(folder, results.summary, results.requests, results.steps, results.quality)
             write_text(folder / "config.yaml", config_text)
             write_environment(folder, results.environment | {"header": header})
     finally:
-        print("\n".join([table_text(results.summary), *busy]), flush=True)
+        if results is not None:
+            print("\n".join([table_text(results.summary), *busy]), flush=True)
     charts, report = draw(
         folder,
         lambda: run_charts(results.summary, results.requests, results.steps, results.quality),
@@ -59,29 +57,24 @@ def run_scenario(name: str, config: Config, config_text: str, asked: Config, fol
     num_warnings = len([*busy, *warnings(results.summary)])
     more = f" ({num_warnings} warning{'' if num_warnings == 1 else 's'} in it)" if num_warnings else ""
     print(f"charts: {charts}\nreport: {report}{more}", flush=True)
+    if found.stopped:
+        raise KeyboardInterrupt(f"{found.stopped}; they are in {folder}")
 
 
-def measure(name: str, config: Config, parts: Parts, device: dict[str, object], asked: Config, folder: Path) -> Results:
-    """Run, probe what lossy strategies cost, and turn the rows into frames."""
-    sessions, backend = parts.workload.sessions, parts.backend
-    total = sum(session.num_tokens for session in sessions) * len(parts.strategies)
-    start = clocked(backend)
-    with tqdm(total=total * (parts.num_repetitions + parts.num_warmup), unit="tok", disable=None, leave=False) as bar:
-        recorder = run(
-            parts.strategies,
-            sessions,
-            backend,
-            num_repetitions=parts.num_repetitions,
-            num_warmup=parts.num_warmup,
-            max_concurrency=parts.max_concurrency,
-            budget_bytes=parts.budget_bytes,
-            on_iteration=advancing(bar),
-        )
-    others_share = since(start)
-    quality = probed(config, backend.geometry, parts.strategies, sessions)
+def results_of(
+    found: Measured,
+    name: str,
+    config: Config,
+    parts: Parts,
+    device: dict[str, object],
+    asked: Config,
+    folder: Path,
+) -> Results:
+    """What was recorded, as frames and an environment."""
+    recorder, quality, backend = found.recorder, found.quality, parts.backend
     summary, by_request, steps = frames_of(
         recorder,
-        sessions,
+        parts.workload.sessions,
         backend,
         name,
         copy_bandwidth_bytes_per_s=float(device.get("copy_bandwidth_bytes_per_s", math.nan)),
@@ -91,16 +84,11 @@ def measure(name: str, config: Config, parts: Parts, device: dict[str, object], 
             for name, strategy in parts.strategies.items()
         },
     )
-    made = environment() | device | {"others_share": others_share}
+    made = environment() | device | {"others_share": found.others_share}
     made |= {"scenario": name, "seed": config["seed"], "budget_bytes": parts.budget_bytes, **asked}
     if quality is not None:
         made["quality"] = quality_line(quality)
     return Results(folder, summary, by_request, steps, made, quality_frame(quality))
-
-
-def clocked(backend: Backend) -> Processors | None:
-    """Where the processors stand before this machine's times are taken; None where none are."""
-    return Processors.now() if backend.source == "measured" else None
 
 
 def about(strategy: Strategy, backend: Backend) -> dict[str, object]:
@@ -117,18 +105,6 @@ def allocator_frame(peaks: list[dict[str, int]], strategies: tuple[str, ...], nu
     frame = pd.DataFrame(peaks)
     frame = frame[frame["repetition"] >= num_warmup]
     return frame.assign(strategy=[strategies[index] for index in frame["strategy"]])
-
-
-def advancing(bar: tqdm) -> Callable[[str, int, int], None]:
-    """A callback for `run` that moves a progress bar."""
-
-    def advance(strategy: str, repetition: int, num_tokens: int) -> None:
-        if bar.disable:
-            return
-        bar.set_description(f"{strategy}, repetition {repetition}", refresh=False)
-        bar.update(num_tokens)
-
-    return advance
 
 
 def header_lines(name: str, config: Config, parts: Parts, device: dict[str, object]) -> list[str]:
