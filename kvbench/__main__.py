@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from kvbench.cli import VERBS
 from kvbench.cli.errors import UsageError
-from kvbench.naming import unknown
+from kvbench.cli.terminal import complain, shown
 
 INTERRUPTED = 130
 
@@ -23,12 +23,18 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as tidily as on Ctrl-C
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    with shown():
+        _run(arguments, full_error)
+
+
+def _run(arguments: list[str], full_error: bool) -> NoReturn:
     try:
+        _check_directory()
         sys.exit(_answer(arguments))
     except UsageError as error:
         if full_error:
             raise
-        print(f"kvbench: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(error.status)
     except KeyboardInterrupt as interrupt:
         print(f"\nkvbench: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
@@ -37,6 +43,18 @@ def main() -> NoReturn:
         os._exit(INTERRUPTED)
     except BrokenPipeError:
         os._exit(1)
+    except Exception as error:
+        if full_error:
+            raise
+        complain(f"unexpected {type(error).__name__}: {error}\n  HYDRA_FULL_ERROR=1 shows where it comes from")
+        sys.exit(1)
+
+
+def _check_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError("the working directory is gone: change to one that exists") from error
 
 
 def _answer(arguments: list[str]) -> int:
@@ -45,14 +63,16 @@ def _answer(arguments: list[str]) -> int:
 
         print(text())
         return 0
-    if arguments and arguments[0] == "--version":
+    if "--version" in arguments:
         from kvbench import __version__
 
         print(f"kvbench {__version__}")
         return 0
     if arguments and arguments[0][:1].isalpha() and "=" not in arguments[0]:
         if arguments[0] not in VERBS:
-            raise UsageError(unknown("verb", arguments[0], VERBS))
+            from kvbench.cli.meant import unknown_verb
+
+            raise UsageError(unknown_verb(arguments))
         return importlib.import_module(VERBS[arguments[0]]).main(arguments[1:])
     from kvbench.cli.run import main as run
 

@@ -13,7 +13,8 @@ ROOT = Path(kvbench.__file__).resolve().parent
 
 # What each part may import of kvbench; a part may always import itself.
 ALLOWED = {
-    "naming": set(),
+    "printable": set(),
+    "naming": {"printable"},
     "environment": set(),
     "busy": set(),
     "partial": set(),
@@ -80,7 +81,7 @@ ALLOWED = {
     "fleet_frames": {"schema", "statistics", "workload"},
     "provenance": {"hardware"},
     "plots": {"front", "partial", "provenance", "schema"},
-    "report": {"front", "provenance", "schema"},
+    "report": {"front", "printable", "provenance", "schema"},
     "results": {"partial"},
     "quality": {"backend", "geometry", "ledger", "naming", "ops", "results", "strategy", "workload"},
     "integrations": {

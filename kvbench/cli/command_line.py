@@ -17,6 +17,7 @@ from kvbench.cli.catalogue import GROUPS, default_strategies
 from kvbench.cli.errors import UsageError
 from kvbench.cli.files import YAML, Files, checked_folders
 from kvbench.cli.flags import flags_of, parsed_arguments
+from kvbench.cli.meant import unknown_verb
 from kvbench.cli.vet import vet_choice
 
 ADDED = ("scenario", "experiment")
@@ -127,6 +128,8 @@ def _parse(lines: list[str]) -> list[Override]:
     parser = OverridesParser.create()
     overrides = []
     for line in lines:
+        if line[:1].isalpha() and "=" not in line:
+            raise UsageError(unknown_verb([line]))
         try:
             overrides.extend(parser.parse_overrides([line]))
         except OverrideParseException as error:

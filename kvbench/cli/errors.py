@@ -3,6 +3,11 @@
 from typing import ClassVar
 
 
+def cause(error: Exception) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class UsageError(Exception):
     """Bad input: the message is all that the user sees. Exit status 2."""
 

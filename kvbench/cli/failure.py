@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from kvbench.cli.errors import UsageError
+from kvbench.cli.terminal import complain
 from kvbench.results import write_text
 
 FOLDER = "failed"
@@ -70,7 +70,7 @@ def failure_of(
 
 def note(sweep: Path, failure: Failure) -> None:
     """Say at once that a job failed, and keep it in the sweep's folder."""
-    print(f"kvbench: job {' '.join(failure.overrides)}: {failure.error}", file=sys.stderr, flush=True)
+    complain(f"job {' '.join(failure.overrides)}: {failure.error}")
     with contextlib.suppress(OSError):  # it is said already; where the disk is full, the sweep will say so too
         write_text(sweep / FOLDER / f"{failure.job}.json", json.dumps(asdict(failure), indent=2) + "\n")
 

@@ -12,7 +12,7 @@ from yaml import YAMLError
 
 from kvbench.cli.catalogue import GROUPS, names
 from kvbench.cli.command_line import CommandLine
-from kvbench.cli.errors import UsageError
+from kvbench.cli.errors import UsageError, cause
 from kvbench.cli.source import initialized
 from kvbench.naming import unknown
 
@@ -97,7 +97,7 @@ def compose_config(overrides: list[str], *, with_hydra: bool = False) -> DictCon
         with initialized():
             return compose("config", overrides, return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise UsageError(f"the configuration cannot be composed: {' '.join(str(error).split())}") from error
+        raise UsageError(f"the configuration cannot be composed: {cause(error)}") from error
 
 
 def composed(command: CommandLine) -> dict[str, object]:

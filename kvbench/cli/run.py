@@ -17,17 +17,18 @@ from yaml import YAMLError
 from kvbench.cli.asked import Asked, asked_for
 from kvbench.cli.catalogue import CONF
 from kvbench.cli.command_line import CommandLine, check, read, trusted_packages
-from kvbench.cli.errors import UsageError
+from kvbench.cli.errors import UsageError, cause
 from kvbench.cli.failure import failure_of, note
 from kvbench.cli.folder import RUN, SWEEP, folder_of, folder_override, held
 from kvbench.cli.keys import check_keys, is_of_hydra
 from kvbench.cli.source import VERSION_BASE
 from kvbench.cli.sweep import collect
+from kvbench.cli.terminal import complain
 from kvbench.ledger import LedgerError
 from kvbench.workload.trace import TraceMissing
 
-_refused: list[UsageError] = []
-"""What jobs of this process were refused for; Hydra would print a job's exception in its own way."""
+_failed: list[Exception] = []
+"""What a job of this process failed with; Hydra would print a job's exception in its own way."""
 
 
 class TraceSkipped(UsageError):
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
         UsageError: the arguments or a configuration file are wrong, or results cannot be written.
         KeyboardInterrupt: it was stopped; says what it leaves behind.
     """
-    _refused.clear()
+    _failed.clear()
     with read(arguments) as command:
         asked = asked_for(arguments, command)
         if _has(command, HYDRA_ONLY) and not command.overrides:
@@ -69,8 +70,8 @@ def main(arguments: list[str]) -> int:
 
 def _run(asked: Asked) -> int:
     _hydra(_program(asked))
-    if _refused:
-        raise _refused[0]
+    if _failed:
+        raise _failed[0]
     return 0
 
 
@@ -85,7 +86,7 @@ def _sweep(command: CommandLine, folder: Path, asked: Asked) -> int:
         raise
     num_finished, failures = collect(folder, swept, given)
     if not num_finished:
-        print(f"kvbench: the sweep in {folder} has no finished job", file=sys.stderr, flush=True)
+        complain(f"the sweep in {folder} has no finished job")
     if any(not failure.is_refusal for failure in failures):
         return 1
     return 2 if failures else 0 if num_finished else 1
@@ -102,8 +103,8 @@ def _program(asked: Asked) -> Callable[[], None]:
             return
         try:
             _carry_out(config, hydra_config, asked)
-        except UsageError as error:  # Hydra would print it in its own way
-            _refused.append(error)
+        except Exception as error:  # Hydra would print it in its own way
+            _failed.append(error)
 
     return job
 
@@ -119,7 +120,7 @@ def _hydra(program: Callable[[], None]) -> None:
     try:
         program()
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise UsageError(" ".join(str(error).split())) from error
+        raise UsageError(cause(error)) from error
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -188,7 +189,7 @@ def _resolved(config: DictConfig) -> tuple[dict[str, object], str]:
     try:
         return OmegaConf.to_container(config, resolve=True), OmegaConf.to_yaml(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise UsageError(" ".join(str(error).split())) from error
+        raise UsageError(cause(error)) from error
 
 
 def _written(folder: Path) -> str:

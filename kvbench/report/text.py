@@ -5,6 +5,8 @@ import re
 
 import numpy as np
 
+from kvbench.printable import printable
+
 MIB = 1 << 20
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$&@])")
 _LINE_START = re.compile(r"^(\s*)([-+=]|\d+[.)](?=\s|$))")
@@ -55,8 +57,8 @@ def listed(items: list[str], most: int = 12) -> str:
 
 
 def one_line(text: object) -> str:
-    """Text from outside without line breaks and control characters, so that it moves no cursor and ends no row."""
-    return "".join(letter if letter.isprintable() else " " for letter in str(text))
+    """Text from outside with line breaks and control characters shown as text, so that it moves no cursor."""
+    return printable(text)
 
 
 def markdown_escape(text: object) -> str:

@@ -1,0 +1,150 @@
+"""What is printed moves no cursor and can be read whole, whatever came in."""
+
+import ast
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+import kvbench
+from kvbench.cli.meant import unknown_verb
+from kvbench.cli.terminal import Shown, complain, shown
+from kvbench.naming import NUM_NEIGHBOURS, unknown
+from kvbench.printable import MOST_LINE, MOST_LINES, bounded, cut, printable
+
+ESCAPES = {
+    "\x1b[31mred": "\\x1b[31mred",
+    "a\rb": "a\\rb",
+    "\x9b2J": "\\x9b2J",
+    "a\u202eb": "a\\u202eb",
+    "a\u2028b": "a\\u2028b",
+    "\udcff": "\\udcff",
+    "a\x00\x07\x08\x7f": "a\\x00\\x07\\x08\\x7f",
+    "a\nb": "a\\nb",
+    "± … → µs": "± … → µs",
+}
+EVIL = "\x1b]0;owned\x07\x9b31m\u202e"
+SCENARIO = "_target_: kvbench.workload.scenario.Appends\ndescription: mine\nappends: [3]\n"
+
+
+@pytest.mark.parametrize(("text", "seen"), ESCAPES.items())
+def test_control_characters_are_shown_as_text(text, seen):
+    assert printable(text) == seen
+
+
+def test_a_stream_lets_lines_and_a_progress_bars_return_through():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="")
+    seen = Shown(stream)
+    assert seen.write("\r50 % \x1b[A") == 9
+    seen.writelines(["a\n", "b\rc ± 1\n"])
+    seen.flush()
+    assert stream.buffer.getvalue() == b"\r50 % \\x1b[Aa\nb\\rc \\xb1 1\n"
+    assert not seen.isatty()
+
+
+def test_a_closed_stream_stays_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with shown():
+        print("nothing")
+    assert sys.stdout is None
+
+
+def test_a_message_of_any_size_can_be_read(capsys):
+    complain(f"file.yaml: a is 1 or 2, got {'x' * 5_000_000}; allowed is y")
+    complain("\n".join(map(str, range(10_000))))
+    complain("a " * 100_000)
+    said = capsys.readouterr().err
+    assert len(said) < 5_000
+    assert "got xxx" in said
+    assert "…" in said
+    assert "xxx; allowed is y" in said
+    short = "kvbench: as it is, in\n  two lines"
+    assert bounded(short) == short
+    assert len(bounded("a " * 9_999)) == MOST_LINE - 1
+    assert len(bounded("\n" * 9_999).split("\n")) == MOST_LINES + 1
+    assert cut("x" * 100, 10) == "xxxxxxxxx…"
+
+
+def test_of_many_names_the_nearest_are_told():
+    message = unknown("column", "num_tokens_99" + "x" * 5_000_000, [f"num_tokens_{n}" for n in range(100_000)])
+    assert len(message) < 500
+    message = unknown("column", "num_tokens_99", [f"num_tokens_{n}" for n in range(1_000) if n != 99])
+    assert message.count("num_tokens_") == 2 + NUM_NEIGHBOURS
+    assert "(999 in all)" in message
+    assert "there are: x, y" in unknown("column", "z", ["y", "x"])
+
+
+def test_no_module_writes_past_the_one_place():
+    wrong = []
+    for path in Path(kvbench.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        if names & {"sys.__stdout__", "sys.__stderr__", "sys.stdout.buffer", "sys.stderr.buffer", "os.write"}:
+            wrong.append(path)
+    assert not wrong
+
+
+def seen_of(kvbench, *arguments, status):
+    said = kvbench(*arguments, status=status)
+    assert said.replace("\n", "").replace("\r", "").isprintable(), repr(said)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ([f"+scenario={EVIL}"], 2),
+        ([f"+scenario=./{EVIL}.yaml"], 2),
+        ([EVIL], 2),
+        ([f"x{EVIL}"], 2),
+        ([f"--{EVIL}"], 2),
+        (["+scenario=plain_trace", f"scenario.path={EVIL}.csv"], 2),
+        (["+scenario=plain_trace", "scenario.path=evil.csv"], 2),
+        (["+scenario=./evil.yaml", f"hydra.run.dir='{EVIL}'", "strategy=static", "hardware=./machine.yaml"], 0),
+        (["+scenario=./evil.yaml", "--cfg=job", "--resolve"], 0),
+        (["+scenario=./evil.yaml", "model=article", f"+model.{EVIL}=1"], 2),
+        (["+scenario=./evil.yaml", f"model.name='{EVIL}'", "strategy=static"], 0),
+        (["scenarios", "./evil.yaml"], 0),
+        (["train", f"trace={EVIL}", "out=x.safetensors"], 2),
+    ],
+)
+def test_nothing_from_outside_reaches_the_terminal_as_it_is(arguments, status, kvbench, tmp_path):
+    (tmp_path / "evil.csv").write_text(f"arrived_at{EVIL},num_prefill_tokens{EVIL}\n1,2\n", encoding="utf-8")
+    (tmp_path / "evil.yaml").write_text(SCENARIO.replace("mine", '"\\e[31m\\x9b2J\\u202e"'))
+    (tmp_path / "machine.yaml").write_text('defaults: [h100, _self_]\nname: "H\\e[31m\\x9b2J\\u202e"\n')
+    more = (
+        ["backend=modelled", "cache_only=true"]
+        if "hardware=./machine.yaml" in arguments
+        else ["model.num_layers=1", "repetitions=1"]
+    )
+    seen_of(kvbench, *arguments, *(more if status == 0 and arguments[0] != "scenarios" else []), status=status)
+    for report in tmp_path.rglob("report.md"):
+        assert report.read_text(encoding="utf-8").replace("\n", "").isprintable()
+
+
+MEANT = {
+    "short_chat": "python -m kvbench +scenario=short_chat",
+    "shortchat strategy=paged": "python -m kvbench +scenario=short_chat strategy=paged",
+    "help": "python -m kvbench --help",
+    "version": "python -m kvbench --version",
+    "list": "python -m kvbench scenarios",
+    "compare": "python -m kvbench +scenario=short_chat",
+    "compare static dynamic": "python -m kvbench +scenario=short_chat 'strategy=[static,dynamic]'",
+    "compare mixed int4 seed=1": "python -m kvbench +scenario=mixed strategy=int4 seed=1",
+    "recommend llama3_8b h100": "python -m kvbench +scenario=short_chat model=llama3_8b backend=modelled hardware=h100",
+    "comprehensive": "python -m kvbench +experiment=comprehensive",
+    "fleet": "python -m kvbench +scenario=short_chat backend=fleet",
+    "scenarois short_chat": "python -m kvbench scenarios short_chat",
+    "mine.yaml": "python -m kvbench +scenario=mine.yaml",
+    "zzz": "python -m kvbench --help",
+}
+
+
+@pytest.mark.parametrize(("typed", "meant"), MEANT.items())
+def test_a_word_that_is_no_verb_is_told_what_to_type(typed, meant):
+    assert f"\n  {meant}" in unknown_verb(typed.split())
+
+
+def test_a_bare_word_among_overrides_is_told_the_same(kvbench):
+    assert "+scenario=short_chat" in kvbench("-m", "short_chat", "seed=1,2", status=2)
