@@ -55,14 +55,16 @@ class Blocks:
 
     Args:
         num_tokens: slots of a block, > 0.
-        pool_tokens: slots of the pool, a multiple of num_tokens; allocated once.
+        pool_tokens: slots of the pool, a multiple of num_tokens; allocated once. None: a run says how many.
     """
 
     num_tokens: int
-    pool_tokens: int
+    pool_tokens: int | None
 
     def __post_init__(self) -> None:
         check_int("Blocks: num_tokens", self.num_tokens, 1)
+        if self.pool_tokens is None:
+            return
         check_int("Blocks: pool_tokens", self.pool_tokens, 1)
         if self.pool_tokens % self.num_tokens:
             raise ValueError(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from kvbench.area import DEVICE, Native
 from kvbench.backend.base import Backend
 from kvbench.batching import Batch
-from kvbench.ledger import LedgerError
+from kvbench.ledger import LedgerError, Limits
 from kvbench.ops import BadOperation
 from kvbench.recorder import Recorder
 from kvbench.strategy.base import Strategy
@@ -46,6 +46,8 @@ def run(
     """
     _check(strategies, sessions, num_repetitions, num_warmup, max_concurrency)
     check_signals(strategies, backend)
+    limits = limits_of(sessions, backend, max_concurrency, budget_bytes)
+    strategies = {name: strategy.fitted(limits) for name, strategy in strategies.items()}
     largest_append = max(turn.num_append_tokens for session in sessions for turn in session.turns)
     longest = max(session.num_tokens for session in sessions)
     areas = [area for strategy in strategies.values() for area in strategy.areas]
@@ -77,6 +79,19 @@ def run(
             left = ledger.held_bytes - ledger.fixed_bytes
             assert left == 0, f"{name} left {left} bytes allocated"
     return recorder
+
+
+def limits_of(sessions: Sequence[Session], backend: Backend, max_concurrency: int, budget_bytes: int | None) -> Limits:
+    """What a run on these requests knows that its strategies do not. Who thinks between turns keeps its cache."""
+    thinks = any(turn.think_ns for session in sessions for turn in session.turns)
+    lengths = sorted((session.num_tokens for session in sessions), reverse=True)
+    return Limits(
+        geometry=backend.geometry,
+        budget_bytes=budget_bytes,
+        num_rows=backend.num_rows,
+        live_tokens=tuple(lengths if thinks else lengths[:max_concurrency]),
+        is_modelled=backend.source == "modelled",
+    )
 
 
 def check_signals(strategies: Mapping[str, Strategy], backend: Backend) -> None:

@@ -80,7 +80,10 @@ COMMANDS = [
         ["+scenario=short_chat", "strategy.dynamic.initial_capacity=0"],
         ["initial_capacity is a positive integer, got 0"],
     ),
-    (["+scenario=short_chat", "strategy.dynamic.initial_capacity=9000"], ["at most max_capacity (8192), got 9000"]),
+    (
+        ["+scenario=short_chat", "strategy.dynamic.initial_capacity=9000", "strategy.dynamic.max_capacity=8192"],
+        ["at most max_capacity (8192), got 9000"],
+    ),
     (["+scenario=short_chat", "strategy.static.max_seq_len=-5"], ["max_seq_len is a positive integer, got -5"]),
     (["+scenario=short_chat", "strategy.static.max_seq_len=1.5"], ["max_seq_len is a positive integer, got 1.5"]),
     (["+scenario=short_chat", "strategy.predictive.rule=guess"], ["unknown rule 'guess'", "append, total"]),

@@ -32,7 +32,8 @@ def test_a_run_says_what_it_is(kvbench, tmp_path):
 
 
 def test_the_allocators_model_stands_in_the_table(kvbench, tmp_path):
-    out = kvbench("+scenario=periodic", "strategy=[concat,static]", "backend.allocator=caching", *H100)
+    maximum = "strategy.static.max_seq_len=8192"
+    out = kvbench("+scenario=periodic", "strategy=[concat,static]", maximum, "backend.allocator=caching", *H100)
     summary = load(only_folder(tmp_path, "periodic")).summary.set_index("strategy")
     for name in ("concat", "static"):
         row = summary.loc[name]

@@ -94,7 +94,7 @@ def test_a_models_dtype_and_layers_can_be_changed():
 
 
 def test_the_defaults_compared():
-    assert default_strategies() == ["concat", "static", "dynamic", "predictive", "exact"]
+    assert default_strategies() == ["concat", "static", "dynamic", "predictive", "paged", "exact"]
 
 
 def test_a_scenario_draws_the_same_requests_from_the_same_seed():

@@ -17,6 +17,7 @@ from kvbench.aio.errors import CacheClosed, CacheRefused
 from kvbench.backend.measured import Measured
 from kvbench.backend.storage.memory import while_wanted
 from kvbench.geometry import KVGeometry
+from kvbench.ledger import Limits
 from kvbench.runner import check_signals
 from kvbench.strategy.base import Strategy, require_positive
 
@@ -59,8 +60,8 @@ class AsyncCaches:
         budget_bytes: what all caches may hold together on the device; None for no limit. What `get` returns is the
             caller's, and not counted.
     Raises:
-        ValueError: a number is out of its range, or the strategy needs attention to tell it something, or holds
-            nothing.
+        ValueError: a number is out of its range, or the strategy needs attention to tell it something, holds
+            nothing, or leaves to a run what nobody knows here: the longest sequence, or a pool's size without a budget.
     Source: the article, AsyncKVCache.
     Departs: a second update of an id waits for the first and does not replace it, and a prefetch reserves. A cache has
         no end that could be told, so that strategies which learn from completed requests learn nothing here.
@@ -83,6 +84,7 @@ class AsyncCaches:
         check_signals({type(strategy).__name__: strategy}, backend)
         if strategy.recomputes:
             raise ValueError(f"{type(strategy).__name__} computes all tokens anew in each step, and holds none between")
+        strategy = strategy.fitted(Limits(geometry=geometry, budget_bytes=budget_bytes, num_rows=num_rows))
         self.ledger = strategy.ledger(geometry, budget_bytes, num_rows)
         self.backend = backend
         self._books = Books(strategy, self.ledger, backend)

@@ -97,11 +97,12 @@ def composed_for(
 
 def fitting(geometry: "KVGeometry", strategies: Mapping[str, "Strategy"]) -> dict[str, "Strategy"]:
     """The strategies whose areas the model's heads go into; says which are left out, and why."""
+    from kvbench.ledger import Limits
 
     found = {}
     for name, strategy in strategies.items():
         try:
-            strategy.ledger(geometry)
+            strategy.fitted(Limits(geometry=geometry, budget_bytes=None, live_tokens=(1,))).ledger(geometry)
         except ValueError as error:
             print(f"{name} is left out: {error}")
         else:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
@@ -118,10 +118,18 @@ def read(arguments: list[str]) -> Iterator[CommandLine]:
     folders = [Path(parsed.config_dir)] if parsed.config_dir else []
     files = Files(checked_folders([*folders, *_search_folders(overrides)]), single)
     kept = tuple(override for override in overrides if override.key_or_group != SEARCH_PATH)
+    command = CommandLine(tuple(flags_of(parsed)), kept, files, parsed.multirun)
     try:
-        yield CommandLine(tuple(flags_of(parsed)), kept, files, parsed.multirun)
+        yield replace(command, overrides=(*kept, *_parse(_implied(command))))
     finally:
         files.withdraw()
+
+
+def _implied(command: CommandLine) -> list[str]:
+    """What is meant and not said: a machine that is named is there to be modelled."""
+    machines = command.choices("hardware")
+    is_named = bool(machines) and str(None) not in machines
+    return ["backend=modelled"] if is_named and not command.choices("backend") else []
 
 
 def _parse(lines: list[str]) -> list[Override]:

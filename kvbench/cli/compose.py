@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from omegaconf import DictConfig, ListConfig, open_dict
 
 from kvbench.backend.base import Backend
+from kvbench.cli.catalogue import default_strategies
 from kvbench.cli.data import REPLAY, check_data, recording_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.model import geometry_of, hardware_of, weights_of
 from kvbench.cli.targets import build
 from kvbench.geometry import KVGeometry
-from kvbench.runner import check_signals
+from kvbench.runner import check_signals, limits_of
 from kvbench.strategy.base import Strategy
 from kvbench.workload.scenario import Scenario, Workload
 
@@ -31,7 +33,7 @@ class Parts:
 
     Args:
         workload: the requests to run.
-        strategies: by name.
+        strategies: by name, with nothing left to the run.
         backend: where plans are carried out.
         budget_bytes: what live requests may hold together.
         max_concurrency: requests live at once.
@@ -170,18 +172,36 @@ def parts_of(config: Config) -> Parts:
         check_signals(strategies, backend)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    budget_bytes, max_concurrency = budget_of(config, backend), scenario.max_concurrency
+    limits, fitted = limits_of(workload.sessions, backend, max_concurrency, budget_bytes), {}
     for name, strategy in strategies.items():
         try:
-            strategy.ledger(backend.geometry, num_rows=backend.num_rows)
+            fitted[name] = strategy.fitted(limits)
+            fitted[name].ledger(backend.geometry, num_rows=backend.num_rows)
         except ValueError as error:
             raise UsageError(f"strategy.{name}: {error}") from error
-    budget_bytes, max_concurrency = budget_of(config, backend), scenario.max_concurrency
-    return Parts(workload, strategies, backend, budget_bytes, max_concurrency, *repetitions_of(config, backend))
+    return Parts(workload, fitted, backend, budget_bytes, max_concurrency, *repetitions_of(config, backend))
 
 
 def is_fleet(config: Config) -> bool:
     """Whether the configured backend simulates a whole scenario by itself, without the runner."""
     return str(config["backend"].get("_target_")).startswith("kvbench.fleet.")
+
+
+def leave_out(config: DictConfig) -> None:
+    """Of the strategies that are there by default, leave a fleet those that it compares where none is named.
+
+    Raises:
+        UsageError: these are no list of names.
+    """
+    if not is_fleet(config) or "strategy" not in config:
+        return
+    compared = config["fleet_strategies"]
+    if not isinstance(compared, ListConfig):
+        raise UsageError(f"fleet_strategies is a list of strategies, got {compared!r}")
+    with open_dict(config):
+        for name in set(default_strategies()) - set(compared):
+            config["strategy"].pop(name, None)
 
 
 def repetitions_of(config: Config, backend: Backend) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from kvbench.cost import PS_PER_NS
 from kvbench.environment import environment
 from kvbench.fleet import OUTCOMES, FleetResult
 from kvbench.fleet.fleet import Fleet
-from kvbench.fleet.rules import bound_rule
+from kvbench.fleet.rules import check_rule
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, USED, WASTED
 from kvbench.fleet_frames import BytesOverTime, FleetColumns, FleetFrames, Objective, fleet_frames
 from kvbench.plots import fleet_charts
@@ -73,6 +73,7 @@ def run_fleet(name: str, config: Config, config_text: str, asked: Config, folder
 def _served(name: str, strategy: Strategy, fleet: Fleet, columns: TraceColumns, budget_bytes: int) -> FleetColumns:
     """What one strategy makes of the requests."""
     try:
+        strategy = fleet.fitted(strategy, columns, budget_bytes)
         result = fleet.run(columns, strategy, budget_bytes)
     except ValueError as error:
         raise UsageError(f"strategy.{name}: {error}") from error
@@ -102,7 +103,7 @@ def _check_rules(strategies: Mapping[str, Strategy]) -> None:
     """Refuse strategies that a fleet cannot run before anything is read."""
     for name, strategy in strategies.items():
         try:
-            bound_rule(strategy)
+            check_rule(strategy)
         except ValueError as error:
             raise UsageError(f"strategy.{name}: {error}") from error
 
@@ -124,7 +125,8 @@ def _requests(config: Config, fleet: Fleet, overrides: list[str]) -> tuple[Trace
 
 def about(name: str, strategy: Strategy, fleet: Fleet) -> dict[str, object]:
     """What a strategy is, and where its times come from, for its row of the summary."""
-    return strategy.facts | origin(fleet.hardware, "model", name)
+    pool_bytes = sum(strategy.ledger(fleet.geometry).pool_bytes.values()) * fleet.replicas
+    return strategy.facts | {"pool_bytes": pool_bytes} | origin(fleet.hardware, "model", name)
 
 
 def fleet_columns(

@@ -80,7 +80,9 @@ def results_of(
         copy_bandwidth_bytes_per_s=float(device.get("copy_bandwidth_bytes_per_s", math.nan)),
         allocator=allocator_frame(recorder.allocator, recorder.strategies, recorder.num_warmup),
         about={
-            name: about(strategy, backend) | ({} if quality is None else quality.columns(name))
+            name: {"available_bytes": parts.budget_bytes}
+            | about(strategy, backend)
+            | ({} if quality is None else quality.columns(name))
             for name, strategy in parts.strategies.items()
         },
     )

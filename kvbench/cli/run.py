@@ -153,7 +153,7 @@ def _carry_out(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> No
         UsageError: the configuration is wrong, a strategy plans what cannot be done, or results cannot be written.
         TraceSkipped: a published trace is not there, which ends no sweep.
     """
-    from kvbench.cli.compose import is_fleet
+    from kvbench.cli.compose import is_fleet, leave_out
     from kvbench.cli.experiment import run_experiment
     from kvbench.cli.job import run_scenario
 
@@ -163,6 +163,8 @@ def _carry_out(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> No
     overrides = list(hydra_config.overrides.task)
     choices = hydra_config.runtime.choices
     try:
+        if not any(override.lstrip("~").startswith("strategy=") for override in overrides):
+            leave_out(config)
         plain, text = _resolved(config)
         # What a file could set is not what the user typed.
         plain["trusted"] = trusted_packages(OverridesParser.create().parse_overrides(overrides))

@@ -1,16 +1,15 @@
 """The fleet as configuration describes it: replicas of a model on an accelerator, and how they serve."""
 
-from copy import copy
 from dataclasses import dataclass, replace
 
-from kvbench.area import Area, Blocks, Contiguous
+from kvbench.area import Contiguous
 from kvbench.backend.modelled import memory_left
 from kvbench.cost import Prices, prices_of
 from kvbench.fleet.result import FleetResult
 from kvbench.fleet.simulate import check_settings, simulate
 from kvbench.geometry import KVGeometry
 from kvbench.hardware import Hardware
-from kvbench.ledger.accounts import workspace_bytes
+from kvbench.ledger import Limits
 from kvbench.strategy.base import Strategy
 from kvbench.weights import Weights
 from kvbench.workload.trace_columns import TraceColumns
@@ -101,16 +100,15 @@ class Fleet(Simulator):
         return columns if self.repeats == 1 else columns.repeated(self.repeats)
 
     def run(self, columns: TraceColumns, strategy: Strategy, budget_bytes: int) -> FleetResult:
-        """Serve requests under a strategy; one with a pool of blocks has all of the budget for it.
+        """Serve requests under a strategy.
 
         Args:
             columns: from `arriving`.
-            strategy: what decides.
+            strategy: what decides, from `fitted` or with nothing left to the run.
             budget_bytes: each replica's memory for caches.
         Raises:
             ValueError: the strategy has no integer rule.
         """
-        strategy = self.pooled(strategy, budget_bytes)
         is_contiguous = all(isinstance(area.layout, Contiguous) for area in strategy.areas)
         return simulate(
             columns,
@@ -127,20 +125,12 @@ class Fleet(Simulator):
             split=self.split,
         )
 
-    def pooled(self, strategy: Strategy, budget_bytes: int) -> Strategy:
-        """The strategy with a pool of blocks that takes all of the budget, as an engine's does; another as it is."""
-        if not any(isinstance(area.layout, Blocks) for area in strategy.areas):
-            return strategy
-        left_bytes = max(budget_bytes - workspace_bytes(strategy.areas, self.geometry, 1), 0)
-        slots = left_bytes // self.geometry.bytes_per_token
-        sized = copy(strategy)
-        sized.areas = tuple(_sized(area, slots) for area in strategy.areas)
-        return sized
+    def fitted(self, strategy: Strategy, columns: TraceColumns, budget_bytes: int) -> Strategy:
+        """The strategy as this fleet has it: a pool without a size takes all of the budget, as an engine's does.
 
-
-def _sized(area: Area, num_slots: int) -> Area:
-    match area.layout:
-        case Blocks(unit):
-            return replace(area, layout=Blocks(unit, max(num_slots // unit, 1) * unit))
-        case _:
-            return area
+        Raises:
+            ValueError: something is left to a run that a fleet does not know.
+        """
+        longest = int((columns.num_prompt_tokens + columns.num_output_tokens).max(initial=1))
+        known = Limits(geometry=self.geometry, budget_bytes=budget_bytes, live_tokens=(longest,), is_modelled=True)
+        return strategy.fitted(known)

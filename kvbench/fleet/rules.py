@@ -43,20 +43,29 @@ def bound_rule(strategy: Strategy) -> BoundRule:
     Raises:
         ValueError: they are no integer rule.
     """
+    rule, area, layout, unit = check_rule(strategy)
+    reserves = (rule.admitted, rule.admitted_by) != (constant, (0,))
+    admitted, grown = bound(rule.admitted, rule.admitted_by), bound(rule.grown, rule.grown_by)
+    return BoundRule(admitted, grown, rule.max_tokens, area, layout, unit, reserves)
+
+
+def check_rule(strategy: Strategy) -> tuple[IntegerRule, Area, int, int]:
+    """Find a strategy's rule and area, the area's layout, and its unit; nothing is compiled.
+
+    Raises:
+        ValueError: its decisions are no integer rule.
+    """
     rule = _rule_of(strategy)
     (area,) = strategy.areas
     match area.layout:
         case Contiguous():
-            layout, unit = CONTIGUOUS, 1
+            return rule, area, CONTIGUOUS, 1
         case Chunks(num_tokens):
-            layout, unit = CHUNKS, num_tokens
+            return rule, area, CHUNKS, num_tokens
         case Blocks(num_tokens):
-            layout, unit = BLOCKS, num_tokens
+            return rule, area, BLOCKS, num_tokens
         case _:
             raise _refused(strategy, f"keeps slots in {area.layout}")
-    reserves = (rule.admitted, rule.admitted_by) != (constant, (0,))
-    admitted, grown = bound(rule.admitted, rule.admitted_by), bound(rule.grown, rule.grown_by)
-    return BoundRule(admitted, grown, rule.max_tokens, area, layout, unit, reserves)
 
 
 def _rule_of(strategy: Strategy) -> IntegerRule:

@@ -10,7 +10,7 @@ from torch import Tensor
 from kvbench.backend.storage import Areas, Sequence, Shape
 from kvbench.geometry import KVGeometry
 from kvbench.integrations.figures import Figures
-from kvbench.ledger import LedgerError, OutOfMemory
+from kvbench.ledger import LedgerError, Limits, OutOfMemory
 from kvbench.ops import MAIN, NOTHING, Append, Plan, Rows, Settle, Truncate
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
@@ -50,6 +50,7 @@ class Layerwise:
         device: where K and V live.
         budget_bytes: the most that may be held on the device; None: no limit.
         num_output_tokens: tokens that will follow the first append, for strategies that ask (an oracle does).
+        context_tokens: the longest sequence that the model is made for; None: not known.
     Raises:
         ValueError: the geometry does not go into the strategy's areas.
     """
@@ -62,8 +63,10 @@ class Layerwise:
         device: torch.device,
         budget_bytes: int | None,
         num_output_tokens: int,
+        context_tokens: int | None = None,
     ) -> None:
-        self.strategy = deepcopy(strategy)
+        limits = Limits(geometry=geometry, budget_bytes=budget_bytes, num_rows=num_rows, context_tokens=context_tokens)
+        self.strategy = strategy = deepcopy(strategy).fitted(limits)
         self.strategy.on_begin()
         self.ledger = strategy.ledger(geometry, budget_bytes, num_rows)
         self.geometry = geometry
@@ -277,7 +280,7 @@ class Layerwise:
         return Figures(held_bytes, self._peak_bytes, self._num_resizes, self.num_seen, num_attended)
 
 
-def check_fits(strategy: Strategy, geometry: KVGeometry) -> None:
+def check_fits(strategy: Strategy, geometry: KVGeometry, budget_bytes: int | None, context_tokens: int | None) -> None:
     """Refuse what could not hold a model's K and V, before there are any.
 
     Raises:
@@ -288,7 +291,8 @@ def check_fits(strategy: Strategy, geometry: KVGeometry) -> None:
             f"{type(strategy).__name__} holds nothing between steps: a model without a cache does the same "
             "(use_cache=False)"
         )
-    strategy.ledger(geometry)
+    limits = Limits(geometry=geometry, budget_bytes=budget_bytes, context_tokens=context_tokens)
+    strategy.fitted(limits).ledger(geometry)
 
 
 def write(sequence: Sequence, plan: Plan, keys: Tensor, values: Tensor) -> None:

@@ -58,6 +58,12 @@ def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
     )
 
 
+def context_of(config: "PreTrainedConfig") -> int | None:
+    """The longest sequence that a text model is made for, in tokens; None where it does not say."""
+    found = getattr(config, "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
 def check_layers(model: "PreTrainedModel", geometry: KVGeometry) -> None:
     """Run one token, and compare what each layer holds of it with the geometry.
 

@@ -3,6 +3,7 @@
 from kvbench.ledger.accounts import NO_RECEIPT, AreaCost, Receipt
 from kvbench.ledger.book import Ledger
 from kvbench.ledger.declared import Declared
+from kvbench.ledger.limits import Limits
 from kvbench.ledger.outcome import BackgroundError, LedgerError, OutOfMemory
 from kvbench.ledger.view import UNLIMITED, LedgerView
 
@@ -15,6 +16,7 @@ __all__ = [
     "Ledger",
     "LedgerError",
     "LedgerView",
+    "Limits",
     "OutOfMemory",
     "Receipt",
 ]

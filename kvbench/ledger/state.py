@@ -52,6 +52,9 @@ class State:
         """Set what a slot, a pool and the staging buffers come to in a batch of so many rows."""
         self.num_rows = num_rows
         self.costs = area_costs(self.areas, self.geometry, num_rows)
+        for area in self.areas:
+            if isinstance(area.layout, Blocks) and area.layout.pool_tokens is None:
+                raise ValueError(f"area {area.name}: a run says how large its pool is (Strategy.fitted), got none")
         self.workspace_bytes = workspace_bytes(self.areas, self.geometry, num_rows)
         self.pool_bytes = {
             name: cost.bytes_of(cost.area.layout.pool_tokens)

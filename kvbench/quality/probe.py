@@ -12,7 +12,7 @@ from kvbench.backend.measured import Measured
 from kvbench.backend.reading import Chunk, decode
 from kvbench.backend.signals import queries_at_once
 from kvbench.geometry import KVGeometry
-from kvbench.ledger import OutOfMemory
+from kvbench.ledger import Limits, OutOfMemory
 from kvbench.ops import Append, Plan, Settle
 from kvbench.quality.exact import Exact
 from kvbench.quality.sample import Sample
@@ -91,6 +91,8 @@ class Probe:
         Returns:
             What was found; None where the strategy, or the device, cannot hold so long a sequence.
         """
+        known = (self.session.num_tokens,)
+        strategy = strategy.fitted(Limits(geometry=self.backend.geometry, budget_bytes=None, live_tokens=known))
         self.backend.begin_repetition(strategy.areas)
         try:
             return _Sequence(self, strategy).quality()

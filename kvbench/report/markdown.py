@@ -9,6 +9,7 @@ from kvbench.report.cautions import failures, warnings
 from kvbench.report.jobs import row_names
 from kvbench.report.limits import bound_by, is_bound
 from kvbench.report.modelled import apart
+from kvbench.report.pools import pool_notes
 from kvbench.report.sentences import chart_sentences
 from kvbench.report.table import is_lossy, parameters_of, table_markdown
 from kvbench.report.text import markdown_escape
@@ -84,6 +85,7 @@ def report_markdown(
     """
     swept = parameters_of(summary, parameters)
     bound = bound_by(summary, row_names(summary, swept)) if is_bound(summary) else []
+    bound = [*pool_notes(summary, swept), *bound]
     parts = [f"# {markdown_escape(title)}", _items([*bound, *map(markdown_escape, header_lines)])]
     notes = _items(markdown_escape(note) for note in [*model_notes(summary), *apart(summary)])
     parts += ["## Results", notes, table_markdown(summary, parameters), _explained(summary)]

@@ -8,6 +8,7 @@ import pandas as pd
 
 from kvbench.provenance import any_fleet, kinds, model_notes
 from kvbench.report.limits import binding_limits, is_bound
+from kvbench.report.pools import pool_notes
 from kvbench.report.text import MIB, markdown_escape, number, one_line, value_text
 from kvbench.schema import SUMMARY
 
@@ -110,7 +111,7 @@ def table_text(summary: pd.DataFrame, parameters: list[str] | None = None) -> st
         parameters: columns that tell jobs apart; None finds them.
     Returns:
         The text. A column that is empty for all rows is left out; ± is the half width of the 95 % confidence interval.
-        What modelled times are worth stands above.
+        Which rows their own pool held up stands above, and what modelled times are worth.
     """
     names, values = _cells(summary, parameters_of(summary, parameters))
     names = [[_cut(cell) for cell in column] for column in names]
@@ -126,12 +127,17 @@ def table_text(summary: pd.DataFrame, parameters: list[str] | None = None) -> st
         blocks[-1].append(column)
         used += width
     lines = ("\n".join(GAP.join(cells).rstrip() for cells in zip(*fixed, *block, strict=True)) for block in blocks)
-    return "\n".join([*notes_text(summary), "\n\n".join(lines)])
+    held_up = [line for note in pool_notes(summary, parameters_of(summary, parameters)) for line in _wrapped(note)]
+    return "\n".join([*held_up, *notes_text(summary), "\n\n".join(lines)])
 
 
 def notes_text(summary: pd.DataFrame) -> list[str]:
     """What modelled times are worth, in lines that fit a terminal."""
-    return [line for note in model_notes(summary) for line in textwrap.wrap(one_line(note), WIDTH)]
+    return [line for note in model_notes(summary) for line in _wrapped(note)]
+
+
+def _wrapped(note: str) -> list[str]:
+    return textwrap.wrap(one_line(note), WIDTH)
 
 
 def table_markdown(summary: pd.DataFrame, parameters: list[str] | None = None) -> str:

@@ -1,10 +1,11 @@
 """The article's chatbot: another strategy for each kind of conversation, and a move when the kind changes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 
 from kvbench.area import Blocks
-from kvbench.ledger import UNLIMITED, LedgerView, OutOfMemory
+from kvbench.ledger import UNLIMITED, LedgerView, Limits, OutOfMemory
 from kvbench.ops import Append, Move, Operation, Plan, Release, Reserve, Rule
 from kvbench.strategy.ahead import Ahead
 from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive, require_share, require_whole
@@ -98,6 +99,12 @@ class Adaptive(Strategy):
         require_share("writing_share", writing_share)
         require_whole("min_tokens", min_tokens)
         self._rules = Rules(window_messages, document_characters, document_tokens, writing_share, patience, min_tokens)
+        self._take(strategies)
+        self.switches: list[Switch] = []
+        self._conversations: dict[int, _Conversation] = {}
+
+    def _take(self, strategies: Mapping[str, Strategy]) -> None:
+        """Give each class its strategy."""
         positions = any(area.positions for strategy in strategies.values() for area in strategy.areas)
         self._members = {name: Member(name, own, positions=positions) for name, own in strategies.items()}
         self.areas = tuple(area for member in self._members.values() for area in member.areas)
@@ -105,8 +112,12 @@ class Adaptive(Strategy):
         self.reference = any(strategy.reference for strategy in strategies.values())
         self.num_first = max(strategy.num_first for strategy in strategies.values())
         self.max_capacity = min(getattr(strategy, "max_capacity", UNLIMITED) for strategy in strategies.values())
-        self.switches: list[Switch] = []
-        self._conversations: dict[int, _Conversation] = {}
+
+    def fitted(self, limits: Limits) -> "Adaptive":
+        """The same strategy, each class's as the run has it. See `Strategy.fitted`."""
+        made = copy(self)
+        made._take({name: member.strategy.fitted(limits) for name, member in self._members.items()})
+        return made
 
     @property
     def attends_all(self) -> bool:

@@ -16,7 +16,7 @@ class Ahead(Dynamic):
     Args:
         initial_capacity: slots reserved when a sequence is admitted, > 0.
         growth_factor: new capacity over old, > 1.
-        max_capacity: slots at most, >= initial_capacity.
+        max_capacity: as in Dynamic.
         round_to: capacities are multiples of this, > 0.
         start_at: share of the capacity in use from which on the next resize runs, above 0 and at most 1.
     Raises:
@@ -29,7 +29,13 @@ class Ahead(Dynamic):
     decides_by = "background work, which is under way or not"
 
     def __init__(
-        self, *, initial_capacity: int, growth_factor: float, max_capacity: int, round_to: int, start_at: float
+        self,
+        *,
+        initial_capacity: int,
+        growth_factor: float,
+        max_capacity: int | None,
+        round_to: int,
+        start_at: float,
     ) -> None:
         super().__init__(
             initial_capacity=initial_capacity,

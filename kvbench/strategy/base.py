@@ -1,11 +1,12 @@
 """What every strategy is: hooks that answer with plans."""
 
 from collections.abc import Callable
+from copy import copy
 from typing import ClassVar, NamedTuple
 
 from kvbench.area import SIGNALS, Area
 from kvbench.geometry import KVGeometry
-from kvbench.ledger import Declared, Ledger, LedgerView
+from kvbench.ledger import Declared, Ledger, LedgerView, Limits
 from kvbench.ops import NOTHING, Plan, Release, Reserve, append_plan
 from kvbench.workload.request import Session
 
@@ -67,6 +68,9 @@ class Strategy:
     decides_by: ClassVar[str] = "more than a sequence's capacity and length"
     """What it decides by, where it has no integer rule; for the message of those who need one."""
 
+    pooled_tokens: int | None = None
+    """Tokens of a sequence that its pool of blocks holds at most; None: all."""
+
     @property
     def facts(self) -> dict[str, bool]:
         """What a summary's row says of it, by column."""
@@ -109,6 +113,19 @@ class Strategy:
         """
         declared = Declared(type(self).__name__, self.lossless, self.attends_all, self.recomputes)
         return Ledger(geometry, budget_bytes, self.areas, num_rows, declared)
+
+    def fitted(self, limits: Limits) -> "Strategy":
+        """The same strategy with all decided that was left to the run: a pool's size, a capacity.
+
+        Raises:
+            ValueError: the run does not say what is needed for it.
+        """
+        areas = limits.sized(self.areas, self.pooled_tokens)
+        if areas == self.areas:
+            return self
+        made = copy(self)
+        made.areas = areas
+        return made
 
     def on_begin(self) -> None:
         """Forget everything: a new repetition begins."""
@@ -218,6 +235,16 @@ def require_positive(name: str, value: object) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is a positive integer, got {value!r}")
+
+
+def require_bound(name: str, value: object) -> None:
+    """Refuse a bound that is neither a positive integer nor None, for none or for the run to decide.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value is not None:
+        require_positive(name, value)
 
 
 def require_whole(name: str, value: object) -> None:

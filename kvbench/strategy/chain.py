@@ -90,6 +90,7 @@ class Chain(Strategy):
         self.lossless = all(part.lossless for part in parts)
         self.reference = any(part.reference for part in parts)
         self.num_first = self._whole.num_first
+        self.pooled_tokens = self._whole.pooled_tokens
         self.max_capacity = min(getattr(part, "max_capacity", UNLIMITED) for part in parts if _kind(part) != GROWTH)
 
     def within(self, budget_tokens: int, num_tokens: int) -> "Chain | None":

@@ -1,6 +1,8 @@
 """Dynamic growth: a larger buffer by a factor, when an append does not fit."""
 
-from kvbench.ledger import LedgerView
+from copy import copy
+
+from kvbench.ledger import UNLIMITED, LedgerView, Limits
 from kvbench.ops import Plan, Reserve, append_plan
 from kvbench.strategy.base import (
     CapacityExceeded,
@@ -8,6 +10,7 @@ from kvbench.strategy.base import (
     Strategy,
     constant,
     require_above_one,
+    require_bound,
     require_positive,
     resize_and_append,
     rounded_up,
@@ -40,7 +43,8 @@ class Dynamic(Strategy):
     Args:
         initial_capacity: slots reserved when a sequence is admitted, > 0.
         growth_factor: new capacity over old, > 1.
-        max_capacity: slots at most, >= initial_capacity.
+        max_capacity: slots at most, >= initial_capacity; None: the model's context, where it is known, and no
+            less than the run's longest request.
         round_to: capacities are multiples of this, > 0.
     Raises:
         ValueError: a parameter is out of its range.
@@ -48,17 +52,25 @@ class Dynamic(Strategy):
     Departs: it allocates once heads, size and dtype are known; a sequence that is too long is an outcome.
     """
 
-    def __init__(self, *, initial_capacity: int, growth_factor: float, max_capacity: int, round_to: int) -> None:
+    def __init__(self, *, initial_capacity: int, growth_factor: float, max_capacity: int | None, round_to: int) -> None:
         require_positive("initial_capacity", initial_capacity)
         require_above_one("growth_factor", growth_factor)
-        require_positive("max_capacity", max_capacity)
+        require_bound("max_capacity", max_capacity)
         require_positive("round_to", round_to)
-        if initial_capacity > max_capacity:
+        if max_capacity is not None and initial_capacity > max_capacity:
             raise ValueError(f"initial_capacity is at most max_capacity ({max_capacity}), got {initial_capacity}")
         self.initial_capacity = initial_capacity
         self.growth_factor = growth_factor
-        self.max_capacity = max_capacity
+        self.max_capacity = UNLIMITED if max_capacity is None else max_capacity
         self.round_to = round_to
+
+    def fitted(self, limits: Limits) -> "Dynamic":
+        """The same strategy with a maximum, where the run knows one. See `Strategy.fitted`."""
+        if self.max_capacity != UNLIMITED:
+            return self
+        made = copy(self)
+        made.max_capacity = max(limits.to_grow(UNLIMITED), self.initial_capacity)
+        return made
 
     @property
     def first_capacity(self) -> int:

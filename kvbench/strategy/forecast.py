@@ -53,7 +53,7 @@ class Forecast(Dynamic):
         *,
         initial_capacity: int,
         growth_factor: float,
-        max_capacity: int,
+        max_capacity: int | None,
         round_to: int,
     ) -> None:
         super().__init__(
@@ -103,7 +103,13 @@ class AverageForecast(Forecast):
     """
 
     def __init__(
-        self, *, alpha: float, initial_capacity: int, growth_factor: float, max_capacity: int, round_to: int
+        self,
+        *,
+        alpha: float,
+        initial_capacity: int,
+        growth_factor: float,
+        max_capacity: int | None,
+        round_to: int,
     ) -> None:
         super().__init__(
             ExponentialAverage(alpha),
@@ -137,7 +143,7 @@ class QuantileForecast(Forecast):
         history_window: int,
         initial_capacity: int,
         growth_factor: float,
-        max_capacity: int,
+        max_capacity: int | None,
         round_to: int,
     ) -> None:
         super().__init__(
@@ -170,7 +176,13 @@ class LearnedForecast(Forecast):
     """
 
     def __init__(
-        self, *, weights: str, initial_capacity: int, growth_factor: float, max_capacity: int, round_to: int
+        self,
+        *,
+        weights: str,
+        initial_capacity: int,
+        growth_factor: float,
+        max_capacity: int | None,
+        round_to: int,
     ) -> None:
         super().__init__(
             Learned(load_weights(find_weights(weights))),

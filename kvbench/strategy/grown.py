@@ -33,6 +33,7 @@ class Grown(Strategy):
         self._growth = growth
         self._bound = bound
         self._gives_back = isinstance(self.areas[-1].layout, Blocks)
+        self.pooled_tokens = bound
 
     @property
     def attends_all(self) -> bool:

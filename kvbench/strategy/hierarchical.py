@@ -16,7 +16,7 @@ from kvbench.area import (
     Holes,
     Ring,
 )
-from kvbench.ledger import LedgerView
+from kvbench.ledger import UNLIMITED, LedgerView
 from kvbench.naming import unknown
 from kvbench.ops import MAIN, Move, Operation, Plan, Reserve, Rule, Settle, append_plan
 from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive, require_whole, rounded_up
@@ -34,8 +34,8 @@ class Hierarchical(Strategy):
 
     Args:
         fast_capacity: tokens on the device, > 1.
-        slow_capacity: tokens in the host's memory, a multiple of 512, > 0.
-        disk_capacity: tokens in files, a multiple of 512; 0 for no third tier.
+        slow_capacity: tokens in the host's memory, a multiple of 512, > 0; None: as many as come.
+        disk_capacity: tokens in files, a multiple of 512; 0 for no third tier, None for one that holds as many as come.
         eviction: "age" moves the oldest tokens; "access" those that were least often among a step's top by
             attention mass, apart from the newest quarter.
         top_accessed: tokens that a step accesses; only "access" uses it.
@@ -54,8 +54,8 @@ class Hierarchical(Strategy):
         self,
         *,
         fast_capacity: int,
-        slow_capacity: int,
-        disk_capacity: int,
+        slow_capacity: int | None,
+        disk_capacity: int | None,
         eviction: str,
         top_accessed: int,
         access_window: int,
@@ -63,6 +63,9 @@ class Hierarchical(Strategy):
         background: bool,
     ) -> None:
         require_positive("fast_capacity", fast_capacity)
+        slow_capacity, disk_capacity = (
+            UNLIMITED if value is None else value for value in (slow_capacity, disk_capacity)
+        )
         require_positive("slow_capacity", slow_capacity)
         require_whole("disk_capacity", disk_capacity)
         require_positive("top_accessed", top_accessed)
@@ -111,9 +114,10 @@ class Hierarchical(Strategy):
             raise ValueError(
                 "the least accessed tokens lie in all blocks, and only whole blocks, the oldest, can leave"
             )
-        if self.fast_capacity % size or not 2 * size <= self.fast_capacity <= blocks.pool_tokens or CHUNK_TOKENS % size:
+        most = UNLIMITED if blocks.pool_tokens is None else blocks.pool_tokens
+        if self.fast_capacity % size or not 2 * size <= self.fast_capacity <= most or CHUNK_TOKENS % size:
             raise ValueError(
-                f"fast_capacity is 2 blocks or more, all of them full, and at most pool_tokens ({blocks.pool_tokens}), "
+                f"fast_capacity is 2 blocks or more, all of them full, and at most pool_tokens ({most}), "
                 f"and a block is a part of {CHUNK_TOKENS} tokens; got {self.fast_capacity} and blocks of {size}"
             )
         made = copy(self)

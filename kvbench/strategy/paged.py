@@ -3,7 +3,15 @@
 from kvbench.area import STAGING_TOKENS, Area, Blocks
 from kvbench.ledger import LedgerView
 from kvbench.ops import Fork, Plan, Reserve
-from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, in_units, require_positive
+from kvbench.strategy.base import (
+    IntegerRule,
+    Strategy,
+    append_in_units,
+    constant,
+    in_units,
+    require_bound,
+    require_positive,
+)
 from kvbench.workload.request import Session
 
 
@@ -15,7 +23,8 @@ class Paged(Strategy):
 
     Args:
         block_size: tokens of a block, > 0, a divisor of 1,024.
-        pool_tokens: tokens of the pool, a multiple of block_size; allocated at the first use.
+        pool_tokens: tokens of the pool, a multiple of block_size, allocated at the first use; None: all of the run's
+            budget (in tensors, no more than its requests can fill).
     Raises:
         ValueError: a parameter is out of its range.
     Source: Kwon et al. 2023, arXiv:2309.06180, sections 4.1 to 4.4.
@@ -23,12 +32,12 @@ class Paged(Strategy):
         block table; preemption recomputes, it never swaps.
     """
 
-    def __init__(self, *, block_size: int, pool_tokens: int) -> None:
+    def __init__(self, *, block_size: int, pool_tokens: int | None) -> None:
         require_positive("block_size", block_size)
-        require_positive("pool_tokens", pool_tokens)
+        require_bound("pool_tokens", pool_tokens)
         if STAGING_TOKENS % block_size:
             raise ValueError(f"block_size divides {STAGING_TOKENS}, got {block_size}")
-        if pool_tokens % block_size:
+        if pool_tokens is not None and pool_tokens % block_size:
             raise ValueError(f"pool_tokens is a multiple of block_size ({block_size}), got {pool_tokens}")
         self.block_size = block_size
         self.areas = (Area(layout=Blocks(block_size, pool_tokens)),)

@@ -5,11 +5,10 @@ from kvbench.ops import Plan, Reserve
 from kvbench.strategy.base import (
     CapacityExceeded,
     IntegerRule,
-    Strategy,
     append_in_units,
     as_required,
-    require_positive,
 )
+from kvbench.strategy.longest import Longest
 from kvbench.workload.request import Session
 
 
@@ -27,14 +26,15 @@ def over_provisioned(num_prompt_tokens: int, num_output_tokens: int, max_seq_len
     return min(num_prompt_tokens + room, max_seq_len)
 
 
-class PowerOfTwo(Strategy):
+class PowerOfTwo(Longest):
     """Reserve the prompt and, for the output, the next power of two at admission; never resize.
 
     Less than half of the output's slots are wasted. Like exact it looks at the request's end, and is no strategy to
     deploy.
 
     Args:
-        max_seq_len: tokens that a sequence can hold, > 0.
+        max_seq_len: tokens that a sequence can hold, > 0; None: those of the run's longest request, or the model's
+            context where requests are not known beforehand.
     Raises:
         ValueError: max_seq_len is not positive.
     Source: Kwon et al. 2023, arXiv:2309.06180, section 6.1 (the "Orca (Pow2)" baseline).
@@ -43,14 +43,10 @@ class PowerOfTwo(Strategy):
 
     reference = True
 
-    def __init__(self, *, max_seq_len: int) -> None:
-        require_positive("max_seq_len", max_seq_len)
-        self.max_seq_len = self.max_capacity = max_seq_len
-
     @property
     def integer_rule(self) -> IntegerRule:
         """All room at admission; nothing grows."""
-        return IntegerRule(over_provisioned, (self.max_seq_len,), as_required, (), self.max_seq_len)
+        return IntegerRule(over_provisioned, (self.max_capacity,), as_required, (), self.max_capacity)
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the prompt and the output's room."""

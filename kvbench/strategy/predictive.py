@@ -71,7 +71,7 @@ class Predictive(Dynamic):
         rule: str,
         initial_capacity: int,
         growth_factor: float,
-        max_capacity: int,
+        max_capacity: int | None,
         round_to: int,
     ) -> None:
         super().__init__(

@@ -4,16 +4,20 @@ import torch
 
 from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.measured import Measured
-from kvbench.ledger import NO_RECEIPT
+from kvbench.ledger import NO_RECEIPT, Limits
 from kvbench.ops import Append, Settle, Truncate
 from tests.support.catalogue import TINY
 from tests.support.storages import LiveStorages
+
+LONGEST = (16384,)
+"""What a strategy is told where it leaves to a run what it holds at most."""
 
 
 class Cache:
     """Drives a strategy as the runner does; after every plan the books and the live storages agree to the byte."""
 
     def __init__(self, chosen, num_rows=1, geometry=TINY, attend=False):
+        chosen = chosen.fitted(Limits(geometry=geometry, budget_bytes=None, num_rows=num_rows, live_tokens=LONGEST))
         self.strategy, self.geometry, self.num_rows = chosen, geometry, num_rows
         self.ledger = chosen.ledger(geometry, num_rows=num_rows)
         self.backend = Measured(geometry=geometry, device="cpu", attend=attend, seed=0, num_rows=num_rows)

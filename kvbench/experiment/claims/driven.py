@@ -1,6 +1,7 @@
 """One sequence driven by hand, without attention: what it then holds, and what its operations took."""
 
 from kvbench.backend.base import Backend, Times
+from kvbench.ledger import Limits
 from kvbench.ops import Plan
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
@@ -21,6 +22,8 @@ def drive(backend: Backend, strategy: Strategy, session: Session) -> list[Times]
         The times of admission and of each step, without attention.
     """
     backend.prepare(max(turn.num_append_tokens for turn in session.turns), session.num_tokens)
+    known = (session.num_tokens,)
+    strategy = strategy.fitted(Limits(geometry=backend.geometry, budget_bytes=None, live_tokens=known))
     ledger = strategy.ledger(backend.geometry, num_rows=backend.num_rows)
     backend.begin_repetition(strategy.areas)
     strategy.on_begin()

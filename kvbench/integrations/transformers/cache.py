@@ -7,7 +7,7 @@ from transformers.cache_utils import Cache
 
 from kvbench.integrations.figures import Figures
 from kvbench.integrations.layerwise import Layerwise, check_fits
-from kvbench.integrations.shape import geometry_of
+from kvbench.integrations.shape import context_of, geometry_of
 from kvbench.integrations.transformers.layer import KVBenchLayer
 from kvbench.integrations.transformers.shared import Shared
 from kvbench.ledger import Ledger
@@ -22,7 +22,8 @@ class KVBenchCache(Cache):
 
     It is the measured backend's storage and ledger, a batch a cache. Strategies that evict, or rank by attention mass,
     need `use_attention(model)` first; the others work with any attention too. Layers with a sliding window hold all
-    tokens, and see their window.
+    tokens, and see their window. What a strategy leaves to a run (its longest sequence, a pool's size) is the model's
+    context; a pool is within the budget.
 
     Args:
         strategy: what decides; it is copied.
@@ -46,7 +47,7 @@ class KVBenchCache(Cache):
     ) -> None:
         text_config = config.get_text_config(decoder=True)
         geometry = geometry_of(config, "float32")
-        check_fits(strategy, geometry)
+        check_fits(strategy, geometry, budget_bytes, context_of(text_config))
         if positions not in POSITIONS:
             raise ValueError(unknown("positions", positions, POSITIONS))
         is_compacted = positions == COMPACTED

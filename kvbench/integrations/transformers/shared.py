@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 
 from kvbench.geometry import KVGeometry
 from kvbench.integrations.layerwise import Layerwise
+from kvbench.integrations.shape import context_of
 from kvbench.integrations.transformers.arrangement import Arrangement
 from kvbench.integrations.transformers.attention import ATTENTION
 from kvbench.integrations.transformers.rotation import frequencies
@@ -71,7 +72,13 @@ class Shared:
         if self.batch is not None:
             self.batch.close()
         self.batch = Layerwise(
-            self._given, geometry, keys.shape[0], keys.device, self._budget_bytes, self._num_output_tokens
+            self._given,
+            geometry,
+            keys.shape[0],
+            keys.device,
+            self._budget_bytes,
+            self._num_output_tokens,
+            context_of(self._config),
         )
         self.arrangement = Arrangement(self.batch.strategy, keys.shape[0], not self._is_compacted)
 

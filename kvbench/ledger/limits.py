@@ -1,0 +1,92 @@
+"""What a run knows that a strategy, when it is made, does not: how long requests become, and what memory there is."""
+
+from dataclasses import dataclass, replace
+
+from kvbench.area import DEVICE, Area, Blocks
+from kvbench.geometry import KVGeometry
+from kvbench.ledger.accounts import area_cost, workspace_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a run tells its strategies before it begins; by it they decide what was left to it, as null.
+
+    Args:
+        geometry: bytes of a token.
+        budget_bytes: the most that may be held on the device at any time; None: no limit.
+        num_rows: rows of every sequence's batch, > 0.
+        live_tokens: tokens of the longest requests, as many as can be live at once, the longest first; none where
+            requests are not known beforehand.
+        context_tokens: the longest sequence that the model is made for; None: not known.
+        is_modelled: whether pools are only counted. One that is allocated is no larger than the requests can fill.
+    """
+
+    geometry: KVGeometry
+    budget_bytes: int | None
+    num_rows: int = 1
+    live_tokens: tuple[int, ...] = ()
+    context_tokens: int | None = None
+    is_modelled: bool = False
+
+    def to_hold(self, name: str) -> int:
+        """Tokens of the longest sequence that there will be, for a strategy that reserves so many.
+
+        Args:
+            name: of the parameter that is null.
+        Raises:
+            ValueError: neither the requests nor the model's context is known.
+        """
+        known = self.live_tokens[0] if self.live_tokens else self.context_tokens
+        if known is None:
+            raise ValueError(
+                f"{name}: null is the longest request or the model's context, and here neither is known; give a number"
+            )
+        return known
+
+    def to_grow(self, unlimited: int) -> int:
+        """Tokens that growth stops at: the model's context, and no less than the longest request.
+
+        Growth that stopped at the longest request would know the requests' ends, which is an oracle's part.
+
+        Args:
+            unlimited: where no context is known.
+        """
+        return unlimited if self.context_tokens is None else max(self.context_tokens, *self.live_tokens, 0)
+
+    def sized(self, areas: tuple[Area, ...], most_tokens: int | None = None) -> tuple[Area, ...]:
+        """Areas with sizes for the pools that have none: all of the budget, but for what reading needs.
+
+        Args:
+            areas: a strategy's.
+            most_tokens: of a sequence that a pool holds at most; None: all.
+        Raises:
+            ValueError: a pool has nothing to take its size from.
+        """
+        pools = [area for area in areas if isinstance(area.layout, Blocks) and area.layout.pool_tokens is None]
+        return tuple(self._sized(area, areas, len(pools), most_tokens) if area in pools else area for area in areas)
+
+    def _sized(self, area: Area, areas: tuple[Area, ...], num_pools: int, most_tokens: int | None) -> Area:
+        unit, bounds = area.layout.num_tokens, []
+        if area.tier == DEVICE and self.budget_bytes is not None:
+            of_slot = area_cost(area, self.geometry, self.num_rows).bytes_of(1)
+            slots = self._left_bytes(areas) // num_pools // of_slot
+            bounds.append(max(slots // unit, 1) * unit)
+        if not (self.is_modelled and bounds):
+            tokens = self.live_tokens or (() if self.context_tokens is None else (self.context_tokens,))
+            held = [min(count, most_tokens or count) for count in tokens]
+            bounds += [sum(-(-count // unit) * unit for count in held)] if held else []
+        if not bounds:
+            raise ValueError(
+                "pool_tokens: null is all of the budget, or what the requests can fill, and here neither is known; "
+                "give a number, or a budget_bytes"
+            )
+        return replace(area, layout=Blocks(unit, min(bounds)))
+
+    def _left_bytes(self, areas: tuple[Area, ...]) -> int:
+        """What the budget has beside staging buffers and pools that have a size."""
+        of_pools = sum(
+            area_cost(area, self.geometry, self.num_rows).bytes_of(area.layout.pool_tokens)
+            for area in areas
+            if isinstance(area.layout, Blocks) and area.layout.pool_tokens is not None and area.tier == DEVICE
+        )
+        return max(self.budget_bytes - workspace_bytes(areas, self.geometry, self.num_rows) - of_pools, 0)
