@@ -205,6 +205,9 @@ def check(command: CommandLine) -> None:
             vet_choice(group, name, command.files, command.trusted)
     if command.choices("experiment") and (command.choices("scenario") or command.choices("strategy")):
         raise UsageError("an experiment brings its own requests and strategies: leave +scenario and strategy out")
+    lost = [o.input_line for o in command.overrides if o.key_or_group.startswith("strategy.") and not o.is_add()]
+    if command.choices("experiment") and lost:
+        raise UsageError(f"{lost[0]}: an experiment has parameters of its own: set experiment.strategies.NAME.…")
     probing = [o.key_or_group for o in command.overrides if o.key_or_group in PROBING]
     if command.choices("experiment") and probing:
         raise UsageError(f"an experiment decides itself what it appends and probes: leave {', '.join(probing)} out")

@@ -1,7 +1,7 @@
 """One experiment: build, run, and write its folder."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from kvbench.cli.compose import Config, backend_of, budget_of, check_numbers, is
 from kvbench.cli.errors import UsageError
 from kvbench.cli.measured import advancing, clocked
 from kvbench.cli.model import geometry_of, hardware_of, name_or_path_of, weights_of
+from kvbench.cli.outside import added_nodes
 from kvbench.cli.targets import build
 from kvbench.cli.writing import draw, writing
 from kvbench.environment import environment
@@ -75,12 +76,19 @@ def experiment_of(config: Config) -> Experiment:
         UsageError: it is none, a name is unknown, or a parameter is wrong.
     """
     node = dict(config["experiment"])
+    added = added_nodes(config)
+    takers = [str(key) for key in node if str(key).endswith("strategies")]
+    if added and not takers:
+        raise UsageError(
+            f"+strategy.{next(iter(added))}: this experiment has strategies of its own and takes no others; those that "
+            f"do have a key strategies: {', '.join(_takers())}"
+        )
     for key, value in node.items():
         where = f"experiment.{key}"
         if key == "scenarios":
             node[key] = _scenarios(value, where)
         elif str(key).endswith("strategies"):
-            node[key] = _strategies(value, where)
+            node[key] = _strategies(value, where, added, config["trusted"])
         elif key == "models":
             node[key] = _models(value, where)
         elif key == "hardware":
@@ -127,14 +135,27 @@ def _models(value: object, where: str) -> dict[str, Model]:
     return {name: Model(geometry_of(config), weights_of(config)) for name, config in configs.items()}
 
 
-def _strategies(value: object, where: str) -> dict[str, object]:
+def _takers() -> list[str]:
+    """Experiments that compare strategies by name."""
+    nodes = {name: yaml.safe_load(file_of("experiment", name).read_text("utf-8")) for name in names("experiment")}
+    return [name for name, node in nodes.items() if any(key.endswith("strategies") for key in node)]
+
+
+def _strategies(
+    value: object, where: str, added: Mapping[str, Mapping[str, object]], trusted: Sequence[str]
+) -> dict[str, object]:
+    """Those that the experiment names, kvbench's own or a trusted package's, and those that the user adds to a run."""
     if not isinstance(value, Mapping) or not value or not all(isinstance(own, Mapping) for own in value.values()):
         raise UsageError(f"{where} is a mapping from strategies' names to their parameters, got {value!r}")
     strategies = {}
     for name, given in value.items():
         own = dict(given)
-        node = _node("strategy", str(own.pop("strategy", name)), where)
-        strategies[str(name)] = build(node | own, "strategy", f"{where}.{name}")
+        node = {} if "_target_" in own else _node("strategy", str(own.pop("strategy", name)), where)
+        strategies[str(name)] = build(node | own, "strategy", f"{where}.{name}", trusted)
+    for name, node in added.items():
+        if name in strategies:
+            raise UsageError(f"strategy.{name}: {where} has a {name} already; give it another name")
+        strategies[name] = build(node, "strategy", f"strategy.{name}", trusted)
     return strategies
 
 

@@ -17,6 +17,7 @@ from kvbench.cli.source import initialized
 from kvbench.naming import unknown
 
 NAME_OR_PATH = "model.name_or_path"
+OPEN_PATH = re.compile(r"experiment\.\w*strategies\.")
 OPEN_NODES = ("strategy", "scenario")
 """Nodes to which `+` may add: an instance, or a parameter that its class then accepts or refuses."""
 
@@ -61,7 +62,7 @@ def _check_key(override: Override, config: DictConfig) -> None:
     if root not in config:
         raise UsageError(f"{key}: no {root} is chosen; there are: {', '.join(names(root))}")
     adds = override.is_add() or override.is_force_add()
-    if not (adds and root in OPEN_NODES):
+    if not (adds and (root in OPEN_NODES or OPEN_PATH.match(key))):
         _check_path(config, key)
     if key == NAME_OR_PATH:
         _check_model(override, config)

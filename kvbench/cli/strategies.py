@@ -1,4 +1,4 @@
-"""`kvbench strategies [NAME | --markdown]`: what there is to compare, told by the classes and their YAML."""
+"""`kvbench strategies [NAME | --markdown | trusted=[PACKAGE] PACKAGE.Class]`: what there is to compare."""
 
 import json
 import re
@@ -10,15 +10,19 @@ from kvbench.naming import unknown
 
 WIDTH = 100
 INDENT = " " * 4
+TRUSTED = "trusted="
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 def main(arguments: list[str]) -> int:
-    """Print the catalogue, one strategy in full, or the README's table.
+    """Print the catalogue, one strategy in full (of a package of yours too), or the README's table.
 
     Raises:
         UsageError: no such strategy, or too many arguments.
     """
+    if any(word.startswith(TRUSTED) or "." in word for word in arguments):
+        print(in_full(_outside(arguments)))
+        return 0
     if len(arguments) > 1 or any(word.startswith("-") and word != "--markdown" for word in arguments):
         raise UsageError(f"strategies takes a strategy's name, --markdown or nothing, got {' '.join(arguments)}")
     if not arguments:
@@ -31,6 +35,16 @@ def main(arguments: list[str]) -> int:
             raise UsageError(unknown("strategy", arguments[0], by_name))
         print(in_full(by_name[arguments[0]]))
     return 0
+
+
+def _outside(arguments: list[str]) -> Entry:
+    from kvbench.cli.outside import outside_entry
+
+    trusted = [word.removeprefix(TRUSTED).strip("[]").split(",") for word in arguments if word.startswith(TRUSTED)]
+    target, *given = [word for word in arguments if not word.startswith(TRUSTED)] or [""]
+    if len(trusted) > 1 or "." not in target or "=" in target:
+        raise UsageError(f"expected trusted=[PACKAGE] PACKAGE.Class, then parameters, got {' '.join(arguments)}")
+    return outside_entry(target, given, [name.strip() for names in trusted for name in names])
 
 
 def listing(catalogue: list[Entry]) -> str:

@@ -102,7 +102,7 @@ def build(
     arguments = {
         str(key): _value(value, group, f"{where}.{key}", trusted) for key, value in node.items() if key != "_target_"
     }
-    made = _class_of(str(node["_target_"]), where, trusted)
+    made = class_of(str(node["_target_"]), where, trusted)
     taken = inspect.signature(made).parameters
     given = {name: value for name, value in given.items() if name in taken}
     _check_arguments(made, arguments, set(given), where)
@@ -136,7 +136,12 @@ def _value(value: object, group: str, where: str, trusted: Sequence[str]) -> obj
     return value
 
 
-def _class_of(target: str, where: str, trusted: Sequence[str]) -> type:
+def class_of(target: str, where: str, trusted: Sequence[str]) -> type:
+    """The class of a dotted name that was checked.
+
+    Raises:
+        UsageError: it cannot be imported, or is no class.
+    """
     module_name, _, class_name = target.rpartition(".")
     if trusted and "" not in sys.path and str(Path.cwd()) not in sys.path:
         # The `kvbench` script, unlike `python -m kvbench`, does not look in the working directory.
