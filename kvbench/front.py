@@ -42,6 +42,10 @@ class Cost(NamedTuple):
         """[i, j]: whether point i's is less than j's beyond doubt."""
         return self.high[:, None] < self.low
 
+    def no_more(self) -> np.ndarray:
+        """[i, j]: whether point i's is at most j's beyond doubt."""
+        return self.high[:, None] <= self.low
+
 
 def pareto_front(cost: Cost, other: Cost) -> np.ndarray:
     """Whether each point is on the front: no other there is less in one cost, beyond doubt, and as little in the other.
@@ -50,12 +54,15 @@ def pareto_front(cost: Cost, other: Cost) -> np.ndarray:
         cost: one cost.
         other: the other, of the same points. A point that lacks either is on no front, and beats none.
     Returns:
-        A mask over the points. Who is beaten only by points that are beaten themselves is on it: of a chain of
-        neighbours that cannot be told apart, the ends can be.
+        A mask over the points. Who is beaten in both beyond doubt is off it, whoever did it; who is as good in one as
+        far as intervals tell, only if the other is on it: of a chain of neighbours that cannot be told apart, the ends
+        can be on it.
     """
     waiting = cost.is_known & other.is_known
-    less = [each.among(waiting).less() for each in (cost, other)]
+    costs = [each.among(waiting) for each in (cost, other)]
+    less = [each.less() for each in costs]
     beats = (less[0] & ~less[1].T) | (less[1] & ~less[0].T)
+    waiting &= ~(costs[0].no_more() & costs[1].no_more() & (less[0] | less[1])).any(axis=0)
     on_front = np.zeros(len(waiting), dtype=bool)
     while waiting.any():
         unbeaten = waiting & ~beats[waiting].any(axis=0)

@@ -34,6 +34,7 @@ from kvbench.experiment.claims.finding import (
 from kvbench.experiment.claims.resizes import resize_counts
 from kvbench.experiment.claims.saving import savings
 from kvbench.geometry import KVGeometry
+from kvbench.plots.claim_curves import ranges_chart
 from tests.support.catalogue import TINY, node_of, scenario
 from tests.support.fake import Fake
 from tests.test_configuration import composed
@@ -183,6 +184,18 @@ def test_a_range_is_useful_where_its_values_are_and_others_are_not():
     made = ranges._finding("growth factor", ranges.FACTORS, "x", inside)
     assert (made.measured, made.verdict) == (100, HOLDS)
     assert ranges._finding("growth factor", ranges.FACTORS, "x", np.ones(10)).verdict == FAILS
+
+
+@pytest.mark.parametrize(("half", "on_front", "measured"), [(0.0, 10, 0.0), (1.0, 1, -20.0), (math.nan, 0, math.nan)])
+def test_stalls_within_their_intervals_decide_nothing(half, on_front, measured):
+    """Peaks fall from factor to factor as stalls rise; where all stalls are one, only the least peak is left."""
+    numbers = np.arange(10.0)
+    frame = pd.DataFrame({"value": ranges.FACTORS, "x": 10 - numbers, "y": 1 + numbers / 10, "y_half": half})
+    finding = ranges._of_stalls(frame)
+    assert finding.measured == pytest.approx(measured, nan_ok=True)
+    assert ("one repetition" in finding.note) == math.isnan(half)
+    curve = ranges._curve(frame.assign(x_label="x", y_label="y"), "growth factor", "stalls")
+    assert len(ranges_chart(curve, "C7").axes[0].lines[0].get_xdata()) == on_front
 
 
 def test_one_beats_another_beyond_what_repetitions_differ_by():

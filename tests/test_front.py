@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvbench.cli.entry import entries
@@ -44,6 +44,7 @@ POINT = st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 9), st.in
 
 
 @given(st.lists(POINT, min_size=1, max_size=12))
+@example([(0, 0, 2, 0), (0, 2, 1, 0), (1, 0, 0, 2), (2, 0, 0, 0), (3, 0, 1, 0)])  # beaten by one that is beaten itself
 def test_a_front_is_never_empty_and_nobody_on_it_is_beaten_beyond_doubt(points):
     a, half_a, b, half_b = np.array(points, dtype=float).T
     costs = Cost.around(a, half_a), Cost.around(b, half_b)

@@ -80,6 +80,18 @@ def test_sentences_name_the_front_and_the_losses(frames):
     assert chart_sentences(frames.summary.assign(error_relative=np.nan))["quality"] == []
 
 
+@pytest.mark.parametrize(
+    ("rounding", "on_front"), [(2**-7, "dynamic"), (2**-23, "static and dynamic"), (np.nan, "static and")]
+)
+def test_what_the_dtype_rounds_decides_no_front(frames, rounding, on_front):
+    """Two errors of a few per cent that differ by less than bfloat16 rounds to, and by more than float32."""
+    rows = frames.summary.assign(error_relative=[0.050, 0.052, 0.2], error_rounding=rounding)
+    assert f"attention's output: {on_front}" in chart_sentences(rows.iloc[:2])["quality"][0]
+    zero = quality_chart(rows.assign(error_relative=[2e-3, 2e-7, 0.2])).axes[0]
+    points = [line.get_xdata()[0] for line in zero.lines if line.get_linestyle() == "None"]
+    assert points == [0.0 if rounding > 1e-3 else 2e-3, 0.0, 0.2]
+
+
 def test_the_chart_shows_errors_and_recall(frames, quality):
     figure = quality_chart(frames.summary, quality)
     left, right = figure.axes
