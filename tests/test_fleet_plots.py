@@ -9,12 +9,13 @@ import pytest
 from matplotlib.colors import to_hex
 
 from kvbench.fleet_frames import BytesOverTime, fleet_frames
-from kvbench.plots import fleet_charts, run_charts, save, sweep_charts
+from kvbench.plots import fleet_charts, run_charts, sweep_charts
 from kvbench.plots.shares import STATES
 from kvbench.plots.stretches import stretches_of
 from kvbench.plots.style import INK, looks
 from kvbench.plots.sweep import FLEET_METRICS
 from kvbench.plots.units import span_unit
+from tests.support.drawing import draw
 from tests.support.fleet_columns import GIB, OBJECTIVE, SPLITS, S, columns, three
 from tests.support.frames import decode_work, make_frames, multi_work
 from tests.test_plots import line_of, words
@@ -161,12 +162,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_case_gives_all_charts(case, tmp_path):
+def test_every_case_gives_all_charts(case):
     made = CASES[case]()
     charts = fleet_charts(*made)
     assert list(charts) == NAMES if case != "one request" else NAMES[:-1]
     for name, figure in charts.items():
-        save(figure, tmp_path, name)
+        draw(figure)
         for axes in figure.axes:
             assert axes.get_xlabel() or not axes.axison, f"{name} has a panel without an axis text"
         if name != "workload":

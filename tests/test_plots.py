@@ -29,6 +29,7 @@ from kvbench.plots.sweep import positions
 from kvbench.plots.units import number, shown_unit
 from kvbench.report import text
 from kvbench.schema import SUMMARY, parameter_applies
+from tests.support.drawing import draw
 from tests.support.frames import (
     SHORT_CHAT,
     SLOT_BYTES,
@@ -302,13 +303,13 @@ def test_workload_counts_requests():
     ],
     ids=["one fails", "all fail", "one strategy", "twelve strategies", "several requests, one fails"],
 )
-def test_every_case_gives_all_charts(frames, tmp_path):
+def test_every_case_gives_all_charts(frames):
     made = frames()
     charts = charts_of(made)
     assert list(charts)[:4] == ["memory", "latency", "panels", "pareto"]
     failed = made.summary[made.summary["outcome"] != "completed"]
     for name, figure in charts.items():
-        save(figure, tmp_path, name)
+        draw(figure)
         for axes in figure.axes:
             assert axes.get_xlabel(), f"{name} has a panel without an axis text"
         if name != "workload":

@@ -1,7 +1,5 @@
 """A backend whose every step takes a given time, so that a run's clock can be computed by hand."""
 
-from time import perf_counter_ns
-
 from kvbench.backend.base import NO_TIMES, Times
 from kvbench.ops import Append
 from tests.support.catalogue import TINY
@@ -10,18 +8,21 @@ MS = 1_000_000
 
 
 class Fake:
-    """Appends of one token take decode_ms, larger ones prefill_ms, resizes nothing."""
+    """Appends of one token take decode_ms, larger ones prefill_ms, all else nothing, by a clock of its own."""
 
     source, scope, num_rows = "measured", "cache", 1
     signals = ("mass", "votes", "accesses")
     is_repeatable = False
     hardware = None
-    now_ns = staticmethod(perf_counter_ns)
 
     def __init__(self, geometry=TINY, prefill_ms=50, decode_ms=10):
         self.geometry = geometry
         self._ms = prefill_ms, decode_ms
         self.plans = []
+        self._now_ns = 0
+
+    def now_ns(self):
+        return self._now_ns
 
     @property
     def slot_bytes(self):
@@ -52,6 +53,7 @@ class Fake:
         self.plans.append((seq, plan))
         written = sum(op.num_tokens for op in plan if isinstance(op, Append))
         ms = 0 if written == 0 else self._ms[written == 1]
+        self._now_ns += ms * MS
         return Times(0, ms * MS, 0, 0)
 
     def drain(self):
