@@ -1,4 +1,4 @@
-.PHONY: run test slow mutants check
+.PHONY: run test slow mutants gpu check
 
 run: ## compare the default strategies on a short chat
 	python -m kvbench +scenario=short_chat
@@ -11,6 +11,9 @@ slow: ## tests that CI leaves out: more of the same, on more scenarios, and a re
 
 mutants: ## plant faults in the core, and see whether tests notice; hours, or a part: MUTANTS="--shard 1/4"
 	python -m benchmarks.mutants $(MUTANTS)
+
+gpu: ## tests and figures of one GPU, in six minutes at most; KVBENCH_GPU_DEVICE=cpu rehearses it
+	python benchmarks/gpu.py
 
 check: ## what CI does
 	bash .ci/run

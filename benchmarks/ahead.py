@@ -3,9 +3,9 @@
 from time import perf_counter_ns
 
 import numpy as np
-from driven import GROWTH_FACTOR, SEQ, geometry
+from driven import GROWTH_FACTOR, SEQ, Place, geometry
 from table import Goal, print_row, print_share
-from timing import NS_PER_S, no_collection
+from timing import NS_PER_S, no_collection, synchronize
 
 from kvbench.backend.measured import Measured
 from kvbench.ops import Settle
@@ -37,7 +37,7 @@ class Decoding:
         shape = geometry(DTYPE)
         self._strategy = strategy
         self._ledger = strategy.ledger(shape)
-        self._backend = Measured(geometry=shape, device="cpu", attend=True, seed=0)
+        self._backend = Measured(geometry=shape, device=Place.device, attend=True, seed=0)
         self._backend.prepare(MAX_APPEND_TOKENS, 1)
         self._backend.begin_repetition(strategy.areas)
         self._ledger.open(SEQ)
@@ -56,11 +56,16 @@ class Decoding:
 
     def decode(self, num_tokens: int) -> None:
         """Tokens one at a time, with attention, timed."""
+        self._backend.drain()
+        stall_ns = []
         for _ in range(num_tokens):
+            synchronize()
             start = perf_counter_ns()
-            stall_ns = self._carry_out(self._strategy.on_append(SEQ, 1, self._ledger.view), 1)
+            stall_ns.append(self._carry_out(self._strategy.on_append(SEQ, 1, self._ledger.view), 1))
+            synchronize()
             self.step_ns.append(perf_counter_ns() - start)
-            self.stall_ns.append(stall_ns)
+        drained = self._backend.drain()  # of an accelerator, the times come now
+        self.stall_ns += stall_ns if drained is None else [times.reserve_ns for times in drained]
 
     def append_up_to(self, length: int) -> None:
         """Tokens many at a time, without attention, not timed; they fit."""

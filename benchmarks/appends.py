@@ -49,8 +49,7 @@ def slice_assignment(prompt: Prompt, tokens: list[Prompt], num_steps: int) -> Si
     """A bare slice assignment of K and V into buffers that hold a prompt's length and so many tokens more."""
     length = prompt[0].shape[2]
     shape = (1, NUM_KV_HEADS, length + num_steps, HEAD_DIM)
-    buffer_k = torch.empty(shape, dtype=prompt[0].dtype).zero_()
-    buffer_v = torch.empty(shape, dtype=prompt[0].dtype).zero_()
+    buffer_k, buffer_v = (torch.empty(shape, dtype=part.dtype, device=part.device).zero_() for part in prompt)
 
     def assign(number: int) -> None:
         keys, values = tokens[number % NUM_TOKENS_MADE]

@@ -19,6 +19,12 @@ MAX_STEP_TOKENS = 1024
 DTYPES = ("bfloat16", "float32")
 
 
+class Place:
+    """Where everything runs; a run of the benchmarks sets it once, at its beginning."""
+
+    device = "cpu"
+
+
 def geometry(dtype: str) -> KVGeometry:
     """One layer of a model with 32 query heads on 8 KV heads of 128."""
     return KVGeometry(num_layers=1, num_heads=NUM_HEADS, num_kv_heads=NUM_KV_HEADS, head_dim=HEAD_DIM, dtype=dtype)
@@ -26,7 +32,7 @@ def geometry(dtype: str) -> KVGeometry:
 
 def random_tokens(num_tokens: int, dtype: str, num_heads: int = NUM_KV_HEADS) -> Tensor:
     """Random values, [1, num_heads, num_tokens, head_dim]."""
-    return torch.randn(1, num_heads, num_tokens, HEAD_DIM).to(getattr(torch, dtype))
+    return torch.randn(1, num_heads, num_tokens, HEAD_DIM).to(Place.device, getattr(torch, dtype))
 
 
 def decoded_tokens(dtype: str) -> list[tuple[Tensor, Tensor]]:
@@ -47,7 +53,7 @@ class Driven:
         shape = geometry(dtype)
         self.strategy = strategy
         self.ledger = strategy.ledger(shape)
-        self.backend = Measured(geometry=shape, device="cpu", attend=True, seed=0)
+        self.backend = Measured(geometry=shape, device=Place.device, attend=True, seed=0)
         self.backend.begin_repetition(strategy.areas)
         self.ledger.open(SEQ)
         self.backend.open(SEQ)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 
 import numpy as np
+import torch
 
 NS_PER_S = 1_000_000_000
 
@@ -39,6 +40,12 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
+def synchronize() -> None:
+    """Wait for an accelerator's present stream, where torch has started one; what runs beside it may go on."""
+    if torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()
+
+
 def interleaved(sides: Sequence[Side], num_rounds: int, *, num_primes: int = 0) -> list[np.ndarray]:
     """Time every side once a round, beginning with another one each time.
 
@@ -53,6 +60,7 @@ def interleaved(sides: Sequence[Side], num_rounds: int, *, num_primes: int = 0) 
     """
     times_ns = np.zeros((len(sides), num_rounds), dtype=np.int64)
     numbered = list(enumerate(sides))
+    waits = torch.cuda.is_initialized()
     with no_collection():
         for number in range(num_rounds):
             first = number % len(sides)
@@ -61,8 +69,12 @@ def interleaved(sides: Sequence[Side], num_rounds: int, *, num_primes: int = 0) 
                 with side.around():
                     for _ in range(num_primes):
                         call(number)
+                    if waits:
+                        synchronize()
                     start = perf_counter_ns()
                     call(number)
+                    if waits:
+                        synchronize()
                     end = perf_counter_ns()
                 times_ns[index, number] = end - start
     return list(times_ns / NS_PER_S)

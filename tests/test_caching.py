@@ -15,6 +15,7 @@ from kvbench.backend.caching import CachingAllocator
 from kvbench.backend.caching.blocks import CACHED, LIVE
 from kvbench.ledger import OutOfMemory
 from tests.support.allocations import LIMITS, MIB, PEAKS, SEQUENCES, in_the_model
+from tests.support.gpu import on_cuda
 
 KIB = 1 << 10
 BOTH = pytest.mark.parametrize("expandable", [False, True], ids=["segments", "expandable"])
@@ -401,6 +402,7 @@ def test_concat_fragments_memory_and_expandable_segments_hardly_do():
 
 
 @pytest.mark.gpu
+@on_cuda
 @pytest.mark.parametrize(
     ("name", "expandable"),
     [(name, expandable) for name in SEQUENCES for expandable in (False, True) if not (expandable and name in LIMITS)],

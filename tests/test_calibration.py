@@ -22,6 +22,7 @@ from kvbench.geometry import KVGeometry
 from kvbench.hardware import hardware_from
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, TINY, scenario, strategy
+from tests.support.gpu import DEVICE
 from tests.support.machines import machine
 from tests.support.storages import LiveStorages
 
@@ -112,10 +113,10 @@ def test_every_probe_runs_and_every_curve_is_there():
 
 @pytest.mark.gpu
 def test_a_gpu_is_measured_by_its_own_clock():
-    bench, grid = bench_for(TINY, "cuda", TINY_GRID)
+    bench, grid = bench_for(TINY, DEVICE, TINY_GRID)
     assert len(list(warmed_up(bench, grid))) == num_probes(bench, grid)
     *_, samples = measured(bench, grid)
-    assert hardware_of(bench, samples).calibrated_for["device"] == "cuda"
+    assert hardware_of(bench, samples).calibrated_for["device"] == DEVICE
     assert all(seconds > 0 for _, seconds in samples.curves()["decode"])
 
 
