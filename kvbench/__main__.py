@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from kvbench.cli import VERBS
 from kvbench.cli.errors import UsageError
-from kvbench.cli.terminal import complain, shown
+from kvbench.cli.terminal import complain, shown, unsaid
 
 INTERRUPTED = 130
 
@@ -21,33 +21,36 @@ INTERRUPTED = 130
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     arguments = sys.argv[1:]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as tidily as on Ctrl-C
+    for name in ("SIGTERM", "SIGHUP"):
+        if signal.getsignal(number := getattr(signal, name)) == signal.SIG_DFL:  # nohup ignores one
+            signal.signal(number, signal.default_int_handler)  # leave as tidily as on Ctrl-C
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     with shown():
-        _run(arguments, full_error)
+        status = _run(arguments, full_error)
+        if why := unsaid():
+            complain(why)
+    sys.exit(status or int(bool(why)))
 
 
-def _run(arguments: list[str], full_error: bool) -> NoReturn:
+def _run(arguments: list[str], full_error: bool) -> int:
     try:
         _check_directory()
-        sys.exit(_answer(arguments))
+        return _answer(arguments)
     except UsageError as error:
         if full_error:
             raise
         complain(error)
-        sys.exit(error.status)
+        return error.status
     except KeyboardInterrupt as interrupt:
         print(f"\nkvbench: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
         # Threads of libraries may be at work; nothing is left to write, so do not wait for them.
         sys.stdout.flush()
         os._exit(INTERRUPTED)
-    except BrokenPipeError:
-        os._exit(1)
     except Exception as error:
         if full_error:
             raise
         complain(f"unexpected {type(error).__name__}: {error}\n  HYDRA_FULL_ERROR=1 shows where it comes from")
-        sys.exit(1)
+        return 1
 
 
 def _check_directory() -> None:

@@ -1,7 +1,10 @@
 """What is printed moves no cursor and can be read whole, whatever came in."""
 
 import ast
+import errno
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,9 +12,10 @@ import pytest
 
 import kvbench
 from kvbench.cli.meant import unknown_verb
-from kvbench.cli.terminal import Shown, complain, shown
+from kvbench.cli.terminal import Shown, complain, shown, unsaid
 from kvbench.naming import NUM_NEIGHBOURS, unknown
 from kvbench.printable import MOST_LINE, MOST_LINES, bounded, cut, printable
+from kvbench.results import load
 
 ESCAPES = {
     "\x1b[31mred": "\\x1b[31mred",
@@ -39,8 +43,80 @@ def test_a_stream_lets_lines_and_a_progress_bars_return_through():
     assert seen.write("\r50 % \x1b[A") == 9
     seen.writelines(["a\n", "b\rc ± 1\n"])
     seen.flush()
-    assert stream.buffer.getvalue() == b"\r50 % \\x1b[Aa\nb\\rc \\xb1 1\n"
+    assert stream.buffer.getvalue() == b"\r50 % \\x1b[Aa\nb\\rc +- 1\n"
     assert not seen.isatty()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "seen"),
+    [("ascii", b"281 +- 9 us -> 2x... \\u65e5"), ("latin-1", b"281 \xb1 9 \xb5s -> 2\xd7... \\u65e5"), ("utf-8", None)],
+)
+def test_letters_that_an_encoding_lacks_are_told_in_others(encoding, seen):
+    text = "281 ± 9 µs → 2×… 日"
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    print(text, end="", file=Shown(stream), flush=True)
+    assert stream.buffer.getvalue() == (text.encode() if seen is None else seen)
+
+
+class Failing(io.StringIO):
+    """A stream that takes one line."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.failure = error
+
+    def write(self, text):
+        if self.getvalue():
+            raise self.failure
+        return super().write(text)
+
+
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), ""),
+        (OSError(errno.ENOSPC, "No space left on device"), "not all could be printed: No space left on device"),
+        (ValueError("I/O operation on closed file"), "not all could be printed: I/O operation on closed file"),
+    ],
+)
+def test_a_stream_that_fails_ends_nothing(failure, why, monkeypatch):
+    stream = Failing(failure)
+    monkeypatch.setattr(sys, "stdout", stream)
+    with shown():
+        for line in ("one", "two", "three"):
+            print(line, flush=True)
+        assert unsaid() == why
+    assert stream.getvalue() == "one"
+
+
+STREAMS = {  # how a shell would start it, its exit status, and what it complains of where anybody can hear it
+    "all closed": ("<&- >&- 2>&-", 0, None),
+    "full stdout": (">/dev/full", 1, "kvbench: not all could be printed: No space left on device"),
+    "a reader that leaves, ascii": ("| head -1", 0, ""),
+}
+MORE_STREAMS = {
+    "closed stdout": (">&-", 0, ""),
+    "closed stderr": ("2>&-", 0, None),
+    "full stderr": ("2>/dev/full", 0, None),
+    "ascii": (">out", 0, ""),
+}
+
+
+@pytest.mark.parametrize("name", [*STREAMS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_STREAMS)])
+def test_results_are_written_whatever_becomes_of_the_streams(name, tmp_path):
+    redirection, status, complaint = (STREAMS | MORE_STREAMS)[name]
+    asked = "+scenario=short_chat strategy=exact model.num_heads=2 model.num_kv_heads=1 model.head_dim=8 repetitions=1"
+    command = f"set -o pipefail; {sys.executable} -m kvbench {asked} hydra.run.dir=one {redirection}"
+    environment = os.environ | {"PYTHONPATH": str(Path(kvbench.__file__).parent.parent)}
+    environment |= {"PYTHONIOENCODING": "ascii"} if "ascii" in name else {}
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert load(tmp_path / "one").summary["outcome"].tolist() == ["completed"]
+    assert (tmp_path / "one" / "report.md").is_file()
+    assert "Traceback" not in done.stderr
+    assert "cannot write" not in done.stderr
+    if complaint is not None:
+        assert complaint in done.stderr
 
 
 def test_a_closed_stream_stays_closed(monkeypatch):

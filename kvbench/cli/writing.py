@@ -12,7 +12,7 @@ from kvbench.cli.errors import WriteFailed
 from kvbench.plots import save
 from kvbench.results import write_text
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -42,7 +42,8 @@ def _undisturbed() -> Iterator[None]:
         if len(received) > 1:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, wait) for number in STOPPING}
+    heard = [number for number in STOPPING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, wait) for number in heard}
     try:
         yield
     finally:
