@@ -5,6 +5,7 @@ import math
 import pandas as pd
 import pytest
 
+from kvbench.cli.failure import Failure, note
 from kvbench.cli.sweep import collect
 from kvbench.fleet_frames import fleet_frames
 from kvbench.report import chart_sentences, report_markdown, table_text, warnings
@@ -209,3 +210,14 @@ def test_a_sweep_over_engines_joins_what_each_has(tmp_path):
     assert set(results.timeline["backend"]) == {"fleet"}
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "not all of one kind (modelled, of a whole model, event by event; measured, of the cache alone)" in report
+
+
+def test_a_sweep_over_a_column_of_the_summary_whose_jobs_all_failed(tmp_path):
+    for number, name in enumerate(("h100", "l40s")):
+        note(tmp_path, Failure(str(number), "chat", ["dynamic"], asked("chat", [f"hardware={name}"]), "no", True))
+    num_finished, failures = collect(tmp_path, ["hardware"], ["hardware=h100,l40s"])
+    assert (num_finished, len(failures)) == (0, 2)
+    summary = pd.read_csv(tmp_path / "summary.csv")
+    assert summary["hardware"].tolist() == ["h100", "l40s"]
+    assert summary["outcome"].tolist() == ["failed: no"] * 2
+    assert "hardware.1" not in summary

@@ -99,7 +99,7 @@ def _write(
     """Write the joined frames; failed jobs stand in the summary alone."""
     if failures:
         failed = pd.DataFrame([_row(failure, parameters) for failure in failures])
-        done = pd.DataFrame(columns=[*SUMMARY, *parameters]) if summary is None else summary
+        done = pd.DataFrame(columns=list(dict.fromkeys([*SUMMARY, *parameters]))) if summary is None else summary
         summary = pd.concat([done.astype(object), failed], ignore_index=True)
     none = {"requests": REQUESTS, "steps": STEPS, "timeline": ()}
     requests, steps, timeline = (
