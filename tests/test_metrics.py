@@ -15,6 +15,7 @@ from kvbench.schema import REQUESTS, STEPS, SUMMARY
 from kvbench.statistics import confidence_half_width, percentile
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.dynamic import Dynamic
+from kvbench.strategy.paged import Paged
 from kvbench.strategy.static import Static
 from kvbench.workload.request import Request, Session
 from tests.support.fake import Fake
@@ -33,6 +34,7 @@ def frames():
         "static": Static(max_seq_len=8192),
         "concat": Concat(),
         "short": Static(max_seq_len=200),
+        "paged": Paged(block_size=16, pool_tokens=2048),
     }
     backend = Fake(ARTICLE)
     recorder = run(strategies, requests, backend, num_repetitions=3, num_warmup=1, max_concurrency=1, budget_bytes=None)
@@ -70,6 +72,14 @@ def test_dynamic_on_short_chat_by_hand(frames):
     assert row["efficiency"] == pytest.approx((500 / 576) / (3376 * TOKEN / MIB / 1000))
     assert row["total_s"] == pytest.approx(6 * 0.05, rel=0.02)
     assert row["tokens_per_s"] == pytest.approx(3500, rel=0.02)
+
+
+def test_what_reading_takes_is_allocated_too(frames):
+    # Whole blocks of 16, weighted by the tokens appended, and a buffer of 1,024 tokens of the one layer to gather into.
+    blocks = 50 * 64 + 100 * 160 + 150 * 304 + 200 * 512 + 250 * 752 + 300 * 1056
+    row = frames[2].loc["paged"]
+    assert row["workspace_bytes"] == 1024 * TOKEN
+    assert row["mean_allocated_bytes"] == pytest.approx((blocks / 1050 + 1024) * TOKEN)
 
 
 def test_shares_add_up(frames):
