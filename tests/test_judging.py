@@ -8,6 +8,9 @@ import torch
 
 pytest.importorskip("transformers")
 
+from kvbench.experiment.quality.cells import STREAMING, Cell
+from kvbench.experiment.quality.contenders import Contender
+from kvbench.experiment.quality.subject import Subject
 from kvbench.integrations.figures import Figures
 from kvbench.integrations.judging.fingerprint import weights_fingerprint
 from kvbench.integrations.judging.needles import FILLER_TOKENS, dialogues, found
@@ -15,6 +18,7 @@ from kvbench.integrations.judging.perplexity import Reference, predict, referenc
 from kvbench.integrations.judging.steps import Counted, cache_of
 from kvbench.integrations.judging.tokens import Tokens, encoder, tokens_of
 from kvbench.integrations.transformers import use_attention
+from kvbench.strategy.base import CapacityExceeded
 from tests.support.catalogue import strategy
 from tests.support.tiny_models import VOCABULARY, Letters, tiny_llama
 
@@ -61,6 +65,45 @@ def test_a_prefill_comes_at_once_and_its_predictions_do_not_count():
     found, told = predicted(model, full, prefill_tokens=2)
     assert model.given == [[0, 1], [1]]  # the last token is only predicted
     assert (found.num_predicted, found.perplexity, found.kl_nats, told) == (1, pytest.approx(2), 0, [2, 1])
+
+
+def test_a_prefills_predictions_may_be_the_full_caches():
+    # Tokens 0 1 1 0: after 0 and 1 the full cache predicts (1/2 each), then the cache after a 1 (1/4 for the 0).
+    full = Reference((0, 1, 1, 0), torch.full((3, 2), 0.5).log())
+    counted = Counted(None, lambda: FIGURES, lambda: None)
+    model = Fixed([[0.9, 0.1], [0.25, 0.75]])
+    found = predict(model, counted, full, prefill_tokens=2, on_tokens=lambda count: None, counts_prefill=True)
+    assert (found.num_predicted, found.perplexity) == (3, pytest.approx(16 ** (1 / 3)))
+    assert found.kl_nats == pytest.approx(math.log(4 / 3) / 2 / 3)
+    assert found.agreement == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("holder", "form", "at_once"), [("fp8", STREAMING, 64), ("dynamic", STREAMING, 0)])
+def test_fp8_is_fed_a_prefill_first_and_others_are_not(monkeypatch, holder, form, at_once):
+    given = {}
+
+    def noted(model, counted, reference, *, prefill_tokens, on_tokens, counts_prefill):
+        given.update(prefill_tokens=prefill_tokens, counts_prefill=counts_prefill)
+        raise CapacityExceeded(1, 1)
+
+    monkeypatch.setattr("kvbench.integrations.judging.perplexity.predict", noted)
+    model = tiny_llama()
+    text = tokens_of(Letters(), TEXT, 401)
+    subject = Subject(
+        model=model,
+        text=text,
+        encode=LETTERS,
+        num_tokens=400,
+        prefill_tokens=200,
+        depths=(0.5,),
+        num_asked=1,
+        seed=0,
+        budget_bytes=None,
+        on_tokens=lambda title, count: None,
+    )
+    monkeypatch.setattr(Subject, "_cache", lambda *args: Counted(None, lambda: FIGURES, lambda: None))
+    subject.measure(Cell(Contender("it", holder), form, 400, 400))
+    assert given == {"prefill_tokens": at_once, "counts_prefill": at_once > 0}
 
 
 @pytest.fixture(scope="module")

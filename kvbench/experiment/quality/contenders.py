@@ -9,6 +9,10 @@ KVBENCH, TRANSFORMERS = "kvbench", "transformers"
 LOSSLESS_PEERS = ("dynamic", "static")
 
 
+PRIMED = {"fp8": 64}
+"""Tokens that transformers' caches are fed at once where others get one by one: fp8 keeps its first update's scale."""
+
+
 @dataclass(frozen=True)
 class Contender:
     """One row of the table.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from kvbench.experiment.quality.cells import COMPLETED
-from kvbench.experiment.quality.contenders import KVBENCH
+from kvbench.experiment.quality.contenders import KVBENCH, PRIMED, TRANSFORMERS
 from kvbench.front import Cost, may_win, pareto_front, rounded_cost
 from kvbench.report.text import listed, number, percent
 from kvbench.schema import LEAST_ERROR
@@ -32,6 +32,7 @@ def sentences_of(table: pd.DataFrame, full: float, full_continued: float) -> lis
         *_rivals(table),
         *_bits(table, full),
         *_needles(table),
+        *_primed(table),
         *_failed(table),
     ]
     return said
@@ -119,6 +120,18 @@ def _needles(table: pd.DataFrame) -> Iterable[str]:
             f"From the first turn to the later one {_title(row)} loses most: {percent(row['recall_first'])}, then "
             f"{percent(row['recall_later'])}."
         )
+
+
+def _primed(table: pd.DataFrame) -> Iterable[str]:
+    """Whose token-by-token figures begin with a prefill, and why."""
+    labels = set(table["strategy"])
+    for name, num_tokens in PRIMED.items():
+        if f"{TRANSFORMERS} {name}" in labels:
+            yield (
+                f"{TRANSFORMERS} {name} keeps the scale of its first update, so that token by token, too, its first "
+                f"{num_tokens} tokens come at once (their predictions are the full cache's): the scale of one token "
+                "would cut off most of what follows."
+            )
 
 
 def _failed(table: pd.DataFrame) -> Iterable[str]:

@@ -14,6 +14,7 @@ from kvbench.experiment.quality.cells import (
     STREAMING,
     Cell,
 )
+from kvbench.experiment.quality.contenders import PRIMED
 from kvbench.strategy.base import CapacityExceeded
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ class Subject:
     def _predicted(self, cell: Cell) -> dict[str, object]:
         from kvbench.integrations.judging.perplexity import predict
 
-        prefill = self.prefill_tokens if cell.form == CONTINUED else 0
+        primed = min(PRIMED.get(cell.contender.holder, 0), cell.num_tokens // 2) if cell.form == STREAMING else 0
+        prefill = self.prefill_tokens if cell.form == CONTINUED else primed
         counted = self._cache(cell, cell.num_tokens, prefill or 1)
         try:
             found = predict(
@@ -116,6 +118,7 @@ class Subject:
                 counted,
                 self.reference(),
                 prefill_tokens=prefill,
+                counts_prefill=primed > 0,
                 on_tokens=lambda num_tokens: self.on_tokens(cell.contender.title, num_tokens),
             )
         finally:

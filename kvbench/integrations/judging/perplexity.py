@@ -79,6 +79,7 @@ def predict(
     *,
     prefill_tokens: int,
     on_tokens: Callable[[int], None],
+    counts_prefill: bool = False,
 ) -> Prediction:
     """Feed a text to an empty cache, all but its last token, and compare what each single step predicts.
 
@@ -88,6 +89,8 @@ def predict(
         reference: of the same model and text.
         prefill_tokens: fed at once at the start, whose own predictions do not count; 0: all tokens come one by one.
         on_tokens: told how many tokens were fed, now and then.
+        counts_prefill: whether the full cache's own predictions stand for those of the prefill, whose attention reads
+            tokens that no cache has rounded yet.
     Raises:
         OutOfMemory: the cache's budget does not last.
         CapacityExceeded: the cache cannot hold so many tokens.
@@ -97,6 +100,9 @@ def predict(
     if prefill_tokens:
         timed_step(model, counted.cache, ids[:prefill_tokens])
         on_tokens(prefill_tokens)
+    if counts_prefill:
+        losses = [-reference.log_probs[at][ids[at + 1]].item() for at in range(prefill_tokens)]
+        distances, agreed = [0.0] * prefill_tokens, prefill_tokens
     for at in range(prefill_tokens, len(ids) - 1):
         logits, time_s = timed_step(model, counted.cache, ids[at : at + 1])
         log_probs, full = logits.log_softmax(-1), reference.log_probs[at]
