@@ -14,12 +14,13 @@ from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, 
 from kvbench.calibration.samples import Samples, growing
 from kvbench.calibration.validate import OF_ALL, OF_REQUEST, STEP, Case, outcomes_of, steps_of, typical
 from kvbench.cli import calibrate
-from kvbench.cli.command_line import read
+from kvbench.cli.command_line import check, read
 from kvbench.cli.compose import parts_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import composed
 from kvbench.geometry import KVGeometry
 from kvbench.hardware import hardware_from
+from kvbench.runner import limits_of
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, TINY, scenario, strategy
 from tests.support.gpu import DEVICE
@@ -135,7 +136,7 @@ def test_a_fake_clock_gives_the_curves_that_it_should(monkeypatch):
 def test_a_machine_is_written_whole_and_loads(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measure, "FULL", Grid(**vars(TINY_GRID) | {"bits": (8, 4, 2)}))
-    monkeypatch.setattr(calibrate, "STRATEGIES", ("dynamic", "int8"))
+    monkeypatch.setattr(calibrate, "STRATEGIES", ("dynamic", "int8", "paged"))
     monkeypatch.setattr(calibrate, "CASES", {"streaming": "null", "parallel_sampling": "1"})
     monkeypatch.setattr(calibrate, "NUM_REPETITIONS", 1)
     of_configuration = calibrate.composed_for
@@ -148,11 +149,12 @@ def test_a_machine_is_written_whole_and_loads(tmp_path, monkeypatch, capsys):
     text = (tmp_path / "mine.yaml").read_text()
     hardware = hardware_from(yaml.safe_load(text))
     assert file_text(hardware) == text
-    assert set(hardware.validation["errors"]) == {"dynamic", "int8"}
+    assert set(hardware.validation["errors"]) == {"dynamic", "int8", "paged"}
     assert list(hardware.validation["scenarios"]) == ["streaming", "parallel_sampling, 1 requests"]
     assert Curves(hardware, TINY, 1).deviation == ""
     line = ["+scenario=streaming", "backend=modelled", "hardware=./mine.yaml", "cache_only=true", "strategy=dynamic"]
     with read(line) as command:
+        check(command)
         backend = parts_of(composed(command)).backend
     assert (backend.hardware.name, backend.scope) == (hardware.name, "cache")
     with pytest.raises(UsageError, match="it exists already"):
@@ -261,12 +263,12 @@ class Booked(Modelled):
 @pytest.mark.parametrize("name", UNSIGNALLED)
 def test_bytes_and_resizes_are_those_that_were_measured(name, case):
     requests, max_concurrency, budget_bytes = CASES[case]()
-    chosen = {name: strategy(name)}
     settings = {"weights": None, "cache_only": True, "memory_fraction": 1.0, "allocator": "none", "attend": False}
     model = Booked(geometry=TINY, hardware=machine(), **settings)
     asked = Case(case, requests, max_concurrency)
     with LiveStorages() as live:
         real = Watched(live)
+        chosen = {name: strategy(name).fitted(limits_of(requests, real, max_concurrency, budget_bytes))}
         first = steps_of(real, chosen, asked, budget_bytes=budget_bytes)
     second = steps_of(model, chosen, asked, budget_bytes=budget_bytes)
     assert real.held == model.held

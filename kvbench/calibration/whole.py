@@ -15,6 +15,7 @@ from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, 
 from kvbench.calibration.validate import Case, Outcome, outcomes_of, steps_of
 from kvbench.geometry import KVGeometry
 from kvbench.hardware import Hardware
+from kvbench.runner import limits_of
 from kvbench.strategy.base import Strategy
 
 BAR = {"disable": None, "leave": False}
@@ -49,11 +50,20 @@ def calibrated(
     machine = Measured(geometry=geometry, device=device, attend=True, seed=0)
     budget_bytes = machine.memory_bytes()
 
+    # A pool is as large in the model as it is here, whatever memory each has.
+    fitted = [
+        {name: strategy.fitted(known) for name, strategy in strategies.items()}
+        for known in (limits_of(case.sessions, machine, case.max_concurrency, budget_bytes) for case in cases)
+    ]
+
     def run_cases() -> list[pd.DataFrame]:
         tokens = sum(session.num_tokens for case in cases for session in case.sessions) * len(strategies)
         with tqdm(total=tokens * (1 + num_repetitions), unit="tok", **BAR) as bar:
             told = {"num_repetitions": num_repetitions, "on_iteration": _advancing(bar)}
-            return [steps_of(machine, strategies, case, budget_bytes=budget_bytes, **told) for case in cases]
+            return [
+                steps_of(machine, own, case, budget_bytes=budget_bytes, **told)
+                for own, case in zip(fitted, cases, strict=True)
+            ]
 
     for _ in tqdm(warmed_up(bench, grid), "warming up", size, **BAR):
         pass
@@ -63,8 +73,8 @@ def calibrated(
     hardware = hardware_of(bench, samples)
     model = _model_of(hardware, geometry)
     outcomes: list[Outcome] = []
-    for case, *frames in zip(cases, first, second, strict=True):
-        modelled = steps_of(model, strategies, case, budget_bytes=budget_bytes)
+    for case, own, *frames in zip(cases, fitted, first, second, strict=True):
+        modelled = steps_of(model, own, case, budget_bytes=budget_bytes)
         outcomes += outcomes_of(case, strategies, *frames, modelled)
     return replace(hardware, validation=validation_of(outcomes)), outcomes
 
