@@ -61,5 +61,5 @@ def test_a_pool_that_binds_below_the_budget_is_told_before_all_else(pool, change
     row = {"pool_bytes": pool, "available_bytes": 52 * 2**30, "workspace_bytes": 2**22} | changed
     summary = make_frames().summary.assign(**row)
     words = "static is bound by its pool of 2,048 MiB, not by the 53,248 MiB caches may have"
-    assert table_text(summary).startswith(words) == is_told
-    assert (report_markdown("title", ["a header"], summary, []).startswith(f"# title\n\n- {words}")) == is_told
+    assert table_text(summary, []).startswith(words) == is_told
+    assert (report_markdown("title", ["a header"], summary, [], []).startswith(f"# title\n\n- {words}")) == is_told
