@@ -46,6 +46,20 @@ def rows_of(table, reuse="block_hash"):
     return table[table["reuse"] == reuse].set_index("policy")
 
 
+@pytest.mark.parametrize(
+    ("tokens", "whole", "vllm"),
+    [(1536, 1536, 1024), (1537, 1537, 1536), (1535, 1535, 1024), (1024, 1024, 512), (513, 513, 512)],
+)
+@pytest.mark.parametrize("reuse", ["block_hash", "radix", "radix_trimmed"])
+def test_two_equal_prompts_by_both_ways_of_counting(small, tokens, whole, vllm, reuse):
+    write(small, [("ABCD"[: -(-tokens // BLOCK)], tokens)] * 2)
+    findings = found(reuse=[reuse], warmup_share=0, device_blocks=[8])
+    for row in (*findings.table.itertuples(), *findings.tables["unlimited"].itertuples()):
+        assert row.token_hit_rate == whole / (2 * tokens)
+        assert row.vllm_token_hit_rate == vllm / (2 * tokens)
+        assert row.vllm_block_hit_rate == vllm / BLOCK / (2 * -(-tokens // BLOCK))
+
+
 def test_rates_by_hand(small):
     # Which blocks are reused: tests/test_prefix.py. The first two of five requests fill the cache; 2,648 tokens in six
     # blocks count.
@@ -57,6 +71,9 @@ def test_rates_by_hand(small):
     rows = rows_of(findings.table)
     assert rows["token_hit_rate"].to_dict() == {"fifo": 1024 / 2648, "lru": 2048 / 2648, "optimal": 2136 / 2648}
     assert rows["block_hit_rate"].to_dict() == {"fifo": 2 / 6, "lru": 4 / 6, "optimal": 5 / 6}
+    # As vLLM counts: of AB, CD and CD the last block is computed again.
+    assert rows["vllm_token_hit_rate"].to_dict() == {"fifo": 512 / 2648, "lru": 1536 / 2648, "optimal": 1536 / 2648}
+    assert rows["vllm_block_hit_rate"].to_dict() == {"fifo": 1 / 6, "lru": 3 / 6, "optimal": 3 / 6}
     assert rows["device_bytes"].tolist() == [3 * BLOCK * TOKEN] * 3
     assert rows["filled_first"].tolist() == [True] * 3
     assert len(findings.table) == 3 * 3
@@ -123,7 +140,7 @@ def test_sentences_by_hand():
     )
     ceiling = {"scenario": "chat", "num_requests": 8, "num_counted": 4, "prompt_tokens": 1000, "blocks": 10}
     ceiling |= {"block_tokens": 100, "num_distinct": 5, "distinct_bytes": 5 * 2**30}
-    unlimited = pd.DataFrame([ceiling | {"token_hit_rate": 0.9, "block_hit_rate": 0.8}])
+    unlimited = pd.DataFrame([ceiling | {"token_hit_rate": 0.9, "block_hit_rate": 0.8, "vllm_token_hit_rate": 0.7}])
     counted, most, best, optimum, memory, full = sentences_of(table, unlimited, {})
     assert counted.startswith("chat: the last 4 of 8 requests count")
     assert "of their 1,000 prompt tokens, the block hit rate of their 10 blocks of 100 tokens" in counted

@@ -190,8 +190,21 @@ def test_windows_hide_whatever_is_moved_near():
 
 def test_the_longest_that_a_cache_holds():
     config = model_of("llama").config
-    chosen = {"static": 8192, "hierarchical": 9216, "sinks": -1, "concat": -1}
-    assert {name: KVBenchCache(strategy(name), config).get_max_length() for name in chosen} == chosen
+    told = {"static": {"max_seq_len": 8192}, "hierarchical": {"slow_capacity": 8192}, "sinks": {}, "concat": {}}
+    longest = {name: KVBenchCache(strategy(name, **own), config).get_max_length() for name, own in told.items()}
+    assert longest == {"static": 8192, "hierarchical": 9216, "sinks": -1, "concat": -1}
+
+
+@pytest.mark.parametrize("name", ["static", "dynamic", "paged"])
+def test_what_is_left_to_a_run_is_the_models_context(name):
+    model = model_of("llama")
+    cache = KVBenchCache(strategy(name), model.config)
+    fed(model, cache, 1, 4)
+    context = model.config.max_position_embeddings
+    if name == "paged":
+        assert cache.strategy.areas[0].layout.pool_tokens == -(-context // 16) * 16
+    else:
+        assert cache.get_max_length() == context
 
 
 def test_pools_count_whole_where_rows_change():

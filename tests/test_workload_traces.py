@@ -113,10 +113,50 @@ def test_quoted_fields_over_several_lines(tmp_path):
 
 def test_mooncake_by_hand(tmp_path):
     text = "\n".join([row(40, 513, 7, [9, 8]), "", row(27.5, 512, 0, [3]), row(40, 1, 2, [2**40])])
-    columns = read_trace(write(tmp_path, text), "mooncake")
+    columns = read_trace(write(tmp_path, text), "mooncake", time_unit="ms")
     assert lists(columns) == [[0, 12_500_000, 12_500_000], [512, 513, 1], [0, 7, 2]]
     assert columns.block_ids.tolist() == [3, 9, 8, 2**40]
     assert columns.block_offsets.tolist() == [0, 1, 3, 4]
+
+
+def second(number, tokens, num_ids):
+    return row(number, tokens, 1, list(range(num_ids)))
+
+
+SHORT = [second(0, 300, 1), second(1000, 20, 1)]
+"""Rows that blocks of 512 tokens and up have one id for."""
+
+
+@pytest.mark.parametrize(
+    ("rows", "told", "words"),
+    [
+        (SHORT, {}, "prompts of at most 300 tokens fit blocks of 512 or 1024 or 2048 or more; give block_tokens=512"),
+        ([second(0, 5, 1)], {}, "fit blocks of 8 or 16 or 32 or more"),
+        (
+            [second(0, 300, 19)],
+            {},
+            "got '19 ids'; .*512 tokens: 1 for 300 tokens; all rows fit blocks of 16: ",
+        ),
+        ([*SHORT, second(2000, 700, 3)], {}, "line 3.*got '3 ids'; allowed is one id for each block of 512 tokens: 2"),
+        ([second(0, 300, 19)], {"block_tokens": 8}, "one id for each block of 8 tokens: 38"),
+        ([second(at, 600, 2) for at in (0, 1, 2)], {}, "3 requests in 0.002 s, more than 100 a second.*time_unit=s"),
+        ([second(at, 600, 2) for at in (3, 3, 3, 32)], {}, "give time_unit=ms where they are, time_unit=s"),
+        ([second(0, 600, 2), second(10**10, 600, 2)], {"time_unit": "s"}, "more than 9000000000 s with time_unit=s"),
+    ],
+)
+def test_what_a_mooncake_file_leaves_open_is_asked_for(tmp_path, rows, told, words):
+    with pytest.raises(TraceError, match=words):
+        read_trace(write(tmp_path, "\n".join(rows)), "mooncake", **told)
+
+
+def test_what_a_mooncake_file_leaves_open_can_be_said(tmp_path):
+    columns = read_trace(write(tmp_path, "\n".join(SHORT)), "mooncake", block_tokens=512)
+    assert (columns.block_tokens, columns.arrival_ns.tolist()) == (512, [0, 10**9])
+    path = write(tmp_path, "\n".join([second(0, 300, 19), second(1.5, 20, 2)]))
+    columns = read_trace(path, "mooncake", block_tokens=16, time_unit="s")
+    assert (columns.block_tokens, columns.arrival_ns.tolist()) == (16, [0, 1_500_000_000])
+    same = read_trace(write(tmp_path, "\n".join([second(7, 600, 2)] * 9)), "mooncake")  # at once, in any unit
+    assert (same.block_tokens, same.arrival_ns.tolist()) == (512, [0] * 9)
 
 
 @pytest.mark.parametrize("name", ["trace.csv", "trace.csv.gz"])
@@ -159,7 +199,7 @@ def test_blocks_move_with_their_requests(tmp_path_factory, rows, chunk):
     path = write(tmp_path_factory.mktemp("traces"), "\n".join(row(*entry) for entry in rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importlib.import_module("kvbench.workload.trace_mooncake"), "CHUNK_ROWS", chunk)
-        columns = read_trace(path, "mooncake")
+        columns = read_trace(path, "mooncake", block_tokens=512, time_unit="ms")
     wanted = sorted(rows, key=lambda entry: entry[0])
     got = np.split(columns.block_ids, columns.block_offsets[1:-1])
     assert [ids.tolist() for ids in got] == [ids for *_, ids in wanted]
@@ -326,7 +366,7 @@ def test_the_first_rows_by_arrival_become_requests(tmp_path):
 def test_a_file_is_looked_for_in_the_named_folder(tmp_path, monkeypatch, name):
     monkeypatch.setenv("KVBENCH_TRACES", str(tmp_path))
     write(tmp_path, gzip.compress((PLAIN_HEADER + "1,2,3\n").encode()), name)
-    assert len(replayed(scenario()).requests) == 1
+    assert len(replayed(scenario()).sessions) == 1
 
 
 def test_a_file_is_looked_for_in_traces(tmp_path, monkeypatch):
@@ -334,7 +374,7 @@ def test_a_file_is_looked_for_in_traces(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "traces").mkdir()
     write(tmp_path / "traces", PLAIN_HEADER + "1,2,3\n", "chat.csv")
-    assert len(replayed(scenario()).requests) == 1
+    assert len(replayed(scenario()).sessions) == 1
 
 
 def test_a_missing_file_says_where_it_was_looked_for_and_where_it_is(tmp_path, monkeypatch):

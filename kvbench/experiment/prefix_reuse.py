@@ -29,8 +29,9 @@ class PrefixReuse(Experiment):
     """Replay traces' prompts through caches of several sizes, and count what each would have held.
 
     A hit is a prompt's longest run of blocks, from its start, that are held when it arrives. A token hit rate is reused
-    prompt tokens ÷ prompt tokens, a block hit rate reused blocks ÷ blocks, both of the requests that count. A block's
-    bytes are those of its tokens in the configured model.
+    prompt tokens ÷ prompt tokens, a block hit rate reused blocks ÷ blocks, both of the requests that count. A prompt
+    may be reused whole, and a block filled in part is one; rates named vllm count as vLLM does, which reuses full
+    blocks only and computes a prompt's last one again. A block's bytes are those of its tokens in the configured model.
 
     Args:
         scenarios: traces with block ids, by name; all their requests are replayed.
@@ -193,6 +194,8 @@ def _rates(result: "PrefixResult", block_bytes: int) -> dict[str, object]:
         "device_bytes": result.tiers[0].num_blocks * block_bytes,
         "token_hit_rate": result.token_hit_rate,
         "block_hit_rate": result.block_hit_rate,
+        "vllm_token_hit_rate": result.vllm_token_hit_rate,
+        "vllm_block_hit_rate": result.vllm_block_hit_rate,
         "filled_first": result.filled_first,
     }
     if len(result.tiers) > 1:
@@ -225,4 +228,6 @@ def _ceiling(tree: "PromptTree", block_bytes: int, warmup_share: float) -> dict[
         "distinct_bytes": tree.num_nodes * block_bytes,
         "token_hit_rate": most.token_hit_rate,
         "block_hit_rate": most.block_hit_rate,
+        "vllm_token_hit_rate": most.vllm_token_hit_rate,
+        "vllm_block_hit_rate": most.vllm_block_hit_rate,
     }

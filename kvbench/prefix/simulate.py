@@ -22,12 +22,14 @@ class Replay:
     Args:
         hit_blocks: int64; blocks reused from the tier.
         hit_tokens: int64; tokens in these.
+        vllm_hit_blocks: int64; blocks reused as vLLM counts them: full ones, and never a prompt's last one.
         loaded_blocks: int64; blocks moved from the tier to the device, since they are reused.
         stored_blocks: int64; blocks moved into the tier from the one above, since they were evicted there.
     """
 
     hit_blocks: NDArray[np.int64]
     hit_tokens: NDArray[np.int64]
+    vllm_hit_blocks: NDArray[np.int64]
     loaded_blocks: NDArray[np.int64]
     stored_blocks: NDArray[np.int64]
 
@@ -45,6 +47,9 @@ class PrefixResult:
         hit_tokens: their prompts' tokens that were reused, from any tier.
         prompt_tokens: all tokens of their prompts.
         hit_blocks: their prompts' blocks that were reused, from any tier.
+        vllm_hit_blocks: those of them that vLLM reuses: full ones, and never a prompt's last one, which it computes
+            again.
+        block_tokens: tokens of a full block.
         blocks: all blocks of their prompts; one that is filled in part counts as one.
         full_at: the first request of the trace with which all tiers were full, or evicted from the last; None if they
             never were.
@@ -58,6 +63,8 @@ class PrefixResult:
     hit_tokens: int
     prompt_tokens: int
     hit_blocks: int
+    vllm_hit_blocks: int
+    block_tokens: int
     blocks: int
     full_at: int | None
 
@@ -70,6 +77,16 @@ class PrefixResult:
     def block_hit_rate(self) -> float:
         """hit_blocks ÷ blocks; of 1. Denominator: prompt blocks of the requests that count, reused or not."""
         return self.hit_blocks / self.blocks
+
+    @property
+    def vllm_token_hit_rate(self) -> float:
+        """vllm_hit_blocks × block_tokens ÷ prompt_tokens; of 1. Denominator: that of token_hit_rate."""
+        return self.vllm_hit_blocks * self.block_tokens / self.prompt_tokens
+
+    @property
+    def vllm_block_hit_rate(self) -> float:
+        """vllm_hit_blocks ÷ blocks; of 1. Denominator: that of block_hit_rate."""
+        return self.vllm_hit_blocks / self.blocks
 
     @property
     def load_s(self) -> float:
@@ -98,9 +115,10 @@ def replay(tree: PromptTree, *, sizes: Sequence[int], policy: str, reuse: str) -
     Source: Kwon et al. 2023, arXiv:2309.06180, section 4.4, and vLLM's prefix cache (block_hash, lru); Zheng et al.
         2024, arXiv:2312.07104, section 3, and SGLang's radix_cache.py (radix); Belady 1966 (optimal); definition of
         hits: KVCache.AI's kvcache-simulator.
-    Departs: from vLLM and SGLang, a prompt is in use for no time, so that no block is locked by a running one, and a
-        prompt may be reused whole. From SGLang, a run is cut where a prompt outgrows a tier, and a split run keeps its
-        age under fifo. From kvcache-simulator under lru, a prompt longer than the cache fills it.
+    Departs: from vLLM and SGLang, a prompt is in use for no time, so that no block is locked by a running one; a prompt
+        may be reused whole (vllm_hit_blocks leaves its last block out), and a block filled in part takes a place. From
+        SGLang, a run is cut where a prompt outgrows a tier, and a split run keeps its age under fifo. From
+        kvcache-simulator under lru, a prompt longer than the cache fills it.
     """
     check_policy(policy)
     check_reuse(reuse)
@@ -119,7 +137,15 @@ def replay(tree: PromptTree, *, sizes: Sequence[int], policy: str, reuse: str) -
     tokens = moves.hits * tree.block_tokens
     whole = np.flatnonzero(moves.last_tier >= 0)
     tokens[moves.last_tier[whole], whole] -= (tree.num_blocks * tree.block_tokens - tree.prompt_tokens)[whole]
-    return Replay(hit_blocks=moves.hits, hit_tokens=tokens, loaded_blocks=moves.loaded, stored_blocks=moves.stored)
+    # A block that is filled in part is a prompt's last one, and reused only where the prompt is reused whole.
+    without_last = moves.hits.sum(axis=0) - (moves.last_tier >= 0)
+    return Replay(
+        hit_blocks=moves.hits,
+        hit_tokens=tokens,
+        vllm_hit_blocks=without_last,
+        loaded_blocks=moves.loaded,
+        stored_blocks=moves.stored,
+    )
 
 
 def _stacked(tree: PromptTree, sizes: list[int], policy: str) -> Moves:
@@ -179,7 +205,7 @@ def simulate(
                 load_s=loaded[index] * block_bytes / rate,
             )
         )
-    return _result(tree, reuse, policy, tuple(uses), first)
+    return _result(tree, reuse, policy, tuple(uses), first, int(done.vllm_hit_blocks[first:].sum()))
 
 
 def unlimited(tree: PromptTree, *, warmup_share: float) -> PrefixResult:
@@ -196,7 +222,8 @@ def unlimited(tree: PromptTree, *, warmup_share: float) -> PrefixResult:
         stored_bytes=0,
         load_s=0.0,
     )
-    return _result(tree, "block_hash", UNLIMITED, (use,), first)
+    without_last = np.minimum(known, tree.num_blocks[first:] - 1)
+    return _result(tree, "block_hash", UNLIMITED, (use,), first, int(without_last.sum()))
 
 
 def _first_request(tree: PromptTree, warmup_share: float) -> int:
@@ -204,7 +231,9 @@ def _first_request(tree: PromptTree, warmup_share: float) -> int:
     return math.floor(tree.num_requests * warmup_share)
 
 
-def _result(tree: PromptTree, reuse: str, policy: str, uses: tuple[TierUse, ...], first: int) -> PrefixResult:
+def _result(
+    tree: PromptTree, reuse: str, policy: str, uses: tuple[TierUse, ...], first: int, vllm_hit_blocks: int
+) -> PrefixResult:
     num_seen = np.cumsum(tree.num_blocks - tree.num_known)
     full_at = int(np.searchsorted(num_seen, sum(use.num_blocks for use in uses)))
     return PrefixResult(
@@ -216,6 +245,8 @@ def _result(tree: PromptTree, reuse: str, policy: str, uses: tuple[TierUse, ...]
         hit_tokens=sum(use.hit_tokens for use in uses),
         prompt_tokens=int(tree.prompt_tokens[first:].sum()),
         hit_blocks=sum(use.hit_blocks for use in uses),
+        vllm_hit_blocks=vllm_hit_blocks,
+        block_tokens=tree.block_tokens,
         blocks=int(tree.num_blocks[first:].sum()),
         full_at=full_at if full_at < tree.num_requests and policy != UNLIMITED else None,
     )

@@ -8,11 +8,13 @@ import numpy as np
 
 from kvbench.naming import unknown
 from kvbench.workload.arrivals import Arrivals, check_arrivals
+from kvbench.workload.parameters import check_whole
 from kvbench.workload.request import Request, Session
 from kvbench.workload.scenario import Scenario, Workload
 from kvbench.workload.trace_columns import TraceColumns
 from kvbench.workload.trace_file import TraceError, TraceMissing
-from kvbench.workload.trace_formats import READERS, WITHOUT_TIMES, read_trace
+from kvbench.workload.trace_formats import READERS, WITH_BLOCKS, WITHOUT_TIMES, read_trace
+from kvbench.workload.trace_mooncake import UNITS
 
 __all__ = ["Trace", "TraceColumns", "TraceError", "TraceMissing", "read_trace"]
 
@@ -33,8 +35,11 @@ class Trace(Scenario):
         format: azure, mooncake, plain or sharegpt.
         source: where the published file is to be had, in words.
         arrivals: an arrival process for a format without times; None for those that have them.
+        block_tokens: tokens a block, of the format mooncake; None: as published, where the file's rows show it.
+        time_unit: ms or s, of the format mooncake; None: ms, where the file's rate allows it.
     Raises:
-        ValueError: there is no such format, `file` is not a bare name, or arrivals are wanting or not wanted.
+        ValueError: there is no such format, `file` is not a bare name, or arrivals, block_tokens or time_unit are
+            wanting or not wanted.
     """
 
     path: str | None = None
@@ -42,6 +47,8 @@ class Trace(Scenario):
     format: str
     source: str
     arrivals: Arrivals | None = None
+    block_tokens: int | None = None
+    time_unit: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +64,20 @@ class Trace(Scenario):
             check_arrivals(f"arrivals of the format {self.format}, which has no times,", self.arrivals)
         elif self.arrivals is not None:
             raise ValueError(f"arrivals is null for the format {self.format}, which has times; got {self.arrivals!r}")
+        if self._told and self.format not in WITH_BLOCKS:
+            raise ValueError(
+                f"{', '.join(self._told)}: null for the format {self.format}, whose files leave nothing open"
+            )
+        if self.block_tokens is not None:
+            check_whole("block_tokens", self.block_tokens, 1, 2**20)
+        if self.time_unit is not None and self.time_unit not in UNITS:
+            raise ValueError(unknown("time_unit", self.time_unit, UNITS))
+
+    @property
+    def _told(self) -> dict[str, object]:
+        """What the file leaves open and the scenario says."""
+        told = {"block_tokens": self.block_tokens, "time_unit": self.time_unit}
+        return {name: value for name, value in told.items() if value is not None}
 
     def workload(self, rng: np.random.Generator) -> Workload:
         """Read the trace and make requests of its first rows by arrival.
@@ -83,7 +104,7 @@ class Trace(Scenario):
             TraceMissing: there is no such file.
             TraceError: the file is not of the format.
         """
-        columns = read_trace(self.locate(), self.format)
+        columns = read_trace(self.locate(), self.format, **self._told)
         if self.arrivals is None:
             return columns
         return replace(columns, arrival_ns=self.arrivals.times_ns(columns.num_requests, rng.spawn(1)[0]))

@@ -14,12 +14,13 @@ from kvbench.workload.trace_mooncake import read_mooncake
 from kvbench.workload.trace_values import SECONDS, TIMESTAMPS, whole_numbers
 
 
-def read_trace(path: Path, format_name: str) -> TraceColumns:
+def read_trace(path: Path, format_name: str, **told: object) -> TraceColumns:
     """Read a trace.
 
     Args:
         path: the file, plain or gzip.
         format_name: azure, mooncake, plain or sharegpt.
+        told: what a file of the format leaves open: of mooncake, block_tokens and time_unit.
     Returns:
         Its columns, sorted by arrival; requests of equal arrival keep the file's order.
     Raises:
@@ -29,7 +30,7 @@ def read_trace(path: Path, format_name: str) -> TraceColumns:
     """
     if format_name not in READERS:
         raise ValueError(unknown("trace format", format_name, READERS))
-    return READERS[format_name](path)
+    return READERS[format_name](path, **told)
 
 
 def read_azure(path: Path) -> TraceColumns:
@@ -64,7 +65,7 @@ def read_sharegpt(path: Path) -> TraceColumns:
     )
 
 
-READERS: MappingProxyType[str, Callable[[Path], TraceColumns]] = MappingProxyType(
+READERS: MappingProxyType[str, Callable[..., TraceColumns]] = MappingProxyType(
     {"azure": read_azure, "mooncake": read_mooncake, "plain": read_plain, "sharegpt": read_sharegpt}
 )
 WITHOUT_TIMES = frozenset({"sharegpt"})
