@@ -36,8 +36,11 @@ def part(function: Callable) -> Callable:
 
 
 def kernel(function: Callable) -> Callable:
-    """Compile the function that calls parts, which makes no array. Its machine code is kept beside its source file."""
-    return njit(cache=True, **_BARE)(function)
+    """Compile the function that calls parts, which makes no array. Its machine code is kept beside its source file.
+
+    Other threads run meanwhile: it may take minutes.
+    """
+    return njit(cache=True, nogil=True, **_BARE)(function)
 
 
 def pointer(function: Callable[[int, int], int]) -> Callable[[int, int], int]:

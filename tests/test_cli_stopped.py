@@ -21,14 +21,14 @@ def stopped_at(tmp_path, monkeypatch, kvbench):
     """Runs the command line and sends it a signal in a strategy's repetition; returns what the interrupt says."""
 
     def run_it(strategy, repetition, *arguments, number=signal.SIGINT):
-        def advancing(bar):
-            def advance(name, at, num_tokens):
+        def stepping(advance):
+            def step(name, at, num_tokens):
                 if (name, at) == (strategy, repetition):
                     os.kill(os.getpid(), number)
 
-            return advance
+            return step
 
-        monkeypatch.setattr(measured, "advancing", advancing)
+        monkeypatch.setattr(measured, "stepping", stepping)
         handler = signal.signal(number, signal.default_int_handler)
         try:
             with pytest.raises(KeyboardInterrupt) as interrupt:

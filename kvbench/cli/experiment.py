@@ -13,7 +13,8 @@ from kvbench.busy import since
 from kvbench.cli.catalogue import file_of, names
 from kvbench.cli.compose import Config, backend_of, budget_of, check_numbers, is_fleet, repetitions_of
 from kvbench.cli.errors import UsageError
-from kvbench.cli.measured import advancing, clocked
+from kvbench.cli.life import watched
+from kvbench.cli.measured import clocked, stepping
 from kvbench.cli.model import geometry_of, hardware_of, name_or_path_of, weights_of
 from kvbench.cli.outside import added_nodes
 from kvbench.cli.targets import build
@@ -168,9 +169,9 @@ def _node(group: str, name: str, where: str) -> dict[str, object]:
 
 def _run(experiment: Experiment, setting: Setting) -> Findings:
     num_runs = setting.num_repetitions + setting.num_warmup if experiment.is_repeated else 1
-    with tqdm(total=experiment.num_tokens * num_runs, unit="tok", disable=None, leave=False) as bar:
+    with watched(experiment.num_tokens * num_runs, "tokens") as advance:
         try:
-            return experiment.run(replace(setting, on_iteration=advancing(bar), say=_said))
+            return experiment.run(replace(setting, on_iteration=stepping(advance), say=_said))
         except ValueError as error:
             raise UsageError(str(error)) from error
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from kvbench.cli.compose import Config, backend_of, check_budget, check_numbers, scenario_of, strategies_of
 from kvbench.cli.errors import UsageError
+from kvbench.cli.life import watched
 from kvbench.cli.model import geometry_of
 from kvbench.cli.writing import draw, writing
 from kvbench.cost import PS_PER_NS
@@ -28,6 +28,9 @@ from kvbench.workload.columns import scenario_columns
 from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace import Trace
 from kvbench.workload.trace_columns import TraceColumns
+
+REQUEST_S = 1e-4
+"""That simulating a request takes, about."""
 
 
 def run_fleet(name: str, config: Config, config_text: str, asked: Config, folder: Path) -> None:
@@ -55,8 +58,12 @@ def run_fleet(name: str, config: Config, config_text: str, asked: Config, folder
     runs: dict[str, FleetColumns] = {}
     stopped = ""
     try:
-        for strategy_name, strategy in tqdm(strategies.items(), unit="strategy", disable=None, leave=False):
-            runs[strategy_name] = _served(strategy_name, strategy, fleet, columns, budget_bytes)
+        total = columns.num_requests * len(strategies)
+        with watched(total, "requests", total * REQUEST_S) as advance:
+            for strategy_name, strategy in strategies.items():
+                advance(strategy_name, 0)
+                runs[strategy_name] = _served(strategy_name, strategy, fleet, columns, budget_bytes)
+                advance(strategy_name, columns.num_requests)
     except KeyboardInterrupt:
         if not runs:
             raise

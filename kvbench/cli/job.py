@@ -36,7 +36,7 @@ def run_scenario(name: str, config: Config, config_text: str, asked: Config, fol
     device = parts.backend.describe()
     header = header_lines(name, config, parts, device)
     print("\n".join(header), flush=True)
-    found = measure(config, parts)
+    found = measure(config, parts, device)
     header += found.notes
     print("\n".join(found.notes), end="\n" * bool(found.notes), flush=True)
     results, busy = None, of_busy_machine([found.others_share])

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from kvbench.backend.base import Backend
 from kvbench.busy import Processors, since
 from kvbench.cli.compose import Config, Parts
+from kvbench.cli.estimate import seconds_of
+from kvbench.cli.life import Advance, watched
 from kvbench.cli.quality import Compared, probed, quality_line
 from kvbench.recorder import Recorder
 from kvbench.runner import run
@@ -35,7 +35,7 @@ class Measured(NamedTuple):
         return quality + ([f"stopped: {self.stopped}"] if self.stopped else [])
 
 
-def measure(config: Config, parts: Parts) -> Measured:
+def measure(config: Config, parts: Parts, device: Config) -> Measured:
     """Run, and probe what lossy strategies cost; stopped, keep what was finished.
 
     Raises:
@@ -48,7 +48,7 @@ def measure(config: Config, parts: Parts) -> Measured:
     others_share = None
     try:
         num_tokens = total * (parts.num_repetitions + parts.num_warmup)
-        with tqdm(total=num_tokens, unit="tok", disable=None, leave=False) as bar:
+        with watched(num_tokens, "tokens", _estimate_s(parts, device)) as advance:
             run(
                 parts.strategies,
                 sessions,
@@ -57,11 +57,11 @@ def measure(config: Config, parts: Parts) -> Measured:
                 num_warmup=parts.num_warmup,
                 max_concurrency=parts.max_concurrency,
                 budget_bytes=parts.budget_bytes,
-                on_iteration=advancing(bar),
+                on_iteration=stepping(advance),
                 recorder=recorder,
             )
-        others_share = since(start)
-        quality = probed(config, backend.geometry, parts.strategies, sessions)
+            others_share = since(start)
+            quality = probed(config, backend.geometry, parts.strategies, sessions, advance)
     except KeyboardInterrupt:
         others_share = since(start) if others_share is None else others_share
         recorder.drop_unfinished()
@@ -69,6 +69,13 @@ def measure(config: Config, parts: Parts) -> Measured:
         if not stopped:
             raise
     return Measured(recorder, quality, others_share, stopped)
+
+
+def _estimate_s(parts: Parts, device: Config) -> float:
+    """How long all repetitions of all strategies take, about."""
+    bandwidth = device.get("copy_bandwidth_bytes_per_s") if parts.backend.source == "measured" else None
+    one = seconds_of(parts.workload.sessions, parts.backend.slot_bytes, bandwidth)
+    return one * len(parts.strategies) * (parts.num_repetitions + parts.num_warmup)
 
 
 def how_far(num_finished: Mapping[str, int], num_asked: int) -> str:
@@ -85,13 +92,10 @@ def clocked(backend: Backend) -> Processors | None:
     return Processors.now() if backend.source == "measured" else None
 
 
-def advancing(bar: tqdm) -> Callable[[str, int, int], None]:
-    """A callback for `run` that moves a progress bar."""
+def stepping(advance: Advance) -> Callable[[str, int, int], None]:
+    """A callback for `run` that tells how far it has come."""
 
-    def advance(strategy: str, repetition: int, num_tokens: int) -> None:
-        if bar.disable:
-            return
-        bar.set_description(f"{strategy}, repetition {repetition}", refresh=False)
-        bar.update(num_tokens)
+    def step(strategy: str, repetition: int, num_tokens: int) -> None:
+        advance(f"{strategy}, repetition {repetition}", num_tokens)
 
-    return advance
+    return step

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from kvbench.cli.compose import AUTO, Config
 from kvbench.cli.errors import UsageError
+from kvbench.cli.life import Advance
 from kvbench.geometry import KVGeometry
 from kvbench.quality.compare import Compared, check, compare
 from kvbench.schema import QUALITY
@@ -47,27 +47,25 @@ def data_of(config: Config) -> Path | None:
 
 
 def probed(
-    config: Config, geometry: KVGeometry, strategies: Mapping[str, Strategy], sessions: tuple[Session, ...]
+    config: Config,
+    geometry: KVGeometry,
+    strategies: Mapping[str, Strategy],
+    sessions: tuple[Session, ...],
+    advance: Advance,
 ) -> Compared | None:
-    """Probe the strategies; None where that is not wanted."""
+    """Probe the strategies, telling of each; None where that is not wanted."""
     if not is_wanted(config, strategies):
         return None
-    with tqdm(total=len(strategies), unit="strategy", disable=None, leave=False) as bar:
-
-        def advance(name: str) -> None:
-            bar.set_description(f"quality of {name}", refresh=False)
-            bar.update(1)
-
-        return compare(
-            strategies,
-            sessions,
-            geometry=geometry,
-            device=config["device"],
-            seed=config["seed"],
-            max_tokens=config["quality_tokens"],
-            data=data_of(config),
-            on_strategy=advance,
-        )
+    return compare(
+        strategies,
+        sessions,
+        geometry=geometry,
+        device=config["device"],
+        seed=config["seed"],
+        max_tokens=config["quality_tokens"],
+        data=data_of(config),
+        on_strategy=lambda name: advance(f"quality of {name}", 0),
+    )
 
 
 def quality_frame(found: Compared | None) -> pd.DataFrame | None:
