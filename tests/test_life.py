@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from kvbench.cli.estimate import seconds_of
-from kvbench.cli.life import EVERY_S, Signs, duration, tell, watched
+from kvbench.cli.life import EVERY_S, Signs, alive, duration, tell, watched
 from kvbench.workload.request import Request, Session
 
 
@@ -22,7 +22,8 @@ def signs(clock, total=4_000, unit="tokens"):
 
 def test_the_first_line_has_an_estimate(clock):
     assert signs(clock).first(240.0) == "running: 4,000 tokens, about 4.0 min; a line every 30 s"
-    assert "how long is told when the first are done" in signs(clock, 0).first(None)
+    assert "4,000 tokens, how long is told when the first are done" in signs(clock).first(None)
+    assert "not known beforehand" in signs(clock, 0).first(None)
 
 
 def test_a_line_says_what_is_done_and_by_its_speed_how_long_the_rest_takes(clock):
@@ -85,6 +86,15 @@ def test_lines_come_where_no_bar_can_be_drawn(stream, is_told, monkeypatch):
         advance("dynamic", 4)
     assert ("kvbench: running: 10 tokens, about 3 s; a line every 30 s\n" in seen.getvalue()) == is_told
     assert ("\r" in seen.getvalue()) != is_told
+
+
+@pytest.mark.parametrize(("stream", "is_told"), [(io.StringIO, True), (Terminal, False)])
+def test_what_draws_bars_of_its_own_gives_signs_elsewhere(stream, is_told, monkeypatch):
+    seen = stream()
+    monkeypatch.setattr(sys, "stderr", seen)
+    with alive():
+        pass
+    assert ("kvbench: running: how long" in seen.getvalue()) == is_told
 
 
 def test_the_estimate_grows_with_what_is_read():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kvbench.cli.arguments import key_values, new_file
 from kvbench.cli.errors import UsageError
+from kvbench.cli.life import alive
 
 if TYPE_CHECKING:
     from kvbench.calibration.validate import Case, Outcome
@@ -49,7 +50,8 @@ def main(arguments: list[str]) -> int:
         raise UsageError(str(error)) from error
     try:
         chosen = fitting(geometry, strategies)
-        hardware, outcomes = calibrated(geometry, given["device"], FULL, chosen, cases, NUM_REPETITIONS)
+        with alive():
+            hardware, outcomes = calibrated(geometry, given["device"], FULL, chosen, cases, NUM_REPETITIONS)
     except ValueError as error:
         raise UsageError(f"model={given['model']}: {error}") from error
     try:

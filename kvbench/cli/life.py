@@ -35,9 +35,10 @@ class Signs:
 
     def first(self, estimate_s: float | None) -> str:
         """The line at the start."""
-        amount = f"{self._total:,} {self._unit}" if self._total else "a number of steps that is not known beforehand"
+        if not self._total:
+            return f"running: how long it takes is not known beforehand; a line every {EVERY_S:.0f} s"
         about = "how long is told when the first are done" if estimate_s is None else f"about {duration(estimate_s)}"
-        return f"running: {amount}, {about}; a line every {EVERY_S:.0f} s"
+        return f"running: {self._total:,} {self._unit}, {about}; a line every {EVERY_S:.0f} s"
 
     def line(self) -> str:
         """A sign of life: what is done, how much of it, and by the speed so far how long it takes."""
@@ -78,6 +79,19 @@ def watched(total: int, unit: str, estimate_s: float | None = None) -> Iterator[
 
             yield advance
             return
+    with _told(total, unit, estimate_s) as advance:
+        yield advance
+
+
+@contextlib.contextmanager
+def alive() -> Iterator[None]:
+    """While the context lasts, which draws bars of its own on a terminal, give signs of life elsewhere."""
+    with contextlib.nullcontext() if sys.stderr.isatty() else _told(0, "", None):
+        yield
+
+
+@contextlib.contextmanager
+def _told(total: int, unit: str, estimate_s: float | None) -> Iterator[Advance]:
     signs = Signs(total, unit)
     _say(signs.first(estimate_s))
     ended = threading.Event()
