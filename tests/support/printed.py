@@ -1,0 +1,75 @@
+"""What pages say that commands print. `python -m tests.support.printed` runs the commands and writes it anew."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+BLOCK = re.compile(r"^<!-- printed -->\n```sh\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"^```yaml\n# ([\w.]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ENDS = ("charts: ", "report: ", "Unlimited")
+"""What begins the rest, which pages leave out."""
+
+
+def cases() -> Iterator[tuple[Path, str, str]]:
+    """Each marked block: its page, its command, and what that is said to print."""
+    for page in PAGES:
+        for found in BLOCK.finditer(page.read_text(encoding="utf-8")):
+            yield page, found[1], found[2]
+
+
+def write_files(page: Path, folder: Path) -> None:
+    """Write the files that a page shows, for its commands."""
+    for name, content in FILE.findall(page.read_text(encoding="utf-8")):
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+def arguments(script: str) -> list[str]:
+    """What a command gives kvbench."""
+    words = shlex.split(script)
+    assert words[:3] == ["python", "-m", "kvbench"], script
+    return words[3:]
+
+
+def shown_of(printed: str, before: str) -> str:
+    """The part of an output that a page shows: from the line that begins as before, up to the rest."""
+    lines = printed.splitlines()
+    word = before.split()[0]
+    start = next(number for number, line in enumerate(lines) if line.startswith(word))
+    end = next(number for number, line in enumerate(lines) if number > start and line.startswith(ENDS))
+    return "\n".join(lines[start:end]).rstrip("\n") + "\n"
+
+
+def rewritten(page: Path, run: Callable[[list[str]], str]) -> str:
+    """A page with what its commands print now."""
+
+    def anew(found: re.Match[str]) -> str:
+        return found[0].replace(found[2], shown_of(run(arguments(found[1])), found[2]))
+
+    return BLOCK.sub(anew, page.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Write all pages anew."""
+    for page in PAGES:
+        with tempfile.TemporaryDirectory() as folder:
+            write_files(page, Path(folder))
+
+            def run(words: list[str], folder: str = folder) -> str:
+                command = [sys.executable, "-m", "kvbench", *words]
+                given = os.environ | {"PYTHONPATH": str(ROOT)}
+                return subprocess.run(
+                    command, cwd=folder, env=given, check=True, stdout=subprocess.PIPE, text=True
+                ).stdout
+
+            page.write_text(rewritten(page, run), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
