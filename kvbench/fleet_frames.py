@@ -60,11 +60,10 @@ class FleetColumns:
     Args:
         arrival_ns: [num_requests] arrivals.
         prompt_tokens: [num_requests] tokens appended at once.
-        output_tokens: [num_requests] tokens decoded.
+        output_tokens: [num_requests] tokens generated.
         admitted_ns: [num_requests] first admissions.
         first_token_ns: [num_requests] when the first output token was out.
-        last_token_ns: [num_requests] when the last one was.
-        finish_ns: [num_requests] when the request ended, whatever its outcome.
+        finish_ns: [num_requests] when the request ended: where it completed, its last output token was out.
         num_preemptions: [num_requests] times that it gave its memory back.
         outcome: [num_requests] codes; -1 where it never ended.
         held_tokens: [num_requests] tokens that its cache had been given at the end.
@@ -91,7 +90,6 @@ class FleetColumns:
     output_tokens: np.ndarray
     admitted_ns: np.ndarray
     first_token_ns: np.ndarray
-    last_token_ns: np.ndarray
     finish_ns: np.ndarray
     num_preemptions: np.ndarray
     outcome: np.ndarray
@@ -169,17 +167,18 @@ def _named(code: int, size: int, names: list[str]) -> pd.Categorical:
 
 
 def _times(run: FleetColumns) -> _Times:
-    """Times from moments. TPOT is that of a request whose last output token is not its first."""
+    """Times from moments. TPOT is that of a completed request whose last output token is not its first."""
     gaps = np.maximum(run.output_tokens - 1, 0)
-    spaced = _after(run.last_token_ns, run.first_token_ns)
+    completed = run.outcome == run.outcomes.index("completed")
+    spaced = _after(run.finish_ns, run.first_token_ns)
     with np.errstate(divide="ignore", invalid="ignore"):
-        tpot_s = np.where(gaps > 0, spaced / gaps, np.nan)
+        tpot_s = np.where(completed & (gaps > 0), spaced / gaps, np.nan)
     return _Times(
         queue_s=_after(run.admitted_ns, run.arrival_ns),
         ttft_s=_after(run.first_token_ns, run.arrival_ns),
         tpot_s=tpot_s,
         latency_s=_after(run.finish_ns, run.arrival_ns),
-        completed=run.outcome == run.outcomes.index("completed"),
+        completed=completed,
     )
 
 

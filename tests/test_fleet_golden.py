@@ -24,70 +24,78 @@ def test_two_requests_by_hand():
     # slot or a pair 1. An admission allocates: 40.
     # 0: A is admitted, and its prompt of 4 is 4 · 5 / 2 = 10 pairs: 40 to 40 + 100 + 50 + 4 + 10 = 204.
     # 204: B, come at 200, is admitted: 244. A's token reads 5 slots, B's prompt is 3 pairs: 150 + 1 + 5 + 2 + 3: 405.
-    # 405: A reads 6 and B 3 slots: 150 + 2 + 9 = 161: 566. Both have written their last token, which was out at 405.
+    # Both have their last token at 405, whose K and V nobody reads: they are never written.
     result = run(Exact(round_to=1), [(0, 4, 2), (200, 2, 1)], 100)
     assert results(result) == {
         "admitted_ns": [40, 244],
         "first_token_ns": [204, 405],
-        "last_token_ns": [405, 405],
-        "finish_ns": [566, 566],
+        "finish_ns": [405, 405],
         "num_preemptions": [0, 0],
         "outcome": [0, 0],
         "finish_order": [0, 1],
-        "held_tokens": [6, 3],
+        "held_tokens": [5, 2],
     }
     totals = result.totals
-    assert (totals.makespan_ns, totals.busy_ns, totals.num_iterations) == (566, 566, 3)
-    assert (totals.num_prompt_tokens, totals.num_decoded_tokens) == (6, 3)
-    assert totals.peak_bytes == 9 * SLOT_BYTES
-    # Of 100 slots, at the iterations' ends: A has 4 of 6 for 204, then A 5 of 6 and B 2 of 3 for 201, then nothing.
+    assert (totals.makespan_ns, totals.busy_ns, totals.num_iterations) == (405, 405, 2)
+    assert (totals.num_prompt_tokens, totals.num_decoded_tokens) == (6, 1)
+    assert totals.peak_bytes == 7 * SLOT_BYTES
+    # Of 100 slots, at the iterations' ends: A has 4 of 5 for 204, then nothing.
     shares = result.shares()
-    assert shares.used == pytest.approx((4 * 204 + 7 * 201) / 566 / 100)
-    assert shares.reserved == pytest.approx((2 * 204 + 2 * 201) / 566 / 100)
+    assert shares.used == pytest.approx(4 * 204 / 405 / 100)
+    assert shares.reserved == pytest.approx(204 / 405 / 100)
     assert (shares.internal_waste, shares.rounded) == (pytest.approx(0), 0)
-    assert shares.free == pytest.approx(1 - (6 * 204 + 9 * 201) / 566 / 100)
-    assert shares.mean_batch == pytest.approx((1 * 204 + 2 * 201 + 2 * 161) / 566)
+    assert shares.free == pytest.approx(1 - 5 * 204 / 405 / 100)
+    assert shares.mean_batch == pytest.approx((1 * 204 + 2 * 201) / 405)
+
+
+@pytest.mark.parametrize(
+    ("num_output", "first_ns", "finish_ns", "held"),
+    # The prompt of 4: 100 + 50 + 4 written + 10 pairs; then 5, 6 … slots are read, and one is written.
+    [(0, -1, 164, 4), (1, 164, 164, 4), (2, 164, 164 + 156, 5), (4, 164, 164 + 156 + 157 + 158, 7)],
+)
+def test_an_answer_takes_a_step_less_than_it_has_tokens(num_output, first_ns, finish_ns, held):
+    result = run(Paged(block_size=4, pool_tokens=8), [(0, 4, num_output)], 8 + STAGING)
+    found = results(result)
+    assert (found["first_token_ns"], found["finish_ns"], found["held_tokens"]) == ([first_ns], [finish_ns], [held])
+    assert result.totals.num_decoded_tokens == max(num_output - 1, 0)
 
 
 def test_a_request_gives_way_and_is_computed_again():
     # Three blocks of 4. 0: both prompts, 8 tokens of 10 each, 20 pairs, 8 written: 100 + 80 + 28 = 208.
-    # 208: A takes the last block; B finds none and gives way. A reads 5, 6, 7 and 8 slots: 150 + 1 + 5: 364, 521, 679,
-    # 838.
-    # 838: A has ended; B's 4 are computed again, 150 + 4 + 10: 1,002; then as A did: 1,158, 1,315, 1,473, 1,632.
+    # 208: A takes the last block; B finds none and gives way. A reads 5, 6 and 7 slots: 150 + 1 + 5: 364, 521, 679.
+    # 679: A has ended; B's 4 are computed again, 150 + 4 + 10: 843; then as A did: 999, 1,156, 1,314.
     strategy = Paged(block_size=4, pool_tokens=12)
     result = run(strategy, [(0, 4, 4), (0, 4, 4)], 12 + STAGING)
     ours = results(result)
     assert ours["first_token_ns"] == [208, 208]
-    assert ours["last_token_ns"] == [679, 1_473]
-    assert ours["finish_ns"] == [838, 1_632]
+    assert ours["finish_ns"] == [679, 1_314]
     assert ours["num_preemptions"] == [0, 1]
     assert result.totals.num_recomputed_tokens == 4
     assert result.totals.peak_bytes == (12 + STAGING) * SLOT_BYTES
     # B waits for memory from 208 on, while A runs alone.
-    assert result.shares(for_memory=True).time_s == pytest.approx((838 - 208) * 1e-9)
+    assert result.shares(for_memory=True).time_s == pytest.approx((679 - 208) * 1e-9)
     assert result.shares(for_memory=True).mean_batch == 1
-    # Swapped out, its 4 slots take 5 + 4 · 10 more; swapped in, 45 and an iteration's 100 of launches: 838 + 45 + 145.
+    # Swapped out, its 4 slots take 5 + 4 · 10 more; swapped in, 45 and an iteration's 100 of launches: 679 + 45 + 145.
     swapped = run(strategy, [(0, 4, 4), (0, 4, 4)], 12 + STAGING, preemption="swap")
-    assert results(swapped)["last_token_ns"] == [679 + 45, 838 + 45 + 145 + 471]
-    assert results(swapped)["finish_ns"] == [883, 883 + 145 + 630]
+    assert results(swapped)["finish_ns"] == [679 + 45, 679 + 45 + 145 + 471]
     assert (swapped.totals.num_recomputed_tokens, swapped.totals.num_swapped_tokens) == (0, 8)
 
 
 def test_a_prompt_in_chunks_takes_turns_with_answers():
     # Chunks of 2: A's 5 tokens: 150 + 2 written + 3 pairs; + 2 + 2 · 2 + 3; + 1 + 5: 155, 314, 470. B comes at 1 and
-    # has the one token of the third iteration's two that A leaves (+ 1 + 1): 472. The next has A's token (1 + 6), and
-    # B's last (1 + 2), which completes its prompt: 632.
+    # has the one token of the third iteration's two that A leaves (+ 1 + 1): 472. A has ended; the next has B's last
+    # (1 + 2), which completes its prompt: 625.
     result = run(Paged(block_size=4, pool_tokens=40), [(0, 5, 1), (1, 2, 1)], 40 + STAGING, prefill_chunk_tokens=2)
     assert results(result)["admitted_ns"] == [0, 314]
-    assert results(result)["first_token_ns"] == [472, 632]
+    assert results(result)["first_token_ns"] == results(result)["finish_ns"] == [472, 625]
 
 
 def test_growth_copies_and_holds_a_tensor_twice():
     # 4 slots at admission, 40. The prompt of 4: 150 + 4 + 10: 204. The 5th token grows to 6, copying 4: 40 + 8 more;
-    # 150 + 1 + 5: 408. Then 157: 565. The peak is 6 slots and a fourth (one of four tensors) of 4.
+    # 150 + 1 + 5: 408. The peak is 6 slots and a fourth (one of four tensors) of 4.
     strategy = Dynamic(initial_capacity=4, growth_factor=1.5, max_capacity=64, round_to=1)
     result = run(strategy, [(0, 4, 2)], 7)
-    assert results(result)["finish_ns"] == [565]
+    assert results(result)["finish_ns"] == [408]
     assert (result.totals.num_resizes, result.totals.num_copied_tokens) == (1, 4)
     assert result.totals.peak_bytes == 7 * SLOT_BYTES
     assert results(run(strategy, [(0, 4, 2)], 6))["outcome"] == [2]
@@ -95,7 +103,7 @@ def test_growth_copies_and_holds_a_tensor_twice():
 
 def test_a_buddy_allocator_rounds_up_and_splits_memory():
     # Of 16 slots, each request of 5 takes 8: two are live, and the third waits though 6 slots were never reserved.
-    rows = [(0, 3, 2)] * 3
+    rows = [(0, 3, 3)] * 3
     counted, buddy = (run(Exact(round_to=1), rows, 16, space=space) for space in ("counting", "buddy"))
     assert counted.totals.num_iterations == 3
     assert buddy.totals.num_iterations == 6
@@ -108,14 +116,14 @@ def test_a_buddy_allocator_rounds_up_and_splits_memory():
 
 def test_free_slots_apart_are_not_usable():
     # 12 slots: A (2), B (4), C (6); A and C end with B between them. D needs 8, and 8 are free, but not in one piece.
-    rows = [(0, 1, 1), (0, 2, 2), (0, 5, 1), (1, 7, 1)]
+    rows = [(0, 1, 2), (0, 2, 3), (0, 5, 2), (1, 7, 2)]
     counted, fitted = (run(Exact(round_to=1), rows, 12, space=space) for space in ("counting", "best_fit"))
     assert counted.admitted_ns[3] < fitted.admitted_ns[3]
     assert fitted.admitted_ns[3] >= fitted.finish_ns[1]
 
 
 def test_who_does_not_fit_alone_and_who_is_too_long():
-    result = run(Static(max_seq_len=8), [(0, 4, 2), (5, 4, 9), (9, 9, 1)], 8)
+    result = run(Static(max_seq_len=8), [(0, 4, 5), (5, 4, 6), (9, 9, 1)], 8)
     assert results(result)["outcome"] == [0, 1, 1]
-    assert results(result)["held_tokens"] == [6, 8, 0]
+    assert results(result)["held_tokens"] == [8, 8, 0]
     assert results(run(Exact(round_to=1), [(3, 4, 9), (4, 1, 1)], 8))["outcome"] == [2, 0]

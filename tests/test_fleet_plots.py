@@ -96,7 +96,7 @@ def test_batch_and_queue_are_the_timelines(charts, frames):
     own = frames.timeline[frames.timeline["strategy"] == "paged"]
     line = line_of(live, colour)
     assert line.get_xdata()[:-1] == pytest.approx(own["time_s"])
-    assert line.get_xdata()[-1] == pytest.approx(5.11)
+    assert line.get_xdata()[-1] == pytest.approx(5.07)
     assert line.get_ydata().tolist() == [5.0] * 9
     assert line_of(waiting, colour).get_ydata().tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 14]
     assert "paged: mean batch 5" in words(charts["fleet_load"])

@@ -96,10 +96,10 @@ def test_who_waits_and_who_preempts(summary):
 
 def test_how_long_requests_take(summary):
     assert said(summary, "fleet_times")[2] == (
-        "paged: TTFT 420 ms in the median; TPOT 40 ms in the median; latency 820 ms in the median."
+        "paged: TTFT 420 ms in the median; TPOT 40 ms in the median; latency 780 ms in the median."
     )
     few = fleet_frames({"a": columns(num_requests=3)}, "chat", OBJECTIVE).summary
-    assert said(few, "fleet_times") == ["a: TTFT 50 ms on average; TPOT 40 ms on average; latency 450 ms on average."]
+    assert said(few, "fleet_times") == ["a: TTFT 50 ms on average; TPOT 40 ms on average; latency 410 ms on average."]
 
 
 def test_nobody_completed():

@@ -152,7 +152,6 @@ def fleet_columns(
         output_tokens=columns.num_output_tokens,
         admitted_ns=result.admitted_ns,
         first_token_ns=result.first_token_ns,
-        last_token_ns=result.last_token_ns,
         finish_ns=result.finish_ns,
         num_preemptions=result.num_preemptions,
         outcome=result.outcome,

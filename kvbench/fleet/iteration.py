@@ -55,10 +55,13 @@ def _finish(m: Machine, num_new: int) -> None:
     now.admission_ps = 0
     for i in range(now.num_begun):
         own = m.requests[m.live[m.live[i].begun].request]
-        if own.first_token_ns == NONE and own.output > 0:
+        if own.first_token_ns == NONE:
             own.first_token_ns = now.clock_ns
     for i in range(now.num_ended):
-        m.requests[m.live[i].ended].finish_ns = now.clock_ns
+        own = m.requests[m.live[i].ended]
+        own.finish_ns = now.clock_ns
+        if own.outcome == COMPLETED and own.output > 0 and own.first_token_ns == NONE:
+            own.first_token_ns = now.clock_ns
 
 
 @part

@@ -3,7 +3,7 @@
 from kvbench.compiled import part
 from kvbench.fleet.heap import push, take_out
 from kvbench.fleet.memory import freed
-from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, SWAP, Machine
+from kvbench.fleet.state import BLOCKS, NONE, SWAP, Machine
 
 
 @part
@@ -13,7 +13,8 @@ def enter(m: Machine, request: int, saved: int) -> int:
     now.num_live += 1
     place = m.live[m.fixed.max_batch - now.num_live].vacant
     own = m.live[place]
-    own.request, own.prompt, own.final = request, asked.prompt, asked.prompt + asked.output
+    own.request, own.prompt = request, asked.prompt
+    own.final = asked.prompt + max(asked.output - 1, 0)  # the prompt's step gives the first output token
     own.held = own.capacity = own.taken = own.waste = own.has_stepped = 0
     own.saved = saved
     own.key = own.position = own.origin = NONE
@@ -101,8 +102,6 @@ def end(m: Machine, place: int, held: int) -> None:
     request = m.live[place].request
     own = m.requests[request]
     own.held, own.finish_order = held, now.num_finished
-    if own.outcome == COMPLETED and own.output > 0 and own.last_token_ns == NONE:
-        own.last_token_ns = now.head_ns  # the last step writes the last token, which was out the step before
     now.num_finished += 1
     now.must_wait = 0
     m.live[now.num_ended].ended = request
@@ -129,8 +128,6 @@ def preempt(m: Machine, place: int, held: int) -> None:
     if is_decoding(m, place):
         now.stepped -= 1
         now.context -= held + 1
-        if held == own.final - 1 and asked.last_token_ns == NONE:
-            asked.last_token_ns = now.head_ns  # all tokens are out; one is still to be written
     if own.has_stepped:
         asked.num_preemptions += 1
         now.num_preemptions += 1

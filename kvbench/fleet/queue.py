@@ -68,7 +68,7 @@ def _admit_one(m: Machine) -> None:
     request, saved, since_ns = take_first(m)
     place = enter(m, request, saved)
     own = m.requests[request]
-    capacity = m.admitted(own.prompt, own.output)
+    capacity = m.admitted(own.prompt, m.live[place].final - own.prompt)
     if capacity == 0 or resized(m, place, capacity) > 0:
         if capacity > 0:
             now.admission_ps += _resize_ps(0, m.fixed)

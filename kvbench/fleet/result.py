@@ -98,8 +98,7 @@ class FleetResult:
     Args:
         admitted_ns: when its first step began.
         first_token_ns: when its first output token was out: at the end of the iteration that completed its prompt.
-        last_token_ns: when its last output token was out; the step after that writes the token's K and V.
-        finish_ns: when its last iteration ended.
+        finish_ns: when its last iteration ended, and with it its last output token was out.
         num_preemptions: how often it gave its memory back after it had begun.
         outcome: index into `OUTCOMES`.
         finish_order: its place among those that ended on its replica, from 0.
@@ -115,7 +114,6 @@ class FleetResult:
 
     admitted_ns: NDArray[np.int64]
     first_token_ns: NDArray[np.int64]
-    last_token_ns: NDArray[np.int64]
     finish_ns: NDArray[np.int64]
     num_preemptions: NDArray[np.int64]
     outcome: NDArray[np.int64]

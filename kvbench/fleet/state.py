@@ -46,7 +46,6 @@ REQUEST = _record(
     "follows",  # the next request of its replica
     "admitted_ns",
     "first_token_ns",
-    "last_token_ns",
     "finish_ns",
     "num_preemptions",
     "outcome",

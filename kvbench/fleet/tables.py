@@ -93,7 +93,7 @@ def _requests(columns: TraceColumns, stride: int) -> np.ndarray:
     if arrival_ns[0] < 0 or (np.diff(arrival_ns) < 0).any():
         raise ValueError("a fleet's requests come in order of arrival, at 0 ns or later: sort the trace by_arrival()")
     requests = np.zeros(arrival_ns.size, REQUEST)
-    for name in ("follows", "admitted_ns", "first_token_ns", "last_token_ns", "finish_ns", "outcome", "finish_order"):
+    for name in ("follows", "admitted_ns", "first_token_ns", "finish_ns", "outcome", "finish_order"):
         requests[name] = NONE
     requests["arrival_ns"] = arrival_ns
     requests["prompt"] = columns.num_prompt_tokens
@@ -109,7 +109,7 @@ def result_of(tables: Tables) -> FleetResult:
     requests, now, (own,) = tables.requests, tables.replicas, tables.fixed
     assert (now["num_live"] == 0).all()
     assert (now["allocated"] == 0).all()
-    names = ("admitted_ns", "first_token_ns", "last_token_ns", "finish_ns", "num_preemptions", "outcome")
+    names = ("admitted_ns", "first_token_ns", "finish_ns", "num_preemptions", "outcome")
     columns = {name: requests[name] for name in (*names, "finish_order", "replica")}
     summed = {name: int(now[name].sum()) for name in Totals._fields if name in now.dtype.names}
     summed["peak_bytes"] = int(now["peak_bytes"].max())

@@ -23,8 +23,8 @@ OBJECTIVE = Objective(1.0, 0.05)
 def columns(split=(0.4, 0.2, 0.3, 0.1), num_requests=40, slowness=1, failed=0, preempted=0, num_bins=8, **changed):
     """Request i arrives at i × 100 ms; it waits and runs in proportion to its slowness.
 
-    Admitted 20 ms × i × slowness after its arrival, first token 30 ms after that, then ten tokens, 40 ms apart, and one
-    step more. Half of 64 GiB is held or unusable throughout.
+    Admitted 20 ms × i × slowness after its arrival, first token 30 ms after that, then nine more, 40 ms apart. Half of
+    64 GiB is held or unusable throughout.
     """
     number = np.arange(num_requests, dtype=np.int64)
     arrival = number * 100 * MS
@@ -32,7 +32,7 @@ def columns(split=(0.4, 0.2, 0.3, 0.1), num_requests=40, slowness=1, failed=0, p
     first = admitted + 30 * MS
     last = first + 9 * 40 * MS
     outcome = np.where(number < failed, 1, 0)
-    makespan = int((last + 40 * MS).max()) - int(arrival.min()) if num_requests else 0
+    makespan = int(last.max()) - int(arrival.min()) if num_requests else 0
     held = [share * 32 * GIB for share in split]
     used, reserved, waste, external = held
     timeline = None
@@ -46,11 +46,10 @@ def columns(split=(0.4, 0.2, 0.3, 0.1), num_requests=40, slowness=1, failed=0, p
         "output_tokens": np.full(num_requests, 10),
         "admitted_ns": admitted,
         "first_token_ns": np.where(outcome == 0, first, -1),
-        "last_token_ns": np.where(outcome == 0, last, -1),
-        "finish_ns": last + 40 * MS,
+        "finish_ns": last,
         "num_preemptions": np.where(number < preempted, 1, 0),
         "outcome": outcome,
-        "held_tokens": np.where(outcome == 0, 110 + number, 0),
+        "held_tokens": np.where(outcome == 0, 109 + number, 0),
         "outcomes": OUTCOMES,
         "busy_ns": makespan,
         "live_ns": 5.0 / slowness * makespan,

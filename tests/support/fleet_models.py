@@ -28,7 +28,7 @@ ROUND = Prices(
 )
 SLOT_BYTES = GEOMETRY.bytes_per_token
 TIMES = ("reserve_ns", "append_ns", "move_ns", "attend_ns", "model_ns")
-COLUMNS = ("admitted_ns", "first_token_ns", "last_token_ns", "finish_ns", "num_preemptions", "outcome", "finish_order")
+COLUMNS = ("admitted_ns", "first_token_ns", "finish_ns", "num_preemptions", "outcome", "finish_order")
 PS_PER_NS = 1_000
 
 
@@ -97,8 +97,7 @@ def _requests(recorder, rows, end_ns, step_ns):
             found["first_token_ns"][ended.request] = ends[rows["iteration"][brought][0]]
         if ended.outcome == "completed":
             found["finish_ns"][ended.request] = ends[iterations[-1]]
-            if brought.any():
-                found["last_token_ns"][ended.request] = ends[rows["iteration"][brought][-1]]
+            assert not brought.any() or rows["iteration"][brought][-1] == iterations[-1]
     return found
 
 
