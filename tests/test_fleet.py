@@ -88,6 +88,10 @@ def test_jumping_gives_what_stepping_gives(name, rows, slots, max_batch, options
     for ours, theirs in zip(jumped.timeline, stepped.timeline, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9, nan_ok=True)
     assert (jumped.outcome >= 0).all()
+    assert jumped.limits == pytest.approx(stepped.limits, rel=1e-6, abs=1e-9, nan_ok=True)
+    if jumped.totals.makespan_ns > min(arrival for arrival, _, _ in rows):
+        assert sum(jumped.limits) == pytest.approx(1)
+        assert min(jumped.limits) >= 0
     shares = jumped.shares()
     if shares.time_s and jumped.is_split:
         assert sum(shares[:5]) == pytest.approx(1)

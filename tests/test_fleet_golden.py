@@ -90,6 +90,50 @@ def test_a_prompt_in_chunks_takes_turns_with_answers():
     assert results(result)["first_token_ns"] == results(result)["finish_ns"] == [472, 625]
 
 
+PLAIN, SMALL, WHOLE = Paged(block_size=1, pool_tokens=100), Paged(block_size=4, pool_tokens=12), Exact(round_to=1)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "slots", "rows", "options", "bound_ns"),
+    [
+        # A prompt of 4 takes 164; C comes 36 after A has ended.
+        (PLAIN, 100 + STAGING, [(0, 4, 1), (200, 4, 1)], {}, {"arrivals": 200 + 164}),
+        # B comes while A's prompt is computed, and waits through A's one decode step of 156.
+        (PLAIN, 100 + STAGING, [(0, 4, 2), (9, 4, 1)], {"max_batch": 1}, {"batch": 156, "arrivals": 164 + 164}),
+        # 5 of 8 slots are reserved for A: B's 4 do not fit while A decodes. Each admission takes 40.
+        (WHOLE, 8, [(0, 4, 2), (9, 4, 1)], {}, {"memory": 156, "arrivals": 204 + 204}),
+        # B waits while A decodes (see above): the budget has room for three blocks, or, last, for a fourth.
+        (SMALL, 15 + STAGING, [(0, 4, 4)] * 2, {}, {"memory": 471, "arrivals": 208 + 164 + 471}),
+        (SMALL, 16 + STAGING, [(0, 4, 4)] * 2, {}, {"pool": 471, "arrivals": 208 + 164 + 471}),
+        # A's first half is 2 written and 3 pairs, its second 2 and 7: while that is computed, B waits for its turn, in
+        # the queue or admitted.
+        (
+            PLAIN,
+            100 + STAGING,
+            [(0, 4, 1), (9, 2, 1)],
+            {"prefill_chunk_tokens": 2},
+            {"computing": 159, "arrivals": 310},
+        ),
+        (WHOLE, 100, [(0, 4, 1), (9, 2, 1)], {"prefill_chunk_tokens": 2}, {"computing": 199, "arrivals": 350}),
+        # One of two replicas is as two rows above, the other has nothing to do but for its first 164.
+        (
+            PLAIN,
+            100 + STAGING,
+            [(0, 4, 2), (1, 4, 1), (9, 4, 1)],
+            {"max_batch": 1, "replicas": 2},
+            {"batch": 78, "arrivals": 406},
+        ),
+    ],
+)
+def test_what_bound_the_service(strategy, slots, rows, options, bound_ns):
+    result = run(strategy, rows, slots, **options)
+    span_ns = result.totals.makespan_ns
+    found = {name.removesuffix("_share"): share * span_ns for name, share in result.limits._asdict().items() if share}
+    assert found == pytest.approx(bound_ns)
+    assert sum(result.limits) == pytest.approx(1)
+    assert span_ns == sum(bound_ns.values())
+
+
 def test_growth_copies_and_holds_a_tensor_twice():
     # 4 slots at admission, 40. The prompt of 4: 150 + 4 + 10: 204. The 5th token grows to 6, copying 4: 40 + 8 more;
     # 150 + 1 + 5: 408. The peak is 6 slots and a fourth (one of four tensors) of 4.

@@ -170,6 +170,7 @@ def fleet_columns(
         allocated_byte_ns=byte_ns[ALLOCATED],
         timeline=_timeline(result, slot_bytes),
         about=own
+        | result.limits._asdict()
         | {
             "num_resizes": result.totals.num_resizes,
             "copied_bytes": result.totals.num_copied_tokens * slot_bytes,

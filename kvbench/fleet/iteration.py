@@ -6,8 +6,8 @@ from kvbench.fleet.clock import pass_time
 from kvbench.fleet.heap import next_key, push, take_out
 from kvbench.fleet.live import begin_decoding, end, enter, is_decoding, preempt, set_key
 from kvbench.fleet.memory import growth_ps, note_peak, note_waste, resized
-from kvbench.fleet.queue import is_waiting, note_waiting, take_first
-from kvbench.fleet.state import BLOCKS, COMPLETED, NO_MEMORY, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
+from kvbench.fleet.queue import is_waiting, note_left, take_first
+from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
 from kvbench.fleet.tally import add, add_wait
 
 FEW = 8
@@ -31,10 +31,7 @@ def iterate(m: Machine) -> None:
     now.counter += 1
     for i in range(now.num_begun):
         begin_decoding(m, m.live[i].begun)
-    if is_open:
-        note_waiting(m)
-    if now.has_given_way and is_waiting(m):
-        now.why_waiting = NO_MEMORY
+    note_left(m, is_open)
     _finish(m, num_new)
 
 

@@ -3,9 +3,9 @@
 from kvbench.compiled import part
 from kvbench.cost import resize_ps
 from kvbench.fleet.clock import pass_time
-from kvbench.fleet.live import enter, leave, stack
+from kvbench.fleet.live import enter, is_decoding, leave, stack
 from kvbench.fleet.memory import resized
-from kvbench.fleet.state import FULL_BATCH, IDLE_QUEUE, NO_MEMORY, NONE, OUT_OF_MEMORY, Machine
+from kvbench.fleet.state import COMPUTING, FULL_BATCH, IDLE_QUEUE, NO_MEMORY, NONE, OUT_OF_MEMORY, Machine
 from kvbench.fleet.tally import add_wait
 
 _resize_ps = part(resize_ps)
@@ -41,11 +41,31 @@ def admit(m: Machine) -> None:
 
 @part
 def note_waiting(m: Machine) -> None:
-    """Note why the head of the queue waits, if somebody does."""
+    """Note the first test that the head of the queue fails before the iteration, if somebody waits."""
     now = m.now
     now.why_waiting = IDLE_QUEUE
     if is_waiting(m):
-        now.why_waiting = NO_MEMORY if now.must_wait else FULL_BATCH
+        now.why_waiting = FULL_BATCH if now.num_live == m.fixed.max_batch else NO_MEMORY
+
+
+@part
+def note_left(m: Machine, was_open: bool) -> None:
+    """Note why who was not admitted in the iteration, or had no step in it, waits.
+
+    Args:
+        m: the replica.
+        was_open: whether the iteration began with room in the batch for who waited.
+    """
+    now = m.now
+    if is_waiting(m):
+        if now.has_given_way:
+            now.why_waiting = NO_MEMORY
+        elif was_open:
+            now.why_waiting = FULL_BATCH if now.quota == 0 else COMPUTING
+    elif now.youngest != NONE and not is_decoding(m, now.youngest) and not m.live[now.youngest].has_stepped:
+        now.why_waiting = COMPUTING
+    else:
+        now.why_waiting = IDLE_QUEUE
 
 
 @part

@@ -62,6 +62,27 @@ class Shares(NamedTuple):
     time_s: float
 
 
+class Limits(NamedTuple):
+    """What bound the service, as shares of the time from the first arrival to the end, averaged over replicas.
+
+    In each iteration it is the first test that the head of the queue fails. Who is admitted and has had no step waits
+    for computing. The shares add up to 1; empty (NaN) where no time passed.
+
+    Args:
+        arrivals_share: nobody waits, or nothing is live.
+        batch_share: the batch is full.
+        memory_share: memory does not last.
+        pool_share: the blocks of a pool that is smaller than the budget do not.
+        computing_share: the iteration's chunk of prompts is spent.
+    """
+
+    arrivals_share: float
+    batch_share: float
+    memory_share: float
+    pool_share: float
+    computing_share: float
+
+
 class Timeline(NamedTuple):
     """Memory, batch and queue over time: means over bins of equal length, float64, summed over replicas.
 
@@ -105,6 +126,7 @@ class FleetResult:
         held_tokens: tokens that its cache had been given at the end.
         replica: the replica that it was routed to.
         totals: sums over all.
+        limits: what bound the service.
         timeline: memory, batch and queue over time.
         num_slots: slots of all replicas.
         num_replicas: how many there are.
@@ -121,6 +143,7 @@ class FleetResult:
     held_tokens: NDArray[np.int64]
     replica: NDArray[np.int64]
     totals: Totals
+    limits: Limits
     timeline: Timeline
     num_slots: int
     num_replicas: int
@@ -131,13 +154,13 @@ class FleetResult:
         """Where the slots were, over the time in which something was live.
 
         Args:
-            waiting: only iterations while a request waited to be admitted, for memory or because the batch was full.
+            waiting: only iterations while a request waited, for whatever reason.
             for_memory: only iterations while a request waited for memory.
         Returns:
             Shares; empty (NaN) where there was no such iteration. Without the split, reserved slots and internal waste
             are empty.
         """
-        classes = [NO_MEMORY] if for_memory else [FULL_BATCH, NO_MEMORY] if waiting else slice(None)
+        classes = [NO_MEMORY] if for_memory else slice(FULL_BATCH, None) if waiting else slice(None)
         sums = self.sums[classes].sum(axis=0)
         with np.errstate(invalid="ignore"):
             means = sums / np.float64(sums[DURATION])

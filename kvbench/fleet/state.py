@@ -23,14 +23,14 @@ PREEMPTIONS = ("recompute", "swap")
 ROUND_ROBIN, LEAST_LOADED = range(2)
 ROUTINGS = ("round_robin", "least_loaded")
 
-IDLE_QUEUE, FULL_BATCH, NO_MEMORY = range(3)
-"""Why the head of the queue waits in an iteration: nobody does, the batch is full (or its chunk of prompts), or
-memory does not last."""
+IDLE_QUEUE, FULL_BATCH, NO_MEMORY, COMPUTING = range(4)
+"""Why the head of the queue waits in an iteration: nobody does, or the first test that it fails: the batch is full,
+memory does not last, or the iteration's chunk of prompts is spent."""
 DURATION, USED, ALLOCATED, WASTED, BATCH, ROUNDED = range(6)
 """What is summed over time, in picoseconds: 1, and slots or requests; of the wasted slots, those that an allocator
 rounded up. The rest follows: reserved slots are allocated ones less used and wasted ones, free ones the budget's less
 allocated ones."""
-NUM_CLASSES, NUM_SUMS = 3, 6
+NUM_CLASSES, NUM_SUMS = 4, 6
 WAITED, WAITING = NUM_CLASSES * NUM_SUMS, NUM_CLASSES * NUM_SUMS + 1
 """Columns of the sums behind those, which come by class: see `tally`."""
 
@@ -144,6 +144,7 @@ FIXED = _record(
     "tensor_bytes",  # of those, in the largest tensor, where growth copies; else 0
     "fixed_bytes",
     "limit_bytes",
+    "is_small_pool",  # whether the budget has room for another block beside the pool
     "space",
     "space_slots",
     "min_block",

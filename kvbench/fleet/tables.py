@@ -1,18 +1,24 @@
 """The kernel's tables: made from a trace and settings, and read when it has run."""
 
+import math
+
 import numpy as np
 
-from kvbench.cost import Prices
-from kvbench.fleet.result import FleetResult, Totals
+from kvbench.cost import PS_PER_NS, Prices
+from kvbench.fleet.result import FleetResult, Limits, Totals
 from kvbench.fleet.rules import BoundRule
 from kvbench.fleet.space import NUM_ORDERS
 from kvbench.fleet.state import (
     BLOCKS,
     BUDDY,
+    COMPUTING,
     CONTIGUOUS,
     COUNTING,
+    DURATION,
     FIXED,
+    FULL_BATCH,
     LIVE,
+    NO_MEMORY,
     NONE,
     REPLICA,
     REQUEST,
@@ -34,9 +40,11 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
     cost = area_cost(rule.area, geometry, 1)
     fixed_bytes = workspace_bytes((rule.area,), geometry, 1)
     limit_bytes = max(budget_bytes - fixed_bytes, 0)
+    is_small_pool = False
     if rule.layout == BLOCKS:
         # A pool is set aside whole, or there is none.
         pool_bytes = cost.bytes_of(rule.area.layout.pool_tokens)
+        is_small_pool = pool_bytes + cost.bytes_of(rule.unit) <= limit_bytes
         limit_bytes = pool_bytes if pool_bytes <= limit_bytes else 0
     figures = {
         "layout": rule.layout,
@@ -47,6 +55,7 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "tensor_bytes": cost.tensor_bytes if rule.layout == CONTIGUOUS else 0,
         "fixed_bytes": fixed_bytes,
         "limit_bytes": limit_bytes,
+        "is_small_pool": int(is_small_pool),
         "space_slots": limit_bytes // cost.unit_bytes // chosen["min_block"] * chosen["min_block"],
         **chosen,
         **prices._asdict(),
@@ -122,9 +131,25 @@ def result_of(tables: Tables) -> FleetResult:
         **columns,
         held_tokens=requests["held"],
         totals=Totals(makespan_ns=makespan_ns, **summed),
+        limits=_limits(sums, (makespan_ns - int(requests["arrival_ns"][0])) * now.size, bool(own["is_small_pool"])),
         timeline=timeline,
         num_slots=slots * now.size,
         num_replicas=now.size,
         is_split=is_split,
         sums=sums,
+    )
+
+
+def _limits(sums: np.ndarray, span_ns: int, is_small_pool: bool) -> Limits:
+    """What bound the service, of sums over all replicas and the time that all of them together had."""
+    bound_ps = dict(zip((FULL_BATCH, NO_MEMORY, COMPUTING), sums[FULL_BATCH:, DURATION].tolist(), strict=True))
+    arrivals_ps = max(span_ns * PS_PER_NS - sum(bound_ps.values()), 0.0)
+    whole_ps = arrivals_ps + sum(bound_ps.values()) or math.nan
+    memory = bound_ps[NO_MEMORY] / whole_ps
+    return Limits(
+        arrivals_share=arrivals_ps / whole_ps,
+        batch_share=bound_ps[FULL_BATCH] / whole_ps,
+        memory_share=0.0 if is_small_pool else memory,
+        pool_share=memory if is_small_pool else 0.0,
+        computing_share=bound_ps[COMPUTING] / whole_ps,
     )

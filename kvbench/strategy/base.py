@@ -29,7 +29,7 @@ class IntegerRule(NamedTuple):
     """A strategy's decisions as plain functions of integers: those that it calls itself, for others to compile.
 
     Args:
-        admitted: slots to reserve at admission, of (prompt tokens, decode steps, *admitted_by); 0 for none.
+        admitted: slots to reserve at admission, of (prompt tokens, output tokens, *admitted_by); 0 for none.
         admitted_by: its further arguments.
         grown: capacity after growth, of (capacity, slots required, *grown_by), asked where an append does not fit.
         grown_by: its further arguments.
