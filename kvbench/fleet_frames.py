@@ -38,6 +38,10 @@ class BytesOverTime(NamedTuple):
         allocated_bytes: used, reserved and waste together.
         num_live: requests live.
         num_waiting: requests that have arrived and are not live.
+        used_max_bytes: the most at any time in the stretch, as those that follow; of replicas, the sum of each one's.
+        allocated_max_bytes: of allocated slots.
+        live_max: of requests live.
+        waiting_max: of requests that have arrived and are not live.
     """
 
     time_ns: np.ndarray
@@ -48,6 +52,10 @@ class BytesOverTime(NamedTuple):
     allocated_bytes: np.ndarray
     num_live: np.ndarray
     num_waiting: np.ndarray
+    used_max_bytes: np.ndarray
+    allocated_max_bytes: np.ndarray
+    live_max: np.ndarray
+    waiting_max: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -360,6 +360,13 @@ TIMELINE: dict[str, Column] = {
     "allocated_bytes": Column("bytes", "used + reserved + internal waste", "Allocated"),
     "num_live": Column("", "requests live, of all replicas", "Batch"),
     "num_waiting": Column("", "requests that have arrived and are not live, of all replicas", "Queue"),
+    "used_max_bytes": Column(
+        "bytes",
+        "the most slots used at any time in the stretch; as below, of replicas each one's, summed",
+    ),
+    "allocated_max_bytes": Column("bytes", "the most allocated at any time in the stretch", "Most allocated"),
+    "live_max": Column("", "the most requests live at any time in the stretch", "Largest batch"),
+    "waiting_max": Column("", "the most requests that waited at any time in the stretch", "Longest queue"),
 }
 
 QUALITY: dict[str, Column] = {

@@ -13,7 +13,7 @@ from kvbench.strategy.exact import Exact
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.power_of_two import PowerOfTwo
 from kvbench.strategy.static import Static
-from tests.support.fleet_models import COLUMNS, PRICES, PS_PER_NS, SLOT_BYTES, by_runner, columns_of, results
+from tests.support.fleet_models import COLUMNS, PRICES, PS_PER_NS, ROUND, SLOT_BYTES, by_runner, columns_of, results
 from tests.support.machines import GEOMETRY
 
 STAGING = 1024 // 2  # in slots: 1,024 tokens of one layer of two
@@ -146,3 +146,65 @@ def test_the_queue_over_time_is_the_requests_waits():
     assert result.timeline.queue.sum() * result.timeline.bin_ns == pytest.approx(waited_ns)
     time_ps = result.sums.sum(axis=0)[0]
     assert result.timeline.busy.sum() * result.timeline.bin_ns * PS_PER_NS == pytest.approx(time_ps)
+
+
+def level_over_time(starts, ends, weights, bin_ns, num_bins):
+    """Of intervals, each with a weight: the mean of what there is in each bin, and the most."""
+    moments = np.unique(np.concatenate([starts, ends, np.arange(num_bins + 1) * bin_ns]))
+    own = moments[:-1] // bin_ns
+    changes = np.zeros(moments.size)
+    np.add.at(changes, np.searchsorted(moments, starts), weights)
+    np.subtract.at(changes, np.searchsorted(moments, ends), weights)
+    levels, inside = np.cumsum(changes)[:-1], own < num_bins
+    mean, most = np.zeros(num_bins), np.zeros(num_bins)
+    np.add.at(mean, own[inside], (levels * np.diff(moments))[inside] / bin_ns)
+    np.maximum.at(most, own[inside], levels[inside])
+    return mean, most
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=ROWS, slots=st.integers(54, 300), max_batch=BATCH, after=st.integers(0, 20_000))
+def test_a_timeline_is_what_was(rows, slots, max_batch, after):
+    """Under static, whose slots are taken at admission and kept to the end: by the requests' own times."""
+    columns = columns_of([*rows, (rows[0][0] + after, 3, 3)])
+    free = ROUND._replace(storage_ps=0)  # so that who is admitted begins at once
+    length = 54
+    budget_bytes = slots * SLOT_BYTES
+    result = simulate(
+        columns, Static(max_seq_len=length), free, geometry=GEOMETRY, budget_bytes=budget_bytes, max_batch=max_batch
+    )
+    over, ran = result.timeline, result.admitted_ns >= 0
+    size = (over.bin_ns, len(over.used))
+    lived = result.admitted_ns[ran], result.finish_ns[ran]
+    batch, most_batch = level_over_time(*lived, np.ones(ran.sum()), *size)
+    assert np.allclose(over.batch, batch)
+    assert np.array_equal(over.most_batch, most_batch)
+    assert np.allclose(over.allocated, batch * length)
+    assert np.array_equal(over.most_allocated, most_batch * length)
+    waited = columns.arrival_ns[ran], result.admitted_ns[ran]
+    queue, most_queue = level_over_time(*waited, np.ones(ran.sum()), *size)
+    assert np.allclose(over.queue, queue)
+    assert np.array_equal(over.most_queue, most_queue)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@settings(max_examples=40, deadline=None)
+@given(rows=ROWS, slots=SLOTS, max_batch=BATCH, options=OPTIONS)
+def test_a_timeline_never_passes_what_there_is(name, rows, slots, max_batch, options):
+    result = run(name, rows, slots, max_batch, **options)
+    over, replicas = result.timeline, options["replicas"]
+    for mean, most, cap in (
+        (over.used, over.most_used, over.most_allocated),
+        (over.allocated, over.most_allocated, np.float64(result.num_slots)),
+        (over.batch, over.most_batch, np.float64(replicas * max_batch)),
+        (over.queue, over.most_queue, np.float64(len(rows))),
+    ):
+        assert (mean >= 0).all()
+        assert (mean <= most).all()
+        assert (most <= cap).all()
+    assert (over.allocated + over.blocked_free <= result.num_slots).all()
+    assert over.busy.max() <= replicas * (1 + 1e-12)
+    assert over.most_allocated.max() * SLOT_BYTES <= replicas * result.totals.peak_bytes
+    # Together the stretches are the run.
+    means = np.array([over.busy, over.used, over.allocated, over.batch]) * over.bin_ns * PS_PER_NS
+    assert means.sum(axis=1) == pytest.approx(result.sums.sum(axis=0)[[0, 1, 2, 4]])

@@ -39,12 +39,12 @@ def test_two_requests_by_hand():
     assert (totals.makespan_ns, totals.busy_ns, totals.num_iterations) == (405, 405, 2)
     assert (totals.num_prompt_tokens, totals.num_decoded_tokens) == (6, 1)
     assert totals.peak_bytes == 7 * SLOT_BYTES
-    # Of 100 slots, at the iterations' ends: A has 4 of 5 for 204, then nothing.
+    # Of 100 slots: A has 4 of 5 for 204, then, both to their end, A 5 of 5 and B 2 of 2 for 201.
     shares = result.shares()
-    assert shares.used == pytest.approx(4 * 204 / 405 / 100)
+    assert shares.used == pytest.approx((4 * 204 + 7 * 201) / 405 / 100)
     assert shares.reserved == pytest.approx(204 / 405 / 100)
     assert (shares.internal_waste, shares.rounded) == (pytest.approx(0), 0)
-    assert shares.free == pytest.approx(1 - 5 * 204 / 405 / 100)
+    assert shares.free == pytest.approx(1 - (5 * 204 + 7 * 201) / 405 / 100)
     assert shares.mean_batch == pytest.approx((1 * 204 + 2 * 201) / 405)
 
 

@@ -66,7 +66,7 @@ def test_memory_stacks_the_states_up_to_what_is_held(charts):
     assert dynamic.get_ylabel() == ""
     assert {axes.get_title(loc="left") for axes in (static, dynamic, paged)} == set(SPLITS)
     assert {axes.get_ylim() for axes in (static, dynamic, paged)} == {static.get_ylim()}
-    line = static.lines[0]
+    line = static.lines[-1]
     assert line.get_ydata()[0] == 64
     assert static.get_xlabel() == "Time (s)"
     assert static.get_xlim()[1] == pytest.approx(10.57, rel=0.01), "the slowest strategy's end, for all"
@@ -84,10 +84,13 @@ def test_memory_that_was_not_split_shows_what_is_used_and_the_rest():
     assert "not told apart" in words(made["fleet_service"])
 
 
-def test_stretches_that_show_more_than_there_is_are_explained(charts):
-    assert "A step counts" not in words(charts["fleet_memory"])
-    made = fleet_frames({"a": columns(available_bytes=31 * GIB)}, "chat", OBJECTIVE)
-    assert "A step counts in the stretch" in words(fleet_charts(*made)["fleet_memory"])
+def test_the_most_stands_beside_the_means(charts):
+    static = charts["fleet_memory"].axes[0]
+    most = next(line for line in static.lines if len(line.get_xdata()) > 2)
+    assert most.get_ydata() == pytest.approx([1.25 * 0.96 * 32] * 9)
+    assert "most allocated" in words(charts["fleet_memory"])
+    shades = areas(charts["fleet_load"].axes[0])
+    assert shades[looks(SPLITS)["paged"].colour.upper()] == 10
 
 
 def test_batch_and_queue_are_the_timelines(charts, frames):
@@ -184,11 +187,12 @@ def test_every_case_gives_all_charts(case):
 def test_many_stretches_become_means_and_the_end_stays():
     starts = np.arange(1000, dtype=np.int64) * S
     flat = np.zeros(1000)
-    timeline = BytesOverTime(starts, np.arange(1000.0), *([flat] * 6))
+    timeline = BytesOverTime(starts, np.arange(1000.0), *([flat] * 6), np.arange(1000.0), *([flat] * 3))
     made = fleet_frames({"a": columns(timeline=timeline)}, "chat", OBJECTIVE)
     own = stretches_of(made.timeline, made.summary, 400)["a"]
     assert len(own.values["used_bytes"]) == 334
     assert own.values["used_bytes"][:2].tolist() == [1, 4]
+    assert own.values["used_max_bytes"][:2].tolist() == [2, 5], "the most of what is the most"
     assert own.values["used_bytes"][-1] == 999, "the last alone"
     assert (own.edges_s[1], own.edges_s[-1]) == (3, 1000)
 
@@ -260,4 +264,4 @@ def test_available_memory_is_in_the_unit_of_what_is_held():
     made = fleet_frames({"a": columns(available_bytes=4096 * GIB)}, "chat", OBJECTIVE)
     axes = fleet_charts(*made)["fleet_memory"].axes[0]
     assert axes.get_ylabel() == "Memory (TiB)"
-    assert axes.lines[0].get_ydata()[0] == 4
+    assert axes.lines[-1].get_ydata()[0] == 4

@@ -190,6 +190,10 @@ def _timeline(result: FleetResult, slot_bytes: int) -> BytesOverTime:
         allocated_bytes=over.allocated * slot_bytes,
         num_live=over.batch,
         num_waiting=over.queue,
+        used_max_bytes=over.most_used * slot_bytes,
+        allocated_max_bytes=over.most_allocated * slot_bytes,
+        live_max=over.most_batch,
+        waiting_max=over.most_queue,
     )
 
 

@@ -8,7 +8,7 @@ from kvbench.fleet.live import begin_decoding, end, enter, is_decoding, preempt,
 from kvbench.fleet.memory import growth_ps, note_peak, note_waste, resized
 from kvbench.fleet.queue import is_waiting, note_left, take_first
 from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
-from kvbench.fleet.tally import add, add_wait
+from kvbench.fleet.tally import Level, add_one, add_wait
 
 FEW = 8
 _decode_ps, _linear_ps, _prefill_ps = part(decode_ps), part(linear_ps), part(prefill_ps)
@@ -20,6 +20,7 @@ def iterate(m: Machine) -> None:
     now, fixed = m.now, m.fixed
     now.num_finished_before = now.num_finished
     now.spent_ps = now.tokens = now.num_ended = now.num_begun = now.has_given_way = 0
+    now.used_by_ended = now.allocated_by_ended = now.wasted_by_ended = now.rounded_by_ended = 0
     now.stepped = now.num_decoding
     now.context = now.origin_sum + now.num_decoding * (now.counter + 1)
     now.budget_tokens = fixed.chunk_tokens
@@ -46,9 +47,7 @@ def _finish(m: Machine, num_new: int) -> None:
     pass_time(m, spent_ps)
     now.num_iterations += 1
     now.num_decoded_tokens += now.stepped
-    used = now.origin_sum + now.num_decoding * now.counter + now.new_held
-    lasted_ps = float(spent_ps + now.admission_ps)
-    add(m, lasted_ps, lasted_ps * used, lasted_ps * now.allocated, lasted_ps * (now.stepped + num_new))
+    _tally(m, spent_ps + now.admission_ps, now.stepped + num_new)
     now.admission_ps = 0
     for i in range(now.num_begun):
         own = m.requests[m.live[m.live[i].begun].request]
@@ -59,6 +58,24 @@ def _finish(m: Machine, num_new: int) -> None:
         own.finish_ns = now.clock_ns
         if own.outcome == COMPLETED and own.output > 0 and own.first_token_ns == NONE:
             own.first_token_ns = now.clock_ns
+
+
+@part
+def _tally(m: Machine, lasted_ps: int, batch: int) -> None:
+    """Add what was held through the iteration, also by those that ended in it.
+
+    Where others have taken their slots within it, it is no more than was ever held at once.
+    """
+    now, fixed = m.now, m.fixed
+    used = now.origin_sum + now.num_decoding * now.counter + now.new_held
+    allocated, wasted, rounded = now.allocated, now.wasted, now.rounded
+    if now.num_ended > 0:
+        most = min(fixed.limit_bytes, now.peak_bytes - fixed.fixed_bytes) // fixed.slot_bytes
+        allocated = min(allocated + now.allocated_by_ended, most)
+        used = min(used + now.used_by_ended, allocated)
+        wasted = min(wasted + now.wasted_by_ended, allocated - used)
+        rounded = min(rounded + now.rounded_by_ended, wasted)
+    add_one(m, lasted_ps, Level(used, allocated, wasted, rounded, batch))
 
 
 @part

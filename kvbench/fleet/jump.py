@@ -8,7 +8,7 @@ from kvbench.fleet.clock import pass_time
 from kvbench.fleet.heap import next_key
 from kvbench.fleet.memory import note_peak
 from kvbench.fleet.state import BLOCKS, IDLE_QUEUE, NONE, Machine
-from kvbench.fleet.tally import add
+from kvbench.fleet.tally import Level, add, add_one, begin, note_queue
 
 LONGEST_NS = 9 * 10**15
 _decode_ps, _linear_ps = part(decode_ps), part(linear_ps)
@@ -30,16 +30,22 @@ def jump(m: Machine) -> bool:
         num_steps = _fitting(m, num_steps)
     if num_steps <= 0:
         return True
-    stop_ns = min(now.until_ns, (now.head_ns // now.bin_ns + 1) * now.bin_ns)
-    if now.why_waiting == IDLE_QUEUE and now.next != NONE:
-        stop_ns = min(stop_ns, m.requests[now.next].arrival_ns)
+    stop_ns = min(now.until_ns, now.bin_end_ns)
+    if now.why_waiting == IDLE_QUEUE:
+        stop_ns = min(stop_ns, now.unseen_ns)
     need_ps = min(stop_ns - now.clock_ns, LONGEST_NS) * PS_PER_NS - now.rest_ps
     first_ps = _iterations_ps(m, 1)
     more_ps = _iterations_ps(m, 2) - 2 * first_ps
     num_steps = _until(num_steps, need_ps, first_ps, more_ps)
+    bin_ps = (now.bin_end_ns - now.clock_ns) * PS_PER_NS - now.rest_ps
+    if num_steps > 1 and _passed_ps(num_steps, first_ps, more_ps) > bin_ps:
+        num_steps -= 1  # the last one ends in another bin: it is taken by itself
     _pass_steps(m, num_steps, first_ps, more_ps)
-    now.head_ns = now.clock_ns
-    return num_steps == most and now.clock_ns < stop_ns
+    if num_steps < most or now.clock_ns >= stop_ns:
+        return False
+    note_queue(m)
+    begin(m)
+    return True
 
 
 @part
@@ -107,8 +113,13 @@ def _pass_steps(m: Machine, num_steps: int, first_ps: int, more_ps: int) -> None
     if m.fixed.layout == BLOCKS:
         allocated += _hand_out(m, n, lasted_ps, first_ps, more_ps)
         note_peak(m, 0)
-    add(m, float(lasted_ps), float(used) * lasted_ps + num_live * numbered_ps, allocated, float(num_live) * lasted_ps)
     pass_time(m, lasted_ps)
+    last = Level(used + num_live * n, now.allocated, now.wasted, now.rounded, num_live)
+    if n == 1:
+        add_one(m, lasted_ps, last)
+    else:
+        used_ps = float(used) * lasted_ps + num_live * numbered_ps
+        add(m, now.bin, float(lasted_ps), used_ps, allocated, last)
     now.counter += n
     now.num_iterations += n
     now.num_decoded_tokens += n * num_live

@@ -26,15 +26,14 @@ def _advance(m: Machine) -> None:
         lay_out(m)
         now.has_begun = 1
     while now.clock_ns < now.until_ns:
-        widen(m, now.clock_ns)
+        if now.clock_ns >= now.bin_end_ns:
+            widen(m, now.clock_ns)
         admit(m)
         if now.num_live == 0 and not is_waiting(m):
-            if now.next == NONE or m.requests[now.next].arrival_ns >= now.until_ns:
+            if now.unseen_ns >= now.until_ns:
                 return
-            arrival_ns = m.requests[now.next].arrival_ns
-            if arrival_ns > now.clock_ns:
-                now.idle_ns += arrival_ns - now.clock_ns
-                now.clock_ns = arrival_ns
+            now.idle_ns += now.unseen_ns - now.clock_ns
+            now.clock_ns = now.unseen_ns
         elif jump(m):
             iterate(m)
 
@@ -46,6 +45,8 @@ def _route(requests: np.ndarray, now: np.record, request: int) -> None:
         now.next = request
     else:
         requests[now.tail].follows = request
+    if now.unseen == NONE:
+        now.unseen, now.unseen_ns = request, requests[request].arrival_ns
     now.tail = request
     now.num_routed += 1
 

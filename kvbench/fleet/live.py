@@ -106,7 +106,12 @@ def end(m: Machine, place: int, held: int) -> None:
     now.must_wait = 0
     m.live[now.num_ended].ended = request
     now.num_ended += 1
+    allocated, wasted, rounded = now.allocated, now.wasted, now.rounded
     leave(m, place, held)
+    now.used_by_ended += held
+    now.allocated_by_ended += allocated - now.allocated
+    now.wasted_by_ended += wasted - now.wasted
+    now.rounded_by_ended += rounded - now.rounded
 
 
 @part

@@ -6,7 +6,7 @@ from kvbench.fleet.clock import pass_time
 from kvbench.fleet.live import enter, is_decoding, leave, stack
 from kvbench.fleet.memory import resized
 from kvbench.fleet.state import COMPUTING, FULL_BATCH, IDLE_QUEUE, NO_MEMORY, NONE, OUT_OF_MEMORY, Machine
-from kvbench.fleet.tally import add_wait
+from kvbench.fleet.tally import add_wait, begin, note_queue
 
 _resize_ps = part(resize_ps)
 
@@ -14,8 +14,7 @@ _resize_ps = part(resize_ps)
 @part
 def is_waiting(m: Machine) -> bool:
     """Whether somebody has arrived and is not live."""
-    now = m.now
-    return now.num_stacked > 0 or (now.next != NONE and m.requests[now.next].arrival_ns <= now.head_ns)
+    return m.now.num_stacked + m.now.num_queued > 0
 
 
 @part
@@ -27,7 +26,8 @@ def admit(m: Machine) -> None:
     turn in the iteration, until the first that does not fit.
     """
     now, fixed = m.now, m.fixed
-    now.head_ns = now.clock_ns
+    note_queue(m)
+    begin(m)
     now.admission_ps = now.quota = 0
     if fixed.is_lazy:
         if is_waiting(m) and not (now.must_wait and now.num_live > 0):
@@ -77,6 +77,7 @@ def take_first(m: Machine) -> tuple[int, int, int]:
         top = m.live[now.num_stacked]
         return top.stacked, top.stacked_held, top.stacked_since_ns
     request = now.next
+    now.num_queued -= 1
     own = m.requests[request]
     now.next = own.follows
     return request, 0, own.arrival_ns

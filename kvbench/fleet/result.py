@@ -86,7 +86,8 @@ class Limits(NamedTuple):
 class Timeline(NamedTuple):
     """Memory, batch and queue over time: means over bins of equal length, float64, summed over replicas.
 
-    An iteration counts in the bin in which it begins, whole, so that a bin's busy time may exceed its length a little.
+    What those held that ended in an iteration counts to its end. The most of several replicas is the sum of each one's
+    own, which need not have been at one time.
 
     Args:
         bin_ns: a bin's length; the first begins at 0.
@@ -99,6 +100,10 @@ class Timeline(NamedTuple):
         batch: requests that took a step.
         busy: replicas that had something to do.
         queue: requests that had arrived, or were preempted, and waited to be admitted.
+        most_used: the most at any time in the bin of what has its mean above, as those that follow.
+        most_allocated: slots set aside.
+        most_batch: requests that took a step.
+        most_queue: requests that waited.
     """
 
     bin_ns: int
@@ -110,6 +115,10 @@ class Timeline(NamedTuple):
     batch: NDArray[np.float64]
     busy: NDArray[np.float64]
     queue: NDArray[np.float64]
+    most_used: NDArray[np.float64]
+    most_allocated: NDArray[np.float64]
+    most_batch: NDArray[np.float64]
+    most_queue: NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

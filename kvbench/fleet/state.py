@@ -33,6 +33,10 @@ allocated ones."""
 NUM_CLASSES, NUM_SUMS = 4, 6
 WAITED, WAITING = NUM_CLASSES * NUM_SUMS, NUM_CLASSES * NUM_SUMS + 1
 """Columns of the sums behind those, which come by class: see `tally`."""
+MOST = WAITING + 1
+MOST_USED, MOST_ALLOCATED, MOST_BATCH, MOST_WAITING = range(MOST, MOST + 4)
+NUM_COLUMNS = MOST + 4
+"""And behind them the most, at any time, of what is summed or waits."""
 
 
 def _record(*names: str) -> np.dtype:
@@ -85,7 +89,8 @@ REPLICA = _record(
     "has_begun",
     "clock_ns",
     "rest_ps",
-    "head_ns",
+    "head_ns",  # when the iteration began
+    "head_rest_ps",
     "until_ns",  # it runs until the first iteration that begins then, or later
     "idle_ns",
     "admission_ps",
@@ -93,6 +98,9 @@ REPLICA = _record(
     "counter",
     "next",
     "tail",
+    "unseen",  # the next who has not been told to be in the queue, and the arrival
+    "unseen_ns",
+    "num_queued",  # who have arrived and never were in
     "num_live",
     "num_decoding",
     "num_stacked",
@@ -112,11 +120,17 @@ REPLICA = _record(
     "allocated",
     "wasted",
     "rounded",
+    "used_by_ended",  # what those held that ended in the iteration: it is theirs until its end
+    "allocated_by_ended",
+    "wasted_by_ended",
+    "rounded_by_ended",
     "stepped",
     "context",
     "tokens",
     "budget_tokens",
     "bin_ns",
+    "bin",  # the head's
+    "bin_end_ns",
     "num_routed",
     "num_finished",
     "num_finished_before",
@@ -162,7 +176,7 @@ class Machine(NamedTuple):
         requests: REQUEST records of the whole trace.
         now: a REPLICA record.
         live: LIVE records, more than can be live at once.
-        sums: float64 [bins + 1, sums], see `tally`.
+        sums: float64 [bins + 1, NUM_COLUMNS], see `tally`.
         space: int64 [4, n], an address space's lists, see `space`.
         fixed: a FIXED record: what does not change, alike for all replicas, prices among it.
         admitted: the strategy's rule at admission.

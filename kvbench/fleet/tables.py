@@ -16,15 +16,16 @@ from kvbench.fleet.state import (
     COUNTING,
     DURATION,
     FIXED,
+    FOREVER,
     FULL_BATCH,
     LIVE,
     NO_MEMORY,
     NONE,
+    NUM_COLUMNS,
     REPLICA,
     REQUEST,
     ROUND_ROBIN,
     UNBOUNDED,
-    WAITING,
     Tables,
 )
 from kvbench.fleet.timeline import timeline_of
@@ -75,18 +76,20 @@ def tables_of(columns: TraceColumns, fixed: np.ndarray, num_replicas: int) -> Ta
     live = np.zeros((num_replicas, max(own["max_batch"] + 1, own["unit"] if own["layout"] == BLOCKS else 0)), LIVE)
     live["vacant"] = np.arange(live.shape[1])
     now = np.zeros(num_replicas, REPLICA)
-    for name in ("next", "tail", "oldest", "youngest", "first_new"):
+    for name in ("next", "tail", "unseen", "oldest", "youngest", "first_new"):
         now[name] = NONE
+    now["unseen_ns"] = FOREVER
     if is_routed:
-        now["next"] = np.where(np.arange(num_replicas) < requests.size, np.arange(num_replicas), NONE)
+        now["next"] = now["unseen"] = np.where(np.arange(num_replicas) < requests.size, np.arange(num_replicas), NONE)
+        now["unseen_ns"][: requests.size] = requests["arrival_ns"][:num_replicas]
     now["peak_bytes"] = own["fixed_bytes"] if own["limit_bytes"] else 0
-    now["bin_ns"] = max(int(requests["arrival_ns"][-1]) // NUM_BINS, 1)
+    now["bin_ns"] = now["bin_end_ns"] = max(int(requests["arrival_ns"][-1]) // NUM_BINS, 1)
     num_ranges = own["space_slots"] // own["min_block"] if own["space"] == BUDDY else own["max_batch"] + 2
     return Tables(
         requests=requests,
         replicas=now,
         live=live,
-        sums=np.zeros((num_replicas, NUM_BINS + 1, WAITING + 1)),
+        sums=np.zeros((num_replicas, NUM_BINS + 1, NUM_COLUMNS)),
         space=np.zeros((num_replicas, 4, 1 if own["space"] == COUNTING else max(num_ranges, NUM_ORDERS)), np.int64),
         fixed=fixed,
     )

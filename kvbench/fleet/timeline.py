@@ -9,8 +9,14 @@ from kvbench.fleet.state import (
     ALLOCATED,
     BATCH,
     DURATION,
+    MOST,
+    MOST_ALLOCATED,
+    MOST_BATCH,
+    MOST_USED,
+    MOST_WAITING,
     NO_MEMORY,
     NUM_CLASSES,
+    NUM_COLUMNS,
     NUM_SUMS,
     USED,
     WAITED,
@@ -37,26 +43,39 @@ def timeline_of(
     num_bins = sums.shape[1] - 1
     total = np.zeros((num_bins, NUM_CLASSES * NUM_SUMS))
     queued = np.zeros(num_bins)
+    most = np.zeros((num_bins, NUM_COLUMNS - MOST))
     for own, own_ns in zip(sums[:, :-1], bins_ns.tolist(), strict=True):
         factor = bin_ns // own_ns
         merged = own[:, :WAITED].reshape(-1, factor, WAITED).sum(axis=1)
         total[: len(merged)] += merged
+        most[: len(merged)] += own[:, MOST:].reshape(-1, factor, NUM_COLUMNS - MOST).max(axis=1)
         waited_ns = own[:, WAITED] + np.cumsum(own[:, WAITING]) * own_ns
         queued[: len(merged)] += waited_ns.reshape(-1, factor).sum(axis=1)
     num_shown = min(makespan_ns // bin_ns + 1, num_bins)
     total = total.reshape(num_bins, NUM_CLASSES, NUM_SUMS)
     means = total[:num_shown] / (bin_ns * PS_PER_NS)
     every, blocked = means.sum(axis=1), means[:, NO_MEMORY]
+    most_used, most_allocated, most_batch, most_queue = (
+        most[:num_shown, column - MOST] for column in (MOST_USED, MOST_ALLOCATED, MOST_BATCH, MOST_WAITING)
+    )
+    # No mean is above the most, and no part below nothing, by what sums of floats lose.
+    allocated = np.minimum(every[:, ALLOCATED], most_allocated)
+    used = np.minimum(every[:, USED], most_used)
     wasted = every[:, WASTED] if is_split else np.full(num_shown, np.nan)
+    blocked_free = np.minimum(slots * blocked[:, DURATION] - blocked[:, ALLOCATED], slots * len(sums) - allocated)
     timeline = Timeline(
         bin_ns=bin_ns,
-        used=every[:, USED],
-        allocated=every[:, ALLOCATED],
-        reserved=every[:, ALLOCATED] - every[:, USED] - wasted,
+        used=used,
+        allocated=allocated,
+        reserved=np.maximum(allocated - used - wasted, 0.0),
         internal_waste=wasted,
-        blocked_free=slots * blocked[:, DURATION] - blocked[:, ALLOCATED],
-        batch=every[:, BATCH],
+        blocked_free=np.maximum(blocked_free, 0.0),
+        batch=np.minimum(every[:, BATCH], most_batch),
         busy=every[:, DURATION],
-        queue=queued[:num_shown] / bin_ns,
+        queue=np.minimum(queued[:num_shown] / bin_ns, most_queue),
+        most_used=most_used,
+        most_allocated=most_allocated,
+        most_batch=most_batch,
+        most_queue=most_queue,
     )
     return timeline, total.sum(axis=0)

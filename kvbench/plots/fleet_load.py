@@ -17,6 +17,7 @@ from kvbench.schema import TIMELINE
 NUM_MARKERS = 8
 CROWDED = 20.0
 FEW = 3
+SHADE = 0.18
 MOST = (400, 160)
 """Stretches shown of a strategy where there are few, and where their lines would cover each other."""
 
@@ -24,7 +25,7 @@ WITHOUT = "no timeline was kept"
 
 
 def fleet_load_chart(summary: pd.DataFrame, timeline: pd.DataFrame) -> Figure:
-    """Requests live and requests waiting over time, a line a strategy.
+    """Requests live and requests waiting over time, a line a strategy: means, with a shade up to the most at any time.
 
     Args:
         summary: a row a strategy.
@@ -36,8 +37,11 @@ def fleet_load_chart(summary: pd.DataFrame, timeline: pd.DataFrame) -> Figure:
     span = span_unit(max((own.edges_s[-1] for own in shown.values()), default=1.0))
     means = dict(zip(summary["strategy"].astype(str), summary["mean_batch"].astype(float), strict=True))
     legend: list[tuple[Line2D, str]] = []
-    texts = (("num_live", "Live requests (the batch)"), ("num_waiting", "Waiting requests (the queue)"))
-    for axes, (column, title) in zip(panels, texts, strict=True):
+    texts = (
+        ("num_live", "live_max", "Live requests (the batch)"),
+        ("num_waiting", "waiting_max", "Waiting requests (the queue)"),
+    )
+    for axes, (column, most, title) in zip(panels, texts, strict=True):
         label(axes, TIMELINE["time_s"].axis(span.name), "Requests (count)", title)
         if not shown:
             empty(axes, WITHOUT)
@@ -47,8 +51,10 @@ def fleet_load_chart(summary: pd.DataFrame, timeline: pd.DataFrame) -> Figure:
             for name in names
             if name in shown
         ]
+        for name in shown:
+            _shade(axes, shown[name], column, most, span, style[name])
         legend = [(line, f"{short[name]}: mean batch {number(means[name])}") for line, name in lines]
-        _scale(axes, [shown[name].values[column] for _, name in lines])
+        _scale(axes, [shown[name].values[most] for _, name in lines])
         number_axis(axes, "x", [], log=False)
         axes.set_xlim(left=0)
     notes = notes_of(summary)
@@ -74,6 +80,11 @@ def _line(axes: Axes, own: Stretches, column: str, span: Unit, look: Look, shift
         linewidth=1.4,
     )
     return line
+
+
+def _shade(axes: Axes, own: Stretches, column: str, most: str, span: Unit, look: Look) -> None:
+    x = own.edges_s / span.divisor
+    axes.fill_between(x, own.stepped(column), own.stepped(most), step="post", color=look.colour, alpha=SHADE, lw=0)
 
 
 def _scale(axes: Axes, values: list[np.ndarray]) -> None:

@@ -21,14 +21,14 @@ FEW, SOME = 4, 9
 AVAILABLE = (0, (5, 2))
 NAME_LENGTH = 24
 MOST = 160
-ABOVE = 1.001
 WITHOUT = "no timeline was kept"
 
 
 def fleet_memory_chart(summary: pd.DataFrame, timeline: pd.DataFrame) -> Figure:
     """Memory over time, split in used, reserved, internal and external waste; a panel a strategy, all on one scale.
 
-    A dashed line is what caches may hold together, of all replicas.
+    The areas are means; a thin line is the most allocated at any time. A dashed line is what caches may hold together,
+    of all replicas.
 
     Args:
         summary: a row a strategy.
@@ -40,7 +40,7 @@ def fleet_memory_chart(summary: pd.DataFrame, timeline: pd.DataFrame) -> Figure:
     rows = -(-len(names) // columns)
     figure, panels = canvas(rows, columns, ROW_IN[min(rows, len(ROW_IN)) - 1] * rows, share_y=True)
     available = dict(zip(summary["strategy"].astype(str), summary["available_bytes"].astype(float), strict=True))
-    tops = [*available.values(), *(finite_max(sum(_layers(own).values())) for own in shown.values())]
+    tops = [*available.values(), *(finite_max(own.values["allocated_max_bytes"]) for own in shown.values())]
     size = shown_unit(TIMELINE["used_bytes"], tops)
     end_s = max((own.edges_s[-1] for own in shown.values()), default=1.0)
     span = span_unit(end_s)
@@ -52,6 +52,9 @@ def fleet_memory_chart(summary: pd.DataFrame, timeline: pd.DataFrame) -> Figure:
             empty(axes, WITHOUT)
             continue
         legend |= _areas(axes, shown[name], size, span)
+        most = shown[name].stepped("allocated_max_bytes") / size.divisor
+        (line,) = axes.plot(shown[name].edges_s / span.divisor, most, drawstyle="steps-post", color=INK, linewidth=0.7)
+        legend["most allocated"] = line
         if np.isfinite(available[name]):
             line = axes.axhline(available[name] / size.divisor, color=INK, linestyle=AVAILABLE, linewidth=1.1)
             legend["available to caches"] = line
@@ -63,8 +66,6 @@ def fleet_memory_chart(summary: pd.DataFrame, timeline: pd.DataFrame) -> Figure:
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     notes = notes_of(summary)
-    if any(sum(_layers(own).values()).max() > ABOVE * available[name] for name, own in shown.items()):
-        notes.append("A step counts in the stretch of time in which it begins, which may then show more than there is.")
     order = sorted(legend, key=lambda text: isinstance(legend[text], Line2D))
     return finish(figure, "Where memory goes over time", [(legend[text], text) for text in order], notes)
 

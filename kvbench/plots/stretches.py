@@ -23,7 +23,7 @@ class Stretches(NamedTuple):
 
 
 def stretches_of(timeline: pd.DataFrame, summary: pd.DataFrame, most: int = MOST) -> dict[str, Stretches]:
-    """Each strategy's stretches; neighbouring ones are joined into one mean where there are more than can be seen.
+    """Each strategy's stretches; neighbouring ones are joined into one where there are more than can be seen.
 
     Args:
         timeline: a row a stretch and strategy.
@@ -40,6 +40,13 @@ def stretches_of(timeline: pd.DataFrame, summary: pd.DataFrame, most: int = MOST
         firsts = np.arange(0, len(starts), joined)
         counts = np.diff(np.append(firsts, len(starts)))
         columns = [column for column in TIMELINE if column not in ("strategy", "time_s")]
-        values = {column: np.add.reduceat(rows[column].to_numpy(dtype=float), firsts) / counts for column in columns}
+        values = {column: _joined(column, rows[column].to_numpy(dtype=float), firsts, counts) for column in columns}
         found[str(name)] = Stretches(np.append(edges[firsts], edges[-1]), values)
     return found
+
+
+def _joined(column: str, values: np.ndarray, firsts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The mean of means, the most of what is the most."""
+    if "_max" in column:
+        return np.maximum.reduceat(values, firsts)
+    return np.add.reduceat(values, firsts) / counts

@@ -39,7 +39,8 @@ def columns(split=(0.4, 0.2, 0.3, 0.1), num_requests=40, slowness=1, failed=0, p
     if num_bins:
         starts = np.arange(num_bins, dtype=np.int64) * (makespan // num_bins)
         flat = [np.full(num_bins, value) for value in (used, reserved, waste, external, used + reserved + waste)]
-        timeline = BytesOverTime(starts, *flat, np.full(num_bins, 5.0 / slowness), np.arange(num_bins) * 2.0 * slowness)
+        live, waiting = np.full(num_bins, 5.0 / slowness), np.arange(num_bins) * 2.0 * slowness
+        timeline = BytesOverTime(starts, *flat, live, waiting, 1.5 * flat[0], 1.25 * flat[-1], 2 * live, waiting + 1)
     made = {
         "arrival_ns": arrival,
         "prompt_tokens": 100 + number,
