@@ -143,12 +143,12 @@ _SUMMARY: dict[str, Column] = {
     "num_iterations": Column(
         "", "passes over the live requests in a repetition, of all replicas, mean over repetitions"
     ),
-    "mean_batch": Column("", "requests live on a replica, averaged over the time of all steps", "Mean batch"),
     "arrivals_share": Column("", "share of makespan_s in which no request waited: more load would have been served"),
     "batch_share": Column("", "share of makespan_s in which the next request waited for a place: max_concurrency"),
     "memory_share": Column("", "share of makespan_s in which the next request waited for memory"),
     "pool_share": Column("", "share of makespan_s in which the next request waited for a pool smaller than the budget"),
     "computing_share": Column("", "share of makespan_s in which the next request waited only for the steps at hand"),
+    "mean_batch": Column("", "requests live on a replica, averaged over the time of all steps", "Mean batch"),
     "makespan_s": Column("s", "last step's end - first arrival, mean over repetitions", "Makespan"),
     "requests_per_s": Column("requests/s", "num_completed / makespan_s", "Completed"),
     "goodput_per_s": Column(

@@ -5,7 +5,7 @@ import numpy as np
 from kvbench.backend.modelled import Modelled
 from kvbench.cost import Prices, prices_of
 from kvbench.fleet import OUTCOMES
-from kvbench.recorder import STEP_FIELDS
+from kvbench.recorder import FINISH, STEP_FIELDS
 from kvbench.runner import run
 from kvbench.workload.request import Request, Session
 from kvbench.workload.trace_columns import TraceColumns
@@ -72,7 +72,7 @@ def by_runner(columns, strategy, budget_bytes, max_batch):
     rows = dict(zip(STEP_FIELDS, recorder.steps().T, strict=True))
     step_ns = np.maximum(sum(rows[name] for name in TIMES), rows["host_ns"])
     end_ns = np.cumsum(rows["idle_ns"] + step_ns)
-    return _requests(recorder, rows, end_ns, step_ns), _totals(recorder, rows), _sums(rows, step_ns)
+    return _requests(recorder, rows, end_ns, step_ns), _totals(recorder, rows), _sums(recorder, rows, step_ns)
 
 
 def _requests(recorder, rows, end_ns, step_ns):
@@ -85,18 +85,18 @@ def _requests(recorder, rows, end_ns, step_ns):
     for iteration, moment in zip(rows["iteration"][steps], (end_ns - step_ns)[steps], strict=True):
         starts.setdefault(iteration, moment)
     for order, ended in enumerate(recorder.requests):
-        own = steps & (rows["request"] == ended.request)
+        own = steps & (rows["session"] == ended.session)
         brought = own & (rows["output_tokens"] > 0)
         iterations = rows["iteration"][own]
-        found["outcome"][ended.request] = OUTCOMES.index(ended.outcome)
-        found["finish_order"][ended.request] = order
-        found["num_preemptions"][ended.request] = ended.num_preemptions
+        found["outcome"][ended.session] = OUTCOMES.index(ended.outcome)
+        found["finish_order"][ended.session] = order
+        found["num_preemptions"][ended.session] = ended.num_preemptions
         if own.any():
-            found["admitted_ns"][ended.request] = starts[iterations[0]]
+            found["admitted_ns"][ended.session] = starts[iterations[0]]
         if brought.any():
-            found["first_token_ns"][ended.request] = ends[rows["iteration"][brought][0]]
+            found["first_token_ns"][ended.session] = ends[rows["iteration"][brought][0]]
         if ended.outcome == "completed":
-            found["finish_ns"][ended.request] = ends[iterations[-1]]
+            found["finish_ns"][ended.session] = ends[iterations[-1]]
             assert not brought.any() or rows["iteration"][brought][-1] == iterations[-1]
     return found
 
@@ -105,7 +105,7 @@ def _totals(recorder, rows):
     own = rows["num_tokens"] * (rows["phase"] != 4)
     held = rows["allocated_bytes"] + rows["workspace_bytes"] + rows["transient_bytes"]
     return {
-        "held_tokens": [row.held_tokens for row in sorted(recorder.requests, key=lambda row: row.request)],
+        "held_tokens": [row.held_tokens for row in sorted(recorder.requests, key=lambda row: row.session)],
         "num_tokens": own.sum(),
         "num_recomputed_tokens": rows["num_tokens"].sum() - own.sum(),
         "num_resizes": rows["num_resizes"].sum(),
@@ -114,11 +114,27 @@ def _totals(recorder, rows):
     }
 
 
-def _sums(rows, step_ns):
-    """Time, and bytes and requests times time; an iteration's bytes are those at its end."""
+def _sums(recorder, rows, step_ns):
+    """Time, and bytes and requests times time; what a request that ends in an iteration held counts to its end."""
     _, firsts, where = np.unique(rows["iteration"], return_index=True, return_inverse=True)
     lasts = np.append(firsts[1:], where.size) - 1
     lasted_ns = np.bincount(where, step_ns)
     stepped = np.bincount(where, rows["num_tokens"] > 0)
-    bytes_ns = [lasted_ns @ rows[name][lasts] for name in ("used_bytes", "allocated_bytes", "waste_bytes")]
-    return [lasted_ns.sum(), *bytes_ns, lasted_ns @ stepped]
+    held = rows["allocated_bytes"] + rows["workspace_bytes"] + rows["transient_bytes"]
+    most = np.maximum.accumulate(held)[lasts] - rows["workspace_bytes"].max()
+    ends = _ends(recorder, rows)
+
+    def through(name, most):
+        freed = np.bincount(where[ends], (rows[name][ends - 1] - rows[name][ends]), lasted_ns.size)
+        return np.minimum(rows[name][lasts] + freed, most)
+
+    allocated = through("allocated_bytes", most)
+    used = through("used_bytes", allocated)
+    wasted = through("waste_bytes", allocated - used)
+    return [lasted_ns.sum(), *(lasted_ns @ figure for figure in (used, allocated, wasted)), lasted_ns @ stepped]
+
+
+def _ends(recorder, rows):
+    """The rows in which requests ended for good: of each its last one, a finish."""
+    lasts = [np.flatnonzero(rows["session"] == number)[-1] for number in np.unique(rows["session"])]
+    return np.array([last for last in lasts if rows["phase"][last] == FINISH and last > 0], np.int64)
