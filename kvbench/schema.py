@@ -347,9 +347,9 @@ SUMMARY: dict[str, Column] = _SUMMARY | _latency_columns()
 TIMELINE: dict[str, Column] = {
     "strategy": STEPS["strategy"],
     "time_s": Column(
-        "s", "start of a stretch of time, all as long, after the run's start; the rest are means over it", "Time"
+        "s", "start of a stretch of time, all as long, after the run's start; the rest is over it", "Time"
     ),
-    "used_bytes": Column("bytes", "slots that hold tokens, of all replicas", "Used"),
+    "used_bytes": Column("bytes", "slots that hold tokens, of all replicas; here and below, the mean", "Used"),
     "reserved_bytes": Column("bytes", "allocated slots that tokens still to come will fill", "Reserved"),
     "waste_bytes": Column("bytes", "allocated slots that no token will ever fill (internal waste)", "Internal waste"),
     "external_bytes": Column(
@@ -360,10 +360,7 @@ TIMELINE: dict[str, Column] = {
     "allocated_bytes": Column("bytes", "used + reserved + internal waste", "Allocated"),
     "num_live": Column("", "requests live, of all replicas", "Batch"),
     "num_waiting": Column("", "requests that have arrived and are not live, of all replicas", "Queue"),
-    "used_max_bytes": Column(
-        "bytes",
-        "the most slots used at any time in the stretch; as below, of replicas each one's, summed",
-    ),
+    "used_max_bytes": Column("bytes", "the most used at any time in it; here and below, each replica's own, summed"),
     "allocated_max_bytes": Column("bytes", "the most allocated at any time in the stretch", "Most allocated"),
     "live_max": Column("", "the most requests live at any time in the stretch", "Largest batch"),
     "waiting_max": Column("", "the most requests that waited at any time in the stretch", "Longest queue"),
