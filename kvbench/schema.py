@@ -352,11 +352,7 @@ TIMELINE: dict[str, Column] = {
     "used_bytes": Column("bytes", "slots that hold tokens, of all replicas; here and below, the mean", "Used"),
     "reserved_bytes": Column("bytes", "allocated slots that tokens still to come will fill", "Reserved"),
     "waste_bytes": Column("bytes", "allocated slots that no token will ever fill (internal waste)", "Internal waste"),
-    "external_bytes": Column(
-        "bytes",
-        "memory that is free but not usable, while a request waits for memory (external waste)",
-        "External waste",
-    ),
+    "external_bytes": Column("bytes", "free but not usable memory while a request waits for memory", "External waste"),
     "allocated_bytes": Column("bytes", "used + reserved + internal waste", "Allocated"),
     "num_live": Column("", "requests live, of all replicas", "Batch"),
     "num_waiting": Column("", "requests that have arrived and are not live, of all replicas", "Queue"),
