@@ -259,6 +259,10 @@ class Booked(Modelled):
         return times
 
 
+TOO_LARGE = [("hierarchical", "pressed"), ("hierarchical_disk", "pressed")]
+"""What is set aside for their fast tier and for reading the others is more than the budget."""
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", UNSIGNALLED)
 def test_bytes_and_resizes_are_those_that_were_measured(name, case):
@@ -274,7 +278,7 @@ def test_bytes_and_resizes_are_those_that_were_measured(name, case):
     assert real.held == model.held
     assert first["iteration"].tolist() == second["iteration"].tolist()
     assert outcomes_of(asked, chosen, first, first, second)[0].differences == ()
-    assert first["num_tokens"].sum() > 0 or case == "pressed"
+    assert (first["num_tokens"].sum() > 0) == ((name, case) not in TOO_LARGE)
 
 
 def test_a_strategy_that_the_model_has_no_room_for_is_left_out_aloud(capsys):
