@@ -1,6 +1,6 @@
 """An accelerator's figures, from a data sheet or from a calibration."""
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -12,6 +12,8 @@ RATES = ("memory_bytes_per_s", "flops_per_s", "host_bytes_per_s", "disk_bytes_pe
 SHARES = ("memory_efficiency", "compute_efficiency", "host_efficiency")
 FIXED = ("launch_s", "allocation_s", "device_allocation_s", "transfer_s", "step_s")
 LEAST_POINTS = NUM_COORDINATES = 2
+RANGE_PER_S, LEAST_SHARE, MOST_S, MOST_BYTES = (1e6, 1e21), 0.01, 3_600, 2**60
+"""Beyond these no machine is, and times leave what is counted: 2^63 nanoseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,8 @@ class Hardware:
                 raise ValueError(f"hardware.{key} is a text, got {value!r}")
         if isinstance(self.memory_bytes, bool) or not isinstance(self.memory_bytes, int) or self.memory_bytes < 1:
             raise ValueError(f"hardware.memory_bytes is a positive integer, got {self.memory_bytes!r}")
+        if self.memory_bytes > MOST_BYTES:
+            raise ValueError(f"hardware.memory_bytes is at most 2^60, got {self.memory_bytes!r}")
         self._check_numbers()
         self._check_mappings()
         for name, curve in (self.curves or {}).items():
@@ -77,14 +81,20 @@ class Hardware:
             value = getattr(self, key)
             if not _is_number(value) or value <= 0:
                 raise ValueError(f"hardware.{key} is a number above 0, got {value!r}")
+            if not RANGE_PER_S[0] <= value <= RANGE_PER_S[1]:
+                raise ValueError(f"hardware.{key} is from {RANGE_PER_S[0]:g} to {RANGE_PER_S[1]:g}, got {value!r}")
         for key in SHARES:
             value = getattr(self, key)
             if not _is_number(value) or not 0 < value <= 1:
                 raise ValueError(f"hardware.{key} is a number above 0 and at most 1, got {value!r}")
+            if value < LEAST_SHARE:
+                raise ValueError(f"hardware.{key} is at least {LEAST_SHARE}, got {value!r}")
         for key in FIXED:
             value = getattr(self, key)
             if not _is_number(value) or value < 0:
                 raise ValueError(f"hardware.{key} is a number of at least 0, got {value!r}")
+            if value > MOST_S:
+                raise ValueError(f"hardware.{key} is at most {MOST_S:,} seconds, got {value!r}")
 
     def _check_mappings(self) -> None:
         for key in ("curves", "calibrated_for", "validation"):
@@ -113,6 +123,8 @@ def check_curve(where: str, curve: object) -> None:
         is_pair = isinstance(point, Sequence) and not isinstance(point, str) and len(point) == NUM_COORDINATES
         if not is_pair or not all(_is_number(value) and value >= 0 for value in point):
             raise ValueError(f"{where}: a point is [size, seconds], two finite numbers of at least 0, got {point!r}")
+        if point[0] > MOST_BYTES or point[1] > MOST_S:
+            raise ValueError(f"{where}: sizes are at most 2^60 and seconds {MOST_S:,}, got {list(point)}")
         if before is not None and (point[0] <= before[0] or point[1] < before[1]):
             raise ValueError(
                 f"{where}: from point to point sizes grow and seconds never fall, got {list(point)} after "
@@ -140,4 +152,6 @@ def hardware_from(mapping: Mapping[str, object]) -> Hardware:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max

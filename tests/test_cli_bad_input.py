@@ -5,6 +5,8 @@ import sys
 import pytest
 
 from kvbench.__main__ import main
+from kvbench.cli.command_line import check, read
+from kvbench.cli.keys import composed
 
 HYDRA_CALLBACK = """# @package _global_
 hydra:
@@ -167,6 +169,20 @@ COMMANDS = [
     (["--config-name=evil", "+scenario=short_chat"], ["--config-name is refused"]),
     (["-cp", "/tmp", "+scenario=short_chat"], ["--config-path is refused"]),
     (["hydra.searchpath=[pkg://evil]", "+scenario=short_chat"], ["file://FOLDER", "pkg://evil"]),
+    (["+scenario=short_chat", "seed=" + "9" * 5_000], ["cannot read 'seed=999", "…"]),
+    (["+scenario=short_chat", "text=" + "[" * 500], ["cannot read 'text=[[["]),
+    (["+scenario=short_chat", "text=${nowhere}", "strategy=static"], ["'nowhere' not found"]),
+    (["+scenario=short_chat", "device=${oc.env:NO_SUCH}", "strategy=static"], ["'NO_SUCH' not found"]),
+    (["+scenario=short_chat", "+null=1"], ["unknown key 'null'"]),
+    (["+scenario=short_chat", "=3"], ["unknown key ''"]),
+    (["+scenario=short_chat", f"model.num_layers={10**30}"], ["a number is too large"]),
+    (["+scenario=short_chat", "dtype={a: 1}"], ["unhashable"]),
+    (["+scenario=short_chat", "-m", "--cfg=job"], ["--multirun and --cfg do not go together"]),
+    (["+scenario=~nobody-of-that-name/x.yaml"], ["no scenario file"]),
+    (["+scenario=" + "x" * 300 + ".yaml"], ["no scenario file"]),
+    (["+scenario=short_chat", "-sc"], ["--shell-completion is refused"]),
+    (["+scenario=short_chat", "--nope"], ["unrecognized arguments: --nope"]),
+    (["scenarios", "short_chat", "seed=x"], ["seed is an integer"]),
     (["scenarois"], ["unknown verb 'scenarois'", "'scenarios'"]),
     (["scenarios", "short_chatt"], ["unknown scenario 'short_chatt'", "'short_chat'"]),
 ]
@@ -204,6 +220,9 @@ FILES = [
     ("_target_: kvbench.workload.scenario.Appends\nappends: !!python/object/apply:os.system [ls]", ["malformed YAML"]),
     ("_target_: kvbench.workload.scenario.Appends\nappends: [1]\nappends: [2]", ["compose", "appends"]),
     ("_target_: kvbench.workload.scenario.Appends\nappends: ${nowhere}", ["nowhere"]),
+    ("_target_: kvbench.workload.scenario.Appends\nappends: [1]\nnull: 1", ["a key is text, got None"]),
+    ("_target_: kvbench.workload.scenario.Appends\nappends: !!set {a, b}", ["a tag"]),
+    ("_target_: kvbench.workload.scenario.Appends\nappends: [1]\ndescription: ${scenario}", ["nterpolation"]),
     (b"\xff\xfe\x00bad", ["mine.yaml", "not UTF-8"]),
 ]
 
@@ -314,3 +333,50 @@ def test_a_folder_that_holds_results_is_not_written_to(tmp_path, monkeypatch, ca
         arguments = [*(["-m"] if "sweep" in key else []), "+scenario=short_chat", f"{key}=kept"]
         check_message(*said(monkeypatch, capsys, arguments), ["the folder is not empty"])
     assert (tmp_path / "kept" / "summary.csv").read_text() == "precious"
+
+
+NAMES = [
+    "a,b.yaml",
+    "X.YAML",
+    "x.Yml",
+    "with space.yaml",
+    "é.yaml",
+    ".yaml",
+    "null.yaml",
+    "short_chat.yaml",
+    "a,b.yaml,c.yaml",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_scenario_file_is_found_whatever_its_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("_target_: kvbench.workload.scenario.Appends\nappends: [7]\n")
+    for value in (name, f"'{tmp_path / name}'"):
+        with read([f"+scenario={value}"]) as command:
+            check(command)
+            assert composed(command)["scenario"]["appends"] == [7]
+    with read(["-m", f"+scenario=short_chat,{name},mixed"]) as command:
+        assert len(command.choices("scenario")) == 3
+
+
+def test_an_error_of_a_job_is_one_message(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def broken(*_, **__):
+        raise RuntimeError("nobody expected this")
+
+    monkeypatch.setattr("kvbench.cli.job.run_scenario", broken)
+    status, message = said(monkeypatch, capsys, ["+scenario=short_chat"])
+    check_message(status, message, ["unexpected RuntimeError: nobody expected this", "HYDRA_FULL_ERROR=1"])
+    assert status == 1
+
+
+def test_a_working_directory_that_is_gone_is_told(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for arguments in (["scenarios"], ["+scenario=short_chat"]):
+        check_message(*said(monkeypatch, capsys, arguments), ["the working directory is gone"])
+    monkeypatch.chdir(tmp_path)

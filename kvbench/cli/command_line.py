@@ -140,8 +140,8 @@ def _parse(lines: list[str]) -> list[Override]:
             raise UsageError(unknown_verb([line]))
         try:
             overrides.extend(parser.parse_overrides([line]))
-        except OverrideParseException as error:
-            why = str(error).splitlines()[0]
+        except (OverrideParseException, ValueError, RecursionError) as error:
+            why = (str(error) or type(error).__name__).splitlines()[0]
             raise UsageError(
                 f"cannot read {line!r}: {why}\n  expected key=value; quote what has special characters"
             ) from error
@@ -162,7 +162,7 @@ def _canonical(line: str, files: Files) -> str:
 def _with_names(group: str, parts: list[str], files: Files) -> Iterator[str]:
     """What commas separate, with a name for each file; a file's name may have commas in it."""
     while parts:
-        for number in [number for number, part in enumerate(parts, start=1) if _unquoted(part).endswith(YAML)]:
+        for number in [number for number, part in enumerate(parts, start=1) if _unquoted(part).lower().endswith(YAML)]:
             path = Path(_unquoted(",".join(parts[:number])))
             if number == 1 or os.path.exists(path.expanduser()):
                 yield files.name_for(group, path)

@@ -31,6 +31,9 @@ def parsed_arguments(arguments: list[str]) -> Namespace:
     for flag, why in REFUSED.items():
         if getattr(parsed, flag) not in (None, False):
             raise UsageError(f"--{flag.replace('_', '-')} is refused: {why}")
+    modes = [name for name in ("run", "multirun", "cfg", "info") if getattr(parsed, name) not in (None, False)]
+    if len(modes) > 1:
+        raise UsageError(f"--{' and --'.join(modes)} do not go together")
     return parsed
 
 

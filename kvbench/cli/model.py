@@ -24,7 +24,7 @@ def geometry_of(config: Mapping[str, object]) -> KVGeometry:
     model = _model_of(config)
     try:
         return KVGeometry(**{key: value for key, value in model.items() if key in GEOMETRY})
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
 
 
@@ -45,7 +45,7 @@ def weights_of(config: Mapping[str, object]) -> Weights | None:
             hidden_size=hidden_size,
             bytes_per_parameter=DTYPE_BYTES[geometry_of(config).dtype],
         )
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
 
 
@@ -71,7 +71,7 @@ def hardware_of(config: Mapping[str, object]) -> Hardware | None:
         raise UsageError(f"hardware is a mapping of figures, got {node!r}")
     try:
         return hardware_from(node)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
 
 

@@ -71,8 +71,17 @@ def main(arguments: list[str]) -> int:
 def _run(asked: Asked) -> int:
     _hydra(_program(asked))
     if _failed:
-        raise _failed[0]
+        raise _refusal_of(_failed[0])
     return 0
+
+
+def _refusal_of(error: BaseException) -> BaseException:
+    """What is told of an error: bad input where it comes from the configuration's values, or else the error itself."""
+    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
+        return UsageError(cause(error))
+    if isinstance(error, OverflowError):
+        return UsageError(f"a number is too large, or makes a time or a size that is: {error}")
+    return error
 
 
 def _sweep(command: CommandLine, folder: Path, asked: Asked) -> int:
@@ -120,7 +129,7 @@ def _hydra(program: Callable[[], None]) -> None:
     try:
         program()
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise UsageError(cause(error)) from error
+        raise _refusal_of(error) from error
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -140,7 +149,10 @@ def _job_of_sweep(config: DictConfig, hydra_config: DictConfig, asked: Asked) ->
         print(f"skipped {hydra_config.runtime.choices.get('scenario')}: {skipped}", flush=True)
     except (Exception, SystemExit) as error:  # whatever it is, it is this job's
         strategies = list(config.get("strategy") or [])
-        note(sweep, failure_of(error, hydra_config, strategies, asked.record(list(hydra_config.overrides.task))))
+        note(
+            sweep,
+            failure_of(_refusal_of(error), hydra_config, strategies, asked.record(list(hydra_config.overrides.task))),
+        )
     finally:
         with contextlib.suppress(OSError):
             folder.rmdir()  # Hydra made it; where nothing was written, nothing is left

@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
         return 0
     # Imported here, so that the list comes at once.
     from kvbench.cli.command_line import check, read
-    from kvbench.cli.compose import workload_of
+    from kvbench.cli.compose import check_numbers, workload_of
     from kvbench.cli.keys import check_keys, composed
 
     chosen = arguments[0].removeprefix("+").removeprefix("scenario=")
@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> int:
         check(command)
         check_keys(command)
         config = composed(command)
+    check_numbers(config)
     try:
         _, workload = workload_of(config)
     except FileNotFoundError as error:

@@ -1,6 +1,7 @@
 """Check a generator's parameters: one form for every message about a number."""
 
 import math
+import sys
 from numbers import Integral, Real
 
 
@@ -18,7 +19,7 @@ def check_number(name: str, value: object, low: float, high: float = math.inf, *
     """
     allowed = f"a finite number {'above' if above else 'from'} {low}"
     allowed += "" if math.isinf(high) else f" to {high}" if not above else f" and at most {high}"
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) <= sys.float_info.max:
         raise ValueError(f"{name} is {allowed}, got {value!r}")
     if value < low or value > high or (above and value == low):
         raise ValueError(f"{name} is {allowed}, got {value!r}")
