@@ -22,7 +22,7 @@ from kvbench.workload.trace_file import TraceError
 from kvbench.workload.trace_formats import READERS, WITHOUT_TIMES, read_trace
 
 MOST_CPU_S, MOST_MORE_KIB = 10, 2**20
-MOST_TOKENS = 2_000
+MOST_STEPS = 2_000
 """A run of more is skipped: it takes its time by right."""
 
 NASTY = """
@@ -32,6 +32,8 @@ NASTY = """
 /etc/passwd /dev/zero nowhere.csv - : ? | > % @ ` #
 """.split()  # noqa: SIM905, as they would stand in a file
 WORDS = ["defaults", "_target_", "_args_", "hydra", "trusted", "<<", "name", "arrivals", "lengths", "\n", "\n  "]
+POWERS = st.one_of(st.floats(-9, 21), st.floats(-320, 308)).map(lambda power: 10.0**power)
+NUMBERS = st.one_of(POWERS, POWERS, st.floats(), st.integers(0, 200), st.integers(-(2**70), 2**70)).map(repr)
 EVENTS = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class", "socket.connect", "shutil")
 _called: list[str] = []
 _is_watched = [False]
@@ -91,12 +93,13 @@ def yaml_texts(draw, group):
     if draw(st.integers(0, 4)) == 0:
         return " ".join(draw(st.lists(st.sampled_from([*NASTY, *WORDS]), max_size=12)))
     lines = list(draw(st.sampled_from(lines_of(group))))
-    for _ in range(draw(st.integers(1, 2))):
-        place = draw(st.integers(0, len(lines) - 1))
-        indent = len(lines[place]) - len(lines[place].lstrip())
-        key = draw(st.sampled_from([lines[place].partition(":")[0], " " * indent + draw(st.sampled_from(WORDS))]))
-        value = draw(st.one_of(st.sampled_from(NASTY), st.text(max_size=12)))
-        lines[place : place + draw(st.integers(0, 1))] = [f"{key}: {value}"]
+    places = [place for place, line in enumerate(lines) if ": " in line and not line.startswith("#")]
+    for place in draw(st.lists(st.sampled_from(places), min_size=1, max_size=2, unique=True)):
+        key, _, before = lines[place].partition(":")
+        value = draw(st.one_of(NUMBERS, NUMBERS, st.just(before), st.sampled_from(NASTY), st.text(max_size=12)))
+        lines[place] = f"{key}: {value}"
+    if draw(st.integers(0, 9)) == 0:
+        lines.insert(draw(st.integers(0, len(lines))), draw(st.sampled_from([*WORDS, *NASTY])) + ": 1")
     return "\n".join(lines)
 
 
@@ -114,10 +117,10 @@ def answered(config, tmp_path, group, text):
         node.pop("defaults", None)
         defaults = {"max_requests": 2, "max_concurrency": 1, "repetitions": 1} if group == "scenario" else {}
         parts = parts_of(config | {group: defaults | node})
-        if sum(session.num_tokens for session in parts.workload.sessions[:3]) > MOST_TOKENS:
+        sessions = parts.workload.sessions[:3]
+        if sum(len(session.turns) + session.num_decode_tokens for session in sessions) > MOST_STEPS:
             return
         limits = {"max_concurrency": parts.max_concurrency, "budget_bytes": parts.budget_bytes}
-        sessions = parts.workload.sessions[:3]
         recorder = run(parts.strategies, sessions, parts.backend, num_repetitions=1, num_warmup=0, **limits)
         assert recorder.num_steps
     except (UsageError, FileNotFoundError) as error:
