@@ -12,7 +12,7 @@ import pytest
 
 import kvbench
 from kvbench.cli.meant import unknown_verb
-from kvbench.cli.terminal import Shown, complain, shown, unsaid
+from kvbench.cli.terminal import Shown, complain, say, shown, unsaid
 from kvbench.naming import NUM_NEIGHBOURS, unknown
 from kvbench.printable import MOST_LINE, MOST_LINES, bounded, cut, printable
 from kvbench.results import load
@@ -140,6 +140,11 @@ def test_a_message_of_any_size_can_be_read(capsys):
     assert len(bounded("a " * 9_999)) == MOST_LINE - 1
     assert len(bounded("\n" * 9_999).split("\n")) == MOST_LINES + 1
     assert cut("x" * 100, 10) == "xxxxxxxxx…"
+
+
+def test_a_line_that_is_said_is_one_line(capsys):
+    say(["a model\nkvbench: done", "two"])
+    assert capsys.readouterr().out == "a model\\nkvbench: done\ntwo\n"
 
 
 def test_of_many_names_the_nearest_are_told():

@@ -18,6 +18,7 @@ from kvbench.cli.measured import clocked, stepping
 from kvbench.cli.model import geometry_of, hardware_of, name_or_path_of, weights_of
 from kvbench.cli.outside import added_nodes
 from kvbench.cli.targets import build
+from kvbench.cli.terminal import say
 from kvbench.cli.writing import draw, writing
 from kvbench.environment import environment
 from kvbench.experiment.base import Experiment, Findings, Model, Setting
@@ -46,7 +47,7 @@ def run_experiment(name: str, config: Config, config_text: str, asked: Config, f
         header = _header(name, config, experiment, setting, device)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    print("\n".join(header), flush=True)
+    say(header)
     start = clocked(setting.backend) if experiment.num_tokens else None
     findings = _run(experiment, setting)
     device["others_share"] = since(start)

@@ -10,6 +10,7 @@ from kvbench.cli.compose import Config, backend_of, check_budget, check_numbers,
 from kvbench.cli.errors import UsageError
 from kvbench.cli.life import watched
 from kvbench.cli.model import geometry_of
+from kvbench.cli.terminal import say
 from kvbench.cli.writing import draw, writing
 from kvbench.cost import PS_PER_NS
 from kvbench.environment import environment
@@ -54,7 +55,7 @@ def run_fleet(name: str, config: Config, config_text: str, asked: Config, folder
     budget_bytes = fleet.memory_bytes() if config["budget_bytes"] is None else config["budget_bytes"]
     check_budget(budget_bytes, fleet.memory_bytes(), fleet.hardware.name)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
-    print("\n".join(header), flush=True)
+    say(header)
     runs: dict[str, FleetColumns] = {}
     stopped = ""
     try:

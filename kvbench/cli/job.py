@@ -9,6 +9,7 @@ from kvbench.backend.base import Backend
 from kvbench.cli.compose import Config, Parts, parts_of
 from kvbench.cli.measured import Measured, measure
 from kvbench.cli.quality import check_probe, quality_frame, quality_line
+from kvbench.cli.terminal import say
 from kvbench.cli.writing import draw, writing
 from kvbench.environment import environment
 from kvbench.frames import frames_of
@@ -35,7 +36,7 @@ def run_scenario(name: str, config: Config, config_text: str, asked: Config, fol
     check_probe(config, parts.backend.geometry, parts.strategies)
     device = parts.backend.describe()
     header = header_lines(name, config, parts, device)
-    print("\n".join(header), flush=True)
+    say(header)
     found = measure(config, parts, device)
     header += found.notes
     print("\n".join(found.notes), end="\n" * bool(found.notes), flush=True)

@@ -4,10 +4,10 @@ import codecs
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from kvbench.printable import bounded, printable_lines
+from kvbench.printable import bounded, printable, printable_lines
 
 PLAIN = {"±": "+-", "µ": "u", "–": "-", "…": "...", "×": "x", "→": "->", "≥": ">=", "≤": "<="}
 """What stands for letters that kvbench prints, where an encoding lacks them; others are shown as escapes."""
@@ -110,6 +110,11 @@ def unsaid() -> str:
     if error is None or isinstance(error, BrokenPipeError):
         return ""
     return f"not all could be printed: {getattr(error, 'strerror', None) or error}"
+
+
+def say(lines: Iterable[object]) -> None:
+    """Print lines; a line break in what one of them tells begins no other."""
+    print("\n".join(map(printable, lines)), flush=True)
 
 
 def complain(message: object) -> None:
