@@ -1,14 +1,30 @@
-"""Continuous batching: admission in order of arrival, one step for each live request an iteration, preemption."""
+"""Continuous batching: admission in order of arrival, a step of each request an iteration, who gives memory back."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop, heappush
 
 from kvbench.area import DISK, HOST
 from kvbench.backend.base import NO_TIMES, Backend, Times
+from kvbench.columns import COMPLETED, UNREACHED
 from kvbench.ledger import NO_RECEIPT, BackgroundError, Ledger, OutOfMemory, Receipt
 from kvbench.ops import Plan, Settle
 from kvbench.progress import Progress
-from kvbench.recorder import ADMIT, FINISH, FORK, PREFILL, RECOMPUTE, RELIEVE, Recorder, RequestRow
+from kvbench.recorder import (
+    ADMIT,
+    ARRIVALS,
+    BATCH,
+    COMPUTING,
+    FINISH,
+    FORK,
+    MEMORY,
+    POOL,
+    PREFILL,
+    RECOMPUTE,
+    RELIEVE,
+    Recorder,
+    RequestRow,
+)
 from kvbench.strategy.base import CapacityExceeded, Strategy
 from kvbench.workload.request import Session
 
@@ -17,12 +33,15 @@ DRAIN_EVERY = 32
 
 
 class Batch:
-    """One strategy's run over all requests, on a clock that counts steps and skips idle time.
+    """One strategy's run over all sessions, on a clock that counts steps and skips idle time.
 
-    Requests are admitted first come, first served, while fewer than `max_concurrency` are live and memory lasts. Where
-    it does not, the strategy may give some back; else the request admitted last is preempted: it frees its cache, waits
-    at the head of the queue until another request has finished, and then has its tokens computed again. A request that
-    does not fit alone ends as out_of_memory; one that is longer than the strategy holds, as too_long.
+    Requests, the turns of sessions, are computed first come, first served, while fewer than `max_concurrency` are live
+    and memory lasts. While a session thinks of its next turn it is idle: it keeps its cache and takes no place; a turn
+    that follows at once keeps the place. Where memory does not last, a victim gives its own back: the session that has
+    been idle longest, else the request admitted last. The strategy may offer what of the victim's is cheaper to give
+    than all. A live victim waits at the head of the queue until a request has finished; what a victim held is computed
+    again before its next step. A request that does not fit alone ends its session as out_of_memory; one that is longer
+    than the strategy holds, as too_long.
 
     Args:
         strategy: what decides.
@@ -31,7 +50,7 @@ class Batch:
         ledger: what counts; it holds nothing yet.
         recorder: what keeps rows.
         run: repetition and the strategy's index, for the rows.
-        max_concurrency: requests live at once.
+        max_concurrency: requests computed at once.
     """
 
     def __init__(
@@ -50,24 +69,26 @@ class Batch:
         self._recorder = recorder
         self._run = run
         self._max_concurrency = max_concurrency
-        self._arriving = deque(Progress(index, session) for index, session in enumerate(sessions))
+        self._coming = [(session.arrival_ns, i, Progress(i, session)) for i, session in enumerate(sessions)]
+        heapify(self._coming)
         self._waiting: deque[Progress] = deque()
         self._live: list[Progress] = []
-        self._must_wait = False
+        self._idle: list[Progress] = []
+        self._ended: list[Progress] = []
+        self._lacking: int | None = None
         self._clock_ns = self._idle_ns = 0
         self._iteration = self._reserved_bytes = self._waste_bytes = 0
 
     def iterations(self) -> Iterator[int]:
         """Run to the end; yields after each iteration the tokens that it appended."""
-        while self._arriving or self._waiting or self._live:
+        while self._coming or self._waiting or self._live:
             self._admit()
-            ready = [progress for progress in self._live if progress.ready_ns <= self._clock_ns]
-            if not ready:
+            if not self._live:
                 self._skip_idle()
                 continue
             num_tokens = 0
             self._backend.begin_iteration()
-            for progress in ready:
+            for progress in list(self._live):
                 if progress in self._live:
                     try:
                         num_tokens += self._step(progress)
@@ -75,8 +96,9 @@ class Batch:
                         self._let_go(error.seq)
                         raise
             self._iteration += 1
-            if self._arriving or self._iteration % DRAIN_EVERY == 0:
+            if self._coming or self._iteration % DRAIN_EVERY == 0:
                 self._drain()
+            self._think()
             yield num_tokens
         self._drain()
 
@@ -84,29 +106,52 @@ class Batch:
         """Learn the times that the device still owes, and set the clock right."""
         self._clock_ns += self._recorder.fill(self._backend.drain())
 
+    def _think(self) -> None:
+        """Let the next turns of those whose turn ended in this iteration come when their think time is over."""
+        if self._ended:
+            self._drain()
+        for progress in self._ended:
+            heappush(self._coming, (self._clock_ns + progress.request.think_ns, progress.index, progress))
+        self._ended.clear()
+
     def _skip_idle(self) -> None:
         self._drain()
-        moments = [progress.ready_ns for progress in self._live]
-        if self._arriving:
-            moments.append(self._arriving[0].session.arrival_ns)
-        if moments and min(moments) > self._clock_ns:
-            self._idle_ns += min(moments) - self._clock_ns
-            self._clock_ns = min(moments)
+        if self._coming and self._coming[0][0] > self._clock_ns:
+            self._idle_ns += self._coming[0][0] - self._clock_ns
+            self._clock_ns = self._coming[0][0]
 
     def _admit(self) -> None:
-        while self._arriving and self._arriving[0].session.arrival_ns <= self._clock_ns:
-            self._waiting.append(self._arriving.popleft())
-        while self._waiting and len(self._live) < self._max_concurrency and not (self._must_wait and self._live):
+        while self._coming and self._coming[0][0] <= self._clock_ns:
+            self._waiting.append(heappop(self._coming)[2])
+        while self._waiting and self._limit() == COMPUTING:
             progress = self._waiting.popleft()
+            self._live.append(progress)
+            if progress in self._idle:
+                self._idle.remove(progress)
+                continue
             self._ledger.open(progress.index)
             self._backend.open(progress.index)
-            self._live.append(progress)
-            start = self._backend.now_ns()
-            try:
-                plan = self._strategy.on_admit(progress.index, progress.session, self._ledger.view)
-                self._carry_out(progress, ADMIT, 0, plan, start)
-            except OutOfMemory as error:
-                self._give_way(progress, error.outcome)
+            self._begin(progress)
+
+    def _begin(self, progress: Progress) -> None:
+        """Give a new cache what it needs before its first token; idle ones may give way to it, live ones do not."""
+        start = self._backend.now_ns()
+        try:
+            plan = self._strategy.on_admit(progress.index, progress.session, self._ledger.view)
+            self._carry_out(progress, ADMIT, 0, plan, start)
+        except OutOfMemory as error:
+            if self._idle and self._relieved(progress, error):
+                self._begin(progress)
+            else:
+                self._give_way(progress, error)
+
+    def _limit(self) -> int:
+        """What the head of the queue waits for: the first test that it fails, or the steps at hand."""
+        if not self._waiting:
+            return ARRIVALS
+        if len(self._live) >= self._max_concurrency:
+            return BATCH
+        return COMPUTING if self._lacking is None or not self._live else self._lacking
 
     def _step(self, progress: Progress) -> int:
         """One step of one request; returns the tokens appended, 0 where it was not to be."""
@@ -132,15 +177,24 @@ class Batch:
             if self._relieved(progress, error):
                 return self._step(progress)
             if progress in self._live:
-                self._give_way(progress, error.outcome)
+                self._give_way(progress, error)
             return 0
-        progress.advance(phase, num_tokens)
-        if progress.awaits_thought:
-            self._drain()
-            progress.ready_ns = self._clock_ns + progress.think_ns
-        if progress.is_done:
-            self._finish(progress, "completed")
+        if progress.advance(phase, num_tokens):
+            self._end_turn(progress)
         return num_tokens if phase != RECOMPUTE else 0
+
+    def _end_turn(self, progress: Progress) -> None:
+        """Finish a session after its last turn; else it is idle while it thinks of the next, or goes on at once."""
+        if progress.is_last_turn:
+            self._finish(progress, COMPLETED)
+            return
+        self._recorder.requests.append(_row(self._run, progress, COMPLETED))
+        progress.begin_next_turn()
+        if progress.request.think_ns:
+            self._lacking = None
+            self._live.remove(progress)
+            self._idle.append(progress)
+            self._ended.append(progress)
 
     def _carry_out(
         self, progress: Progress, phase: int, num_tokens: int, plan: Plan, start: int, num_queries: int = 0
@@ -174,12 +228,13 @@ class Batch:
                 times = _sum(times, more)
         host_ns = self._backend.now_ns() - start
         kept = (view.num_seen(seq), view.num_attended(seq), view.num_altered(seq)) if is_open else (0, 0, 0)
-        num_output = progress.num_output_tokens(phase, num_tokens) if num_tokens else 0
-        where = (seq, self._iteration, phase, num_tokens, num_output, num_attended, capacity)
+        new_tokens = progress.num_new_tokens(phase, num_tokens) if num_tokens else (0, 0)
+        where = (seq, progress.turn, self._iteration, phase, num_tokens, *new_tokens, num_attended, capacity)
         held = (*in_use, self._reserved_bytes, self._waste_bytes)
         moved = moved_by(receipt, later, (before, in_use[2] + in_use[3], ledger.allocated_bytes))
         spent = (self._idle_ns, planned - start, *times, host_ns)
-        self._recorder.step((*self._run, *where, *kept, *held, *moved, len(self._live), *spent))
+        together = (len(self._live), self._limit())
+        self._recorder.step((*self._run, *where, *kept, *held, *moved, *together, *spent))
         self._clock_ns += max(host_ns, sum(times))
         self._idle_ns = 0
 
@@ -213,55 +268,72 @@ class Batch:
         progress.reserved_bytes, progress.waste_bytes = reserved_bytes, waste_bytes
 
     def _relieved(self, progress: Progress, error: OutOfMemory) -> bool:
-        """Whether memory was found: what the strategy gives back, or else what the youngest other request held."""
-        if error.budget_bytes is None:
+        """Whether memory was found: what a victim of the scheduler's choice gives back, or else all that it held."""
+        victim = self._idle[0] if self._idle else self._live[-1]
+        if error.budget_bytes is not None:
+            need_bytes = error.need_bytes - error.budget_bytes
+            plan = self._strategy.on_pressure(victim.index, need_bytes, self._ledger.view)
+            if plan and self._gives_back(victim, plan, error):
+                return True
+        elif victim not in self._idle:
             return False
-        plan = self._strategy.on_pressure(progress.index, error.need_bytes - error.budget_bytes, self._ledger.view)
-        if plan and self._gives_back(progress, plan):
-            return True
-        youngest = self._live[-1]
-        if youngest is progress:
+        if victim is progress:
             return False
-        self._give_way(youngest, error.outcome)
+        self._give_way(victim, error)
         return True
 
-    def _gives_back(self, progress: Progress, plan: Plan) -> bool:
-        """Carry out what gives memory back; no, where it finds none to do it in."""
+    def _gives_back(self, victim: Progress, plan: Plan, error: OutOfMemory) -> bool:
+        """Carry out what gives memory back; no, where it finds none to do it in, or gives none."""
+        held_bytes = self._held_bytes(error)
         try:
-            self._carry_out(progress, RELIEVE, 0, plan, self._backend.now_ns())
+            self._carry_out(victim, RELIEVE, 0, plan, self._backend.now_ns())
         except OutOfMemory:
             return False
-        return True
+        return self._held_bytes(error) < held_bytes
 
-    def _give_way(self, progress: Progress, outcome: str) -> None:
-        """Free a request's cache: for another request's sake it waits; where there is no other, it ends here."""
+    def _held_bytes(self, error: OutOfMemory) -> int:
+        """What is held of the memory that ran out."""
+        return self._ledger.pooled_bytes[error.pool] if error.pool else self._ledger.tier_bytes[error.tier]
+
+    def _give_way(self, progress: Progress, error: OutOfMemory) -> None:
+        """Free a session's cache for another's sake; one that is computed waits, and ends where there is no other."""
+        if progress in self._idle:
+            self._release(progress)
+            progress.preempt()
+            return
         if len(self._live) == 1:
-            self._finish(progress, outcome)
+            self._finish(progress, error.outcome)
             return
         self._release(progress)
         progress.preempt()
-        self._must_wait = True
+        self._lacking = POOL if error.pool and self._ledger.has_room_beside(error.pool) else MEMORY
         self._waiting.appendleft(progress)
 
     def _finish(self, progress: Progress, outcome: str) -> None:
         self._release(progress)
-        if outcome == "completed":
+        self._lacking = None
+        self._recorder.requests.append(_row(self._run, progress, outcome))
+        if outcome == COMPLETED:
             self._strategy.on_complete(progress.session)
-        self._must_wait = False
-        self._recorder.requests.append(
-            RequestRow(*self._run, progress.index, outcome, progress.num_held, progress.num_preemptions)
-        )
+            return
+        while not progress.is_last_turn:
+            progress.begin_next_turn()
+            self._recorder.requests.append(_row(self._run, progress, UNREACHED))
 
     def _let_go(self, seq: int) -> None:
         """Release a sequence whose background work has failed, so that books and storages agree when the run ends."""
         if self._ledger.view.is_open(seq):
-            self._release(next(progress for progress in self._live if progress.index == seq))
+            self._release(next(progress for progress in (*self._live, *self._idle) if progress.index == seq))
 
     def _release(self, progress: Progress) -> None:
         start = self._backend.now_ns()
         plan = self._strategy.on_finish(progress.index, self._ledger.view)
         self._carry_out(progress, FINISH, 0, plan, start)
-        self._live.remove(progress)
+        (self._live if progress in self._live else self._idle).remove(progress)
+
+
+def _row(run: tuple[int, int], progress: Progress, outcome: str) -> RequestRow:
+    return RequestRow(*run, progress.index, progress.turn, outcome, progress.num_held, progress.num_preemptions)
 
 
 def _sum(times: Times, more: Times) -> Times:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from kvbench.backend.base import Backend
-from kvbench.metrics import REQUEST, RUN, US_PER_S, output_tokens, summary_frame
+from kvbench.columns import LIMITS, UNREACHED
+from kvbench.metrics import REQUEST, RUN, SESSION, US_PER_S, iteration_ends, output_tokens, summary_frame
 from kvbench.provenance import origin
 from kvbench.recorder import PHASES, STEP_FIELDS, Recorder, RequestRow
 from kvbench.schema import REQUESTS, STEPS
@@ -73,6 +74,7 @@ def steps_frame(recorder: Recorder) -> pd.DataFrame:
         frame[name.removesuffix("_ns") + "_us"] = frame.pop(name) / NS_PER_US
     frame["strategy"] = pd.Categorical.from_codes(frame["strategy"], categories=list(recorder.strategies))
     frame["phase"] = pd.Categorical.from_codes(frame["phase"], categories=list(PHASES))
+    frame["limit"] = pd.Categorical.from_codes(frame["limit"], categories=list(LIMITS))
     frame["warmup"] = frame["repetition"] < recorder.num_warmup
     frame["step_us"] = np.maximum(
         frame[["reserve_us", "append_us", "move_us", "attend_us", "model_us"]].sum(axis=1), frame["host_us"]
@@ -85,37 +87,46 @@ def steps_frame(recorder: Recorder) -> pd.DataFrame:
 def requests_frame(recorder: Recorder, steps: pd.DataFrame, sessions: Sequence[Session]) -> pd.DataFrame:
     """A row a request and repetition, columns as in schema.REQUESTS.
 
+    A request ends, as its tokens are out, when the iteration of its last step ends; a session's next one arrives then,
+    or when its think time is over.
+
     Args:
         recorder: how each request ended.
         steps: from `steps_frame`.
         sessions: what was asked for, by number.
     """
-    frame = pd.DataFrame([_ended(row, recorder, sessions[row.request]) for row in recorder.requests])
+    frame = pd.DataFrame([_ended(row, recorder, sessions[row.session]) for row in recorder.requests])
     frame["warmup"] = frame["repetition"] < recorder.num_warmup
     frame["strategy"] = frame["strategy"].astype(steps["strategy"].dtype)
-    frame = frame.set_index(REQUEST)
-    by_request = steps[steps["num_tokens"] > 0].groupby(REQUEST, observed=True)
-    frame["peak_bytes"] = by_request["request_bytes"].max()
-    first = by_request[["end_s", "step_us"]].first()
-    frame["queue_s"] = first["end_s"] - first["step_us"] / US_PER_S - frame["arrival_s"]
+    frame = frame.set_index(REQUEST).sort_index()
+    own = steps.assign(out_s=iteration_ends(steps))[steps["num_tokens"] > 0].groupby(REQUEST, observed=True)
+    frame["peak_bytes"] = own["request_bytes"].max()
+    end_s, first = own["out_s"].max().reindex(frame.index), own[["end_s", "step_us"]].first()
+    before_s = end_s.groupby(level=SESSION, observed=True).shift()
+    frame["arrival_s"] = frame.pop("known_s").fillna(before_s + frame.pop("think_s"))
+    frame.loc[frame["outcome"] == UNREACHED, "arrival_s"] = math.nan
+    queue_s = first["end_s"] - first["step_us"] / US_PER_S - frame["arrival_s"]
+    frame["queue_s"] = queue_s.clip(lower=0)  # what a sum of floats leaves below
     tokens = output_tokens(steps).groupby(REQUEST, observed=True)
     frame["ttft_s"] = tokens["token_s"].min() - frame["arrival_s"]
     frame["tpot_s"] = tokens["itl_s"].mean()
-    frame["latency_s"] = by_request["end_s"].max() - frame["arrival_s"]
-    return frame.reset_index().sort_values(["repetition", "strategy", "request"], ignore_index=True)[list(REQUESTS)]
+    frame["latency_s"] = end_s - frame["arrival_s"]
+    order = ["repetition", "strategy", "session", "turn"]
+    return frame.reset_index().sort_values(order, ignore_index=True)[list(REQUESTS)]
 
 
 def _ended(row: RequestRow, recorder: Recorder, session: Session) -> dict[str, object]:
-    num_decode = session.num_decode_tokens
+    request = session.turns[row.turn]
     return {
         "repetition": row.repetition,
         "strategy": recorder.strategies[row.strategy],
-        "request": row.request,
+        "session": row.session,
+        "turn": row.turn,
         "outcome": row.outcome,
-        "arrival_s": session.arrival_ns / NS_PER_S,
-        "num_turns": len(session.turns),
-        "prompt_tokens": session.num_tokens - num_decode,
-        "output_tokens": num_decode,
+        "known_s": math.nan if row.turn else session.arrival_ns / NS_PER_S,
+        "think_s": request.think_ns / NS_PER_S,
+        "prompt_tokens": request.num_append_tokens,
+        "output_tokens": request.num_decode_tokens,
         "held_tokens": row.held_tokens,
         "num_preemptions": row.num_preemptions,
     }

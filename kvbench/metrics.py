@@ -6,14 +6,16 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from kvbench.columns import COMPLETED
 from kvbench.provenance import whole_steps
-from kvbench.schema import INTERVALS, LATENCIES, STATISTICS, SUMMARY, latency_column
+from kvbench.schema import INTERVALS, LATENCIES, SESSIONS, STATISTICS, SUMMARY, latency_column
 from kvbench.statistics import confidence_half_width, statistic
 
 MIB = 1 << 20
 US_PER_S = 1_000_000
 RUN = ["strategy", "repetition"]
-REQUEST = [*RUN, "request"]
+SESSION = [*RUN, "session"]
+REQUEST = [*SESSION, "turn"]
 ENGINE = "runner"
 
 
@@ -77,19 +79,24 @@ def _per_repetition(frame: pd.DataFrame, column: str) -> pd.Series:
     return frame.groupby("repetition")[column].sum()
 
 
+def _served(steps: pd.DataFrame) -> pd.Series:
+    return steps["prompt_tokens"] + steps["output_tokens"]
+
+
 def _outcomes(requests: pd.DataFrame) -> dict[str, object]:
     num_repetitions = max(requests["repetition"].nunique(), 1)
-    num_requests = requests["request"].nunique()
+    num_requests = len(requests[["session", "turn"]].drop_duplicates())
     counts = requests["outcome"].value_counts()
     failed = [
-        f"{name} {count / num_repetitions:g} of {num_requests}" for name, count in counts.items() if name != "completed"
+        f"{name} {count / num_repetitions:g} of {num_requests}" for name, count in counts.items() if name != COMPLETED
     ]
-    completed = counts.get("completed", 0) / num_repetitions
+    completed = counts.get(COMPLETED, 0) / num_repetitions
     return {
         "num_repetitions": num_repetitions,
+        "num_sessions": requests["session"].nunique(),
         "num_requests": num_requests,
         "num_completed": completed,
-        "outcome": "completed" if completed == num_requests else ", ".join(sorted(failed)),
+        "outcome": COMPLETED if completed == num_requests else ", ".join(sorted(failed)),
         "num_preemptions": requests["num_preemptions"].sum() / num_repetitions,
     }
 
@@ -105,7 +112,7 @@ def _memory(steps: pd.DataFrame) -> dict[str, float]:
     used = float(weights @ done["used_bytes"].to_numpy(float))
     last = done.groupby("repetition")[["used_bytes", "allocated_bytes"]].last().sum()
     return {
-        "num_tokens": done.loc[done["phase"] != "recompute", "num_tokens"].sum() / num_repetitions,
+        "num_tokens": _served(done).sum() / num_repetitions,
         "num_steps": (done["phase"] != "recompute").sum() / num_repetitions,
         "peak_bytes": peaks.max(),
         "peak_least_bytes": peaks.min(),
@@ -128,9 +135,9 @@ def _memory(steps: pd.DataFrame) -> dict[str, float]:
 
 
 def _kept(steps: pd.DataFrame) -> dict[str, float]:
-    """Of each request's last step that appended: tokens seen, kept and altered, mean over repetitions."""
+    """Of each session's last step that appended: tokens seen, kept and altered, mean over repetitions."""
     done = steps[steps["num_tokens"] > 0]
-    last = done.groupby(["repetition", "request"])[["seen_tokens", "kept_tokens", "altered_tokens"]].last()
+    last = done.groupby(["repetition", "session"])[["seen_tokens", "kept_tokens", "altered_tokens"]].last()
     seen, kept, altered = last.sum() / max(steps["repetition"].nunique(), 1)
     return {
         "seen_tokens": seen,
@@ -142,7 +149,7 @@ def _kept(steps: pd.DataFrame) -> dict[str, float]:
 
 def _time(steps: pd.DataFrame) -> dict[str, float]:
     total_s = _per_repetition(steps, "step_us") / US_PER_S
-    rate = _per_repetition(steps[steps["phase"] != "recompute"], "num_tokens").reindex(total_s.index) / total_s
+    rate = _served(steps).groupby(steps["repetition"]).sum() / total_s
     stalled = steps["reserve_us"].where(steps["num_resizes"] > 0, 0.0)
     admitted = steps["reserve_us"].where(steps["phase"] == "admit", 0.0)
     stall_s, admit_s, allocation_s = (
@@ -166,10 +173,11 @@ def _service(steps: pd.DataFrame, requests: pd.DataFrame) -> dict[str, float]:
     """How many requests were served, how long all took, and how many were served together."""
     of_repetition = steps.groupby("repetition")
     makespan_s = of_repetition["end_s"].max() - requests.groupby("repetition")["arrival_s"].min()
-    completed = (requests["outcome"] == "completed").groupby(requests["repetition"]).sum()
+    completed = (requests["outcome"] == COMPLETED).groupby(requests["repetition"]).sum()
     rate = (completed / makespan_s).where(makespan_s > 0)
     together = (steps["num_live"] * steps["step_us"]).sum()
     return {
+        **{f"{name}_share": share for name, share in limit_shares(steps, makespan_s.sum()).items()},
         "num_iterations": of_repetition["iteration"].nunique().mean(),
         "mean_batch": _ratio(float(together), float(steps["step_us"].sum())),
         "makespan_s": makespan_s.mean(),
@@ -177,8 +185,21 @@ def _service(steps: pd.DataFrame, requests: pd.DataFrame) -> dict[str, float]:
     }
 
 
+def limit_shares(steps: pd.DataFrame, span_s: float) -> dict[str, float]:
+    """What the next request waited for, as shares of a time; when nothing ran, that was arrivals.
+
+    Args:
+        steps: of one strategy.
+        span_s: seconds from the first arrival to the end, of all repetitions.
+    """
+    waited_s = steps["step_us"].groupby(steps["limit"], observed=False).sum() / US_PER_S
+    shares = {name: _ratio(float(waited), span_s) for name, waited in waited_s.items()}
+    shares["arrivals"] = 1 - sum(share for name, share in shares.items() if name != "arrivals")
+    return shares
+
+
 def _latencies(steps: pd.DataFrame, requests: pd.DataFrame, tokens: pd.DataFrame) -> dict[str, float]:
-    completed = requests[requests["outcome"] == "completed"]
+    completed = requests[requests["outcome"] == COMPLETED]
     samples = {
         "step": (steps, "step_us"),
         "decode": (steps.loc[steps["phase"] == "decode"], "step_us"),
@@ -210,14 +231,39 @@ def _roofline_share(steps: pd.DataFrame, slot_bytes: int, bandwidth: float) -> f
     return _ratio(moved_bytes / bandwidth, spent_s)
 
 
-def output_tokens(steps: pd.DataFrame) -> pd.DataFrame:
-    """When each output token was out: a row a token, with token_s and the gap to the one before it in its turn, itl_s.
-
-    A token is out when its iteration ends.
-    """
+def iteration_ends(steps: pd.DataFrame) -> pd.Series:
+    """When the iteration of each step ended, in seconds: its output tokens are out then."""
     iteration = [steps[key] for key in (*RUN, "iteration")]
-    ends_s = steps["end_s"].groupby(iteration, observed=True).transform("max")
-    turn = steps["phase"].isin(["prefill", "fork"]).groupby([steps[key] for key in REQUEST], observed=True).cumsum()
-    tokens = steps.assign(token_s=ends_s, turn=turn).loc[steps["output_tokens"] > 0, [*REQUEST, "turn", "token_s"]]
-    tokens["itl_s"] = tokens.groupby([*REQUEST, "turn"], observed=True)["token_s"].diff()
+    return steps["end_s"].groupby(iteration, observed=True).transform("max")
+
+
+def output_tokens(steps: pd.DataFrame) -> pd.DataFrame:
+    """When each output token was out, a row a token: token_s, and the gap to the one before it in its turn, itl_s."""
+    tokens = steps.assign(token_s=iteration_ends(steps)).loc[steps["output_tokens"] > 0, [*REQUEST, "token_s"]]
+    tokens["itl_s"] = tokens.groupby(REQUEST, observed=True)["token_s"].diff()
     return tokens
+
+
+def sessions_frame(requests: pd.DataFrame) -> pd.DataFrame:
+    """A row a session and repetition, columns as in schema.SESSIONS, and those beside them that a sweep has.
+
+    Args:
+        requests: a row a request; the turns of a session follow each other.
+    """
+    if requests.empty:
+        return pd.DataFrame(columns=list(SESSIONS))
+    starts = np.flatnonzero(requests["turn"] == 0)
+    frame = requests.drop(columns=["turn", "queue_s", "ttft_s", "tpot_s"]).iloc[starts].reset_index(drop=True)
+    ok = (requests["outcome"] == COMPLETED).to_numpy()
+    lengths = np.diff(starts, append=len(requests))
+    frame["num_turns"], frame["num_completed"] = lengths, np.add.reduceat(ok, starts, dtype=np.int64)
+    for column in ("prompt_tokens", "output_tokens", "num_preemptions"):
+        frame[column] = np.add.reduceat(requests[column].to_numpy(), starts)
+    for column in ("held_tokens", "peak_bytes"):
+        frame[column] = np.fmax.reduceat(requests[column].to_numpy(), starts)
+    last = starts + lengths - 1
+    failed = np.minimum.reduceat(np.where(ok, len(requests), np.arange(len(requests))), starts)
+    frame["outcome"] = requests["outcome"].to_numpy()[np.minimum(failed, last)]
+    ends_s = (requests["arrival_s"] + requests["latency_s"]).to_numpy()[last]
+    frame["latency_s"] = np.where(ok[last], ends_s - frame["arrival_s"], math.nan)
+    return frame[[*SESSIONS, *frame.columns.difference(list(SESSIONS), sort=False)]]

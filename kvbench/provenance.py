@@ -70,7 +70,8 @@ def whole_steps(steps: pd.DataFrame, scope: str) -> pd.DataFrame:
     )
     whole = by_iteration.agg(
         warmup=("warmup", "first"),
-        request=("request", "first"),
+        session=("session", "first"),
+        turn=("turn", "first"),
         decodes=("decodes", "all"),
         num_tokens=("num_tokens", "sum"),
         num_resizes=("num_resizes", "sum"),

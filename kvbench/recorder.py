@@ -6,17 +6,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kvbench.backend.base import Times
+from kvbench.columns import LIMITS
 
 PHASES = ("admit", "prefill", "fork", "decode", "recompute", "relieve", "finish")
 ADMIT, PREFILL, FORK, DECODE, RECOMPUTE, RELIEVE, FINISH = range(len(PHASES))
 
+ARRIVALS, BATCH, MEMORY, POOL, COMPUTING = range(len(LIMITS))
+
 STEP_FIELDS = (
     "repetition",
     "strategy",
-    "request",
+    "session",
+    "turn",
     "iteration",
     "phase",
     "num_tokens",
+    "prompt_tokens",
     "output_tokens",
     "context_tokens",
     "capacity_tokens",
@@ -37,6 +42,7 @@ STEP_FIELDS = (
     "copied_bytes",
     "moved_bytes",
     "num_live",
+    "limit",
     "idle_ns",
     "plan_ns",
     "reserve_ns",
@@ -46,7 +52,7 @@ STEP_FIELDS = (
     "model_ns",
     "host_ns",
 )
-"""A step's row: integers, in this order; `strategy` and `phase` are indices."""
+"""A step's row: integers, in this order; `strategy`, `phase` and `limit` are indices."""
 
 _RESERVE = STEP_FIELDS.index("reserve_ns")
 _HOST = STEP_FIELDS.index("host_ns")
@@ -54,11 +60,12 @@ _HOST = STEP_FIELDS.index("host_ns")
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """How one request of one repetition ended."""
+    """How one request, a turn of a session, ended in one repetition."""
 
     repetition: int
     strategy: int
-    request: int
+    session: int
+    turn: int
     outcome: str
     held_tokens: int
     num_preemptions: int

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from kvbench.metrics import sessions_frame
 from kvbench.partial import clear, partial_of
 
 FRAMES = ("steps", "requests")
@@ -34,6 +35,11 @@ class Results:
     environment: dict[str, object]
     quality: pd.DataFrame | None = None
     timeline: pd.DataFrame | None = None
+
+    @property
+    def sessions(self) -> pd.DataFrame:
+        """A row a session and repetition: its requests summed up; sessions.parquet holds the same."""
+        return sessions_frame(self.requests)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -68,13 +74,17 @@ def write_frames(
     quality: pd.DataFrame | None = None,
     timeline: pd.DataFrame | None = None,
 ) -> None:
-    """Write summary.csv, requests.parquet, steps.parquet and, where there is any, quality.csv and timeline.parquet."""
+    """Write summary.csv, requests.parquet, sessions.parquet, steps.parquet and, where there is any, quality.csv and
+    timeline.parquet.
+    """
     if timeline is not None:
         write_whole(folder / "timeline.parquet", lambda partial: timeline.to_parquet(partial, index=False))
     if quality is not None:
         write_whole(folder / "quality.csv", lambda partial: quality.to_csv(partial, index=False))
     write_whole(folder / "steps.parquet", lambda partial: steps.to_parquet(partial, index=False))
     write_whole(folder / "requests.parquet", lambda partial: requests.to_parquet(partial, index=False))
+    sessions = sessions_frame(requests)
+    write_whole(folder / "sessions.parquet", lambda partial: sessions.to_parquet(partial, index=False))
     write_whole(folder / "summary.csv", lambda partial: summary.to_csv(partial, index=False))
 
 

@@ -48,7 +48,7 @@ def run(
     check_signals(strategies, backend)
     limits = limits_of(sessions, backend, max_concurrency, budget_bytes)
     strategies = {name: strategy.fitted(limits) for name, strategy in strategies.items()}
-    largest_append = max(turn.num_append_tokens for session in sessions for turn in session.turns)
+    largest_append = max(session.num_prefill_tokens(turn) for session in sessions for turn in range(len(session.turns)))
     longest = max(session.num_tokens for session in sessions)
     areas = [area for strategy in strategies.values() for area in strategy.areas]
     if budget_bytes is not None and all(area.tier == DEVICE and area.format == Native() for area in areas):

@@ -4,113 +4,8 @@ The README's table of metrics is made from here (`python -m kvbench metrics`).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column's unit and meaning.
-
-    Args:
-        unit: such as bytes, tokens, s, µs; "" where it has none.
-        meaning: one sentence; a metric's is its formula.
-        label: what an axis says, without the unit.
-    """
-
-    unit: str
-    meaning: str
-    label: str = ""
-
-    def axis(self, unit: str | None = None) -> str:
-        """The text of an axis: label and unit (another unit, where the values were scaled)."""
-        shown = self.unit if unit is None else unit
-        return f"{self.label} ({shown})" if shown else self.label
-
-
-STEPS: dict[str, Column] = {
-    "repetition": Column("", "repetition, from 0; warm-up comes first"),
-    "warmup": Column("", "whether the repetition is warm-up, kept but in no summary"),
-    "strategy": Column("", "the strategy's name"),
-    "request": Column("", "the request's number in the scenario, from 0"),
-    "iteration": Column("", "pass over all live requests, from 0; each request has one step in it"),
-    "phase": Column(
-        "",
-        "admit, prefill, fork (the prompt taken over from another sample of it), decode, recompute (prefill again "
-        "after a preemption), relieve (memory given back) or finish",
-    ),
-    "num_tokens": Column("tokens", "tokens that the step appended", "Tokens a step"),
-    "output_tokens": Column("tokens", "output tokens that were out with the step's iteration: 0 or 1"),
-    "context_tokens": Column("tokens", "tokens that the step's attention reads", "Context"),
-    "capacity_tokens": Column("tokens", "slots allocated to the request on the device after the append", "Capacity"),
-    "seen_tokens": Column("tokens", "tokens of the request appended so far, at the step's end", "Seen"),
-    "kept_tokens": Column("tokens", "tokens of the request that attention will read, at the step's end", "Kept"),
-    "altered_tokens": Column(
-        "tokens", "tokens of the request so far that were evicted, moved out of attention's sight, or rounded"
-    ),
-    "request_bytes": Column("bytes", "device bytes allocated to the request after the append; shared blocks in full"),
-    "used_bytes": Column(
-        "bytes", "device bytes of slots that hold tokens after the append, all live requests; shared ones once", "Used"
-    ),
-    "allocated_bytes": Column(
-        "bytes",
-        "device bytes of allocated slots (of a pool, the blocks handed out) after the append, all live requests",
-        "Allocated",
-    ),
-    "workspace_bytes": Column(
-        "bytes", "device bytes of the staging buffers that slots in blocks, few bits or slower tiers are read through"
-    ),
-    "host_bytes": Column("bytes", "bytes allocated in the host's memory, as a tier of its own, after the append"),
-    "disk_bytes": Column("bytes", "bytes allocated in files after the append"),
-    "reserved_bytes": Column("bytes", "allocated slots that tokens still to come will fill, all live requests"),
-    "waste_bytes": Column("bytes", "allocated slots that no token will ever fill (internal waste), all live requests"),
-    "requested_bytes": Column("bytes", "bytes of the step's new allocations"),
-    "transient_bytes": Column(
-        "bytes",
-        "the most device bytes held during the step, less those held after the append; 0 where no more than before it",
-    ),
-    "num_resizes": Column("", "storages that the step replaced by others"),
-    "copied_bytes": Column("bytes", "live bytes that the step copied: resizes, evictions, shared blocks made private"),
-    "moved_bytes": Column("bytes", "bytes that the step wrote to another area: another tier, format or layout"),
-    "num_live": Column("", "requests live in the step"),
-    "idle_us": Column("µs", "time skipped before the step because nothing was ready to run"),
-    "plan_us": Column("µs", "host time of the strategy's decision and the ledger's booking"),
-    "reserve_us": Column("µs", "time of allocating, copying and freeing"),
-    "append_us": Column("µs", "time of writing the new tokens"),
-    "move_us": Column("µs", "time of evicting, moving to another area and sharing"),
-    "attend_us": Column("µs", "time of attention over the live cache"),
-    "model_us": Column("µs", "time of the model's other parts, weights and projections; 0 where scope is cache"),
-    "host_us": Column("µs", "host time of the whole step"),
-    "step_us": Column(
-        "µs",
-        "the step's time: the larger of host_us and reserve_us + append_us + move_us + attend_us + model_us",
-        "Step time",
-    ),
-    "end_s": Column("s", "time since the repetition's start at the step's end, idle time included", "Time"),
-}
-
-REQUESTS: dict[str, Column] = {
-    "repetition": STEPS["repetition"],
-    "warmup": STEPS["warmup"],
-    "strategy": STEPS["strategy"],
-    "request": STEPS["request"],
-    "outcome": Column(
-        "",
-        "completed, too_long (longer than the strategy holds), out_of_memory (device), out_of_host_memory or disk_full",
-    ),
-    "arrival_s": Column("s", "arrival, after the repetition's start"),
-    "num_turns": Column("", "turns of the request"),
-    "prompt_tokens": Column("tokens", "tokens appended at once, over all turns"),
-    "output_tokens": Column("tokens", "tokens decoded, over all turns"),
-    "held_tokens": Column("tokens", "tokens that the cache had been given at the end"),
-    "num_preemptions": Column("", "times that the request gave its memory back and was prefilled again"),
-    "peak_bytes": Column("bytes", "the most device bytes allocated to the request after a step"),
-    "queue_s": Column("s", "start of the first step (of the engine fleet: admission) - arrival", "Queueing"),
-    "ttft_s": Column(
-        "s", "time to first token: end of the iteration of the first decoding turn's prefill - arrival", "TTFT"
-    ),
-    "tpot_s": Column("s", "time per output token: (last - first) / (n - 1), summed over turns above and below", "TPOT"),
-    "latency_s": Column("s", "end - arrival; think time is included", "Latency"),
-}
+from kvbench.columns import REQUESTS, SESSIONS, STEPS, Column
 
 _SUMMARY: dict[str, Column] = {
     "scenario": Column("", "the scenario's name"),
@@ -135,7 +30,8 @@ _SUMMARY: dict[str, Column] = {
         "",
         "repetitions that finished, warm-up left out; of a run that was stopped, fewer than its header says it was for",
     ),
-    "num_requests": Column("", "requests run in a repetition"),
+    "num_sessions": Column("", "sessions (conversations) run in a repetition"),
+    "num_requests": Column("", "requests (turns of sessions) run in a repetition"),
     "num_completed": Column("", "requests completed, mean over repetitions", "Completed requests"),
     "outcome": Column("", "completed, or what befell the requests that were not"),
     "num_preemptions": Column("", "preemptions in a repetition, mean over repetitions", "Preemptions"),
@@ -148,7 +44,7 @@ _SUMMARY: dict[str, Column] = {
     "memory_share": Column("", "share of makespan_s in which the next request waited for memory"),
     "pool_share": Column("", "share of makespan_s in which the next request waited for a pool smaller than the budget"),
     "computing_share": Column("", "share of makespan_s in which the next request waited only for the steps at hand"),
-    "mean_batch": Column("", "requests live on a replica, averaged over the time of all steps", "Mean batch"),
+    "mean_batch": Column("", "requests computed on a replica, averaged over the time of all steps", "Mean batch"),
     "makespan_s": Column("s", "last step's end - first arrival, mean over repetitions", "Makespan"),
     "requests_per_s": Column("requests/s", "num_completed / makespan_s", "Completed"),
     "goodput_per_s": Column(
@@ -163,8 +59,8 @@ _SUMMARY: dict[str, Column] = {
     "tpot_objective_s": Column("s", "the most TPOT that goodput counts; empty: any"),
     "num_tokens": Column(
         "tokens",
-        "tokens appended in a repetition, those computed again after a preemption left out, mean over repetitions; of "
-        "the engine fleet, prompt and output tokens of completed requests",
+        "prompt tokens computed, and output tokens, of a repetition; those computed again after a preemption left out; "
+        "mean over repetitions; of the engine fleet, of completed requests",
     ),
     "num_steps": Column(
         "",
@@ -369,7 +265,14 @@ QUALITY: dict[str, Column] = {
     "value": Column("", "the metric at that depth"),
 }
 
-FRAMES = {"summary": SUMMARY, "requests": REQUESTS, "steps": STEPS, "timeline": TIMELINE, "quality": QUALITY}
+FRAMES = {
+    "summary": SUMMARY,
+    "requests": REQUESTS,
+    "sessions": SESSIONS,
+    "steps": STEPS,
+    "timeline": TIMELINE,
+    "quality": QUALITY,
+}
 
 
 def parameter_applies(parameter: str, strategy: str, strategies: Iterable[str]) -> bool:

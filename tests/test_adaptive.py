@@ -72,12 +72,11 @@ def played(chosen, turns):
     """All turns, token for token; after each append all that was seen is held, in order, once."""
     cache = begun(chosen, turns)
     done = 0
-    for turn in turns:
-        for count in (turn.num_append_tokens, *[1] * turn.num_decode_tokens):
-            write(cache, done, count)
-            done += count
-            if chosen.lossless:
-                assert contents(cache) == list(range(done))
+    for count in Session(0, turns).appends():
+        write(cache, done, count)
+        done += count
+        if chosen.lossless:
+            assert contents(cache) == list(range(done))
     return cache
 
 
@@ -206,7 +205,7 @@ def test_what_was_lost_before_does_not_count_against_a_maximum():
 
 def test_a_return_to_a_class_duplicates_nothing():
     cache = played(adaptive(), turns_of(CHAT, CODE, CHAT, CREATIVE, DOCUMENT, CHAT, CODE, answer=3))
-    assert where(cache) == {"code.main": 7 * 13}
+    assert where(cache) == {"code.main": 7 * 13 - 1}
     assert cache.view.num_altered(0) == 0
     assert [s.lossless for s in cache.strategy.switches] == [True] * 6
     cache.finish()
@@ -254,12 +253,11 @@ def test_random_conversations_move_bit_for_bit():
         turns = tuple(Request(int(rng.integers(1, 70)), int(rng.integers(0, 4)), 0, TEXTS[kind]) for kind in kinds)
         cache = begun(adaptive(), turns, TINY)
         written = [[], []]
-        for turn in turns:
-            for count in (turn.num_append_tokens, *[1] * turn.num_decode_tokens):
-                new = tokens(generator, 1, count), tokens(generator, 1, count)
-                cache.append(*new)
-                for all_of, added in zip(written, new, strict=True):
-                    all_of.append(added[1])
+        for count in Session(0, turns).appends():
+            new = tokens(generator, 1, count), tokens(generator, 1, count)
+            cache.append(*new)
+            for all_of, added in zip(written, new, strict=True):
+                all_of.append(added[1])
         keys, values, positions = cache.sequence().full_context(1)
         assert torch.equal(keys, torch.cat(written[0], dim=2))
         assert torch.equal(values, torch.cat(written[1], dim=2))
@@ -272,10 +270,10 @@ def test_random_conversations_move_bit_for_bit():
 def test_a_turn_that_has_not_begun_changes_nothing():
     cache = begun(adaptive(), (Request(10, 5, 0, "hi"), Request(10, 0, 0, "def class")))
     write(cache, 0, 10)
-    for number in range(10, 15):
+    for number in range(10, 14):
         write(cache, number, 1)
         assert where(cache) == {"short_chat.main": number + 1}
-    write(cache, 15, 10)
+    write(cache, 14, 11)
     assert where(cache) == {"code.main": 25}
 
 
@@ -302,16 +300,14 @@ def test_after_a_preemption_the_class_is_the_same_and_nothing_is_a_switch():
 def test_a_move_that_does_not_fit_is_put_off_to_the_next_turn():
     cache = begun(adaptive(), turns_of(CHAT, CODE, CODE, size=5, answer=1))
     write(cache, 0, 5)
-    write(cache, 5, 1)
     cache.ledger.budget_bytes = cache.ledger.allocated_bytes + 7 * TOKEN  # code begins with 8 slots
-    write(cache, 6, 5)
+    write(cache, 5, 6)
     cache.ledger.budget_bytes = None
-    write(cache, 11, 1)
-    assert where(cache) == {"short_chat.main": 12}
+    assert where(cache) == {"short_chat.main": 11}
     assert cache.strategy.switches == []
-    write(cache, 12, 5)
+    write(cache, 11, 6)
     assert where(cache) == {"code.main": 17}
-    assert [switch.num_seen for switch in cache.strategy.switches] == [12]
+    assert [switch.num_seen for switch in cache.strategy.switches] == [11]
 
 
 def test_a_strategy_that_cannot_hold_it_all_is_not_switched_to():

@@ -264,7 +264,7 @@ def test_memory_refused_beside_the_steps_is_an_outcome(monkeypatch, num_requests
     made, backend, ledger, recorder = batch(Failing(MemoryError()), monkeypatch, requests)
     for _ in made.iterations():
         pass
-    outcomes = {row.request: (row.outcome, row.num_preemptions) for row in recorder.requests}
+    outcomes = {row.session: (row.outcome, row.num_preemptions) for row in recorder.requests}
     # Alone it ends; beside another it gives way, and is computed again once that one has finished.
     first = ("out_of_memory", 0) if num_requests == 1 else ("completed", 0)
     assert outcomes == dict(list({0: first, 1: ("completed", 1)}.items())[:num_requests])

@@ -93,7 +93,7 @@ def test_steps_whose_bytes_differ_are_told():
 
 def test_a_typical_step_is_the_median_of_its_repetitions():
     columns = {name: [1] * 4 for name in (*OF_REQUEST, *OF_ALL, "iteration")}
-    settings = {"strategy": "one", "request": 0, "phase": "decode", "warmup": [True, False, False, False]}
+    settings = {"strategy": "one", "session": 0, "phase": "decode", "warmup": [True, False, False, False]}
     steps = pd.DataFrame(columns | settings | {"repetition": range(4), "step_us": [100.0, 1.0, 5.0, 2.0]})
     assert typical(steps)["step_us"].tolist() == [2.0]
 

@@ -115,11 +115,10 @@ def bytes_agree(name, requests):
         cache.admit(request)
         held = written = 0
         try:
-            for turn in request.turns:
-                for count in (turn.num_append_tokens, *[1] * turn.num_decode_tokens):
-                    written = count + (held if cache.strategy.recomputes else 0)
-                    cache.append(tokens(generator, 1, written), tokens(generator, 1, written))
-                    held += count
+            for count in request.appends():
+                written = count + (held if cache.strategy.recomputes else 0)
+                cache.append(tokens(generator, 1, written), tokens(generator, 1, written))
+                held += count
         except (CapacityExceeded, OutOfMemory):
             assert held + written > LONGEST[0]
         cache.finish()
@@ -172,4 +171,6 @@ def test_a_run_leaves_nothing_held_and_every_request_has_an_outcome(name):
         max_concurrency=2,
         budget_bytes=20_000 * TINY.bytes_per_token,
     )
-    assert {row.request: row.outcome for row in recorder.requests} == dict.fromkeys(range(3), "completed")
+    assert {(row.session, row.turn): row.outcome for row in recorder.requests} == dict.fromkeys(
+        [(0, 0), (0, 1), (1, 0), (2, 0)], "completed"
+    )

@@ -62,7 +62,7 @@ LONG_AND_SHORT = [Session(0, (Request(700, 2),)), Session(0, (Request(20, 2),))]
 def test_full_tiers_are_too_long():
     steps, frame = result(tiers(), LONG_AND_SHORT)
     assert frame["outcome"].tolist() == ["too_long", "completed"]
-    assert frame["held_tokens"].tolist() == [576, 22]
+    assert frame["held_tokens"].tolist() == [576, 21]
     assert steps["host_bytes"].max() == 512 * TOKEN
     assert steps["host_bytes"].iloc[-1] == 0
 
@@ -94,7 +94,7 @@ def test_a_host_that_refuses_memory_is_an_outcome_of_the_host(monkeypatch):
     refuse(monkeypatch, 512)  # a chunk of the slow tier
     steps, frame = result(tiers(), LONG_AND_SHORT)
     assert frame["outcome"].tolist() == ["out_of_host_memory", "completed"]
-    assert frame["held_tokens"].tolist() == [64, 22]
+    assert frame["held_tokens"].tolist() == [64, 21]
     assert steps[["host_bytes", "allocated_bytes"]].iloc[-1].tolist() == [0, 0]
 
 
@@ -141,7 +141,7 @@ def test_a_budget_that_is_reached_within_a_move_is_an_outcome():
     staging = 1024 * TOKEN // 2
     steps, frame = result(chosen, LONG_AND_SHORT, budget_bytes=64 * TRACKED + staging, max_concurrency=1)
     assert frame["outcome"].tolist() == ["out_of_memory", "completed"]
-    assert frame["held_tokens"].tolist() == [64, 22]
+    assert frame["held_tokens"].tolist() == [64, 21]
     assert steps[["host_bytes", "allocated_bytes"]].iloc[-1].tolist() == [0, 0]
     # With room for what leaves, and then for a tensor of the slots that close ranks, it is moved.
     gathered = 64 * TRACKED
@@ -157,9 +157,9 @@ def test_a_reduction_that_finds_no_memory_waits_until_there_is_some():
     steps, frame = result(chosen, requests, budget_bytes=(256 + 512) * TRACKED)
     assert frame["outcome"].tolist() == ["completed", "completed"]
     assert frame["num_preemptions"].tolist() == [0, 0]
-    own = steps[(steps["request"] == 1) & (steps["num_tokens"] > 0)]
-    assert own["kept_tokens"].tolist() == [300, 301, 302, 303, *range(24 + 4, 24 + 11)]
-    assert own["capacity_tokens"].tolist() == [512] * 5 + [256] * 6
+    own = steps[(steps["session"] == 1) & (steps["num_tokens"] > 0)]
+    assert own["kept_tokens"].tolist() == [300, 301, 302, *range(24 + 3, 24 + 10)]
+    assert own["capacity_tokens"].tolist() == [512] * 4 + [256] * 6
     held = steps["allocated_bytes"] + steps["transient_bytes"] + steps["workspace_bytes"]
     assert held.max() <= (256 + 512) * TRACKED
 
@@ -183,7 +183,7 @@ def test_slots_that_could_not_be_given_back_are_given_back_later(name, monkeypat
     # The prompt's 30 slots cannot be made 8 in the first three steps. A step keeps 8 tokens all the same.
     monkeypatch.setattr(base, "Ledger", Reluctant)
     sizes = {"num_sinks": 2, "window": 6} if name == "sinks" else {"num_heavy": 4, "num_recent": 4}
-    steps, frame = result(strategy(name, **sizes), [Session(0, (Request(30, 6),))], backend=Watched())
+    steps, frame = result(strategy(name, **sizes), [Session(0, (Request(30, 7),))], backend=Watched())
     own = steps[steps["num_tokens"] > 0]
     assert frame["outcome"].tolist() == ["completed"]
     assert own["kept_tokens"].tolist() == [30, 8, 8, 8, 8, 8, 8]

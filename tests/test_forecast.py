@@ -34,13 +34,13 @@ def test_forecast_capacity_by_hand():
 
 
 def test_a_forecast_by_hand():
-    # Nothing known: the prompt. Then 40 further tokens, and (40 + 80) / 2.
+    # Nothing known: the prompt. Then 40 further tokens, and (40 + 80) / 2; of an answer the last token is not written.
     chosen = AverageForecast(alpha=0.5, **GROWING)
-    request = Session(0, (Request(100, 40),))
+    request = Session(0, (Request(100, 41),))
     assert admitted(chosen, request) == 100
     chosen.on_complete(request)
     assert admitted(chosen, request) == 140
-    chosen.on_complete(Session(0, (Request(10, 30), Request(20, 30))))  # 80 further tokens, over all turns
+    chosen.on_complete(Session(0, (Request(10, 30), Request(20, 31))))  # 80 further tokens, over all turns
     assert admitted(chosen, Session(0, (Request(7),))) == 67
     assert admitted(chosen, Session(0, (Request(7),)), slots=50) == 50
     chosen.on_begin()
@@ -55,7 +55,7 @@ def test_what_exceeds_a_forecast_grows_as_dynamic_does():
     # 20 + 10 predicted. The 31st token: max(30 · 1.5, 31) = 45 slots.
     chosen = AverageForecast(alpha=1, **GROWING)
     backend = Fake()
-    requests = [Session(0, (Request(5, 10),)), Session(NS_PER_S * 9, (Request(20, 12),))]
+    requests = [Session(0, (Request(5, 11),)), Session(NS_PER_S * 9, (Request(20, 13),))]
     run({"it": chosen}, requests, backend, **ONCE)
     assert [op.num_tokens for seq, plan in backend.plans for op in plan if isinstance(op, Reserve) and seq] == [30, 45]
 

@@ -35,7 +35,7 @@ def result(requests, strategy=None, backend=None, max_concurrency=8, pool_tokens
 
 def first_steps(steps):
     """Each request's first step with tokens."""
-    first = steps[steps["num_tokens"] > 0].groupby("request").first()
+    first = steps[steps["num_tokens"] > 0].groupby("session").first()
     return [f"{row.phase} {row.num_tokens}" for row in first.itertuples()]
 
 
@@ -44,7 +44,7 @@ def test_all_but_the_first_fork_and_share_the_prompts_blocks(backend):
     steps, frame = result(samples(5, 5, 5, 5), backend=backend())
     assert first_steps(steps) == ["prefill 10", "fork 10", "fork 10", "fork 10"]
     assert frame["outcome"].tolist() == ["completed"] * 4
-    assert frame["held_tokens"].tolist() == [15] * 4
+    assert frame["held_tokens"].tolist() == [14] * 4
     own = steps[steps["num_tokens"] > 0]
     # Three blocks of 4 hold 10 tokens, however many share them.
     prompt = own[own["iteration"] == 0]
@@ -56,8 +56,8 @@ def test_all_but_the_first_fork_and_share_the_prompts_blocks(backend):
     assert decoded["copied_bytes"].tolist() == [2 * TOKEN] * 3 + [0]
     assert decoded["used_bytes"].iloc[-1] == (8 + 4 * 3) * TOKEN
     assert decoded["allocated_bytes"].iloc[-1] == (8 + 4 * 4) * TOKEN
-    # Each brings five tokens: one with its prompt, four with the next steps, none with the last.
-    assert own.groupby("request")["output_tokens"].sum().tolist() == [5] * 4
+    # Each brings five tokens: one with its prompt, four with the next steps.
+    assert own.groupby("session")["output_tokens"].sum().tolist() == [5] * 4
     assert steps["allocated_bytes"].iloc[-1] == 0
 
 
@@ -70,14 +70,14 @@ def test_a_fork_takes_no_time_and_brings_the_first_token():
 
 @pytest.mark.parametrize("backend", [Fake, Watched])
 def test_a_later_sample_forks_from_one_that_has_decoded_further(backend):
-    # Two at once: the second ends after three steps, the third then forks from the first, whose third block is full.
+    # Two at once: the second ends after two steps, the third then forks from the first, whose third block is full.
     steps, frame = result(samples(20, 3, 3, 3), backend=backend(), max_concurrency=2)
     assert first_steps(steps) == ["prefill 10", "fork 10", "fork 10", "fork 10"]
     forks = steps[steps["phase"] == "fork"]
     assert forks["copied_bytes"].tolist() == [0, 2 * TOKEN, 2 * TOKEN]
-    assert forks["iteration"].tolist() == [0, 4, 8]
-    assert frame["held_tokens"].tolist() == [30, 13, 13, 13]
-    assert steps.groupby("request")["output_tokens"].sum().tolist() == [20, 3, 3, 3]
+    assert forks["iteration"].tolist() == [0, 3, 6]
+    assert frame["held_tokens"].tolist() == [29, 12, 12, 12]
+    assert steps.groupby("session")["output_tokens"].sum().tolist() == [20, 3, 3, 3]
 
 
 def test_where_all_others_have_ended_the_prompt_is_computed_again():
@@ -87,17 +87,17 @@ def test_where_all_others_have_ended_the_prompt_is_computed_again():
 
 @pytest.mark.parametrize("backend", [Fake, Watched])
 def test_a_forked_sample_is_preempted_and_computed_again_in_blocks_of_its_own(backend):
-    # Two samples of 8 + 12 tokens: 2 shared blocks and 3 each, of a pool of 7. At 16 tokens each all but one are
+    # Two samples of 8 + 11 tokens: 2 shared blocks and 3 each, of a pool of 7. At 16 tokens each all but one are
     # taken; the first gets it, and for the second the youngest, itself, gives way.
     steps, frame = result(samples(12, 12, prompt=8), backend=backend(), pool_tokens=28)
     assert first_steps(steps) == ["prefill 8", "fork 8"]
     assert frame["outcome"].tolist() == ["completed"] * 2
     assert frame["num_preemptions"].tolist() == [0, 1]
-    assert frame["held_tokens"].tolist() == [20, 20]
+    assert frame["held_tokens"].tolist() == [19, 19]
     again = steps[steps["phase"] == "recompute"]
-    assert again[["request", "num_tokens"]].to_numpy().tolist() == [[1, 16]]
+    assert again[["session", "num_tokens"]].to_numpy().tolist() == [[1, 16]]
     assert again["allocated_bytes"].tolist() == [16 * TOKEN]
-    assert steps.groupby("request")["output_tokens"].sum().tolist() == [12, 12]
+    assert steps.groupby("session")["output_tokens"].sum().tolist() == [12, 12]
     assert steps["allocated_bytes"].max() == 28 * TOKEN
     assert steps["allocated_bytes"].iloc[-1] == 0
 

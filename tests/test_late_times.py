@@ -65,18 +65,18 @@ def test_idle_time_is_skipped_by_a_clock_that_was_set_right():
 
 
 @pytest.mark.parametrize(
-    ("requests", "latency_s", "ttft_s"),
+    ("requests", "arrival_s", "ttft_s"),
     [
-        # Thinking begins when the turn has ended on the device: 0.4 + 0.001, a second, 0.01 + 0.001.
-        ([Session(0, (Request(400, 1), Request(10, 1, think_ns=1000 * MS)))], [1.412], [0.4]),
+        # Thinking begins when the turn has ended on the device; then a prompt of 10 and the token still to be written.
+        ([Session(0, (Request(400, 1), Request(10, 1, think_ns=1000 * MS)))], [0, 1.4], [0.4, 0.011]),
         # The second comes while the first decodes, and is admitted at the next step: it waits for no more than that.
         ([Session(0, (Request(30, 60),)), Session(50 * MS, (Request(20, 1),))], None, [0.03, 0.02]),
     ],
 )
-def test_late_times_are_known_when_a_decision_needs_them(requests, latency_s, ttft_s):
+def test_late_times_are_known_when_a_decision_needs_them(requests, arrival_s, ttft_s):
     once = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 2, "budget_bytes": None}
     recorder = run({"exact": Exact(round_to=1)}, requests, Late(), **once)
     frame = requests_frame(recorder, steps_frame(recorder), requests)
     assert frame["ttft_s"].tolist() == pytest.approx(ttft_s, abs=0.006)
-    if latency_s is not None:
-        assert frame["latency_s"].tolist() == pytest.approx(latency_s, abs=0.006)
+    if arrival_s is not None:
+        assert frame["arrival_s"].tolist() == pytest.approx(arrival_s, abs=0.006)

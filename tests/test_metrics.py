@@ -91,8 +91,8 @@ def test_shares_add_up(frames):
 
 
 def test_what_failed_is_in_the_row(frames):
-    assert frames[2].loc["short", "outcome"] == "too_long 1 of 1"
-    assert frames[2].loc["short", "num_completed"] == 0
+    assert frames[2].loc["short", "outcome"] == "too_long 1 of 6, unreached 3 of 6"
+    assert frames[2].loc["short", ["num_sessions", "num_requests", "num_completed"]].tolist() == [1, 6, 2]
     assert frames[2].loc["short", "num_tokens"] == 150
     assert frames[2].loc["static", "outcome"] == "completed"
 

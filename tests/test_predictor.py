@@ -163,10 +163,10 @@ def test_a_request_is_known_once_it_has_ended_and_not_before():
     requests = [Session(s * NS_PER_S, (Request(9, tokens),)) for s, tokens in enumerate((40, 10, 100, 5))]
     examples = examples_of(requests)
     assert (examples.end_ns / NS_PER_S).tolist() == [2, 1.5, 7, 3.25]
-    assert predictions(PastQuantile(1, 9), examples, slice(0, 4)).tolist() == [0, 0, 40, 40]
-    assert predictions(ExponentialAverage(1), examples, slice(2, 4)).tolist() == [40, 40]
+    assert predictions(PastQuantile(1, 9), examples, slice(0, 4)).tolist() == [0, 0, 39, 39]
+    assert predictions(ExponentialAverage(1), examples, slice(2, 4)).tolist() == [39, 39]
     spoken = examples_of([Session(0, (Request(7, 20), Request(5, 40, think_ns=NS_PER_S)))])
-    assert (spoken.num_prompt_tokens[0], spoken.num_further_tokens[0], spoken.end_ns[0]) == (7, 65, 4 * NS_PER_S)
+    assert (spoken.num_prompt_tokens[0], spoken.num_further_tokens[0], spoken.end_ns[0]) == (7, 64, 4 * NS_PER_S)
     assert len(examples_of([])) == 0
 
 

@@ -31,7 +31,7 @@ def test_two_tokens_by_hand():
     keys[0, 0, 1, 0] = 2 * math.log(3)  # the query's 1 times this over sqrt(4) is log 3
     queries[..., 0] = 1
     values[0, 0, 0, 0] = values[0, 0, 1, 1] = 4
-    probe = Probe(Session(0, (Request(1, 1),)), Sample(keys, values, queries, (), "by hand"), one, "cpu")
+    probe = Probe(Session(0, (Request(1, 2),)), Sample(keys, values, queries, (), "by hand"), one, "cpu")
     assert probe.exact.at(1).weights.flatten().tolist() == pytest.approx([0.25, 0.75])
     found = probe(strategy("sinks", num_sinks=0, window=1))
     # Asked are token 0 after its append (nothing is lost) and token 1 in its decode step: (0, 4) for (1, 3).
@@ -51,8 +51,8 @@ def test_a_lossless_strategy_loses_nothing(name):
     assert found.cosine == pytest.approx(1, abs=1e-6)
     assert found.mass_kept == pytest.approx(1, abs=1e-5)
     assert set(found.needle_recall.values()) == {1.0}
-    # 30 decoded tokens, the second append's last token, and both appends' last tokens once more.
-    assert found.num_queries == 33
+    # 28 decode steps, the second append's last token, and both appends' last tokens once more.
+    assert found.num_queries == 31
     assert found.num_altered == 0
 
 
@@ -155,14 +155,15 @@ def test_the_longest_request_that_fits_is_probed_or_the_longest_is_cut():
         Session(0, (Request(39, 1),)),
     ]
     assert request_to_probe(requests, 60).turns == requests[1].turns
-    assert request_to_probe(requests, 45).turns == requests[2].turns
-    assert request_to_probe(requests[1:2], 41).turns == (Request(30, 9), Request(2, 0))
-    assert request_to_probe(requests[1:2], 35).turns == (Request(30, 5),)
+    assert request_to_probe(requests, 44).turns == requests[2].turns
+    assert request_to_probe(requests[1:2], 41).turns == (Request(30, 9), Request(2, 1))
+    assert request_to_probe(requests[1:2], 35).turns == (Request(30, 6),)
+    assert [request_to_probe(requests[1:2], most).num_tokens for most in (1, 30, 38, 40, 44)] == [1, 30, 38, 40, 44]
 
 
 def test_decode_steps_that_are_asked_are_spread_evenly():
-    assert asked_decodes(CHAT) == {*range(60, 80), *range(120, 130)}
-    many = asked_decodes(Session(0, (Request(7, 640),)))
+    assert asked_decodes(CHAT) == {*range(60, 79), *range(120, 129)}
+    many = asked_decodes(Session(0, (Request(7, 641),)))
     assert len(many) == MAX_DECODES
     assert sorted(many) == list(range(7 + 5, 647, 10))
     assert asked_decodes(PAPER) == set()

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from kvbench.plots import save
 from kvbench.results import load, write_environment, write_frames, write_text, write_whole
+from kvbench.schema import REQUESTS
 
 
 def test_a_file_that_could_not_be_written_leaves_nothing_and_takes_nothing_away(tmp_path):
@@ -30,11 +31,15 @@ def test_a_file_that_could_not_be_written_leaves_nothing_and_takes_nothing_away(
 def test_what_is_read_back_is_what_was_written(tmp_path):
     summary = pd.DataFrame({"strategy": ["a", "b"], "peak_bytes": [1, 2]})
     steps = pd.DataFrame({"strategy": pd.Categorical(["a", "b"]), "num_tokens": [3, 4]})
-    write_frames(tmp_path, summary, steps.assign(ttft_s=0.5), steps)
+    requests = pd.DataFrame([dict.fromkeys(REQUESTS, 0) | {"turn": turn, "outcome": "completed"} for turn in (0, 1)])
+    write_frames(tmp_path, summary, requests, steps)
     write_environment(tmp_path, {"seed": 7, "device": "cpu"})
     results = load(tmp_path)
     pd.testing.assert_frame_equal(results.summary, summary)
     pd.testing.assert_frame_equal(results.steps, steps)
+    pd.testing.assert_frame_equal(results.requests, requests)
+    assert results.sessions["num_turns"].tolist() == [2]
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "sessions.parquet"), results.sessions)
     assert results.environment == {"seed": 7, "device": "cpu"}
 
 
@@ -49,6 +54,7 @@ def test_an_unfinished_folder_says_what_is_missing(tmp_path):
 KILLED = """
 import os, sys, time
 from pathlib import Path
+from kvbench.schema import REQUESTS
 from kvbench.results import write_whole
 
 def slowly(partial):

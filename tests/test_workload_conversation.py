@@ -229,7 +229,7 @@ def test_a_generated_scenario_is_small_enough_for_a_processor(name):
         return
     for seed in range(5):
         facts = describe(scenario.workload(np.random.default_rng(seed)))
-        assert facts["num_requests"] <= 16
+        assert facts["num_sessions"] <= 16
         assert facts["output_tokens_sum"] <= 1500
         assert facts["prompt_tokens_max"] <= 1000
 
@@ -253,7 +253,7 @@ HAND = Workload(
 
 def test_describe_by_hand():
     facts = describe(HAND)
-    assert (facts["num_requests"], facts["num_available"], facts["num_turns"]) == (3, 9, 4)
+    assert (facts["num_sessions"], facts["num_available"], facts["num_requests"]) == (3, 9, 4)
     assert facts["duration_s"] == 4
     assert facts["arrival_rate_per_s"] == 0.5
     assert facts["gap_cv"] == 0.5
@@ -277,7 +277,7 @@ def test_concurrency_by_hand():
 
 
 def test_nothing_to_describe_is_refused():
-    with pytest.raises(ValueError, match="at least 1 request, got none"):
+    with pytest.raises(ValueError, match="at least 1 session, got none"):
         describe(Workload((), 0))
     with pytest.raises(ValueError, match="tokens_per_s is a finite number above 0, got 0"):
         concurrency(HAND, 0)

@@ -40,7 +40,7 @@ class Booking(Strategy):
 def host_steps(bench: Bench, samples: Samples) -> None:
     """Decode steps through the runner, with plans of several lengths."""
     strategies = {str(length): Booking(num_booked=length) for length in PLAN_LENGTHS}
-    session = Session(0, (Request(NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS),))
+    session = Session(0, (Request(NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS + 1),))
     settings = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
     rows = run(strategies, [session], bench.new_backend(bench.backend.device.type), **settings).steps()
     for row in rows[rows[:, _PHASE] == DECODE]:

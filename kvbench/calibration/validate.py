@@ -12,8 +12,8 @@ from kvbench.runner import run
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
 
-STEP = ["strategy", "request", "step"]
-"""What tells a step in every run: the strategy, the request, and which of its steps."""
+STEP = ["strategy", "session", "step"]
+"""What tells a step in every run: the strategy, the session, and which of its steps."""
 
 OF_REQUEST = ("num_tokens", "context_tokens", "capacity_tokens", "request_bytes", "requested_bytes", "copied_bytes")
 OF_REQUEST += ("moved_bytes", "num_resizes")
@@ -102,7 +102,7 @@ def typical(steps: pd.DataFrame) -> pd.DataFrame:
     """A row a step, by STEP: the median of its repetitions, warm-up left out; of counts, the first one's."""
     kept = steps[~steps["warmup"]].copy()
     kept["strategy"] = kept["strategy"].astype(str)
-    kept["step"] = kept.groupby(["strategy", "repetition", "request"]).cumcount()
+    kept["step"] = kept.groupby(["strategy", "repetition", "session"]).cumcount()
     by_step = kept.groupby(STEP)
     found = by_step[["iteration", "phase", *OF_REQUEST, *OF_ALL]].first()
     return found.assign(step_us=by_step["step_us"].median())

@@ -46,7 +46,9 @@ def _draw(name: str, workload: object) -> None:
     from kvbench.workload.request import NS_PER_S
 
     numbers = describe(workload)
-    counts = f"{numbers['num_requests']:,} of {numbers['num_available']:,} requests"
+    counts = (
+        f"{numbers['num_sessions']:,} of {numbers['num_available']:,} sessions, {numbers['num_requests']:,} requests"
+    )
     rows = ("turns", "prompt_tokens", "output_tokens", "total_tokens")
     columns = ("sum", "min", "median", "mean", "p90", "max")
     print(f"{name}: {counts} over {numbers['duration_s']:,.4g} s")
@@ -54,15 +56,14 @@ def _draw(name: str, workload: object) -> None:
         print(
             f"arrivals: {numbers['arrival_rate_per_s']:.3g} a second, coefficient of variation {numbers['gap_cv']:.2f}"
         )
-    print(f"{'a request':<14}" + "".join(f"{column:>12}" for column in columns))
+    print(f"{'a session':<14}" + "".join(f"{column:>12}" for column in columns))
     for row in rows:
         print(f"{row.replace('_', ' '):<14}" + "".join(f"{numbers[f'{row}_{column}']:>12,.6g}" for column in columns))
     sessions = workload.sessions
-    outputs = [session.num_decode_tokens for session in sessions]
     figure = workload_chart(
         name,
-        [session.num_tokens - output for session, output in zip(sessions, outputs, strict=True)],
-        outputs,
+        [session.num_prompt_tokens for session in sessions],
+        [session.num_decode_tokens for session in sessions],
         [session.arrival_ns / NS_PER_S for session in sessions],
         concurrency(workload, TOKENS_PER_S),
     )

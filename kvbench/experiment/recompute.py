@@ -29,7 +29,7 @@ class RecomputeExperiment(Experiment):
 
     Args:
         context_tokens: lengths of the prompt, each > 0.
-        num_decode_tokens: tokens decoded after it, > 0.
+        num_decode_tokens: decode steps after it, > 0.
     Raises:
         ValueError: a number is not a positive integer.
     Source: the article, its first analysis.
@@ -65,7 +65,7 @@ class RecomputeExperiment(Experiment):
         """
         all_requests, all_steps = [], []
         for index, num_tokens in enumerate(self.context_tokens):
-            sessions = (Session(0, (Request(num_tokens, self.num_decode_tokens),)),)
+            sessions = (Session(0, (Request(num_tokens, self.num_decode_tokens + 1),)),)
             recorder = run(
                 self.strategies,
                 sessions,
@@ -92,7 +92,7 @@ class RecomputeExperiment(Experiment):
 
     def _frame(self, steps: pd.DataFrame) -> pd.DataFrame:
         decode = steps[(steps["phase"] == "decode") & ~steps["warmup"]]
-        medians = decode.groupby(["request", "strategy", "repetition"], observed=True)["step_us"].median()
+        medians = decode.groupby(["session", "strategy", "repetition"], observed=True)["step_us"].median()
         rows = []
         for index, num_tokens in enumerate(self.context_tokens):
             row: dict[str, float] = {"context_tokens": num_tokens}

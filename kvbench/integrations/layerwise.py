@@ -177,7 +177,8 @@ class Layerwise:
 
     def _note_turn(self, num_tokens: int) -> None:
         if num_tokens > 1 or not self._turns:
-            self._turns.append(Request(num_tokens))
+            owed = len(self._turns) > 0  # a later prompt comes with the last token of the answer before it
+            self._turns.append(Request(num_tokens - owed, 1))
         else:
             last = self._turns[-1]
             self._turns[-1] = Request(last.num_append_tokens, last.num_decode_tokens + 1)

@@ -38,6 +38,7 @@ class OutOfMemory(Exception):
         self.need_bytes = need_bytes
         self.budget_bytes = budget_bytes
         self.tier = tier
+        self.pool = pool
         what = f"the pool of area {pool} has" if pool else "the budget is"
         limit = f"more than the {tier} gives" if budget_bytes is None else f"{what} {budget_bytes:,} bytes"
         super().__init__(f"the plan needs {need_bytes:,} bytes of {tier} memory at its peak; {limit}")

@@ -99,6 +99,11 @@ class State:
         """Bytes held until the ledger's end, whoever lives: staging buffers and pools, once there was a reserve."""
         return self.reading_bytes + sum(self.pool_bytes.values()) if self.has_begun else 0
 
+    def has_room_beside(self, pool: str) -> bool:
+        """Whether the budget could have held a larger pool: another block of it, beside all that is held."""
+        cost = self.costs[pool]
+        return self.budget_bytes is None or self.free_bytes >= cost.bytes_of(cost.area.layout.num_tokens)
+
     def tier_of(self, area: str) -> str:
         """The tier of an area."""
         return self.costs[area].area.tier

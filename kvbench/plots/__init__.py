@@ -71,7 +71,7 @@ def run_charts(
     }
     if has_quality(summary):
         charts["quality"] = quality_chart(summary, quality)
-    if requests["request"].nunique() > 1:
+    if requests["session"].nunique() > 1:
         charts["workload"] = run_workload_chart(summary, requests, steps)
     return charts
 

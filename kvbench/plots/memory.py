@@ -56,7 +56,7 @@ def memory_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     missing = [name for name in names if name not in shown]
     if missing:
         notes.append(f"Appended nothing: {', '.join(missing)}.")
-    many = any(line.rows["request"].nunique() > 1 for line in lines)
+    many = any(line.rows["session"].nunique() > 1 for line in lines)
     x_label = "Appended, all requests (tokens)" if many else "Appended (tokens)"
     if not lines:
         figure, (axes,) = canvas(1, 1, 4.2)

@@ -46,8 +46,8 @@ def median_steps(steps: pd.DataFrame, name: str) -> tuple[pd.DataFrame, bool]:
     if not parts:
         return rows, False
     last = parts[-1]
-    what = last[["request", "num_tokens"]].to_numpy()
-    if len(parts) == 1 or any(not np.array_equal(part[["request", "num_tokens"]], what) for part in parts[:-1]):
+    what = last[["session", "num_tokens"]].to_numpy()
+    if len(parts) == 1 or any(not np.array_equal(part[["session", "num_tokens"]], what) for part in parts[:-1]):
         return last, False
     times = np.stack([part["step_us"].to_numpy(dtype=float) for part in parts])
     return last.assign(step_us=np.median(times, axis=0)), True

@@ -48,14 +48,14 @@ class Quality:
 
 
 def request_to_probe(sessions: Sequence[Session], max_tokens: int) -> Session:
-    """The longest request of at most so many tokens; where there is none, the longest of all, cut to its first."""
+    """The longest session of at most so many tokens; where there is none, the longest of all, cut to its first."""
     fitting = [session for session in sessions if session.num_tokens <= max_tokens]
     chosen = max(fitting or sessions, key=lambda session: session.num_tokens)
-    turns, left = [], max_tokens
+    turns, left = [], max_tokens + 1  # the last token of the last answer is never written
     for turn in chosen.turns:
-        num_append = min(turn.num_append_tokens, left)
+        num_append = min(turn.num_append_tokens, left - 1)
         num_decode = min(turn.num_decode_tokens, left - num_append)
-        if num_append:
+        if num_append > 0:
             turns.append(Request(num_append, num_decode))
         left -= num_append + num_decode
     return Session(0, tuple(turns))
@@ -109,9 +109,9 @@ class Probe:
 def asked_decodes(session: Session) -> set[int]:
     """Positions of the decoded tokens whose queries are asked."""
     positions, end = [], 0
-    for turn in session.turns:
-        end += turn.num_tokens
-        positions += range(end - turn.num_decode_tokens, end)
+    for number, turn in enumerate(session.turns):
+        end += session.num_prefill_tokens(number) + turn.num_decode_steps
+        positions += range(end - turn.num_decode_steps, end)
     count = min(len(positions), MAX_DECODES)
     return {positions[(2 * turn + 1) * len(positions) // (2 * count)] for turn in range(count)}
 
@@ -136,9 +136,9 @@ class _Sequence:
         self._backend.open(SEQ)
         self._carry_out(strategy.on_admit(SEQ, session, ledger.view))
         decodes = asked_decodes(session)
-        for turn in session.turns:
-            self._append(turn.num_append_tokens)
-            for _ in range(turn.num_decode_tokens):
+        for number, turn in enumerate(session.turns):
+            self._append(session.num_prefill_tokens(number))
+            for _ in range(turn.num_decode_steps):
                 self._step(1, is_asked=self._position in decodes, is_end=False)
         num_altered = ledger.view.num_altered(SEQ)
         self._carry_out(strategy.on_finish(SEQ, ledger.view))

@@ -134,7 +134,9 @@ class Adaptive(Strategy):
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Begin in the class of the first message."""
         first = session.turns[0]
-        conversation = _Conversation(session, settled_class((first,), self._rules), 1, first.num_tokens)
+        conversation = _Conversation(
+            session, settled_class((first,), self._rules), 1, first.num_append_tokens + first.num_decode_steps
+        )
         self._conversations[seq] = conversation
         return self._admitted(self._members[conversation.current], seq, session, view)
 
@@ -247,10 +249,11 @@ class Adaptive(Strategy):
 
 def _begun(conversation: _Conversation, num_tokens: int) -> tuple[int, int]:
     """How many turns so many tokens have begun, and how many tokens begin the next; from what had begun before."""
-    turns, number, start = conversation.session.turns, conversation.num_begun, conversation.next_start
+    session, number, start = conversation.session, conversation.num_begun, conversation.next_start
+    turns = session.turns
     while start < num_tokens and number < len(turns):
-        start += turns[number].num_tokens
         number += 1
+        start += session.num_prefill_tokens(number - 1) + turns[number - 1].num_decode_steps
     return number, start if number < len(turns) else UNLIMITED
 
 

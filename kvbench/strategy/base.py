@@ -29,7 +29,8 @@ class IntegerRule(NamedTuple):
     """A strategy's decisions as plain functions of integers: those that it calls itself, for others to compile.
 
     Args:
-        admitted: slots to reserve at admission, of (prompt tokens, output tokens, *admitted_by); 0 for none.
+        admitted: slots to reserve at admission, of (prompt tokens, further tokens that the cache will be given,
+            *admitted_by); 0 for none.
         admitted_by: its further arguments.
         grown: capacity after growth, of (capacity, slots required, *grown_by), asked where an append does not fit.
         grown_by: its further arguments.
@@ -136,7 +137,7 @@ class Strategy:
         return tuple(SIGNALS[type(area.score)] for area in self.areas if area.score is not None)
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
-        """Plan what a new sequence needs before its first token. Only an oracle may look at the request's end."""
+        """Plan what a new sequence needs before its first token. Only an oracle may look at the session's end."""
         return NOTHING
 
     def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
@@ -166,7 +167,14 @@ class Strategy:
         return NOTHING
 
     def on_pressure(self, seq: int, need_bytes: int, view: LedgerView) -> Plan:
-        """Plan to give memory back, so that need_bytes come under the budget; nothing where there is none to give."""
+        """Plan to give memory back, so that need_bytes come under the budget; nothing where there is none to give.
+
+        Args:
+            seq: the scheduler's victim, which gives up all that it holds where nothing is offered: the sequence that
+                has been idle longest, else the one admitted last.
+            need_bytes: what is lacking.
+            view: the ledger.
+        """
         return NOTHING
 
     def on_finish(self, seq: int, view: LedgerView) -> Plan:
@@ -174,7 +182,7 @@ class Strategy:
         return (Release(seq),)
 
     def on_complete(self, session: Session) -> None:
-        """Learn from a request that was completed; called once for each, after `on_finish`."""
+        """Learn from a session that was completed; called once for each, after `on_finish`."""
 
 
 def require_budget(name: str, budget_tokens: int, least: int) -> None:

@@ -6,9 +6,9 @@ from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, as_req
 from kvbench.workload.request import Session
 
 
-def final_length(num_prompt_tokens: int, num_output_tokens: int, round_to: int) -> int:
-    """Slots at admission: all tokens that a request will have, rounded up."""
-    return rounded_up(num_prompt_tokens + num_output_tokens, round_to)
+def final_length(num_prompt_tokens: int, num_further_tokens: int, round_to: int) -> int:
+    """Slots at admission: all tokens that the cache will be given, rounded up."""
+    return rounded_up(num_prompt_tokens + num_further_tokens, round_to)
 
 
 class Exact(Strategy):
@@ -38,8 +38,8 @@ class Exact(Strategy):
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the request's final length."""
-        num_prompt_tokens = session.num_tokens - session.num_decode_tokens
-        return (Reserve(seq, final_length(num_prompt_tokens, session.num_decode_tokens, self.round_to)),)
+        num_further_tokens = session.num_tokens - session.num_prompt_tokens
+        return (Reserve(seq, final_length(session.num_prompt_tokens, num_further_tokens, self.round_to)),)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append; it fits, unless the request goes on beyond what was known of it."""

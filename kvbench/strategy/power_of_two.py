@@ -12,16 +12,16 @@ from kvbench.strategy.longest import Longest
 from kvbench.workload.request import Session
 
 
-def over_provisioned(num_prompt_tokens: int, num_output_tokens: int, max_seq_len: int) -> int:
+def over_provisioned(num_prompt_tokens: int, num_further_tokens: int, max_seq_len: int) -> int:
     """Slots at admission: the prompt, and the least power of two that is no less than the output.
 
     Args:
         num_prompt_tokens: tokens of all prompts.
-        num_output_tokens: tokens decoded; for none there is no room.
+        num_further_tokens: tokens that the cache is given after them; for none there is no room.
         max_seq_len: slots at most.
     """
-    room = min(num_output_tokens, 1)
-    while room < num_output_tokens:
+    room = min(num_further_tokens, 1)
+    while room < num_further_tokens:
         room *= 2
     return min(num_prompt_tokens + room, max_seq_len)
 
@@ -50,8 +50,8 @@ class PowerOfTwo(Longest):
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the prompt and the output's room."""
-        num_prompt_tokens = session.num_tokens - session.num_decode_tokens
-        return (Reserve(seq, over_provisioned(num_prompt_tokens, session.num_decode_tokens, self.max_seq_len)),)
+        num_further_tokens = session.num_tokens - session.num_prompt_tokens
+        return (Reserve(seq, over_provisioned(session.num_prompt_tokens, num_further_tokens, self.max_seq_len)),)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append, never more than the maximum; it fits, unless the request goes on beyond what was known of it."""

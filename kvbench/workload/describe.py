@@ -11,39 +11,39 @@ from kvbench.workload.scenario import Workload
 def describe(workload: Workload) -> dict[str, int | float | None]:
     """Summarise a workload.
 
-    Prompt tokens are all tokens appended over a request's turns, output tokens all decoded, total tokens their
+    Prompt tokens are all tokens of the prompts of a session's turns, output tokens all decoded, total tokens their
     sum. Percentiles are those of the workload itself, which is known whole, not estimates.
 
     Args:
-        workload: at least one request.
+        workload: at least one session.
     Returns:
-        Plain numbers: `num_requests`, `num_available`, `num_turns`, `duration_s` (last − first arrival),
-        `arrival_rate_per_s` ((requests − 1) ÷ duration), `gap_cv` (standard deviation ÷ mean of the gaps between
-        arrivals), and sum, min, median, mean, p90 and max of `turns`, `prompt_tokens`, `output_tokens` and
+        Plain numbers: `num_sessions`, `num_available` of them, `num_requests` (turns), `duration_s` (last − first
+        arrival), `arrival_rate_per_s` ((sessions − 1) ÷ duration), `gap_cv` (standard deviation ÷ mean of the gaps
+        between arrivals), and sum, min, median, mean, p90 and max of `turns`, `prompt_tokens`, `output_tokens` and
         `total_tokens`, as `prompt_tokens_mean`. Rate and cv are None where no time passes between arrivals.
     Raises:
-        ValueError: the workload has no requests.
+        ValueError: the workload has no sessions.
     """
     sessions = workload.sessions
     if not sessions:
-        raise ValueError("a workload to describe has at least 1 request, got none")
+        raise ValueError("a workload to describe has at least 1 session, got none")
     arrivals_s = np.array([session.arrival_ns for session in sessions], dtype=np.float64) / NS_PER_S
     gaps_s = np.diff(arrivals_s)
     duration_s = float(arrivals_s[-1] - arrivals_s[0])
-    total = np.array([session.num_tokens for session in sessions], dtype=np.int64)
+    prompts = np.array([session.num_prompt_tokens for session in sessions], dtype=np.int64)
     output = np.array([session.num_decode_tokens for session in sessions], dtype=np.int64)
     turns = np.array([len(session.turns) for session in sessions], dtype=np.int64)
     return {
-        "num_requests": len(sessions),
+        "num_sessions": len(sessions),
         "num_available": workload.num_available,
-        "num_turns": int(turns.sum()),
+        "num_requests": int(turns.sum()),
         "duration_s": duration_s,
         "arrival_rate_per_s": gaps_s.size / duration_s if duration_s > 0 else None,
         "gap_cv": float(gaps_s.std() / gaps_s.mean()) if duration_s > 0 else None,
         **_summary("turns", turns),
-        **_summary("prompt_tokens", total - output),
+        **_summary("prompt_tokens", prompts),
         **_summary("output_tokens", output),
-        **_summary("total_tokens", total),
+        **_summary("total_tokens", prompts + output),
     }
 
 

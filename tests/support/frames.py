@@ -147,10 +147,13 @@ def _repetition(work, growth, rng, noise):
 def _row(number, iteration, phase, tokens, capacity, used, copied, reserve_us, time_us, clock_us):
     allocated, holding = sum(capacity.values()) * SLOT_BYTES, sum(used.values()) * SLOT_BYTES
     return dict.fromkeys(STEPS, 0) | {
-        "request": number,
+        "session": number,
         "iteration": iteration,
         "phase": phase,
         "num_tokens": tokens,
+        "prompt_tokens": tokens if phase == "prefill" else 0,
+        "output_tokens": int(phase == "decode"),
+        "limit": "arrivals",
         "context_tokens": used.get(number, 0),
         "capacity_tokens": capacity.get(number, 0),
         "used_bytes": holding,
@@ -170,10 +173,10 @@ def _request(number, appends, outcome, held, first_us, last_us):
     outputs = appends.count(1)
     has_outputs = outcome == "completed" and outputs > 1
     return {
-        "request": number,
+        "session": number,
+        "turn": 0,
         "outcome": outcome,
         "arrival_s": number * 1e-3,
-        "num_turns": 1,
         "prompt_tokens": sum(appends) - outputs,
         "output_tokens": outputs,
         "held_tokens": held,

@@ -10,7 +10,7 @@ SEQ = 0
 
 
 def drive(backend: Backend, strategy: Strategy, session: Session) -> list[Times]:
-    """Append a request's tokens; the sequence stays open until the caller ends the repetition.
+    """Append a session's tokens; the sequence stays open until the caller ends the repetition.
 
     Inputs are made anew from the seed, so that two strategies that take the same steps are given the same tokens.
 
@@ -21,7 +21,7 @@ def drive(backend: Backend, strategy: Strategy, session: Session) -> list[Times]
     Returns:
         The times of admission and of each step, without attention.
     """
-    backend.prepare(max(turn.num_append_tokens for turn in session.turns), session.num_tokens)
+    backend.prepare(max(session.appends()), session.num_tokens)
     known = (session.num_tokens,)
     strategy = strategy.fitted(Limits(geometry=backend.geometry, budget_bytes=None, live_tokens=known))
     ledger = strategy.ledger(backend.geometry, num_rows=backend.num_rows)
@@ -36,12 +36,10 @@ def drive(backend: Backend, strategy: Strategy, session: Session) -> list[Times]
         times.append(backend.step(plan, SEQ, 0))
 
     carry_out(strategy.on_admit(SEQ, session, ledger.view))
-    for turn in session.turns:
-        for num_tokens in (turn.num_append_tokens, *[1] * turn.num_decode_tokens):
-            left = num_tokens
-            while left:
-                now = strategy.at_once(SEQ, left, ledger.view)
-                carry_out(strategy.on_append(SEQ, now, ledger.view))
-                carry_out(strategy.on_attended(SEQ, now, ledger.view))
-                left -= now
+    for left in session.appends():
+        while left:
+            now = strategy.at_once(SEQ, left, ledger.view)
+            carry_out(strategy.on_append(SEQ, now, ledger.view))
+            carry_out(strategy.on_attended(SEQ, now, ledger.view))
+            left -= now
     return backend.drain() or times

@@ -14,7 +14,7 @@ FAST, SLOW = 512, 4096
 CAPACITIES = ((FAST, SLOW), (1024, 4096), (1024, 8192))
 """Of the article's benchmark, its chatbot, and its defaults."""
 DECODED = 64
-DOCUMENT = Session(0, (*[Request(500) for _ in range(9)], Request(FAST + SLOW - 9 * 500 - DECODED, DECODED)))
+DOCUMENT = Session(0, (*[Request(500) for _ in range(9)], Request(FAST + SLOW - 9 * 500 - DECODED, DECODED + 1)))
 """A document that fills both tiers to the last slot, in appends that the fast tier holds, and an answer."""
 NAME = f"hierarchical({FAST}, {SLOW})"
 WHOLE = f"a document of {DOCUMENT.num_tokens:,} tokens, {NAME}"
