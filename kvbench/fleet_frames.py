@@ -15,8 +15,8 @@ from kvbench.workload.request import NS_PER_S
 NEVER = -1
 UNFINISHED = "unfinished"
 ENGINE = "fleet"
-_NOT_KEPT = ("num_turns", "peak_bytes")
-"""Columns of a request that the simulation has no use for."""
+_NOT_KEPT = ("peak_bytes",)
+"""Columns of a request that the simulation has no use for; each is a session of one turn."""
 
 
 class Objective(NamedTuple):
@@ -204,7 +204,8 @@ def _requests(run: FleetColumns, times: _Times) -> pd.DataFrame:
         {
             "repetition": np.zeros(num_requests, dtype=np.int8),
             "warmup": np.zeros(num_requests, dtype=bool),
-            "request": np.arange(num_requests),
+            "session": np.arange(num_requests),
+            "turn": np.zeros(num_requests, dtype=np.int64),
             "outcome": pd.Categorical.from_codes(codes, categories=names),
             "arrival_s": run.arrival_ns / NS_PER_S,
             "prompt_tokens": run.prompt_tokens,
@@ -242,6 +243,7 @@ def _outcomes(run: FleetColumns, times: _Times) -> dict[str, object]:
     ]
     return {
         "num_repetitions": 1,
+        "num_sessions": num_requests,
         "num_requests": num_requests,
         "num_completed": int(times.completed.sum()),
         "outcome": ", ".join(sorted(failed)) or "completed",

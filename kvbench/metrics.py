@@ -259,11 +259,11 @@ def sessions_frame(requests: pd.DataFrame) -> pd.DataFrame:
     frame["num_turns"], frame["num_completed"] = lengths, np.add.reduceat(ok, starts, dtype=np.int64)
     for column in ("prompt_tokens", "output_tokens", "num_preemptions"):
         frame[column] = np.add.reduceat(requests[column].to_numpy(), starts)
-    for column in ("held_tokens", "peak_bytes"):
+    for column in frame.columns.intersection(["held_tokens", "peak_bytes"]):
         frame[column] = np.fmax.reduceat(requests[column].to_numpy(), starts)
     last = starts + lengths - 1
     failed = np.minimum.reduceat(np.where(ok, len(requests), np.arange(len(requests))), starts)
     frame["outcome"] = requests["outcome"].to_numpy()[np.minimum(failed, last)]
     ends_s = (requests["arrival_s"] + requests["latency_s"]).to_numpy()[last]
     frame["latency_s"] = np.where(ok[last], ends_s - frame["arrival_s"], math.nan)
-    return frame[[*SESSIONS, *frame.columns.difference(list(SESSIONS), sort=False)]]
+    return frame[[name for name in SESSIONS if name in frame] + [name for name in frame if name not in SESSIONS]]

@@ -40,7 +40,7 @@ def test_times_of_requests_by_hand():
     assert requests["latency_s"].tolist() == pytest.approx([1.7, 3, 0.5, 0])
     assert math.isnan(requests["ttft_s"].iloc[3])
     assert requests["outcome"].tolist() == ["completed", "completed", "completed", "too_long"]
-    assert set(requests.columns) == set(REQUESTS) - {"num_turns", "peak_bytes"}
+    assert set(requests.columns) == set(REQUESTS) - {"peak_bytes"}
 
 
 def test_the_summary_by_hand():
