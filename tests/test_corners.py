@@ -111,3 +111,19 @@ def test_rows_do_not_change_beside_background_work():
     ledger.book((Reserve(0, 8), Append(0, 4), Reserve(0, 16, background=True)))
     with pytest.raises(LedgerError, match="background work is under way; settle it first"):
         ledger.book((Rows(0, 3),))
+
+
+def test_of_what_stays_by_access_a_quarter_of_the_fast_tier_at_most_is_the_newest():
+    # Half of 40 slots stay, until the host has no room for what would leave: then more of them, and still 10 as new.
+    chosen = strategy("hierarchical_access", fast_capacity=40, slow_capacity=512)
+    ledger = Ledger(TINY, areas=chosen.areas)
+    ledger.open(0)
+    ledger.book(chosen.on_admit(0, Session(0, (Request(552),)), ledger.view))
+    rules = []
+    for _ in range(552):
+        plan = chosen.on_append(0, 1, ledger.view)
+        ledger.book(plan)
+        rules += [op.rule for op in plan if isinstance(op, Move)]
+    assert {rule.recent for rule in rules} == {10}
+    assert {rule.top for rule in rules[:-1]} == {10}
+    assert rules[-1].top > 10
