@@ -194,7 +194,7 @@ def test_an_experiment_writes_its_folder(kvbench, tmp_path):
     for words in (
         "cannot hold long\\_document",
         "## Raised capacities",
-        "| static | too\\_long 1 of 6, unreached 2 of 6 |",
+        "| static | too\\_long 1 of 6, unreached 1 of 6 |",
     ):
         assert words in report
     assert "cannot hold long_document" in out
