@@ -43,7 +43,7 @@ def test_a_run_writes_its_folder(kvbench, tmp_path):
     assert list(results.requests.columns) == list(REQUESTS)
     assert list(results.steps.columns) == list(STEPS)
     assert results.steps["repetition"].nunique() == 3  # one of warm-up
-    for word in ("1 of 1 requests", "Article, 1 layer, float32, 128 bytes a token", "cpu", "2 repetitions"):
+    for word in ("1 of 1 sessions, 6 requests", "Article, 1 layer, float32, 128 bytes a token", "cpu", "2 repetitions"):
         assert word in out
     for strategy in default_strategies():
         assert f"\n{strategy} " in out
@@ -159,7 +159,7 @@ def test_real_requests_of_a_published_trace(kvbench, tmp_path, traces):
     if not path.is_file():
         pytest.skip(f"no {path}: the published trace is at Azure/AzurePublicDataset on GitHub")
     out = kvbench("+scenario=azure_conv", f"scenario.path={path}", "scenario.max_requests=4", "strategy=dynamic", *TINY)
-    assert "4 of 19,366 requests" in out
+    assert "4 of 19,366 sessions" in out
     # The trace's first rows: 374 tokens in and 44 out, 396 and 109, 879 and 55, 91 and 16.
     requests = load(only_folder(tmp_path, "azure_conv")).requests
     rows = requests[requests["repetition"] == 1]
@@ -194,7 +194,7 @@ def test_an_experiment_writes_its_folder(kvbench, tmp_path):
     for words in (
         "cannot hold long\\_document",
         "## Raised capacities",
-        "| static | too\\_long 1 of 6, unreached 1 of 6 |",
+        "| static | too\\_long 1 of 6, unreached 3 of 6 | 13,500 |",
     ):
         assert words in report
     assert "cannot hold long_document" in out

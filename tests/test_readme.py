@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvbench.cli import VERBS
-from kvbench.cli.catalogue import default_strategies, names
+from kvbench.cli.catalogue import names
 from kvbench.cli.command_line import check, read
 from kvbench.cli.entry import entries
 from kvbench.cli.keys import check_keys
@@ -58,7 +58,11 @@ def test_it_names_every_model_and_strategy():
 
 def test_its_table_has_the_figures_of_a_run():
     requests = scenario("short_chat").workload(None).sessions
-    strategies = {name: strategy(name) for name in default_strategies()}
+    ((chosen, longest),) = re.findall(
+        r"\+scenario=short_chat 'strategy=\[(.*?)\]' strategy.static.max_seq_len=(\d+)", README
+    )
+    given = {"static": {"max_seq_len": int(longest)}}
+    strategies = {name: strategy(name, **given.get(name, {})) for name in chosen.split(",")}
     once = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
     recorder = run(strategies, requests, Fake(ARTICLE), **once)
     steps = steps_frame(recorder)

@@ -113,14 +113,16 @@ def allocator_frame(peaks: list[dict[str, int]], strategies: tuple[str, ...], nu
 def header_lines(name: str, config: Config, parts: Parts, device: dict[str, object]) -> list[str]:
     """What was run, on what: model, layers, dtype, bytes a token, device, repetitions, requests."""
     geometry = parts.backend.geometry
-    num_run, num_all = len(parts.workload.sessions), parts.workload.num_available
+    sessions, num_all = parts.workload.sessions, parts.workload.num_available
+    num_requests = sum(len(session.turns) for session in sessions)
     layers = f"{geometry.num_layers} layer{'s' if geometry.num_layers > 1 else ''}"
-    span_s = (parts.workload.sessions[-1].arrival_ns - parts.workload.sessions[0].arrival_ns) / NS_PER_S
+    span_s = (sessions[-1].arrival_ns - sessions[0].arrival_ns) / NS_PER_S
     arriving = f" arriving over {span_s:,.4g} s" if span_s > 0 else ""
     num_repetitions = parts.num_repetitions
     unused = config.get("hardware") is not None and parts.backend.hardware is None
     return [
-        f"{name}: {num_run:,} of {num_all:,} requests{arriving}, at most {parts.max_concurrency} live at once",
+        f"{name}: {len(sessions):,} of {num_all:,} sessions{arriving}, {num_requests:,} requests, at most "
+        f"{parts.max_concurrency} at once",
         f"{geometry.name or 'model'}, {layers}, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; "
         f"{device['device']} ({device['device_name']}); attention {'on' if config['attend'] else 'off'}",
         f"{num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {parts.num_warmup} of warm-up; "
