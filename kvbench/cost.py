@@ -11,6 +11,8 @@ from kvbench.weights import Weights
 
 PS_PER_S = 10**12
 PS_PER_NS = 1_000
+MOST_PS = 2**60
+"""A price, at most: 13 days."""
 CACHE_KERNELS = 3
 """Launches a layer where the cache alone is priced: K and V written, attention."""
 MODEL_KERNELS = 10
@@ -111,4 +113,8 @@ def prices_of(hardware: Hardware, geometry: KVGeometry, weights: Weights | None,
 
 
 def _ps(seconds: float) -> int:
+    if not seconds * PS_PER_S < MOST_PS:
+        raise ValueError(
+            f"by the machine's figures a piece of work takes {seconds:.4g} s; at most {MOST_PS / PS_PER_S:.4g} s"
+        )
     return max(round(seconds * PS_PER_S), 1)

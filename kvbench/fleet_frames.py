@@ -13,7 +13,6 @@ from kvbench.statistics import statistic
 from kvbench.workload.request import NS_PER_S
 
 NEVER = -1
-UNFINISHED = "unfinished"
 ENGINE = "fleet"
 _NOT_KEPT = ("peak_bytes",)
 """Columns of a request that the simulation has no use for; each is a session of one turn."""
@@ -73,7 +72,7 @@ class FleetColumns:
         first_token_ns: [num_requests] when the first output token was out.
         finish_ns: [num_requests] when the request ended: where it completed, its last output token was out.
         num_preemptions: [num_requests] times that it gave its memory back.
-        outcome: [num_requests] codes; -1 where it never ended.
+        outcome: [num_requests] codes.
         held_tokens: [num_requests] tokens that its cache had been given at the end.
         outcomes: the codes' names.
         busy_ns: time of all iterations, of all replicas.
@@ -198,15 +197,13 @@ def _after(moment_ns: np.ndarray, start_ns: np.ndarray) -> np.ndarray:
 
 def _requests(run: FleetColumns, times: _Times) -> pd.DataFrame:
     num_requests = len(run.arrival_ns)
-    names = [*run.outcomes, UNFINISHED]
-    codes = np.where(run.outcome == NEVER, len(run.outcomes), run.outcome).astype(np.int8)
     return pd.DataFrame(
         {
             "repetition": np.zeros(num_requests, dtype=np.int8),
             "warmup": np.zeros(num_requests, dtype=bool),
             "session": np.arange(num_requests),
             "turn": np.zeros(num_requests, dtype=np.int64),
-            "outcome": pd.Categorical.from_codes(codes, categories=names),
+            "outcome": pd.Categorical.from_codes(run.outcome.astype(np.int8), categories=list(run.outcomes)),
             "arrival_s": run.arrival_ns / NS_PER_S,
             "prompt_tokens": run.prompt_tokens,
             "output_tokens": run.output_tokens,
@@ -234,11 +231,10 @@ def _summary_row(name: str, run: FleetColumns, times: _Times, scenario: str, obj
 
 def _outcomes(run: FleetColumns, times: _Times) -> dict[str, object]:
     num_requests = len(run.outcome)
-    names = [UNFINISHED, *run.outcomes]  # by code, from -1
-    counts = np.bincount(run.outcome - NEVER, minlength=len(names))
+    counts = np.bincount(run.outcome, minlength=len(run.outcomes))
     failed = [
         f"{name} {count} of {num_requests}"
-        for name, count in zip(names, counts, strict=True)
+        for name, count in zip(run.outcomes, counts, strict=True)
         if count and name != "completed"
     ]
     return {
@@ -257,7 +253,7 @@ def _service(run: FleetColumns, times: _Times, objective: Objective) -> dict[str
     """Rates over the makespan, and how many requests met the objective."""
     completed = times.completed
     num_tokens = int((run.prompt_tokens + run.output_tokens)[completed].sum())
-    makespan_s = (run.finish_ns.max() - run.arrival_ns.min()) / NS_PER_S if (run.finish_ns > NEVER).any() else math.nan
+    makespan_s = (run.finish_ns.max() - run.arrival_ns.min()) / NS_PER_S
     within = completed & ~(times.ttft_s > objective.ttft_s) & ~(times.tpot_s > objective.tpot_s)
     return {
         "num_tokens": num_tokens,

@@ -105,18 +105,15 @@ def test_the_timeline_is_in_seconds_and_names_its_strategy():
     assert fleet_frames({"a": columns(num_bins=0)}, "chat", OBJECTIVE).timeline.empty
 
 
-def test_a_request_that_never_ended_is_said_so():
-    frames = made(outcome=np.array([0, -1, 2, 2]), finish_ns=np.array([9 * S, -1, 9 * S, 9 * S]))
-    assert frames.requests["outcome"].tolist() == ["completed", "unfinished", "out_of_memory", "out_of_memory"]
-    assert frames.summary["outcome"].iloc[0] == "out_of_memory 2 of 4, unfinished 1 of 4"
-
-
 def test_nobody_was_served():
-    nothing = np.full(4, -1)
-    ends = {"admitted_ns": nothing, "first_token_ns": nothing, "finish_ns": nothing}
-    row = made(**ends, outcome=nothing, busy_ns=0, live_ns=0.0).summary.iloc[0]
-    assert (row["num_completed"], row["attained_share"]) == (0, 0)
-    assert row[["makespan_s", "tokens_per_s", "mean_batch", "ttft_mean_s", "queue_mean_s"]].isna().all()
+    nothing, arrivals = np.full(4, -1), FOUR["arrival_ns"]
+    ends = {"admitted_ns": nothing, "first_token_ns": nothing, "finish_ns": arrivals}
+    frames = made(**ends, outcome=np.array([1, 2, 2, 1]), busy_ns=0, live_ns=0.0)
+    row = frames.summary.iloc[0]
+    assert frames.requests["outcome"].tolist() == ["too_long", "out_of_memory", "out_of_memory", "too_long"]
+    assert (row["outcome"], row["num_completed"]) == ("out_of_memory 2 of 4, too_long 2 of 4", 0)
+    assert (row["attained_share"], row["tokens_per_s"]) == (0, 0)
+    assert row[["mean_batch", "ttft_mean_s", "queue_mean_s"]].isna().all()
 
 
 def test_what_a_strategy_is_stands_in_its_row_and_names_columns():

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from kvbench.area import Contiguous
 from kvbench.backend.modelled import memory_left
 from kvbench.cost import Prices, prices_of
+from kvbench.fleet.bounds import MOST_BYTES, check_repeats, require_whole, scaled
 from kvbench.fleet.result import FleetResult
 from kvbench.fleet.simulate import check_settings, simulate
 from kvbench.geometry import KVGeometry
@@ -82,6 +85,7 @@ class Fleet(Simulator):
                 raise ValueError(f"{name} is a number above 0, got {value!r}")
         if not isinstance(self.split, bool):
             raise ValueError(f"split is true or false, got {self.split!r}")
+        require_whole("hardware.memory_bytes", self.hardware.memory_bytes, MOST_BYTES)
         memory_left(self.hardware, self.geometry, self.weights, self.memory_fraction)
 
     def memory_bytes(self) -> int:
@@ -95,9 +99,14 @@ class Fleet(Simulator):
 
     def arriving(self, columns: TraceColumns) -> TraceColumns:
         """The trace as this fleet meets it: repeated, and as fast as asked for."""
+        if columns.arrival_ns is None or not columns.arrival_ns.size:
+            return columns
         if self.rate_scale != 1:
-            columns = replace(columns, arrival_ns=(columns.arrival_ns / self.rate_scale).astype("int64"))
-        return columns if self.repeats == 1 else columns.repeated(self.repeats)
+            columns = replace(columns, arrival_ns=scaled(columns.arrival_ns, self.rate_scale))
+        if self.repeats == 1:
+            return columns
+        check_repeats(columns.num_requests, int(columns.arrival_ns[-1]), self.repeats)
+        return columns.repeated(self.repeats)
 
     def run(self, columns: TraceColumns, strategy: Strategy, budget_bytes: int) -> FleetResult:
         """Serve requests under a strategy.
@@ -131,6 +140,6 @@ class Fleet(Simulator):
         Raises:
             ValueError: something is left to a run that a fleet does not know.
         """
-        longest = int((columns.num_prompt_tokens + columns.num_output_tokens).max(initial=1))
+        longest = int((columns.num_prompt_tokens + np.maximum(columns.num_output_tokens - 1, 0)).max(initial=1))
         known = Limits(geometry=self.geometry, budget_bytes=budget_bytes, live_tokens=(longest,), is_modelled=True)
         return strategy.fitted(known)

@@ -23,6 +23,8 @@ def resized(m: Machine, place: int, capacity: int) -> int:
         Whether there is memory: 0 if not, 1 if its slots moved or were added to, 2 if there was room where they are.
     """
     own, fixed = m.live[place], m.fixed
+    if capacity > fixed.limit_slots:
+        return 0
     if fixed.space != COUNTING:
         return _moved(m, place, capacity)
     added = capacity - own.capacity

@@ -62,7 +62,7 @@ class Shares(NamedTuple):
     time_s: float
 
 
-class Limits(NamedTuple):
+class Binding(NamedTuple):
     """What bound the service, as shares of the time from the first arrival to the end, averaged over replicas.
 
     In each iteration it is the first test that the head of the queue fails. Who is admitted and has had no step waits
@@ -152,7 +152,7 @@ class FleetResult:
     held_tokens: NDArray[np.int64]
     replica: NDArray[np.int64]
     totals: Totals
-    limits: Limits
+    limits: Binding
     timeline: Timeline
     num_slots: int
     num_replicas: int

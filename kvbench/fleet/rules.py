@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from kvbench.area import Area, Blocks, Chunks, Contiguous
 from kvbench.compiled import part, pointer
+from kvbench.fleet.bounds import check_figures
 from kvbench.fleet.state import BLOCKS, CHUNKS, CONTIGUOUS
 from kvbench.strategy.base import IntegerRule, Strategy, constant
 
@@ -44,6 +45,7 @@ def bound_rule(strategy: Strategy) -> BoundRule:
         ValueError: they are no integer rule.
     """
     rule, area, layout, unit = check_rule(strategy)
+    check_figures(type(strategy).__name__, (*rule.admitted_by, *rule.grown_by, rule.max_tokens, unit))
     reserves = (rule.admitted, rule.admitted_by) != (constant, (0,))
     admitted, grown = bound(rule.admitted, rule.admitted_by), bound(rule.grown, rule.grown_by)
     return BoundRule(admitted, grown, rule.max_tokens, area, layout, unit, reserves)

@@ -1,18 +1,19 @@
 """Simulate a fleet: a whole trace through replicas of a model, under one strategy."""
 
 from kvbench.cost import Prices
+from kvbench.fleet.bounds import MOST_BATCH, MOST_BYTES, MOST_REPLICAS, MOST_TOKENS, check_requests, require_whole
 from kvbench.fleet.kernel import run
 from kvbench.fleet.result import FleetResult
 from kvbench.fleet.rules import bound_rule
 from kvbench.fleet.state import CONTIGUOUS, PREEMPTIONS, ROUTINGS, SPACES, UNBOUNDED
-from kvbench.fleet.tables import fixed_of, result_of, tables_of
+from kvbench.fleet.tables import fixed_of, requests_of, result_of, tables_of
 from kvbench.geometry import KVGeometry
 from kvbench.naming import unknown
 from kvbench.strategy.base import Strategy
 from kvbench.workload.trace_columns import TraceColumns
 
 LONGEST_JUMP = 1 << 16
-"""Iterations taken at once, at most: their picoseconds stay within int64."""
+"""Iterations taken at once, at most."""
 
 
 def simulate(
@@ -63,8 +64,8 @@ def simulate(
         ValueError: a parameter is out of its range, the trace has no arrivals, or the strategy no integer rule.
     """
     check_settings(max_batch, prefill_chunk_tokens, preemption, replicas, routing, space)
-    _require_positive("budget_bytes", budget_bytes)
-    _require_positive("min_block_tokens", min_block_tokens)
+    require_whole("budget_bytes", budget_bytes, MOST_BYTES)
+    require_whole("min_block_tokens", min_block_tokens, MOST_TOKENS)
     if min_block_tokens & (min_block_tokens - 1):
         raise ValueError(f"min_block_tokens is a power of two, got {min_block_tokens}")
     if geometry.num_window_layers:
@@ -75,21 +76,23 @@ def simulate(
     rule = bound_rule(strategy)
     if rule.layout != CONTIGUOUS and space != "counting":
         raise ValueError(f"space={space} places contiguous slots; {type(strategy).__name__} takes them in units")
+    requests = requests_of(columns, replicas if routing == "round_robin" else 0)
+    longest_jump = min(check_requests(columns, prices, max_batch), LONGEST_JUMP)
     fixed = fixed_of(
         rule,
         geometry,
         budget_bytes,
         prices,
-        max_batch=max_batch,
+        max_batch=min(max_batch, columns.num_requests),
         chunk_tokens=prefill_chunk_tokens or UNBOUNDED,
         preemption=PREEMPTIONS.index(preemption),
         routing=ROUTINGS.index(routing),
         space=SPACES.index(space),
         min_block=min_block_tokens,
         is_split=int(split),
-        max_jump=1 if step_by_step else LONGEST_JUMP,
+        max_jump=1 if step_by_step else longest_jump,
     )
-    tables = tables_of(columns, fixed, replicas)
+    tables = tables_of(requests, fixed, replicas)
     run(tables, rule.admitted, rule.grown)
     return result_of(tables)
 
@@ -102,10 +105,10 @@ def check_settings(
     Raises:
         ValueError: there is such a setting.
     """
-    _require_positive("max_batch", max_batch)
-    _require_positive("replicas", replicas)
+    require_whole("max_batch", max_batch, MOST_BATCH)
+    require_whole("replicas", replicas, MOST_REPLICAS)
     if prefill_chunk_tokens is not None:
-        _require_positive("prefill_chunk_tokens", prefill_chunk_tokens)
+        require_whole("prefill_chunk_tokens", prefill_chunk_tokens, MOST_TOKENS)
     for name, value, allowed in (
         ("preemption", preemption, PREEMPTIONS),
         ("routing", routing, ROUTINGS),
@@ -113,8 +116,3 @@ def check_settings(
     ):
         if value not in allowed:
             raise ValueError(unknown(name, value, allowed))
-
-
-def _require_positive(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is a positive integer, got {value!r}")

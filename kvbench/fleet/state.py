@@ -8,7 +8,8 @@ from kvbench.cost import Prices
 
 NONE = -1
 """No request, no place, not yet."""
-FOREVER = 2**62
+FOREVER = 2**60
+"""In nanoseconds: 36 years, beyond every clock."""
 UNBOUNDED = 2**62
 
 COMPLETED, TOO_LONG, OUT_OF_MEMORY = range(3)
@@ -158,6 +159,7 @@ FIXED = _record(
     "tensor_bytes",  # of those, in the largest tensor, where growth copies; else 0
     "fixed_bytes",
     "limit_bytes",
+    "limit_slots",
     "is_small_pool",  # whether the budget has room for another block beside the pool
     "space",
     "space_slots",

@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from kvbench.cost import PS_PER_NS, Prices
-from kvbench.fleet.result import FleetResult, Limits, Totals
+from kvbench.fleet.bounds import check_memory
+from kvbench.fleet.result import Binding, FleetResult, Totals
 from kvbench.fleet.rules import BoundRule
 from kvbench.fleet.space import NUM_ORDERS
 from kvbench.fleet.state import (
@@ -31,6 +32,7 @@ from kvbench.fleet.state import (
 from kvbench.fleet.timeline import timeline_of
 from kvbench.geometry import KVGeometry
 from kvbench.ledger.accounts import area_cost, workspace_bytes
+from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace_columns import TraceColumns
 
 NUM_BINS = 512
@@ -56,6 +58,7 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "tensor_bytes": cost.tensor_bytes if rule.layout == CONTIGUOUS else 0,
         "fixed_bytes": fixed_bytes,
         "limit_bytes": limit_bytes,
+        "limit_slots": limit_bytes // cost.unit_bytes,
         "is_small_pool": int(is_small_pool),
         "space_slots": limit_bytes // cost.unit_bytes // chosen["min_block"] * chosen["min_block"],
         **chosen,
@@ -64,16 +67,21 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
     return np.array([tuple(figures[name] for name in FIXED.names)], FIXED)
 
 
-def tables_of(columns: TraceColumns, fixed: np.ndarray, num_replicas: int) -> Tables:
+def tables_of(requests: np.ndarray, fixed: np.ndarray, num_replicas: int) -> Tables:
     """All tables, before the first request is admitted.
 
     Raises:
-        ValueError: the trace is empty, has no arrivals, or is not in their order.
+        ValueError: this machine has no memory for them.
     """
     (own,) = fixed
     is_routed = own["routing"] == ROUND_ROBIN
-    requests = _requests(columns, num_replicas if is_routed else 0)
-    live = np.zeros((num_replicas, max(own["max_batch"] + 1, own["unit"] if own["layout"] == BLOCKS else 0)), LIVE)
+    num_live = max(int(own["max_batch"]) + 1, int(own["unit"]) if own["layout"] == BLOCKS else 0)
+    num_ranges = int(own["space_slots"] // own["min_block"]) if own["space"] == BUDDY else int(own["max_batch"]) + 2
+    space = (4, 1 if own["space"] == COUNTING else max(num_ranges, NUM_ORDERS))
+    sums = (NUM_BINS + 1, NUM_COLUMNS)
+    each_bytes = num_live * LIVE.itemsize + 8 * (math.prod(space) + math.prod(sums))
+    check_memory(f"replicas={num_replicas}, max_batch={num_live - 1}: the tables", num_replicas * each_bytes)
+    live = np.zeros((num_replicas, num_live), LIVE)
     live["vacant"] = np.arange(live.shape[1])
     now = np.zeros(num_replicas, REPLICA)
     for name in ("next", "tail", "unseen", "oldest", "youngest", "first_new"):
@@ -84,19 +92,22 @@ def tables_of(columns: TraceColumns, fixed: np.ndarray, num_replicas: int) -> Ta
         now["unseen_ns"][: requests.size] = requests["arrival_ns"][:num_replicas]
     now["peak_bytes"] = own["fixed_bytes"] if own["limit_bytes"] else 0
     now["bin_ns"] = now["bin_end_ns"] = max(int(requests["arrival_ns"][-1]) // NUM_BINS, 1)
-    num_ranges = own["space_slots"] // own["min_block"] if own["space"] == BUDDY else own["max_batch"] + 2
     return Tables(
         requests=requests,
         replicas=now,
         live=live,
-        sums=np.zeros((num_replicas, NUM_BINS + 1, NUM_COLUMNS)),
-        space=np.zeros((num_replicas, 4, 1 if own["space"] == COUNTING else max(num_ranges, NUM_ORDERS)), np.int64),
+        sums=np.zeros((num_replicas, *sums)),
+        space=np.zeros((num_replicas, *space), np.int64),
         fixed=fixed,
     )
 
 
-def _requests(columns: TraceColumns, stride: int) -> np.ndarray:
-    """The trace as the kernel's table; every stride-th request follows in a replica's queue, 0 for none yet."""
+def requests_of(columns: TraceColumns, stride: int) -> np.ndarray:
+    """The trace as the kernel's table; every stride-th request follows in a replica's queue, 0 for none yet.
+
+    Raises:
+        ValueError: the trace is empty, has no arrivals, or is not in their order.
+    """
     arrival_ns = columns.arrival_ns
     if arrival_ns is None:
         raise ValueError("a fleet's requests arrive at moments, and this trace has none: give it arrivals")
@@ -119,6 +130,10 @@ def _requests(columns: TraceColumns, stride: int) -> np.ndarray:
 def result_of(tables: Tables) -> FleetResult:
     """What the tables say when all requests have ended; the columns are theirs, not copies."""
     requests, now, (own,) = tables.requests, tables.replicas, tables.fixed
+    if (requests["finish_ns"] == NONE).any():
+        raise ValueError(
+            f"with its preemptions the run takes longer than the {FOREVER / NS_PER_S:,.4g} s of a fleet's clock"
+        )
     assert (now["num_live"] == 0).all()
     assert (now["allocated"] == 0).all()
     names = ("admitted_ns", "first_token_ns", "finish_ns", "num_preemptions", "outcome")
@@ -143,16 +158,16 @@ def result_of(tables: Tables) -> FleetResult:
     )
 
 
-def _limits(sums: np.ndarray, span_ns: int, is_small_pool: bool) -> Limits:
+def _limits(sums: np.ndarray, span_ns: int, is_small_pool: bool) -> Binding:
     """What bound the service, of sums over all replicas and the time that all of them together had."""
     bound_ps = dict(zip((FULL_BATCH, NO_MEMORY, COMPUTING), sums[FULL_BATCH:, DURATION].tolist(), strict=True))
     arrivals_ps = max(span_ns * PS_PER_NS - sum(bound_ps.values()), 0.0)
     whole_ps = arrivals_ps + sum(bound_ps.values()) or math.nan
     memory = bound_ps[NO_MEMORY] / whole_ps
-    return Limits(
+    return Binding(
         arrivals_share=arrivals_ps / whole_ps,
         batch_share=bound_ps[FULL_BATCH] / whole_ps,
-        memory_share=0.0 if is_small_pool else memory,
-        pool_share=memory if is_small_pool else 0.0,
+        memory_share=memory * (not is_small_pool),
+        pool_share=memory * is_small_pool,
         computing_share=bound_ps[COMPUTING] / whole_ps,
     )

@@ -45,12 +45,13 @@ def timeline_of(
     queued = np.zeros(num_bins)
     most = np.zeros((num_bins, NUM_COLUMNS - MOST))
     for own, own_ns in zip(sums[:, :-1], bins_ns.tolist(), strict=True):
-        factor = bin_ns // own_ns
-        merged = own[:, :WAITED].reshape(-1, factor, WAITED).sum(axis=1)
-        total[: len(merged)] += merged
-        most[: len(merged)] += own[:, MOST:].reshape(-1, factor, NUM_COLUMNS - MOST).max(axis=1)
-        waited_ns = own[:, WAITED] + np.cumsum(own[:, WAITING]) * own_ns
-        queued[: len(merged)] += waited_ns.reshape(-1, factor).sum(axis=1)
+        # A replica that is idle while another is busy for long may have bins that are very much shorter.
+        into = np.arange(num_bins) * own_ns // bin_ns
+        np.add.at(total, into, own[:, :WAITED])
+        own_most = np.zeros_like(most)
+        np.maximum.at(own_most, into, own[:, MOST:])
+        most += own_most
+        np.add.at(queued, into, own[:, WAITED] + np.cumsum(own[:, WAITING]) * own_ns)
     num_shown = min(makespan_ns // bin_ns + 1, num_bins)
     total = total.reshape(num_bins, NUM_CLASSES, NUM_SUMS)
     means = total[:num_shown] / (bin_ns * PS_PER_NS)

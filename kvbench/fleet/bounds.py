@@ -1,0 +1,156 @@
+"""What a fleet computes with: whole numbers of 64 bits, and no sum of what passes here outgrows them."""
+
+import math
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbench.cost import PS_PER_NS, PS_PER_S, Prices
+from kvbench.fleet.state import FOREVER
+from kvbench.workload.request import NS_PER_S
+from kvbench.workload.trace_columns import TraceColumns
+
+LATEST_NS = FOREVER // 2
+"""The last arrival, at most: 18 years."""
+MOST_PS = 2**62 - 2**52
+"""What an iteration may take; the rest is left to what floats lose."""
+MOST_TOKENS, MOST_BYTES, MOST_BATCH, MOST_REPLICAS = 2**40, 2**50, 2**20, 2**16
+MOST_FACTOR = 2**16
+ROW_BYTES = 250
+"""Memory that a request's row takes, about, from the simulation to the file."""
+MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def require_whole(name: str, value: object, most: int) -> None:
+    """Refuse what is no whole number from 1 to the most.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is a positive integer, got {value!r}")
+    if value > most:
+        raise ValueError(f"{name} is at most {most:,} in a fleet, got {_told(value)}")
+
+
+def check_figures(name: str, figures: tuple[int | float | None, ...]) -> None:
+    """Refuse what a strategy's rule could not compute with.
+
+    Raises:
+        ValueError: a figure is too large.
+    """
+    for figure in figures:
+        most = MOST_TOKENS if isinstance(figure, int) else MOST_FACTOR
+        if figure is not None and abs(figure) > most:
+            raise ValueError(f"{name} decides by {_told(figure)}; a fleet computes with at most {most:,} there")
+
+
+def check_memory(what: str, num_bytes: int) -> None:
+    """Refuse what this machine has no memory for.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if num_bytes > MEMORY_BYTES:
+        raise ValueError(f"{what} would take {_told(num_bytes)} bytes, and this machine has {MEMORY_BYTES:,}")
+
+
+def check_repeats(num_requests: int, last_ns: int, repeats: int) -> None:
+    """Refuse to repeat a trace beyond memory, or the clock.
+
+    Raises:
+        ValueError: it goes beyond.
+    """
+    num_bytes = num_requests * repeats * ROW_BYTES
+    check_memory(f"repeats={_told(repeats)}, at {ROW_BYTES} bytes a request,", num_bytes)
+    period_ns = last_ns * num_requests // max(num_requests - 1, 1) + 1
+    _check_arrival(period_ns * repeats, f"repeats={_told(repeats)}")
+
+
+def scaled(arrival_ns: NDArray[np.int64], rate_scale: float) -> NDArray[np.int64]:
+    """Arrivals so many times as fast.
+
+    Raises:
+        ValueError: the last one is beyond the clock.
+    """
+    if arrival_ns.size:
+        _check_arrival(int(arrival_ns[-1]) / rate_scale, f"rate_scale={rate_scale!r}")
+    return (arrival_ns / rate_scale).astype(np.int64)
+
+
+def check_requests(columns: TraceColumns, prices: Prices, max_batch: int) -> int:
+    """Refuse requests and prices that would outgrow the clock, or an iteration's time.
+
+    An iteration's time is bounded by all that the `max_batch` costliest requests could do in one, the whole time by
+    what all requests take one after another.
+
+    Returns:
+        How many iterations may be taken at once.
+    Raises:
+        ValueError: they would.
+    """
+    prompts, outputs = columns.num_prompt_tokens, columns.num_output_tokens
+    if prompts.min() < 1 or outputs.min() < 0:
+        raise ValueError("a request has a prompt of at least 1 token and 0 output tokens or more")
+    if max(prompts.max(), outputs.max()) > MOST_TOKENS:
+        raise ValueError(f"a request has at most {MOST_TOKENS:,} tokens, got {max(prompts.max(), outputs.max()):,}")
+    _check_arrival(int(columns.arrival_ns[-1]), "the last request")
+    num_live = min(max_batch, prompts.size)
+    longest = np.array([float(prompts.max()) + float(outputs.max())])
+    most_ps = num_live * _alone_ps(longest, prices)[0] + _shared_ps(prices)
+    whole_ps = prompts.size * (_alone_ps(longest, prices)[0] + (longest[0] + 1) * _step_ps(longest, prices)[0])
+    if most_ps > MOST_PS or columns.arrival_ns[-1] + whole_ps / PS_PER_NS > FOREVER:
+        _check_each(columns, prices, num_live)
+    return max(int(MOST_PS / (_shared_ps(prices) + num_live * _step_ps(longest, prices)[0])), 1)
+
+
+def _check_each(columns: TraceColumns, prices: Prices, num_live: int) -> None:
+    """As `check_requests`, by each request's own tokens."""
+    outputs = columns.num_output_tokens.astype(np.float64)
+    tokens = columns.num_prompt_tokens + outputs
+    alone_ps = _alone_ps(tokens, prices)
+    most_ps = np.partition(alone_ps, tokens.size - num_live)[tokens.size - num_live :].sum() + _shared_ps(prices)
+    if most_ps > MOST_PS:
+        raise ValueError(
+            f"an iteration of the longest requests ({tokens.max():,.0f} tokens) may take {most_ps / PS_PER_S:,.4g} s; "
+            f"a fleet computes with at most {MOST_PS / PS_PER_S:,.4g} s: shorten them, or lower max_batch"
+        )
+    whole_ps = (alone_ps + (outputs + 1) * _step_ps(tokens, prices)).sum()
+    ends_ns = float(columns.arrival_ns[-1]) + float(whole_ps) / PS_PER_NS
+    if ends_ns > FOREVER:
+        raise ValueError(
+            f"one after another these requests take {ends_ns / NS_PER_S:,.4g} s; a fleet's clock holds "
+            f"{FOREVER / NS_PER_S:,.4g} s"
+        )
+
+
+def _alone_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
+    """The most that a request adds to an iteration: all its tokens computed, moved, copied and read."""
+    attention = np.maximum(0.5 * tokens * (tokens + 1) * prices.pair_ps, tokens * prices.read_ps)
+    each = prices.token_ps + prices.read_ps + prices.write_ps + prices.swap_ps + prices.copy_ps + prices.storage_ps
+    return attention + tokens * float(each) + float(prices.transfer_ps + 2 * prices.storage_ps)
+
+
+def _step_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
+    """The most that a decode step of a request takes by itself."""
+    return _shared_ps(prices) + tokens * float(prices.read_ps) + float(prices.write_ps)
+
+
+def _shared_ps(prices: Prices) -> float:
+    return float(prices.weights_ps + prices.active_ps + prices.token_ps + prices.step_ps)
+
+
+def _check_arrival(arrival_ns: float, what: str) -> None:
+    if not arrival_ns <= LATEST_NS:
+        raise ValueError(
+            f"{what}: arrivals to {_told(arrival_ns / NS_PER_S)} s; a fleet's clock takes them to "
+            f"{LATEST_NS / NS_PER_S:,.4g} s"
+        )
+
+
+def _told(value: float) -> str:
+    """A number of any size, in few characters."""
+    if isinstance(value, int) and abs(value) >= 10**18:
+        return f"about 10^{int(math.log10(abs(value)))}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -1,0 +1,166 @@
+"""What a fleet computes with: nothing that passes outgrows 64 bits, and what would is refused in words."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbench.cost import prices_of
+from kvbench.fleet import simulate
+from kvbench.fleet.bounds import LATEST_NS, MEMORY_BYTES, ROW_BYTES
+from kvbench.fleet.fleet import Fleet
+from kvbench.strategy.concat import Concat
+from kvbench.strategy.exact import Exact
+from kvbench.strategy.paged import Paged
+from kvbench.strategy.static import Static
+from kvbench.workload.trace_columns import TraceColumns
+from tests.support.fleet_models import PRICES, ROUND, columns_of
+from tests.support.machines import GEOMETRY, WEIGHTS, machine
+
+DAY_NS = 24 * 3600 * 10**9
+
+
+def run(rows, strategy=None, prices=PRICES, **options):
+    chosen = {"geometry": GEOMETRY, "budget_bytes": 2**50, "max_batch": 2}
+    return simulate(columns_of(rows), strategy or Exact(round_to=1), prices, **chosen | options)
+
+
+@pytest.mark.parametrize(
+    ("rows", "given", "message"),
+    [
+        ([(0, 2**31 - 1, 1)], {}, r"an iteration of the longest requests \(2,147,483,648 tokens\) may take"),
+        ([(0, 2**62, 1)], {}, "a request has at most 1,099,511,627,776 tokens, got 4,611,686,018,427,387,904"),
+        ([(0, 1, 2**62)], {}, "a request has at most 1,099,511,627,776 tokens"),
+        ([(0, 0, 1)], {}, "a prompt of at least 1 token"),
+        ([(0, 1, -1)], {}, "0 output tokens or more"),
+        ([(0, 1, 1), (LATEST_NS + 1, 1, 1)], {}, "the last request: arrivals to 5.765e"),
+        ([(0, 1, 1)], {"max_batch": 10**30}, r"max_batch is at most 1,048,576 in a fleet, got about 10\^30"),
+        ([(0, 1, 1)], {"replicas": 10**9}, "replicas is at most 65,536 in a fleet, got 1,000,000,000"),
+        ([(0, 1, 1)], {"prefill_chunk_tokens": 10**30}, "prefill_chunk_tokens is at most"),
+        ([(0, 1, 1)], {"budget_bytes": 10**30}, "budget_bytes is at most"),
+        ([(0, 1, 1)], {"min_block_tokens": 2**62}, "min_block_tokens is at most"),
+        ([(0, 1, 1)], {"strategy": Static(max_seq_len=10**30)}, r"Static decides by about 10\^30"),
+        ([(0, 1, 1)], {"strategy": Exact(round_to=2**62)}, r"Exact decides by about 10\^18"),
+        ([(0, 1, 1)], {"space": "buddy"}, "the tables would take"),
+    ],
+)
+def test_what_would_outgrow_is_refused(rows, given, message):
+    with pytest.raises(ValueError, match=message):
+        run(rows, **given)
+
+
+def test_days_are_days():
+    """A prompt of ten times the tokens takes a hundred times as long, as far as the clock goes."""
+    pair_ns = PRICES.pair_ps / 1000
+    for num_tokens in (10**6, 10**7):
+        (finish_ns,) = run([(0, num_tokens, 1)]).finish_ns
+        assert finish_ns == pytest.approx(num_tokens**2 / 2 * pair_ns, rel=0.2)
+    result = run([(0, 3, 4), (LATEST_NS, 3, 4)])
+    assert result.outcome.tolist() == [0, 0]
+    assert result.finish_ns[1] - LATEST_NS == pytest.approx(result.finish_ns[0], abs=1)
+
+
+def test_idle_replicas_stand_beside_busy_ones():
+    result = run([(0, 5, 500)], replicas=1000)
+    assert result.timeline.batch.sum() * result.timeline.bin_ns == pytest.approx(result.finish_ns[0], abs=1)
+
+
+def test_a_batch_of_more_than_there_are_is_all_of_them():
+    rows = [(0, 5, 5)] * 3
+    assert run(rows, max_batch=2**20).finish_ns.tolist() == run(rows, max_batch=3).finish_ns.tolist()
+
+
+LARGE = st.lists(
+    st.tuples(
+        st.integers(0, LATEST_NS) | st.integers(0, 1000),
+        st.integers(1, 60) | st.integers(1, 2**34),
+        st.integers(0, 60) | st.integers(0, 2**24),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=LARGE,
+    made=st.sampled_from([Exact(round_to=1), Static(max_seq_len=2**40), Paged(block_size=16, pool_tokens=2**32)]),
+    max_batch=st.integers(1, 4),
+    chunk=st.sampled_from([None, 2**20]),
+    budget=st.sampled_from([2**30, 2**42, 2**50]),
+    prices=st.sampled_from([PRICES, ROUND, PRICES._replace(step_ps=2**59), PRICES._replace(pair_ps=1, read_ps=1)]),
+)
+def test_what_passes_ends_and_adds_up(rows, made, max_batch, chunk, budget, prices):
+    """Either a message, or all requests end, after their arrival, in order of time, and no figure has wrapped."""
+    try:
+        result = run(rows, made, prices, max_batch=max_batch, prefill_chunk_tokens=chunk, budget_bytes=budget)
+    except ValueError:
+        return
+    columns = columns_of(rows)
+    assert (result.outcome >= 0).all()
+    assert (result.finish_ns >= columns.arrival_ns).all()
+    ran = result.admitted_ns >= 0
+    assert (result.admitted_ns >= columns.arrival_ns)[ran].all()
+    assert (result.finish_ns >= result.admitted_ns).all()
+    assert min(result.totals) >= 0
+    assert (result.sums >= 0).all()
+    done = result.outcome == 0
+    prompts, steps = columns.num_prompt_tokens, np.maximum(columns.num_output_tokens - 1, 0)
+    least_ps = [0.5 * float(p) ** 2 * prices.pair_ps + s * prices.step_ps for p, s in zip(prompts, steps, strict=True)]
+    spent_ps = (result.finish_ns - columns.arrival_ns).astype(float) * 1000 + 1000
+    assert (spent_ps >= 0.999 * np.array(least_ps))[done].all()
+
+
+def fleet(**changed):
+    chosen = {
+        "geometry": GEOMETRY,
+        "hardware": machine(),
+        "weights": WEIGHTS,
+        "memory_fraction": 0.5,
+        "max_batch": 2,
+        "prefill_chunk_tokens": None,
+        "preemption": "recompute",
+        "replicas": 1,
+        "routing": "round_robin",
+        "space": "counting",
+        "repeats": 1,
+        "rate_scale": 1.0,
+        "ttft_objective_s": None,
+        "tpot_objective_s": None,
+        "split": True,
+    }
+    return Fleet(**chosen | changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"repeats": 10**30}, r"repeats=about 10\^30, at 250 bytes a request, would take"),
+        ({"repeats": 10**6}, "repeats=1,000,000: arrivals to 8.64e"),
+        ({"rate_scale": 1e-300}, "rate_scale=1e-300: arrivals to"),
+    ],
+)
+def test_arrivals_stay_on_the_clock(changed, message):
+    ones = np.ones(1, np.int64)
+    one = TraceColumns(arrival_ns=ones * DAY_NS, num_prompt_tokens=ones, num_output_tokens=ones)
+    with pytest.raises(ValueError, match=message):
+        fleet(**changed).arriving(one)
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "message"),
+    [
+        ("memory_bytes", 10**30, "hardware.memory_bytes is at most"),
+        ("flops_per_s", 1e-300, "by the machine's figures a piece of work takes"),
+        ("step_s", 1e300, "by the machine's figures a piece of work takes"),
+    ],
+)
+def test_a_machines_figures_stay_on_it(figure, value, message):
+    with pytest.raises(ValueError, match=message):
+        fleet(hardware=machine(**{figure: value})).prices  # noqa: B018
+    assert ROW_BYTES * 10**6 < MEMORY_BYTES
+
+
+def test_prices_are_prices_of_the_machine():
+    assert fleet().prices == prices_of(machine(), GEOMETRY, WEIGHTS)
+    assert run([(0, 5, 5)], Concat(), fleet().prices).outcome.tolist() == [0]
