@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from kvbench.cost import PS_PER_NS, PS_PER_S, Prices
 from kvbench.fleet.state import FOREVER
+from kvbench.ledger import UNLIMITED
 from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace_columns import TraceColumns
 
@@ -42,7 +43,7 @@ def check_figures(name: str, figures: tuple[int | float | None, ...]) -> None:
     """
     for figure in figures:
         most = MOST_TOKENS if isinstance(figure, int) else MOST_FACTOR
-        if figure is not None and abs(figure) > most:
+        if figure not in (None, UNLIMITED) and abs(figure) > most:
             raise ValueError(f"{name} decides by {_told(figure)}; a fleet computes with at most {most:,} there")
 
 
