@@ -135,15 +135,16 @@ class Batch:
 
     def _begin(self, progress: Progress) -> None:
         """Give a new cache what it needs before its first token; idle ones may give way to it, live ones do not."""
-        start = self._backend.now_ns()
-        try:
-            plan = self._strategy.on_admit(progress.index, progress.session, self._ledger.view)
-            self._carry_out(progress, ADMIT, 0, plan, start)
-        except OutOfMemory as error:
-            if self._idle and self._relieved(progress, error):
-                self._begin(progress)
-            else:
+        while True:
+            start = self._backend.now_ns()
+            try:
+                plan = self._strategy.on_admit(progress.index, progress.session, self._ledger.view)
+                self._carry_out(progress, ADMIT, 0, plan, start)
+            except OutOfMemory as error:
+                if self._idle and self._relieved(progress, error):
+                    continue
                 self._give_way(progress, error)
+            return
 
     def _limit(self) -> int:
         """What the head of the queue waits for: the first test that it fails, or the steps at hand."""
@@ -155,33 +156,39 @@ class Batch:
 
     def _step(self, progress: Progress) -> int:
         """One step of one request; returns the tokens appended, 0 where it was not to be."""
+        while True:
+            try:
+                phase, num_tokens = self._append(progress)
+            except CapacityExceeded:
+                self._finish(progress, "too_long")
+                return 0
+            except OutOfMemory as error:
+                if self._relieved(progress, error):
+                    continue
+                if progress in self._live:
+                    self._give_way(progress, error)
+                return 0
+            if progress.advance(phase, num_tokens):
+                self._end_turn(progress)
+            return num_tokens if phase != RECOMPUTE else 0
+
+    def _append(self, progress: Progress) -> tuple[int, int]:
+        """Carry out what a request's next step appends, or takes over from another; its phase and number of tokens."""
         phase, num_tokens = progress.next_step()
         seq, view, strategy = progress.index, self._ledger.view, self._strategy
-        if num_tokens > 1:
-            num_tokens = strategy.at_once(seq, num_tokens, view)
-        num_written = num_tokens
-        if strategy.recomputes and phase != RECOMPUTE:
-            num_written += progress.num_held
-        start = self._backend.now_ns()
-        try:
-            plan = self._fork(progress) if phase == PREFILL else None
-            if plan:
-                phase, num_written = FORK, 0
-            else:
-                plan = strategy.on_append(seq, num_written, view)
-            self._carry_out(progress, phase, num_tokens, plan, start, num_written)
-        except CapacityExceeded:
-            self._finish(progress, "too_long")
-            return 0
-        except OutOfMemory as error:
-            if self._relieved(progress, error):
-                return self._step(progress)
-            if progress in self._live:
-                self._give_way(progress, error)
-            return 0
-        if progress.advance(phase, num_tokens):
-            self._end_turn(progress)
-        return num_tokens if phase != RECOMPUTE else 0
+        start, num_written = self._backend.now_ns(), 0
+        plan = self._fork(progress) if phase == PREFILL else None
+        if plan:
+            phase = FORK
+        else:
+            if num_tokens > 1:
+                num_tokens = strategy.at_once(seq, num_tokens, view)
+            num_written = num_tokens
+            if strategy.recomputes and phase != RECOMPUTE:
+                num_written += progress.num_held
+            plan = strategy.on_append(seq, num_written, view)
+        self._carry_out(progress, phase, num_tokens, plan, start, num_written)
+        return phase, num_tokens
 
     def _end_turn(self, progress: Progress) -> None:
         """Finish a session after its last turn; else it is idle while it thinks of the next, or goes on at once."""

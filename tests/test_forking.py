@@ -1,14 +1,17 @@
 """Samples of one prompt, drawn in parallel: forks, shared blocks, and what preemption does to them."""
 
+from dataclasses import replace
+
 import pytest
 
 from kvbench.frames import requests_frame, steps_frame
 from kvbench.runner import run
+from kvbench.strategy.chain import Chain
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.paged import Paged
 from kvbench.workload.request import Request, Session
-from tests.support.catalogue import TINY
-from tests.support.fake import Fake
+from tests.support.catalogue import TINY, strategy
+from tests.support.fake import MS, Fake
 from tests.support.watched import Watched
 
 TOKEN = TINY.bytes_per_token
@@ -78,6 +81,16 @@ def test_a_later_sample_forks_from_one_that_has_decoded_further(backend):
     assert forks["iteration"].tolist() == [0, 3, 6]
     assert frame["held_tokens"].tolist() == [29, 12, 12, 12]
     assert steps.groupby("session")["output_tokens"].sum().tolist() == [20, 3, 3, 3]
+
+
+def test_a_prompt_that_is_appended_in_parts_is_taken_over_at_once():
+    # A fast tier of 64 tokens takes 48 at once; when the second arrives, the first has all 60 in it.
+    chain = Chain(parts=[Paged(block_size=16, pool_tokens=640), strategy("hierarchical", fast_capacity=64)])
+    first, second = samples(4, 4, prompt=60)
+    steps, frame = result([first, replace(second, arrival_ns=105 * MS)], chain)
+    assert first_steps(steps) == ["prefill 48", "fork 60"]
+    assert frame["held_tokens"].tolist() == [63] * 2
+    assert steps.groupby("session")["seen_tokens"].max().tolist() == [63] * 2
 
 
 def test_where_all_others_have_ended_the_prompt_is_computed_again():

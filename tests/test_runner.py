@@ -285,6 +285,15 @@ def test_the_longest_idle_gives_way_first_and_before_any_live_request():
     assert gave["session"].tolist() == [0, 1, 0, 1]
 
 
+def test_any_number_of_idle_sessions_gives_way_to_one_request():
+    hour_ns = 3600 * 1000 * MS
+    chats = [Session(0, (Request(1, 1), Request(1, 1, hour_ns))) for _ in range(1_100)]
+    steps, requests = result(Concat(), [*chats, Session(hour_ns // 2, (Request(1_100, 1),))], slots=1_101)
+    assert set(requests["outcome"]) == {"completed"}
+    assert requests["num_preemptions"].sum() == 1_099
+    assert phases(steps, 0) == ["admit 0", "prefill 1", "finish 0", "admit 0", "recompute 1", "prefill 2", "finish 0"]
+
+
 def test_relief_that_gives_nothing_is_no_relief():
     class Wanting(Concat):
         def on_pressure(self, seq, need_bytes, view):
