@@ -9,9 +9,8 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from benchmarks.planted import ROOT, Copy
@@ -35,10 +34,30 @@ CORE = (
 )
 COMPILED = ("fleet", "prefix", "strategy")
 """Numba compiles what is here into functions of other files too, and would not see that it changed."""
-THROUGH = dict.fromkeys(("batching.py", "progress.py", "recorder.py"), "kvbench/runner.py")
-"""Parts that tests reach through another file."""
+BOOKS = "refusals closed declared ledger golden golden_blocks golden_evicting golden_tiers corners"
+MOVES = f"{BOOKS} windows limits forking storages adaptive storage_models peaks late_times runner metrics"
+RUNS = "late_times limits runner golden corners metrics within forking background peaks modelled declared provenance"
+NEAR = {
+    "ledger": f"{MOVES} background runner chain",
+    "ops.py": f"{MOVES} attention chain",
+    "area.py": f"{MOVES} attention curves chain",
+    "strategy": f"{BOOKS} limits forking forecast adaptive within runner peaks background chain outside",
+    "runner.py": RUNS,
+    "batching.py": RUNS,
+    "progress.py": RUNS,
+    "recorder.py": f"{RUNS} busy record",
+    "frames.py": f"metrics {RUNS} readme",
+    "metrics.py": f"metrics {RUNS} readme front report",
+    "fleet": "fleet_bounds fleet_spaces fleet_rules fleet_golden fleet",
+    "prefix": "prefix prefix_experiment prefix_models",
+    "backend/storage": "storages corners background attention windows storage_models peaks faults replay aio chain "
+    "attention_strategies",
+    "workload": "workload_conversation workload_lengths workload_arrivals workload_traces trace_mooncake configuration "
+    "life within forecast record prefix_experiment",
+}
+"""Tests that are likely to notice a fault in a part, the quick ones first: what they notice needs no others."""
 NEAR_S, CORE_S = 200, 900
-"""Seconds of the processor that tests may take: those that import a file or its package, and the whole core's."""
+"""Seconds of the processor that tests may take: those near a part, and the whole core's."""
 GOAL = 0.97
 
 
@@ -83,6 +102,11 @@ def chosen(num: int, seed: int) -> list[Fault]:
     return taken
 
 
+def near(part: str) -> list[str]:
+    """The test files of NEAR."""
+    return [f"tests/test_{name}.py" for name in dict.fromkeys(NEAR[part].split())]
+
+
 def tests_of(names: list[str]) -> list[str]:
     """The test files that import one of these files of the core, or all the core's."""
     modules = [".".join(Path(name).with_suffix("").parts).removesuffix(".__init__") for name in names]
@@ -107,29 +131,29 @@ class Plantation:
         self._kept, self._anew = scratch / "machine code", scratch / "machine code anew"
 
     def survivors(self, faults: list[Fault], only_near: bool) -> list[Fault]:
-        """Those that no test notices: none that imports the file or its package, then none that imports the core."""
-        left = []
-        for name, of_file in groupby(faults, lambda fault: fault.name):
-            own = list(of_file)
-            near = tests_of([name, str(Path(name).with_name("__init__.py")), THROUGH.get(own[0].part, name)])
-            left += self._unnoticed(own, near, NEAR_S) if near else own
-        if only_near:
+        """Those that no test notices: none that is near, then none that imports the core."""
+        parts = list(dict.fromkeys(fault.part for fault in faults))
+        self._require_sound(dict.fromkeys(test for part in parts for test in near(part)))
+        left = [fault for fault in faults if not self._is_noticed(fault, near(fault.part), NEAR_S)]
+        if only_near or not left:
             return left
-        return self._unnoticed(left, tests_of([name for _, name in files()]), CORE_S) if left else []
+        tests = tests_of([name for _, name in files()])
+        self._require_sound(tests)
+        return [fault for fault in left if not self._is_noticed(fault, tests, CORE_S)]
 
-    def _unnoticed(self, faults: list[Fault], tests: list[str], cpu_s: int) -> list[Fault]:
-        if not self._copy.passes(tests, cpu_s, self._kept):
+    def _require_sound(self, tests: Iterable[str]) -> None:
+        tests = list(tests)
+        if not self._copy.passes(tests, CORE_S, self._kept):
             sys.exit(f"tests fail where nothing is planted: {' '.join(tests)}\n{self._copy.said()}")
-        left = []
-        for fault in faults:
-            sound = (ROOT / fault.name).read_text(encoding="utf-8")
-            self._copy.write(fault.name, fault.mutation.planted(sound))
-            passes = self._copy.passes(tests, cpu_s, self._anew if fault.part in COMPILED else self._kept)
-            self._copy.write(fault.name, sound)
-            shutil.rmtree(self._anew, ignore_errors=True)
-            print("unnoticed" if passes else "noticed  ", fault, flush=True)
-            left += [fault] * passes
-        return left
+
+    def _is_noticed(self, fault: Fault, tests: list[str], cpu_s: int) -> bool:
+        sound = (ROOT / fault.name).read_text(encoding="utf-8")
+        self._copy.write(fault.name, fault.mutation.planted(sound))
+        passes = self._copy.passes(tests, cpu_s, self._anew if fault.part in COMPILED else self._kept)
+        self._copy.write(fault.name, sound)
+        shutil.rmtree(self._anew, ignore_errors=True)
+        print("unnoticed" if passes else "noticed  ", fault, flush=True)
+        return not passes
 
 
 def main() -> None:
@@ -139,7 +163,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shard", default="1/1", help="which of how many equal parts, such as 1/2")
     parser.add_argument("--only", default="", help="files whose name holds this")
-    parser.add_argument("--near", action="store_true", help="run no tests but those that import the faulty file")
+    parser.add_argument("--near", action="store_true", help="run no tests but those in NEAR")
     parser.add_argument("--list", action="store_true", help="print what would be planted")
     options = parser.parse_args()
     number, of = map(int, options.shard.split("/"))

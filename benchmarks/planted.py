@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import hypothesis  # noqa: F401  what takes long to import is imported once, before processes part
+import matplotlib.figure  # noqa: F401
 import numba
 import pandas  # noqa: F401
 import pytest

@@ -237,8 +237,10 @@ def said(monkeypatch, capsys, *arguments):
 def test_a_missing_trace_is_one_message(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KVBENCH_TRACES", str(tmp_path / "nowhere"))
-    status, (_, message) = said(monkeypatch, capsys)
+    status, (_, complaints) = said(monkeypatch, capsys)
     assert status == 2
+    first, message = complaints.split("\n", 1)
+    assert first.startswith("kvbench: running: ")
     assert message.startswith("kvbench: mooncake_synthetic: trace file mooncake_synthetic.jsonl is missing.")
     assert "published: kvcache-ai/Mooncake on GitHub" in message
     assert (

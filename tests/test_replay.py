@@ -218,7 +218,7 @@ def test_quality_is_judged_on_what_is_appended_unless_it_is_told_otherwise(tmp_p
         geometry, (_, workload) = geometry_of(config), workload_of(config)
         assert is_wanted(config, chosen)
         assert not is_wanted(config, {"exact": strategy("exact")})  # lossless: nothing to judge
-        found = probed(config, geometry, chosen, workload.sessions)
+        found = probed(config, geometry, chosen, workload.sessions, lambda *_: None)
         errors[name] = found.found["int8"].error_relative
         assert ("recorded in kv.safetensors" in found.data) == (name == "recorded")
         about = recording_of(config, geometry, workload.sessions).about

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kvbench.area import Area, Blocks, Chunks, Holes, Packed, Ring
 from kvbench.geometry import KVGeometry
-from kvbench.ledger import UNLIMITED, Ledger, LedgerError, OutOfMemory
+from kvbench.ledger import UNLIMITED, Ledger, LedgerError, Limits, OutOfMemory
 from kvbench.ops import Append, Keep, Release, Reserve, Rule, Settle, Truncate
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, strategy
@@ -246,7 +246,7 @@ def test_strategies_hold_the_bytes_of_their_capacity(name):
     geometry = KVGeometry(
         num_layers=6, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float16", num_window_layers=5, window_tokens=1024
     )
-    chosen = strategy(name)
+    chosen = strategy(name).fitted(Limits(geometry=geometry, budget_bytes=None, live_tokens=(2900,)))
     ledger = Ledger(geometry, areas=chosen.areas)
     in_blocks = isinstance(chosen.areas[0].layout, Blocks)
     chosen.on_begin()
