@@ -90,6 +90,33 @@ def test_a_prompt_in_chunks_takes_turns_with_answers():
     assert results(result)["first_token_ns"] == results(result)["finish_ns"] == [472, 625]
 
 
+def test_two_wait_for_memory_while_prompts_come_in_chunks_and_what_leaves_is_swapped():
+    # Four blocks of 4; every iteration, with A, B and C in order, is 100 + 50 and what they read and write.
+    # 0: A's 4: 164. A's 5th (6) takes the second block, B's 4 (14) the third: 334; C has none of the chunk's 4 tokens.
+    # 334: A's 6th (7), B's 5th (6) takes the last block; C finds none, and waits on: 497. Three steps of both: 8 + 7,
+    # 9 + 8, and A's 9th (10), a third block, for which B's 7 are swapped out (5 + 70): 662, 829, 1,064, where A ends.
+    # 1,064: B's 7 are swapped in (75), C's first 4 of 6 are computed (14): 1,303. B's 8th (9), C's last 2 (13): 1,475.
+    # 1,475: B's 9th (10), a third block, for which C's 6 are swapped out (65): 1,700; B's last: 1,861, 2,023.
+    # 2,023: C's 6 are swapped in, and nothing is computed (165): 2,188; C's 7th and 8th (8, 9): 2,346, 2,505.
+    rows = [(0, 4, 6), (0, 4, 8), (0, 6, 3)]
+    strategy = Paged(block_size=4, pool_tokens=16)
+    result = run(strategy, rows, 16 + STAGING, preemption="swap", prefill_chunk_tokens=4)
+    assert results(result) == {
+        "admitted_ns": [0, 164, 1_064],
+        "first_token_ns": [164, 334, 1_475],
+        "finish_ns": [1_064, 2_023, 2_505],
+        "num_preemptions": [0, 1, 1],  # C had no step when it went for the first time
+        "outcome": [0, 0, 0],
+        "finish_order": [0, 1, 2],
+        "held_tokens": [9, 11, 8],
+    }
+    assert (result.totals.num_swapped_tokens, result.totals.num_recomputed_tokens) == (2 * 7 + 2 * 6, 0)
+    assert result.totals.num_prompt_tokens == 4 + 4 + 6
+    # B waits from 0 and from 829 on, C from 0, all the time, and from 1,475 on.
+    waited_ns = 164 + (1_064 - 829) + 1_064 + (2_023 - 1_475)
+    assert result.timeline.queue.sum() * result.timeline.bin_ns == pytest.approx(waited_ns)
+
+
 PLAIN, SMALL, WHOLE = Paged(block_size=1, pool_tokens=100), Paged(block_size=4, pool_tokens=12), Exact(round_to=1)
 
 

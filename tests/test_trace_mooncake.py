@@ -44,3 +44,12 @@ def test_what_a_mooncake_file_leaves_open_can_be_said(tmp_path):
     assert (columns.block_tokens, columns.arrival_ns.tolist()) == (16, [0, 1_500_000_000])
     same = read_trace(write(tmp_path, "\n".join([second(7, 600, 2)] * 9)), "mooncake")  # at once, in any unit
     assert (same.block_tokens, same.arrival_ns.tolist()) == (512, [0] * 9)
+
+
+def test_ids_of_blocks_are_what_64_bits_hold(tmp_path):
+    ids = [0, 2**63 - 1]
+    columns = read_trace(write(tmp_path, row(0, 600, 1, ids)), "mooncake", block_tokens=512)
+    assert columns.block_ids.tolist() == ids
+    for number in (2**63, -1):
+        with pytest.raises(TraceError, match=f"hash_ids: got {number}; allowed is an integer from 0 to {2**63 - 1}$"):
+            read_trace(write(tmp_path, row(0, 600, 1, [0, number])), "mooncake", block_tokens=512)
