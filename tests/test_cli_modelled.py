@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from kvbench.backend.measured import Measured
 from kvbench.results import load
 
 H100 = ["backend=modelled", "hardware=h100", "model=llama3_8b"]
@@ -29,6 +30,16 @@ def test_a_run_says_what_it_is(kvbench, tmp_path):
     assert decode.groupby(["strategy", "iteration"], observed=True)["step_us"].sum().min() > 5_990
     assert "Modelled on H100 SXM 80 GB: unvalidated." in out
     assert "unvalidated" in (only_folder(tmp_path, "chat_poisson") / "report.md").read_text()
+
+
+def test_a_probe_sets_no_pool_of_a_modelled_machines_memory_aside(kvbench, tmp_path, monkeypatch):
+    pools, begin = [], Measured.begin_repetition
+    told = lambda self, areas: (pools.append(areas[0].layout.pool_tokens), begin(self, areas))  # noqa: E731
+    monkeypatch.setattr(Measured, "begin_repetition", told)
+    probe = ["quality=true", "quality_tokens=64", "scenario.max_requests=1"]
+    kvbench("+scenario=chat_poisson", "strategy=paged", *probe, *H100)
+    assert pools == [64]
+    assert load(only_folder(tmp_path, "chat_poisson")).summary["error_relative"].notna().all()
 
 
 def test_the_allocators_model_stands_in_the_table(kvbench, tmp_path):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from kvbench.backend.base import Backend
 from kvbench.busy import Processors, since
-from kvbench.cli.compose import Config, Parts
+from kvbench.cli.compose import Config, Parts, strategies_of
 from kvbench.cli.estimate import seconds_of
 from kvbench.cli.life import Advance, watched
 from kvbench.cli.quality import Compared, probed, quality_line
@@ -61,7 +61,8 @@ def measure(config: Config, parts: Parts, device: Config) -> Measured:
                 recorder=recorder,
             )
             others_share = since(start)
-            quality = probed(config, backend.geometry, parts.strategies, sessions, advance)
+            # Not as this run has them: tensors for one sequence, and no pool of a modelled machine's whole memory.
+            quality = probed(config, backend.geometry, strategies_of(config), sessions, advance)
     except KeyboardInterrupt:
         others_share = since(start) if others_share is None else others_share
         recorder.drop_unfinished()
