@@ -119,7 +119,7 @@ REQUESTS: dict[str, Column] = {
         "", "times that the session's cache was given up, before or in the turn, to compute it again"
     ),
     "peak_bytes": Column("bytes", "the most device bytes allocated to the session after a step of the turn"),
-    "queue_s": Column("s", "start of the first step (of the engine fleet: admission) - arrival", "Queueing"),
+    "queue_s": Column("s", "start of the first iteration that computes it - arrival", "Queueing"),
     "ttft_s": Column("s", "time to first token: end of the iteration that ends the prefill - arrival", "TTFT"),
     "tpot_s": Column("s", "time per output token: (last - first) / (n - 1)", "TPOT"),
     "latency_s": Column("s", "end of the last step's iteration - arrival", "Latency"),

@@ -9,7 +9,16 @@ import pandas as pd
 
 from kvbench.backend.base import Backend
 from kvbench.columns import LIMITS, UNREACHED
-from kvbench.metrics import REQUEST, RUN, SESSION, US_PER_S, iteration_ends, output_tokens, summary_frame
+from kvbench.metrics import (
+    REQUEST,
+    RUN,
+    SESSION,
+    US_PER_S,
+    iteration_ends,
+    iteration_starts,
+    output_tokens,
+    summary_frame,
+)
 from kvbench.provenance import origin
 from kvbench.recorder import PHASES, STEP_FIELDS, Recorder, RequestRow
 from kvbench.schema import REQUESTS, STEPS
@@ -99,14 +108,14 @@ def requests_frame(recorder: Recorder, steps: pd.DataFrame, sessions: Sequence[S
     frame["warmup"] = frame["repetition"] < recorder.num_warmup
     frame["strategy"] = frame["strategy"].astype(steps["strategy"].dtype)
     frame = frame.set_index(REQUEST).sort_index()
-    own = steps.assign(out_s=iteration_ends(steps))[steps["num_tokens"] > 0].groupby(REQUEST, observed=True)
+    timed = steps.assign(in_s=iteration_starts(steps), out_s=iteration_ends(steps))
+    own = timed[steps["num_tokens"] > 0].groupby(REQUEST, observed=True)
     frame["peak_bytes"] = own["request_bytes"].max()
-    end_s, first = own["out_s"].max().reindex(frame.index), own[["end_s", "step_us"]].first()
+    end_s = own["out_s"].max().reindex(frame.index)
     before_s = end_s.groupby(level=SESSION, observed=True).shift()
     frame["arrival_s"] = frame.pop("known_s").fillna(before_s + frame.pop("think_s"))
     frame.loc[frame["outcome"] == UNREACHED, "arrival_s"] = math.nan
-    queue_s = first["end_s"] - first["step_us"] / US_PER_S - frame["arrival_s"]
-    frame["queue_s"] = queue_s.clip(lower=0)  # what a sum of floats leaves below
+    frame["queue_s"] = (own["in_s"].first() - frame["arrival_s"]).clip(lower=0)  # what a sum of floats leaves below
     tokens = output_tokens(steps).groupby(REQUEST, observed=True)
     frame["ttft_s"] = tokens["token_s"].min() - frame["arrival_s"]
     frame["tpot_s"] = tokens["itl_s"].mean()

@@ -237,6 +237,12 @@ def iteration_ends(steps: pd.DataFrame) -> pd.Series:
     return steps["end_s"].groupby(iteration, observed=True).transform("max")
 
 
+def iteration_starts(steps: pd.DataFrame) -> pd.Series:
+    """When the iteration of each step began, in seconds: all its requests are computed from then on."""
+    iteration = [steps[key] for key in (*RUN, "iteration")]
+    return (steps["end_s"] - steps["step_us"] / US_PER_S).groupby(iteration, observed=True).transform("min")
+
+
 def output_tokens(steps: pd.DataFrame) -> pd.DataFrame:
     """When each output token was out, a row a token: token_s, and the gap to the one before it in its turn, itl_s."""
     tokens = steps.assign(token_s=iteration_ends(steps)).loc[steps["output_tokens"] > 0, [*REQUEST, "token_s"]]

@@ -199,7 +199,7 @@ LATENCIES: dict[str, tuple[str, str, str]] = {
     "ttft": ("s", "time to first token of a completed request", "TTFT"),
     "tpot": ("s", "time per output token of a completed request", "TPOT"),
     "latency": ("s", "end - arrival of a completed request", "Latency"),
-    "queue": ("s", "time from arrival to the first step (of the engine fleet: to admission)", "Queueing"),
+    "queue": ("s", "time from arrival to the start of the first iteration that computes it", "Queueing"),
 }
 """Each latency: its unit, what is one sample of it, and the label of an axis."""
 

@@ -92,7 +92,15 @@ def test_concurrency_is_limited_and_admission_is_in_order_of_arrival():
     steps, frame = result(Exact(round_to=1), requests, max_concurrency=2)
     assert steps["num_live"].max() == 2
     assert frame["queue_s"].is_monotonic_increasing
-    assert frame["queue_s"].iloc[2] == pytest.approx(0.140)  # after the first two: 100 + 20 + 20 ms
+    assert frame["queue_s"].iloc[2] == pytest.approx(0.130)  # the first is done after 50 + 10 + 50 + 10 + 10 ms
+
+
+def test_who_is_computed_with_others_waits_for_the_start_of_their_iteration():
+    # What came during the first one's prefill of 50 ms is computed from then on, and all of it takes 10 + 50 + 50 ms.
+    requests = [Session(0, (Request(20, 3),)), *(Session(5_000_000, (Request(50, 1),)) for _ in range(2))]
+    _, frame = result(Exact(round_to=1), requests)
+    assert frame["queue_s"].tolist() == pytest.approx([0, 0.045, 0.045])
+    assert frame["ttft_s"].tolist() == pytest.approx([0.050, 0.155, 0.155])
 
 
 def test_who_does_not_fit_waits():

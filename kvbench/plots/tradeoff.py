@@ -76,7 +76,7 @@ def notes_of_points(summary: pd.DataFrame) -> list[str]:
     notes = ["On a front: no other is better in one and, as far as intervals tell, as good in the other."]
     hollow = [is_reference(summary).any() and "for reference", bool(failures(summary)) and "not completed"]
     if any(hollow):
-        notes.append(f"Hollow: {' or '.join(filter(None, hollow))}; on no front.")
+        notes.append(f"Hollow: {' or '.join(filter(None, hollow))}.")
     return notes
 
 

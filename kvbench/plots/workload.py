@@ -16,6 +16,7 @@ from kvbench.schema import Column
 
 MAX_BINS = 30
 FEW = 30
+US_PER_S = 1e6
 TIME = Column("s", "", "Time")
 
 
@@ -60,8 +61,21 @@ def run_workload_chart(summary: pd.DataFrame, requests: pd.DataFrame, steps: pd.
     met, done = (frame[(frame["strategy"] == first).to_numpy()] for frame in (requests, steps))
     met, done = (frame[frame["repetition"] == met["repetition"].max()] for frame in (met, done))
     lengths = (met["prompt_tokens"].to_numpy(), met["output_tokens"].to_numpy(), met["arrival_s"].to_numpy())
-    live = (done["end_s"].to_numpy(), done["num_live"].to_numpy())
+    live = _live(done)
     return workload_chart(f"{summary['scenario'].iloc[0]} as {first} met it", *lengths, live, model_notes(summary))
+
+
+def _live(steps: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """From when on how many requests were computed: none while idle, and none after the last step."""
+    begun_s = (steps["end_s"] - steps["step_us"] / US_PER_S).to_numpy()
+    idle_s = steps["idle_us"].to_numpy() / US_PER_S
+    waited = idle_s > 0
+    last_s = steps["end_s"].to_numpy()[-1:]
+    times = np.concatenate([(begun_s - idle_s)[waited], begun_s, last_s])
+    counts = np.concatenate([np.zeros(waited.sum(), int), steps["num_live"].to_numpy(), np.zeros(len(last_s), int)])
+    order = np.argsort(times, kind="stable")
+    changed = order[np.append(True, np.diff(counts[order]) != 0)]
+    return times[changed], counts[changed]
 
 
 def _lengths(axes: Axes, title: str, x_label: str, lengths: Sequence[int], number: int) -> None:

@@ -32,7 +32,8 @@ def _is_held_up(row: pd.Series) -> bool:
 
 
 def _sentence(name: str, row: pd.Series) -> str:
+    preemptions = f"{number(row['num_preemptions'])} preemption{'' if row['num_preemptions'] == 1 else 's'}"
     return (
         f"{name} is bound by its pool of {mib(row['pool_bytes'])}, not by the {mib(row['available_bytes'])} caches "
-        f"may have: {number(row['num_preemptions'])} preemptions; {row['outcome']}. pool_tokens=null is all of them."
+        f"may have: {preemptions}; {row['outcome']}. pool_tokens=null is all that staging buffers leave of them."
     )
