@@ -6,6 +6,11 @@ from kvbench.naming import unknown
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 TRACK_BYTES = 4
+MOST_SIZE = 2**31 - 1
+"""Of a number of layers, heads or elements."""
+
+MOST_TOKEN_BYTES = 2**40
+"""Of one token over all layers; the largest models have some megabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,7 @@ class KVGeometry:
         num_window_layers: layers with a sliding window, which hold the last tokens only; fewer than num_layers.
         window_tokens: tokens of that window, > 0; None where no layer has one.
     Raises:
-        ValueError: a number is out of its range, or the dtype is not one of those.
+        ValueError: a number is out of its range, the dtype is not one of those, or a token has more than 2^40 bytes.
     Source: latent attention, DeepSeek-V2, arXiv:2405.04434, section 2.1; sliding windows, Gemma 3, arXiv:2503.19786,
         section 2.
     """
@@ -45,15 +50,22 @@ class KVGeometry:
         for field in ("num_layers", "num_heads", "num_kv_heads", "head_dim"):
             if not _is_whole(getattr(self, field), 1):
                 raise ValueError(f"model.{field} is a positive integer, got {getattr(self, field)!r}")
+            if getattr(self, field) > MOST_SIZE:
+                raise ValueError(f"model.{field} is at most {MOST_SIZE:,}, got {getattr(self, field):,}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"model.num_heads is a multiple of num_kv_heads, got {self.num_heads} heads on {self.num_kv_heads}"
             )
-        if self.dtype not in DTYPE_BYTES:
+        if not isinstance(self.dtype, str) or self.dtype not in DTYPE_BYTES:
             raise ValueError(unknown("dtype", self.dtype, DTYPE_BYTES))
         if self.latent_dim is not None:
             self._check_latent()
         self._check_windows()
+        if self.bytes_per_token > MOST_TOKEN_BYTES:
+            raise ValueError(
+                f"model: a token's K and V have at most {MOST_TOKEN_BYTES:,} bytes over all layers, got "
+                f"{self.bytes_per_token:,}"
+            )
 
     def _check_latent(self) -> None:
         if not _is_whole(self.latent_dim, self.head_dim):

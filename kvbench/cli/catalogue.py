@@ -1,5 +1,6 @@
 """What configuration files exist, and what each says of itself; read without Hydra, so that lists come at once."""
 
+import os
 import re
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def names(group: str, folders: tuple[Path, ...] = ()) -> list[str]:
 def file_of(group: str, name: str, folders: tuple[Path, ...] = ()) -> Path | None:
     """The file that Hydra will take: kvbench's own comes first."""
     paths = (folder / f"{name}.yaml" for folder in _folders(group, folders))
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if os.path.isfile(path)), None)  # False, too, of a name that is too long
 
 
 def _folders(group: str, more: tuple[Path, ...]) -> list[Path]:

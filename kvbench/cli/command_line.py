@@ -198,6 +198,7 @@ def check(command: CommandLine) -> None:
     for override in command.overrides:
         _check_package(override)
         _check_hydra(override)
+        _check_single(override)
         if override.is_delete() and "." not in override.key_or_group:
             raise UsageError(f"{override.input_line}: a whole {override.key_or_group} cannot be taken away")
     for group in GROUPS:
@@ -221,6 +222,18 @@ def check(command: CommandLine) -> None:
         for override in command.overrides:
             if override.is_sweep_override():
                 raise UsageError(f"{override.input_line} gives several values: add -m to sweep over them")
+
+
+def _check_single(override: Override) -> None:
+    """Hydra would merge several files of a group into one; only strategies stand beside each other."""
+    group, value = override.key_or_group, override._value
+    if group not in GROUPS or group == "strategy":
+        return
+    if any(isinstance(item, list) for item in (value.list if isinstance(value, ChoiceSweep) else [value])):
+        raise UsageError(
+            f"{override.input_line}: one {group} is chosen, and a list names several; "
+            f"-m {'+' if group in ADDED else ''}{group}=A,B sweeps over them"
+        )
 
 
 def _check_package(override: Override) -> None:

@@ -34,6 +34,9 @@ def parsed_arguments(arguments: list[str]) -> Namespace:
     modes = [name for name in ("run", "multirun", "cfg", "info") if getattr(parsed, name) not in (None, False)]
     if len(modes) > 1:
         raise UsageError(f"--{' and --'.join(modes)} do not go together")
+    for name in ("resolve", "package"):
+        if getattr(parsed, name) not in (None, False) and parsed.cfg is None:
+            raise UsageError(f"--{name} is said of what --cfg prints: give --cfg=job beside it")
     return parsed
 
 

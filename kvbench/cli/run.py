@@ -35,8 +35,8 @@ class TraceSkipped(UsageError):
     """A published trace that is not on this machine: a sweep goes on without it, and has not failed."""
 
 
-HYDRA_ONLY = ("--hydra-help", "--info=")
-PRINT_ONLY = ("--cfg=", "--info=")
+HYDRA_HELP, INFO = ("--hydra-help",), ("--info=",)
+PRINT_ONLY = ("--cfg=", *INFO)
 
 
 def main(arguments: list[str]) -> int:
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     _failed.clear()
     with read(arguments) as command:
         asked = asked_for(arguments, command)
-        if _has(command, HYDRA_ONLY) and not command.overrides:
+        if _has(command, HYDRA_HELP) or (_has(command, INFO) and not command.overrides):
             sys.argv = ["kvbench", *command.flags]
             _program(asked)()
             return 0

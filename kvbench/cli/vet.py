@@ -16,6 +16,9 @@ _REFERENCE = re.compile(r"\$\{\.*\w+(?:\.\w+|\[\w+\])*\}")
 MOST_REFERENCES = 4
 """In a file; references to references may grow without end."""
 
+MOST_REFERRING = 1_000
+"""Letters of a text with a reference; Hydra's parser takes a second for 20,000."""
+
 
 def vet_choice(group: str, name: str, files: Files, trusted: tuple[str, ...], above: tuple[str, ...] = ()) -> None:
     """Check the file of a group's choice, and those that it builds on, and let Hydra see them.
@@ -107,6 +110,10 @@ def vet_interpolations(node: object, path: Path) -> None:
     """
     texts = [text for text in _texts(node) if "${" in text]
     for text in texts:
+        if len(text) > MOST_REFERRING:
+            raise UsageError(
+                f"{path}: a text that refers to another key has at most {MOST_REFERRING:,} letters, got {len(text):,}"
+            )
         if "${" in _REFERENCE.sub("", text):
             raise UsageError(
                 f"{path}: a configuration file may refer to another key, as ${{seed}}, and to nothing else, got "
