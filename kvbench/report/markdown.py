@@ -33,8 +33,8 @@ OF_STEPS = (
     "bits and slower tiers are read) included; of a pool it counts the blocks handed out. Util. is used over allocated "
     "bytes of slots, averaged over tokens; waste is slots that no token ever fills; admit is the time of allocating at "
     "admission (on a CPU the kernel's, to give pages, is in it), stall that of resizing. TTFT, TPOT and queue are "
-    "means over requests (TTFT and TPOT over completed ones); throughput is tokens appended over the time of all "
-    "steps. "
+    "means over requests (TTFT and TPOT over completed ones); throughput is prompt and output tokens over the "
+    "time of all steps. "
 )
 OF_FLEET = (
     "Peak is the most bytes that one replica held at any time. Util. is used over allocated bytes, averaged over time; "

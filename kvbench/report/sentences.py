@@ -165,7 +165,7 @@ def _best(rows: pd.DataFrame, metric: Metric) -> str:
 def _workload(rows: pd.DataFrame) -> list[str]:
     row = rows.iloc[0]
     tokens = rows["num_tokens"].max()
-    what = "tokens, of completed requests" if is_fleet(rows) else "tokens appended in a repetition"
+    what = "tokens, of completed requests" if is_fleet(rows) else "prompt and output tokens in a repetition"
     return [f"{_plural(row['num_requests'], 'request')}; {number(tokens, 6)} {what}."]
 
 
