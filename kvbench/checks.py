@@ -17,6 +17,16 @@ def check_int(what: str, value: object, least: int, most: int | None = None) -> 
     raise ValueError(f"{what} is an integer of at least {least}{limit}, got {value!r}")
 
 
+def check_share(what: str, value: object) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        ValueError: it is not a number above 0 and at most 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError(f"{what} is a number above 0 and at most 1, got {value!r}")
+
+
 def check_flag(what: str, value: object) -> None:
     """Refuse what is neither true nor false.
 

@@ -32,8 +32,8 @@ ALLOWED = {
     "workload": {"naming", "regular_file"},
     "prefix": {"compiled", "naming", "workload"},
     "ledger": {"area", "geometry", "naming", "ops"},
-    "predictor": {"naming", "workload"},
-    "strategy": {"area", "geometry", "naming", "ops", "ledger", "workload", "predictor"},
+    "predictor": {"checks", "naming", "workload"},
+    "strategy": {"area", "checks", "geometry", "naming", "ops", "ledger", "workload", "predictor"},
     "cost": {"geometry", "hardware", "weights"},
     "backend": {"naming", "environment", "area", "cost", "geometry", "hardware", "ops", "ledger", "weights"},
     "fleet": {
@@ -103,6 +103,7 @@ ALLOWED = {
         "aio",
         "area",
         "backend",
+        "checks",
         "compiled",
         "cost",
         "fleet",

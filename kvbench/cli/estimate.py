@@ -23,12 +23,12 @@ def seconds_of(sessions: Sequence[Session], slot_bytes: int, bandwidth_bytes_per
     num_steps, passed_tokens = 0, 0.0
     for session in sessions:
         held = 0
-        for turn in session.turns:
-            prompt, output = turn.num_append_tokens, turn.num_decode_tokens
+        for number, turn in enumerate(session.turns):
+            prompt, decoded = session.num_prefill_tokens(number), turn.num_decode_steps
             passed_tokens += PREFILL_PASSES * prompt * (held + prompt / 2)
             held += prompt
-            passed_tokens += DECODE_PASSES * output * (held + output / 2)
-            held += output
-            num_steps += 1 + output
+            passed_tokens += DECODE_PASSES * decoded * (held + decoded / 2)
+            held += decoded
+            num_steps += 1 + decoded
     moved_s = passed_tokens * slot_bytes / bandwidth_bytes_per_s if bandwidth_bytes_per_s else 0.0
     return num_steps * STEP_S + moved_s

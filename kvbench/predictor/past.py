@@ -2,6 +2,7 @@
 
 import math
 
+from kvbench.checks import check_share
 from kvbench.predictor.recent import Recent
 
 
@@ -36,7 +37,7 @@ class ExponentialAverage:
     """
 
     def __init__(self, alpha: float) -> None:
-        require_share("alpha", alpha)
+        check_share("alpha", alpha)
         self._alpha = alpha
         self._average: float | None = None
 
@@ -67,7 +68,7 @@ class PastQuantile:
     """
 
     def __init__(self, quantile: float, history_window: int) -> None:
-        require_share("quantile", quantile)
+        check_share("quantile", quantile)
         if isinstance(history_window, bool) or not isinstance(history_window, int) or history_window < 1:
             raise ValueError(f"history_window is a positive integer, got {history_window!r}")
         self._quantile = quantile
@@ -85,13 +86,3 @@ class PastQuantile:
     def predict(self, num_prompt_tokens: int) -> int | None:
         """The quantile."""
         return self._recent.quantile(self._quantile) if len(self._recent) else None
-
-
-def require_share(name: str, value: object) -> None:
-    """Refuse what is not a number above 0 and at most 1.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ValueError(f"{name} is a number above 0 and at most 1, got {value!r}")

@@ -5,10 +5,11 @@ from copy import copy
 from dataclasses import dataclass
 
 from kvbench.area import Blocks
+from kvbench.checks import check_share
 from kvbench.ledger import UNLIMITED, LedgerView, Limits, OutOfMemory
 from kvbench.ops import Append, Move, Operation, Plan, Release, Reserve, Rule
 from kvbench.strategy.ahead import Ahead
-from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive, require_share, require_whole
+from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive, require_whole
 from kvbench.strategy.classifying import CHAT, CODE, CREATIVE, DOCUMENT, Rules, settled_class
 from kvbench.strategy.member import Member
 from kvbench.workload.request import Session
@@ -96,7 +97,7 @@ class Adaptive(Strategy):
         require_positive("document_characters", document_characters)
         require_positive("document_tokens", document_tokens)
         require_positive("patience", patience)
-        require_share("writing_share", writing_share)
+        check_share("writing_share", writing_share)
         require_whole("min_tokens", min_tokens)
         self._rules = Rules(window_messages, document_characters, document_tokens, writing_share, patience, min_tokens)
         self._take(strategies)

@@ -1,8 +1,8 @@
 """Growth ahead: dynamic's resizes, begun before they are needed and carried out beside the steps."""
 
+from kvbench.checks import check_share
 from kvbench.ledger import LedgerView
 from kvbench.ops import NOTHING, Plan, Reserve, Settle, append_plan
-from kvbench.strategy.base import require_share
 from kvbench.strategy.dynamic import Dynamic
 
 
@@ -43,7 +43,7 @@ class Ahead(Dynamic):
             max_capacity=max_capacity,
             round_to=round_to,
         )
-        require_share("start_at", start_at)
+        check_share("start_at", start_at)
         self.start_at = start_at
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:

@@ -265,16 +265,6 @@ def require_whole(name: str, value: object) -> None:
         raise ValueError(f"{name} is a whole number, 0 or more, got {value!r}")
 
 
-def require_share(name: str, value: object) -> None:
-    """Refuse a parameter that is no share.
-
-    Raises:
-        ValueError: it is not above 0 and at most 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ValueError(f"{name} is a number above 0 and at most 1, got {value!r}")
-
-
 def require_above_one(name: str, value: object) -> None:
     """Refuse a factor that does not grow.
 

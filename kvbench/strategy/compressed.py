@@ -3,6 +3,7 @@
 import math
 
 from kvbench.area import NORM, Area
+from kvbench.checks import check_share
 from kvbench.ledger import LedgerView
 from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule
 from kvbench.strategy.base import (
@@ -10,7 +11,6 @@ from kvbench.strategy.base import (
     append_in_units,
     require_budget,
     require_positive,
-    require_share,
     rounded_up,
 )
 from kvbench.workload.request import Session
@@ -44,7 +44,7 @@ class Compressed(Strategy):
     lossless = False
 
     def __init__(self, *, kept_fraction: float, interval: int) -> None:
-        require_share("kept_fraction", kept_fraction)
+        check_share("kept_fraction", kept_fraction)
         require_positive("interval", interval)
         self.kept_fraction = kept_fraction
         self.interval = interval

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvbench.strategy.base import require_positive, require_share
+from kvbench.checks import check_share
+from kvbench.strategy.base import require_positive
 
 if TYPE_CHECKING:
     from kvbench.experiment.quality.experiment import QualityExperiment
@@ -20,7 +21,7 @@ def check_parameters(given: "QualityExperiment") -> None:
     if given.prefill_tokens >= given.text_tokens:
         raise ValueError(f"prefill_tokens is less than text_tokens ({given.text_tokens}), got {given.prefill_tokens}")
     for share in _listed("budgets", given.budgets, "share of text_tokens"):
-        require_share("each of budgets", share)
+        check_share("each of budgets", share)
     _listed("peers", given.peers, "cache of transformers'", least=0)
     for length in _listed("needle_tokens", given.needle_tokens, "length", least=0):
         require_positive("each of needle_tokens", length)
