@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from kvbench.report import chart_sentences, markdown_escape, report_markdown, table_text, warnings
+from kvbench.report.limits import binding_limits, bound_by
 from kvbench.report.text import duration, listed
 from tests.support.frames import THREE, Growth, decode_work, make_frames, sweep_summary
 
@@ -212,6 +213,13 @@ def test_what_bound_each_row_stands_in_the_table_and_first_in_the_report(summary
     for unbound in (summary, rows.assign(batch_share=0.0, arrivals_share=1.0)):
         assert "bound by" not in table_text(unbound, [])
         assert "waited" not in report_markdown("x", [], unbound, [], []).split("## ")[0]
+
+
+def test_who_was_refused_throughout_was_bound_by_nothing(summary):
+    shares = {f"{name}_share": [1.0, 0.17, 1.0] for name in ("arrivals", "batch", "memory", "pool", "computing")}
+    rows = summary.assign(**shares, num_completed=[0, 1, 0])
+    assert binding_limits(rows) == ["", "arrivals 17 %", ""]
+    assert "static" not in bound_by(rows)[0]
 
 
 def test_the_order_and_the_images(summary):

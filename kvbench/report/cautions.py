@@ -103,7 +103,11 @@ def _contention(summary: pd.DataFrame, names: list[str]) -> list[str]:
     """What requests did to each other: preemptions, and peaks that depend on how many met."""
     found = []
     rows = zip(names, summary["num_preemptions"], summary["recomputed_tokens"], strict=True)
-    preempted = [f"{name} {number(times)} times ({number(again)} tokens)" for name, times, again in rows if times > 0]
+    preempted = [
+        f"{name} {number(times)} time{'' if times == 1 else 's'} ({number(again)} tokens)"
+        for name, times, again in rows
+        if times > 0
+    ]
     if preempted:
         found.append(f"Requests were preempted, and their tokens computed again: {listed(preempted)}.")
     rows = zip(names, summary["peak_least_bytes"], summary["peak_bytes"], strict=True)

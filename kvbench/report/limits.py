@@ -25,9 +25,9 @@ def is_bound(summary: pd.DataFrame) -> bool:
 
 
 def binding_limits(summary: pd.DataFrame) -> list[str]:
-    """What bound each row most, and for how much of the time, such as "batch 83 %"; empty where it was not recorded."""
+    """What bound each row most, and for how much of the time, such as "batch 83 %"; empty where nothing tells."""
     shares = summary[list(LIMITS)].astype(float)
-    known = shares.notna().all(axis=1)
+    known = _tells(summary)
     largest = shares[known].idxmax(axis=1).reindex(shares.index)
     return [
         f"{column.removesuffix('_share')} {percent(shares.loc[row, column])}" if known[row] else ""
@@ -36,7 +36,7 @@ def binding_limits(summary: pd.DataFrame) -> list[str]:
 
 
 def bound_by(rows: pd.DataFrame, names: Sequence[str] | None = None) -> list[str]:
-    """What the next request waited for in each row, the longest first; nothing where it was not recorded.
+    """What the next request waited for in each row, the longest first; nothing where nothing tells.
 
     Args:
         rows: of a summary.
@@ -45,14 +45,18 @@ def bound_by(rows: pd.DataFrame, names: Sequence[str] | None = None) -> list[str
     if not set(LIMITS) <= set(rows):
         return []
     names = [markdown_escape(name) for name in rows["strategy"]] if names is None else names
-    known = rows[list(LIMITS)].notna().all(axis=1)
-    pairs = zip(names, rows.to_dict("records"), known, strict=True)
+    pairs = zip(names, rows.to_dict("records"), _tells(rows), strict=True)
     told = list(dict.fromkeys(f"{name}: {_told(row)}" for name, row, is_known in pairs if is_known))
     if not told:
         return []
     said = told[:MOST_ROWS]
     said += [f"{len(told) - MOST_ROWS} more rows in the table"] if len(told) > MOST_ROWS else []
     return [f"What the next request waited for, as shares of the time. {'; '.join(said)}."]
+
+
+def _tells(rows: pd.DataFrame) -> pd.Series:
+    """Which rows' shares say something: they were recorded, and of a service, not of refusals alone."""
+    return rows[list(LIMITS)].notna().all(axis=1) & rows["num_completed"].ne(0)
 
 
 def _told(row: dict[str, float]) -> str:
