@@ -83,7 +83,7 @@ ALLOWED = {
     "fleet_frames": {"schema", "statistics", "workload"},
     "provenance": {"hardware"},
     "plots": {"front", "partial", "provenance", "schema"},
-    "report": {"front", "printable", "provenance", "schema"},
+    "report": {"columns", "front", "printable", "provenance", "schema"},
     "results": {"metrics", "partial"},
     "quality": {"backend", "geometry", "ledger", "naming", "ops", "results", "strategy", "workload"},
     "integrations": {

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from kvbench.columns import LIMITS as NAMES
 from kvbench.report.text import listed, markdown_escape, percent
 
-LIMITS = {
-    "arrivals_share": "nobody waited",
-    "batch_share": "for a place in the batch",
-    "memory_share": "for memory",
-    "pool_share": "for blocks of a pool that is smaller than the budget",
-    "computing_share": "for computing",
-}
+_WORDS = (
+    "nobody waited",
+    "for a place in the batch",
+    "for memory",
+    "for blocks of a pool that is smaller than the budget",
+    "for computing",
+)
+LIMITS = {f"{name}_share": words for name, words in zip(NAMES, _WORDS, strict=True)}
 """What the head of the queue waited for, by the summary's column."""
 LEAST = 5e-4
 """Smaller shares are not told."""
