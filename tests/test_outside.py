@@ -8,6 +8,7 @@ from kvbench.cli.errors import UsageError
 from kvbench.cli.experiment import experiment_of
 from kvbench.cli.source import initialized
 from kvbench.cli.strategies import main
+from kvbench.cli.targets import class_of
 from kvbench.experiment.quality.cells import STREAMING, Cell, Kept
 from kvbench.experiment.quality.contenders import Contender
 from tests.support.catalogue import strategy
@@ -130,3 +131,13 @@ def test_what_was_measured_of_one_is_not_taken_for_what_its_code_is_now(tmp_path
         cell = Cell(Contender("it", holder, None), STREAMING, 8, 8)
         kept.write(cell, {"outcome": "completed"})
         assert (kept.read(cell) is not None) == is_taken
+
+
+@pytest.mark.parametrize(
+    ("body", "why"), [("1 / 0", "ZeroDivisionError: division"), ("raise SystemExit(0)", "SystemExit")]
+)
+def test_a_package_that_fails_when_it_is_imported_is_told(body, why, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"failing_{why[0].lower()}.py").write_text(body)
+    with pytest.raises(UsageError, match=f"cannot be imported: {why}"):
+        class_of(f"failing_{why[0].lower()}.X", "strategy.x", ["failing"])

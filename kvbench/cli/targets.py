@@ -148,8 +148,10 @@ def class_of(target: str, where: str, trusted: Sequence[str]) -> type:
         sys.path.append(str(Path.cwd()))
     try:
         made = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{where}: _target_ {target!r} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # a package of the user's may do anything when it is imported
+        is_told = isinstance(error, ImportError | AttributeError)
+        why = str(error) if is_told else f"{type(error).__name__}: {error}"
+        raise UsageError(f"{where}: _target_ {target!r} cannot be imported: {why}") from error
     if not isinstance(made, type):
         raise UsageError(f"{where}: _target_ {target!r} is no class")
     return made
