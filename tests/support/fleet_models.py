@@ -115,13 +115,14 @@ def _totals(recorder, rows):
 
 
 def _sums(recorder, rows, step_ns):
-    """Time, and bytes and requests times time; what a request that ends in an iteration held counts to its end."""
+    """Time, and bytes and requests times time; what a request that ends in an iteration held counts to its end,
+    but in whole slots no more than was ever held at once."""
     _, firsts, where = np.unique(rows["iteration"], return_index=True, return_inverse=True)
     lasts = np.append(firsts[1:], where.size) - 1
     lasted_ns = np.bincount(where, step_ns)
     stepped = np.bincount(where, rows["num_tokens"] > 0)
     held = rows["allocated_bytes"] + rows["workspace_bytes"] + rows["transient_bytes"]
-    most = np.maximum.accumulate(held)[lasts] - rows["workspace_bytes"].max()
+    most = (np.maximum.accumulate(held)[lasts] - rows["workspace_bytes"].max()) // SLOT_BYTES * SLOT_BYTES
     ends = _ends(recorder, rows)
 
     def through(name, most):
