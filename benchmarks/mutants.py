@@ -58,6 +58,8 @@ NEAR = {
 """Tests that are likely to notice a fault in a part, the quick ones first: what they notice needs no others."""
 NEAR_S, CORE_S = 200, 900
 """Seconds of the processor that tests may take: those near a part, and the whole core's."""
+FIRST = 5
+"""Test files that are tried before the others are so much as imported: most faults they notice."""
 GOAL = 0.97
 
 
@@ -149,7 +151,8 @@ class Plantation:
     def _is_noticed(self, fault: Fault, tests: list[str], cpu_s: int) -> bool:
         sound = (ROOT / fault.name).read_text(encoding="utf-8")
         self._copy.write(fault.name, fault.mutation.planted(sound))
-        passes = self._copy.passes(tests, cpu_s, self._anew if fault.part in COMPILED else self._kept)
+        machine_code = self._anew if fault.part in COMPILED else self._kept
+        passes = all(self._copy.passes(some, cpu_s, machine_code) for some in (tests[:FIRST], tests[FIRST:]) if some)
         self._copy.write(fault.name, sound)
         shutil.rmtree(self._anew, ignore_errors=True)
         print("unnoticed" if passes else "noticed  ", fault, flush=True)

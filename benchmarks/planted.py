@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import hypothesis  # noqa: F401  what takes long to import is imported once, before processes part
+import hydra  # noqa: F401  what takes long to import is imported once, before processes part
+import hypothesis  # noqa: F401
 import matplotlib.figure  # noqa: F401
 import numba
 import pandas  # noqa: F401
@@ -20,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 WALL_OF_CPU = 4
 """Seconds of the clock that a process may take for each second of the processor: others may use it too."""
 MEMORY_BYTES = 12 << 30
-QUIET = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0", "-m", "not slow and not gpu")
+WITHOUT = ("cacheprovider", "xdist", "nbmake", "anyio")
+QUIET = ("-x", "-q", *(f"-pno:{name}" for name in WITHOUT), "--hypothesis-seed=0", "-m", "not slow and not gpu")
 ANSWERS = {0: True, 1: False, 2: False, 3: False}
 """What pytest's exit status says: all passed, some failed, or modules and fixtures could not even be had."""
 
