@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.area import NORM, Area, Chunks, Contiguous, Holes, Mass, Ring
+from kvbench.area import NORM, Area, Chunks, Contiguous, Holes, Mass, Packed, Ring
 from kvbench.ledger import OutOfMemory
 from kvbench.ops import Append, Keep, Release, Reserve, Rule, Truncate
 from kvbench.strategy.base import Strategy
@@ -248,3 +248,17 @@ def check_queue(cache, expected):
     pieces = cache.sequence().stores["main"].pieces(0)
     assert [int(number) for piece in pieces for number in piece.keys[0, 0, :, 0]] == expected
     assert sorted(read(cache)) == expected
+
+
+@pytest.mark.parametrize("keys_per", ["channel", "token"])
+def test_what_is_left_of_a_group_is_restored_as_before(keys_per):
+    cache = Cache(Given(Area(layout=Chunks(16), format=Packed(8, 8, keys_per))), geometry=PLAIN)
+    cache.ledger.open(0)
+    cache.backend.open(0)
+    cache.carry_out((Reserve(0, 32), Append(0, 32)), *numbered(0, 32))
+    whole = cache.sequence().full_context(0)
+    for num_kept in (29, 24, 21, 11, 1):  # in the first group, at its end, in the second, in the second chunk's
+        cache.carry_out((Keep(0, Rule(recent=num_kept)),))
+        for part, was in zip(cache.sequence().full_context(0), whole, strict=True):
+            assert torch.equal(part, was.narrow(2, 32 - num_kept, num_kept))
+    cache.finish()
