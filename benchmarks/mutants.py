@@ -50,7 +50,7 @@ NEAR = {
     "metrics.py": f"metrics {RUNS} readme front report",
     "fleet": "fleet_bounds fleet_spaces fleet_rules fleet_golden fleet",
     "prefix": "prefix prefix_experiment prefix_models",
-    "backend/storage": "storages corners background attention windows storage_models peaks faults replay aio chain "
+    "backend/storage": "storages corners attention windows storage_models background peaks faults replay aio chain "
     "attention_strategies",
     "workload": "workload_conversation workload_lengths workload_arrivals workload_traces trace_mooncake configuration "
     "life within forecast record prefix_experiment",

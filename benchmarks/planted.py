@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import hydra  # noqa: F401  what takes long to import is imported once, before processes part
-import hypothesis  # noqa: F401
+import hypothesis
 import matplotlib.figure  # noqa: F401
 import numba
 import pandas  # noqa: F401
@@ -23,6 +23,8 @@ WALL_OF_CPU = 4
 MEMORY_BYTES = 12 << 30
 WITHOUT = ("cacheprovider", "xdist", "nbmake", "anyio")
 QUIET = ("-x", "-q", *(f"-pno:{name}" for name in WITHOUT), "--hypothesis-seed=0", "-m", "not slow and not gpu")
+hypothesis.settings.register_profile("faults", phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate))
+hypothesis.settings.load_profile("faults")  # that an example fails is enough: it need not be the smallest
 ANSWERS = {0: True, 1: False, 2: False, 3: False}
 """What pytest's exit status says: all passed, some failed, or modules and fixtures could not even be had."""
 
