@@ -74,7 +74,7 @@ SPACES = st.sampled_from(["counting", "buddy", "best_fit"])
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(rows=ROWS, slots=SLOTS, max_batch=BATCH, options=OPTIONS, space=SPACES, least=st.sampled_from([1, 4]))
 def test_jumping_gives_what_stepping_gives(name, rows, slots, max_batch, options, space, least):
     if name in CONTIGUOUS:

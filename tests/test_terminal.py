@@ -90,11 +90,11 @@ def test_a_stream_that_fails_ends_nothing(failure, why, monkeypatch):
 
 
 STREAMS = {  # how a shell would start it, its exit status, and what it complains of where anybody can hear it
-    "all closed": ("<&- >&- 2>&-", 0, None),
     "full stdout": (">/dev/full", 1, "kvbench: not all could be printed: No space left on device"),
     "a reader that leaves, ascii": ("| head -1", 0, ""),
 }
 MORE_STREAMS = {
+    "all closed": ("<&- >&- 2>&-", 0, None),
     "closed stdout": (">&-", 0, ""),
     "closed stderr": ("2>&-", 0, None),
     "full stderr": ("2>/dev/full", 0, None),
