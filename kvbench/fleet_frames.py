@@ -8,21 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kvbench.schema import REQUESTS, STATISTICS, SUMMARY, TIMELINE, latency_column
-from kvbench.statistics import statistic
+from kvbench.fleet_sums import Objective, RequestSums, Times
+from kvbench.histogram import Samples
+from kvbench.schema import REQUESTS, SUMMARY, TIMELINE
 from kvbench.workload.request import NS_PER_S
 
-NEVER = -1
 ENGINE = "fleet"
 _NOT_KEPT = ("peak_bytes",)
 """Columns of a request that the simulation has no use for; each is a session of one turn."""
-
-
-class Objective(NamedTuple):
-    """The service objective: the most TTFT and TPOT, in seconds; infinity for any."""
-
-    ttft_s: float
-    tpot_s: float
 
 
 class BytesOverTime(NamedTuple):
@@ -87,6 +80,7 @@ class FleetColumns:
         external_byte_ns: of what is free and not usable while a request waits for memory.
         allocated_byte_ns: of allocated slots.
         timeline: the same and more over time; None where it was not kept.
+        sums: of requests whose columns were not kept, under the objective of the frames; None: of those above.
         about: further columns of the summary, such as lossless, num_resizes, copied_bytes, moved_bytes, pool_bytes.
     Raises:
         ValueError: columns differ in length, or `about` names what is no column of the summary.
@@ -114,6 +108,7 @@ class FleetColumns:
     external_byte_ns: float
     allocated_byte_ns: float
     timeline: BytesOverTime | None = None
+    sums: RequestSums | None = None
     about: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -133,16 +128,6 @@ class FleetFrames(NamedTuple):
     timeline: pd.DataFrame
 
 
-class _Times(NamedTuple):
-    """Of each request, in seconds, NaN where it has none; and whether it completed."""
-
-    queue_s: np.ndarray
-    ttft_s: np.ndarray
-    tpot_s: np.ndarray
-    latency_s: np.ndarray
-    completed: np.ndarray
-
-
 def fleet_frames(runs: Mapping[str, FleetColumns], scenario: str, objective: Objective) -> FleetFrames:
     """The frames of a scenario's simulations.
 
@@ -154,8 +139,9 @@ def fleet_frames(runs: Mapping[str, FleetColumns], scenario: str, objective: Obj
     summaries, requests, timelines = [], [], []
     names = list(runs)
     for code, (name, run) in enumerate(runs.items()):
-        times = _times(run)
-        summaries.append(_summary_row(name, run, times, scenario, objective))
+        sums = run.sums or RequestSums(run.outcomes, objective, Samples)
+        times = sums.times(run) if run.sums else sums.add(run)
+        summaries.append(_summary_row(name, run, sums, scenario, objective))
         requests.append(_requests(run, times).assign(strategy=_named(code, len(times.ttft_s), names)))
         if run.timeline is not None:
             size = len(run.timeline.time_ns)
@@ -173,29 +159,7 @@ def _named(code: int, size: int, names: list[str]) -> pd.Categorical:
     return pd.Categorical.from_codes(np.full(size, code, dtype=np.int8), categories=names)
 
 
-def _times(run: FleetColumns) -> _Times:
-    """Times from moments. TPOT is that of a completed request whose last output token is not its first."""
-    gaps = np.maximum(run.output_tokens - 1, 0)
-    completed = run.outcome == run.outcomes.index("completed")
-    spaced = _after(run.finish_ns, run.first_token_ns)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tpot_s = np.where(completed & (gaps > 0), spaced / gaps, np.nan)
-    return _Times(
-        queue_s=_after(run.admitted_ns, run.arrival_ns),
-        ttft_s=_after(run.first_token_ns, run.arrival_ns),
-        tpot_s=tpot_s,
-        latency_s=_after(run.finish_ns, run.arrival_ns),
-        completed=completed,
-    )
-
-
-def _after(moment_ns: np.ndarray, start_ns: np.ndarray) -> np.ndarray:
-    """Seconds from a moment to another; NaN where either never came."""
-    both = (moment_ns > NEVER) & (start_ns > NEVER)
-    return np.where(both, (moment_ns - start_ns) / NS_PER_S, np.nan)
-
-
-def _requests(run: FleetColumns, times: _Times) -> pd.DataFrame:
+def _requests(run: FleetColumns, times: Times) -> pd.DataFrame:
     num_requests = len(run.arrival_ns)
     return pd.DataFrame(
         {
@@ -222,48 +186,46 @@ def _timeline(timeline: BytesOverTime) -> pd.DataFrame:
     return pd.DataFrame({"time_s": columns.pop("time_ns") / NS_PER_S, **columns})
 
 
-def _summary_row(name: str, run: FleetColumns, times: _Times, scenario: str, objective: Objective) -> dict[str, object]:
+def _summary_row(
+    name: str, run: FleetColumns, sums: RequestSums, scenario: str, objective: Objective
+) -> dict[str, object]:
     row = {"scenario": scenario, "strategy": name, "source": "modelled", "scope": "model", "engine": ENGINE}
-    row |= _outcomes(run, times) | _service(run, times, objective) | _memory(run)
-    row |= _latencies(times) | dict(run.about)
+    row |= _outcomes(run, sums) | _service(run, sums, objective) | _memory(run)
+    row |= sums.latencies() | dict(run.about)
     return row
 
 
-def _outcomes(run: FleetColumns, times: _Times) -> dict[str, object]:
-    num_requests = len(run.outcome)
-    counts = np.bincount(run.outcome, minlength=len(run.outcomes))
+def _outcomes(run: FleetColumns, sums: RequestSums) -> dict[str, object]:
+    num_requests = sums.num_requests
     failed = [
         f"{name} {count} of {num_requests}"
-        for name, count in zip(run.outcomes, counts, strict=True)
+        for name, count in zip(sums.outcomes, sums.counts, strict=True)
         if count and name != "completed"
     ]
     return {
         "num_repetitions": 1,
         "num_sessions": num_requests,
         "num_requests": num_requests,
-        "num_completed": int(times.completed.sum()),
+        "num_completed": sums.num_completed,
         "outcome": ", ".join(sorted(failed)) or "completed",
-        "num_preemptions": int(run.num_preemptions.sum()),
+        "num_preemptions": sums.num_preemptions,
         "recomputed_tokens": run.recomputed_tokens,
         "num_iterations": run.num_iterations,
     }
 
 
-def _service(run: FleetColumns, times: _Times, objective: Objective) -> dict[str, float]:
+def _service(run: FleetColumns, sums: RequestSums, objective: Objective) -> dict[str, float]:
     """Rates over the makespan, and how many requests met the objective."""
-    completed = times.completed
-    num_tokens = int((run.prompt_tokens + run.output_tokens)[completed].sum())
-    makespan_s = (run.finish_ns.max() - run.arrival_ns.min()) / NS_PER_S
-    within = completed & ~(times.ttft_s > objective.ttft_s) & ~(times.tpot_s > objective.tpot_s)
+    makespan_s = sums.makespan_s
     return {
-        "num_tokens": num_tokens,
+        "num_tokens": sums.num_tokens,
         "total_s": run.busy_ns / NS_PER_S,
         "makespan_s": makespan_s,
         "mean_batch": _ratio(run.live_ns, run.busy_ns),
-        "tokens_per_s": _ratio(num_tokens, makespan_s),
-        "requests_per_s": _ratio(int(completed.sum()), makespan_s),
-        "goodput_per_s": _ratio(int(within.sum()), makespan_s),
-        "attained_share": _ratio(int(within.sum()), len(within)),
+        "tokens_per_s": _ratio(sums.num_tokens, makespan_s),
+        "requests_per_s": _ratio(sums.num_completed, makespan_s),
+        "goodput_per_s": _ratio(sums.num_within, makespan_s),
+        "attained_share": _ratio(sums.num_within, sums.num_requests),
         "ttft_objective_s": objective.ttft_s if math.isfinite(objective.ttft_s) else math.nan,
         "tpot_objective_s": objective.tpot_s if math.isfinite(objective.tpot_s) else math.nan,
     }
@@ -278,20 +240,6 @@ def _memory(run: FleetColumns) -> dict[str, float]:
         "waste_share": _ratio(run.waste_byte_ns, run.allocated_byte_ns),
         "external_share": _ratio(run.external_byte_ns, run.allocated_byte_ns + run.external_byte_ns),
     }
-
-
-def _latencies(times: _Times) -> dict[str, float]:
-    samples = {
-        "ttft": times.ttft_s[times.completed],
-        "tpot": times.tpot_s[times.completed],
-        "latency": times.latency_s[times.completed],
-        "queue": times.queue_s,
-    }
-    row = {}
-    for latency, values in samples.items():
-        known = values[~np.isnan(values)]
-        row |= {latency_column(latency, name): statistic(known, name) for name in STATISTICS}
-    return row
 
 
 def _ratio(above: float, below: float) -> float:

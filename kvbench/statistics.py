@@ -24,10 +24,12 @@ def percentile(samples: np.ndarray, name: str) -> float:
         samples: finite numbers.
         name: p50, p90 or p99.
     """
-    percent = PERCENTILES[name]
-    if len(samples) * (100 - percent) < 100 * SAMPLES_BEYOND:
-        return math.nan
-    return float(np.percentile(samples, percent))
+    return float(np.percentile(samples, PERCENTILES[name])) if has_percentile(len(samples), name) else math.nan
+
+
+def has_percentile(num_samples: int, name: str) -> bool:
+    """Whether at least ten of so many samples lie beyond a percentile."""
+    return num_samples * (100 - PERCENTILES[name]) >= 100 * SAMPLES_BEYOND
 
 
 def statistic(samples: np.ndarray, name: str) -> float:

@@ -130,6 +130,7 @@ def fleet(**changed):
         "ttft_objective_s": None,
         "tpot_objective_s": None,
         "split": True,
+        "keep": "requests",
     }
     return Fleet(**chosen | changed)
 
@@ -137,8 +138,9 @@ def fleet(**changed):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"repeats": 10**30}, r"repeats=about 10\^30, at 250 bytes a request, would take"),
+        ({"repeats": 10**30}, r"repeats=about 10\^30, at 380 bytes a request, would take"),
         ({"repeats": 10**6}, "repeats=1,000,000: arrivals to 8.64e"),
+        ({"repeats": 10**30, "keep": "summary"}, r"repeats=about 10\^30: arrivals to"),
         ({"rate_scale": 1e-300}, "rate_scale=1e-300: arrivals to"),
     ],
 )

@@ -15,10 +15,13 @@ from kvbench.cli.writing import draw, writing
 from kvbench.cost import PS_PER_NS
 from kvbench.environment import environment
 from kvbench.fleet import OUTCOMES, FleetResult
-from kvbench.fleet.fleet import Fleet
+from kvbench.fleet.bounds import last_arrival_ns
+from kvbench.fleet.fleet import SUMMARY, Fleet
 from kvbench.fleet.rules import check_rule
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, USED, WASTED
-from kvbench.fleet_frames import BytesOverTime, FleetColumns, FleetFrames, Objective, fleet_frames
+from kvbench.fleet_frames import BytesOverTime, FleetColumns, FleetFrames, fleet_frames
+from kvbench.fleet_sums import Objective, RequestSums
+from kvbench.histogram import PRECISION
 from kvbench.plots import fleet_charts
 from kvbench.provenance import origin
 from kvbench.report import report_markdown, table_text
@@ -56,36 +59,40 @@ def run_fleet(name: str, config: Config, config_text: str, asked: Config, folder
     check_budget(budget_bytes, fleet.memory_bytes(), fleet.hardware.name)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
     say(header)
+    objective = Objective(*(value or np.inf for value in (fleet.ttft_objective_s, fleet.tpot_objective_s)))
     runs: dict[str, FleetColumns] = {}
     stopped = ""
     try:
-        total = columns.num_requests * len(strategies)
+        num_requests = columns.num_requests * fleet.repeats
+        total = num_requests * len(strategies)
         with watched(total, "requests", total * REQUEST_S) as advance:
             for strategy_name, strategy in strategies.items():
                 advance(strategy_name, 0)
-                runs[strategy_name] = _served(strategy_name, strategy, fleet, columns, budget_bytes)
-                advance(strategy_name, columns.num_requests)
+                runs[strategy_name] = _served(strategy_name, strategy, fleet, columns, budget_bytes, objective)
+                advance(strategy_name, num_requests)
     except KeyboardInterrupt:
         if not runs:
             raise
         stopped = f"{len(runs)} of {len(strategies)} strategies are done"
         header.append(f"stopped: {stopped}")
         print(header[-1], flush=True)
-    objective = Objective(*(value or np.inf for value in (fleet.ttft_objective_s, fleet.tpot_objective_s)))
     made = {"scenario": name, "seed": config["seed"], "budget_bytes": budget_bytes, **asked}
     _write(folder, name, config_text, header, fleet_frames(runs, name, objective), describe(fleet) | made)
     if stopped:
         raise KeyboardInterrupt(f"{stopped}; they are in {folder}")
 
 
-def _served(name: str, strategy: Strategy, fleet: Fleet, columns: TraceColumns, budget_bytes: int) -> FleetColumns:
+def _served(
+    name: str, strategy: Strategy, fleet: Fleet, columns: TraceColumns, budget_bytes: int, objective: Objective
+) -> FleetColumns:
     """What one strategy makes of the requests."""
+    sums = RequestSums(OUTCOMES, objective) if fleet.keep == SUMMARY else None
     try:
         strategy = fleet.fitted(strategy, columns, budget_bytes)
-        result = fleet.run(columns, strategy, budget_bytes)
+        result = fleet.run(columns, strategy, budget_bytes, sums and sums.add)
     except ValueError as error:
         raise UsageError(f"strategy.{name}: {error}") from error
-    return fleet_columns(result, columns, fleet, budget_bytes, about(name, strategy, fleet))
+    return fleet_columns(result, sums, fleet, budget_bytes, about(name, strategy, fleet))
 
 
 def _write(
@@ -138,7 +145,7 @@ def about(name: str, strategy: Strategy, fleet: Fleet) -> dict[str, object]:
 
 
 def fleet_columns(
-    result: FleetResult, columns: TraceColumns, fleet: Fleet, budget_bytes: int, own: Mapping[str, object]
+    result: FleetResult, folded: RequestSums | None, fleet: Fleet, budget_bytes: int, own: Mapping[str, object]
 ) -> FleetColumns:
     """A simulation's result, slots as bytes, for frames."""
     slot_bytes = fleet.geometry.bytes_per_token
@@ -148,9 +155,9 @@ def fleet_columns(
     slots_each = result.num_slots / result.num_replicas
     wasted = byte_ns[WASTED] if result.is_split else np.nan  # and so is what is reserved
     return FleetColumns(
-        arrival_ns=columns.arrival_ns,
-        prompt_tokens=columns.num_prompt_tokens,
-        output_tokens=columns.num_output_tokens,
+        arrival_ns=result.arrival_ns,
+        prompt_tokens=result.prompt_tokens,
+        output_tokens=result.output_tokens,
         admitted_ns=result.admitted_ns,
         first_token_ns=result.first_token_ns,
         finish_ns=result.finish_ns,
@@ -170,6 +177,7 @@ def fleet_columns(
         external_byte_ns=(slots_each * blocked[DURATION] - blocked[ALLOCATED]) * slot_bytes / PS_PER_NS,
         allocated_byte_ns=byte_ns[ALLOCATED],
         timeline=_timeline(result, slot_bytes),
+        sums=folded,
         about=own
         | result.limits._asdict()
         | {
@@ -207,16 +215,17 @@ def describe(fleet: Fleet) -> dict[str, object]:
 
 def header_lines(name: str, fleet: Fleet, columns: TraceColumns, num_available: int, budget_bytes: int) -> list[str]:
     """What was served, on what."""
-    geometry, num_requests = fleet.geometry, columns.num_requests
-    span_s = int(columns.arrival_ns[-1] - columns.arrival_ns[0]) / NS_PER_S
+    geometry, num_run = fleet.geometry, columns.num_requests
+    span_s = (last_arrival_ns(columns, fleet.repeats) - int(columns.arrival_ns[0])) / NS_PER_S
     times = f", {fleet.repeats} times" if fleet.repeats > 1 else ""
     machines = "1 replica" if fleet.replicas == 1 else f"{fleet.replicas} replicas, {fleet.routing}"
-    num_run = num_requests // fleet.repeats
+    kept = [f"no rows of requests are kept: {PRECISION}"] if fleet.keep == SUMMARY else []
     return [
-        f"{name}: {num_requests:,} requests ({num_run:,} of {num_available:,}{times}) arriving over {span_s:,.4g} s, "
-        f"at most {fleet.max_batch} live at once on a replica",
+        f"{name}: {num_run * fleet.repeats:,} requests ({num_run:,} of {num_available:,}{times}) arriving over "
+        f"{span_s:,.4g} s, at most {fleet.max_batch} live at once on a replica",
         f"{geometry.name}, {geometry.num_layers} layers, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; "
         f"{machines} of {fleet.hardware.name}",
         f"budget {budget_bytes:,} bytes a replica; preemption by {fleet.preemption}; modelled, scope model, "
         "engine fleet",
+        *kept,
     ]

@@ -18,8 +18,8 @@ MOST_PS = 2**62 - 2**52
 """What an iteration may take; the rest is left to what floats lose."""
 MOST_TOKENS, MOST_BYTES, MOST_BATCH, MOST_REPLICAS = 2**40, 2**50, 2**20, 2**16
 MOST_FACTOR = 2**16
-ROW_BYTES = 250
-"""Memory that a request's row takes, about, from the simulation to the file."""
+ROW_BYTES = 380
+"""Memory that a request's row takes, about, from the simulation to the file and the charts."""
 MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -57,16 +57,16 @@ def check_memory(what: str, num_bytes: int) -> None:
         raise ValueError(f"{what} would take {_told(num_bytes)} bytes, and this machine has {MEMORY_BYTES:,}")
 
 
-def check_repeats(num_requests: int, last_ns: int, repeats: int) -> None:
-    """Refuse to repeat a trace beyond memory, or the clock.
+def check_repeats(columns: TraceColumns, repeats: int, *, has_rows: bool) -> None:
+    """Refuse to repeat a trace beyond the clock or, where every request has its row, beyond memory.
 
     Raises:
         ValueError: it goes beyond.
     """
-    num_bytes = num_requests * repeats * ROW_BYTES
-    check_memory(f"repeats={_told(repeats)}, at {ROW_BYTES} bytes a request,", num_bytes)
-    period_ns = last_ns * num_requests // max(num_requests - 1, 1) + 1
-    _check_arrival(period_ns * repeats, f"repeats={_told(repeats)}")
+    if has_rows:
+        num_bytes = columns.num_requests * repeats * ROW_BYTES
+        check_memory(f"repeats={_told(repeats)}, at {ROW_BYTES} bytes a request,", num_bytes)
+    _check_arrival((columns.period_ns + 1) * repeats, f"repeats={_told(repeats)}")
 
 
 def scaled(arrival_ns: NDArray[np.int64], rate_scale: float) -> NDArray[np.int64]:
@@ -80,7 +80,7 @@ def scaled(arrival_ns: NDArray[np.int64], rate_scale: float) -> NDArray[np.int64
     return (arrival_ns / rate_scale).astype(np.int64)
 
 
-def check_requests(columns: TraceColumns, prices: Prices, max_batch: int) -> int:
+def check_requests(columns: TraceColumns, prices: Prices, max_batch: int, repeats: int = 1) -> int:
     """Refuse requests and prices that would outgrow the clock, or an iteration's time.
 
     An iteration's time is bounded by all that the `max_batch` costliest requests could do in one, the whole time by
@@ -96,29 +96,37 @@ def check_requests(columns: TraceColumns, prices: Prices, max_batch: int) -> int
         raise ValueError("a request has a prompt of at least 1 token and 0 output tokens or more")
     if max(prompts.max(), outputs.max()) > MOST_TOKENS:
         raise ValueError(f"a request has at most {MOST_TOKENS:,} tokens, got {max(prompts.max(), outputs.max()):,}")
-    _check_arrival(int(columns.arrival_ns[-1]), "the last request")
-    num_live = min(max_batch, prompts.size)
+    last_ns, num_requests = last_arrival_ns(columns, repeats), prompts.size * repeats
+    _check_arrival(last_ns, "the last request")
+    num_live = min(max_batch, num_requests)
     longest = np.array([float(prompts.max()) + float(outputs.max())])
     most_ps = num_live * _alone_ps(longest, prices)[0] + _shared_ps(prices)
-    whole_ps = prompts.size * (_alone_ps(longest, prices)[0] + (longest[0] + 1) * _step_ps(longest, prices)[0])
-    if most_ps > MOST_PS or columns.arrival_ns[-1] + whole_ps / PS_PER_NS > FOREVER:
-        _check_each(columns, prices, num_live)
+    whole_ps = num_requests * (_alone_ps(longest, prices)[0] + (longest[0] + 1) * _step_ps(longest, prices)[0])
+    if most_ps > MOST_PS or last_ns + whole_ps / PS_PER_NS > FOREVER:
+        _check_each(columns, prices, num_live, repeats)
     return max(int(MOST_PS / (_shared_ps(prices) + num_live * _step_ps(longest, prices)[0])), 1)
 
 
-def _check_each(columns: TraceColumns, prices: Prices, num_live: int) -> None:
+def last_arrival_ns(columns: TraceColumns, repeats: int) -> int:
+    """When the last request of a trace arrives that comes so many times."""
+    return int(columns.arrival_ns[-1]) + (repeats - 1) * columns.period_ns
+
+
+def _check_each(columns: TraceColumns, prices: Prices, num_live: int, repeats: int) -> None:
     """As `check_requests`, by each request's own tokens."""
     outputs = columns.num_output_tokens.astype(np.float64)
     tokens = columns.num_prompt_tokens + outputs
     alone_ps = _alone_ps(tokens, prices)
-    most_ps = np.partition(alone_ps, tokens.size - num_live)[tokens.size - num_live :].sum() + _shared_ps(prices)
+    longest_ps = np.sort(alone_ps)[::-1][: -(-num_live // repeats)]
+    longest_ps = np.repeat(longest_ps, min(repeats, num_live))[:num_live]
+    most_ps = longest_ps.sum() + _shared_ps(prices)
     if most_ps > MOST_PS:
         raise ValueError(
             f"an iteration of the longest requests ({tokens.max():,.0f} tokens) may take {most_ps / PS_PER_S:,.4g} s; "
             f"a fleet computes with at most {MOST_PS / PS_PER_S:,.4g} s: shorten them, or lower max_batch"
         )
-    whole_ps = (alone_ps + (outputs + 1) * _step_ps(tokens, prices)).sum()
-    ends_ns = float(columns.arrival_ns[-1]) + float(whole_ps) / PS_PER_NS
+    whole_ps = repeats * (alone_ps + (outputs + 1) * _step_ps(tokens, prices)).sum()
+    ends_ns = float(last_arrival_ns(columns, repeats)) + float(whole_ps) / PS_PER_NS
     if ends_ns > FOREVER:
         raise ValueError(
             f"one after another these requests take {ends_ns / NS_PER_S:,.4g} s; a fleet's clock holds "

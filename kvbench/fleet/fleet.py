@@ -1,5 +1,6 @@
 """The fleet as configuration describes it: replicas of a model on an accelerator, and how they serve."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,14 +9,17 @@ from kvbench.area import Contiguous
 from kvbench.backend.modelled import memory_left
 from kvbench.cost import Prices, prices_of
 from kvbench.fleet.bounds import MOST_BYTES, check_repeats, require_whole, scaled
-from kvbench.fleet.result import FleetResult
+from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.simulate import check_settings, simulate
 from kvbench.geometry import KVGeometry
 from kvbench.hardware import Hardware
 from kvbench.ledger import Limits
+from kvbench.naming import unknown
 from kvbench.strategy.base import Strategy
 from kvbench.weights import Weights
 from kvbench.workload.trace_columns import TraceColumns
+
+REQUESTS, SUMMARY = KEEPS = ("requests", "summary")
 
 
 class Simulator:
@@ -42,6 +46,7 @@ class Fleet(Simulator):
         ttft_objective_s: goodput counts requests whose TTFT is at most this; None for any.
         tpot_objective_s: and whose TPOT is at most this; None for any.
         split: as in `simulate`.
+        keep: requests, a row of each; or summary: what they come to, in memory that does not grow with them.
     Raises:
         ValueError: a setting is out of its range, or the machine cannot hold the model.
     """
@@ -61,6 +66,7 @@ class Fleet(Simulator):
     ttft_objective_s: float | None
     tpot_objective_s: float | None
     split: bool
+    keep: str
 
     def __post_init__(self) -> None:
         if self.hardware is None:
@@ -85,6 +91,8 @@ class Fleet(Simulator):
                 raise ValueError(f"{name} is a number above 0, got {value!r}")
         if not isinstance(self.split, bool):
             raise ValueError(f"split is true or false, got {self.split!r}")
+        if self.keep not in KEEPS:
+            raise ValueError(unknown("keep", self.keep, KEEPS))
         require_whole("hardware.memory_bytes", self.hardware.memory_bytes, MOST_BYTES)
         memory_left(self.hardware, self.geometry, self.weights, self.memory_fraction)
 
@@ -98,23 +106,33 @@ class Fleet(Simulator):
         return prices_of(self.hardware, self.geometry, self.weights)
 
     def arriving(self, columns: TraceColumns) -> TraceColumns:
-        """The trace as this fleet meets it: repeated, and as fast as asked for."""
+        """The trace as fast as this fleet meets it, once of as many times as it does.
+
+        Raises:
+            ValueError: its arrivals, or its rows, are more than there is room for.
+        """
         if columns.arrival_ns is None or not columns.arrival_ns.size:
             return columns
         if self.rate_scale != 1:
             columns = replace(columns, arrival_ns=scaled(columns.arrival_ns, self.rate_scale))
-        if self.repeats == 1:
-            return columns
-        check_repeats(columns.num_requests, int(columns.arrival_ns[-1]), self.repeats)
-        return columns.repeated(self.repeats)
+        if self.repeats > 1:
+            check_repeats(columns, self.repeats, has_rows=self.keep == REQUESTS)
+        return columns
 
-    def run(self, columns: TraceColumns, strategy: Strategy, budget_bytes: int) -> FleetResult:
+    def run(
+        self,
+        columns: TraceColumns,
+        strategy: Strategy,
+        budget_bytes: int,
+        fold: Callable[[Served], None] | None = None,
+    ) -> FleetResult:
         """Serve requests under a strategy.
 
         Args:
             columns: from `arriving`.
             strategy: what decides, from `fitted` or with nothing left to the run.
             budget_bytes: each replica's memory for caches.
+            fold: as in `simulate`.
         Raises:
             ValueError: the strategy has no integer rule.
         """
@@ -132,6 +150,8 @@ class Fleet(Simulator):
             routing=self.routing,
             space=self.space if is_contiguous else "counting",
             split=self.split,
+            repeats=self.repeats,
+            fold=fold,
         )
 
     def fitted(self, strategy: Strategy, columns: TraceColumns, budget_bytes: int) -> Strategy:

@@ -11,7 +11,7 @@ from kvbench.fleet.iteration import iterate
 from kvbench.fleet.jump import jump
 from kvbench.fleet.queue import admit, is_waiting
 from kvbench.fleet.space import lay_out
-from kvbench.fleet.state import FOREVER, LEAST_LOADED, NONE, Machine
+from kvbench.fleet.state import FOREVER, NONE, ROUND_ROBIN, Machine
 from kvbench.fleet.tally import widen
 
 COMPILED = ("clock", "heap", "iteration", "jump", "kernel", "live", "memory", "queue", "space", "state", "tally")
@@ -39,8 +39,9 @@ def _advance(m: Machine) -> None:
 
 
 @part
-def _route(requests: np.ndarray, now: np.record, request: int) -> None:
+def _route(requests: np.ndarray, now: np.record, replica: int, request: int) -> None:
     """Put a request behind those of a replica's queue."""
+    requests[request].replica = replica
     if now.next == NONE:
         now.next = request
     else:
@@ -54,17 +55,22 @@ def _route(requests: np.ndarray, now: np.record, request: int) -> None:
 def _kernel(stamp: int) -> Callable[..., None]:
     """The kernel, compiled. What was compiled from sources with another stamp is not used again."""
 
-    def run(tables, admitted, grown):  # noqa: ANN001, ANN202
+    def run(tables, arriving, last, until_ns, admitted, grown):  # noqa: ANN001, ANN202
         if stamp == 0:
-            return
+            return last
         fixed = tables.fixed[0]
-        num_requests, num_replicas = tables.requests.size, tables.replicas.size
-        last = num_replicas - 1
+        num_requests, num_replicas = arriving.size, tables.replicas.size
+        num_routed = 0
+        if fixed.routing == ROUND_ROBIN:
+            num_routed = num_requests
+            for i in range(num_requests):
+                last = (last + 1) % num_replicas
+                _route(tables.requests, tables.replicas[last], last, arriving[i])
         # Where requests are not routed before, each is when it arrives: to the replica with the least to do, of several
         # to the next in turn.
-        for request in range(0 if fixed.routing == LEAST_LOADED else num_requests, num_requests + 1):
-            is_over = request == num_requests
-            moment_ns = FOREVER if is_over else tables.requests[request].arrival_ns
+        for number in range(num_routed, num_requests + 1):
+            is_over = number == num_requests
+            moment_ns = until_ns if is_over else tables.requests[arriving[number]].arrival_ns
             best, least = last, FOREVER
             for j in range(num_replicas):
                 i = (last + 1 + j) % num_replicas
@@ -79,8 +85,8 @@ def _kernel(stamp: int) -> Callable[..., None]:
                     best, least = i, load
             if not is_over:
                 last = best
-                _route(tables.requests, tables.replicas[best], request)
-                tables.requests[request].replica = best
+                _route(tables.requests, tables.replicas[best], best, arriving[number])
+        return last
 
     return kernel(run)
 
@@ -94,4 +100,8 @@ def _stamp() -> int:
 
 
 run = _kernel(_stamp())
-"""Runs a trace through replicas: every table is written to."""
+"""Routes requests, the next ones of a trace, to replicas, and runs these until a moment; every table is written to.
+
+Called with the tables, the places of those requests in their table, the replica that got the one before them, the
+moment, and the strategy's rules; the replica that got the last one comes back.
+"""

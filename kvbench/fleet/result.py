@@ -122,10 +122,13 @@ class Timeline(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FleetResult:
-    """What became of every request, and of the replicas. Columns are int64, an entry a request; -1: it never was.
+class Served:
+    """What became of requests: int64, an entry a request; -1: it never was.
 
     Args:
+        arrival_ns: when it arrived.
+        prompt_tokens: tokens of its prompt.
+        output_tokens: tokens that it asked for.
         admitted_ns: when its first step began.
         first_token_ns: when its first output token was out: at the end of the iteration that completed its prompt.
         finish_ns: when its last iteration ended, and with it its last output token was out.
@@ -134,6 +137,26 @@ class FleetResult:
         finish_order: its place among those that ended on its replica, from 0.
         held_tokens: tokens that its cache had been given at the end.
         replica: the replica that it was routed to.
+    """
+
+    arrival_ns: NDArray[np.int64]
+    prompt_tokens: NDArray[np.int64]
+    output_tokens: NDArray[np.int64]
+    admitted_ns: NDArray[np.int64]
+    first_token_ns: NDArray[np.int64]
+    finish_ns: NDArray[np.int64]
+    num_preemptions: NDArray[np.int64]
+    outcome: NDArray[np.int64]
+    finish_order: NDArray[np.int64]
+    held_tokens: NDArray[np.int64]
+    replica: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FleetResult(Served):
+    """What became of every request, in columns that are empty where none were kept, and of the replicas.
+
+    Args:
         totals: sums over all.
         limits: what bound the service.
         timeline: memory, batch and queue over time.
@@ -143,14 +166,6 @@ class FleetResult:
         sums: float64 [why waiting, what]: see `fleet.state`.
     """
 
-    admitted_ns: NDArray[np.int64]
-    first_token_ns: NDArray[np.int64]
-    finish_ns: NDArray[np.int64]
-    num_preemptions: NDArray[np.int64]
-    outcome: NDArray[np.int64]
-    finish_order: NDArray[np.int64]
-    held_tokens: NDArray[np.int64]
-    replica: NDArray[np.int64]
     totals: Totals
     limits: Binding
     timeline: Timeline

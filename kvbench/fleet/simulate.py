@@ -1,12 +1,22 @@
 """Simulate a fleet: a whole trace through replicas of a model, under one strategy."""
 
+from collections.abc import Callable
+
 from kvbench.cost import Prices
-from kvbench.fleet.bounds import MOST_BATCH, MOST_BYTES, MOST_REPLICAS, MOST_TOKENS, check_requests, require_whole
-from kvbench.fleet.kernel import run
-from kvbench.fleet.result import FleetResult
+from kvbench.fleet.blocks import BLOCK, run_blocks, run_whole
+from kvbench.fleet.bounds import (
+    MOST_BATCH,
+    MOST_BYTES,
+    MOST_REPLICAS,
+    MOST_TOKENS,
+    check_requests,
+    last_arrival_ns,
+    require_whole,
+)
+from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.rules import bound_rule
 from kvbench.fleet.state import CONTIGUOUS, PREEMPTIONS, ROUTINGS, SPACES, UNBOUNDED
-from kvbench.fleet.tables import fixed_of, requests_of, result_of, tables_of
+from kvbench.fleet.tables import check_order, fixed_of, result_of, tables_of
 from kvbench.geometry import KVGeometry
 from kvbench.naming import unknown
 from kvbench.strategy.base import Strategy
@@ -32,6 +42,9 @@ def simulate(
     min_block_tokens: int = 1,
     split: bool = True,
     step_by_step: bool = False,
+    repeats: int = 1,
+    fold: Callable[[Served], None] | None = None,
+    block: int = BLOCK,
 ) -> FleetResult:
     """Run a trace through continuous batching, from event to event.
 
@@ -58,6 +71,10 @@ def simulate(
         min_block_tokens: slots of a buddy allocator's smallest range, a power of two.
         split: whether slots that no token will fill are told from those that tokens to come will.
         step_by_step: take every iteration by itself, to the same result.
+        repeats: the trace so many times, one after another.
+        fold: takes what became of requests, some at a time, as they end; nothing else keeps it, and memory does not
+            grow with them. None: the result has it of all.
+        block: requests that get a row at once, with a fold.
     Returns:
         What became of every request, and of the replicas.
     Raises:
@@ -76,14 +93,14 @@ def simulate(
     rule = bound_rule(strategy)
     if rule.layout != CONTIGUOUS and space != "counting":
         raise ValueError(f"space={space} places contiguous slots; {type(strategy).__name__} takes them in units")
-    requests = requests_of(columns, replicas if routing == "round_robin" else 0)
-    longest_jump = min(check_requests(columns, prices, max_batch), LONGEST_JUMP)
+    check_order(columns)
+    longest_jump = min(check_requests(columns, prices, max_batch, repeats), LONGEST_JUMP)
     fixed = fixed_of(
         rule,
         geometry,
         budget_bytes,
         prices,
-        max_batch=min(max_batch, columns.num_requests),
+        max_batch=min(max_batch, columns.num_requests * repeats),
         chunk_tokens=prefill_chunk_tokens or UNBOUNDED,
         preemption=PREEMPTIONS.index(preemption),
         routing=ROUTINGS.index(routing),
@@ -92,9 +109,12 @@ def simulate(
         is_split=int(split),
         max_jump=1 if step_by_step else longest_jump,
     )
-    tables = tables_of(requests, fixed, replicas)
-    run(tables, rule.admitted, rule.grown)
-    return result_of(tables)
+    tables = tables_of(fixed, replicas, last_arrival_ns(columns, repeats))
+    if fold is None:
+        ended = run_whole(tables, rule, columns if repeats == 1 else columns.repeated(repeats))
+    else:
+        ended = run_blocks(tables, rule, columns, repeats, block, fold)
+    return result_of(tables, *ended, first_ns=int(columns.arrival_ns[0]))
 
 
 def check_settings(

@@ -1,12 +1,13 @@
 """The kernel's tables: made from a trace and settings, and read when it has run."""
 
 import math
+from dataclasses import fields
 
 import numpy as np
 
 from kvbench.cost import PS_PER_NS, Prices
 from kvbench.fleet.bounds import check_memory
-from kvbench.fleet.result import Binding, FleetResult, Totals
+from kvbench.fleet.result import Binding, FleetResult, Served, Totals
 from kvbench.fleet.rules import BoundRule
 from kvbench.fleet.space import NUM_ORDERS
 from kvbench.fleet.state import (
@@ -25,14 +26,12 @@ from kvbench.fleet.state import (
     NUM_COLUMNS,
     REPLICA,
     REQUEST,
-    ROUND_ROBIN,
     UNBOUNDED,
     Tables,
 )
 from kvbench.fleet.timeline import timeline_of
 from kvbench.geometry import KVGeometry
 from kvbench.ledger.accounts import area_cost, workspace_bytes
-from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace_columns import TraceColumns
 
 NUM_BINS = 512
@@ -67,14 +66,13 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
     return np.array([tuple(figures[name] for name in FIXED.names)], FIXED)
 
 
-def tables_of(requests: np.ndarray, fixed: np.ndarray, num_replicas: int) -> Tables:
-    """All tables, before the first request is admitted.
+def tables_of(fixed: np.ndarray, num_replicas: int, last_ns: int) -> Tables:
+    """All tables, before the first request arrives; the last one arrives at `last_ns`.
 
     Raises:
         ValueError: this machine has no memory for them.
     """
     (own,) = fixed
-    is_routed = own["routing"] == ROUND_ROBIN
     num_live = max(int(own["max_batch"]) + 1, int(own["unit"]) if own["layout"] == BLOCKS else 0)
     num_ranges = int(own["space_slots"] // own["min_block"]) if own["space"] == BUDDY else int(own["max_batch"]) + 2
     space = (4, 1 if own["space"] == COUNTING else max(num_ranges, NUM_ORDERS))
@@ -87,13 +85,10 @@ def tables_of(requests: np.ndarray, fixed: np.ndarray, num_replicas: int) -> Tab
     for name in ("next", "tail", "unseen", "oldest", "youngest", "first_new"):
         now[name] = NONE
     now["unseen_ns"] = FOREVER
-    if is_routed:
-        now["next"] = now["unseen"] = np.where(np.arange(num_replicas) < requests.size, np.arange(num_replicas), NONE)
-        now["unseen_ns"][: requests.size] = requests["arrival_ns"][:num_replicas]
     now["peak_bytes"] = own["fixed_bytes"] if own["limit_bytes"] else 0
-    now["bin_ns"] = now["bin_end_ns"] = max(int(requests["arrival_ns"][-1]) // NUM_BINS, 1)
+    now["bin_ns"] = now["bin_end_ns"] = max(last_ns // NUM_BINS, 1)
     return Tables(
-        requests=requests,
+        requests=np.zeros(0, REQUEST),
         replicas=now,
         live=live,
         sums=np.zeros((num_replicas, *sums)),
@@ -102,8 +97,8 @@ def tables_of(requests: np.ndarray, fixed: np.ndarray, num_replicas: int) -> Tab
     )
 
 
-def requests_of(columns: TraceColumns, stride: int) -> np.ndarray:
-    """The trace as the kernel's table; every stride-th request follows in a replica's queue, 0 for none yet.
+def check_order(columns: TraceColumns) -> None:
+    """Refuse a trace that cannot be served.
 
     Raises:
         ValueError: the trace is empty, has no arrivals, or is not in their order.
@@ -115,41 +110,40 @@ def requests_of(columns: TraceColumns, stride: int) -> np.ndarray:
         raise ValueError("no request to simulate: the trace is empty")
     if arrival_ns[0] < 0 or (np.diff(arrival_ns) < 0).any():
         raise ValueError("a fleet's requests come in order of arrival, at 0 ns or later: sort the trace by_arrival()")
-    requests = np.zeros(arrival_ns.size, REQUEST)
+
+
+def requests_of(columns: TraceColumns) -> np.ndarray:
+    """Requests as the kernel's table has them before they arrive."""
+    requests = np.zeros(columns.num_requests, REQUEST)
     for name in ("follows", "admitted_ns", "first_token_ns", "finish_ns", "outcome", "finish_order"):
         requests[name] = NONE
-    requests["arrival_ns"] = arrival_ns
+    requests["arrival_ns"] = columns.arrival_ns
     requests["prompt"] = columns.num_prompt_tokens
     requests["output"] = columns.num_output_tokens
-    if stride:
-        requests["follows"][:-stride] = np.arange(stride, requests.size)
-        requests["replica"] = np.arange(requests.size) % stride
     return requests
 
 
-def result_of(tables: Tables) -> FleetResult:
-    """What the tables say when all requests have ended; the columns are theirs, not copies."""
-    requests, now, (own,) = tables.requests, tables.replicas, tables.fixed
-    if (requests["finish_ns"] == NONE).any():
-        raise ValueError(
-            f"with its preemptions the run takes longer than the {FOREVER / NS_PER_S:,.4g} s of a fleet's clock"
-        )
+def served_of(requests: np.ndarray) -> Served:
+    """What became of requests that have ended; the columns are their table's, not copies."""
+    renamed = {"prompt_tokens": "prompt", "output_tokens": "output", "held_tokens": "held"}
+    return Served(**{field.name: requests[renamed.get(field.name, field.name)] for field in fields(Served)})
+
+
+def result_of(tables: Tables, served: Served, makespan_ns: int, *, first_ns: int) -> FleetResult:
+    """What the tables say when all requests have ended, from the first arrival to the last end."""
+    now, (own,) = tables.replicas, tables.fixed
     assert (now["num_live"] == 0).all()
     assert (now["allocated"] == 0).all()
-    names = ("admitted_ns", "first_token_ns", "finish_ns", "num_preemptions", "outcome")
-    columns = {name: requests[name] for name in (*names, "finish_order", "replica")}
     summed = {name: int(now[name].sum()) for name in Totals._fields if name in now.dtype.names}
     summed["peak_bytes"] = int(now["peak_bytes"].max())
-    makespan_ns = int(columns["finish_ns"].max())
     summed["busy_ns"] = int((now["clock_ns"] - now["idle_ns"]).sum())
     slots = int(own["limit_bytes"] // own["slot_bytes"])
     is_split = bool(own["is_split"])
     timeline, sums = timeline_of(tables.sums, now["bin_ns"], makespan_ns, slots, is_split)
     return FleetResult(
-        **columns,
-        held_tokens=requests["held"],
+        **vars(served),
         totals=Totals(makespan_ns=makespan_ns, **summed),
-        limits=_limits(sums, (makespan_ns - int(requests["arrival_ns"][0])) * now.size, bool(own["is_small_pool"])),
+        limits=_limits(sums, (makespan_ns - first_ns) * now.size, bool(own["is_small_pool"])),
         timeline=timeline,
         num_slots=slots * now.size,
         num_replicas=now.size,

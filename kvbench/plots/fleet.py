@@ -16,19 +16,20 @@ def fleet_charts(summary: pd.DataFrame, requests: pd.DataFrame, timeline: pd.Dat
 
     Args:
         summary: a row a strategy.
-        requests: a row a request and strategy.
+        requests: a row a request and strategy; may be empty.
         timeline: a row a stretch of time and strategy, columns as in schema.TIMELINE; may be empty.
     Returns:
-        Name to figure, in a report's order: fleet_service, fleet_memory, fleet_load, fleet_times, and of several
-        requests workload; the names are those of the files.
+        Name to figure, in a report's order: fleet_service, fleet_memory, fleet_load; where there are requests'
+        rows fleet_times, and of several workload; the names are those of the files.
     """
     charts = {
         "fleet_service": fleet_service_chart(summary),
         "fleet_memory": fleet_memory_chart(summary, timeline),
         "fleet_load": fleet_load_chart(summary, timeline),
-        "fleet_times": fleet_times_chart(summary, requests),
     }
-    if summary["num_requests"].max() > 1:
+    if len(requests):
+        charts["fleet_times"] = fleet_times_chart(summary, requests)
+    if len(requests) and summary["num_requests"].max() > 1:
         charts["workload"] = _workload(summary, requests, timeline)
     return charts
 

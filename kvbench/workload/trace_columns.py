@@ -46,18 +46,31 @@ class TraceColumns:
             block_offsets=offsets,
         )
 
+    @property
+    def period_ns(self) -> int:
+        """From one beginning to the next of a trace that is repeated: to the last arrival, and a mean gap more."""
+        return round(int(self.arrival_ns[-1]) * self.num_requests / max(self.num_requests - 1, 1))
+
+    def stretch(self, first: int, stop: int) -> "TraceColumns":
+        """Requests first to stop - 1 of the trace repeated without end, as `repeated` has them, prefixes left out."""
+        turns, own = np.divmod(np.arange(first, stop), self.num_requests)
+        return TraceColumns(
+            arrival_ns=self.arrival_ns[own] + turns * self.period_ns,
+            num_prompt_tokens=self.num_prompt_tokens[own],
+            num_output_tokens=self.num_output_tokens[own],
+        )
+
     def repeated(self, times: int, period_ns: int | None = None) -> "TraceColumns":
         """The trace so many times, one after another.
 
         Args:
             times: how often, > 0.
-            period_ns: from one beginning to the next; None: to the last arrival, and a mean gap more.
+            period_ns: from one beginning to the next; None: the trace's own.
         """
         counts = np.arange(times)
         arrival_ns, ids, offsets = self.arrival_ns, self.block_ids, self.block_offsets
         if arrival_ns is not None:
-            if period_ns is None:
-                period_ns = round(int(arrival_ns[-1]) * self.num_requests / max(self.num_requests - 1, 1))
+            period_ns = self.period_ns if period_ns is None else period_ns
             arrival_ns = (arrival_ns + counts[:, None] * period_ns).ravel()
         if offsets is not None:
             ids = np.tile(ids, times)

@@ -1,0 +1,78 @@
+"""A trace through the kernel: whole, or block by block, so that none but those that have not ended have a row."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from kvbench.fleet.bounds import check_memory
+from kvbench.fleet.kernel import run
+from kvbench.fleet.result import Served
+from kvbench.fleet.rules import BoundRule
+from kvbench.fleet.state import FOREVER, NONE, REQUEST, Tables
+from kvbench.fleet.tables import requests_of, served_of
+from kvbench.workload.request import NS_PER_S
+from kvbench.workload.trace_columns import TraceColumns
+
+BLOCK = 1 << 16
+"""Requests of a block."""
+
+
+def run_whole(tables: Tables, rule: BoundRule, columns: TraceColumns) -> tuple[Served, int]:
+    """Serve a trace; what became of its requests, and when the last one ended.
+
+    Raises:
+        ValueError: it takes longer than the clock holds.
+    """
+    requests = requests_of(columns)
+    last = tables.replicas.size - 1
+    run(tables._replace(requests=requests), np.arange(requests.size), last, FOREVER, rule.admitted, rule.grown)
+    _check_ended((requests["finish_ns"] != NONE).all())
+    return served_of(requests), int(requests["finish_ns"].max())
+
+
+def run_blocks(
+    tables: Tables, rule: BoundRule, columns: TraceColumns, repeats: int, block: int, fold: Callable[[Served], None]
+) -> tuple[Served, int]:
+    """As `run_whole`, of a trace so many times, and of no more requests at once than a block and those not ended.
+
+    Each block runs until the next one's first arrival. Who has ended is handed over, and the row is another's.
+
+    Args:
+        tables: before the first request arrives.
+        rule: the strategy's.
+        columns: the trace, once.
+        repeats: how often.
+        block: requests that get a row at once, > 0.
+        fold: takes what became of requests, some at a time, as they end.
+    """
+    requests, free, busy = tables.requests, np.zeros(0, np.int64), np.zeros(0, np.int64)
+    num_requests = columns.num_requests * repeats
+    last, makespan_ns = tables.replicas.size - 1, 0
+    for first in range(0, num_requests, block):
+        stop = min(first + block, num_requests)
+        rows = requests_of(columns.stretch(first, stop))
+        if rows.size > free.size:
+            added = np.zeros(max(rows.size, requests.size), REQUEST)
+            check_memory(f"{busy.size:,} requests that wait:", requests.nbytes + added.nbytes)
+            free = np.append(free, np.arange(requests.size, requests.size + added.size))
+            requests = np.append(requests, added)
+        arriving, free = free[: rows.size], free[rows.size :]
+        requests[arriving] = rows
+        until_ns = FOREVER if stop == num_requests else int(columns.stretch(stop, stop + 1).arrival_ns[0])
+        last = run(tables._replace(requests=requests), arriving, last, until_ns, rule.admitted, rule.grown)
+        places = np.append(busy, arriving)
+        has_ended = requests["finish_ns"][places] != NONE
+        ended, busy = requests[places[has_ended]], places[~has_ended]
+        free = np.append(free, places[has_ended])
+        if ended.size:
+            makespan_ns = max(makespan_ns, int(ended["finish_ns"].max()))
+            fold(served_of(ended))
+    _check_ended(not busy.size)
+    return served_of(requests[:0]), makespan_ns
+
+
+def _check_ended(have_all_ended: bool) -> None:
+    if not have_all_ended:
+        raise ValueError(
+            f"with its preemptions the run takes longer than the {FOREVER / NS_PER_S:,.4g} s of a fleet's clock"
+        )
