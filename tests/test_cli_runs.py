@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -224,7 +225,10 @@ def test_a_workload_is_drawn(kvbench, tmp_path):
 
 def test_an_interrupt_says_what_was_written_and_leaves_no_half_file(tmp_path):
     command = [sys.executable, "-u", "-m", "kvbench", "+scenario=short_chat", "repetitions=500"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    given = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A shell starts what it puts in the background deaf to interrupts.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, preexec_fn=heard, **given) as run:
         for line in run.stdout:
             if "repetitions after" in line:
                 break
