@@ -7,7 +7,7 @@ from kvbench.area import Area, Blocks, Chunks, Ring
 from kvbench.backend.attention import Merging, attention_and_lse, merged, packed
 from kvbench.backend.measured import Measured
 from kvbench.geometry import KVGeometry
-from kvbench.ops import Append, Reserve
+from kvbench.ops import Append, Move, Reserve, Rule
 
 
 def reference(queries, keys, values):
@@ -57,6 +57,44 @@ def test_attention_is_causal_and_aligned_lower_right(num_heads, num_kv_heads, he
     for layer in range(2):
         expected = reference(queries, keys[layer], values[layer])
         assert torch.allclose(unpacked(outputs[layer][-1], num_heads), expected, atol=1e-5)
+
+
+HOST = Area("old", Chunks(8), tier="host")
+
+
+@pytest.mark.parametrize(
+    ("areas", "num_moved", "in_place", "is_staged"),
+    [
+        ((Area(),), 0, True, False),
+        ((Area(layout=Chunks(64)),), 0, True, False),
+        ((Area(layout=Chunks(64), tier="host"),), 0, False, True),
+        ((Area(layout=Blocks(16, 1024)),), 0, False, True),
+        ((Area("old", Chunks(8)), Area()), 20, False, False),
+        ((HOST, Area()), 20, False, True),
+        ((HOST, Area()), 0, True, False),
+    ],
+)
+def test_only_what_lies_in_one_area_on_the_device_is_read_in_place(areas, num_moved, in_place, is_staged):
+    geometry = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, dtype="float32")
+    backend = Measured(geometry=geometry, device="cpu", attend=True, seed=3)
+    backend.prepare(600, 700)
+    backend.begin_repetition(areas)
+    backend.open(0)
+    generator = torch.Generator().manual_seed(1)
+    keys, values = ([torch.randn(1, 2, 70, 16, generator=generator) for _ in range(2)] for _ in range(2))
+    for area in areas:
+        backend.carry_out(Reserve(0, 128, area.name), [], [])
+    backend.carry_out(Append(0, 70), keys, values)
+    if num_moved:
+        backend.carry_out(Move(0, "main", "old", Rule(recent=70 - num_moved)), [], [])
+    sequence = backend.sequence(0)
+    assert sequence.ends_with_newest is (sequence.stores["main"] if in_place else None)
+    assert isinstance(sequence.read(0), list) is not is_staged
+    outputs = backend.attention(0, 30)
+    queries = unpacked(backend._inputs.queries[:, :, :60], 4)
+    for layer in range(2):
+        expected = reference(queries, keys[layer], values[layer])
+        assert torch.allclose(unpacked(outputs[layer][-1], 4), expected, atol=1e-5)
 
 
 def test_packing_puts_a_tokens_rows_together():
