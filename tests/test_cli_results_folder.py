@@ -11,7 +11,7 @@ import pytest
 from kvbench.cli import job as job_module
 from kvbench.cli.command_line import read
 from kvbench.cli.errors import UsageError, WriteFailed
-from kvbench.cli.folder import LOCK, folder_of, folder_override, held
+from kvbench.cli.folder import LOCK, config_of, folder_of, folder_override, held
 from kvbench.results import load
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8", "repetitions=1", "warmup=0", "device=cpu"]
@@ -28,7 +28,7 @@ def refused(words, error=UsageError):
 
 def folder(*arguments):
     with read([*arguments]) as command:
-        return str(folder_of(command))
+        return str(folder_of(command, config_of(command)))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_is_no_folder_is_refused(arguments, words):
 def test_a_folder_reaches_hydra_letter_by_letter(tmp_path, path):
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    (override,) = OverridesParser.create().parse_overrides([folder_override(tmp_path / path, False)])
+    (override,) = OverridesParser.create().parse_overrides([folder_override(tmp_path / path)])
     assert override.value() == str(tmp_path / path)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hydra.core.override_parser.types import Quote, QuotedString
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kvbench.cli.command_line import CommandLine, results_folder
@@ -19,16 +19,24 @@ LOCK = ".kvbench.lock"
 RUN, SWEEP = "hydra.run.dir", "hydra.sweep.dir"
 
 
-def folder_of(command: CommandLine) -> Path:
+def config_of(command: CommandLine) -> DictConfig:
+    """The configuration that says where results go, with Hydra's own settings in it; a single run's is its job's.
+
+    Raises:
+        UsageError: it cannot be composed.
+    """
+    # A sweep's folder is that of all its jobs, so that only what is said of Hydra decides it.
+    given = [o.input_line for o in command.overrides if not command.is_multirun or is_of_hydra(o)]
+    return compose_config([f"{_key(command)}={results_folder(command)}", *given], with_hydra=True)
+
+
+def folder_of(command: CommandLine, config: DictConfig) -> Path:
     """Where a run's or a sweep's results go: as the command line says, its interpolations filled in once for all.
 
     Raises:
         UsageError: it says no folder.
     """
-    key = SWEEP if command.is_multirun else RUN
-    # A sweep's folder is that of all its jobs, so that only what is said of Hydra decides it.
-    given = [o.input_line for o in command.overrides if not command.is_multirun or is_of_hydra(o)]
-    config = compose_config([f"{key}={results_folder(command)}", *given], with_hydra=True)
+    key = _key(command)
     try:
         value = OmegaConf.select(config, key)
     except OmegaConfBaseException as error:
@@ -38,9 +46,13 @@ def folder_of(command: CommandLine) -> Path:
     return Path(str(value))
 
 
-def folder_override(folder: Path, is_multirun: bool) -> str:
-    """What tells Hydra a folder, letter by letter."""
-    return f"{SWEEP if is_multirun else RUN}={QuotedString(str(folder), Quote.single).with_quotes()}"
+def _key(command: CommandLine) -> str:
+    return SWEEP if command.is_multirun else RUN
+
+
+def folder_override(folder: Path) -> str:
+    """What tells Hydra a sweep's folder, letter by letter."""
+    return f"{SWEEP}={QuotedString(str(folder), Quote.single).with_quotes()}"
 
 
 @contextlib.contextmanager

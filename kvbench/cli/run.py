@@ -1,6 +1,7 @@
 """A run: the command line is checked, Hydra composes, and each job runs."""
 
 import contextlib
+import copy
 import os
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -19,16 +20,13 @@ from kvbench.cli.catalogue import CONF
 from kvbench.cli.command_line import CommandLine, check, read, trusted_packages
 from kvbench.cli.errors import UsageError, cause
 from kvbench.cli.failure import failure_of, note
-from kvbench.cli.folder import RUN, SWEEP, folder_of, folder_override, held
+from kvbench.cli.folder import RUN, SWEEP, config_of, folder_of, folder_override, held
 from kvbench.cli.keys import check_keys, is_of_hydra
 from kvbench.cli.source import VERSION_BASE
 from kvbench.cli.sweep import collect
 from kvbench.cli.terminal import complain
 from kvbench.ledger import LedgerError
 from kvbench.workload.trace import TraceMissing
-
-_failed: list[Exception] = []
-"""What a job of this process failed with; Hydra would print a job's exception in its own way."""
 
 
 class TraceSkipped(UsageError):
@@ -40,13 +38,12 @@ PRINT_ONLY = ("--cfg=", *INFO)
 
 
 def main(arguments: list[str]) -> int:
-    """Check the arguments, then let Hydra compose and run the jobs.
+    """Check the arguments, then run the job that Hydra composes, or let it run a sweep's.
 
     Raises:
         UsageError: the arguments or a configuration file are wrong, or results cannot be written.
         KeyboardInterrupt: it was stopped; says what it leaves behind.
     """
-    _failed.clear()
     with read(arguments) as command:
         asked = asked_for(arguments, command)
         if _has(command, HYDRA_HELP) or (_has(command, INFO) and not command.overrides):
@@ -59,19 +56,32 @@ def main(arguments: list[str]) -> int:
             sys.argv = ["kvbench", *command.argv()]
             _hydra(_program(asked))
             return 0
-        folder = folder_of(command)
-        sys.argv = ["kvbench", *command.argv(), folder_override(folder, command.is_multirun)]
+        config = config_of(command)
+        folder = folder_of(command, config)
         with held(folder, f"{SWEEP if command.is_multirun else RUN}={folder}"):
             try:
-                return _sweep(command, folder, asked) if command.is_multirun else _run(asked)
+                return _sweep(command, folder, asked) if command.is_multirun else _run(config, folder, asked)
             except KeyboardInterrupt as interrupt:
                 raise KeyboardInterrupt(str(interrupt) or _written(folder)) from None
 
 
-def _run(asked: Asked) -> int:
-    _hydra(_program(asked))
-    if _failed:
-        raise _refusal_of(_failed[0])
+def _run(config: DictConfig, folder: Path, asked: Asked) -> int:
+    """Run the one job of a configuration that is there already: Hydra itself would compose it twice more."""
+    before = HydraConfig.instance().cfg
+    with open_dict(config.hydra.runtime):
+        config.hydra.runtime.output_dir = os.path.abspath(folder)
+    HydraConfig.instance().set_config(config)  # what ${hydra:…} reads
+    job = copy.deepcopy(config)
+    with open_dict(job):
+        del job["hydra"]
+    try:
+        _carry_out(job, HydraConfig.get(), asked)
+    except Exception as error:
+        if (refusal := _refusal_of(error)) is error:
+            raise
+        raise refusal from error
+    finally:
+        HydraConfig.instance().cfg = before
     return 0
 
 
@@ -88,6 +98,7 @@ def _sweep(command: CommandLine, folder: Path, asked: Asked) -> int:
     """Run a sweep's jobs and join what they leave, whatever ended it: 1 where one failed, 2 where one was refused."""
     swept = [override.key_or_group for override in command.overrides if override.is_sweep_override()]
     given = [override.input_line for override in command.overrides if not is_of_hydra(override)]
+    sys.argv = ["kvbench", *command.argv(), folder_override(folder)]
     try:
         _hydra(_program(asked))
     except BaseException:
@@ -106,14 +117,7 @@ def _program(asked: Asked) -> Callable[[], None]:
 
     @hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="config")
     def job(config: DictConfig) -> None:
-        hydra_config = HydraConfig.get()
-        if hydra_config.mode == hydra.types.RunMode.MULTIRUN:
-            _job_of_sweep(config, hydra_config, asked)
-            return
-        try:
-            _carry_out(config, hydra_config, asked)
-        except Exception as error:  # Hydra would print it in its own way
-            _failed.append(error)
+        _job_of_sweep(config, HydraConfig.get(), asked)
 
     return job
 
