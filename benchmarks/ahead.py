@@ -8,8 +8,8 @@ from table import Goal, print_row, print_share
 from timing import NS_PER_S, no_collection, synchronize
 
 from kvbench.backend.measured import Measured
-from kvbench.ops import Settle
-from kvbench.strategy.ahead import Ahead
+from kvbench.plan.ops import Settle
+from kvbench.strategy.async_growth import Ahead
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic, grown_capacity
 from kvbench.strategy.static import Static

@@ -19,7 +19,7 @@ from table import print_head
 from whole import inside_operations, whole_command
 
 from kvbench.backend.device import device_name
-from kvbench.environment import processor_name
+from kvbench.results.environment import processor_name
 
 PARTS = {
     "slices": against_slices,

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from kvbench.backend.measured import Measured
-from kvbench.geometry import KVGeometry
-from kvbench.ops import Plan
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.ops import Plan
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Request, Session

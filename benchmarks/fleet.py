@@ -18,17 +18,17 @@ from load import OtherLoad
 from table import Goal, print_figure, print_head, print_row
 from timing import Side, interleaved
 
-from kvbench.area import STAGING_TOKENS
 from kvbench.cli.catalogue import file_of
-from kvbench.cost import prices_of
-from kvbench.environment import processor_name
 from kvbench.fleet import FleetResult, simulate
-from kvbench.geometry import KVGeometry
-from kvbench.hardware import Hardware
+from kvbench.model.cost import prices_of
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import Hardware
+from kvbench.model.parameters import Weights
+from kvbench.plan.area import STAGING_TOKENS
+from kvbench.results.environment import processor_name
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.paged import Paged
-from kvbench.weights import Weights
 from kvbench.workload.trace import FOLDER_VARIABLE, TraceColumns, read_trace
 
 FILE = "AzureLLMInferenceTrace_conv.csv"

@@ -17,11 +17,11 @@ from transformers.cache_utils import Cache
 
 from kvbench.cli.catalogue import file_of
 from kvbench.cli.targets import build
-from kvbench.environment import processor_name
 from kvbench.integrations.models import PACKAGE, Loaded, load
 from kvbench.integrations.peers import peer_of
 from kvbench.integrations.text import default_text
 from kvbench.integrations.transformers import KVBenchCache
+from kvbench.results.environment import processor_name
 
 STRATEGIES = ("dynamic", "static", "paged", "concat")
 MAX_TOKENS = 8192

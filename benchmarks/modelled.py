@@ -16,7 +16,7 @@ from load import OtherLoad
 from kvbench.calibration.measure import FULL
 from kvbench.calibration.whole import calibrated
 from kvbench.cli.calibrate import composed_for, fitting, table_text, verdict_text
-from kvbench.environment import processor_name
+from kvbench.results.environment import processor_name
 
 CASES = {"short_chat": "null", "parallel_sampling": "4", "mixed": "null"}
 QUICK_CASES = {"short_chat": "null", "parallel_sampling": "1"}

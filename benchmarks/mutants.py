@@ -18,38 +18,28 @@ from tests.support.mutations import Mutation, mutations
 
 CORE = (
     "ledger",
-    "ops.py",
-    "area.py",
+    "plan",
     "strategy",
-    "runner.py",
-    "batching.py",
-    "progress.py",
-    "recorder.py",
-    "frames.py",
-    "metrics.py",
+    "runner",
+    "results/summary.py",
     "fleet",
-    "prefix",
+    "fleet/prefix",
     "backend/storage",
     "workload",
 )
-COMPILED = ("fleet", "prefix", "strategy")
+COMPILED = ("fleet", "fleet/prefix", "strategy")
 """Numba compiles what is here into functions of other files too, and would not see that it changed."""
 BOOKS = "refusals closed declared ledger golden golden_blocks golden_evicting golden_tiers corners"
 MOVES = f"{BOOKS} windows limits forking storages adaptive storage_models peaks late_times runner metrics"
 RUNS = "late_times limits runner golden corners metrics within forking background peaks modelled declared provenance"
 NEAR = {
     "ledger": f"{MOVES} background runner chain",
-    "ops.py": f"{MOVES} attention chain",
-    "area.py": f"{MOVES} attention curves chain",
+    "plan": f"{MOVES} attention curves chain",
     "strategy": f"{BOOKS} limits forking forecast adaptive within runner peaks background chain outside",
-    "runner.py": RUNS,
-    "batching.py": RUNS,
-    "progress.py": RUNS,
-    "recorder.py": f"{RUNS} busy record",
-    "frames.py": f"metrics {RUNS} readme",
-    "metrics.py": f"metrics {RUNS} readme front report",
+    "runner": f"{RUNS} busy record readme",
+    "results/summary.py": f"metrics {RUNS} readme front report",
     "fleet": "fleet_bounds fleet_spaces fleet_rules fleet_golden fleet",
-    "prefix": "prefix prefix_experiment prefix_models",
+    "fleet/prefix": "prefix prefix_experiment prefix_models",
     "backend/storage": "storages corners attention windows storage_models background peaks faults replay aio chain "
     "attention_strategies",
     "workload": "workload_conversation workload_lengths workload_arrivals workload_traces trace_mooncake configuration "

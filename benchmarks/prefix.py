@@ -20,9 +20,9 @@ from load import OtherLoad
 from table import Goal, print_head, print_row, shown
 from timing import NS_PER_S, Side, interleaved
 
-from kvbench.environment import processor_name
-from kvbench.prefix.sweep import ceiling, sweep
-from kvbench.prefix.tree import plant
+from kvbench.fleet.prefix.sweep import ceiling, sweep
+from kvbench.fleet.prefix.tree import plant
+from kvbench.results.environment import processor_name
 from kvbench.workload.trace import FOLDER_VARIABLE, TraceColumns, read_trace
 
 SIZES = (2048, 8192, 32768)

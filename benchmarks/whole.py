@@ -10,9 +10,9 @@ from table import Goal, print_absolute, print_row
 from timing import no_collection
 
 from kvbench.backend.measured import Measured
-from kvbench.frames import steps_frame
-from kvbench.geometry import KVGeometry
-from kvbench.runner import run
+from kvbench.model.geometry import KVGeometry
+from kvbench.runner.frames import steps_frame
+from kvbench.runner.run import run
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Request, Session
 

@@ -6,7 +6,7 @@ try:
     from numba import cfunc, njit
 except ImportError as reason:
     raise ImportError(
-        f"kvbench.fleet and kvbench.prefix need Numba, which could not be imported ({reason}).\n"
+        f"kvbench.fleet and kvbench.fleet.prefix need Numba, which could not be imported ({reason}).\n"
         "  install it: python -m pip install numba"
     ) from reason
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from kvbench.ledger import LedgerView
-from kvbench.ops import Append, Move, Reserve, Rule
+from kvbench.plan.ops import Append, Move, Reserve, Rule
 from kvbench.strategy.adaptive import Adaptive, Switch
-from kvbench.strategy.ahead import Ahead
+from kvbench.strategy.async_growth import Ahead
 from kvbench.strategy.classifying import CHAT, CODE, CREATIVE, DOCUMENT, Rules, class_of, settled_class
 from kvbench.strategy.compressed import Compressed
 from kvbench.strategy.concat import Concat

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.aio import AsyncCaches, CacheClosed, CacheRefused
 from kvbench.backend.storage.memory import Memory
 from kvbench.ledger import Limits, OutOfMemory
+from kvbench.runner.aio import AsyncCaches, CacheClosed, CacheRefused
 from kvbench.strategy.base import CapacityExceeded
 from tests.support.catalogue import STRATEGIES, TINY, strategy
 from tests.support.driven import tokens

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from kvbench.area import Area, Blocks, Chunks, Ring
 from kvbench.backend.attention import Merging, attention_and_lse, merged, packed
 from kvbench.backend.measured import Measured
-from kvbench.geometry import KVGeometry
-from kvbench.ops import Append, Move, Reserve, Rule
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import Area, Blocks, Chunks, Ring
+from kvbench.plan.ops import Append, Move, Reserve, Rule
 
 
 def reference(queries, keys, values):

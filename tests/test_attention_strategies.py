@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kvbench.area import Accesses, Area, Chunks, Holes, Mass, Packed, Votes
-from kvbench.ops import Append, Keep, Move, Reserve, Rule
+from kvbench.plan.area import Accesses, Area, Chunks, Holes, Mass, Packed, Votes
+from kvbench.plan.ops import Append, Keep, Move, Reserve, Rule
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, TINY, strategy
 from tests.support.driven import Cache, tokens

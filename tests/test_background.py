@@ -9,18 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.area import HOST, Area, Blocks, Chunks, Mass, Ring
 from kvbench.backend.background import NICENESS, Thread
 from kvbench.backend.measured import Measured
 from kvbench.backend.storage import memory
 from kvbench.backend.storage import sequence as sequences
-from kvbench.batching import Batch
 from kvbench.cli.errors import UsageError
 from kvbench.ledger import BackgroundError, Ledger, LedgerError, OutOfMemory
-from kvbench.ops import MAIN, Append, Keep, Move, Release, Reserve, Rule, Settle, Truncate
-from kvbench.recorder import STEP_FIELDS, Recorder
-from kvbench.runner import run
-from kvbench.strategy.ahead import Ahead
+from kvbench.plan.area import HOST, Area, Blocks, Chunks, Mass, Ring
+from kvbench.plan.ops import MAIN, Append, Keep, Move, Release, Reserve, Rule, Settle, Truncate
+from kvbench.runner.recorder import STEP_FIELDS, Recorder
+from kvbench.runner.run import run
+from kvbench.runner.scheduler import Batch
+from kvbench.strategy.async_growth import Ahead
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import TINY, strategy

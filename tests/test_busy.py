@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from kvbench import busy
-from kvbench.busy import Processors, since
-from kvbench.report.cautions import of_busy_machine
+from kvbench.results import busy
+from kvbench.charts.cautions import of_busy_machine
+from kvbench.results.busy import Processors, since
 
 STAT = """\
 cpu  999 0 0 999 0 0 0 0 0 0

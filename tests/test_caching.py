@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.backend.caching import CachingAllocator
-from kvbench.backend.caching.blocks import CACHED, LIVE
+from kvbench.backend.allocator import CachingAllocator
+from kvbench.backend.allocator.blocks import CACHED, LIVE
 from kvbench.ledger import OutOfMemory
 from tests.support.allocations import LIMITS, MIB, PEAKS, SEQUENCES, in_the_model
 from tests.support.gpu import on_cuda

@@ -18,9 +18,9 @@ from kvbench.cli.command_line import check, read
 from kvbench.cli.compose import parts_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import composed
-from kvbench.geometry import KVGeometry
-from kvbench.hardware import hardware_from
-from kvbench.runner import limits_of
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import hardware_from
+from kvbench.runner.run import limits_of
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, TINY, scenario, strategy
 from tests.support.gpu import DEVICE

@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 
-from kvbench.area import Area, Blocks, Chunks
 from kvbench.cli.errors import UsageError
 from kvbench.cli.targets import build
 from kvbench.cli.vet import vet_file
 from kvbench.ledger import Ledger, LedgerError
-from kvbench.ops import Append, Fork, Keep, Move, Release, Reserve, Rule
-from kvbench.strategy.ahead import Ahead
+from kvbench.plan.area import Area, Blocks, Chunks
+from kvbench.plan.ops import Append, Fork, Keep, Move, Release, Reserve, Rule
+from kvbench.strategy.async_growth import Ahead
 from kvbench.strategy.chain import Chain
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.compressed import Compressed

@@ -7,15 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kvbench.backend.counted import Counted
 from kvbench.backend.measured import Measured
+from kvbench.charts.claim_curves import ranges_chart
 from kvbench.cli.experiment import experiment_of
-from kvbench.experiment.base import Setting
-from kvbench.experiment.claims import choice, concurrency, ranges, stream, tiers, waste
-from kvbench.experiment.claims.bench import Bench
-from kvbench.experiment.claims.catalogue import CLAIMS
-from kvbench.experiment.claims.counted import Counted, whole_peak_bytes
-from kvbench.experiment.claims.experiment import ClaimsExperiment
-from kvbench.experiment.claims.finding import (
+from kvbench.model.geometry import KVGeometry
+from kvbench.studies.base import Setting
+from kvbench.studies.claims import choice, concurrency, ranges, stream, tiers, waste
+from kvbench.studies.claims.bench import Bench
+from kvbench.studies.claims.catalogue import CLAIMS
+from kvbench.studies.claims.counts import whole_peak_bytes
+from kvbench.studies.claims.experiment import ClaimsExperiment
+from kvbench.studies.claims.finding import (
     ANY,
     COLUMNS,
     FAILS,
@@ -31,10 +34,8 @@ from kvbench.experiment.claims.finding import (
     range_text,
     verdict,
 )
-from kvbench.experiment.claims.resizes import resize_counts
-from kvbench.experiment.claims.saving import savings
-from kvbench.geometry import KVGeometry
-from kvbench.plots.claim_curves import ranges_chart
+from kvbench.studies.claims.resizes import resize_counts
+from kvbench.studies.claims.saving import savings
 from tests.support.catalogue import TINY, node_of, scenario
 from tests.support.fake import Fake
 from tests.test_configuration import composed

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from kvbench.results import load
-from kvbench.schema import SUMMARY, TIMELINE
+from kvbench.results.folder import load
+from kvbench.results.schema import SUMMARY, TIMELINE
 
 FLEET = ["backend=fleet", "hardware=h100", "model=llama3_8b"]
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from kvbench.cli.catalogue import default_strategies
-from kvbench.results import load
-from kvbench.schema import REQUESTS, STEPS, SUMMARY
+from kvbench.results.folder import load
+from kvbench.results.schema import REQUESTS, STEPS, SUMMARY
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8", "repetitions=2", "device=cpu"]
 FILES = {

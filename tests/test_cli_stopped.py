@@ -10,7 +10,7 @@ import pytest
 from kvbench.cli import measured, run, writing
 from kvbench.cli.errors import WriteFailed
 from kvbench.cli.measured import how_far
-from kvbench.results import load
+from kvbench.results.folder import load
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8", "device=cpu"]
 RUN = ["+scenario=short_chat", "strategy=[static,exact]", *TINY, "hydra.run.dir=one"]

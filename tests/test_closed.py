@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from kvbench.area import Accesses, Area, Blocks, Chunks, Holes, Mass, Packed, Ring, Votes
 from kvbench.ledger import Ledger, LedgerError
-from kvbench.ops import Append, Fork, Keep, Move, Release, Reserve, Rows, Rule, Settle, Truncate
+from kvbench.plan.area import Accesses, Area, Blocks, Chunks, Holes, Mass, Packed, Ring, Votes
+from kvbench.plan.ops import Append, Fork, Keep, Move, Release, Reserve, Rows, Rule, Settle, Truncate
 from tests.support.catalogue import TINY
 
 

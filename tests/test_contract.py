@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kvbench.backend.measured import Measured
 from kvbench.ledger import OutOfMemory
-from kvbench.runner import run
+from kvbench.runner.run import run
 from kvbench.strategy.base import CapacityExceeded
 from kvbench.strategy.compressed import Compressed
 from kvbench.workload.request import Request, Session

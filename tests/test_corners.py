@@ -2,11 +2,11 @@
 
 import pytest
 
-from kvbench.area import HOST, NORM, Area, Blocks
-from kvbench.frames import requests_frame, steps_frame
 from kvbench.ledger import Ledger, LedgerError
-from kvbench.ops import MAIN, Append, Fork, Keep, Move, Reserve, Rows, Rule
-from kvbench.runner import run
+from kvbench.plan.area import HOST, NORM, Area, Blocks
+from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Reserve, Rows, Rule
+from kvbench.runner.frames import requests_frame, steps_frame
+from kvbench.runner.run import run
 from kvbench.strategy.compressed import Compressed
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.heavy_hitters import HeavyHitters

@@ -2,13 +2,13 @@
 
 import pytest
 
-from kvbench.area import Area, Blocks, Chunks, Packed, Ring
 from kvbench.backend.base import Times
 from kvbench.backend.curves import CURVES, Curves
-from kvbench.backend.line import Line, Lines
 from kvbench.backend.modelled import Modelled
-from kvbench.geometry import KVGeometry
-from kvbench.ops import MAIN, Append, Fork, Keep, Move, Release, Reserve, Rule
+from kvbench.backend.piecewise_linear import Line, Lines
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import Area, Blocks, Chunks, Packed, Ring
+from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Release, Reserve, Rule
 from tests.support.machines import GEOMETRY, machine
 
 # Two layers; a slot has 16 bytes in each of their 4 tensors, 32 bytes a layer.

@@ -5,16 +5,16 @@ import asyncio
 import pytest
 import torch
 
-from kvbench.aio import AsyncCaches, CacheRefused
-from kvbench.aio.errors import CacheClosed
-from kvbench.area import Area, Blocks, Chunks, Holes, Packed, Ring
-from kvbench.experiment.claims.driven import drive
 from kvbench.integrations.layerwise import Layerwise
 from kvbench.ledger import Ledger, LedgerError, Limits
-from kvbench.ops import Append, Fork, Keep, Move, Reserve, Rule, Settle, Truncate
+from kvbench.plan.area import Area, Blocks, Chunks, Holes, Packed, Ring
+from kvbench.plan.ops import Append, Fork, Keep, Move, Reserve, Rule, Settle, Truncate
 from kvbench.quality.probe import Probe
 from kvbench.quality.structured import structured
-from kvbench.runner import run
+from kvbench.runner.aio import AsyncCaches, CacheRefused
+from kvbench.runner.aio.errors import CacheClosed
+from kvbench.runner.drive import drive
+from kvbench.runner.run import run
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, TINY, strategy

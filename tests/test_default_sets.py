@@ -2,12 +2,13 @@
 
 import pytest
 
+from kvbench.charts.limits import LIMITS
+from kvbench.charts.markdown import report_markdown
+from kvbench.charts.table import table_text
 from kvbench.cli.command_line import read
 from kvbench.cli.compose import leave_out
 from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import compose_config
-from kvbench.report import report_markdown, table_text
-from kvbench.report.limits import LIMITS
 from tests.support.frames import make_frames
 
 FLEET = ["+scenario=chat_poisson", "backend=fleet"]

@@ -12,12 +12,12 @@ from kvbench.backend.measured import Measured
 from kvbench.cli.catalogue import names
 from kvbench.cli.errors import UsageError
 from kvbench.cli.experiment import experiment_of
-from kvbench.experiment.base import Experiment, Findings, Setting
-from kvbench.experiment.comprehensive import sentences_of as comprehensive_sentences
-from kvbench.experiment.growth_factors import near_best, with_cost
-from kvbench.experiment.growth_factors import sentences_of as growth_sentences
-from kvbench.experiment.kept_fractions import sentences_of as kept_sentences
-from kvbench.experiment.kept_fractions import useful
+from kvbench.studies.base import Experiment, Findings, Setting
+from kvbench.studies.comprehensive import sentences_of as comprehensive_sentences
+from kvbench.studies.growth_factors import near_best, with_cost
+from kvbench.studies.growth_factors import sentences_of as growth_sentences
+from kvbench.studies.kept_fractions import sentences_of as kept_sentences
+from kvbench.studies.kept_fractions import useful
 from tests.support.catalogue import TINY, node_of
 from tests.support.fake import Fake
 from tests.test_configuration import composed

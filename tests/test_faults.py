@@ -6,14 +6,14 @@ import os
 import pytest
 import torch
 
-from kvbench.area import Area, Ring
 from kvbench.backend.clock import EventClock
 from kvbench.backend.measured import Measured
 from kvbench.backend.storage import memory
-from kvbench.frames import requests_frame, steps_frame
 from kvbench.ledger import Ledger, OutOfMemory
-from kvbench.ops import Append, Reserve
-from kvbench.runner import run
+from kvbench.plan.area import Area, Ring
+from kvbench.plan.ops import Append, Reserve
+from kvbench.runner.frames import requests_frame, steps_frame
+from kvbench.runner.run import run
 from kvbench.strategy import base
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import TINY, strategy

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvbench.charts.fleet import fleet_charts
 from kvbench.fleet import blocks, simulate
-from kvbench.fleet_sums import Objective, RequestSums
-from kvbench.histogram import Histogram, Samples
-from kvbench.plots import fleet_charts
-from kvbench.results import load
+from kvbench.fleet.histogram import Histogram, Samples
+from kvbench.fleet.sums import Objective, RequestSums
+from kvbench.results.folder import load
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.static import Static

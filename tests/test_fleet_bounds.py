@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.cost import prices_of
 from kvbench.fleet import simulate
 from kvbench.fleet.bounds import LATEST_NS, MEMORY_BYTES, ROW_BYTES
 from kvbench.fleet.fleet import Fleet
+from kvbench.model.cost import prices_of
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.paged import Paged

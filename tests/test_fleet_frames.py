@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from kvbench.fleet_frames import FleetFrames, Objective, fleet_frames
-from kvbench.schema import REQUESTS, SUMMARY, TIMELINE
+from kvbench.fleet.frames import FleetFrames, Objective, fleet_frames
+from kvbench.results.schema import REQUESTS, SUMMARY, TIMELINE
 from tests.support.fleet_columns import GIB, MS, OBJECTIVE, S, columns, three
 
 FOUR = {

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from kvbench.fleet_frames import BytesOverTime, fleet_frames
-from kvbench.plots import fleet_charts, run_charts, sweep_charts
-from kvbench.plots.shares import STATES
-from kvbench.plots.stretches import stretches_of
-from kvbench.plots.style import INK, looks
-from kvbench.plots.sweep import FLEET_METRICS
-from kvbench.plots.units import span_unit
+from kvbench.charts.catalogue import run_charts, sweep_charts
+from kvbench.charts.fleet import fleet_charts
+from kvbench.charts.shares import STATES
+from kvbench.charts.style import INK, looks
+from kvbench.charts.sweep import FLEET_METRICS
+from kvbench.charts.timeline_bins import stretches_of
+from kvbench.charts.units import span_unit
+from kvbench.fleet.frames import BytesOverTime, fleet_frames
 from tests.support.drawing import draw
 from tests.support.fleet_columns import GIB, OBJECTIVE, SPLITS, S, columns, three
 from tests.support.frames import decode_work, make_frames, multi_work

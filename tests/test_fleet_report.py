@@ -5,12 +5,15 @@ import math
 import pandas as pd
 import pytest
 
+from kvbench.charts.cautions import warnings
+from kvbench.charts.markdown import report_markdown
+from kvbench.charts.sentences import chart_sentences
+from kvbench.charts.table import table_text
 from kvbench.cli.failure import Failure, note
 from kvbench.cli.sweep import collect
-from kvbench.fleet_frames import fleet_frames
-from kvbench.report import chart_sentences, report_markdown, table_text, warnings
-from kvbench.results import load, write_environment, write_frames, write_text
-from kvbench.schema import STEPS
+from kvbench.fleet.frames import fleet_frames
+from kvbench.results.folder import load, write_environment, write_frames, write_text
+from kvbench.results.schema import STEPS
 from tests.support.fleet_columns import OBJECTIVE, columns, three
 from tests.support.frames import make_frames
 

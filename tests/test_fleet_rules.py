@@ -14,7 +14,7 @@ from kvbench.fleet.kernel import COMPILED, run
 from kvbench.fleet.rules import RULED, bound_rule
 from kvbench.fleet.space import NUM_ORDERS, give_back, lay_out, take
 from kvbench.fleet.state import BEST_FIT, BUDDY, FIXED, LIVE, NONE, REPLICA, REQUEST, Machine
-from kvbench.geometry import KVGeometry
+from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.paged import Paged

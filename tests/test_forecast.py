@@ -3,9 +3,9 @@
 import pytest
 
 from kvbench.ledger import Ledger
-from kvbench.ops import Reserve
+from kvbench.plan.ops import Reserve
 from kvbench.predictor.past import Constant
-from kvbench.runner import run
+from kvbench.runner.run import run
 from kvbench.strategy.forecast import AverageForecast, Forecast, QuantileForecast, forecast_capacity
 from kvbench.workload.request import NS_PER_S, Request, Session
 from tests.support.catalogue import TINY, strategy

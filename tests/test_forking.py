@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from kvbench.frames import requests_frame, steps_frame
-from kvbench.runner import run
+from kvbench.runner.frames import requests_frame, steps_frame
+from kvbench.runner.run import run
 from kvbench.strategy.chain import Chain
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.paged import Paged

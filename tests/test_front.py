@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvbench.cli.entry import entries
-from kvbench.front import Cost, alike, leaders, pareto_front, rounded_cost
+from kvbench.results.front import Cost, alike, leaders, pareto_front, rounded_cost
 from kvbench.strategy.chain import Chain
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.exact import Exact

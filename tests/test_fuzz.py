@@ -17,7 +17,7 @@ from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import composed
 from kvbench.cli.vet import vet_file
 from kvbench.printable import bounded, printable_lines
-from kvbench.runner import run
+from kvbench.runner.run import run
 from kvbench.workload.trace_file import TraceError
 from kvbench.workload.trace_formats import READERS, WITHOUT_TIMES, read_trace
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from kvbench.geometry import KVGeometry
-from kvbench.weights import Weights
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.parameters import Weights
 from tests.support.catalogue import TINY, node_of
 
 LATENT = KVGeometry(num_layers=3, num_heads=8, num_kv_heads=1, head_dim=16, latent_dim=20, dtype="bfloat16")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from kvbench.geometry import KVGeometry
 from kvbench.ledger import Ledger
-from kvbench.ops import Reserve
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.ops import Reserve
 from kvbench.strategy.base import CapacityExceeded
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.concat import Concat

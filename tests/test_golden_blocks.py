@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from kvbench.ops import Release
+from kvbench.plan.ops import Release
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.sinks import Sinks
 from kvbench.strategy.streaming import Streaming

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kvbench.backend.attention import packed
-from kvbench.geometry import KVGeometry
+from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.compressed import Compressed
 from kvbench.strategy.heavy_hitters import HeavyHitters
 from kvbench.strategy.snapkv import SnapKV

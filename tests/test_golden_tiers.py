@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kvbench.ops import Release
+from kvbench.plan.ops import Release
 from kvbench.strategy.base import CapacityExceeded
 from kvbench.strategy.quantized import Quantized
 from tests.support.catalogue import strategy

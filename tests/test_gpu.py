@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from kvbench.backend.measured import Measured
-from kvbench.frames import steps_frame
-from kvbench.geometry import KVGeometry
 from kvbench.ledger import Ledger
-from kvbench.ops import Append, Release, Reserve
-from kvbench.runner import run
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.ops import Append, Release, Reserve
+from kvbench.runner.frames import steps_frame
+from kvbench.runner.run import run
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, strategy
 from tests.support.driven import Cache, tokens

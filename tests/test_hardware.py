@@ -11,7 +11,7 @@ from kvbench.cli.command_line import check, read
 from kvbench.cli.compose import geometry_of, hardware_of, weights_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import check_keys, composed
-from kvbench.hardware import Hardware, hardware_from
+from kvbench.model.hardware import Hardware, hardware_from
 from tests.support.catalogue import node_of
 
 # GB, GB/s, dense TFLOP/s of 16-bit numbers, GB/s to the host: the makers' data sheets

@@ -8,17 +8,17 @@ import torch
 
 pytest.importorskip("transformers")
 
-from kvbench.experiment.quality.cells import STREAMING, Cell
-from kvbench.experiment.quality.contenders import Contender
-from kvbench.experiment.quality.subject import Subject
 from kvbench.integrations.figures import Figures
-from kvbench.integrations.judging.fingerprint import weights_fingerprint
-from kvbench.integrations.judging.needles import FILLER_TOKENS, dialogues, found
-from kvbench.integrations.judging.perplexity import Reference, predict, reference_of
-from kvbench.integrations.judging.steps import Counted, cache_of
-from kvbench.integrations.judging.tokens import Tokens, encoder, tokens_of
 from kvbench.integrations.transformers import use_attention
+from kvbench.quality.model.fingerprint import weights_fingerprint
+from kvbench.quality.model.needles import FILLER_TOKENS, dialogues, found
+from kvbench.quality.model.perplexity import Reference, predict, reference_of
+from kvbench.quality.model.steps import Counted, cache_of
+from kvbench.quality.model.tokens import Tokens, encoder, tokens_of
 from kvbench.strategy.base import CapacityExceeded
+from kvbench.studies.quality.cells import STREAMING, Cell
+from kvbench.studies.quality.contenders import Contender
+from kvbench.studies.quality.subject import Subject
 from tests.support.catalogue import strategy
 from tests.support.tiny_models import VOCABULARY, Letters, tiny_llama
 
@@ -86,7 +86,7 @@ def test_fp8_is_fed_a_prefill_first_and_others_are_not(monkeypatch, holder, form
         given.update(prefill_tokens=prefill_tokens, counts_prefill=counts_prefill)
         raise CapacityExceeded(1, 1)
 
-    monkeypatch.setattr("kvbench.integrations.judging.perplexity.predict", noted)
+    monkeypatch.setattr("kvbench.quality.model.perplexity.predict", noted)
     model = tiny_llama()
     text = tokens_of(Letters(), TEXT, 401)
     subject = Subject(

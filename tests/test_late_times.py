@@ -3,9 +3,9 @@
 import pytest
 
 from kvbench.backend.base import NO_TIMES, Times
-from kvbench.frames import requests_frame, steps_frame
-from kvbench.ops import Append
-from kvbench.runner import run
+from kvbench.plan.ops import Append
+from kvbench.runner.frames import requests_frame, steps_frame
+from kvbench.runner.run import run
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.recompute import Recompute
 from kvbench.workload.request import Request, Session

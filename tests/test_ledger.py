@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvbench.ledger import Ledger, LedgerError, OutOfMemory
-from kvbench.ops import Append, Release, Reserve, Truncate
+from kvbench.plan.ops import Append, Release, Reserve, Truncate
 from tests.support.catalogue import TINY
 
 TOKEN = TINY.bytes_per_token

@@ -2,12 +2,12 @@
 
 import pytest
 
-from kvbench.area import STAGING_TOKENS
 from kvbench.backend.measured import Measured
 from kvbench.backend.modelled import Modelled
-from kvbench.hardware import hardware_from
 from kvbench.ledger import UNLIMITED, Ledger, Limits
-from kvbench.runner import limits_of, run
+from kvbench.model.hardware import hardware_from
+from kvbench.plan.area import STAGING_TOKENS
+from kvbench.runner.run import limits_of, run
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.static import Static

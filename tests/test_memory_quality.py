@@ -8,10 +8,11 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from kvbench.front import Cost, pareto_front
-from kvbench.plots import memory_quality_chart, needle_charts
-from kvbench.plots.excess import _Spread
-from kvbench.plots.style import looks
+from kvbench.charts.excess_axis import _Spread
+from kvbench.charts.memory_quality import memory_quality_chart
+from kvbench.charts.needles import needle_charts
+from kvbench.charts.style import looks
+from kvbench.results.front import Cost, pareto_front
 from tests.support.drawing import draw
 
 MIB = 2**20

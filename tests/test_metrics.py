@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbench.frames import requests_frame, steps_frame
-from kvbench.geometry import KVGeometry
-from kvbench.metrics import summary_frame
-from kvbench.runner import run
-from kvbench.schema import REQUESTS, STEPS, SUMMARY
-from kvbench.statistics import confidence_half_width, percentile
+from kvbench.model.geometry import KVGeometry
+from kvbench.results.schema import REQUESTS, STEPS, SUMMARY
+from kvbench.results.statistics import confidence_half_width, percentile
+from kvbench.results.summary import summary_frame
+from kvbench.runner.frames import requests_frame, steps_frame
+from kvbench.runner.run import run
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.paged import Paged

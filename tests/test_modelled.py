@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from kvbench.area import Area, Chunks
 from kvbench.backend.base import Times
 from kvbench.backend.modelled import Modelled
-from kvbench.cost import decode_ps, linear_ps, prices_of
-from kvbench.frames import frames_of
-from kvbench.ops import Append, Keep, Move, Release, Reserve, Rule, Settle
-from kvbench.runner import check_signals, run
+from kvbench.model.cost import decode_ps, linear_ps, prices_of
+from kvbench.plan.area import Area, Chunks
+from kvbench.plan.ops import Append, Keep, Move, Release, Reserve, Rule, Settle
+from kvbench.runner.frames import frames_of
+from kvbench.runner.run import check_signals, run
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import strategy

@@ -16,12 +16,12 @@ import yaml
 from kvbench.cli.catalogue import file_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.model import name_or_path_of
-from kvbench.geometry import KVGeometry
 from kvbench.integrations import sources
 from kvbench.integrations.folders import cache_folder
 from kvbench.integrations.models import ModelMissing, load
 from kvbench.integrations.required import TransformersMissing, required
 from kvbench.integrations.text import default_text
+from kvbench.model.geometry import KVGeometry
 from tests.support.model_files import llama, saved
 
 IDS = torch.arange(12).unsqueeze(0)

@@ -9,8 +9,8 @@ from kvbench.cli.experiment import experiment_of
 from kvbench.cli.source import initialized
 from kvbench.cli.strategies import main
 from kvbench.cli.targets import class_of
-from kvbench.experiment.quality.cells import STREAMING, Cell, Kept
-from kvbench.experiment.quality.contenders import Contender
+from kvbench.studies.quality.cells import STREAMING, Cell, Kept
+from kvbench.studies.quality.contenders import Contender
 from tests.support.catalogue import strategy
 
 MODULE = '''

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from kvbench.area import Area, Chunks, Holes, Mass
-from kvbench.frames import steps_frame
 from kvbench.ledger import Ledger
-from kvbench.ops import Append, Move, Reserve
-from kvbench.runner import run
+from kvbench.plan.area import Area, Chunks, Holes, Mass
+from kvbench.plan.ops import Append, Move, Reserve
+from kvbench.runner.frames import steps_frame
+from kvbench.runner.run import run
 from kvbench.strategy import base
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, TINY

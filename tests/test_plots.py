@@ -9,25 +9,21 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-import kvbench.plots
-from kvbench.front import contested, front_of
-from kvbench.plots import (
-    latency_chart,
-    memory_chart,
-    panels_chart,
-    pareto_chart,
-    recompute_chart,
-    run_charts,
-    save,
-    sweep_chart,
-    sweep_charts,
-)
-from kvbench.plots.rows import thinned
-from kvbench.plots.style import looks, short_names
-from kvbench.plots.sweep import positions
-from kvbench.plots.units import number, shown_unit
-from kvbench.report import text
-from kvbench.schema import SUMMARY, parameter_applies
+import kvbench.charts
+from kvbench.charts import text
+from kvbench.charts.canvas import save
+from kvbench.charts.catalogue import run_charts, sweep_charts
+from kvbench.charts.latency import latency_chart
+from kvbench.charts.memory import memory_chart
+from kvbench.charts.panels import panels_chart
+from kvbench.charts.pareto import pareto_chart
+from kvbench.charts.recompute import recompute_chart
+from kvbench.charts.rows import thinned
+from kvbench.charts.style import looks, short_names
+from kvbench.charts.sweep import positions, sweep_chart
+from kvbench.charts.units import number, shown_unit
+from kvbench.results.front import contested, front_of
+from kvbench.results.schema import SUMMARY, parameter_applies
 from tests.support.drawing import draw
 from tests.support.frames import (
     SHORT_CHAT,
@@ -397,7 +393,7 @@ def test_nothing_is_left_of_a_failed_save(chat, tmp_path):
 
 
 def test_pyplot_and_its_global_state_are_not_used():
-    for path in Path(kvbench.plots.__file__).parent.glob("*.py"):
+    for path in Path(kvbench.charts.__file__).parent.glob("*.py"):
         assert "pyplot" not in path.read_text(encoding="utf-8"), path.name
 
 

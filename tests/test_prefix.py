@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from kvbench.prefix.simulate import replay, simulate, unlimited
-from kvbench.prefix.sweep import ceiling, sweep
-from kvbench.prefix.tiers import Tier
-from kvbench.prefix.tree import plant, regrouped
+from kvbench.fleet.prefix.simulate import replay, simulate, unlimited
+from kvbench.fleet.prefix.sweep import ceiling, sweep
+from kvbench.fleet.prefix.tiers import Tier
+from kvbench.fleet.prefix.tree import plant, regrouped
 from kvbench.workload.trace import read_trace
 from tests.support.prefix_models import columns_of
 

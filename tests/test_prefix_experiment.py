@@ -9,8 +9,8 @@ import pytest
 
 from kvbench.__main__ import main
 from kvbench.cli.errors import UsageError
-from kvbench.experiment.prefix_sentences import sentences_of
-from kvbench.results import load
+from kvbench.results.folder import load
+from kvbench.studies.prefix_sentences import sentences_of
 from kvbench.workload.trace import read_trace
 from kvbench.workload.trace_formats import READERS, WITH_BLOCKS
 from tests.test_experiments import experiment, setting
@@ -262,7 +262,7 @@ def test_a_damaged_trace_is_one_message(small, monkeypatch, capsys):
 
 def test_without_numba_it_says_what_to_install(small, monkeypatch, capsys):
     monkeypatch.chdir(small)
-    for name in [name for name in sys.modules if name.startswith(("kvbench.prefix", "kvbench.compiled"))]:
+    for name in [name for name in sys.modules if name.startswith(("kvbench.fleet.prefix", "kvbench.compiled"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "numba", None)
     status, (_, message) = said(monkeypatch, capsys)

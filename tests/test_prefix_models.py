@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.prefix.kinds import POLICIES, REUSES
-from kvbench.prefix.simulate import replay
-from kvbench.prefix.tree import plant, regrouped
+from kvbench.fleet.prefix.kinds import POLICIES, REUSES
+from kvbench.fleet.prefix.simulate import replay
+from kvbench.fleet.prefix.tree import plant, regrouped
 from kvbench.workload.trace import read_trace
 from tests.support.prefix_models import columns_of, most_hits, prefixes, radix, single_blocks
 

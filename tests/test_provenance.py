@@ -6,11 +6,16 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from kvbench.frames import frames_of
-from kvbench.plots import pareto_chart, sweep_chart, sweep_charts
-from kvbench.provenance import is_fleet, kinds, model_errors, model_notes, origin, require_one_kind, whole_steps
-from kvbench.report import chart_sentences, report_markdown, table_text, warnings
-from kvbench.runner import run
+from kvbench.charts.catalogue import sweep_charts
+from kvbench.charts.cautions import warnings
+from kvbench.charts.markdown import report_markdown
+from kvbench.charts.pareto import pareto_chart
+from kvbench.charts.sentences import chart_sentences
+from kvbench.charts.sweep import sweep_chart
+from kvbench.charts.table import table_text
+from kvbench.results.provenance import is_fleet, kinds, model_errors, model_notes, origin, require_one_kind, whole_steps
+from kvbench.runner.frames import frames_of
+from kvbench.runner.run import run
 from kvbench.strategy.concat import Concat
 from kvbench.workload.request import Request, Session
 from tests.support.fake import Fake

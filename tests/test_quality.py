@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kvbench.geometry import KVGeometry
+from kvbench.model.geometry import KVGeometry
 from kvbench.quality.compare import compare
 from kvbench.quality.probe import MAX_DECODES, Probe, asked_decodes, request_to_probe
 from kvbench.quality.sample import Sample

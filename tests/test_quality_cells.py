@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from kvbench.experiment.quality.cells import (
+from kvbench.studies.quality.cells import (
     COMPLETED,
     CONTINUED,
     NEEDLES,
@@ -19,9 +19,9 @@ from kvbench.experiment.quality.cells import (
     code_fingerprint,
     described,
 )
-from kvbench.experiment.quality.contenders import Contender, contenders
-from kvbench.experiment.quality.sentences import sentences_of
-from kvbench.experiment.quality.table import needles_of, table_of
+from kvbench.studies.quality.contenders import Contender, contenders
+from kvbench.studies.quality.sentences import sentences_of
+from kvbench.studies.quality.table import needles_of, table_of
 from tests.support.catalogue import strategy
 
 

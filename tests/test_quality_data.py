@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kvbench.geometry import KVGeometry
+from kvbench.model.geometry import KVGeometry
 from kvbench.quality.exact import Exact
 from kvbench.quality.recorded import KEY, RecordingError, read, write
 from kvbench.quality.structured import Structure, needle_starts, structured

@@ -11,14 +11,14 @@ import pytest
 pytest.importorskip("transformers")
 
 from kvbench.cli.errors import UsageError
-from kvbench.experiment.base import Setting
-from kvbench.experiment.quality.cells import COMPLETED
-from kvbench.experiment.quality.subject import Subject
-from kvbench.geometry import KVGeometry
 from kvbench.integrations import models, text
 from kvbench.integrations.models import Loaded
 from kvbench.integrations.text import Text
-from kvbench.results import load
+from kvbench.model.geometry import KVGeometry
+from kvbench.results.folder import load
+from kvbench.studies.base import Setting
+from kvbench.studies.quality.cells import COMPLETED
+from kvbench.studies.quality.subject import Subject
 from tests.support.fake import Fake
 from tests.support.tiny_models import Letters, tiny_llama
 from tests.test_experiments import experiment

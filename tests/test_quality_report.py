@@ -8,10 +8,14 @@ import pytest
 import torch
 
 from kvbench.__main__ import main
-from kvbench.plots import quality_chart, run_charts, sweep_charts
+from kvbench.charts.catalogue import run_charts, sweep_charts
+from kvbench.charts.cautions import warnings
+from kvbench.charts.markdown import report_markdown
+from kvbench.charts.quality import quality_chart
+from kvbench.charts.sentences import chart_sentences
+from kvbench.charts.table import table_text
 from kvbench.quality.recorded import write
-from kvbench.report import chart_sentences, report_markdown, table_text, warnings
-from kvbench.results import load
+from kvbench.results.folder import load
 from tests.support.frames import THREE, make_frames
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=32", "repetitions=1", "warmup=0", "device=cpu"]

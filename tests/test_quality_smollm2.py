@@ -6,14 +6,14 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from kvbench.experiment.quality.cells import COMPLETED
 from kvbench.integrations import models
-from kvbench.integrations.judging.needles import dialogues, found
-from kvbench.integrations.judging.perplexity import predict, reference_of
-from kvbench.integrations.judging.steps import cache_of
-from kvbench.integrations.judging.tokens import encoder, tokens_of
 from kvbench.integrations.text import default_text
 from kvbench.integrations.transformers import use_attention
+from kvbench.quality.model.needles import dialogues, found
+from kvbench.quality.model.perplexity import predict, reference_of
+from kvbench.quality.model.steps import cache_of
+from kvbench.quality.model.tokens import encoder, tokens_of
+from kvbench.studies.quality.cells import COMPLETED
 from tests.support.catalogue import strategy
 from tests.test_quality_experiment import quality, setting
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from kvbench.charts.table import table_text
 from kvbench.cli import VERBS
 from kvbench.cli.catalogue import names
 from kvbench.cli.command_line import check, read
 from kvbench.cli.entry import entries
 from kvbench.cli.keys import check_keys
 from kvbench.cli.strategies import markdown_table as strategies_table
-from kvbench.frames import requests_frame, steps_frame
-from kvbench.metrics import summary_frame
-from kvbench.report import table_text
-from kvbench.runner import run
-from kvbench.schema import markdown_table
+from kvbench.results.schema import markdown_table
+from kvbench.results.summary import summary_frame
+from kvbench.runner.frames import requests_frame, steps_frame
+from kvbench.runner.run import run
 from tests.support.catalogue import scenario, strategy
 from tests.support.fake import Fake
 from tests.test_metrics import ARTICLE, TOKEN

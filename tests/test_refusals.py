@@ -2,10 +2,10 @@
 
 import pytest
 
-from kvbench.area import Area, Blocks, Chunks, Contiguous, Holes, Mass, Packed, Ring
 from kvbench.cli.errors import UsageError
 from kvbench.ledger import Ledger, LedgerError
-from kvbench.ops import Append, Fork, Keep, Move, Release, Reserve, Rows, Rule, Settle, Truncate
+from kvbench.plan.area import Area, Blocks, Chunks, Contiguous, Holes, Mass, Packed, Ring
+from kvbench.plan.ops import Append, Fork, Keep, Move, Release, Reserve, Rows, Rule, Settle, Truncate
 from tests.support.catalogue import TINY, strategy
 
 

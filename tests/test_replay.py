@@ -5,7 +5,6 @@ import torch
 from hydra import compose
 from omegaconf import OmegaConf
 
-from kvbench.area import Area, Blocks, Chunks, Ring
 from kvbench.backend.attention import packed
 from kvbench.backend.inputs import RecordedInputs, Recording
 from kvbench.backend.measured import Measured
@@ -14,11 +13,12 @@ from kvbench.cli.compose import geometry_of, workload_of
 from kvbench.cli.data import recording_of
 from kvbench.cli.quality import is_wanted, probed
 from kvbench.cli.source import initialized
-from kvbench.geometry import KVGeometry
-from kvbench.ops import Append, Release, Reserve, Truncate
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import Area, Blocks, Chunks, Ring
+from kvbench.plan.ops import Append, Release, Reserve, Truncate
 from kvbench.quality.recorded import write
-from kvbench.results import load
-from kvbench.runner import run
+from kvbench.results.folder import load
+from kvbench.runner.run import run
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import TINY, strategy
 

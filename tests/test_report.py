@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvbench.report import chart_sentences, markdown_escape, report_markdown, table_text, warnings
-from kvbench.report.limits import binding_limits, bound_by
-from kvbench.report.text import duration, listed
+from kvbench.charts.cautions import warnings
+from kvbench.charts.limits import binding_limits, bound_by
+from kvbench.charts.markdown import report_markdown
+from kvbench.charts.sentences import chart_sentences
+from kvbench.charts.table import table_text
+from kvbench.charts.text import duration, listed, markdown_escape
 from tests.support.frames import THREE, Growth, decode_work, make_frames, sweep_summary
 
 FACTOR = "strategy.dynamic.growth_factor"

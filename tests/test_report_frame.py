@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvbench.report import findings_markdown, findings_text
-from kvbench.report.frame import WIDTH, frame_markdown, frame_text
+from kvbench.charts.findings import findings_markdown, findings_text
+from kvbench.charts.frame import WIDTH, frame_markdown, frame_text
 
 FRAME = pd.DataFrame(
     {

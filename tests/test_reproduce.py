@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from kvbench.charts.reproduced import occupancy_chart, rates_chart, reproduced_chart
 from kvbench.cli.errors import UsageError
 from kvbench.cli.experiment import experiment_of
-from kvbench.experiment.base import Setting
-from kvbench.experiment.reproduce.figure import Figure, figures_frame
-from kvbench.experiment.reproduce.paged_attention import Occupancy, figures, rates_frame, systems
-from kvbench.plots import occupancy_chart, rates_chart, reproduced_chart
+from kvbench.studies.base import Setting
+from kvbench.studies.reproduce.figure import Figure, figures_frame
+from kvbench.studies.reproduce.paged_attention import Occupancy, figures, rates_frame, systems
 from tests.support.catalogue import node_of
 from tests.support.fake import Fake
 

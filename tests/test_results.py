@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from kvbench.plots import save
-from kvbench.results import load, write_environment, write_frames, write_text, write_whole
-from kvbench.schema import REQUESTS
+from kvbench.charts.canvas import save
+from kvbench.results.folder import load, write_environment, write_frames, write_text, write_whole
+from kvbench.results.schema import REQUESTS
 
 
 def test_a_file_that_could_not_be_written_leaves_nothing_and_takes_nothing_away(tmp_path):
@@ -54,8 +54,8 @@ def test_an_unfinished_folder_says_what_is_missing(tmp_path):
 KILLED = """
 import os, sys, time
 from pathlib import Path
-from kvbench.schema import REQUESTS
-from kvbench.results import write_whole
+from kvbench.results.schema import REQUESTS
+from kvbench.results.folder import write_whole
 
 def slowly(partial):
     with partial.open("w") as file:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from kvbench.columns import LIMITS
-from kvbench.frames import requests_frame, steps_frame
 from kvbench.ledger import OutOfMemory
-from kvbench.metrics import limit_shares, sessions_frame
-from kvbench.ops import Append, Reserve, append_plan
-from kvbench.runner import run
+from kvbench.plan.ops import Append, Reserve, append_plan
+from kvbench.results.columns import LIMITS
+from kvbench.results.summary import limit_shares, sessions_frame
+from kvbench.runner.frames import requests_frame, steps_frame
+from kvbench.runner.run import run
 from kvbench.strategy.base import resize_and_append
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.dynamic import Dynamic

@@ -6,8 +6,8 @@ import pytest
 import transformers
 from transformers import AutoModelForCausalLM
 
-from kvbench.geometry import KVGeometry
 from kvbench.integrations.shape import check_layers, geometry_of
+from kvbench.model.geometry import KVGeometry
 from tests.support.model_files import llama
 
 PLAIN = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "vocab_size": 64}

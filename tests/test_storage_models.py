@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.area import NORM, Area, Chunks, Contiguous, Holes, Mass, Packed, Ring
 from kvbench.ledger import OutOfMemory
-from kvbench.ops import Append, Keep, Release, Reserve, Rule, Truncate
+from kvbench.plan.area import NORM, Area, Chunks, Contiguous, Holes, Mass, Packed, Ring
+from kvbench.plan.ops import Append, Keep, Release, Reserve, Rule, Truncate
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.paged import Paged
 from tests.support.catalogue import TINY

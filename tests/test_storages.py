@@ -2,14 +2,14 @@
 
 import pytest
 
-from kvbench.backend.caching import CachingAllocator
+from kvbench.backend.allocator import CachingAllocator
+from kvbench.backend.allocator.tensors import Storages
 from kvbench.backend.modelled import Modelled
-from kvbench.backend.storages import Storages
-from kvbench.geometry import KVGeometry
 from kvbench.ledger import Ledger
-from kvbench.ops import Append, Keep, Reserve, Rule
-from kvbench.recorder import STEP_FIELDS
-from kvbench.runner import limits_of, run
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.ops import Append, Keep, Reserve, Rule
+from kvbench.runner.recorder import STEP_FIELDS
+from kvbench.runner.run import limits_of, run
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, strategy
 from tests.support.machines import machine

@@ -13,7 +13,7 @@ from transformers import DynamicCache, MistralConfig
 
 from kvbench.integrations.transformers import KVBenchCache, use_attention
 from kvbench.ledger import Ledger, LedgerError, OutOfMemory
-from kvbench.ops import Append, Reserve, Rows
+from kvbench.plan.ops import Append, Reserve, Rows
 from tests.support.catalogue import STRATEGIES, TINY, strategy
 from tests.support.families import SIZES, from_config, generated, model_of, padded, prompt
 from tests.test_contract import small

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvbench.area import Area, Blocks, Chunks, Holes, Packed, Ring
-from kvbench.geometry import KVGeometry
 from kvbench.ledger import UNLIMITED, Ledger, LedgerError, Limits, OutOfMemory
-from kvbench.ops import Append, Keep, Release, Reserve, Rule, Settle, Truncate
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import Area, Blocks, Chunks, Holes, Packed, Ring
+from kvbench.plan.ops import Append, Keep, Release, Reserve, Rule, Settle, Truncate
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, strategy
 

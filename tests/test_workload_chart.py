@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from kvbench.plots import workload_chart
-from kvbench.plots.workload import run_workload_chart
+from kvbench.charts.workload import run_workload_chart, workload_chart
 
 
 def test_workload_counts_requests():

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple, Protocol
 
-from kvbench.area import Area
-from kvbench.geometry import KVGeometry
-from kvbench.hardware import Hardware
-from kvbench.ops import Plan
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import Hardware
+from kvbench.plan.area import Area
+from kvbench.plan.ops import Plan
 
 RESERVE, APPEND, MOVE, ATTEND, MODEL = range(5)
 """What a step's time is spent on; the fields of `Times`, by place."""

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 
-from kvbench.area import DEVICE, DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Chunks, Packed
-from kvbench.backend.line import Line, Lines
+from kvbench.backend.piecewise_linear import Line, Lines
 from kvbench.backend.rates import Read
-from kvbench.cost import PS_PER_S
-from kvbench.geometry import KVGeometry
-from kvbench.hardware import Hardware
 from kvbench.ledger import AreaCost, Receipt
 from kvbench.ledger.accounts import Holding
-from kvbench.ops import Append, Keep, Move, Plan, Reserve
+from kvbench.model.cost import PS_PER_S
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import Hardware
+from kvbench.plan.area import DEVICE, DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Chunks, Packed
+from kvbench.plan.ops import Append, Keep, Move, Plan, Reserve
 
 CURVES = {
     "allocate": "seconds a tensor, by its bytes: new storage, its pages taken",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from kvbench.environment import processor_name
 from kvbench.naming import unknown
+from kvbench.results.environment import processor_name
 
 DEVICES = ("auto", "cpu", "cuda")
 CPU_SHARE = 0.5

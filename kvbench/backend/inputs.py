@@ -9,8 +9,8 @@ from torch import Tensor
 from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.reading import Chunk
 from kvbench.backend.storage import Sequence
-from kvbench.geometry import KVGeometry
-from kvbench.ops import Append
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.ops import Append
 
 NUM_DECODE_TOKENS = 64
 MAX_PIECE_TOKENS = 4096

@@ -5,7 +5,6 @@ from time import perf_counter_ns
 import torch
 from torch import Tensor
 
-from kvbench.area import SIGNALS, Area
 from kvbench.backend import device as devices
 from kvbench.backend.attention import CALLS, QUERY_CHUNK, causal_mask
 from kvbench.backend.base import APPEND, ATTEND, MOVE, NO_TIMES, RESERVE, Backend, Times
@@ -15,9 +14,10 @@ from kvbench.backend.reading import Chunk, decode, prefill
 from kvbench.backend.signals import decode_with_mass, prefill_with_mass, queries_at_once
 from kvbench.backend.storage import Areas, Sequence, Shape
 from kvbench.backend.storage.ahead import UnderWay
-from kvbench.geometry import KVGeometry
 from kvbench.ledger import BackgroundError, OutOfMemory
-from kvbench.ops import Append, Fork, Keep, Move, Operation, Plan, Release, Reserve, Settle, Truncate
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import SIGNALS, Area
+from kvbench.plan.ops import Append, Fork, Keep, Move, Operation, Plan, Release, Reserve, Settle, Truncate
 
 WHAT = {Append: APPEND, Reserve: RESERVE, Release: RESERVE, Keep: MOVE, Move: MOVE, Truncate: MOVE, Fork: MOVE}
 """What an operation's time counts as; settling counts as what it settles."""

@@ -2,19 +2,19 @@
 
 from itertools import pairwise
 
-from kvbench.area import DEVICE, Area
+from kvbench.backend.allocator import CachingAllocator
+from kvbench.backend.allocator.tensors import Storages
 from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Times
-from kvbench.backend.caching import CachingAllocator
 from kvbench.backend.curves import Curves
 from kvbench.backend.rates import Rates, Read, Sheet
-from kvbench.backend.storages import Storages
-from kvbench.cost import PS_PER_NS, PS_PER_S
-from kvbench.geometry import KVGeometry
-from kvbench.hardware import Hardware
 from kvbench.ledger import NO_RECEIPT, Ledger
+from kvbench.model.cost import PS_PER_NS, PS_PER_S
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import Hardware
+from kvbench.model.parameters import Weights
 from kvbench.naming import unknown
-from kvbench.ops import Append, Fork, Keep, Move, Operation, Plan, Release, Reserve, Settle
-from kvbench.weights import Weights
+from kvbench.plan.area import DEVICE, Area
+from kvbench.plan.ops import Append, Fork, Keep, Move, Operation, Plan, Release, Reserve, Settle
 
 ALLOCATORS = ("none", "caching", "expandable")
 

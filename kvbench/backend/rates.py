@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from kvbench.area import DEVICE, HOST, NORM, Area, Blocks, Chunks
-from kvbench.cost import PS_PER_S, linear_ps, prices_of, resize_ps
-from kvbench.geometry import KVGeometry
-from kvbench.hardware import Hardware
 from kvbench.ledger import AreaCost, Receipt
 from kvbench.ledger.accounts import Holding
-from kvbench.ops import Keep, Move, Plan, Reserve
-from kvbench.weights import Weights
+from kvbench.model.cost import PS_PER_S, linear_ps, prices_of, resize_ps
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import Hardware
+from kvbench.model.parameters import Weights
+from kvbench.plan.area import DEVICE, HOST, NORM, Area, Blocks, Chunks
+from kvbench.plan.ops import Keep, Move, Plan, Reserve
 
 
 class Read(NamedTuple):

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from kvbench.backend.inputs import RecordedInputs, Recording
 from kvbench.backend.measured import Measured
-from kvbench.geometry import KVGeometry
+from kvbench.model.geometry import KVGeometry
 
 
 class Replay(Measured):

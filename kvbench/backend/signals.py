@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from kvbench.area import Accesses, Votes
 from kvbench.backend.attention import Merging
 from kvbench.backend.reading import Chunk, See, by_piece, prefill, visible
 from kvbench.backend.storage import Piece, Sequence, Store
 from kvbench.backend.storage.ranking import accumulate
+from kvbench.plan.area import Accesses, Votes
 
 Masked = tuple[Store, Piece, Tensor | None]
 MAX_WEIGHTS = 1 << 24

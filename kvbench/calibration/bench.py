@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import torch
 
-from kvbench.area import STAGING_TOKENS, Area
 from kvbench.backend.base import Times
 from kvbench.backend.clock import clock_of
 from kvbench.backend.measured import Measured
-from kvbench.geometry import KVGeometry
-from kvbench.ops import Append, Operation, Release, Reserve
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import STAGING_TOKENS, Area
+from kvbench.plan.ops import Append, Operation, Release, Reserve
 from kvbench.workload.request import NS_PER_S
 
 SEQ = 0

@@ -8,7 +8,7 @@ import yaml
 
 from kvbench.backend.curves import CURVES
 from kvbench.calibration.validate import Outcome
-from kvbench.hardware import Hardware
+from kvbench.model.hardware import Hardware
 
 DIGITS = 4
 WIDE = 1 << 20

@@ -3,9 +3,9 @@
 from kvbench.calibration.bench import NS_PER_S, Bench
 from kvbench.calibration.samples import Samples
 from kvbench.ledger import LedgerView
-from kvbench.ops import Append, Plan, Reserve, append_plan
-from kvbench.recorder import DECODE, STEP_FIELDS
-from kvbench.runner import run
+from kvbench.plan.ops import Append, Plan, Reserve, append_plan
+from kvbench.runner.recorder import DECODE, STEP_FIELDS
+from kvbench.runner.run import run
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
 

@@ -11,8 +11,8 @@ from kvbench.calibration.bench import NS_PER_S, Bench
 from kvbench.calibration.host import host_steps
 from kvbench.calibration.probes import attention, blocks, evictions, merging, packed, singles, storage, tiers
 from kvbench.calibration.samples import Samples
-from kvbench.geometry import KVGeometry
-from kvbench.hardware import LEAST_POINTS, Hardware
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import LEAST_POINTS, Hardware
 
 MIB = 1 << 20
 LARGEST_SHARE = 8

@@ -6,11 +6,11 @@ from statistics import median
 
 import torch
 
-from kvbench.area import DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Chunks, Packed, Ring
 from kvbench.backend.attention import Merging, attention_and_lse
 from kvbench.calibration.bench import NS_PER_S, SEQ, Bench
 from kvbench.calibration.samples import Samples
-from kvbench.ops import MAIN, Append, Keep, Move, Reserve, Rule
+from kvbench.plan.area import DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Chunks, Packed, Ring
+from kvbench.plan.ops import MAIN, Append, Keep, Move, Reserve, Rule
 
 NUM_CYCLES = 3
 NUM_DECODES = 5

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from kvbench.backend.base import Backend
-from kvbench.frames import steps_frame
-from kvbench.runner import run
+from kvbench.runner.frames import steps_frame
+from kvbench.runner.run import run
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
 

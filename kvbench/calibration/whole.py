@@ -13,9 +13,9 @@ from kvbench.backend.modelled import Modelled
 from kvbench.calibration.file import validation_of
 from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, num_probes, warmed_up
 from kvbench.calibration.validate import Case, Outcome, outcomes_of, steps_of
-from kvbench.geometry import KVGeometry
-from kvbench.hardware import Hardware
-from kvbench.runner import limits_of
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import Hardware
+from kvbench.runner.run import limits_of
 from kvbench.strategy.base import Strategy
 
 BAR = {"disable": None, "leave": False}

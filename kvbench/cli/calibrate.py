@@ -10,7 +10,7 @@ from kvbench.cli.life import alive
 
 if TYPE_CHECKING:
     from kvbench.calibration.validate import Case, Outcome
-    from kvbench.geometry import KVGeometry
+    from kvbench.model.geometry import KVGeometry
     from kvbench.strategy.base import Strategy
 
 DEFAULTS = {"model": "article", "dtype": "null", "device": "auto"}
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     from kvbench.calibration.file import file_text
     from kvbench.calibration.measure import FULL
     from kvbench.calibration.whole import calibrated
-    from kvbench.results import write_text
+    from kvbench.results.folder import write_text
 
     geometry, strategies, cases = composed_for(given, CASES)
     try:

@@ -13,8 +13,8 @@ from kvbench.cli.data import REPLAY, check_data, recording_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.model import geometry_of, hardware_of, weights_of
 from kvbench.cli.targets import build
-from kvbench.geometry import KVGeometry
-from kvbench.runner import check_signals, limits_of
+from kvbench.model.geometry import KVGeometry
+from kvbench.runner.run import check_signals, limits_of
 from kvbench.strategy.base import Strategy
 from kvbench.workload.scenario import Scenario, Workload
 

@@ -9,7 +9,8 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
-from kvbench.busy import since
+from kvbench.charts.cautions import of_busy_machine
+from kvbench.charts.findings import findings_markdown, findings_text
 from kvbench.cli.catalogue import file_of, names
 from kvbench.cli.compose import Config, backend_of, budget_of, check_numbers, is_fleet, repetitions_of
 from kvbench.cli.errors import UsageError
@@ -20,11 +21,11 @@ from kvbench.cli.outside import added_nodes
 from kvbench.cli.targets import build
 from kvbench.cli.terminal import say
 from kvbench.cli.writing import draw, writing
-from kvbench.environment import environment
-from kvbench.experiment.base import Experiment, Findings, Model, Setting
 from kvbench.naming import unknown
-from kvbench.report import findings_markdown, findings_text, of_busy_machine
-from kvbench.results import write_environment, write_frames, write_text, write_whole
+from kvbench.results.busy import since
+from kvbench.results.environment import environment
+from kvbench.results.folder import write_environment, write_frames, write_text, write_whole
+from kvbench.studies.base import Experiment, Findings, Model, Setting
 
 
 def run_experiment(name: str, config: Config, config_text: str, asked: Config, folder: Path) -> None:

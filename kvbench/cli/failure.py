@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from kvbench.cli.errors import UsageError
 from kvbench.cli.terminal import complain
-from kvbench.results import write_text
+from kvbench.results.folder import write_text
 
 FOLDER = "failed"
 LONGEST = 300

@@ -6,27 +6,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kvbench.charts.fleet import fleet_charts
+from kvbench.charts.markdown import report_markdown
+from kvbench.charts.table import table_text
 from kvbench.cli.compose import Config, backend_of, check_budget, check_numbers, scenario_of, strategies_of
 from kvbench.cli.errors import UsageError
 from kvbench.cli.life import watched
 from kvbench.cli.model import geometry_of
 from kvbench.cli.terminal import say
 from kvbench.cli.writing import draw, writing
-from kvbench.cost import PS_PER_NS
-from kvbench.environment import environment
 from kvbench.fleet import OUTCOMES, FleetResult
 from kvbench.fleet.bounds import last_arrival_ns
 from kvbench.fleet.fleet import SUMMARY, Fleet
+from kvbench.fleet.frames import BytesOverTime, FleetColumns, FleetFrames, fleet_frames
+from kvbench.fleet.histogram import PRECISION
 from kvbench.fleet.rules import check_rule
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, USED, WASTED
-from kvbench.fleet_frames import BytesOverTime, FleetColumns, FleetFrames, fleet_frames
-from kvbench.fleet_sums import Objective, RequestSums
-from kvbench.histogram import PRECISION
-from kvbench.plots import fleet_charts
-from kvbench.provenance import origin
-from kvbench.report import report_markdown, table_text
-from kvbench.results import write_environment, write_frames, write_text
-from kvbench.schema import STEPS
+from kvbench.fleet.sums import Objective, RequestSums
+from kvbench.model.cost import PS_PER_NS
+from kvbench.results.environment import environment
+from kvbench.results.folder import write_environment, write_frames, write_text
+from kvbench.results.provenance import origin
+from kvbench.results.schema import STEPS
 from kvbench.strategy.base import Strategy
 from kvbench.workload.columns import scenario_columns
 from kvbench.workload.request import NS_PER_S

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from kvbench.backend.base import Backend
-from kvbench.busy import Processors, since
 from kvbench.cli.compose import Config, Parts, strategies_of
 from kvbench.cli.estimate import seconds_of
 from kvbench.cli.life import Advance, watched
 from kvbench.cli.quality import Compared, probed, quality_line
-from kvbench.recorder import Recorder
-from kvbench.runner import run
+from kvbench.results.busy import Processors, since
+from kvbench.runner.recorder import Recorder
+from kvbench.runner.run import run
 
 
 class Measured(NamedTuple):

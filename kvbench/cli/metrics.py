@@ -1,6 +1,6 @@
 """`kvbench metrics`: every recorded column, as the README's table."""
 
-from kvbench.schema import markdown_table
+from kvbench.results.schema import markdown_table
 
 
 def main(arguments: list[str]) -> int:

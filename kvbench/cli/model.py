@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 
 from kvbench.cli.errors import UsageError
-from kvbench.geometry import DTYPE_BYTES, KVGeometry
-from kvbench.hardware import Hardware, hardware_from
+from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
+from kvbench.model.hardware import Hardware, hardware_from
+from kvbench.model.parameters import Weights
 from kvbench.naming import unknown
-from kvbench.weights import Weights
 
 GEOMETRY = tuple(field.name for field in fields(KVGeometry))
 NEEDED = tuple(field.name for field in fields(KVGeometry) if field.default is MISSING)

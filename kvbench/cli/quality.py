@@ -8,9 +8,9 @@ import pandas as pd
 from kvbench.cli.compose import AUTO, Config
 from kvbench.cli.errors import UsageError
 from kvbench.cli.life import Advance
-from kvbench.geometry import KVGeometry
+from kvbench.model.geometry import KVGeometry
 from kvbench.quality.compare import Compared, check, compare
-from kvbench.schema import QUALITY
+from kvbench.results.schema import QUALITY
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
 

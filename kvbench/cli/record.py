@@ -9,9 +9,9 @@ from kvbench.cli.arguments import key_values, new_file
 from kvbench.cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from kvbench.geometry import KVGeometry
     from kvbench.integrations.models import Loaded
     from kvbench.integrations.text import Text
+    from kvbench.model.geometry import KVGeometry
 
 NAME_OR_PATH = "model.name_or_path"
 DEFAULTS = {"dtype": "null", "device": "auto", "layers": "all", "out": "kv.safetensors"}

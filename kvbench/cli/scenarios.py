@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _draw(name: str, workload: object) -> None:
-    from kvbench.plots import save, workload_chart
+    from kvbench.charts.canvas import save
+    from kvbench.charts.workload import workload_chart
     from kvbench.workload.describe import concurrency, describe
     from kvbench.workload.request import NS_PER_S
 

@@ -10,14 +10,17 @@ import pandas as pd
 from omegaconf import OmegaConf
 from pandas.api.types import union_categoricals
 
+from kvbench.charts.catalogue import sweep_charts
+from kvbench.charts.cautions import of_busy_machine, warnings
+from kvbench.charts.findings import findings_markdown, findings_text
+from kvbench.charts.markdown import report_markdown
+from kvbench.charts.table import table_text
 from kvbench.cli.asked import again
 from kvbench.cli.failure import Failure, noted
 from kvbench.cli.writing import draw, writing
-from kvbench.environment import environment
-from kvbench.plots import sweep_charts
-from kvbench.report import findings_markdown, findings_text, of_busy_machine, report_markdown, table_text, warnings
-from kvbench.results import Results, load, write_environment, write_frames, write_text
-from kvbench.schema import REQUESTS, STEPS, SUMMARY
+from kvbench.results.environment import environment
+from kvbench.results.folder import Results, load, write_environment, write_frames, write_text
+from kvbench.results.schema import REQUESTS, STEPS, SUMMARY
 
 MAX_LINES = 4
 OWN_COLUMNS = ("strategy", "scenario")

@@ -19,7 +19,7 @@ ROLES = {
     "strategy": (("strategy",), ("Strategy",)),
     "scenario": (("workload",), ("Scenario",)),
     "backend": (("backend", "fleet"), ("Backend", "Simulator")),
-    "experiment": (("experiment",), ("Experiment",)),
+    "experiment": (("studies",), ("Experiment",)),
 }
 """Of each group of configuration: where its classes live, and what the class of the group's own node derives from."""
 

@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     from kvbench.predictor.compare import compare
     from kvbench.predictor.replay import examples_of
     from kvbench.predictor.train import train
-    from kvbench.results import write_whole
+    from kvbench.results.folder import write_whole
 
     out, quantile, seed = _out(given), _quantile(given), _seed(given)
     trace, source, sessions = _requests(given, seed)

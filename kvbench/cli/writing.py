@@ -8,9 +8,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from kvbench.charts.canvas import save
 from kvbench.cli.errors import WriteFailed
-from kvbench.plots import save
-from kvbench.results import write_text
+from kvbench.results.folder import write_text
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

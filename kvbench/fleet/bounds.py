@@ -6,9 +6,9 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.cost import PS_PER_NS, PS_PER_S, Prices
 from kvbench.fleet.state import FOREVER
 from kvbench.ledger import UNLIMITED
+from kvbench.model.cost import PS_PER_NS, PS_PER_S, Prices
 from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace_columns import TraceColumns
 

@@ -1,8 +1,8 @@
 """The clock: whole nanoseconds, and the picoseconds that are left over."""
 
 from kvbench.compiled import part
-from kvbench.cost import PS_PER_NS
 from kvbench.fleet.state import Machine
+from kvbench.model.cost import PS_PER_NS
 
 
 @part

@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kvbench.area import Contiguous
 from kvbench.backend.modelled import memory_left
-from kvbench.cost import Prices, prices_of
 from kvbench.fleet.bounds import MOST_BYTES, check_repeats, require_whole, scaled
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.simulate import check_settings, simulate
-from kvbench.geometry import KVGeometry
-from kvbench.hardware import Hardware
 from kvbench.ledger import Limits
+from kvbench.model.cost import Prices, prices_of
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import Hardware
+from kvbench.model.parameters import Weights
 from kvbench.naming import unknown
+from kvbench.plan.area import Contiguous
 from kvbench.strategy.base import Strategy
-from kvbench.weights import Weights
 from kvbench.workload.trace_columns import TraceColumns
 
 REQUESTS, SUMMARY = KEEPS = ("requests", "summary")

@@ -3,12 +3,12 @@
 import math
 
 from kvbench.compiled import part
-from kvbench.cost import PS_PER_NS, decode_ps, linear_ps
 from kvbench.fleet.clock import pass_time
 from kvbench.fleet.heap import next_key
 from kvbench.fleet.memory import note_peak
 from kvbench.fleet.state import BLOCKS, IDLE_QUEUE, NONE, Machine
 from kvbench.fleet.tally import Level, add, add_one, begin, note_queue
+from kvbench.model.cost import PS_PER_NS, decode_ps, linear_ps
 
 LONGEST_NS = 9 * 10**15
 _decode_ps, _linear_ps = part(decode_ps), part(linear_ps)

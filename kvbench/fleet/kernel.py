@@ -94,7 +94,7 @@ def _kernel(stamp: int) -> Callable[..., None]:
 def _stamp() -> int:
     """Of all sources that are compiled into the kernel: Numba itself only looks at this file."""
     own = Path(__file__).parent
-    sources = [*(own / f"{name}.py" for name in COMPILED), own.parent / "compiled.py", own.parent / "cost.py"]
+    sources = [*(own / f"{name}.py" for name in COMPILED), own.parent / "compiled.py", own.parent / "model/cost.py"]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
     return int.from_bytes(digest[:6]) + 1
 

@@ -1,9 +1,9 @@
 """Slots that live requests hold: set aside at admission, grown by the strategy's rule, and freed."""
 
 from kvbench.compiled import part
-from kvbench.cost import resize_ps
 from kvbench.fleet.space import give_back, rounded, take
 from kvbench.fleet.state import BLOCKS, BUDDY, CHUNKS, COUNTING, NONE, Machine
+from kvbench.model.cost import resize_ps
 
 _resize_ps = part(resize_ps)
 

@@ -5,10 +5,10 @@ from functools import lru_cache
 from types import FunctionType
 from typing import NamedTuple
 
-from kvbench.area import Area, Blocks, Chunks, Contiguous
 from kvbench.compiled import part, pointer
 from kvbench.fleet.bounds import check_figures
 from kvbench.fleet.state import BLOCKS, CHUNKS, CONTIGUOUS
+from kvbench.plan.area import Area, Blocks, Chunks, Contiguous
 from kvbench.strategy.base import IntegerRule, Strategy, constant
 
 HOOKS = ("on_admit", "at_once", "on_append", "on_attended", "on_pressure", "on_finish", "on_complete")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from kvbench.cost import Prices
 from kvbench.fleet.blocks import BLOCK, run_blocks, run_whole
 from kvbench.fleet.bounds import (
     MOST_BATCH,
@@ -17,7 +16,8 @@ from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.rules import bound_rule
 from kvbench.fleet.state import CONTIGUOUS, PREEMPTIONS, ROUTINGS, SPACES, UNBOUNDED
 from kvbench.fleet.tables import check_order, fixed_of, result_of, tables_of
-from kvbench.geometry import KVGeometry
+from kvbench.model.cost import Prices
+from kvbench.model.geometry import KVGeometry
 from kvbench.naming import unknown
 from kvbench.strategy.base import Strategy
 from kvbench.workload.trace_columns import TraceColumns
@@ -48,9 +48,9 @@ def simulate(
 ) -> FleetResult:
     """Run a trace through continuous batching, from event to event.
 
-    As `kvbench.batching` with the modelled backend decides and counts, so does this: first come, first served; a step
-    of every live request an iteration; where memory does not last, the youngest gives way. The same requests are
-    admitted, preempted and finished, at the same times, with the same bytes.
+    As `kvbench.runner.scheduler` with the modelled backend decides and counts, so does this: first come, first
+    served; a step of every live request an iteration; where memory does not last, the youngest gives way. The same
+    requests are admitted, preempted and finished, at the same times, with the same bytes.
 
     Args:
         columns: the trace, in order of arrival.

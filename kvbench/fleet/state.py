@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kvbench.cost import Prices
+from kvbench.model.cost import Prices
 
 NONE = -1
 """No request, no place, not yet."""

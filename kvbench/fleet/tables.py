@@ -5,7 +5,6 @@ from dataclasses import fields
 
 import numpy as np
 
-from kvbench.cost import PS_PER_NS, Prices
 from kvbench.fleet.bounds import check_memory
 from kvbench.fleet.result import Binding, FleetResult, Served, Totals
 from kvbench.fleet.rules import BoundRule
@@ -30,8 +29,9 @@ from kvbench.fleet.state import (
     Tables,
 )
 from kvbench.fleet.timeline import timeline_of
-from kvbench.geometry import KVGeometry
 from kvbench.ledger.accounts import area_cost, workspace_bytes
+from kvbench.model.cost import PS_PER_NS, Prices
+from kvbench.model.geometry import KVGeometry
 from kvbench.workload.trace_columns import TraceColumns
 
 NUM_BINS = 512

@@ -10,7 +10,6 @@ within it, in nanoseconds; WAITING, how many more wait from the bin's beginning 
 from typing import NamedTuple
 
 from kvbench.compiled import part
-from kvbench.cost import PS_PER_NS
 from kvbench.fleet.state import (
     ALLOCATED,
     BATCH,
@@ -31,6 +30,7 @@ from kvbench.fleet.state import (
     WASTED,
     Machine,
 )
+from kvbench.model.cost import PS_PER_NS
 
 
 @part

@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.cost import PS_PER_NS
 from kvbench.fleet.result import Timeline
 from kvbench.fleet.state import (
     ALLOCATED,
@@ -23,6 +22,7 @@ from kvbench.fleet.state import (
     WAITING,
     WASTED,
 )
+from kvbench.model.cost import PS_PER_NS
 
 
 def timeline_of(

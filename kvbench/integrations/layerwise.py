@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from kvbench.backend.storage import Areas, Sequence, Shape
-from kvbench.geometry import KVGeometry
 from kvbench.integrations.figures import Figures
 from kvbench.ledger import LedgerError, Limits, OutOfMemory
-from kvbench.ops import MAIN, NOTHING, Append, Plan, Rows, Settle, Truncate
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.ops import MAIN, NOTHING, Append, Plan, Rows, Settle, Truncate
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
 

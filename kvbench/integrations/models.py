@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvbench.backend.device import find_device
-from kvbench.geometry import DTYPE_BYTES, KVGeometry
 from kvbench.integrations.converted import converted
 from kvbench.integrations.failures import loading
 from kvbench.integrations.required import required
 from kvbench.integrations.shape import check_layers, geometry_of
 from kvbench.integrations.sources import PACKAGE, ModelMissing, Source, source_of
+from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
 from kvbench.naming import unknown
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from transformers import Cache, DynamicCache, PreTrainedConfig, QuantizedCache, 
 from transformers.cache_utils import DynamicLayer, StaticLayer
 
 from kvbench.integrations.figures import Figures
-from kvbench.integrations.passing import Passing, sizes_of
+from kvbench.integrations.peak_memory import Passing, sizes_of
 from kvbench.naming import unknown
 from kvbench.strategy.base import CapacityExceeded
 

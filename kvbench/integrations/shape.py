@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvbench.geometry import KVGeometry
 from kvbench.integrations.fields import foreign_fields
+from kvbench.model.geometry import KVGeometry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

@@ -2,8 +2,18 @@
 
 from dataclasses import dataclass, field, replace
 
-from kvbench.area import STAGING_TOKENS, Area, Blocks, Chunks, Contiguous, Holes, Native, Packed, num_staging_buffers
-from kvbench.geometry import TRACK_BYTES, KVGeometry
+from kvbench.model.geometry import TRACK_BYTES, KVGeometry
+from kvbench.plan.area import (
+    STAGING_TOKENS,
+    Area,
+    Blocks,
+    Chunks,
+    Contiguous,
+    Holes,
+    Native,
+    Packed,
+    num_staging_buffers,
+)
 
 
 @dataclass(frozen=True, slots=True)

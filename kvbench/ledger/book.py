@@ -1,7 +1,5 @@
 """The ledger: it books every byte, refuses what cannot be done, and is the only thing that counts."""
 
-from kvbench.area import DEVICE, Area, Ring
-from kvbench.geometry import KVGeometry
 from kvbench.ledger.accounts import Account, Holding, Receipt
 from kvbench.ledger.booking import Draft
 from kvbench.ledger.declared import Declared
@@ -9,7 +7,9 @@ from kvbench.ledger.outcome import LedgerError
 from kvbench.ledger.rows import book_rows
 from kvbench.ledger.state import State
 from kvbench.ledger.view import LedgerView
-from kvbench.ops import Append, Keep, Plan, Rows, Truncate
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import DEVICE, Area, Ring
+from kvbench.plan.ops import Append, Keep, Plan, Rows, Truncate
 
 ONE_AREA = (Area(),)
 

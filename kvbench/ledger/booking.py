@@ -2,13 +2,13 @@
 
 from typing import get_args
 
-from kvbench.area import DEVICE, Blocks, Chunks, Contiguous, Holes, Ring
 from kvbench.ledger.accounts import Account, Holding, Receipt
 from kvbench.ledger.outcome import LedgerError, OutOfMemory
 from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule, check_windows
 from kvbench.ledger.state import State
 from kvbench.naming import unknown
-from kvbench.ops import MAIN, Append, Fork, Keep, Move, Operation, Release, Reserve, Rows, Rule, Settle, Truncate
+from kvbench.plan.area import DEVICE, Blocks, Chunks, Contiguous, Holes, Ring
+from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Operation, Release, Reserve, Rows, Rule, Settle, Truncate
 
 
 class Draft:

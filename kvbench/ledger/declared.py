@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kvbench.ledger.accounts import Account
 from kvbench.ledger.outcome import LedgerError
-from kvbench.ops import Operation, Truncate
+from kvbench.plan.ops import Operation, Truncate
 
 
 @dataclass(frozen=True, slots=True)

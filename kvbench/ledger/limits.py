@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from kvbench.area import DEVICE, Area, Blocks
-from kvbench.geometry import KVGeometry
 from kvbench.ledger.accounts import area_cost, workspace_bytes
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import DEVICE, Area, Blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What the ledger answers where a plan cannot be booked."""
 
-from kvbench.area import DEVICE, DISK, HOST
+from kvbench.plan.area import DEVICE, DISK, HOST
 
 OUTCOMES = {DEVICE: "out_of_memory", HOST: "out_of_host_memory", DISK: "disk_full"}
 """How a request ends that does not fit a tier alone."""

@@ -1,9 +1,9 @@
 """What cannot be done with areas: checks of an operation against what a sequence holds."""
 
-from kvbench.area import NORM, SIGNALS, Area, Blocks, Chunks, Contiguous, Holes, Packed, Ring
 from kvbench.ledger.accounts import Holding
 from kvbench.ledger.outcome import LedgerError
-from kvbench.ops import Move, Operation, Rule, Truncate
+from kvbench.plan.area import NORM, SIGNALS, Area, Blocks, Chunks, Contiguous, Holes, Packed, Ring
+from kvbench.plan.ops import Move, Operation, Rule, Truncate
 
 
 def check_groups(op: Operation, held: Holding, num_tokens: int) -> None:

@@ -2,11 +2,11 @@
 
 from copy import copy
 
-from kvbench.area import DEVICE, Blocks, Chunks
 from kvbench.ledger.accounts import Account, AreaCost, Holding, Receipt
 from kvbench.ledger.outcome import LedgerError, OutOfMemory
 from kvbench.ledger.state import State
-from kvbench.ops import Rows
+from kvbench.plan.area import DEVICE, Blocks, Chunks
+from kvbench.plan.ops import Rows
 
 
 def book_rows(ledger: State, op: Rows) -> Receipt:

@@ -1,11 +1,11 @@
 """What a ledger knows: who holds what, and the sums."""
 
-from kvbench.area import DEVICE, TIERS, Area, Blocks, check_areas
-from kvbench.geometry import KVGeometry
 from kvbench.ledger.accounts import Account, area_costs, workspace_bytes
 from kvbench.ledger.declared import Declared
 from kvbench.ledger.outcome import LedgerError
-from kvbench.ops import Operation
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import DEVICE, TIERS, Area, Blocks, check_areas
+from kvbench.plan.ops import Operation
 
 
 class State:

@@ -2,10 +2,10 @@
 
 from copy import copy
 
-from kvbench.area import DEVICE
 from kvbench.ledger.booking import Draft
 from kvbench.ledger.state import State
-from kvbench.ops import MAIN, Plan
+from kvbench.plan.area import DEVICE
+from kvbench.plan.ops import MAIN, Plan
 
 UNLIMITED = 2**62
 

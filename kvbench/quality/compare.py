@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from kvbench.geometry import KVGeometry
+from kvbench.model.geometry import KVGeometry
 from kvbench.quality import recorded
 from kvbench.quality.probe import Probe, Quality, request_to_probe
 from kvbench.quality.structured import structured

@@ -11,9 +11,9 @@ from kvbench.backend.device import is_out_of_memory
 from kvbench.backend.measured import Measured
 from kvbench.backend.reading import Chunk, decode
 from kvbench.backend.signals import queries_at_once
-from kvbench.geometry import KVGeometry
 from kvbench.ledger import Limits, OutOfMemory
-from kvbench.ops import Append, Plan, Settle
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.ops import Append, Plan, Settle
 from kvbench.quality.exact import Exact
 from kvbench.quality.sample import Sample
 from kvbench.strategy.base import CapacityExceeded, Strategy

@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kvbench.geometry import KVGeometry
+from kvbench.model.geometry import KVGeometry
 from kvbench.quality.sample import Sample
-from kvbench.results import write_whole
+from kvbench.results.folder import write_whole
 
 VERSION = 1
 KEY = "kvbench_kv"

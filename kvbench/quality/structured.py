@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kvbench.geometry import KVGeometry
+from kvbench.model.geometry import KVGeometry
 from kvbench.quality.sample import Needle, Sample
 
 LEAST_HEAD_DIM = 8

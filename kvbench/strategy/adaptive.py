@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 
-from kvbench.area import Blocks
 from kvbench.checks import check_share
 from kvbench.ledger import UNLIMITED, LedgerView, Limits, OutOfMemory
-from kvbench.ops import Append, Move, Operation, Plan, Release, Reserve, Rule
-from kvbench.strategy.ahead import Ahead
+from kvbench.plan.area import Blocks
+from kvbench.plan.ops import Append, Move, Operation, Plan, Release, Reserve, Rule
+from kvbench.strategy.async_growth import Ahead
 from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive, require_whole
 from kvbench.strategy.classifying import CHAT, CODE, CREATIVE, DOCUMENT, Rules, settled_class
 from kvbench.strategy.member import Member

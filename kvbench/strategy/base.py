@@ -4,10 +4,10 @@ from collections.abc import Callable
 from copy import copy
 from typing import ClassVar, NamedTuple
 
-from kvbench.area import SIGNALS, Area
-from kvbench.geometry import KVGeometry
 from kvbench.ledger import Declared, Ledger, LedgerView, Limits
-from kvbench.ops import NOTHING, Plan, Release, Reserve, append_plan
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import SIGNALS, Area
+from kvbench.plan.ops import NOTHING, Plan, Release, Reserve, append_plan
 from kvbench.workload.request import Session
 
 

@@ -1,7 +1,7 @@
 """A budget of slots: what comes beyond it takes the place of what a rule evicts."""
 
 from kvbench.ledger import LedgerView
-from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule, append_plan, keep_and_append_plan
+from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule, append_plan, keep_and_append_plan
 from kvbench.strategy.base import Strategy, resize_and_append
 from kvbench.workload.request import Session
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from kvbench.ledger import UNLIMITED, LedgerView
-from kvbench.ops import Plan
-from kvbench.strategy.ahead import Ahead
+from kvbench.plan.ops import Plan
+from kvbench.strategy.async_growth import Ahead
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.compressed import Compressed

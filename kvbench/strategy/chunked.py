@@ -1,8 +1,8 @@
 """Chunks: growth without copying."""
 
-from kvbench.area import Area, Chunks
 from kvbench.ledger import LedgerView
-from kvbench.ops import Plan
+from kvbench.plan.area import Area, Chunks
+from kvbench.plan.ops import Plan
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, in_units, require_positive
 
 

@@ -2,10 +2,10 @@
 
 import math
 
-from kvbench.area import NORM, Area
 from kvbench.checks import check_share
 from kvbench.ledger import LedgerView
-from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule
+from kvbench.plan.area import NORM, Area
+from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule
 from kvbench.strategy.base import (
     Strategy,
     append_in_units,

@@ -1,7 +1,7 @@
 """Concatenation: the baseline that everybody uses."""
 
 from kvbench.ledger import LedgerView
-from kvbench.ops import Plan
+from kvbench.plan.ops import Plan
 from kvbench.strategy.base import IntegerRule, Strategy, as_required, constant, resize_and_append
 
 

@@ -3,7 +3,7 @@
 from copy import copy
 
 from kvbench.ledger import UNLIMITED, LedgerView, Limits
-from kvbench.ops import Plan, Reserve, append_plan
+from kvbench.plan.ops import Plan, Reserve, append_plan
 from kvbench.strategy.base import (
     CapacityExceeded,
     IntegerRule,

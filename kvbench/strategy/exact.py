@@ -1,7 +1,7 @@
 """The oracle: it knows each request's final length."""
 
 from kvbench.ledger import LedgerView
-from kvbench.ops import Plan, Reserve
+from kvbench.plan.ops import Plan, Reserve
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, as_required, require_positive, rounded_up
 from kvbench.workload.request import Session
 

@@ -1,7 +1,7 @@
 """Forecasts: reserve at admission what the request is predicted to hold at its end."""
 
 from kvbench.ledger import LedgerView
-from kvbench.ops import Plan, Reserve
+from kvbench.plan.ops import Plan, Reserve
 from kvbench.predictor.base import Predictor
 from kvbench.predictor.learned import Learned
 from kvbench.predictor.past import ExponentialAverage, PastQuantile

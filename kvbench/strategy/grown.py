@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from kvbench.area import Blocks
 from kvbench.ledger import LedgerView
-from kvbench.ops import MAIN, Append, Operation, Plan, Reserve
+from kvbench.plan.area import Blocks
+from kvbench.plan.ops import MAIN, Append, Operation, Plan, Reserve
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
 

@@ -1,7 +1,7 @@
 """Heavy hitters: the tokens that attention looked at most, and recent ones."""
 
-from kvbench.area import SIGNALS, Area, Holes, Mass
-from kvbench.ops import Rule
+from kvbench.plan.area import SIGNALS, Area, Holes, Mass
+from kvbench.plan.ops import Rule
 from kvbench.strategy.base import require_budget, require_positive, require_whole
 from kvbench.strategy.bounded import Bounded
 

@@ -3,7 +3,9 @@
 from copy import copy
 from dataclasses import replace
 
-from kvbench.area import (
+from kvbench.ledger import UNLIMITED, LedgerView
+from kvbench.naming import unknown
+from kvbench.plan.area import (
     DISK,
     HOST,
     MAX_ACCESS_WINDOW,
@@ -16,9 +18,7 @@ from kvbench.area import (
     Holes,
     Ring,
 )
-from kvbench.ledger import UNLIMITED, LedgerView
-from kvbench.naming import unknown
-from kvbench.ops import MAIN, Move, Operation, Plan, Reserve, Rule, Settle, append_plan
+from kvbench.plan.ops import MAIN, Move, Operation, Plan, Reserve, Rule, Settle, append_plan
 from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive, require_whole, rounded_up
 from kvbench.workload.request import Session
 

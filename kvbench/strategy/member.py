@@ -3,9 +3,9 @@
 from dataclasses import replace
 from functools import lru_cache
 
-from kvbench.area import Area, Contiguous, Ring
 from kvbench.ledger import LedgerView
-from kvbench.ops import MAIN, Append, Keep, Move, Operation, Plan, Reserve
+from kvbench.plan.area import Area, Contiguous, Ring
+from kvbench.plan.ops import MAIN, Append, Keep, Move, Operation, Plan, Reserve
 from kvbench.strategy.base import Strategy
 
 

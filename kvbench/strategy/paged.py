@@ -1,8 +1,8 @@
 """Paging: blocks of a shared pool, a block table a sequence."""
 
-from kvbench.area import STAGING_TOKENS, Area, Blocks
 from kvbench.ledger import LedgerView
-from kvbench.ops import Fork, Plan, Reserve
+from kvbench.plan.area import STAGING_TOKENS, Area, Blocks
+from kvbench.plan.ops import Fork, Plan, Reserve
 from kvbench.strategy.base import (
     IntegerRule,
     Strategy,

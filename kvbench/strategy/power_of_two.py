@@ -1,7 +1,7 @@
 """An oracle that is right to a factor of two: room for the output, rounded up to a power of two."""
 
 from kvbench.ledger import LedgerView
-from kvbench.ops import Plan, Reserve
+from kvbench.plan.ops import Plan, Reserve
 from kvbench.strategy.base import (
     CapacityExceeded,
     IntegerRule,

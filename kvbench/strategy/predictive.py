@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from kvbench.ledger import LedgerView
 from kvbench.naming import unknown
-from kvbench.ops import NOTHING, Plan, Reserve, append_plan
+from kvbench.plan.ops import NOTHING, Plan, Reserve, append_plan
 from kvbench.strategy.base import require_positive, resize_and_append, rounded_up
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Session

@@ -1,8 +1,8 @@
 """Quantization: older tokens in few bits, the newest as they are."""
 
-from kvbench.area import STAGING_TOKENS, Area, Chunks, Packed, Ring
 from kvbench.ledger import LedgerView
-from kvbench.ops import MAIN, NOTHING, Append, Move, Plan, Reserve, Rule, append_plan
+from kvbench.plan.area import STAGING_TOKENS, Area, Chunks, Packed, Ring
+from kvbench.plan.ops import MAIN, NOTHING, Append, Move, Plan, Reserve, Rule, append_plan
 from kvbench.strategy.base import Strategy, require_positive, require_whole, rounded_up
 from kvbench.workload.request import Session
 

@@ -1,7 +1,7 @@
 """No cache: everything is computed again for each token."""
 
 from kvbench.ledger import LedgerView
-from kvbench.ops import Plan, Reserve, Truncate
+from kvbench.plan.ops import Plan, Reserve, Truncate
 from kvbench.strategy.base import Strategy, resize_and_append
 
 

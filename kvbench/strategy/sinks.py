@@ -1,7 +1,7 @@
 """Attention sinks: the first tokens and a recent window."""
 
-from kvbench.area import Area, Ring
-from kvbench.ops import Rule
+from kvbench.plan.area import Area, Ring
+from kvbench.plan.ops import Rule
 from kvbench.strategy.base import require_budget, require_positive, require_whole
 from kvbench.strategy.bounded import Bounded
 

@@ -1,8 +1,8 @@
 """Sinks and quantization: the first tokens and the newest as they are, those between in few bits, up to a window."""
 
-from kvbench.area import Area
 from kvbench.ledger import LedgerView
-from kvbench.ops import MAIN, NOTHING, Append, Keep, Move, Operation, Plan, Reserve, Rule
+from kvbench.plan.area import Area
+from kvbench.plan.ops import MAIN, NOTHING, Append, Keep, Move, Operation, Plan, Reserve, Rule
 from kvbench.strategy.base import Strategy, rounded_up
 from kvbench.strategy.quantized import PACKED, Quantized
 from kvbench.strategy.sinks import Sinks

@@ -1,8 +1,8 @@
 """SnapKV: the prompt's last tokens vote for what is kept of it."""
 
-from kvbench.area import SIGNALS, Area, Votes
 from kvbench.ledger import LedgerView
-from kvbench.ops import NOTHING, Keep, Plan, Reserve, Rule
+from kvbench.plan.area import SIGNALS, Area, Votes
+from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule
 from kvbench.strategy.base import Strategy, append_in_units, require_budget, require_positive, rounded_up
 
 GROWTH_TOKENS = 256

@@ -1,7 +1,7 @@
 """Static allocation: the maximum, at once."""
 
 from kvbench.ledger import LedgerView
-from kvbench.ops import Plan, Reserve, append_plan
+from kvbench.plan.ops import Plan, Reserve, append_plan
 from kvbench.strategy.base import (
     CapacityExceeded,
     IntegerRule,

@@ -1,8 +1,8 @@
 """Streaming windows: attention reads the active one, those before are retired."""
 
-from kvbench.area import Area, Chunks, Ring
 from kvbench.ledger import LedgerView
-from kvbench.ops import MAIN, Keep, Move, Plan, Reserve, Rule, append_plan
+from kvbench.plan.area import Area, Chunks, Ring
+from kvbench.plan.ops import MAIN, Keep, Move, Plan, Reserve, Rule, append_plan
 from kvbench.strategy.base import Strategy, require_budget, require_positive, require_whole
 from kvbench.workload.request import Session
 

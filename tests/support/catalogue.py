@@ -4,7 +4,7 @@ import yaml
 
 from kvbench.cli.catalogue import file_of, names
 from kvbench.cli.targets import build
-from kvbench.geometry import KVGeometry
+from kvbench.model.geometry import KVGeometry
 
 TINY = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32")
 STRATEGIES = names("strategy")

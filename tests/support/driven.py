@@ -5,7 +5,7 @@ import torch
 from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.measured import Measured
 from kvbench.ledger import NO_RECEIPT, Limits
-from kvbench.ops import Append, Settle, Truncate
+from kvbench.plan.ops import Append, Settle, Truncate
 from tests.support.catalogue import TINY
 from tests.support.storages import LiveStorages
 

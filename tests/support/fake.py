@@ -1,7 +1,7 @@
 """A backend whose every step takes a given time, so that a run's clock can be computed by hand."""
 
 from kvbench.backend.base import NO_TIMES, Times
-from kvbench.ops import Append
+from kvbench.plan.ops import Append
 from tests.support.catalogue import TINY
 
 MS = 1_000_000

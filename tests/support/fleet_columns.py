@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from kvbench.fleet_frames import BytesOverTime, FleetColumns, Objective, fleet_frames
+from kvbench.fleet.frames import BytesOverTime, FleetColumns, Objective, fleet_frames
 
 GIB = 1 << 30
 MS = 1_000_000

@@ -3,10 +3,10 @@
 import numpy as np
 
 from kvbench.backend.modelled import Modelled
-from kvbench.cost import Prices, prices_of
 from kvbench.fleet import OUTCOMES
-from kvbench.recorder import FINISH, STEP_FIELDS
-from kvbench.runner import run
+from kvbench.model.cost import Prices, prices_of
+from kvbench.runner.recorder import FINISH, STEP_FIELDS
+from kvbench.runner.run import run
 from kvbench.workload.request import Request, Session
 from kvbench.workload.trace_columns import TraceColumns
 from tests.support.machines import GEOMETRY, WEIGHTS, machine

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kvbench.metrics import summary_frame
-from kvbench.schema import REQUESTS, STEPS
+from kvbench.results.schema import REQUESTS, STEPS
+from kvbench.results.summary import summary_frame
 
 SLOT_BYTES = 32_768
 SHORT_CHAT = [50, 100, 150, 200, 250, 300]

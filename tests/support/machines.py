@@ -1,8 +1,8 @@
 """Machines of round figures, whose prices can be computed by hand."""
 
-from kvbench.geometry import KVGeometry
-from kvbench.hardware import Hardware
-from kvbench.weights import Weights
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import Hardware
+from kvbench.model.parameters import Weights
 
 # Two layers, two heads on one KV head of 8, float16: a slot is 2 · 2 · 1 · 8 · 2 = 64 bytes.
 GEOMETRY = KVGeometry(num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8, dtype="float16", name="Tiny")

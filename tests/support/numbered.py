@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from kvbench.geometry import KVGeometry
+from kvbench.model.geometry import KVGeometry
 from kvbench.workload.request import Request, Session
 from tests.support.driven import Cache
 

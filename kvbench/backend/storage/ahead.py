@@ -13,7 +13,7 @@ from kvbench.backend.background import Handle, Worker
 from kvbench.backend.storage.base import Part, Store
 from kvbench.backend.storage.memory import while_wanted
 from kvbench.backend.storage.slots import SlotStore
-from kvbench.ops import Move, Reserve, Rule
+from kvbench.plan.ops import Move, Reserve, Rule
 
 
 @dataclass(slots=True)

@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from kvbench.area import Area
-from kvbench.ops import Rule
+from kvbench.plan.area import Area
+from kvbench.plan.ops import Rule
 
 Pair = tuple[Tensor, Tensor]
 """K and V: [num_rows, num_kv_heads, tokens, head_dim] each."""

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kvbench.area import STAGING_TOKENS, Area
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Positions, Shape, narrowed
 from kvbench.backend.storage.memory import Memory
-from kvbench.ops import Rule
+from kvbench.plan.area import STAGING_TOKENS, Area
+from kvbench.plan.ops import Rule
 
 Cut = tuple[int, int, int, int]
 """Live slots of a chunk: its number, the first of them, how many, and how many live slots came before."""

@@ -11,9 +11,9 @@ from threading import Event
 import torch
 from torch import Tensor
 
-from kvbench.area import DEVICE, DISK, HOST
 from kvbench.backend.device import is_out_of_memory
 from kvbench.ledger import OutOfMemory
+from kvbench.plan.area import DEVICE, DISK, HOST
 
 PAGE_BYTES = 4096
 TOUCHED_BYTES = 1 << 24

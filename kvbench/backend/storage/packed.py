@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kvbench.area import Area, Packed
 from kvbench.backend.storage.base import Piece, Shape
 from kvbench.backend.storage.chunked import ChunkedStore, Cut
 from kvbench.backend.storage.memory import Memory
+from kvbench.plan.area import Area, Packed
 
 BYTE_BITS = 8
 TOKENS, CHANNELS = 3, 4

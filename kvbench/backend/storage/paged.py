@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from kvbench.area import STAGING_TOKENS, Area
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Shape
 from kvbench.backend.storage.memory import Memory
-from kvbench.ops import Rule
+from kvbench.plan.area import STAGING_TOKENS, Area
+from kvbench.plan.ops import Rule
 
 
 class Pool:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kvbench.area import NORM, Accesses, Holes, Votes
-from kvbench.ops import Rule
+from kvbench.plan.area import NORM, Accesses, Holes, Votes
+from kvbench.plan.ops import Rule
 
 if TYPE_CHECKING:
     from kvbench.backend.storage.slots import SlotStore

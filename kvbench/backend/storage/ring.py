@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from kvbench.area import Area
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Shape, narrowed
 from kvbench.backend.storage.memory import Memory
-from kvbench.ops import Rule
+from kvbench.plan.area import Area
+from kvbench.plan.ops import Rule
 
 
 class RingStore:

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kvbench.area import DEVICE, Area, Blocks, Chunks, Packed, Ring, num_staging_buffers
 from kvbench.backend.background import Worker, worker_of
 from kvbench.backend.storage.ahead import UnderWay, let_go, move_ahead, resize_ahead
 from kvbench.backend.storage.base import Pair, Piece, Shape, Store
@@ -19,7 +18,8 @@ from kvbench.backend.storage.paged import PagedStore, Pool
 from kvbench.backend.storage.ring import RingStore
 from kvbench.backend.storage.slots import SlotStore
 from kvbench.backend.storage.staging import Staging
-from kvbench.ops import MAIN, Append, Fork, Keep, Move, Operation, Reserve, Settle, Truncate
+from kvbench.plan.area import DEVICE, Area, Blocks, Chunks, Packed, Ring, num_staging_buffers
+from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Operation, Reserve, Settle, Truncate
 
 
 class Areas:

@@ -6,11 +6,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kvbench.area import Accesses, Area, Holes
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Positions, Shape
 from kvbench.backend.storage.memory import Memory, touch
 from kvbench.backend.storage.ranking import ranked
-from kvbench.ops import Rule
+from kvbench.plan.area import Accesses, Area, Holes
+from kvbench.plan.ops import Rule
 
 
 class SlotStore:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from functools import partial
 
-from kvbench.area import STAGING_TOKENS
 from kvbench.backend.background import Worker
 from kvbench.backend.storage.base import Fill, Piece, Shape
 from kvbench.backend.storage.memory import Memory
+from kvbench.plan.area import STAGING_TOKENS
 
 
 class Staging:

@@ -14,13 +14,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from kvbench.area import Contiguous, Votes
 from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.reading import Chunk, by_piece, decode
 from kvbench.backend.signals import by_piece_with_mass, queries_at_once
 from kvbench.backend.storage import Piece, Sequence
 from kvbench.integrations.transformers.rotation import Compacted
-from kvbench.integrations.transformers.sight import Sight
+from kvbench.integrations.transformers.visibility import Sight
+from kvbench.plan.area import Contiguous, Votes
 
 ATTENTION = "kvbench"
 """The name that it is registered by, for `attn_implementation`."""

@@ -9,9 +9,9 @@ from kvbench.integrations.layerwise import Layerwise, write
 from kvbench.integrations.transformers.attention import TAG, attend, check_supported
 from kvbench.integrations.transformers.rotation import Compacted
 from kvbench.integrations.transformers.shared import Shared
-from kvbench.integrations.transformers.sight import Sight
+from kvbench.integrations.transformers.visibility import Sight
 from kvbench.ledger.view import UNLIMITED
-from kvbench.ops import MAIN
+from kvbench.plan.ops import MAIN
 
 
 class KVBenchLayer(CacheLayerMixin):

@@ -7,8 +7,8 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from kvbench.area import Score
 from kvbench.backend.storage import Piece, Sequence, Store
+from kvbench.plan.area import Score
 
 MODELS = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 """Kinds of models whose keys are known to be turned by halves: channel i together with i + head_dim / 2."""

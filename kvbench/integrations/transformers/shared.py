@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from kvbench.geometry import KVGeometry
 from kvbench.integrations.layerwise import Layerwise
 from kvbench.integrations.shape import context_of
 from kvbench.integrations.transformers.arrangement import Arrangement
 from kvbench.integrations.transformers.attention import ATTENTION
 from kvbench.integrations.transformers.rotation import frequencies
 from kvbench.ledger import LedgerError
-from kvbench.ops import NOTHING, Plan
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.ops import NOTHING, Plan
 from kvbench.strategy.base import Strategy
 
 

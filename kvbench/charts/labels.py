@@ -1,0 +1,116 @@
+"""Names beside points, without overlap."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.path import Path
+from matplotlib.transforms import Bbox
+
+from kvbench.charts.style import INK, SMALL
+
+_DISTANCES_POINTS = (7.0, 16.0, 28.0, 42.0, 58.0)
+_DIRECTIONS = ((1, 0.3), (1, -0.6), (-1, 0.3), (-1, -0.6), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+_FAR_POINTS = 10.0
+_POINT_RADIUS = 5.5
+_NOTHING = 1e-6
+LEADER = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkB": 3}
+
+
+def place_names(figure: Figure, axes: Axes, points: np.ndarray, names: list[str], lines: list[np.ndarray]) -> None:
+    """Write each name near its point, where it covers nothing, with a thin line if it is far.
+
+    Call it after the layout: places are found in pixels. A name for which a crowd leaves no free place is left out; the
+    legend has it.
+
+    Args:
+        figure: already laid out.
+        axes: the panel.
+        points: [num_points, 2], in data coordinates; the first len(names) of them are named.
+        names: texts; the first have the first choice, and of equal ones only the first is written.
+        lines: each [num_corners, 2], of upright and level pieces; names keep clear of them.
+    """
+    pixels = axes.transData.transform(points)
+    scale = figure.dpi / 72
+    radius = _POINT_RADIUS * scale
+    taken = [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in pixels]
+    renderer = figure._get_renderer()
+    for corners in map(axes.transData.transform, lines):
+        taken += [Bbox.from_extents(*np.minimum(a, b) - 1, *np.maximum(a, b) + 1) for a, b in pairwise(corners)]
+    crowd = _Crowd(axes.get_window_extent(renderer), taken)
+    for name in dict.fromkeys(names):
+        point = pixels[names.index(name)]
+        probe = axes.text(0, 0, name, fontsize=SMALL, transform=None)
+        size = probe.get_window_extent(renderer)
+        probe.remove()
+        box = next((box for box in _boxes(point, size.width, size.height, scale) if crowd.has_room(box, point)), None)
+        if box is None:
+            continue
+        crowd.add(box, point)
+        axes.annotate(
+            name,
+            points[names.index(name)],
+            xytext=((box.x0 - point[0]) / scale, (box.y0 - point[1]) / scale),
+            textcoords="offset points",
+            fontsize=SMALL,
+            color=INK,
+            va="bottom",
+            zorder=6,
+            arrowprops=LEADER if _is_far(box, point, scale) else None,
+        )
+
+
+def _boxes(point: np.ndarray, width: float, height: float, scale: float) -> Iterator[Bbox]:
+    """Boxes of this size, in pixels, around a point, the nearest first."""
+    for distance in _DISTANCES_POINTS:
+        for across, up in _DIRECTIONS:
+            x = point[0] + across * distance * scale - (0.5 - 0.5 * np.sign(across)) * width
+            y = point[1] + up * distance * scale - 0.5 * height
+            yield Bbox.from_extents(x, y, x + width, y + height)
+
+
+def _is_far(box: Bbox, point: np.ndarray, scale: float) -> bool:
+    """Whether a box is so far from its point that a line must lead there."""
+    across = max(box.x0 - point[0], point[0] - box.x1, 0)
+    up = max(box.y0 - point[1], point[1] - box.y1, 0)
+    return bool(np.hypot(across, up) > _FAR_POINTS * scale)
+
+
+def _leader(box: Bbox, point: np.ndarray) -> Path:
+    """The line from the middle of a box to its point."""
+    return Path([((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2), tuple(point)])
+
+
+@dataclass
+class _Crowd:
+    """What stands in a panel already, in pixels: boxes, and of the names among them the texts and their leaders."""
+
+    frame: Bbox
+    taken: list[Bbox]
+    texts: list[Bbox] = field(default_factory=list)
+    leaders: list[Path] = field(default_factory=list)
+
+    def has_room(self, box: Bbox, point: np.ndarray) -> bool:
+        """Whether a box lies in the panel, covers nothing, and neither it nor its leader crosses another's."""
+        outside = box.width * box.height - _shared(box, self.frame)
+        return (
+            outside + sum(_shared(box, other) for other in self.taken) <= _NOTHING
+            and not any(leader.intersects_bbox(box, filled=False) for leader in self.leaders)
+            and not any(_leader(box, point).intersects_bbox(text, filled=False) for text in self.texts)
+        )
+
+    def add(self, box: Bbox, point: np.ndarray) -> None:
+        """Take a box's place."""
+        self.taken.append(box)
+        self.texts.append(box)
+        self.leaders.append(_leader(box, point))
+
+
+def _shared(box: Bbox, other: Bbox) -> float:
+    """The area that two boxes share."""
+    wide = min(box.x1, other.x1) - max(box.x0, other.x0)
+    high = min(box.y1, other.y1) - max(box.y0, other.y0)
+    return max(0.0, wide) * max(0.0, high)

@@ -1,0 +1,111 @@
+"""What a parameter changes on several workloads: a panel a metric, a line a workload."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from kvbench.charts.canvas import canvas, empty, finish, label
+from kvbench.charts.style import FAINT, FONT, look, short_names
+from kvbench.charts.units import number_axis, shown_unit
+from kvbench.results.schema import Column
+
+COLUMNS = 3
+ROW_IN = 2.8
+NAME_LENGTH = 24
+
+
+class ValuePanel(NamedTuple):
+    """What a panel shows.
+
+    Args:
+        title: above it.
+        column: of the frame.
+        axis: what its axis says, without the unit.
+        unit: of the column: bytes and times are scaled.
+        whole: no ticks between whole numbers.
+        log: True or False overrules the range of the values.
+        why_empty: what stands there where the column has no value.
+    """
+
+    title: str
+    column: str
+    axis: str
+    unit: str = ""
+    whole: bool = False
+    log: bool | None = None
+    why_empty: str = "no values"
+
+
+def values_chart(
+    frame: pd.DataFrame,
+    parameter: str,
+    x_label: str,
+    panels: Sequence[ValuePanel],
+    title: str,
+    article_range: tuple[float, float],
+    notes: Sequence[str] = (),
+) -> Figure:
+    """Each panel's column over a parameter, a line a workload, the article's range of the parameter shaded.
+
+    Args:
+        frame: a row a `scenario` and value of the parameter.
+        parameter: the column along x.
+        x_label: what it is called.
+        panels: what is shown, row by row.
+        title: of the figure.
+        article_range: from, to.
+        notes: sentences at the foot.
+    """
+    names = list(dict.fromkeys(frame["scenario"].astype(str)))
+    short = short_names(names, NAME_LENGTH)
+    num_rows = -(-len(panels) // COLUMNS)
+    figure, axes_list = canvas(num_rows, min(COLUMNS, len(panels)), ROW_IN * num_rows)
+    legend: list[tuple[Line2D | Patch, str]] = []
+    for axes, panel in zip(axes_list, panels, strict=False):
+        drawn = _panel(axes, frame, parameter, panel, names)
+        if drawn:
+            axes.axvspan(*article_range, color=FAINT, alpha=0.7, linewidth=0, zorder=0)
+        axes.set_xlabel(x_label, fontsize=FONT)
+        legend = legend or [(line, short[name]) for line, name in zip(drawn, names, strict=False)]
+    for axes in axes_list[len(panels) :]:
+        axes.set_axis_off()
+    low, high = article_range
+    legend.append((Patch(facecolor=FAINT, alpha=0.7), f"the article's range, {low:g} to {high:g}"))
+    return finish(figure, title, legend, notes)
+
+
+def _panel(axes: Axes, frame: pd.DataFrame, parameter: str, panel: ValuePanel, names: list[str]) -> list[Line2D]:
+    """Draw one metric; its lines in the order of the names."""
+    values = frame[panel.column].to_numpy(dtype=float) if panel.column in frame else np.array([])
+    unit = shown_unit(Column(panel.unit, "", panel.axis), values)
+    text = f"{panel.axis} ({unit.name})" if unit.name else panel.axis
+    label(axes, "", text, panel.title)
+    if not np.isfinite(values).any():
+        empty(axes, panel.why_empty)
+        return []
+    lines = []
+    for turn, name in enumerate(names):
+        rows = frame[frame["scenario"].astype(str) == name].sort_values(parameter)
+        kind = look(turn)
+        (line,) = axes.plot(
+            rows[parameter],
+            rows[panel.column] / unit.divisor,
+            color=kind.colour,
+            linestyle=kind.line,
+            marker=kind.marker,
+            markersize=5,
+            linewidth=1.3,
+        )
+        lines.append(line)
+    number_axis(axes, "x", frame[parameter], log=False)
+    number_axis(axes, "y", values / unit.divisor, log=panel.log, whole=panel.whole)
+    if axes.get_yscale() == "linear":
+        top = axes.dataLim.y1 or 1.0
+        axes.set_ylim(-0.03 * top, 1.06 * top)
+    return lines

@@ -1,0 +1,1 @@
+"""What a strategy can say: operations on areas, as data."""

@@ -1,0 +1,180 @@
+"""Who beats whom: a difference within the intervals, or within a dtype's rounding, decides nothing.
+
+What a chart draws as a front, a report calls one.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kvbench.results.provenance import is_modelled
+from kvbench.results.schema import LEAST_ERROR, SUMMARY, latency_column
+
+MEMORY = "peak_bytes"
+LEAST_MEMORY = "peak_least_bytes"
+ERROR = "error_relative"
+ROUNDING = "error_rounding"
+
+
+class Cost(NamedTuple):
+    """A cost of each point, smaller is better: the ends of its interval, equal where it is exact; NaN: it has none."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def around(cls, values: object, half_widths: object = 0.0) -> "Cost":
+        """From values and the half widths of their intervals; an interval that is not known is none."""
+        middle, half = np.asarray(values, dtype=float), np.asarray(half_widths, dtype=float)
+        return cls(middle - half, middle + half)
+
+    @property
+    def is_known(self) -> np.ndarray:
+        """Which points have it."""
+        return np.isfinite(self.low) & np.isfinite(self.high)
+
+    def among(self, points: np.ndarray) -> "Cost":
+        """Of these points only; the others have none."""
+        return Cost(*(np.where(points, ends, np.nan) for ends in self))
+
+    def less(self) -> np.ndarray:
+        """[i, j]: whether point i's is less than j's beyond doubt."""
+        return self.high[:, None] < self.low
+
+    def no_more(self) -> np.ndarray:
+        """[i, j]: whether point i's is at most j's beyond doubt."""
+        return self.high[:, None] <= self.low
+
+
+def pareto_front(cost: Cost, other: Cost) -> np.ndarray:
+    """Whether each point is on the front: no other there is less in one cost, beyond doubt, and as little in the other.
+
+    Args:
+        cost: one cost.
+        other: the other, of the same points. A point that lacks either is on no front, and beats none.
+    Returns:
+        A mask over the points. Who is beaten in both beyond doubt is off it, whoever did it; who is as good in one as
+        far as intervals tell, only if the other is on it: of a chain of neighbours that cannot be told apart, the ends
+        can be on it.
+    """
+    waiting = cost.is_known & other.is_known
+    costs = [each.among(waiting) for each in (cost, other)]
+    less = [each.less() for each in costs]
+    beats = (less[0] & ~less[1].T) | (less[1] & ~less[0].T)
+    waiting &= ~(costs[0].no_more() & costs[1].no_more() & (less[0] | less[1])).any(axis=0)
+    on_front = np.zeros(len(waiting), dtype=bool)
+    while waiting.any():
+        unbeaten = waiting & ~beats[waiting].any(axis=0)
+        unbeaten = unbeaten if unbeaten.any() else waiting  # a circle, which decides nothing
+        on_front |= unbeaten
+        waiting = waiting & ~unbeaten & ~beats[unbeaten].any(axis=0)
+    return on_front
+
+
+def leaders(cost: Cost) -> np.ndarray:
+    """Whether no other point's cost is less beyond doubt; a mask over the points."""
+    return cost.is_known & ~cost.less().any(axis=0)
+
+
+def alike(cost: Cost) -> list[list[int]]:
+    """The largest sets of points, two at least, whose intervals share a value: those that cannot be told apart."""
+    found: list[set[int]] = []
+    for start in np.unique(cost.low[cost.is_known]):
+        here = set(np.flatnonzero((cost.low <= start) & (start <= cost.high)).tolist())
+        if len(here) > 1 and not any(here <= other for other in found):
+            found = [*(other for other in found if not other <= here), here]
+    return [sorted(group) for group in found]
+
+
+def contested(summary: pd.DataFrame) -> list[str]:
+    """What memory is traded against: total time, stalls and admissions, and a high percentile of decode steps.
+
+    Each is of the same work for all rows. A step is not, where a strategy splits appends, and the slowest of a few is
+    chance. The percentile is the highest that has an interval; of a whole model, whose steps batch as many requests as
+    a strategy has room for, of the gaps between tokens.
+    """
+    latency = "itl" if (summary["scope"] == "model").all() else "decode"
+    columns = [latency_column(latency, statistic) for statistic in ("p99", "p90", "p50")]
+    known = [column for column in columns if column in summary and summary[column].notna().any()]
+    judged = [column for column in known if cost_of(summary, column).is_known.any()]
+    return ["total_s", "allocation_s", *(judged or known)[:1]]
+
+
+def splitters(summary: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Who takes more steps than others for the same tokens, as those do that split appends: its steps, and theirs.
+
+    Args:
+        summary: rows of one job. Of a whole model steps are iterations, and tell of batches instead.
+    """
+    rows = summary[(summary["outcome"].astype(str) == "completed") & (summary["scope"] == "cache")]
+    least = rows["num_steps"].min()
+    more = rows[rows["num_steps"] > least]
+    return {str(name): (count, least) for name, count in zip(more["strategy"], more["num_steps"], strict=True)}
+
+
+def half_widths(summary: pd.DataFrame, column: str) -> np.ndarray:
+    """Half of what a column's figures may be off by, a row each; NaN where that is not known.
+
+    Of times, the confidence interval from repetitions where measured, half the model's error (as far as known) where
+    modelled; of attention's error, the rounding of the dtype; what is counted is exact.
+    """
+    values = summary[column].to_numpy(dtype=float)
+    if column == ERROR:
+        return roundings(summary) / 2
+    if f"{column}_ci" not in SUMMARY:
+        return np.zeros(len(summary))
+    modelled = values * np.nan_to_num(_numbers(summary, "step_error")) / 2
+    return np.where(is_modelled(summary), modelled, _numbers(summary, f"{column}_ci"))
+
+
+def roundings(summary: pd.DataFrame) -> np.ndarray:
+    """Relative errors that rounding alone may give, a row each: those of its dtype, or of float32."""
+    return np.fmax(_numbers(summary, ROUNDING), LEAST_ERROR)
+
+
+def rounded_cost(values: np.ndarray, lossless: np.ndarray) -> Cost:
+    """Figures of a real model, such as perplexity, as a cost: what lossless rows differ by is rounding alone.
+
+    Args:
+        values: smaller is better.
+        lossless: which of them are of caches that attention reads whole and unchanged.
+    """
+    own = values[lossless & np.isfinite(values)]
+    rounding = np.ptp(own) if own.size else 0.0
+    return Cost.around(values, np.maximum(LEAST_ERROR * np.abs(values), rounding) / 2)
+
+
+def cost_of(summary: pd.DataFrame, column: str, less_is_better: bool = True) -> Cost:
+    """A column of a summary as a cost; of the peak, from the least of the repetitions' to the most."""
+    values = summary[column].to_numpy(dtype=float)
+    if column == MEMORY:
+        values = np.where(values > 0, values, np.nan)  # who never held anything
+        return Cost(np.fmin(_numbers(summary, LEAST_MEMORY), values), values)
+    return Cost.around(values if less_is_better else -values, half_widths(summary, column))
+
+
+def may_win(summary: pd.DataFrame) -> np.ndarray:
+    """Which rows compete: those that completed, and are no reference."""
+    return (summary["outcome"].astype(str) == "completed").to_numpy() & ~is_reference(summary)
+
+
+def is_reference(summary: pd.DataFrame) -> np.ndarray:
+    """Which rows are of strategies that are shown to compare with, and never chosen."""
+    told = summary.get("reference", pd.Series(data=False, index=summary.index))
+    return (told == True).to_numpy(dtype=bool)  # noqa: E712, may be missing
+
+
+def front_of(summary: pd.DataFrame, column: str) -> np.ndarray:
+    """Which rows are on the front of peak memory and a column of which less is better."""
+    competing = may_win(summary)
+    return pareto_front(cost_of(summary, MEMORY).among(competing), cost_of(summary, column).among(competing))
+
+
+def leaders_of(summary: pd.DataFrame, column: str, less_is_better: bool) -> np.ndarray:
+    """Which rows no other beats in a column."""
+    return leaders(cost_of(summary, column, less_is_better).among(may_win(summary)))
+
+
+def _numbers(summary: pd.DataFrame, column: str) -> np.ndarray:
+    return summary[column].to_numpy(dtype=float) if column in summary else np.full(len(summary), np.nan)

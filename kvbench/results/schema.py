@@ -1,0 +1,303 @@
+"""What every recorded column means: its unit and its meaning, and the frame that it stands in.
+
+The README's table of metrics is made from here (`python -m kvbench metrics`).
+"""
+
+from collections.abc import Iterable
+
+from kvbench.results.columns import REQUESTS, SESSIONS, STEPS, Column
+
+_SUMMARY: dict[str, Column] = {
+    "scenario": Column("", "the scenario's name"),
+    "strategy": STEPS["strategy"],
+    "source": Column("", "measured: on tensors; modelled: priced by a machine's figures"),
+    "scope": Column(
+        "",
+        "cache: times are of the cache and its attention alone; model: of a whole model, weights and projections "
+        "included; only rows of one source, scope and engine are compared",
+    ),
+    "engine": Column(
+        "", "runner: step by step, every operation booked; fleet: event by event, a strategy's decisions as integers"
+    ),
+    "hardware": Column("", "the machine that was modelled; empty where measured"),
+    "step_error": Column(
+        "",
+        "how far modelled times a step are off: distance from the measured one / the measured one, mean over measured "
+        "runs that fitted nothing; empty where that was never measured",
+    ),
+    "step_noise": Column("", "the same between two measurements of one thing: no model can be nearer"),
+    "num_repetitions": Column(
+        "",
+        "repetitions that finished, warm-up left out; of a run that was stopped, fewer than its header says it was for",
+    ),
+    "num_sessions": Column("", "sessions (conversations) run in a repetition"),
+    "num_requests": Column("", "requests (turns of sessions) run in a repetition"),
+    "num_completed": Column("", "requests completed, mean over repetitions", "Completed requests"),
+    "outcome": Column("", "completed, or what befell the requests that were not"),
+    "num_preemptions": Column("", "preemptions in a repetition, mean over repetitions", "Preemptions"),
+    "recomputed_tokens": Column("tokens", "tokens computed again after preemptions, mean over repetitions"),
+    "num_iterations": Column(
+        "", "passes over the live requests in a repetition, of all replicas, mean over repetitions"
+    ),
+    "arrivals_share": Column("", "share of makespan_s in which no request waited: more load would have been served"),
+    "batch_share": Column("", "share of makespan_s in which the next request waited for a place: max_concurrency"),
+    "memory_share": Column("", "share of makespan_s in which the next request waited for memory"),
+    "pool_share": Column("", "share of makespan_s in which the next request waited for a pool smaller than the budget"),
+    "computing_share": Column("", "share of makespan_s in which the next request waited only for the steps at hand"),
+    "mean_batch": Column("", "requests computed on a replica, averaged over the time of all steps", "Mean batch"),
+    "makespan_s": Column("s", "last step's end - first arrival, mean over repetitions", "Makespan"),
+    "requests_per_s": Column("requests/s", "num_completed / makespan_s", "Completed"),
+    "goodput_per_s": Column(
+        "requests/s",
+        "completed requests within both objectives / makespan_s; a time that one lacks is within",
+        "Goodput",
+    ),
+    "attained_share": Column(
+        "", "completed requests within both objectives / num_requests", "Requests within the objectives"
+    ),
+    "ttft_objective_s": Column("s", "the most TTFT that goodput counts; empty: any"),
+    "tpot_objective_s": Column("s", "the most TPOT that goodput counts; empty: any"),
+    "num_tokens": Column(
+        "tokens",
+        "prompt tokens computed, and output tokens, of a repetition; those computed again after a preemption left out; "
+        "mean over repetitions; of the engine fleet, of completed requests",
+    ),
+    "num_steps": Column(
+        "",
+        "steps that append in a repetition, those computed again left out, mean over repetitions; more, and smaller, "
+        "where a strategy splits appends",
+    ),
+    "peak_bytes": Column(
+        "bytes",
+        "the most device bytes live at any time, a resize's second buffer and staging buffers included: "
+        "max(allocated + transient + workspace)",
+        "Peak",
+    ),
+    "peak_least_bytes": Column("bytes", "the least of the repetitions' own peaks; less where requests met otherwise"),
+    "peak_allocated_bytes": Column("bytes", "max(allocated_bytes) after a step", "Peak allocated"),
+    "workspace_bytes": STEPS["workspace_bytes"],
+    "peak_host_bytes": Column("bytes", "max(host_bytes) after a step", "Peak host"),
+    "peak_disk_bytes": Column("bytes", "max(disk_bytes) after a step", "Peak disk"),
+    "available_bytes": Column("bytes", "memory that caches may hold together, of all replicas", "Available"),
+    "pool_bytes": Column("bytes", "bytes set aside once for blocks; peak and allocated count those handed out", "Pool"),
+    "seen_tokens": Column("tokens", "tokens that the requests' caches were given, summed at their last steps"),
+    "kept_tokens": Column("tokens", "tokens that attention could still read, summed at the requests' last steps"),
+    "kept_fraction": Column("", "kept_tokens / seen_tokens", "Kept fraction"),
+    "altered_tokens": Column(
+        "tokens", "tokens evicted, moved out of attention's sight, or rounded; a lossy strategy with none never acted"
+    ),
+    "lossless": Column("", "whether attention reads every token, unchanged"),
+    "reference": Column(
+        "", "whether the strategy knows the future, or is there to compare with: shown, on no front, never the best"
+    ),
+    "error_relative": Column(
+        "",
+        "length of (output - exact output) / length of the exact output, of attention of all heads, exact being that "
+        "over every token unchanged; mean over the queries asked of the probed request",
+        "Relative error of attention's output",
+    ),
+    "error_rounding": Column(
+        "", "relative errors that rounding to the probe's dtype alone gives; differences within it decide nothing"
+    ),
+    "cosine": Column("", "cosine of the same two outputs, mean over the same queries", "Cosine to the exact output"),
+    "mass_kept": Column(
+        "", "share of exact attention on tokens that are still attended, mean over the same queries", "Attention kept"
+    ),
+    "needle_recall": Column(
+        "",
+        "share of heads and planted needles for which the value nearest (by cosine) to the output, of all ever given, "
+        "is the needle's; asked after all was appended, mean over depths; empty for recorded K and V",
+        "Needles found",
+    ),
+    "probed_tokens": Column("tokens", "tokens of the probed request: the longest within quality_tokens, or cut to it"),
+    "probed_queries": Column("", "tokens whose queries were held against exact attention, over the probed layers"),
+    "probed_altered_tokens": Column("tokens", "altered_tokens of the probed request"),
+    "mean_allocated_bytes": Column(
+        "bytes", "allocated_bytes + workspace_bytes, averaged over appended tokens", "Mean allocated"
+    ),
+    "cumulative_bytes": Column(
+        "bytes", "the article's figure: every allocation ever made, summed; not memory in use", "Cumulative allocations"
+    ),
+    "utilization_peak": Column("", "max(used / allocated) over steps", "Peak utilization"),
+    "utilization_final": Column("", "used / allocated at the last append", "Final utilization"),
+    "utilization_mean": Column(
+        "",
+        "sum of used / sum of allocated, over appended tokens; of the engine fleet (as in the next three), over time",
+        "Mean utilization",
+    ),
+    "reserved_share": Column("", "sum of reserved / sum of allocated", "Reserved share"),
+    "waste_share": Column("", "sum of internal waste / sum of allocated", "Internal waste share"),
+    "external_share": Column(
+        "",
+        "external: memory that is free but not usable, while a request waits for memory; sum of external / sum of "
+        "(allocated + external)",
+        "External waste share",
+    ),
+    "num_resizes": Column("", "storages replaced in a repetition, mean over repetitions", "Resizes"),
+    "copied_bytes": Column(
+        "bytes", "live bytes copied within their area in a repetition, mean over repetitions", "Copied"
+    ),
+    "moved_bytes": Column("bytes", "bytes moved to other areas in a repetition, mean over repetitions", "Moved"),
+    "stall_s": Column("s", "time of reserve in steps that resized, summed in a repetition, mean over them", "Stall"),
+    "admit_s": Column("s", "time of reserve at admissions, summed in a repetition, mean over them", "Admission"),
+    "allocation_s": Column(
+        "s", "stall_s and admit_s together: time of reserve in resizes and at admissions", "Stalls and admissions"
+    ),
+    "allocation_s_ci": Column("s", "half width of the 95 % confidence interval of allocation_s"),
+    "total_s": Column(
+        "s", "time of all steps of a repetition, idle time left out, mean over repetitions", "Total time"
+    ),
+    "total_s_ci": Column("s", "half width of the 95 % confidence interval of total_s, from repetitions (Student's t)"),
+    "tokens_per_s": Column(
+        "tokens/s",
+        "num_tokens / time of all steps, mean over repetitions; of the engine fleet, num_tokens / makespan_s",
+        "Throughput",
+    ),
+    "tokens_per_s_ci": Column("tokens/s", "half width of the 95 % confidence interval of tokens_per_s"),
+    "efficiency": Column(
+        "per 1000 MiB",
+        "the article's score: utilization_peak / (cumulative_bytes in MiB / 1000)",
+        "Efficiency",
+    ),
+    "roofline_share": Column(
+        "",
+        "time to move the bytes of all decode steps at the measured copy bandwidth / time that they took; "
+        "above 1 where a processor's cache is faster than its memory; empty where reads go through staging buffers, "
+        "and where modelled",
+    ),
+    "spread": Column("", "standard deviation / mean of total_s over repetitions"),
+    "allocator_allocated_bytes": Column(
+        "bytes", "the device allocator's own peak of allocated bytes; empty on a CPU, and where none is modelled"
+    ),
+    "allocator_reserved_bytes": Column(
+        "bytes", "its peak of bytes reserved from the driver: allocated, and kept for later", "Reserved"
+    ),
+    "allocator_split_bytes": Column("bytes", "its peak of inactive split bytes"),
+    "allocator_unused_share": Column(
+        "",
+        "external fragmentation: 1 - allocator_allocated_bytes / allocator_reserved_bytes, what it reserved beyond the "
+        "most that was ever allocated",
+        "Reserved, never used",
+    ),
+}
+
+LEAST_ERROR = 1e-4
+"""Relative errors below count as 0: those of rounding in float32 mean nothing, and decide nothing."""
+
+LATENCIES: dict[str, tuple[str, str, str]] = {
+    "step": (
+        "µs",
+        "time of a step that appends (prefill, recompute or decode); of a whole model, of an iteration",
+        "Step time",
+    ),
+    "decode": (
+        "µs",
+        "time of a step that decodes one token; of a whole model, of an iteration that decodes only",
+        "Decode step",
+    ),
+    "itl": ("s", "gap between neighbouring output tokens of a turn", "ITL"),
+    "ttft": ("s", "time to first token of a completed request", "TTFT"),
+    "tpot": ("s", "time per output token of a completed request", "TPOT"),
+    "latency": ("s", "end - arrival of a completed request", "Latency"),
+    "queue": ("s", "time from arrival to the start of the first iteration that computes it", "Queueing"),
+}
+"""Each latency: its unit, what is one sample of it, and the label of an axis."""
+
+STATISTICS: dict[str, str] = {
+    "mean": "mean",
+    "p50": "median",
+    "p90": "90th percentile",
+    "p99": "99th percentile",
+    "max": "maximum",
+}
+"""Statistics of a latency. A percentile with fewer than ten samples beyond it is left empty."""
+
+INTERVALS: dict[str, str] = {
+    "mean": "from the repetitions' means",
+    "p50": "from the repetitions' own medians",
+    "p90": "from the repetitions' own percentiles",
+    "p99": "from the repetitions' own percentiles",
+}
+"""Statistics that have an interval, and what it comes from; a maximum has none."""
+
+
+def latency_column(latency: str, statistic: str) -> str:
+    """The summary's column of a latency's statistic, such as step_p99_us."""
+    return f"{latency}_{statistic}_{'us' if LATENCIES[latency][0] == 'µs' else 's'}"
+
+
+def _latency_columns() -> dict[str, Column]:
+    columns = {}
+    for latency, (unit, sample, label) in LATENCIES.items():
+        for statistic, words in STATISTICS.items():
+            name = latency_column(latency, statistic)
+            columns[name] = Column(unit, f"{words} over repetitions of: {sample}", f"{label}, {words}")
+            if statistic in INTERVALS:
+                meaning = f"half width of the 95 % confidence interval, {INTERVALS[statistic]}"
+                columns[f"{name}_ci"] = Column(unit, meaning)
+    return columns
+
+
+SUMMARY: dict[str, Column] = _SUMMARY | _latency_columns()
+
+TIMELINE: dict[str, Column] = {
+    "strategy": STEPS["strategy"],
+    "time_s": Column(
+        "s", "start of a stretch of time, all as long, after the run's start; the rest is over it", "Time"
+    ),
+    "used_bytes": Column("bytes", "slots that hold tokens, of all replicas; here and below, the mean", "Used"),
+    "reserved_bytes": Column("bytes", "allocated slots that tokens still to come will fill", "Reserved"),
+    "waste_bytes": Column("bytes", "allocated slots that no token will ever fill (internal waste)", "Internal waste"),
+    "external_bytes": Column("bytes", "free but not usable memory while a request waits for memory", "External waste"),
+    "allocated_bytes": Column("bytes", "used + reserved + internal waste", "Allocated"),
+    "num_live": Column("", "requests live, of all replicas", "Batch"),
+    "num_waiting": Column("", "requests that have arrived and are not live, of all replicas", "Queue"),
+    "used_max_bytes": Column("bytes", "the most used at any time in it; here and below, each replica's own, summed"),
+    "allocated_max_bytes": Column("bytes", "the most allocated at any time in the stretch", "Most allocated"),
+    "live_max": Column("", "the most requests live at any time in the stretch", "Largest batch"),
+    "waiting_max": Column("", "the most requests that waited at any time in the stretch", "Longest queue"),
+}
+
+QUALITY: dict[str, Column] = {
+    "strategy": STEPS["strategy"],
+    "metric": Column("", "needle_recall"),
+    "depth": Column("", "where a needle stands: 0 the sequence's start, 1 its end", "Depth of the needle"),
+    "value": Column("", "the metric at that depth"),
+}
+
+FRAMES = {
+    "summary": SUMMARY,
+    "requests": REQUESTS,
+    "sessions": SESSIONS,
+    "steps": STEPS,
+    "timeline": TIMELINE,
+    "quality": QUALITY,
+}
+
+
+def parameter_applies(parameter: str, strategy: str, strategies: Iterable[str]) -> bool:
+    """Whether a sweep's column can change a strategy: any can, but for another strategy's own (strategy.NAME.…).
+
+    Args:
+        parameter: the column, named as its override.
+        strategy: the strategy in question.
+        strategies: all strategies of the sweep.
+    """
+    parts = parameter.split(".")
+    is_own = len(parts) > 2 and parts[0] == "strategy" and parts[1] in strategies  # noqa: PLR2004
+    return not is_own or parts[1] == strategy
+
+
+def markdown_table() -> str:
+    """All columns as Markdown tables, one a frame; the latencies' statistics in one row each."""
+    parts = []
+    for frame, columns in FRAMES.items():
+        rows = [f"**{frame}**", "", "| column | unit | meaning |", "| --- | --- | --- |"]
+        shown = _SUMMARY if frame == "summary" else columns
+        rows += [f"| `{name}` | {column.unit} | {column.meaning} |" for name, column in shown.items()]
+        if frame == "summary":
+            for latency, (unit, sample, _) in LATENCIES.items():
+                names = ", ".join(f"`{latency_column(latency, statistic)}`" for statistic in STATISTICS)
+                rows.append(f"| {names}; all but max with `_ci` | {unit} | {sample}; `_ci` from the repetitions' own |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)

@@ -1,0 +1,1 @@
+"""Requests through a strategy and a backend, step by step; rows out."""

@@ -1,0 +1,6 @@
+"""Several caches for asyncio: ordered for each, concurrent between them."""
+
+from kvbench.runner.aio.caches import AsyncCaches
+from kvbench.runner.aio.errors import CacheClosed, CacheError, CacheRefused
+
+__all__ = ["AsyncCaches", "CacheClosed", "CacheError", "CacheRefused"]

@@ -1,0 +1,141 @@
+"""From the recorder's raw rows to the frames that are saved: a row a step, and a row a request."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kvbench.backend.base import Backend
+from kvbench.results.columns import LIMITS, UNREACHED
+from kvbench.results.provenance import origin
+from kvbench.results.schema import REQUESTS, STEPS
+from kvbench.results.summary import (
+    REQUEST,
+    RUN,
+    SESSION,
+    US_PER_S,
+    iteration_ends,
+    iteration_starts,
+    output_tokens,
+    summary_frame,
+)
+from kvbench.runner.recorder import PHASES, STEP_FIELDS, Recorder, RequestRow
+from kvbench.workload.request import NS_PER_S, Session
+
+NS_PER_US = 1_000
+
+
+class Frames(NamedTuple):
+    """A run's rows: a row a strategy, a row a request and repetition, a row a step."""
+
+    summary: pd.DataFrame
+    requests: pd.DataFrame
+    steps: pd.DataFrame
+
+
+def frames_of(
+    recorder: Recorder,
+    sessions: Sequence[Session],
+    backend: Backend,
+    scenario: str,
+    *,
+    copy_bandwidth_bytes_per_s: float = math.nan,
+    allocator: pd.DataFrame | None = None,
+    about: Mapping[str, Mapping[str, object]] | None = None,
+) -> Frames:
+    """All frames of a run.
+
+    Args:
+        recorder: the raw rows.
+        sessions: what was asked for, by number.
+        backend: what carried it out.
+        scenario: its name.
+        copy_bandwidth_bytes_per_s: for the roofline; without, its column is empty.
+        allocator: see `metrics.summary_frame`.
+        about: see `metrics.summary_frame`.
+    """
+    steps = steps_frame(recorder)
+    by_request = requests_frame(recorder, steps, sessions)
+    given = about or {}
+    about = {
+        name: origin(backend.hardware, backend.scope, name) | dict(given.get(name, {})) for name in recorder.strategies
+    }
+    summary = summary_frame(
+        steps,
+        by_request,
+        scenario=scenario,
+        source=backend.source,
+        scope=backend.scope,
+        slot_bytes=backend.slot_bytes,
+        copy_bandwidth_bytes_per_s=copy_bandwidth_bytes_per_s,
+        allocator=allocator,
+        about=about,
+    )
+    return Frames(summary, by_request, steps)
+
+
+def steps_frame(recorder: Recorder) -> pd.DataFrame:
+    """A row a step, columns as in schema.STEPS."""
+    frame = pd.DataFrame(recorder.steps(), columns=list(STEP_FIELDS))
+    for name in [name for name in STEP_FIELDS if name.endswith("_ns")]:
+        frame[name.removesuffix("_ns") + "_us"] = frame.pop(name) / NS_PER_US
+    frame["strategy"] = pd.Categorical.from_codes(frame["strategy"], categories=list(recorder.strategies))
+    frame["phase"] = pd.Categorical.from_codes(frame["phase"], categories=list(PHASES))
+    frame["limit"] = pd.Categorical.from_codes(frame["limit"], categories=list(LIMITS))
+    frame["warmup"] = frame["repetition"] < recorder.num_warmup
+    frame["step_us"] = np.maximum(
+        frame[["reserve_us", "append_us", "move_us", "attend_us", "model_us"]].sum(axis=1), frame["host_us"]
+    )
+    passed_us = (frame["step_us"] + frame["idle_us"]).groupby([frame[key] for key in RUN], observed=True).cumsum()
+    frame["end_s"] = passed_us / US_PER_S
+    return frame[list(STEPS)]
+
+
+def requests_frame(recorder: Recorder, steps: pd.DataFrame, sessions: Sequence[Session]) -> pd.DataFrame:
+    """A row a request and repetition, columns as in schema.REQUESTS.
+
+    A request ends, as its tokens are out, when the iteration of its last step ends; a session's next one arrives then,
+    or when its think time is over.
+
+    Args:
+        recorder: how each request ended.
+        steps: from `steps_frame`.
+        sessions: what was asked for, by number.
+    """
+    frame = pd.DataFrame([_ended(row, recorder, sessions[row.session]) for row in recorder.requests])
+    frame["warmup"] = frame["repetition"] < recorder.num_warmup
+    frame["strategy"] = frame["strategy"].astype(steps["strategy"].dtype)
+    frame = frame.set_index(REQUEST).sort_index()
+    timed = steps.assign(in_s=iteration_starts(steps), out_s=iteration_ends(steps))
+    own = timed[steps["num_tokens"] > 0].groupby(REQUEST, observed=True)
+    frame["peak_bytes"] = own["request_bytes"].max()
+    end_s = own["out_s"].max().reindex(frame.index)
+    before_s = end_s.groupby(level=SESSION, observed=True).shift()
+    frame["arrival_s"] = frame.pop("known_s").fillna(before_s + frame.pop("think_s"))
+    frame.loc[frame["outcome"] == UNREACHED, "arrival_s"] = math.nan
+    frame["queue_s"] = (own["in_s"].first() - frame["arrival_s"]).clip(lower=0)  # what a sum of floats leaves below
+    tokens = output_tokens(steps).groupby(REQUEST, observed=True)
+    frame["ttft_s"] = tokens["token_s"].min() - frame["arrival_s"]
+    frame["tpot_s"] = tokens["itl_s"].mean()
+    frame["latency_s"] = end_s - frame["arrival_s"]
+    order = ["repetition", "strategy", "session", "turn"]
+    return frame.reset_index().sort_values(order, ignore_index=True)[list(REQUESTS)]
+
+
+def _ended(row: RequestRow, recorder: Recorder, session: Session) -> dict[str, object]:
+    request = session.turns[row.turn]
+    return {
+        "repetition": row.repetition,
+        "strategy": recorder.strategies[row.strategy],
+        "session": row.session,
+        "turn": row.turn,
+        "outcome": row.outcome,
+        "known_s": math.nan if row.turn else session.arrival_ns / NS_PER_S,
+        "think_s": request.think_ns / NS_PER_S,
+        "prompt_tokens": request.num_append_tokens,
+        "output_tokens": request.num_decode_tokens,
+        "held_tokens": row.held_tokens,
+        "num_preemptions": row.num_preemptions,
+    }

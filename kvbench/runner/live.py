@@ -1,0 +1,85 @@
+"""How far one session has come."""
+
+from dataclasses import dataclass
+
+from kvbench.runner.recorder import DECODE, PREFILL, RECOMPUTE
+from kvbench.workload.request import Request, Session
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """A session's position in its turns, and what the runner must know of it.
+
+    Args:
+        index: the session's number in the scenario; also its sequence's number.
+        session: what it asks for.
+    """
+
+    index: int
+    session: Session
+    turn: int = 0
+    num_decoded: int = 0
+    num_held: int = 0
+    num_to_recompute: int = 0
+    num_prefilled: int = 0
+    num_preemptions: int = 0
+    reserved_bytes: int = 0
+    waste_bytes: int = 0
+    is_new: bool = True
+
+    @property
+    def request(self) -> Request:
+        """The turn that it is in, or waits to begin."""
+        return self.session.turns[self.turn]
+
+    def next_step(self) -> tuple[int, int]:
+        """Phase and number of tokens of the next step."""
+        if self.num_to_recompute:
+            return RECOMPUTE, self.num_to_recompute
+        left = self.session.num_prefill_tokens(self.turn) - self.num_prefilled
+        return (PREFILL, left) if left else (DECODE, 1)
+
+    def num_new_tokens(self, phase: int, num_tokens: int) -> tuple[int, int]:
+        """Tokens of the prompt that the next step writes, and output tokens that it brings.
+
+        A turn's first output token comes from the last step of its prefill, each other from a decode step. Its last one
+        is written by the next turn's prefill, before that one's own.
+        """
+        if phase == RECOMPUTE:
+            return 0, 0
+        if phase == DECODE:
+            return 0, 1
+        num_prefill, num_prompt = self.session.num_prefill_tokens(self.turn), self.request.num_append_tokens
+        owed = max(num_prefill - num_prompt - self.num_prefilled, 0)
+        is_last = self.num_prefilled + num_tokens == num_prefill
+        return num_tokens - owed, int(is_last and self.request.num_decode_tokens > 0)
+
+    def advance(self, phase: int, num_tokens: int) -> bool:
+        """Take a step as done; whether a turn has ended with it."""
+        self.is_new = False
+        if phase == RECOMPUTE:
+            self.num_to_recompute -= num_tokens
+            return False
+        self.num_held += num_tokens
+        if phase == DECODE:
+            self.num_decoded += 1
+        else:
+            self.num_prefilled += num_tokens
+        is_prefilled = self.num_prefilled == self.session.num_prefill_tokens(self.turn)
+        return is_prefilled and self.num_decoded == self.request.num_decode_steps
+
+    def begin_next_turn(self) -> None:
+        """Go on to the next turn, of which nothing is done."""
+        self.turn += 1
+        self.num_decoded = self.num_prefilled = self.num_preemptions = 0
+
+    @property
+    def is_last_turn(self) -> bool:
+        """Whether no turn follows the one that it is in."""
+        return self.turn == len(self.session.turns) - 1
+
+    def preempt(self) -> None:
+        """Lose the cache: what was held is to be computed again before the next step."""
+        self.num_to_recompute = self.num_held
+        self.num_preemptions += not self.is_new
+        self.is_new = True

@@ -1,0 +1,131 @@
+"""The recorder: raw rows of a run, kept as columns of integers; no metric is computed here."""
+
+from array import array
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kvbench.backend.base import Times
+from kvbench.results.columns import LIMITS
+
+PHASES = ("admit", "prefill", "fork", "decode", "recompute", "relieve", "finish")
+ADMIT, PREFILL, FORK, DECODE, RECOMPUTE, RELIEVE, FINISH = range(len(PHASES))
+
+ARRIVALS, BATCH, MEMORY, POOL, COMPUTING = range(len(LIMITS))
+
+STEP_FIELDS = (
+    "repetition",
+    "strategy",
+    "session",
+    "turn",
+    "iteration",
+    "phase",
+    "num_tokens",
+    "prompt_tokens",
+    "output_tokens",
+    "context_tokens",
+    "capacity_tokens",
+    "seen_tokens",
+    "kept_tokens",
+    "altered_tokens",
+    "request_bytes",
+    "used_bytes",
+    "allocated_bytes",
+    "workspace_bytes",
+    "host_bytes",
+    "disk_bytes",
+    "reserved_bytes",
+    "waste_bytes",
+    "requested_bytes",
+    "transient_bytes",
+    "num_resizes",
+    "copied_bytes",
+    "moved_bytes",
+    "num_live",
+    "limit",
+    "idle_ns",
+    "plan_ns",
+    "reserve_ns",
+    "append_ns",
+    "move_ns",
+    "attend_ns",
+    "model_ns",
+    "host_ns",
+)
+"""A step's row: integers, in this order; `strategy`, `phase` and `limit` are indices."""
+
+_RESERVE = STEP_FIELDS.index("reserve_ns")
+_HOST = STEP_FIELDS.index("host_ns")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """How one request, a turn of a session, ended in one repetition."""
+
+    repetition: int
+    strategy: int
+    session: int
+    turn: int
+    outcome: str
+    held_tokens: int
+    num_preemptions: int
+
+
+@dataclass
+class Recorder:
+    """Collects rows of all strategies and repetitions of a run.
+
+    Args:
+        strategies: their names; rows name them by index.
+        num_warmup: repetitions, from the first, that are warm-up.
+    """
+
+    strategies: tuple[str, ...]
+    num_warmup: int
+    requests: list[RequestRow] = field(default_factory=list)
+    allocator: list[dict[str, int]] = field(default_factory=list)
+    _cells: array = field(default_factory=lambda: array("q"))
+    _num_filled: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        """Rows so far."""
+        return len(self._cells) // len(STEP_FIELDS)
+
+    def step(self, row: tuple[int, ...]) -> None:
+        """Add a step's row, in the order of STEP_FIELDS."""
+        self._cells.extend(row)
+
+    def fill(self, drained: list[Times] | None) -> int:
+        """Write times that a device gave late into the rows that still lack them, oldest first.
+
+        Args:
+            drained: a step's times each; None from a backend that is never late.
+        Returns:
+            Nanoseconds by which those steps took longer than their host time.
+        """
+        if drained is None:
+            return 0
+        late_ns = 0
+        for times in drained:
+            start = self._num_filled * len(STEP_FIELDS)
+            self._cells[start + _RESERVE : start + _RESERVE + len(times)] = array("q", times)
+            late_ns += max(0, sum(times) - self._cells[start + _HOST])
+            self._num_filled += 1
+        return late_ns
+
+    def num_finished(self) -> dict[str, int]:
+        """Repetitions that each strategy finished, warm-up left out; none of those that were cut short."""
+        done = [peaks["strategy"] for peaks in self.allocator if peaks["repetition"] >= self.num_warmup]
+        return {name: done.count(index) for index, name in enumerate(self.strategies)}
+
+    def drop_unfinished(self) -> None:
+        """Forget the rows of a repetition that was cut short."""
+        finished = {(peaks["repetition"], peaks["strategy"]) for peaks in self.allocator}
+        cells = self.steps()
+        self._cells = array("q", cells[[(int(row[0]), int(row[1])) in finished for row in cells]].tobytes())
+        self.requests = [row for row in self.requests if (row.repetition, row.strategy) in finished]
+
+    def steps(self) -> np.ndarray:
+        """All rows, int64 [num_steps, fields]; a copy."""
+        return np.array(self._cells, dtype=np.int64).reshape(-1, len(STEP_FIELDS))

@@ -1,0 +1,130 @@
+"""Run strategies on requests: repetitions, interleaved between strategies, and one clock for each run of requests."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from kvbench.backend.base import Backend
+from kvbench.ledger import LedgerError, Limits
+from kvbench.plan.area import DEVICE, Native
+from kvbench.plan.ops import BadOperation
+from kvbench.runner.recorder import Recorder
+from kvbench.runner.scheduler import Batch
+from kvbench.strategy.base import Strategy
+from kvbench.workload.request import Session
+
+
+def run(
+    strategies: Mapping[str, Strategy],
+    sessions: Sequence[Session],
+    backend: Backend,
+    *,
+    num_repetitions: int,
+    num_warmup: int,
+    max_concurrency: int,
+    budget_bytes: int | None,
+    on_iteration: Callable[[str, int, int], None] | None = None,
+    recorder: Recorder | None = None,
+) -> Recorder:
+    """Run every strategy on the same requests, so often, on one backend.
+
+    Repetition by repetition, each strategy once, starting with another one each time: a drift of the machine's speed
+    falls on all alike.
+
+    Args:
+        strategies: by name.
+        sessions: in order of arrival.
+        backend: where plans are carried out.
+        num_repetitions: after warm-up, > 0.
+        num_warmup: repetitions before those, recorded and flagged, >= 0.
+        max_concurrency: requests live at once, > 0.
+        budget_bytes: what all live requests may hold together; None for no limit.
+        on_iteration: called after each pass over the live requests, with strategy, repetition and tokens appended.
+        recorder: an empty one, for whoever wants its rows even if something ends the run; None makes one.
+    Returns:
+        The raw rows.
+    Raises:
+        ValueError: a number is out of its range, or there is nothing to run.
+    """
+    _check(strategies, sessions, num_repetitions, num_warmup, max_concurrency)
+    check_signals(strategies, backend)
+    limits = limits_of(sessions, backend, max_concurrency, budget_bytes)
+    strategies = {name: strategy.fitted(limits) for name, strategy in strategies.items()}
+    largest_append = max(session.num_prefill_tokens(turn) for session in sessions for turn in range(len(session.turns)))
+    longest = max(session.num_tokens for session in sessions)
+    areas = [area for strategy in strategies.values() for area in strategy.areas]
+    if budget_bytes is not None and all(area.tier == DEVICE and area.format == Native() for area in areas):
+        longest = min(longest, budget_bytes // backend.slot_bytes)  # no cache will be longer
+    # A prefill after a preemption, or without a cache, appends all at once.
+    backend.prepare(longest if any(s.recomputes for s in strategies.values()) else largest_append, longest)
+    recorder = recorder or Recorder(tuple(strategies), num_warmup)
+    order = list(enumerate(strategies.items()))
+    for repetition in range(num_warmup + num_repetitions):
+        first = repetition % len(order)
+        for index, (name, strategy) in order[first:] + order[:first]:
+            ledger = strategy.ledger(backend.geometry, budget_bytes, backend.num_rows)
+            backend.begin_repetition(strategy.areas)
+            strategy.on_begin()
+            batch = Batch(strategy, sessions, backend, ledger, recorder, (repetition, index), max_concurrency)
+            try:
+                for num_tokens in batch.iterations():
+                    if on_iteration is not None:
+                        on_iteration(name, repetition, num_tokens)
+            except (LedgerError, BadOperation) as error:
+                raise LedgerError(f"strategy {name} planned what cannot be done: {error}") from error
+            except Exception as error:
+                error.add_note(f"while strategy {name} ran, repetition {repetition}")
+                raise
+            finally:
+                backend.end_repetition()
+            recorder.allocator.append({"repetition": repetition, "strategy": index} | backend.allocator_peaks())
+            left = ledger.held_bytes - ledger.fixed_bytes
+            assert left == 0, f"{name} left {left} bytes allocated"
+    return recorder
+
+
+def limits_of(sessions: Sequence[Session], backend: Backend, max_concurrency: int, budget_bytes: int | None) -> Limits:
+    """What a run on these requests knows that its strategies do not. Who thinks between turns keeps its cache."""
+    thinks = any(turn.think_ns for session in sessions for turn in session.turns)
+    lengths = sorted((session.num_tokens for session in sessions), reverse=True)
+    return Limits(
+        geometry=backend.geometry,
+        budget_bytes=budget_bytes,
+        num_rows=backend.num_rows,
+        live_tokens=tuple(lengths if thinks else lengths[:max_concurrency]),
+        is_modelled=backend.source == "modelled",
+    )
+
+
+def check_signals(strategies: Mapping[str, Strategy], backend: Backend) -> None:
+    """Refuse a strategy that needs to be told what the backend cannot tell.
+
+    Raises:
+        ValueError: there is such a strategy.
+    """
+    for name, strategy in strategies.items():
+        missing = [signal for signal in strategy.signals if signal not in backend.signals]
+        if missing:
+            unattended = " (steps do not attend: attend=false)" if backend.source == "measured" else ""
+            supplied = ", ".join(backend.signals) or f"none{unattended}"
+            raise ValueError(
+                f"{name} needs attention to tell it: {', '.join(missing)}; backend {backend.source} supplies {supplied}"
+            )
+
+
+def _check(
+    strategies: Mapping[str, Strategy],
+    sessions: Sequence[Session],
+    num_repetitions: int,
+    num_warmup: int,
+    max_concurrency: int,
+) -> None:
+    if not strategies:
+        raise ValueError("no strategy to run: name at least one, such as strategy=dynamic")
+    if not sessions:
+        raise ValueError("no request to run: the scenario yields none")
+    for name, value, least in (
+        ("repetitions", num_repetitions, 1),
+        ("warmup", num_warmup, 0),
+        ("scenario.max_concurrency", max_concurrency, 1),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is an integer of at least {least}, got {value!r}")

@@ -1,0 +1,368 @@
+"""Continuous batching: admission in order of arrival, a step of each request an iteration, who gives memory back."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop, heappush
+
+from kvbench.backend.base import NO_TIMES, Backend, Times
+from kvbench.ledger import NO_RECEIPT, BackgroundError, Ledger, OutOfMemory, Receipt
+from kvbench.plan.area import DISK, HOST
+from kvbench.plan.ops import Plan, Settle
+from kvbench.results.columns import COMPLETED, UNREACHED
+from kvbench.runner.live import Progress
+from kvbench.runner.recorder import (
+    ADMIT,
+    ARRIVALS,
+    BATCH,
+    COMPUTING,
+    FINISH,
+    FORK,
+    MEMORY,
+    POOL,
+    PREFILL,
+    RECOMPUTE,
+    RELIEVE,
+    Recorder,
+    RequestRow,
+)
+from kvbench.strategy.base import CapacityExceeded, Strategy
+from kvbench.workload.request import Session
+
+DRAIN_EVERY = 32
+"""Iterations between drains of a device that runs behind the host; while requests are still to arrive, one."""
+
+
+class Batch:
+    """One strategy's run over all sessions, on a clock that counts steps and skips idle time.
+
+    Requests, the turns of sessions, are computed first come, first served, while fewer than `max_concurrency` are live
+    and memory lasts. While a session thinks of its next turn it is idle: it keeps its cache and takes no place; a turn
+    that follows at once keeps the place. Where memory does not last, a victim gives its own back: the session that has
+    been idle longest, else the request admitted last. The strategy may offer what of the victim's is cheaper to give
+    than all. A live victim waits at the head of the queue until a request has finished; what a victim held is computed
+    again before its next step. A request that does not fit alone ends its session as out_of_memory; one that is longer
+    than the strategy holds, as too_long.
+
+    Args:
+        strategy: what decides.
+        sessions: in order of arrival.
+        backend: what carries out.
+        ledger: what counts; it holds nothing yet.
+        recorder: what keeps rows.
+        run: repetition and the strategy's index, for the rows.
+        max_concurrency: requests computed at once.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        sessions: Sequence[Session],
+        backend: Backend,
+        ledger: Ledger,
+        recorder: Recorder,
+        run: tuple[int, int],
+        max_concurrency: int,
+    ) -> None:
+        self._strategy = strategy
+        self._backend = backend
+        self._ledger = ledger
+        self._recorder = recorder
+        self._run = run
+        self._max_concurrency = max_concurrency
+        self._coming = [(session.arrival_ns, i, Progress(i, session)) for i, session in enumerate(sessions)]
+        heapify(self._coming)
+        self._waiting: deque[Progress] = deque()
+        self._live: list[Progress] = []
+        self._idle: list[Progress] = []
+        self._ended: list[Progress] = []
+        self._lacking: int | None = None
+        self._clock_ns = self._idle_ns = 0
+        self._iteration = self._reserved_bytes = self._waste_bytes = 0
+
+    def iterations(self) -> Iterator[int]:
+        """Run to the end; yields after each iteration the tokens that it appended."""
+        while self._coming or self._waiting or self._live:
+            self._admit()
+            if not self._live:
+                self._skip_idle()
+                continue
+            num_tokens = 0
+            self._backend.begin_iteration()
+            for progress in list(self._live):
+                if progress in self._live:
+                    try:
+                        num_tokens += self._step(progress)
+                    except BackgroundError as error:
+                        self._let_go(error.seq)
+                        raise
+            self._iteration += 1
+            if self._coming or self._iteration % DRAIN_EVERY == 0:
+                self._drain()
+            self._think()
+            yield num_tokens
+        self._drain()
+
+    def _drain(self) -> None:
+        """Learn the times that the device still owes, and set the clock right."""
+        self._clock_ns += self._recorder.fill(self._backend.drain())
+
+    def _think(self) -> None:
+        """Let the next turns of those whose turn ended in this iteration come when their think time is over."""
+        if self._ended:
+            self._drain()
+        for progress in self._ended:
+            heappush(self._coming, (self._clock_ns + progress.request.think_ns, progress.index, progress))
+        self._ended.clear()
+
+    def _skip_idle(self) -> None:
+        self._drain()
+        if self._coming and self._coming[0][0] > self._clock_ns:
+            self._idle_ns += self._coming[0][0] - self._clock_ns
+            self._clock_ns = self._coming[0][0]
+
+    def _admit(self) -> None:
+        while self._coming and self._coming[0][0] <= self._clock_ns:
+            self._waiting.append(heappop(self._coming)[2])
+        while self._waiting and self._limit() == COMPUTING:
+            progress = self._waiting.popleft()
+            self._live.append(progress)
+            if progress in self._idle:
+                self._idle.remove(progress)
+                continue
+            self._ledger.open(progress.index)
+            self._backend.open(progress.index)
+            self._begin(progress)
+
+    def _begin(self, progress: Progress) -> None:
+        """Give a new cache what it needs before its first token; idle ones may give way to it, live ones do not."""
+        while True:
+            start = self._backend.now_ns()
+            try:
+                plan = self._strategy.on_admit(progress.index, progress.session, self._ledger.view)
+                self._carry_out(progress, ADMIT, 0, plan, start)
+            except OutOfMemory as error:
+                if self._idle and self._relieved(progress, error):
+                    continue
+                self._give_way(progress, error)
+            return
+
+    def _limit(self) -> int:
+        """What the head of the queue waits for: the first test that it fails, or the steps at hand."""
+        if not self._waiting:
+            return ARRIVALS
+        if len(self._live) >= self._max_concurrency:
+            return BATCH
+        return COMPUTING if self._lacking is None or not self._live else self._lacking
+
+    def _step(self, progress: Progress) -> int:
+        """One step of one request; returns the tokens appended, 0 where it was not to be."""
+        while True:
+            try:
+                phase, num_tokens = self._append(progress)
+            except CapacityExceeded:
+                self._finish(progress, "too_long")
+                return 0
+            except OutOfMemory as error:
+                if self._relieved(progress, error):
+                    continue
+                if progress in self._live:
+                    self._give_way(progress, error)
+                return 0
+            if progress.advance(phase, num_tokens):
+                self._end_turn(progress)
+            return num_tokens if phase != RECOMPUTE else 0
+
+    def _append(self, progress: Progress) -> tuple[int, int]:
+        """Carry out what a request's next step appends, or takes over from another; its phase and number of tokens."""
+        phase, num_tokens = progress.next_step()
+        seq, view, strategy = progress.index, self._ledger.view, self._strategy
+        start, num_written = self._backend.now_ns(), 0
+        plan = self._fork(progress) if phase == PREFILL else None
+        if plan:
+            phase = FORK
+        else:
+            if num_tokens > 1:
+                num_tokens = strategy.at_once(seq, num_tokens, view)
+            num_written = num_tokens
+            if strategy.recomputes and phase != RECOMPUTE:
+                num_written += progress.num_held
+            plan = strategy.on_append(seq, num_written, view)
+        self._carry_out(progress, phase, num_tokens, plan, start, num_written)
+        return phase, num_tokens
+
+    def _end_turn(self, progress: Progress) -> None:
+        """Finish a session after its last turn; else it is idle while it thinks of the next, or goes on at once."""
+        if progress.is_last_turn:
+            self._finish(progress, COMPLETED)
+            return
+        self._recorder.requests.append(_row(self._run, progress, COMPLETED))
+        progress.begin_next_turn()
+        if progress.request.think_ns:
+            self._lacking = None
+            self._live.remove(progress)
+            self._idle.append(progress)
+            self._ended.append(progress)
+
+    def _carry_out(
+        self, progress: Progress, phase: int, num_tokens: int, plan: Plan, start: int, num_queries: int = 0
+    ) -> None:
+        """Book a plan, carry it out with what follows attention, advance the clock, and record the row."""
+        ledger, view, seq = self._ledger, self._ledger.view, progress.index
+        before = ledger.allocated_bytes
+        waited = self._backend.check(plan) if plan and type(plan[0]) is Settle else NO_TIMES
+        receipt = ledger.book(plan) or NO_RECEIPT
+        planned = self._backend.now_ns()
+        times = self._backend.step(plan, seq, num_queries)
+        if waited is not NO_TIMES:
+            times, planned = _sum(times, waited), planned - sum(waited)
+        is_open = view.is_open(seq)
+        num_used, capacity, num_bytes = view.device_slots(seq) if is_open else (0, 0, 0)
+        num_attended = view.num_attended(seq) if is_open else 0
+        self._measure_slack(progress, num_used, capacity, num_bytes)
+        in_use = (
+            num_bytes,
+            ledger.used_bytes,
+            ledger.allocated_bytes - ledger.reading_bytes,
+            ledger.reading_bytes,
+            ledger.tier_bytes[HOST],
+            ledger.tier_bytes[DISK],
+        )
+        later = NO_RECEIPT
+        if num_queries:
+            after = self._strategy.on_attended(seq, num_tokens, view)
+            if after:
+                later, more = self._reduce(seq, after)
+                times = _sum(times, more)
+        host_ns = self._backend.now_ns() - start
+        kept = (view.num_seen(seq), view.num_attended(seq), view.num_altered(seq)) if is_open else (0, 0, 0)
+        new_tokens = progress.num_new_tokens(phase, num_tokens) if num_tokens else (0, 0)
+        where = (seq, progress.turn, self._iteration, phase, num_tokens, *new_tokens, num_attended, capacity)
+        held = (*in_use, self._reserved_bytes, self._waste_bytes)
+        moved = moved_by(receipt, later, (before, in_use[2] + in_use[3], ledger.allocated_bytes))
+        spent = (self._idle_ns, planned - start, *times, host_ns)
+        together = (len(self._live), self._limit())
+        self._recorder.step((*self._run, *where, *kept, *held, *moved, *together, *spent))
+        self._clock_ns += max(host_ns, sum(times))
+        self._idle_ns = 0
+
+    def _reduce(self, seq: int, after: Plan) -> tuple[Receipt, Times]:
+        """Carry out what follows attention; where there is no memory to do it in, it waits for the next step's."""
+        try:
+            waited = self._backend.check(after) if type(after[0]) is Settle else NO_TIMES
+            receipt = self._ledger.book(after) or NO_RECEIPT
+        except OutOfMemory:
+            return NO_RECEIPT, NO_TIMES
+        return receipt, _sum(self._backend.step(after, seq, 0, continued=True), waited)
+
+    def _fork(self, progress: Progress) -> Plan | None:
+        """The plan to take the first prompt over from a live request of the same group, where the strategy shares."""
+        if progress.num_held or progress.session.group is None:
+            return None
+        num_tokens = progress.session.turns[0].num_append_tokens
+        for other in self._live:
+            same = other is not progress and other.session.group == progress.session.group
+            if same and other.num_held >= num_tokens and not other.num_to_recompute:
+                return self._strategy.on_fork(progress.index, other.index, num_tokens, self._ledger.view)
+        return None
+
+    def _measure_slack(self, progress: Progress, num_used: int, capacity: int, num_bytes: int) -> None:
+        """Keep the totals of device slots that tokens to come will fill, and that none will, up to date."""
+        useful = min(capacity, progress.session.num_tokens)
+        reserved_bytes = max(useful - num_used, 0) * num_bytes // max(capacity, 1)
+        waste_bytes = (capacity - useful) * num_bytes // max(capacity, 1)
+        self._reserved_bytes += reserved_bytes - progress.reserved_bytes
+        self._waste_bytes += waste_bytes - progress.waste_bytes
+        progress.reserved_bytes, progress.waste_bytes = reserved_bytes, waste_bytes
+
+    def _relieved(self, progress: Progress, error: OutOfMemory) -> bool:
+        """Whether memory was found: what a victim of the scheduler's choice gives back, or else all that it held."""
+        victim = self._idle[0] if self._idle else self._live[-1]
+        if error.budget_bytes is not None:
+            need_bytes = error.need_bytes - error.budget_bytes
+            plan = self._strategy.on_pressure(victim.index, need_bytes, self._ledger.view)
+            if plan and self._gives_back(victim, plan, error):
+                return True
+        elif victim not in self._idle:
+            return False
+        if victim is progress:
+            return False
+        self._give_way(victim, error)
+        return True
+
+    def _gives_back(self, victim: Progress, plan: Plan, error: OutOfMemory) -> bool:
+        """Carry out what gives memory back; no, where it finds none to do it in, or gives none."""
+        held_bytes = self._held_bytes(error)
+        try:
+            self._carry_out(victim, RELIEVE, 0, plan, self._backend.now_ns())
+        except OutOfMemory:
+            return False
+        return self._held_bytes(error) < held_bytes
+
+    def _held_bytes(self, error: OutOfMemory) -> int:
+        """What is held of the memory that ran out."""
+        return self._ledger.pooled_bytes[error.pool] if error.pool else self._ledger.tier_bytes[error.tier]
+
+    def _give_way(self, progress: Progress, error: OutOfMemory) -> None:
+        """Free a session's cache for another's sake; one that is computed waits, and ends where there is no other."""
+        if progress in self._idle:
+            self._release(progress)
+            progress.preempt()
+            return
+        if len(self._live) == 1:
+            self._finish(progress, error.outcome)
+            return
+        self._release(progress)
+        progress.preempt()
+        self._lacking = POOL if error.pool and self._ledger.has_room_beside(error.pool) else MEMORY
+        self._waiting.appendleft(progress)
+
+    def _finish(self, progress: Progress, outcome: str) -> None:
+        self._release(progress)
+        self._lacking = None
+        self._recorder.requests.append(_row(self._run, progress, outcome))
+        if outcome == COMPLETED:
+            self._strategy.on_complete(progress.session)
+            return
+        while not progress.is_last_turn:
+            progress.begin_next_turn()
+            self._recorder.requests.append(_row(self._run, progress, UNREACHED))
+
+    def _let_go(self, seq: int) -> None:
+        """Release a sequence whose background work has failed, so that books and storages agree when the run ends."""
+        if self._ledger.view.is_open(seq):
+            self._release(next(progress for progress in (*self._live, *self._idle) if progress.index == seq))
+
+    def _release(self, progress: Progress) -> None:
+        start = self._backend.now_ns()
+        plan = self._strategy.on_finish(progress.index, self._ledger.view)
+        self._carry_out(progress, FINISH, 0, plan, start)
+        (self._live if progress in self._live else self._idle).remove(progress)
+
+
+def _row(run: tuple[int, int], progress: Progress, outcome: str) -> RequestRow:
+    return RequestRow(*run, progress.index, progress.turn, outcome, progress.num_held, progress.num_preemptions)
+
+
+def _sum(times: Times, more: Times) -> Times:
+    return Times(*(a + b for a, b in zip(times, more, strict=True)))
+
+
+def moved_by(receipt: Receipt, later: Receipt, held: tuple[int, int, int]) -> tuple[int, int, int, int, int]:
+    """What a step's two plans moved: bytes requested, held in passing, resizes, bytes copied and bytes moved.
+
+    Args:
+        receipt: of the plan before attention.
+        later: of the plan after it.
+        held: bytes allocated before, between and after them. The row says what was held between, so that this and
+            what was held in passing are the peak; what was held before is in rows before.
+    """
+    before_bytes, between_bytes, after_bytes = held
+    peak_bytes = max(receipt.peak_bytes, later.peak_bytes, after_bytes)
+    passing_bytes = peak_bytes - between_bytes if peak_bytes > max(before_bytes, between_bytes) else 0
+    return (
+        receipt.requested_bytes + later.requested_bytes,
+        passing_bytes,
+        receipt.num_resizes + later.num_resizes,
+        receipt.copied_bytes + later.copied_bytes,
+        receipt.moved_bytes + later.moved_bytes,
+    )

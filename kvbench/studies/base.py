@@ -1,0 +1,139 @@
+"""What every experiment is, what it is given, and what it gives."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kvbench.backend.base import Backend
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.parameters import Weights
+from kvbench.results.provenance import model_notes, origin
+
+
+class Model(NamedTuple):
+    """A model by its name: bytes of its cache, and its parameters where they are known."""
+
+    geometry: KVGeometry
+    weights: Weights | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a configuration gives an experiment.
+
+    Args:
+        backend: where plans are carried out, under the configured model.
+        backend_of: makes a backend of the same kind for another geometry.
+        num_repetitions: after warm-up, > 0.
+        num_warmup: repetitions before those, >= 0.
+        budget_bytes: what live requests may hold together; None for no limit.
+        is_budget_given: whether that was configured, and does not come from the memory that happens to be free.
+        seed: of all that is drawn.
+        on_iteration: to be handed to `run`, for the progress bar.
+        say: prints a line while it runs; None: nothing is said.
+        name_or_path: of a real model to be loaded; None where the configured one is a shape without weights.
+        device: auto, cpu or cuda, as configured.
+    """
+
+    backend: Backend
+    backend_of: Callable[[KVGeometry], Backend]
+    num_repetitions: int
+    num_warmup: int
+    budget_bytes: int | None
+    seed: int
+    on_iteration: Callable[[str, int, int], None] | None = None
+    say: Callable[[str], None] | None = None
+    is_budget_given: bool = False
+    name_or_path: str | None = None
+    device: str = "auto"
+
+    @property
+    def notes(self) -> list[str]:
+        """What modelled times are worth, for charts and reports; nothing where times are measured."""
+        backend = self.backend
+        rows = [{"source": backend.source} | origin(backend.hardware, backend.scope)]
+        return model_notes(pd.DataFrame(rows))
+
+
+def _no_rows() -> pd.DataFrame:
+    """Requests or steps of an experiment that steps through none."""
+    return pd.DataFrame({"strategy": pd.Series(dtype=str)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What an experiment found.
+
+    A column's name says its unit: the terminal and the report show `…_bytes` in MiB, `…_us` and `…_s` in what keeps
+    them short, and a column with `_ci` behind another's name as its ±.
+
+    Args:
+        table: its main table, written as summary.csv.
+        requests: a row a request and repetition; none where nothing is stepped through.
+        steps: a row a step; none there either.
+        sentences: what the table shows, plain text.
+        charts: by name, in order.
+        tables: further tables by name, each written as a CSV file and shown in the report.
+        files: tables too long to be shown, by name, each written as a CSV file.
+    Raises:
+        ValueError: a further table has the name of the main one's file, or of another.
+    """
+
+    table: pd.DataFrame
+    sentences: list[str]
+    requests: pd.DataFrame = field(default_factory=_no_rows)
+    steps: pd.DataFrame = field(default_factory=_no_rows)
+    charts: Mapping[str, Figure] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    files: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if "summary" in {**self.tables, **self.files}:
+            raise ValueError("summary.csv is the main table; give a further table another name")
+        if self.tables.keys() & self.files.keys():
+            raise ValueError(f"two tables of one name: {', '.join(self.tables.keys() & self.files.keys())}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The base of all experiments: a question with an answer of its own form, that one scenario does not give.
+
+    Its YAML's keys are its constructor's parameters. Some are given there by name and arrive built: `scenarios`, a
+    list of the project's scenarios, as a mapping from name to scenario; `strategies` (or a key that ends so), a mapping
+    from the project's strategies to the parameters that differ from their YAMLs', as one from name to strategy (under
+    a name of its own, a strategy is named among the parameters: `recent_window: {strategy: sinks, num_sinks: 0}`);
+    `models`, a list of the project's models, as one from name to `Model`; and `hardware`, a machine's name.
+
+    Args:
+        repetitions: how often a measured run repeats it unless told otherwise, > 0.
+        attend: whether steps attend unless told otherwise; without, the cache alone is timed.
+    """
+
+    repetitions: int = 5
+    attend: bool = True
+    is_repeated: ClassVar[bool] = True
+    """Whether all that it does is repeated, as the setting says."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens appended in one repetition, over all strategies; for the progress bar."""
+        raise NotImplementedError
+
+    def header(self, setting: Setting) -> list[str] | None:
+        """What is run, on what, a line each; None where the configured model, backend and repetitions say it.
+
+        Raises:
+            ValueError: the setting does not allow it; nothing was run.
+        """
+        return None
+
+    def run(self, setting: Setting) -> Findings:
+        """Measure, and say what was found.
+
+        Raises:
+            ValueError: the setting does not allow it; nothing was run.
+        """
+        raise NotImplementedError

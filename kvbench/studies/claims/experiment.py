@@ -1,0 +1,132 @@
+"""The experiment that measures the article's claims, and says which hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from kvbench.charts.text import number
+from kvbench.naming import unknown
+from kvbench.strategy.base import require_positive
+from kvbench.studies.base import Experiment, Findings, Setting
+from kvbench.studies.claims.bench import Bench
+from kvbench.studies.claims.catalogue import CLAIMS
+from kvbench.studies.claims.finding import COLUMNS, FAILS, HOLDS, PARTLY, UNDECIDED, by_claim, by_definition
+from kvbench.studies.measure import tokens_of
+from kvbench.workload.scenario import Scenario
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimsExperiment(Experiment):
+    """Measure the article's claims, each by every definition that its words allow, and give each a verdict.
+
+    What can be counted is counted, under the model's geometry, without tensors. What must be timed is measured on the
+    configured backend, on a few heads.
+
+    Args:
+        claims: which, C1 to C11, in the order of the tables.
+        scenarios: lists of appends, by name: the article's twelve.
+        timed_heads: KV heads of the model in timed runs, at most the model's own, > 0; cache and attention take time in
+            proportion to them.
+    Raises:
+        ValueError: a claim is unknown or named twice, a scenario is no list of appends, or a number is out of range.
+    Source: the article, all its sections.
+    Departs: it states these claims; here each is a range, and figures that lie in it or do not.
+    """
+
+    claims: tuple[str, ...]
+    scenarios: Mapping[str, Scenario]
+    timed_heads: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.claims, list | tuple) or not self.claims:
+            raise ValueError(f"claims is a list of at least one claim, such as [C1], got {self.claims!r}")
+        for claim in self.claims:
+            if claim not in CLAIMS:
+                raise ValueError(unknown("claim", claim, CLAIMS))
+        if len(set(self.claims)) < len(self.claims):
+            raise ValueError(f"claims names each once, got {', '.join(self.claims)}")
+        tokens_of(self.scenarios)
+        require_positive("timed_heads", self.timed_heads)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens appended in one timed repetition; counting appends none."""
+        return sum(CLAIMS[claim].num_tokens for claim in self.claims)
+
+    def run(self, setting: Setting) -> Findings:
+        """Measure the claims.
+
+        Returns:
+            A row a claim and definition; a row a claim, as a further table; a row a figure, as a file; requests and
+            steps of the timed runs, told apart by a column `part`.
+        """
+        bench = Bench(setting, self.timed_heads, {name: own.appends for name, own in self.scenarios.items()})
+        rows, charts, details = [], {}, []
+        for name in self.claims:
+            claim = CLAIMS[name]
+            evidence = claim.measure(bench)
+            own = pd.DataFrame([finding.row(name, claim.words) for finding in evidence.findings])
+            title = f"{name}, {by_claim(own)['verdict'].iloc[0]}: {claim.words}"
+            charts[f"c{int(name[1:]):02d}"] = claim.chart(own, evidence.curve, title, setting.notes)
+            rows.append(own)
+            details += evidence.sentences
+        figures = pd.concat(rows, ignore_index=True)
+        definitions, verdicts = by_definition(figures), by_claim(figures)
+        times = [times_sentence(bench.num_heads)] if setting.backend.scope == "cache" else []
+        return Findings(
+            table=definitions,
+            requests=_joined(bench.requests),
+            steps=_joined(bench.steps),
+            sentences=[*sentences_of(definitions, verdicts), *details, *setting.notes, *times],
+            charts=charts,
+            tables={"verdicts": verdicts},
+            files={"figures": figures[list(COLUMNS)]},
+        )
+
+
+def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"strategy": pd.Series(dtype=str)})
+
+
+def sentences_of(definitions: pd.DataFrame, verdicts: pd.DataFrame) -> list[str]:
+    """A sentence a claim: its verdict, and by which definitions.
+
+    Args:
+        definitions: from `by_definition`.
+        verdicts: from `by_claim`.
+    """
+    sentences = []
+    for claim in verdicts.itertuples():
+        parts = [f"{claim.claim}, {claim.verdict}: {claim.claim_text}."]
+        own = definitions[definitions["claim"] == claim.claim]
+        for verdict, how in (
+            (HOLDS, "Holds by"),
+            (PARTLY, "In part by"),
+            (FAILS, "Does not hold by"),
+            (UNDECIDED, "Undecided by"),
+        ):
+            named = [_measured(row) for row in own[own["verdict"] == verdict].itertuples()]
+            parts += [f"{how}: {'; '.join(named)}."] if named else []
+        sentences.append(" ".join(parts))
+    return sentences
+
+
+def times_sentence(num_heads: int) -> str:
+    """What was measured how.
+
+    Args:
+        num_heads: KV heads of timed runs.
+    """
+    heads = f"{num_heads} KV head{'s' if num_heads != 1 else ''}"
+    return (
+        f"Counts are exact. Times are of the cache and its attention, not of a whole model, on {heads} but for C10, "
+        "which has the model's own."
+    )
+
+
+def _measured(row: object) -> str:
+    """A definition, its figures, and how many of several hold."""
+    values = number(row.least) if row.least == row.most else f"{number(row.least)} to {number(row.most)}"
+    of = f", {row.num_hold} of {row.num_figures}" if row.num_figures > 1 else ""
+    return f"{row.definition} ({values} {row.unit}".rstrip() + f"{of})"

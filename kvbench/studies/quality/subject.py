@@ -1,0 +1,170 @@
+"""The model and the text that all cells share, and what is measured with them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from kvbench.strategy.base import CapacityExceeded
+from kvbench.studies.quality.cells import (
+    CAPACITY_EXCEEDED,
+    COMPLETED,
+    CONTINUED,
+    NEEDLES,
+    OUT_OF_MEMORY,
+    STREAMING,
+    Cell,
+)
+from kvbench.studies.quality.contenders import PRIMED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from kvbench.quality.model.needles import Dialogue
+    from kvbench.quality.model.perplexity import Reference
+    from kvbench.quality.model.steps import Counted
+    from kvbench.quality.model.tokens import Encode, Tokens
+
+PROBED_STEPS = 5
+ANSWER_STEPS = 12
+"""Tokens decoded in a dialogue, about."""
+
+
+@dataclass
+class Subject:
+    """A model and a text, as tokens, so that no tokenizer is needed but for facts.
+
+    Args:
+        model: in evaluation mode, its attention kvbench's.
+        text: the tokens.
+        encode: a piece of text to tokens.
+        num_tokens: of the text that are fed; one more is predicted.
+        prefill_tokens: of the second form.
+        depths: of needles, as shares of a context.
+        num_asked: dialogues a length and depth.
+        seed: of needles.
+        budget_bytes: the most that a strategy's cache may hold; None: no limit.
+        on_tokens: told whose and how many tokens were fed.
+    """
+
+    model: "PreTrainedModel"
+    text: "Tokens"
+    encode: "Encode"
+    num_tokens: int
+    prefill_tokens: int
+    depths: Sequence[float]
+    num_asked: int
+    seed: int
+    budget_bytes: int | None
+    on_tokens: Callable[[str, int], None]
+    _reference: "Reference | None" = field(default=None, init=False)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The text that is fed, and the token after it."""
+        return (*self.text.prefix, *self.text.ids)[: self.num_tokens + 1]
+
+    def reference(self) -> "Reference":
+        """What the full cache predicts; computed when it is asked for first."""
+        from kvbench.quality.model.perplexity import reference_of
+
+        if self._reference is None:
+            self._reference = reference_of(self.model, self.ids)
+        return self._reference
+
+    def dialogues(self, context_tokens: int) -> "list[Dialogue]":
+        """The dialogues about needles in contexts of so many tokens.
+
+        Raises:
+            ValueError: the text is too short, or the contexts are.
+        """
+        from kvbench.quality.model.needles import dialogues
+
+        return dialogues(
+            self.text,
+            self.encode,
+            context_tokens=context_tokens,
+            depths=self.depths,
+            num_asked=self.num_asked,
+            seed=self.seed + context_tokens,
+        )
+
+    def measure(self, cell: Cell) -> dict[str, object]:
+        """A cell's figures; of one that was not completed, its outcome alone."""
+        from kvbench.quality.model.steps import MEMORY_ERRORS
+
+        try:
+            return self._needles(cell) if cell.form == NEEDLES else self._predicted(cell)
+        except MEMORY_ERRORS:
+            return {"outcome": OUT_OF_MEMORY}
+        except CapacityExceeded:
+            return {"outcome": CAPACITY_EXCEEDED}
+
+    def _cache(self, cell: Cell, num_tokens: int, num_prompt_tokens: int) -> "Counted":
+        from kvbench.quality.model.steps import cache_of
+
+        holder = cell.contender.holder_of(num_tokens)
+        return cache_of(self.model, holder, num_tokens, self.budget_bytes, num_prompt_tokens)
+
+    def _predicted(self, cell: Cell) -> dict[str, object]:
+        from kvbench.quality.model.perplexity import predict
+
+        primed = min(PRIMED.get(cell.contender.holder, 0), cell.num_tokens // 2) if cell.form == STREAMING else 0
+        prefill = self.prefill_tokens if cell.form == CONTINUED else primed
+        counted = self._cache(cell, cell.num_tokens, prefill or 1)
+        try:
+            found = predict(
+                self.model,
+                counted,
+                self.reference(),
+                prefill_tokens=prefill,
+                counts_prefill=primed > 0,
+                on_tokens=lambda num_tokens: self.on_tokens(cell.contender.title, num_tokens),
+            )
+        finally:
+            counted.close()
+        figures = {name: getattr(found, name) for name in ("perplexity", "kl_nats", "agreement", "num_predicted")}
+        return {"outcome": COMPLETED, "tokens_per_s": found.tokens_per_s} | figures | found.figures._asdict()
+
+    def _needles(self, cell: Cell) -> dict[str, object]:
+        from kvbench.quality.model.needles import found
+
+        asked: list[list[object]] = []
+        for dialogue in self.dialogues(cell.num_tokens):
+            counted = self._cache(cell, dialogue.num_tokens, len(dialogue.first.prompt))
+            try:
+                first, later = found(self.model, counted, dialogue)
+            finally:
+                counted.close()
+            asked += [[dialogue.first.depth, "first", bool(first)], [dialogue.later.depth, "later", bool(later)]]
+            self.on_tokens(cell.contender.title, cell.num_fed // (len(self.depths) * self.num_asked))
+        return {"outcome": COMPLETED, "asked": asked}
+
+    def seconds(self, cells: Sequence[Cell]) -> float:
+        """About how long cells take: by a prefill and a few steps of the full cache, half of the text behind them."""
+        from transformers import DynamicCache
+
+        from kvbench.quality.model.steps import timed_step
+
+        ids, cache = self.ids, DynamicCache(config=self.model.config)
+        half = max(min(len(ids) // 2, len(ids) - PROBED_STEPS - 1), 1)
+        timed_step(self.model, DynamicCache(config=self.model.config), ids[:2])
+        _, prefill_s = timed_step(self.model, cache, ids[:half])
+        start = perf_counter()
+        probed = ids[half : half + PROBED_STEPS]
+        for token in probed:
+            timed_step(self.model, cache, (token,))
+        step_s, token_s = (perf_counter() - start) / max(len(probed), 1), prefill_s / half
+        return sum(self._seconds_of(cell, step_s, token_s) for cell in cells)
+
+    def _seconds_of(self, cell: Cell, step_s: float, token_s: float) -> float:
+        if cell.form == NEEDLES:
+            steps = ANSWER_STEPS * len(self.depths) * self.num_asked
+            return (cell.num_fed - steps) * token_s + steps * step_s
+        prefill = self.prefill_tokens if cell.form == CONTINUED else 0
+        return prefill * token_s + (cell.num_tokens - prefill) * step_s
+
+
+def num_fed(form: str, num_tokens: int, num_dialogues: int) -> int:
+    """Tokens that a cell feeds, of needles about: contexts, what comes between the turns, questions and answers."""
+    return num_tokens if form in (STREAMING, CONTINUED) else num_dialogues * (num_tokens + 100)

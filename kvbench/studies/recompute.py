@@ -1,0 +1,130 @@
+"""Recompute against cached decode: the article's first analysis, measured instead of computed."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from kvbench.charts.recompute import recompute_chart
+from kvbench.results.statistics import confidence_half_width
+from kvbench.runner.frames import requests_frame, steps_frame
+from kvbench.runner.run import run
+from kvbench.strategy.base import Strategy, require_positive
+from kvbench.strategy.exact import Exact
+from kvbench.strategy.recompute import Recompute
+from kvbench.studies.base import Experiment, Findings, Setting
+from kvbench.workload.request import Request, Session
+
+CACHED, RECOMPUTED = "exact", "recompute"
+
+
+def article_speedup(num_tokens: int) -> float:
+    """The article's formula for a cache's speed-up, n² / (n + 100); 3,902 at 4,000 tokens."""
+    return num_tokens**2 / (num_tokens + 100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecomputeExperiment(Experiment):
+    """Decode a few tokens at each context length, with a cache and without.
+
+    Args:
+        context_tokens: lengths of the prompt, each > 0.
+        num_decode_tokens: decode steps after it, > 0.
+    Raises:
+        ValueError: a number is not a positive integer.
+    Source: the article, its first analysis.
+    Departs: attention and cache are measured; the article evaluates a formula.
+    """
+
+    context_tokens: tuple[int, ...]
+    num_decode_tokens: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.context_tokens, list | tuple) or not self.context_tokens:
+            raise ValueError(f"context_tokens is a list of at least one length, got {self.context_tokens!r}")
+        for count in self.context_tokens:
+            require_positive("each of context_tokens", count)
+        require_positive("num_decode_tokens", self.num_decode_tokens)
+
+    @property
+    def strategies(self) -> dict[str, Strategy]:
+        """What is compared: storage reserved once, and no cache at all."""
+        return {CACHED: Exact(round_to=1), RECOMPUTED: Recompute()}
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens appended in one repetition, over all strategies."""
+        return sum(count + self.num_decode_tokens for count in self.context_tokens) * len(self.strategies)
+
+    def run(self, setting: Setting) -> Findings:
+        """Measure all lengths.
+
+        Returns:
+            A row a length (context_tokens, cached_us, cached_us_ci, recompute_us, recompute_us_ci, speedup, formula);
+            the requests; the steps. Request i is the length i.
+        """
+        all_requests, all_steps = [], []
+        for index, num_tokens in enumerate(self.context_tokens):
+            sessions = (Session(0, (Request(num_tokens, self.num_decode_tokens + 1),)),)
+            recorder = run(
+                self.strategies,
+                sessions,
+                setting.backend,
+                num_repetitions=setting.num_repetitions,
+                num_warmup=setting.num_warmup,
+                max_concurrency=1,
+                budget_bytes=setting.budget_bytes,
+                on_iteration=setting.on_iteration,
+            )
+            steps = steps_frame(recorder)
+            by_request = requests_frame(recorder, steps, sessions)
+            all_requests.append(by_request.assign(request=index))
+            all_steps.append(steps.assign(request=index))
+        steps = pd.concat(all_steps, ignore_index=True)
+        table = self._frame(steps)
+        return Findings(
+            table=table,
+            requests=pd.concat(all_requests, ignore_index=True),
+            steps=steps,
+            sentences=[*recompute_sentences(table, setting.backend.scope), *setting.notes],
+            charts={"recompute": recompute_chart(table, setting.notes)},
+        )
+
+    def _frame(self, steps: pd.DataFrame) -> pd.DataFrame:
+        decode = steps[(steps["phase"] == "decode") & ~steps["warmup"]]
+        medians = decode.groupby(["session", "strategy", "repetition"], observed=True)["step_us"].median()
+        rows = []
+        for index, num_tokens in enumerate(self.context_tokens):
+            row: dict[str, float] = {"context_tokens": num_tokens}
+            for strategy, name in ((CACHED, "cached"), (RECOMPUTED, "recompute")):
+                values = medians.get((index, strategy), pd.Series(dtype=float))
+                row[f"{name}_us"] = values.mean()
+                row[f"{name}_us_ci"] = confidence_half_width(values)
+            row["speedup"] = row["recompute_us"] / row["cached_us"]
+            row["formula"] = article_speedup(num_tokens)
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def recompute_sentences(frame: pd.DataFrame, scope: str = "cache") -> list[str]:
+    """What the measurement shows, from its rows.
+
+    Args:
+        frame: a row a length.
+        scope: whose times they are, the cache's or a whole model's.
+    """
+    sentences = []
+    for row in frame.itertuples():
+        if math.isnan(row.speedup):
+            sentences.append(f"At {row.context_tokens:,.0f} tokens there is no figure: the budget does not hold them.")
+            continue
+        sentences.append(
+            f"At {row.context_tokens:,.0f} tokens a cached token takes {row.cached_us / 1000:,.3g} ms, "
+            f"a recomputed one {row.recompute_us / 1000:,.4g} ms: {row.speedup:,.3g} times as long; "
+            f"the article's formula says {row.formula:,.0f}."
+        )
+    if scope == "cache":
+        sentences.append(
+            "Times are of attention and cache alone: a model's other work would bring the ratio nearer to 1."
+        )
+    return sentences
