@@ -23,7 +23,7 @@ from kvbench.fleet import FleetResult, simulate
 from kvbench.model.cost import prices_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
-from kvbench.model.parameters import Weights
+from kvbench.model.parameters import ModelParameters
 from kvbench.plan.area import STAGING_TOKENS
 from kvbench.results.environment import processor_name
 from kvbench.strategy.base import Strategy
@@ -39,7 +39,7 @@ KIB = 1024
 MEMORY_FRACTION = 0.9
 TIGHT_SLOTS = 24_000
 GEOMETRY = KVGeometry(num_layers=32, num_heads=32, num_kv_heads=8, head_dim=128, dtype="bfloat16", name="Llama-3.1-8B")
-WEIGHTS = Weights(
+WEIGHTS = ModelParameters(
     num_parameters=8_030_261_248, num_active_parameters=8_030_261_248, hidden_size=4096, bytes_per_parameter=2
 )
 RATE_GOAL = Goal(1.0, at_least=True, unit=" M/s")

@@ -19,7 +19,7 @@ from kvbench.plan.area import HOST, Area, Blocks, Chunks, Mass, Ring
 from kvbench.plan.ops import MAIN, Append, Keep, Move, Release, Reserve, Rule, Settle, Truncate
 from kvbench.runner.recorder import STEP_FIELDS, Recorder
 from kvbench.runner.run import run
-from kvbench.runner.scheduler import Batch
+from kvbench.runner.scheduler import Scheduler
 from kvbench.strategy.async_growth import Ahead
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Request, Session
@@ -245,7 +245,7 @@ def batch(worker, monkeypatch, requests, **more):
     chosen, ledger, recorder = ahead(), Ledger(TINY), Recorder(("async",), 0)
     backend.prepare(64, 256)
     backend.begin_repetition(chosen.areas)
-    made = Batch(chosen, requests, backend, ledger, recorder, (0, 0), 2)
+    made = Scheduler(chosen, requests, backend, ledger, recorder, (0, 0), 2)
     return made, backend, ledger, recorder
 
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from kvbench.results import busy
 from kvbench.charts.cautions import of_busy_machine
+from kvbench.results import busy
 from kvbench.results.busy import Processors, since
 
 STAT = """\

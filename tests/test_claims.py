@@ -14,7 +14,7 @@ from kvbench.cli.experiment import experiment_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.studies.base import Setting
 from kvbench.studies.claims import choice, concurrency, ranges, stream, tiers, waste
-from kvbench.studies.claims.bench import Bench
+from kvbench.studies.claims.bench import ClaimsBench
 from kvbench.studies.claims.catalogue import CLAIMS
 from kvbench.studies.claims.counts import whole_peak_bytes
 from kvbench.studies.claims.experiment import ClaimsExperiment
@@ -58,7 +58,7 @@ def setting(backend, **changed):
 
 
 def bench(backend=None):
-    return Bench(setting(backend or Counted(ARTICLE)), 1, {name: own.appends for name, own in LISTS.items()})
+    return ClaimsBench(setting(backend or Counted(ARTICLE)), 1, {name: own.appends for name, own in LISTS.items()})
 
 
 def experiment(*claims, **changed):

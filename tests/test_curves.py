@@ -5,7 +5,7 @@ import pytest
 from kvbench.backend.base import Times
 from kvbench.backend.curves import CURVES, Curves
 from kvbench.backend.modelled import Modelled
-from kvbench.backend.piecewise_linear import Line, Lines
+from kvbench.backend.piecewise_linear import Lines, PiecewiseLinear
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Area, Blocks, Chunks, Packed, Ring
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Release, Reserve, Rule
@@ -57,13 +57,13 @@ def modelled(*areas, hardware=None, geometry=GEOMETRY, num_rows=1):
 
 
 def test_a_line_goes_on_beyond_its_points():
-    line = Line([[10, 2.0], [20, 4.0], [40, 12.0]])
+    line = PiecewiseLinear([[10, 2.0], [20, 4.0], [40, 12.0]])
     assert [line.at(size) for size in (5, 10, 15, 20, 30, 50)] == [1.0, 2.0, 3.0, 4.0, 8.0, 16.0]
-    assert Line([[10, 2.0], [20, 12.0]]).at(5) == 0.0  # -3, and nothing takes less than no time
+    assert PiecewiseLinear([[10, 2.0], [20, 12.0]]).at(5) == 0.0  # -3, and nothing takes less than no time
 
 
 def test_a_part_shares_what_the_whole_takes():
-    line = Line([[0, 1.0], [10, 11.0], [20, 41.0]])
+    line = PiecewiseLinear([[0, 1.0], [10, 11.0], [20, 41.0]])
     assert line.share(5, 5) == line.at(5) == 6.0
     # The whole of 20 takes 40 beside its fixed 1, and a quarter of it 10.
     assert line.share(5, 20) == 11.0
@@ -71,7 +71,7 @@ def test_a_part_shares_what_the_whole_takes():
 
 
 def test_lines_are_straight_between_their_numbers():
-    lines = Lines({4: Line([[0, 0.0], [10, 40.0]]), 2: Line([[0, 0.0], [10, 10.0]])})
+    lines = Lines({4: PiecewiseLinear([[0, 0.0], [10, 40.0]]), 2: PiecewiseLinear([[0, 0.0], [10, 10.0]])})
     assert lines.largest == 4
     assert [lines.at(number, 5) for number in (2, 3, 4)] == [5.0, 12.5, 20.0]
 

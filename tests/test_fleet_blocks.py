@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kvbench.charts.fleet import fleet_charts
 from kvbench.fleet import blocks, simulate
-from kvbench.fleet.histogram import Histogram, Samples
+from kvbench.fleet.histogram import Histogram, SampleList
 from kvbench.fleet.sums import Objective, RequestSums
 from kvbench.results.folder import load
 from kvbench.strategy.dynamic import Dynamic
@@ -67,7 +67,7 @@ def test_in_blocks_the_same_becomes_of_every_request(name, rows, slots, options,
         assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9, nan_ok=True)
     # And summed up by block it is what all of them come to at once.
     objective = Objective(2e-6, 5e-7)
-    at_once, summed = RequestSums(OUTCOMES, objective, Samples), RequestSums(OUTCOMES, objective)
+    at_once, summed = RequestSums(OUTCOMES, objective, SampleList), RequestSums(OUTCOMES, objective)
     at_once.add(whole)
     for part in parts:
         summed.add(part)
@@ -87,7 +87,7 @@ TIMES = st.one_of(st.just(0.0), st.floats(2.0**-70, 2.0**30))
 @given(st.lists(TIMES, min_size=1, max_size=20), st.integers(1, 200), st.integers(1, 50))
 def test_a_percentile_of_a_histogram_is_within_half_a_percent(values, times, cut):
     samples = np.array(values * times)
-    exact, counted = Samples(), Histogram()
+    exact, counted = SampleList(), Histogram()
     exact.add(samples)
     counted.add(samples[:cut])
     counted.add(samples[cut:])

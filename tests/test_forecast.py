@@ -4,7 +4,7 @@ import pytest
 
 from kvbench.ledger import Ledger
 from kvbench.plan.ops import Reserve
-from kvbench.predictor.past import Constant
+from kvbench.predictor.past import ConstantPredictor
 from kvbench.runner.run import run
 from kvbench.strategy.forecast import AverageForecast, Forecast, QuantileForecast, forecast_capacity
 from kvbench.workload.request import NS_PER_S, Request, Session
@@ -108,4 +108,4 @@ def test_a_forecast_reads_nothing_of_a_request_but_its_first_prompt(name):
 def test_what_is_no_predictor_is_refused():
     with pytest.raises(ValueError, match="a configuration names AverageForecast, QuantileForecast or LearnedForecast"):
         Forecast("average", **GROWING)
-    Forecast(Constant(3), **GROWING)
+    Forecast(ConstantPredictor(3), **GROWING)

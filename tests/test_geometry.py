@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kvbench.model.geometry import KVGeometry
-from kvbench.model.parameters import Weights
+from kvbench.model.parameters import ModelParameters
 from tests.support.catalogue import TINY, node_of
 
 LATENT = KVGeometry(num_layers=3, num_heads=8, num_kv_heads=1, head_dim=16, latent_dim=20, dtype="bfloat16")
@@ -80,7 +80,7 @@ def test_few_bits_need_keys_and_values_of_all_tokens(geometry):
 
 
 def test_weights_by_hand():
-    weights = Weights(num_parameters=10, num_active_parameters=4, hidden_size=3, bytes_per_parameter=2)
+    weights = ModelParameters(num_parameters=10, num_active_parameters=4, hidden_size=3, bytes_per_parameter=2)
     assert (weights.num_bytes, weights.active_bytes) == (20, 8)
 
 
@@ -97,7 +97,7 @@ def test_weights_by_hand():
 def test_bad_weights_are_refused(changed, words):
     figures = {"num_parameters": 10, "num_active_parameters": 10, "hidden_size": 3, "bytes_per_parameter": 2}
     with pytest.raises(ValueError, match=words):
-        Weights(**figures | changed)
+        ModelParameters(**figures | changed)
 
 
 @pytest.mark.parametrize("name", SHAPES)

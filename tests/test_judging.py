@@ -13,7 +13,7 @@ from kvbench.integrations.transformers import use_attention
 from kvbench.quality.model.fingerprint import weights_fingerprint
 from kvbench.quality.model.needles import FILLER_TOKENS, dialogues, found
 from kvbench.quality.model.perplexity import Reference, predict, reference_of
-from kvbench.quality.model.steps import Counted, cache_of
+from kvbench.quality.model.steps import CacheCounts, cache_of
 from kvbench.quality.model.tokens import Tokens, encoder, tokens_of
 from kvbench.strategy.base import CapacityExceeded
 from kvbench.studies.quality.cells import STREAMING, Cell
@@ -42,7 +42,7 @@ class Fixed:
 
 def predicted(model, reference, prefill_tokens=0):
     told = []
-    counted = Counted(None, lambda: FIGURES, lambda: None)
+    counted = CacheCounts(None, lambda: FIGURES, lambda: None)
     return predict(model, counted, reference, prefill_tokens=prefill_tokens, on_tokens=told.append), told
 
 
@@ -70,7 +70,7 @@ def test_a_prefill_comes_at_once_and_its_predictions_do_not_count():
 def test_a_prefills_predictions_may_be_the_full_caches():
     # Tokens 0 1 1 0: after 0 and 1 the full cache predicts (1/2 each), then the cache after a 1 (1/4 for the 0).
     full = Reference((0, 1, 1, 0), torch.full((3, 2), 0.5).log())
-    counted = Counted(None, lambda: FIGURES, lambda: None)
+    counted = CacheCounts(None, lambda: FIGURES, lambda: None)
     model = Fixed([[0.9, 0.1], [0.25, 0.75]])
     found = predict(model, counted, full, prefill_tokens=2, on_tokens=lambda count: None, counts_prefill=True)
     assert (found.num_predicted, found.perplexity) == (3, pytest.approx(16 ** (1 / 3)))
@@ -101,7 +101,7 @@ def test_fp8_is_fed_a_prefill_first_and_others_are_not(monkeypatch, holder, form
         budget_bytes=None,
         on_tokens=lambda title, count: None,
     )
-    monkeypatch.setattr(Subject, "_cache", lambda *args: Counted(None, lambda: FIGURES, lambda: None))
+    monkeypatch.setattr(Subject, "_cache", lambda *args: CacheCounts(None, lambda: FIGURES, lambda: None))
     subject.measure(Cell(Contender("it", holder), form, 400, 400))
     assert given == {"prefill_tokens": at_once, "counts_prefill": at_once > 0}
 
@@ -226,7 +226,7 @@ class Reciter(Fixed):
 
 def test_a_number_is_found_where_greedy_decoding_gives_all_its_tokens():
     (dialogue,) = planted(depths=(0.5,), num_asked=1)
-    counted = Counted(None, lambda: FIGURES, lambda: None)
+    counted = CacheCounts(None, lambda: FIGURES, lambda: None)
     first, later = (text_of(turn.answer) for turn in (dialogue.first, dialogue.later))
     assert found(Reciter(), counted, dialogue) == (True, True)
     # One token of four that comes out wrong is enough; the full stop is not asked for.

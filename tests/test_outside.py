@@ -9,7 +9,7 @@ from kvbench.cli.experiment import experiment_of
 from kvbench.cli.source import initialized
 from kvbench.cli.strategies import main
 from kvbench.cli.targets import class_of
-from kvbench.studies.quality.cells import STREAMING, Cell, Kept
+from kvbench.studies.quality.cells import STREAMING, Cell, CellFolder
 from kvbench.studies.quality.contenders import Contender
 from tests.support.catalogue import strategy
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_shown_is_refused(arguments, words):
 
 def test_what_was_measured_of_one_is_not_taken_for_what_its_code_is_now(tmp_path):
     mine = experiment("+experiment=quality", ADDED).strategies["mine"]
-    kept = Kept(tmp_path, {}, reads=True)
+    kept = CellFolder(tmp_path, {}, reads=True)
     for holder, is_taken in ((mine, False), (strategy("dynamic"), True)):
         cell = Cell(Contender("it", holder, None), STREAMING, 8, 8)
         kept.write(cell, {"outcome": "completed"})

@@ -14,8 +14,8 @@ from kvbench.studies.quality.cells import (
     NEEDLES,
     STREAMING,
     Cell,
-    Found,
-    Kept,
+    CellFolder,
+    CellResult,
     code_fingerprint,
     described,
 )
@@ -45,7 +45,7 @@ def cell_of(form=STREAMING, holder="dynamic", num_tokens=10):
 
 
 def test_cells_are_kept_whole_and_what_cannot_be_read_is_measured_anew(tmp_path):
-    kept = Kept(tmp_path, {"model": "a"}, reads=True)
+    kept = CellFolder(tmp_path, {"model": "a"}, reads=True)
     kept.write(cell_of(), {"outcome": COMPLETED, "perplexity": 2.5})
     found = kept.read(cell_of())
     assert (found.figures["perplexity"], found.is_earlier) == (2.5, True)
@@ -53,8 +53,8 @@ def test_cells_are_kept_whole_and_what_cannot_be_read_is_measured_anew(tmp_path)
     assert json.loads(path.read_text())["about"]["model"] == "a"
     for other in (cell_of(NEEDLES), cell_of(num_tokens=11), cell_of(holder=strategy("dynamic"))):
         assert kept.read(other) is None
-    assert Kept(tmp_path, {"model": "b"}, reads=True).read(cell_of()) is None
-    assert Kept(tmp_path, {"model": "a"}, reads=False).read(cell_of()) is None
+    assert CellFolder(tmp_path, {"model": "b"}, reads=True).read(cell_of()) is None
+    assert CellFolder(tmp_path, {"model": "a"}, reads=False).read(cell_of()) is None
     path.write_text(path.read_text()[:-20])
     assert kept.read(cell_of()) is None
 
@@ -83,9 +83,9 @@ def test_recalls_by_hand():
     asked = [[0.1, "first", True], [0.5, "later", False], [0.1, "first", True], [0.5, "later", True]]
     more = [[0.1, "first", True], [0.5, "later", True]]
     found = {
-        Cell(one, NEEDLES, 100, 1): Found({"outcome": COMPLETED, "asked": asked}, "now"),
-        Cell(one, NEEDLES, 200, 1): Found({"outcome": COMPLETED, "asked": more}, "now"),
-        Cell(other, NEEDLES, 100, 1): Found({"outcome": "out_of_memory"}, "now"),
+        Cell(one, NEEDLES, 100, 1): CellResult({"outcome": COMPLETED, "asked": asked}, "now"),
+        Cell(one, NEEDLES, 200, 1): CellResult({"outcome": COMPLETED, "asked": more}, "now"),
+        Cell(other, NEEDLES, 100, 1): CellResult({"outcome": "out_of_memory"}, "now"),
     }
     needles = needles_of(found)
     assert needles[["context_tokens", "depth", "turn", "recall", "num_asked"]].to_numpy().tolist() == [
@@ -107,9 +107,9 @@ def test_a_row_by_hand():
         STREAMING: own | {"perplexity": 3.0, "kl_nats": -1e-8, "num_attended": 7, "tokens_per_s": 4.0},
         CONTINUED: own | {"perplexity": 2.0, "kl_nats": 0.25, "num_attended": 9, "tokens_per_s": 5.0},
     }
-    (row,) = table_of([one], {Cell(one, form, 100, 1): Found(own, "now") for form, own in forms.items()}, 30).to_dict(
-        "records"
-    )
+    (row,) = table_of(
+        [one], {Cell(one, form, 100, 1): CellResult(own, "now") for form, own in forms.items()}, 30
+    ).to_dict("records")
     figures = {name: row[name] for name in row if row[name] == row[name]}
     assert figures == {
         "strategy": "one",

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from kvbench.model.geometry import KVGeometry
-from kvbench.quality.exact import Exact
+from kvbench.quality.exact import ExactAttention
 from kvbench.quality.recorded import KEY, RecordingError, read, write
 from kvbench.quality.structured import Structure, needle_starts, structured
 
@@ -24,7 +24,7 @@ def sample():
 @pytest.fixture(scope="module")
 def mass(sample):
     """Of 20 queries: the mean of attention by distance, [20, 8 heads, tokens], and the positions."""
-    exact = Exact(sample)
+    exact = ExactAttention(sample)
     positions = range(600, 1000, 20)
     return positions, [exact.at(position).weights.flatten(0, 2) for position in positions]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from kvbench.backend.piecewise_linear import Line, Lines
+from kvbench.backend.piecewise_linear import Lines, PiecewiseLinear
 from kvbench.backend.rates import Read
 from kvbench.ledger import AreaCost, Receipt
 from kvbench.ledger.accounts import Holding
@@ -67,7 +67,7 @@ class Curves:
                 "hardware, such as hardware=h100"
             )
         self._calibrated = _calibrated_for(hardware)
-        self._lines = {name: Line(points) for name, points in hardware.curves.items()}
+        self._lines = {name: PiecewiseLinear(points) for name, points in hardware.curves.items()}
         self._queries = Lines(_queries_of(hardware, self._lines))
         self._geometry = geometry
         self._num_rows = num_rows
@@ -224,7 +224,7 @@ class Curves:
         return self._lines["merge"].at(num_queries) * self._pair_scale
 
     def _sized(self, name: str, size: float, whole: float = 0.0) -> float:
-        """Seconds a layer for tokens or slots, as the calibrated ones of as many bytes; see `Line.share` for whole."""
+        """Seconds a layer for tokens or slots, as calibrated ones of as many bytes (whole: `PiecewiseLinear.share`)."""
         if name not in self._lines:
             raise ValueError(f"the machine was not calibrated for {name}: its file has {', '.join(self._lines)}")
         return self._lines[name].share(size * self._scale, whole * self._scale)
@@ -259,7 +259,7 @@ def _calibrated_for(hardware: Hardware) -> dict[str, object]:
     return found
 
 
-def _queries_of(hardware: Hardware, lines: Mapping[str, Line]) -> dict[int, Line]:
+def _queries_of(hardware: Hardware, lines: Mapping[str, PiecewiseLinear]) -> dict[int, PiecewiseLinear]:
     """The lines by number of queries.
 
     Raises:

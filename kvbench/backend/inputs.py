@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.reading import Chunk
-from kvbench.backend.storage import Sequence
+from kvbench.backend.storage import SequenceStore
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.ops import Append
 
@@ -110,7 +110,7 @@ class RecordedInputs:
         num_rows: int,
         max_append_tokens: int,
         device: torch.device,
-        sequences: Mapping[int, Sequence],
+        sequences: Mapping[int, SequenceStore],
     ) -> None:
         def rows(tensor: Tensor) -> Tensor:
             return tensor.to(device).unsqueeze(1).expand(-1, num_rows, -1, -1, -1)

@@ -12,7 +12,7 @@ from kvbench.backend.clock import Span, clock_of
 from kvbench.backend.inputs import Inputs, RecordedInputs
 from kvbench.backend.reading import Chunk, decode, prefill
 from kvbench.backend.signals import decode_with_mass, prefill_with_mass, queries_at_once
-from kvbench.backend.storage import Areas, Sequence, Shape
+from kvbench.backend.storage import Areas, SequenceStore, Shape
 from kvbench.backend.storage.ahead import UnderWay
 from kvbench.ledger import BackgroundError, OutOfMemory
 from kvbench.model.geometry import KVGeometry
@@ -57,7 +57,7 @@ class Measured(Backend):
         self._areas = self._shared((Area(),))
         self._baseline: dict[str, int] = {}
         self._clock = clock_of(self.device)
-        self._sequences: dict[int, Sequence] = {}
+        self._sequences: dict[int, SequenceStore] = {}
         self._inputs: Inputs | RecordedInputs | None = None
         self._mask: Tensor | None = None
 
@@ -107,9 +107,9 @@ class Measured(Backend):
 
     def open(self, seq: int) -> None:
         """Begin a sequence that holds nothing yet."""
-        self._sequences[seq] = Sequence(self._areas)
+        self._sequences[seq] = SequenceStore(self._areas)
 
-    def sequence(self, seq: int) -> Sequence:
+    def sequence(self, seq: int) -> SequenceStore:
         """A sequence's storage, to read."""
         return self._sequences[seq]
 
@@ -222,7 +222,7 @@ class Measured(Backend):
         several = prefill_with_mass if with_mass else prefill
         return [several(sequence, layer, own, group, self._mask) for layer, own in enumerate(chunks)]
 
-    def _chunks(self, sequence: Sequence, num_queries: int) -> list[Chunk]:
+    def _chunks(self, sequence: SequenceStore, num_queries: int) -> list[Chunk]:
         """Made-up queries for the newest tokens, in chunks that keep masks and weights small."""
         newest = sequence.num_seen
         if num_queries == 1:
@@ -234,7 +234,7 @@ class Measured(Backend):
             (start, self._inputs.queries.narrow(2, 0, min(size, newest - start) * self._group_size)) for start in starts
         ]
 
-    def _chunk_size(self, sequence: Sequence) -> int:
+    def _chunk_size(self, sequence: SequenceStore) -> int:
         """Tokens whose queries attend at once."""
         if sequence.score is None:
             return QUERY_CHUNK

@@ -11,7 +11,7 @@ from kvbench.ledger import NO_RECEIPT, Ledger
 from kvbench.model.cost import PS_PER_NS, PS_PER_S
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
-from kvbench.model.parameters import Weights
+from kvbench.model.parameters import ModelParameters
 from kvbench.naming import unknown
 from kvbench.plan.area import DEVICE, Area
 from kvbench.plan.ops import Append, Fork, Keep, Move, Operation, Plan, Release, Reserve, Settle
@@ -50,7 +50,7 @@ class Modelled(Backend):
         *,
         geometry: KVGeometry,
         hardware: Hardware | None,
-        weights: Weights | None,
+        weights: ModelParameters | None,
         attend: bool,
         cache_only: bool,
         memory_fraction: float,
@@ -267,7 +267,9 @@ class Modelled(Backend):
         }
 
 
-def memory_left(hardware: Hardware, geometry: KVGeometry, weights: Weights | None, memory_fraction: float) -> int:
+def memory_left(
+    hardware: Hardware, geometry: KVGeometry, weights: ModelParameters | None, memory_fraction: float
+) -> int:
     """Bytes that a machine has for caches.
 
     Raises:

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 
-class Line:
+class PiecewiseLinear:
     """Seconds by size: straight between points; the first and the last stretch go on.
 
     Args:
@@ -40,7 +40,7 @@ class Lines:
         lines: by number; at least two.
     """
 
-    def __init__(self, lines: Mapping[int, Line]) -> None:
+    def __init__(self, lines: Mapping[int, PiecewiseLinear]) -> None:
         self._numbers = sorted(lines)
         self._lines = [lines[number] for number in self._numbers]
 
@@ -52,4 +52,4 @@ class Lines:
     def at(self, number: float, size: float) -> float:
         """Seconds for a number and a size; never below 0."""
         points = [(each, line.at(size)) for each, line in zip(self._numbers, self._lines, strict=True)]
-        return Line(points).at(number)
+        return PiecewiseLinear(points).at(number)

@@ -8,7 +8,7 @@ from kvbench.ledger.accounts import Holding
 from kvbench.model.cost import PS_PER_S, linear_ps, prices_of, resize_ps
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
-from kvbench.model.parameters import Weights
+from kvbench.model.parameters import ModelParameters
 from kvbench.plan.area import DEVICE, HOST, NORM, Area, Blocks, Chunks
 from kvbench.plan.ops import Keep, Move, Plan, Reserve
 
@@ -105,7 +105,9 @@ class Sheet:
         num_rows: rows of every sequence's batch.
     """
 
-    def __init__(self, hardware: Hardware, geometry: KVGeometry, weights: Weights | None, num_rows: int) -> None:
+    def __init__(
+        self, hardware: Hardware, geometry: KVGeometry, weights: ModelParameters | None, num_rows: int
+    ) -> None:
         self._hardware = hardware
         self._geometry = geometry
         self._num_rows = num_rows

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kvbench.backend.attention import Merging, attention, attention_and_lse, up_to
-from kvbench.backend.storage import Piece, Sequence
+from kvbench.backend.storage import Piece, SequenceStore
 
 See = Callable[[Piece, int, int, int], "Tensor | bool | None"]
 """Which of a piece's tokens queries may look at: as `visible`, of which it is a special case."""
@@ -15,7 +15,7 @@ Chunk = tuple[int, Tensor]
 """Queries of consecutive tokens, packed, and the position of the first of them."""
 
 
-def decode(sequence: Sequence, layer: int, queries: Tensor) -> Tensor:
+def decode(sequence: SequenceStore, layer: int, queries: Tensor) -> Tensor:
     """Attend with one token's queries, which may look everywhere.
 
     Args:
@@ -34,7 +34,7 @@ def decode(sequence: Sequence, layer: int, queries: Tensor) -> Tensor:
     return merging.output()
 
 
-def prefill(sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int, mask: Tensor) -> list[Tensor]:
+def prefill(sequence: SequenceStore, layer: int, chunks: list[Chunk], group_size: int, mask: Tensor) -> list[Tensor]:
     """Attend with the queries of several new tokens, causally.
 
     Args:
@@ -57,7 +57,7 @@ def prefill(sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int
     return by_piece(sequence, layer, chunks, group_size, visible)
 
 
-def by_piece(sequence: Sequence, layer: int, chunks: list[Chunk], group_size: int, see: See) -> list[Tensor]:
+def by_piece(sequence: SequenceStore, layer: int, chunks: list[Chunk], group_size: int, see: See) -> list[Tensor]:
     """As `prefill`, piece by piece, whatever positions they have; a query sees what `see` says."""
     states = [Merging() for _ in chunks]
     for _, piece in sequence.pieces(layer):

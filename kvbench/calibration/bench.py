@@ -19,7 +19,7 @@ SPARE_TOKENS = 64
 """Room beyond the largest size, for tokens appended there."""
 
 
-class Bench:
+class CalibrationBench:
     """A backend with one sequence at a time, and staging buffers for what is brought from elsewhere.
 
     Args:

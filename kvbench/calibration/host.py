@@ -1,6 +1,6 @@
 """What the host takes for a step besides carrying it out: planning, booking, recording."""
 
-from kvbench.calibration.bench import NS_PER_S, Bench
+from kvbench.calibration.bench import NS_PER_S, CalibrationBench
 from kvbench.calibration.samples import Samples
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import Append, Plan, Reserve, append_plan
@@ -37,7 +37,7 @@ class Booking(Strategy):
         return (*reserves, Append(seq, num_tokens))
 
 
-def host_steps(bench: Bench, samples: Samples) -> None:
+def host_steps(bench: CalibrationBench, samples: Samples) -> None:
     """Decode steps through the runner, with plans of several lengths."""
     strategies = {str(length): Booking(num_booked=length) for length in PLAN_LENGTHS}
     session = Session(0, (Request(NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS + 1),))

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from kvbench.backend import device as devices
-from kvbench.calibration.bench import NS_PER_S, Bench
+from kvbench.calibration.bench import NS_PER_S, CalibrationBench
 from kvbench.calibration.host import host_steps
 from kvbench.calibration.probes import attention, blocks, evictions, merging, packed, singles, storage, tiers
 from kvbench.calibration.samples import Samples
@@ -21,7 +21,7 @@ MATRIX_SIZE = 1024
 NUM_TRIES = 5
 BYTE_BITS = 8
 
-Probe = Callable[[Bench, Samples], None]
+Probe = Callable[[CalibrationBench, Samples], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Grid:
 FULL = Grid()
 
 
-def probes(bench: Bench, grid: Grid) -> list[Probe]:
+def probes(bench: CalibrationBench, grid: Grid) -> list[Probe]:
     """All that a round measures."""
     least, most = min(grid.slots), max(grid.slots)
     between = {num_bytes // bench.tensor_bytes(1) for num_bytes in grid.storage_bytes}
@@ -75,23 +75,25 @@ def probes(bench: Bench, grid: Grid) -> list[Probe]:
     return [*found, singles, host_steps]
 
 
-def _sized(probe: Callable[..., None], size: int, bench: Bench, samples: Samples, **settings: object) -> None:
+def _sized(
+    probe: Callable[..., None], size: int, bench: CalibrationBench, samples: Samples, **settings: object
+) -> None:
     probe(bench, size, samples, **settings)
 
 
-def num_probes(bench: Bench, grid: Grid) -> int:
+def num_probes(bench: CalibrationBench, grid: Grid) -> int:
     """How many probes a round makes, for a progress bar."""
     return len(probes(bench, grid))
 
 
-def warmed_up(bench: Bench, grid: Grid) -> Iterator[None]:
+def warmed_up(bench: CalibrationBench, grid: Grid) -> Iterator[None]:
     """A round that counts for nothing: a C library that keeps freed memory learns in it how much to keep."""
     for probe in probes(bench, grid):
         probe(bench, Samples())
         yield
 
 
-def measured(bench: Bench, grid: Grid) -> Iterator[Samples]:
+def measured(bench: CalibrationBench, grid: Grid) -> Iterator[Samples]:
     """Measure; yields the samples so far after each probe.
 
     Rounds begin with another probe each time and go through all, so that a drift of the machine's speed falls on all.
@@ -104,7 +106,7 @@ def measured(bench: Bench, grid: Grid) -> Iterator[Samples]:
             yield samples
 
 
-def bench_for(geometry: KVGeometry, device: str, grid: Grid) -> tuple[Bench, Grid]:
+def bench_for(geometry: KVGeometry, device: str, grid: Grid) -> tuple[CalibrationBench, Grid]:
     """The bench, and the grid as far as memory lasts.
 
     Raises:
@@ -116,10 +118,10 @@ def bench_for(geometry: KVGeometry, device: str, grid: Grid) -> tuple[Bench, Gri
     attended = [n for n in fitting.slots if n in grid.queried_slots and n >= max(grid.queries)]
     if min(len(attended), len(fitting.moved_slots)) < LEAST_POINTS:
         raise ValueError(f"a layer's curves take more than the {free_bytes:,} bytes that are free for them")
-    return Bench(geometry, device, max(fitting.slots)), fitting
+    return CalibrationBench(geometry, device, max(fitting.slots)), fitting
 
 
-def hardware_of(bench: Bench, samples: Samples) -> Hardware:
+def hardware_of(bench: CalibrationBench, samples: Samples) -> Hardware:
     """The machine as measured, not yet held against anything.
 
     Args:
@@ -165,20 +167,20 @@ def _memory_bytes(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).total_memory
 
 
-def _bytes_per_s(bench: Bench, curve: list[list[float]]) -> float:
+def _bytes_per_s(bench: CalibrationBench, curve: list[list[float]]) -> float:
     """Bytes of a layer's K and V a second, from the largest size."""
     num_slots, seconds = curve[-1]
     return bench.geometry.num_tensors * bench.tensor_bytes(int(num_slots)) / max(seconds, 1 / NS_PER_S)
 
 
-def _flops_per_s(bench: Bench) -> float:
+def _flops_per_s(bench: CalibrationBench) -> float:
     """The fastest of a few products of 16-bit matrices."""
     matrix = torch.ones(MATRIX_SIZE, MATRIX_SIZE, dtype=torch.bfloat16, device=bench.backend.device)
     best_s = min(bench.timed_s(lambda: matrix @ matrix) for _ in range(NUM_TRIES))
     return 2 * MATRIX_SIZE**3 / max(best_s, 1 / NS_PER_S)
 
 
-def _launch_s(bench: Bench) -> float:
+def _launch_s(bench: CalibrationBench) -> float:
     """The fastest of a few operations on one number."""
     number = torch.ones(1, device=bench.backend.device)
     return min(bench.timed_s(lambda: number.add_(1)) for _ in range(NUM_TRIES))

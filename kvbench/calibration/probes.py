@@ -7,7 +7,7 @@ from statistics import median
 import torch
 
 from kvbench.backend.attention import Merging, attention_and_lse
-from kvbench.calibration.bench import NS_PER_S, SEQ, Bench
+from kvbench.calibration.bench import NS_PER_S, SEQ, CalibrationBench
 from kvbench.calibration.samples import Samples
 from kvbench.plan.area import DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Chunks, Packed, Ring
 from kvbench.plan.ops import MAIN, Append, Keep, Move, Reserve, Rule
@@ -25,7 +25,7 @@ MERGED_SLOTS = 16
 """Slots of the parts that are merged; merging looks at outputs only."""
 
 
-def storage(bench: Bench, num_slots: int, samples: Samples) -> None:
+def storage(bench: CalibrationBench, num_slots: int, samples: Samples) -> None:
     """Allocating, copying and freeing a tensor of so many slots, in memory that was allocated and freed before."""
     num_tensors, num_bytes = bench.geometry.num_tensors, bench.tensor_bytes(num_slots)
     for number in range(NUM_CYCLES):
@@ -48,7 +48,7 @@ def storage(bench: Bench, num_slots: int, samples: Samples) -> None:
         bench.release_s()
 
 
-def attention(bench: Bench, num_slots: int, samples: Samples, queries: tuple[int, ...]) -> None:
+def attention(bench: CalibrationBench, num_slots: int, samples: Samples, queries: tuple[int, ...]) -> None:
     """Writing so many tokens in one piece; attention of one query and of several over them."""
     with bench.sequence(Area()):
         samples.add("append", num_slots, bench.fill(num_slots).append_ns / NS_PER_S)
@@ -63,7 +63,7 @@ def attention(bench: Bench, num_slots: int, samples: Samples, queries: tuple[int
         bench.release_s()
 
 
-def singles(bench: Bench, samples: Samples) -> None:
+def singles(bench: CalibrationBench, samples: Samples) -> None:
     """Writing single tokens, each attended before the next comes."""
     with bench.sequence(Area()):
         bench.fill(SINGLE_SLOTS, SINGLE_SLOTS + NUM_SINGLES)
@@ -72,7 +72,7 @@ def singles(bench: Bench, samples: Samples) -> None:
         bench.release_s()
 
 
-def blocks(bench: Bench, num_slots: int, samples: Samples) -> None:
+def blocks(bench: CalibrationBench, num_slots: int, samples: Samples) -> None:
     """Writing into blocks of several sizes, and gathering from small ones."""
     for size in BLOCK_TOKENS:
         if size > num_slots:
@@ -90,7 +90,7 @@ def blocks(bench: Bench, num_slots: int, samples: Samples) -> None:
             bench.release_s()
 
 
-def packed(bench: Bench, num_slots: int, samples: Samples, bits: int) -> None:
+def packed(bench: CalibrationBench, num_slots: int, samples: Samples, bits: int) -> None:
     """Rounding tokens to few bits, and restoring them."""
     group = gcd(GROUP, bench.geometry.head_dim)
     num_tokens = -(-num_slots // group) * group
@@ -102,7 +102,7 @@ def packed(bench: Bench, num_slots: int, samples: Samples, bits: int) -> None:
         bench.release_s()
 
 
-def tiers(bench: Bench, num_slots: int, samples: Samples) -> None:
+def tiers(bench: CalibrationBench, num_slots: int, samples: Samples) -> None:
     """Moving tokens to a slower tier, and fetching them from it."""
     for tier in (HOST, DISK):
         with bench.sequence(Area(AWAY, Chunks(STAGING_TOKENS), tier), Area(layout=Ring())):
@@ -111,7 +111,7 @@ def tiers(bench: Bench, num_slots: int, samples: Samples) -> None:
             bench.release_s()
 
 
-def _moved_s(bench: Bench, num_tokens: int) -> float:
+def _moved_s(bench: CalibrationBench, num_tokens: int) -> float:
     """Seconds of moving all of a ring's tokens to chunks that are there."""
     chunk_tokens = next(area.layout.num_tokens for area in bench.areas if area.name == AWAY)
     bench.fill(num_tokens)
@@ -119,7 +119,7 @@ def _moved_s(bench: Bench, num_tokens: int) -> float:
     return bench.step(Move(SEQ, MAIN, AWAY)).move_ns / NS_PER_S
 
 
-def _bring(bench: Bench, area: str, name: str, num_slots: int, samples: Samples) -> float:
+def _bring(bench: CalibrationBench, area: str, name: str, num_slots: int, samples: Samples) -> float:
     """Time what brings all of an area's slots to staging buffers; the seconds that it took."""
     store, spent_s = bench.backend.sequence(SEQ).stores[area], []
     for _ in range(NUM_CYCLES):
@@ -129,7 +129,7 @@ def _bring(bench: Bench, area: str, name: str, num_slots: int, samples: Samples)
     return median(spent_s[1:])
 
 
-def evictions(bench: Bench, num_slots: int, samples: Samples) -> None:
+def evictions(bench: CalibrationBench, num_slots: int, samples: Samples) -> None:
     """Copying together what is kept, and ranking by norm."""
     half = num_slots // 2
     closing_s = []
@@ -142,7 +142,7 @@ def evictions(bench: Bench, num_slots: int, samples: Samples) -> None:
     samples.add("rank", num_slots, closing_s[1] - closing_s[0])
 
 
-def merging(bench: Bench, num_queries: int, samples: Samples) -> None:
+def merging(bench: CalibrationBench, num_queries: int, samples: Samples) -> None:
     """Merging attention of so many queries over one part into that over another."""
     geometry, backend = bench.geometry, bench.backend
     heads = backend.num_rows, geometry.num_kv_heads

@@ -20,7 +20,7 @@ from kvbench.charts.reproduced import occupancy_chart, rates_chart, reproduced_c
 from kvbench.charts.sweep import sweep_chart
 from kvbench.charts.values import ValuePanel, values_chart
 from kvbench.charts.workload import run_workload_chart, workload_chart
-from kvbench.results.provenance import Kind, is_fleet, kinds, model_errors, model_notes
+from kvbench.results.provenance import RowKind, is_fleet, kinds, model_errors, model_notes
 
 __all__ = [
     "ValuePanel",
@@ -102,7 +102,7 @@ def sweep_charts(summary: pd.DataFrame, parameters: list[str]) -> dict[str, Figu
     return charts
 
 
-def _charts_of_kind(kind: Kind, parameters: list[str]) -> dict[str, Figure]:
+def _charts_of_kind(kind: RowKind, parameters: list[str]) -> dict[str, Figure]:
     charts, summary = {}, kind.rows
     for turn, parameter in enumerate(parameters, start=1):
         if not kind.words or summary[parameter].nunique(dropna=False) > 1:

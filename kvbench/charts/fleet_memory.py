@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from kvbench.charts.canvas import canvas, empty, finish, label
 from kvbench.charts.rows import notes_of, strategy_names
-from kvbench.charts.shares import EDGE, NOT_SPLIT, STATES, State, state_patch
+from kvbench.charts.shares import EDGE, NOT_SPLIT, STATES, MemoryShare, state_patch
 from kvbench.charts.style import INK, short_names
 from kvbench.charts.timeline_bins import Stretches, stretches_of
 from kvbench.charts.units import Unit, finite_max, number_axis, shown_unit, span_unit
@@ -76,7 +76,7 @@ def _columns(count: int) -> int:
     return 3 if count <= SOME else 4
 
 
-def _layers(own: Stretches) -> dict[State, np.ndarray]:
+def _layers(own: Stretches) -> dict[MemoryShare, np.ndarray]:
     """What stands on each other: the states, or what is used and the rest where they were not told apart."""
     layers = {state: own.stepped(state.timeline) for state in STATES}
     if all(np.isfinite(layer).all() for layer in layers.values()):

@@ -25,7 +25,7 @@ ROOM = 0.16
 UNDECIDED = "no front: one repetition has no interval, and no difference in time can be judged"
 
 
-class Drawn(NamedTuple):
+class Panel(NamedTuple):
     """What a panel shows: the rows with a point, their points, whether each is on the front, and the lines."""
 
     rows: np.ndarray
@@ -42,7 +42,7 @@ def peak_memory(summary: pd.DataFrame) -> tuple[np.ndarray, Unit]:
     return memory / unit.divisor, unit
 
 
-def name_points(figure: Figure, axes: Axes, panel: Drawn, texts: list[str]) -> None:
+def name_points(figure: Figure, axes: Axes, panel: Panel, texts: list[str]) -> None:
     """Write names beside a panel's points, those on the front first; of many points those on the front alone.
 
     Args:
@@ -95,7 +95,7 @@ def point_mark(look: Look, competes: bool) -> Line2D:
 
 def points_panel(
     axes: Axes, summary: pd.DataFrame, column: str, memory: np.ndarray, style: dict[str, Look]
-) -> Drawn | None:
+) -> Panel | None:
     """Draw one trade-off: points, intervals and front; None where there is nothing to draw."""
     times = summary[column].to_numpy(dtype=float) if column in summary else np.full(len(summary), np.nan)
     unit = shown_unit(SUMMARY[column], times)
@@ -125,7 +125,7 @@ def points_panel(
     _scales(axes, points, max(end[1, 0] for end in ends))
     path = front_path(axes, points[on_front])
     axes.plot(*path.T, color=INK, linestyle=FRONT, linewidth=1.2, zorder=2)
-    return Drawn(rows, points, on_front, [path, *ends])
+    return Panel(rows, points, on_front, [path, *ends])
 
 
 def front_path(axes: Axes, points: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from kvbench.charts.cautions import of_busy_machine, warnings
 from kvbench.charts.markdown import report_markdown
 from kvbench.charts.table import table_text
 from kvbench.cli.compose import Config, Parts, parts_of
-from kvbench.cli.measured import Measured, measure
+from kvbench.cli.measured import RunResult, measure
 from kvbench.cli.quality import check_probe, quality_frame, quality_line
 from kvbench.cli.terminal import say
 from kvbench.cli.writing import draw, writing
@@ -65,7 +65,7 @@ def run_scenario(name: str, config: Config, config_text: str, asked: Config, fol
 
 
 def results_of(
-    found: Measured,
+    found: RunResult,
     name: str,
     config: Config,
     parts: Parts,

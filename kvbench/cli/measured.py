@@ -7,13 +7,13 @@ from kvbench.backend.base import Backend
 from kvbench.cli.compose import Config, Parts, strategies_of
 from kvbench.cli.estimate import seconds_of
 from kvbench.cli.life import Advance, watched
-from kvbench.cli.quality import Compared, probed, quality_line
+from kvbench.cli.quality import Comparison, probed, quality_line
 from kvbench.results.busy import Processors, since
 from kvbench.runner.recorder import Recorder
 from kvbench.runner.run import run
 
 
-class Measured(NamedTuple):
+class RunResult(NamedTuple):
     """What was recorded.
 
     Args:
@@ -24,7 +24,7 @@ class Measured(NamedTuple):
     """
 
     recorder: Recorder
-    quality: Compared | None
+    quality: Comparison | None
     others_share: float | None
     stopped: str
 
@@ -35,7 +35,7 @@ class Measured(NamedTuple):
         return quality + ([f"stopped: {self.stopped}"] if self.stopped else [])
 
 
-def measure(config: Config, parts: Parts, device: Config) -> Measured:
+def measure(config: Config, parts: Parts, device: Config) -> RunResult:
     """Run, and probe what lossy strategies cost; stopped, keep what was finished.
 
     Raises:
@@ -69,7 +69,7 @@ def measure(config: Config, parts: Parts, device: Config) -> Measured:
         stopped = how_far(recorder.num_finished(), parts.num_repetitions)
         if not stopped:
             raise
-    return Measured(recorder, quality, others_share, stopped)
+    return RunResult(recorder, quality, others_share, stopped)
 
 
 def _estimate_s(parts: Parts, device: Config) -> float:

@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields
 from kvbench.cli.errors import UsageError
 from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
 from kvbench.model.hardware import Hardware, hardware_from
-from kvbench.model.parameters import Weights
+from kvbench.model.parameters import ModelParameters
 from kvbench.naming import unknown
 
 GEOMETRY = tuple(field.name for field in fields(KVGeometry))
@@ -28,7 +28,7 @@ def geometry_of(config: Mapping[str, object]) -> KVGeometry:
         raise UsageError(str(error)) from error
 
 
-def weights_of(config: Mapping[str, object]) -> Weights | None:
+def weights_of(config: Mapping[str, object]) -> ModelParameters | None:
     """The model's parameters, as many bytes each as a number of the configured dtype; None where none are known.
 
     Raises:
@@ -39,7 +39,7 @@ def weights_of(config: Mapping[str, object]) -> Weights | None:
     if num_parameters is None:
         return None
     try:
-        return Weights(
+        return ModelParameters(
             num_parameters=num_parameters,
             num_active_parameters=num_parameters if num_active is None else num_active,
             hidden_size=hidden_size,

@@ -9,7 +9,7 @@ from kvbench.cli.compose import AUTO, Config
 from kvbench.cli.errors import UsageError
 from kvbench.cli.life import Advance
 from kvbench.model.geometry import KVGeometry
-from kvbench.quality.compare import Compared, check, compare
+from kvbench.quality.compare import Comparison, check, compare
 from kvbench.results.schema import QUALITY
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
@@ -52,7 +52,7 @@ def probed(
     strategies: Mapping[str, Strategy],
     sessions: tuple[Session, ...],
     advance: Advance,
-) -> Compared | None:
+) -> Comparison | None:
     """Probe the strategies, telling of each; None where that is not wanted."""
     if not is_wanted(config, strategies):
         return None
@@ -68,13 +68,13 @@ def probed(
     )
 
 
-def quality_frame(found: Compared | None) -> pd.DataFrame | None:
+def quality_frame(found: Comparison | None) -> pd.DataFrame | None:
     """Recall by depth, columns as in schema.QUALITY; None where no needle was planted."""
     rows = [] if found is None else found.by_depth()
     return pd.DataFrame(rows, columns=list(QUALITY)) if rows else None
 
 
-def quality_line(found: Compared) -> str:
+def quality_line(found: Comparison) -> str:
     """What was probed, for the report."""
     queries = next((each.num_queries for each in found.found.values() if each is not None), 0)
     return (

@@ -13,7 +13,7 @@ from kvbench.ledger import Limits
 from kvbench.model.cost import Prices, prices_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
-from kvbench.model.parameters import Weights
+from kvbench.model.parameters import ModelParameters
 from kvbench.naming import unknown
 from kvbench.plan.area import Contiguous
 from kvbench.strategy.base import Strategy
@@ -53,7 +53,7 @@ class Fleet(Simulator):
 
     geometry: KVGeometry
     hardware: Hardware | None
-    weights: Weights | None
+    weights: ModelParameters | None
     memory_fraction: float
     max_batch: int
     prefill_chunk_tokens: int | None

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kvbench.fleet.histogram import Samples
-from kvbench.fleet.sums import Objective, RequestSums, Times
+from kvbench.fleet.histogram import SampleList
+from kvbench.fleet.sums import Objective, RequestSums, RequestTimes
 from kvbench.results.schema import REQUESTS, SUMMARY, TIMELINE
 from kvbench.workload.request import NS_PER_S
 
@@ -139,7 +139,7 @@ def fleet_frames(runs: Mapping[str, FleetColumns], scenario: str, objective: Obj
     summaries, requests, timelines = [], [], []
     names = list(runs)
     for code, (name, run) in enumerate(runs.items()):
-        sums = run.sums or RequestSums(run.outcomes, objective, Samples)
+        sums = run.sums or RequestSums(run.outcomes, objective, SampleList)
         times = sums.times(run) if run.sums else sums.add(run)
         summaries.append(_summary_row(name, run, sums, scenario, objective))
         requests.append(_requests(run, times).assign(strategy=_named(code, len(times.ttft_s), names)))
@@ -159,7 +159,7 @@ def _named(code: int, size: int, names: list[str]) -> pd.Categorical:
     return pd.Categorical.from_codes(np.full(size, code, dtype=np.int8), categories=names)
 
 
-def _requests(run: FleetColumns, times: Times) -> pd.DataFrame:
+def _requests(run: FleetColumns, times: RequestTimes) -> pd.DataFrame:
     num_requests = len(run.arrival_ns)
     return pd.DataFrame(
         {

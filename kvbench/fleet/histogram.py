@@ -14,7 +14,7 @@ NUM_BINS = math.ceil(math.log(2.0**31 / LEAST) / math.log(RATIO))
 PRECISION = "percentiles within 0.5 %"
 
 
-class Samples:
+class SampleList:
     """Samples themselves, for exact statistics."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from kvbench.fleet.histogram import Histogram, Samples
+from kvbench.fleet.histogram import Histogram, SampleList
 from kvbench.results.schema import STATISTICS, latency_column
 from kvbench.workload.request import NS_PER_S
 
@@ -33,7 +33,7 @@ class Ended(Protocol):
     outcome: np.ndarray
 
 
-class Times(NamedTuple):
+class RequestTimes(NamedTuple):
     """Of each request, in seconds, NaN where it has none."""
 
     queue_s: np.ndarray
@@ -54,11 +54,11 @@ class RequestSums:
     Args:
         outcomes: names of outcomes, by code.
         objective: what goodput counts.
-        kept: how times are kept: Samples, for exact percentiles, or Histogram, in memory that is bounded.
+        kept: how times are kept: SampleList, for exact percentiles, or Histogram, in memory that is bounded.
     """
 
     def __init__(
-        self, outcomes: Sequence[str], objective: Objective, kept: Callable[[], Samples | Histogram] = Histogram
+        self, outcomes: Sequence[str], objective: Objective, kept: Callable[[], SampleList | Histogram] = Histogram
     ) -> None:
         self.outcomes = tuple(outcomes)
         self.counts = np.zeros(len(outcomes), np.int64)
@@ -68,20 +68,20 @@ class RequestSums:
         self._objective = objective
         self._times = {name: kept() for name in ("ttft", "tpot", "latency", "queue")}
 
-    def times(self, ended: Ended) -> Times:
+    def times(self, ended: Ended) -> RequestTimes:
         """Times from moments. TPOT is that of a completed request whose last output token is not its first."""
         gaps = np.maximum(ended.output_tokens - 1, 0)
         spaced = _after(ended.finish_ns, ended.first_token_ns)
         with np.errstate(divide="ignore", invalid="ignore"):
             tpot_s = np.where(self._completed(ended) & (gaps > 0), spaced / gaps, np.nan)
-        return Times(
+        return RequestTimes(
             queue_s=_after(ended.admitted_ns, ended.arrival_ns),
             ttft_s=_after(ended.first_token_ns, ended.arrival_ns),
             tpot_s=tpot_s,
             latency_s=_after(ended.finish_ns, ended.arrival_ns),
         )
 
-    def add(self, ended: Ended) -> Times:
+    def add(self, ended: Ended) -> RequestTimes:
         """Add requests, at least one; their times."""
         completed, times = self._completed(ended), self.times(ended)
         self.counts += np.bincount(ended.outcome, minlength=len(self.outcomes))

@@ -7,7 +7,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from kvbench.backend.storage import Areas, Sequence, Shape
+from kvbench.backend.storage import Areas, SequenceStore, Shape
 from kvbench.integrations.figures import Figures
 from kvbench.ledger import LedgerError, Limits, OutOfMemory
 from kvbench.model.geometry import KVGeometry
@@ -78,7 +78,7 @@ class Layerwise:
         others = [Areas(strategy.areas, shape, beside=first) for _ in range(geometry.num_layers - 1)]
         self._areas = [first, *others]
         self.seq = next(_NUMBERS)
-        self.sequences: list[Sequence] = []
+        self.sequences: list[SequenceStore] = []
         self.strides: list[Stride] = []
         self._turns: list[Request] = []
         self._attended: int | None = None
@@ -124,7 +124,7 @@ class Layerwise:
 
     def _open(self, num_tokens: int) -> None:
         self.ledger.open(self.seq)
-        self.sequences = [Sequence(areas) for areas in self._areas]
+        self.sequences = [SequenceStore(areas) for areas in self._areas]
         self._turns = []
         session = Session(0, (Request(num_tokens, self._num_output_tokens),))
         try:
@@ -183,7 +183,7 @@ class Layerwise:
             last = self._turns[-1]
             self._turns[-1] = Request(last.num_append_tokens, last.num_decode_tokens + 1)
 
-    def enter(self, layer: int) -> Sequence:
+    def enter(self, layer: int) -> SequenceStore:
         """A layer's turn in the step that has begun.
 
         Raises:
@@ -296,7 +296,7 @@ def check_fits(strategy: Strategy, geometry: KVGeometry, budget_bytes: int | Non
     strategy.fitted(limits).ledger(geometry)
 
 
-def write(sequence: Sequence, plan: Plan, keys: Tensor, values: Tensor) -> None:
+def write(sequence: SequenceStore, plan: Plan, keys: Tensor, values: Tensor) -> None:
     """Carry a stride's plan out in one layer.
 
     Args:
@@ -315,6 +315,6 @@ def write(sequence: Sequence, plan: Plan, keys: Tensor, values: Tensor) -> None:
             sequence.carry_out(op, [], [])
 
 
-def _carry_out(sequence: Sequence, plan: Plan) -> None:
+def _carry_out(sequence: SequenceStore, plan: Plan) -> None:
     for op in plan:
         sequence.carry_out(op, [], [])

@@ -29,7 +29,7 @@ def sizes_of(value: object) -> dict[int, int]:
     return {storage._cdata: storage.nbytes() for storage in storages_in(value)}
 
 
-class Passing(TorchDispatchMode):
+class PeakMemory(TorchDispatchMode):
     """While it is on, counts the storages that operations make and those that die, of a value's and of theirs.
 
     Args:

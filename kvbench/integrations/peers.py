@@ -10,7 +10,7 @@ from transformers import Cache, DynamicCache, PreTrainedConfig, QuantizedCache, 
 from transformers.cache_utils import DynamicLayer, StaticLayer
 
 from kvbench.integrations.figures import Figures
-from kvbench.integrations.peak_memory import Passing, sizes_of
+from kvbench.integrations.peak_memory import PeakMemory, sizes_of
 from kvbench.naming import unknown
 from kvbench.strategy.base import CapacityExceeded
 
@@ -147,7 +147,7 @@ class _Counted(Cache):
             replaced = sum(old_values.values()) if sizes_of(layer.values) != old_values else 0
             passing_bytes = sum(sizes_of(vars(layer)).values()) + replaced
         else:
-            with Passing(vars(layer), (key_states, value_states)) as passing:
+            with PeakMemory(vars(layer), (key_states, value_states)) as passing:
                 states = append()
             passing_bytes = passing.peak_bytes
         after = sizes_of(vars(layer))
@@ -191,7 +191,7 @@ class _Counted(Cache):
 
     def _pass_over(self, change: Callable[[Any], None], argument: Any) -> None:
         """Do something to all layers, and count what is held in passing."""
-        with Passing([vars(layer) for layer in self.layers], argument) as passing:
+        with PeakMemory([vars(layer) for layer in self.layers], argument) as passing:
             change(argument)
         self._peak_bytes = max(self._peak_bytes, passing.peak_bytes)
         self._held = self._held_bytes()

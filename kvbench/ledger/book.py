@@ -5,7 +5,7 @@ from kvbench.ledger.booking import Draft
 from kvbench.ledger.declared import Declared
 from kvbench.ledger.outcome import LedgerError
 from kvbench.ledger.rows import book_rows
-from kvbench.ledger.state import State
+from kvbench.ledger.state import LedgerState
 from kvbench.ledger.view import LedgerView
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import DEVICE, Area, Ring
@@ -14,7 +14,7 @@ from kvbench.plan.ops import Append, Keep, Plan, Rows, Truncate
 ONE_AREA = (Area(),)
 
 
-class Ledger(State):
+class Ledger(LedgerState):
     """Occupancy of device, host and disk, in bytes, by sequence.
 
     What reading needs on the device (staging buffers) and the pools that blocks come from are held from the first

@@ -5,7 +5,7 @@ from typing import get_args
 from kvbench.ledger.accounts import Account, Holding, Receipt
 from kvbench.ledger.outcome import LedgerError, OutOfMemory
 from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule, check_windows
-from kvbench.ledger.state import State
+from kvbench.ledger.state import LedgerState
 from kvbench.naming import unknown
 from kvbench.plan.area import DEVICE, Blocks, Chunks, Contiguous, Holes, Ring
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Operation, Release, Reserve, Rows, Rule, Settle, Truncate
@@ -18,7 +18,7 @@ class Draft:
         ledger: what is booked in.
     """
 
-    def __init__(self, ledger: State) -> None:
+    def __init__(self, ledger: LedgerState) -> None:
         self._ledger = ledger
         self._accounts: dict[int, Account | None] = {}
         self._sharers: dict[int, int] = {}

@@ -4,12 +4,12 @@ from copy import copy
 
 from kvbench.ledger.accounts import Account, AreaCost, Holding, Receipt
 from kvbench.ledger.outcome import LedgerError, OutOfMemory
-from kvbench.ledger.state import State
+from kvbench.ledger.state import LedgerState
 from kvbench.plan.area import DEVICE, Blocks, Chunks
 from kvbench.plan.ops import Rows
 
 
-def book_rows(ledger: State, op: Rows) -> Receipt:
+def book_rows(ledger: LedgerState, op: Rows) -> Receipt:
     """Book other rows, or nothing: every storage is replaced, a tensor at a time.
 
     Raises:
@@ -48,7 +48,7 @@ def _with_costs(account: Account, costs: dict[str, AreaCost]) -> Account:
     return own
 
 
-def _count(ledger: State, account: Account) -> None:
+def _count(ledger: LedgerState, account: Account) -> None:
     """Sum up what the only sequence holds, and what is held for reading."""
     ledger.tier_bytes = dict.fromkeys(ledger.tier_bytes, 0)
     ledger.tier_bytes[DEVICE] = ledger.reading_bytes
@@ -79,7 +79,7 @@ def _tensor_bytes(held: Holding) -> int:
             return held.cost.largest_bytes(held.capacity)
 
 
-def _with_pools(ledger: State) -> int:
+def _with_pools(ledger: LedgerState) -> int:
     """Device bytes that are allocated, with pools whole, whatever was handed out of them."""
     of_pools = sum(pool for name, pool in ledger.pool_bytes.items() if ledger.tier_of(name) == DEVICE)
     return ledger.allocated_bytes + (of_pools - ledger.lent_bytes if ledger.has_begun else 0)

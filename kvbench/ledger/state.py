@@ -8,7 +8,7 @@ from kvbench.plan.area import DEVICE, TIERS, Area, Blocks, check_areas
 from kvbench.plan.ops import Operation
 
 
-class State:
+class LedgerState:
     """Accounts by sequence, and occupancy by tier, in bytes.
 
     Args:

@@ -3,7 +3,7 @@
 from copy import copy
 
 from kvbench.ledger.booking import Draft
-from kvbench.ledger.state import State
+from kvbench.ledger.state import LedgerState
 from kvbench.plan.area import DEVICE
 from kvbench.plan.ops import MAIN, Plan
 
@@ -15,7 +15,7 @@ class LedgerView:
 
     __slots__ = ("_ledger",)
 
-    def __init__(self, ledger: State) -> None:
+    def __init__(self, ledger: LedgerState) -> None:
         self._ledger = ledger
 
     def num_used(self, seq: int, area: str = MAIN) -> int:

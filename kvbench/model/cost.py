@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
 from kvbench.model.hardware import Hardware
-from kvbench.model.parameters import Weights
+from kvbench.model.parameters import ModelParameters
 
 PS_PER_S = 10**12
 PS_PER_NS = 1_000
@@ -82,7 +82,7 @@ def resize_ps(num_live: int, prices: Prices) -> int:
     return prices.storage_ps + num_live * prices.copy_ps
 
 
-def prices_of(hardware: Hardware, geometry: KVGeometry, weights: Weights | None, num_rows: int = 1) -> Prices:
+def prices_of(hardware: Hardware, geometry: KVGeometry, weights: ModelParameters | None, num_rows: int = 1) -> Prices:
     """The prices of a model on an accelerator.
 
     Args:

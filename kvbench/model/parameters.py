@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
+class ModelParameters:
     """How many parameters a model has, and what they take.
 
     Args:

@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 from kvbench.predictor.base import Predictor
 from kvbench.predictor.learned import Learned
 from kvbench.predictor.network import pinball
-from kvbench.predictor.past import Constant, ExponentialAverage, PastQuantile
+from kvbench.predictor.past import ConstantPredictor, ExponentialAverage, PastQuantile
 from kvbench.predictor.recent import rank
 from kvbench.predictor.replay import Examples, predictions
 from kvbench.predictor.train import split
-from kvbench.predictor.weights import Weights
+from kvbench.predictor.weights import PredictorWeights
 
 ALPHAS = (0.01, 0.03, 0.1, 0.3)
 WINDOWS = (16, 64, 256, 1024)
 
 
-def compare(weights: Weights, examples: Examples) -> list[dict[str, object]]:
+def compare(weights: PredictorWeights, examples: Examples) -> list[dict[str, object]]:
     """Rate every predictor on the unseen part, at the quantile that the weights were trained for.
 
     Those that learn as they go meet all requests that end before, in every part; their parameter is the one with the
@@ -41,8 +41,8 @@ def compare(weights: Weights, examples: Examples) -> list[dict[str, object]]:
         "learned": ("", Learned(weights)),
         "quantile": _chosen(by_window, examples, choosing, quantile),
         "average": _chosen(by_alpha, examples, choosing, quantile),
-        "training mean": ("", Constant(int(np.ceil(past.mean())))),
-        "training quantile": ("", Constant(int(past[rank(quantile, len(past)) - 1]))),
+        "training mean": ("", ConstantPredictor(int(np.ceil(past.mean())))),
+        "training quantile": ("", ConstantPredictor(int(past[rank(quantile, len(past)) - 1]))),
     }
     actual = examples.num_further_tokens[unseen]
     return [

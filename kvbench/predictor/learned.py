@@ -6,7 +6,7 @@ import numpy as np
 
 from kvbench.predictor.features import WINDOW, features
 from kvbench.predictor.recent import Recent
-from kvbench.predictor.weights import Weights
+from kvbench.predictor.weights import PredictorWeights
 
 
 class Learned:
@@ -16,7 +16,7 @@ class Learned:
         weights: the network and what it was trained for.
     """
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: PredictorWeights) -> None:
         self._weights = weights
         self.forget()
 

@@ -6,7 +6,7 @@ from kvbench.checks import check_share
 from kvbench.predictor.recent import Recent
 
 
-class Constant:
+class ConstantPredictor:
     """Always the same: what a predictor has to beat.
 
     Args:

@@ -7,7 +7,7 @@ from kvbench.predictor.features import NUM_INPUTS, WINDOW, features, inputs
 from kvbench.predictor.network import Adam, Network, new_network, pinball
 from kvbench.predictor.recent import Recent
 from kvbench.predictor.replay import Examples, replay
-from kvbench.predictor.weights import Weights, described
+from kvbench.predictor.weights import PredictorWeights, described
 
 Matrix = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ def split(num_examples: int) -> tuple[slice, slice, slice]:
     return slice(0, first), slice(first, second), slice(second, num_examples)
 
 
-def train(examples: Examples, quantile: float, seed: int, trace: str, source: str) -> Weights:
+def train(examples: Examples, quantile: float, seed: int, trace: str, source: str) -> PredictorWeights:
     """Train on the first part; of all epochs, keep the one with the least loss on the part that chooses.
 
     Args:
@@ -69,7 +69,7 @@ def train(examples: Examples, quantile: float, seed: int, trace: str, source: st
         seed=seed,
         epoch=epoch,
     )
-    return Weights(low, high, mean, std, Network(*map(_rounded, network.parameters)), scale, about)
+    return PredictorWeights(low, high, mean, std, Network(*map(_rounded, network.parameters)), scale, about)
 
 
 def _features(examples: Examples, end: int) -> Matrix:

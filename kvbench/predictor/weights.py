@@ -32,7 +32,7 @@ class WeightsError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Weights:
+class PredictorWeights:
     """A trained network, and what turns features into its inputs and its outputs into tokens.
 
     Args:
@@ -100,7 +100,7 @@ def find_weights(name: str) -> Path:
     raise ValueError(f"{unknown('weights', name, shipped_names())}\n  or a path that ends in {SUFFIX}")
 
 
-def load_weights(path: Path) -> Weights:
+def load_weights(path: Path) -> PredictorWeights:
     """Read a file of weights. Nothing in it can run.
 
     Raises:
@@ -121,7 +121,7 @@ def load_weights(path: Path) -> Weights:
         raise WeightsError(f"{path}: it has tensors that are not of the kind: {', '.join(sorted(foreign))}; {EXPECTED}")
     _check_arrays(path, arrays)
     network = Network(*(arrays[name] for name in _NETWORK))
-    return Weights(*(arrays[name] for name in _RANGE), network, float(arrays["scale"][0]), about)
+    return PredictorWeights(*(arrays[name] for name in _RANGE), network, float(arrays["scale"][0]), about)
 
 
 def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:

@@ -17,7 +17,7 @@ RECALL = "needle_recall"
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """What probing found.
 
     Args:
@@ -69,7 +69,7 @@ def compare(
     max_tokens: int,
     data: Path | None,
     on_strategy: Callable[[str], None] | None = None,
-) -> Compared:
+) -> Comparison:
     """Probe each strategy.
 
     Args:
@@ -94,7 +94,7 @@ def compare(
         if on_strategy is not None:
             on_strategy(name)
         found[name] = probe(strategy)
-    return Compared(session.num_tokens, sample.about, torch.finfo(sample.keys.dtype).eps, found)
+    return Comparison(session.num_tokens, sample.about, torch.finfo(sample.keys.dtype).eps, found)
 
 
 def check(geometry: KVGeometry, max_tokens: int, data: Path | None) -> None:

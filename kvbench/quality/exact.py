@@ -20,7 +20,7 @@ class Answer(NamedTuple):
     weights: Tensor
 
 
-class Exact:
+class ExactAttention:
     """Exact attention over a sample, in float32; each answer is computed once for all strategies.
 
     Args:

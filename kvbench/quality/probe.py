@@ -14,7 +14,7 @@ from kvbench.backend.signals import queries_at_once
 from kvbench.ledger import Limits, OutOfMemory
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.ops import Append, Plan, Settle
-from kvbench.quality.exact import Exact
+from kvbench.quality.exact import ExactAttention
 from kvbench.quality.sample import Sample
 from kvbench.strategy.base import CapacityExceeded, Strategy
 from kvbench.workload.request import Request, Session
@@ -82,7 +82,7 @@ class Probe:
         on_device = {name: getattr(sample, name).to(self.backend.device) for name in ("keys", "values", "queries")}
         needles = tuple(replace(each, queries=each.queries.to(self.backend.device)) for each in sample.needles)
         self.sample = replace(sample, **on_device, needles=needles)
-        self.exact = Exact(self.sample)
+        self.exact = ExactAttention(self.sample)
         self.session = session
 
     def __call__(self, strategy: Strategy) -> Quality | None:

@@ -20,7 +20,7 @@ _ENGINES = {FLEET: "event by event"}
 _WHOLE_PERCENT = 10
 
 
-class Kind(NamedTuple):
+class RowKind(NamedTuple):
     """Rows whose times may be compared.
 
     Args:
@@ -80,17 +80,17 @@ def whole_steps(steps: pd.DataFrame, scope: str) -> pd.DataFrame:
     return whole.assign(phase=whole.pop("decodes").map({True: "decode", False: "prefill"}))
 
 
-def kinds(summary: pd.DataFrame) -> list[Kind]:
+def kinds(summary: pd.DataFrame) -> list[RowKind]:
     """A summary's rows by kind, in order; of one kind, all of them."""
     texts = _kind_texts(summary)
     if texts.nunique() <= 1:
-        return [Kind("", "", summary)]
+        return [RowKind("", "", summary)]
     found = []
     for text in dict.fromkeys(texts):
         source, scope, engine = text.split("\n")
         words = ", ".join(filter(None, [source, _SCOPES.get(scope, scope), _ENGINES.get(engine, "")]))
         ending = "_".join(["", *filter(None, [source, scope, engine if engine in _ENGINES else ""])])
-        found.append(Kind(words, ending, summary[texts == text].reset_index(drop=True)))
+        found.append(RowKind(words, ending, summary[texts == text].reset_index(drop=True)))
     return found
 
 

@@ -7,7 +7,7 @@ from kvbench.workload.request import Request, Session
 
 
 @dataclass(slots=True, eq=False)
-class Progress:
+class LiveRequest:
     """A session's position in its turns, and what the runner must know of it.
 
     Args:

@@ -7,7 +7,7 @@ from kvbench.ledger import LedgerError, Limits
 from kvbench.plan.area import DEVICE, Native
 from kvbench.plan.ops import BadOperation
 from kvbench.runner.recorder import Recorder
-from kvbench.runner.scheduler import Batch
+from kvbench.runner.scheduler import Scheduler
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
 
@@ -63,7 +63,7 @@ def run(
             ledger = strategy.ledger(backend.geometry, budget_bytes, backend.num_rows)
             backend.begin_repetition(strategy.areas)
             strategy.on_begin()
-            batch = Batch(strategy, sessions, backend, ledger, recorder, (repetition, index), max_concurrency)
+            batch = Scheduler(strategy, sessions, backend, ledger, recorder, (repetition, index), max_concurrency)
             try:
                 for num_tokens in batch.iterations():
                     if on_iteration is not None:

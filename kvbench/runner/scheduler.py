@@ -9,7 +9,7 @@ from kvbench.ledger import NO_RECEIPT, BackgroundError, Ledger, OutOfMemory, Rec
 from kvbench.plan.area import DISK, HOST
 from kvbench.plan.ops import Plan, Settle
 from kvbench.results.columns import COMPLETED, UNREACHED
-from kvbench.runner.live import Progress
+from kvbench.runner.live import LiveRequest
 from kvbench.runner.recorder import (
     ADMIT,
     ARRIVALS,
@@ -32,7 +32,7 @@ DRAIN_EVERY = 32
 """Iterations between drains of a device that runs behind the host; while requests are still to arrive, one."""
 
 
-class Batch:
+class Scheduler:
     """One strategy's run over all sessions, on a clock that counts steps and skips idle time.
 
     Requests, the turns of sessions, are computed first come, first served, while fewer than `max_concurrency` are live
@@ -69,12 +69,12 @@ class Batch:
         self._recorder = recorder
         self._run = run
         self._max_concurrency = max_concurrency
-        self._coming = [(session.arrival_ns, i, Progress(i, session)) for i, session in enumerate(sessions)]
+        self._coming = [(session.arrival_ns, i, LiveRequest(i, session)) for i, session in enumerate(sessions)]
         heapify(self._coming)
-        self._waiting: deque[Progress] = deque()
-        self._live: list[Progress] = []
-        self._idle: list[Progress] = []
-        self._ended: list[Progress] = []
+        self._waiting: deque[LiveRequest] = deque()
+        self._live: list[LiveRequest] = []
+        self._idle: list[LiveRequest] = []
+        self._ended: list[LiveRequest] = []
         self._lacking: int | None = None
         self._clock_ns = self._idle_ns = 0
         self._iteration = self._reserved_bytes = self._waste_bytes = 0
@@ -133,7 +133,7 @@ class Batch:
             self._backend.open(progress.index)
             self._begin(progress)
 
-    def _begin(self, progress: Progress) -> None:
+    def _begin(self, progress: LiveRequest) -> None:
         """Give a new cache what it needs before its first token; idle ones may give way to it, live ones do not."""
         while True:
             start = self._backend.now_ns()
@@ -154,7 +154,7 @@ class Batch:
             return BATCH
         return COMPUTING if self._lacking is None or not self._live else self._lacking
 
-    def _step(self, progress: Progress) -> int:
+    def _step(self, progress: LiveRequest) -> int:
         """One step of one request; returns the tokens appended, 0 where it was not to be."""
         while True:
             try:
@@ -172,7 +172,7 @@ class Batch:
                 self._end_turn(progress)
             return num_tokens if phase != RECOMPUTE else 0
 
-    def _append(self, progress: Progress) -> tuple[int, int]:
+    def _append(self, progress: LiveRequest) -> tuple[int, int]:
         """Carry out what a request's next step appends, or takes over from another; its phase and number of tokens."""
         phase, num_tokens = progress.next_step()
         seq, view, strategy = progress.index, self._ledger.view, self._strategy
@@ -190,7 +190,7 @@ class Batch:
         self._carry_out(progress, phase, num_tokens, plan, start, num_written)
         return phase, num_tokens
 
-    def _end_turn(self, progress: Progress) -> None:
+    def _end_turn(self, progress: LiveRequest) -> None:
         """Finish a session after its last turn; else it is idle while it thinks of the next, or goes on at once."""
         if progress.is_last_turn:
             self._finish(progress, COMPLETED)
@@ -204,7 +204,7 @@ class Batch:
             self._ended.append(progress)
 
     def _carry_out(
-        self, progress: Progress, phase: int, num_tokens: int, plan: Plan, start: int, num_queries: int = 0
+        self, progress: LiveRequest, phase: int, num_tokens: int, plan: Plan, start: int, num_queries: int = 0
     ) -> None:
         """Book a plan, carry it out with what follows attention, advance the clock, and record the row."""
         ledger, view, seq = self._ledger, self._ledger.view, progress.index
@@ -254,7 +254,7 @@ class Batch:
             return NO_RECEIPT, NO_TIMES
         return receipt, _sum(self._backend.step(after, seq, 0, continued=True), waited)
 
-    def _fork(self, progress: Progress) -> Plan | None:
+    def _fork(self, progress: LiveRequest) -> Plan | None:
         """The plan to take the first prompt over from a live request of the same group, where the strategy shares."""
         if progress.num_held or progress.session.group is None:
             return None
@@ -265,7 +265,7 @@ class Batch:
                 return self._strategy.on_fork(progress.index, other.index, num_tokens, self._ledger.view)
         return None
 
-    def _measure_slack(self, progress: Progress, num_used: int, capacity: int, num_bytes: int) -> None:
+    def _measure_slack(self, progress: LiveRequest, num_used: int, capacity: int, num_bytes: int) -> None:
         """Keep the totals of device slots that tokens to come will fill, and that none will, up to date."""
         useful = min(capacity, progress.session.num_tokens)
         reserved_bytes = max(useful - num_used, 0) * num_bytes // max(capacity, 1)
@@ -274,7 +274,7 @@ class Batch:
         self._waste_bytes += waste_bytes - progress.waste_bytes
         progress.reserved_bytes, progress.waste_bytes = reserved_bytes, waste_bytes
 
-    def _relieved(self, progress: Progress, error: OutOfMemory) -> bool:
+    def _relieved(self, progress: LiveRequest, error: OutOfMemory) -> bool:
         """Whether memory was found: what a victim of the scheduler's choice gives back, or else all that it held."""
         victim = self._idle[0] if self._idle else self._live[-1]
         if error.budget_bytes is not None:
@@ -289,7 +289,7 @@ class Batch:
         self._give_way(victim, error)
         return True
 
-    def _gives_back(self, victim: Progress, plan: Plan, error: OutOfMemory) -> bool:
+    def _gives_back(self, victim: LiveRequest, plan: Plan, error: OutOfMemory) -> bool:
         """Carry out what gives memory back; no, where it finds none to do it in, or gives none."""
         held_bytes = self._held_bytes(error)
         try:
@@ -302,7 +302,7 @@ class Batch:
         """What is held of the memory that ran out."""
         return self._ledger.pooled_bytes[error.pool] if error.pool else self._ledger.tier_bytes[error.tier]
 
-    def _give_way(self, progress: Progress, error: OutOfMemory) -> None:
+    def _give_way(self, progress: LiveRequest, error: OutOfMemory) -> None:
         """Free a session's cache for another's sake; one that is computed waits, and ends where there is no other."""
         if progress in self._idle:
             self._release(progress)
@@ -316,7 +316,7 @@ class Batch:
         self._lacking = POOL if error.pool and self._ledger.has_room_beside(error.pool) else MEMORY
         self._waiting.appendleft(progress)
 
-    def _finish(self, progress: Progress, outcome: str) -> None:
+    def _finish(self, progress: LiveRequest, outcome: str) -> None:
         self._release(progress)
         self._lacking = None
         self._recorder.requests.append(_row(self._run, progress, outcome))
@@ -332,14 +332,14 @@ class Batch:
         if self._ledger.view.is_open(seq):
             self._release(next(progress for progress in (*self._live, *self._idle) if progress.index == seq))
 
-    def _release(self, progress: Progress) -> None:
+    def _release(self, progress: LiveRequest) -> None:
         start = self._backend.now_ns()
         plan = self._strategy.on_finish(progress.index, self._ledger.view)
         self._carry_out(progress, FINISH, 0, plan, start)
         (self._live if progress in self._live else self._idle).remove(progress)
 
 
-def _row(run: tuple[int, int], progress: Progress, outcome: str) -> RequestRow:
+def _row(run: tuple[int, int], progress: LiveRequest, outcome: str) -> RequestRow:
     return RequestRow(*run, progress.index, progress.turn, outcome, progress.num_held, progress.num_preemptions)
 
 

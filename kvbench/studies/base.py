@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from kvbench.backend.base import Backend
 from kvbench.model.geometry import KVGeometry
-from kvbench.model.parameters import Weights
+from kvbench.model.parameters import ModelParameters
 from kvbench.results.provenance import model_notes, origin
 
 
@@ -17,7 +17,7 @@ class Model(NamedTuple):
     """A model by its name: bytes of its cache, and its parameters where they are known."""
 
     geometry: KVGeometry
-    weights: Weights | None
+    weights: ModelParameters | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from kvbench.backend.allocator.blocks import Block
 from kvbench.backend.allocator.device import Device
 from kvbench.backend.allocator.expandable import Expandable
-from kvbench.backend.allocator.pool import Pool, Segments
+from kvbench.backend.allocator.pool import AllocatorPool, Segments
 from kvbench.backend.allocator.sizes import SMALL_BYTES, block_bytes, segment_bytes
 from kvbench.ledger import OutOfMemory
 
@@ -37,8 +37,8 @@ class CachingAllocator:
             raise ValueError(f"memory_bytes is a positive number of bytes or None, got {memory_bytes!r}")
         self.device = Device(memory_bytes)
         pool = Expandable if expandable else Segments
-        self._small: Pool = pool(self.device, is_small=True)
-        self._large: Pool = pool(self.device, is_small=False)
+        self._small: AllocatorPool = pool(self.device, is_small=True)
+        self._large: AllocatorPool = pool(self.device, is_small=False)
         self._live: dict[int, Block] = {}
         self._allocated_bytes = self._requested_bytes = self._split_bytes = 0
         self._most_allocated_bytes = self._most_split_bytes = 0
@@ -77,11 +77,11 @@ class CachingAllocator:
             self._most_split_bytes = self._split_bytes
         return block.address
 
-    def _pool(self, size: int) -> Pool:
+    def _pool(self, size: int) -> AllocatorPool:
         """Where a live block of this size belongs: one of the small pool is never larger than what it was taken for."""
         return self._small if size <= SMALL_BYTES else self._large
 
-    def _grown(self, pool: Pool, size: int) -> Block:
+    def _grown(self, pool: AllocatorPool, size: int) -> Block:
         block = pool.grow(size)
         if block is None:
             self.num_retries += 1

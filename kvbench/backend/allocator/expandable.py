@@ -4,7 +4,7 @@ from bisect import bisect_left, insort
 
 from kvbench.backend.allocator.blocks import CACHED, LIVE, UNMAPPED, Block
 from kvbench.backend.allocator.device import Device
-from kvbench.backend.allocator.pool import Pool
+from kvbench.backend.allocator.pool import AllocatorPool
 from kvbench.backend.allocator.sizes import LARGE_SEGMENT_BYTES, MIN_BLOCK_BYTES, SMALL_SEGMENT_BYTES, round_up
 
 UNLIMITED_SPACE_BYTES = 1 << 50
@@ -12,7 +12,7 @@ SPACE_DIVISOR = 8
 """A segment has addresses for the device's memory and an eighth more."""
 
 
-class Expandable(Pool):
+class Expandable(AllocatorPool):
     """A segment that grows at its end, and in gaps that were given back; blocks in it are split down to 512 bytes.
 
     Source: CUDACachingAllocator.cpp: Note [Expandable Segments], get_free_block, find_expandable_block, map_block,

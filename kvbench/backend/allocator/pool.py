@@ -7,7 +7,7 @@ from kvbench.backend.allocator.device import Device
 from kvbench.backend.allocator.sizes import MIN_BLOCK_BYTES, SMALL_BYTES, segment_bytes
 
 
-class Pool(ABC):
+class AllocatorPool(ABC):
     """Cached blocks, and how they are split and joined.
 
     Args:
@@ -83,7 +83,7 @@ class Pool(ABC):
         """Give the driver all that can be given back."""
 
 
-class Segments(Pool):
+class Segments(AllocatorPool):
     """Every segment is an allocation of its own, and goes back when all of it is free.
 
     Source: CUDACachingAllocator.cpp: alloc_block, release_blocks.

@@ -9,7 +9,7 @@ from kvbench.plan.area import STAGING_TOKENS, Area
 from kvbench.plan.ops import Rule
 
 
-class Pool:
+class BlockPool:
     """All blocks of an area: a tensor each for K and V of a layer, allocated once, and who holds which block.
 
     Args:
@@ -97,7 +97,7 @@ class PagedStore:
         "table",
     )
 
-    def __init__(self, area: Area, shape: Shape, pool: Pool) -> None:
+    def __init__(self, area: Area, shape: Shape, pool: BlockPool) -> None:
         self.area = area
         self._shape = shape
         self._pool = pool

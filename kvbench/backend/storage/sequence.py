@@ -14,7 +14,7 @@ from kvbench.backend.storage.base import Pair, Piece, Shape, Store
 from kvbench.backend.storage.chunked import ChunkedStore
 from kvbench.backend.storage.memory import Memory
 from kvbench.backend.storage.packed import PackedStore
-from kvbench.backend.storage.paged import PagedStore, Pool
+from kvbench.backend.storage.paged import BlockPool, PagedStore
 from kvbench.backend.storage.ring import RingStore
 from kvbench.backend.storage.slots import SlotStore
 from kvbench.backend.storage.staging import Staging
@@ -41,7 +41,7 @@ class Areas:
         self.areas = areas
         self.shape = shape
         self._memories = {area.tier: Memory(area.tier, shape.device, folder) for area in areas}
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[str, BlockPool] = {}
         self._staging: Staging | None = None
         self._beside = beside
         self.background = worker_of(shape.device, steps_back=True) if beside is None else beside.background
@@ -54,7 +54,7 @@ class Areas:
             return
         for area in self.areas:
             if isinstance(area.layout, Blocks) and area.name not in self._pools:
-                self._pools[area.name] = Pool(area, self.shape, self._memories[area.tier])
+                self._pools[area.name] = BlockPool(area, self.shape, self._memories[area.tier])
         if self._beside is None:
             self._stage()
         else:
@@ -123,7 +123,7 @@ class Areas:
             self._reader = None
 
 
-class Sequence:
+class SequenceStore:
     """One sequence: a store an area.
 
     Args:
@@ -200,7 +200,7 @@ class Sequence:
         if replaced:
             self._shared.background.submit(partial(let_go, replaced))
 
-    def fork(self, op: Fork, new: "Sequence") -> None:
+    def fork(self, op: Fork, new: "SequenceStore") -> None:
         """Give another sequence the first tokens."""
         self._store(MAIN).fork(new._store(MAIN), op.num_tokens)
         new.num_seen = op.num_tokens

@@ -16,7 +16,7 @@ from kvbench.fleet.prefix.tree import PromptTree
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Replay:
+class ReuseCounts:
     """What each prompt reused, a row a tier and a column a request.
 
     Args:
@@ -99,7 +99,7 @@ class PrefixResult:
         return self.full_at is not None and self.full_at < self.first_request
 
 
-def replay(tree: PromptTree, *, sizes: Sequence[int], policy: str, reuse: str) -> Replay:
+def replay(tree: PromptTree, *, sizes: Sequence[int], policy: str, reuse: str) -> ReuseCounts:
     """Replay all prompts, in their order.
 
     A block that leaves a tier goes to the next; one that is reused goes to the device. A prompt longer than the tiers
@@ -139,7 +139,7 @@ def replay(tree: PromptTree, *, sizes: Sequence[int], policy: str, reuse: str) -
     tokens[moves.last_tier[whole], whole] -= (tree.num_blocks * tree.block_tokens - tree.prompt_tokens)[whole]
     # A block that is filled in part is a prompt's last one, and reused only where the prompt is reused whole.
     without_last = moves.hits.sum(axis=0) - (moves.last_tier >= 0)
-    return Replay(
+    return ReuseCounts(
         hit_blocks=moves.hits,
         hit_tokens=tokens,
         vllm_hit_blocks=without_last,

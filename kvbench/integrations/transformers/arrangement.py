@@ -102,7 +102,7 @@ def is_padding(mask: Tensor, num_tokens: int) -> Tensor:
     """Which new tokens are padding: those that may not look at themselves.
 
     Args:
-        mask: as in `Sight`; its last positions are the new tokens'.
+        mask: as in `PositionMask`; its last positions are the new tokens'.
         num_tokens: how many are new.
     Returns:
         bool, [num_rows, num_tokens].

@@ -17,9 +17,9 @@ from transformers.modeling_utils import AttentionInterface
 from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.reading import Chunk, by_piece, decode
 from kvbench.backend.signals import by_piece_with_mass, queries_at_once
-from kvbench.backend.storage import Piece, Sequence
+from kvbench.backend.storage import Piece, SequenceStore
 from kvbench.integrations.transformers.rotation import Compacted
-from kvbench.integrations.transformers.visibility import Sight
+from kvbench.integrations.transformers.visibility import PositionMask
 from kvbench.plan.area import Contiguous, Votes
 
 ATTENTION = "kvbench"
@@ -90,7 +90,12 @@ def check_supported(module: nn.Module, kwargs: dict[str, object]) -> None:
 
 
 def attend(
-    module: nn.Module, sequence: Sequence | Compacted, query: Tensor, num_kv_heads: int, sight: Sight, **kwargs: object
+    module: nn.Module,
+    sequence: SequenceStore | Compacted,
+    query: Tensor,
+    num_kv_heads: int,
+    sight: PositionMask,
+    **kwargs: object,
 ) -> Tensor:
     """Attend with the newest tokens' queries over all that one layer holds; scores get their mass.
 
@@ -119,12 +124,12 @@ def attend(
     return _unpacked(output, query.shape)
 
 
-def is_noted(sequence: Sequence | Compacted, query: Tensor) -> bool:
+def is_noted(sequence: SequenceStore | Compacted, query: Tensor) -> bool:
     """Whether a score has to be told of these queries' mass: of a single one, votes are not asked for."""
     return sequence.score is not None and not (isinstance(sequence.score, Votes) and query.shape[2] == 1)
 
 
-def whole_context(sequence: Sequence | Compacted, sight: Sight) -> tuple[Tensor, Tensor] | None:
+def whole_context(sequence: SequenceStore | Compacted, sight: PositionMask) -> tuple[Tensor, Tensor] | None:
     """K and V where the model's own mask fits them as they lie; else None.
 
     One query that may look everywhere asks for no order.
@@ -147,12 +152,12 @@ def whole_context(sequence: Sequence | Compacted, sight: Sight) -> tuple[Tensor,
     return pairs[0] if is_whole and sight.places is None else None
 
 
-def _by_piece(sequence: Sequence | Compacted, query: Tensor, num_kv_heads: int, sight: Sight) -> Tensor:
+def _by_piece(sequence: SequenceStore | Compacted, query: Tensor, num_kv_heads: int, sight: PositionMask) -> Tensor:
     """Attend piece by piece; packed as `packed` does it."""
     group_size = query.shape[1] // num_kv_heads
     num_queries = query.shape[2]
     notes = is_noted(sequence, query)
-    is_plain = isinstance(sequence, Sequence) and not notes
+    is_plain = isinstance(sequence, SequenceStore) and not notes
     if num_queries == 1 and sight.mask is None and is_plain:
         return decode(sequence, 0, packed(query, num_kv_heads))
     store = sequence.ends_with_newest
@@ -171,7 +176,7 @@ def _by_piece(sequence: Sequence | Compacted, query: Tensor, num_kv_heads: int, 
     return outputs if sight.mask is None else outputs.nan_to_num(0.0)
 
 
-def _in_one_piece(piece: Piece, query: Tensor, num_kv_heads: int, sight: Sight) -> Tensor:
+def _in_one_piece(piece: Piece, query: Tensor, num_kv_heads: int, sight: PositionMask) -> Tensor:
     """In chunks of queries, so that the mask stays small."""
     outputs, group_size = [], query.shape[1] // num_kv_heads
     for start in range(0, query.shape[2], QUERY_CHUNK):

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
 
-from kvbench.backend.storage import Sequence
+from kvbench.backend.storage import SequenceStore
 from kvbench.integrations.layerwise import Layerwise, write
 from kvbench.integrations.transformers.attention import TAG, attend, check_supported
 from kvbench.integrations.transformers.rotation import Compacted
 from kvbench.integrations.transformers.shared import Shared
-from kvbench.integrations.transformers.visibility import Sight
+from kvbench.integrations.transformers.visibility import PositionMask
 from kvbench.ledger.view import UNLIMITED
 from kvbench.plan.ops import MAIN
 
@@ -50,7 +50,7 @@ class KVBenchLayer(CacheLayerMixin):
         return self._shared.batch
 
     @property
-    def _sequence(self) -> Sequence | None:
+    def _sequence(self) -> SequenceStore | None:
         """The layer's store; None before the first token."""
         batch = self._batch
         return batch.sequences[self._number] if batch is not None and batch.sequences else None
@@ -124,7 +124,7 @@ class KVBenchLayer(CacheLayerMixin):
             end = done + stride.num_tokens
             write(sequence, stride.plan, key[:, :, done:end], value[:, :, done:end])
             asked = None if mask is None else arranged.tokens(mask)[:, :, done:end]
-            sight = Sight(asked, first + done, arranged.places)
+            sight = PositionMask(asked, first + done, arranged.places)
             read = sequence if shared.angles is None else Compacted(sequence, shared.angles)
             outputs.append(attend(module, read, query[:, :, done:end], key.shape[1], sight, **kwargs))
             for op in stride.after:
@@ -208,7 +208,7 @@ def row_numbers(index: Tensor, num_rows: int) -> Tensor:
     return index % num_rows
 
 
-def whole(sequence: Sequence) -> tuple[Tensor, Tensor]:
+def whole(sequence: SequenceStore) -> tuple[Tensor, Tensor]:
     """All K and V of one layer in order: as they lie, or joined where they lie apart.
 
     Returns:

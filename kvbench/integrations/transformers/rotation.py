@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from kvbench.backend.storage import Piece, Sequence, Store
+from kvbench.backend.storage import Piece, SequenceStore, Store
 from kvbench.plan.area import Score
 
 MODELS = ("llama", "mistral", "qwen2", "qwen3", "gemma")
@@ -81,7 +81,7 @@ class Compacted:
     Departs: keys are held turned by their own positions and turned further when they are read.
     """
 
-    def __init__(self, sequence: Sequence, angles: Tensor) -> None:
+    def __init__(self, sequence: SequenceStore, angles: Tensor) -> None:
         self._sequence = sequence
         self._angles = angles
         self.score: Score | None = sequence.score
@@ -90,7 +90,7 @@ class Compacted:
         self.ends_with_newest: Store | None = None
 
     def pieces(self, layer: int) -> Iterator[tuple[Store, Piece]]:
-        """As `Sequence.pieces`, keys turned."""
+        """As `SequenceStore.pieces`, keys turned."""
         found = list(self._sequence.pieces(layer))
         for (store, piece), by in zip(found, self._shifts([piece for _, piece in found]), strict=True):
             is_there = isinstance(by, int) and not by

@@ -10,7 +10,7 @@ from kvbench.backend.storage import Piece
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class PositionMask:
     """A mask over positions, read at the positions of whatever slots there are.
 
     A slot's position is where its token stood among all that went in, padding included: a place in the model's own

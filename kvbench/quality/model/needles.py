@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedModel
 
-from kvbench.quality.model.steps import Counted, step
+from kvbench.quality.model.steps import CacheCounts, step
 from kvbench.quality.model.tokens import Encode, Tokens
 
 NUM_DIGITS = 4
@@ -20,7 +20,7 @@ KINDS = ((" The secret number of {} is", PLACES), (" Our old {} costs exactly", 
 
 
 @dataclass(frozen=True)
-class Turn:
+class NeedleTurn:
     """What is asked in one turn.
 
     Args:
@@ -35,7 +35,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Dialogue:
+class NeedleDialogue:
     """A context with two facts, one asked at the end of the prompt, the other a turn later.
 
     Args:
@@ -43,8 +43,8 @@ class Dialogue:
         later: its prompt is more text and another question.
     """
 
-    first: Turn
-    later: Turn
+    first: NeedleTurn
+    later: NeedleTurn
 
     @property
     def num_tokens(self) -> int:
@@ -54,7 +54,7 @@ class Dialogue:
 
 def dialogues(
     text: Tokens, encode: Encode, *, context_tokens: int, depths: Sequence[float], num_asked: int, seed: int
-) -> list[Dialogue]:
+) -> list[NeedleDialogue]:
     """Plant facts such as " The secret number of Berlin is 4817." in stretches of a text.
 
     Each dialogue has two facts of different kinds, at two of the depths; over all dialogues each depth is asked about
@@ -88,7 +88,7 @@ def _dialogue(
     depths: tuple[float, float],
     kinds: Sequence[tuple[str, Sequence[str]]],
     generator: np.random.Generator,
-) -> Dialogue:
+) -> NeedleDialogue:
     questions = [tuple(encode(words.format(generator.choice(names)))) for words, names in kinds]
     numbers = ["".join(map(str, generator.integers(0, 10, NUM_DIGITS))) for _ in kinds]
     answers = [tuple(encode(f" {number}")) for number in numbers]
@@ -109,13 +109,13 @@ def _dialogue(
         context += [*stretch[done:place], *fact]
         done = place
     context += stretch[done:num_filled]
-    return Dialogue(
-        Turn(depths[0], (*context, *questions[0]), (*answers[0], *stop)),
-        Turn(depths[1], (*stretch[num_filled:], *questions[1]), (*answers[1], *stop)),
+    return NeedleDialogue(
+        NeedleTurn(depths[0], (*context, *questions[0]), (*answers[0], *stop)),
+        NeedleTurn(depths[1], (*stretch[num_filled:], *questions[1]), (*answers[1], *stop)),
     )
 
 
-def found(model: PreTrainedModel, counted: Counted, dialogue: Dialogue) -> tuple[bool, bool]:
+def found(model: PreTrainedModel, counted: CacheCounts, dialogue: NeedleDialogue) -> tuple[bool, bool]:
     """Whether greedy decoding answers the first question, and the later one.
 
     A turn's prompt is one append; the answer's tokens follow one by one, the right ones whatever the model says, so
@@ -135,7 +135,7 @@ def found(model: PreTrainedModel, counted: Counted, dialogue: Dialogue) -> tuple
     return first, later
 
 
-def _answers(model: PreTrainedModel, counted: Counted, turn: Turn) -> bool:
+def _answers(model: PreTrainedModel, counted: CacheCounts, turn: NeedleTurn) -> bool:
     logits, right = step(model, counted.cache, turn.prompt), True
     for at, token in enumerate(turn.answer):
         if at < len(turn.answer) - 1:  # the full stop after the number is not asked for

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from kvbench.integrations.figures import Figures
-from kvbench.quality.model.steps import Counted, timed_step
+from kvbench.quality.model.steps import CacheCounts, timed_step
 
 CHUNK = 256
 """Tokens of the reference's forward passes."""
@@ -74,7 +74,7 @@ class Prediction:
 
 def predict(
     model: PreTrainedModel,
-    counted: Counted,
+    counted: CacheCounts,
     reference: Reference,
     *,
     prefill_tokens: int,

@@ -19,7 +19,7 @@ MEMORY_ERRORS = (OutOfMemory, torch.OutOfMemoryError)
 """What a step raises where memory does not last: a strategy's budget, or the device's own."""
 
 
-class Counted(NamedTuple):
+class CacheCounts(NamedTuple):
     """An empty cache and what it holds.
 
     Args:
@@ -35,7 +35,7 @@ class Counted(NamedTuple):
 
 def cache_of(
     model: PreTrainedModel, holder: Strategy | str, num_tokens: int, budget_bytes: int | None, num_prompt_tokens: int
-) -> Counted:
+) -> CacheCounts:
     """An empty cache for a sequence.
 
     Args:
@@ -47,11 +47,11 @@ def cache_of(
     """
     if isinstance(holder, str):
         peer = peer_of(holder, model.config, num_tokens)
-        return Counted(peer.cache, peer.figures, peer.cache.reset)
+        return CacheCounts(peer.cache, peer.figures, peer.cache.reset)
     cache = KVBenchCache(
         holder, model.config, budget_bytes=budget_bytes, num_output_tokens=max(num_tokens - num_prompt_tokens, 0)
     )
-    return Counted(cache, cache.figures, cache.close)
+    return CacheCounts(cache, cache.figures, cache.close)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from kvbench.backend.storage.memory import while_wanted
 from kvbench.ledger import Limits
 from kvbench.model.geometry import KVGeometry
 from kvbench.runner.aio.errors import CacheClosed, CacheRefused
-from kvbench.runner.aio.executor import Books, Layers
+from kvbench.runner.aio.executor import Executor, Layers
 from kvbench.runner.run import check_signals
 from kvbench.strategy.base import Strategy, require_positive
 
@@ -87,7 +87,7 @@ class AsyncCaches:
         strategy = strategy.fitted(Limits(geometry=geometry, budget_bytes=budget_bytes, num_rows=num_rows))
         self.ledger = strategy.ledger(geometry, budget_bytes, num_rows)
         self.backend = backend
-        self._books = Books(strategy, self.ledger, backend)
+        self._books = Executor(strategy, self.ledger, backend)
         self._caches: dict[Hashable, _Cache] = {}
         self._seqs = count()
         self._threads = ThreadPoolExecutor(max_workers, thread_name_prefix="kvbench-aio")

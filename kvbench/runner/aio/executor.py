@@ -27,7 +27,7 @@ class GivenUp(Exception):
     """What was asked for is not wanted any more."""
 
 
-class Books:
+class Executor:
     """Decides and books under a lock, one call after another; copies outside of it.
 
     What hands out or frees what all share (blocks of a pool, staging buffers, bytes of a budget) is carried out with

@@ -15,7 +15,7 @@ from kvbench.studies.claims.counts import counted
 from kvbench.workload.request import Session
 
 
-class Bench:
+class ClaimsBench:
     """Counts under the model's geometry; times on fewer heads, since cache and attention cost in proportion to them.
 
     Args:

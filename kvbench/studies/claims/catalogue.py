@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from kvbench.charts.claim_curves import choices_chart, ranges_chart, stream_chart
 from kvbench.charts.claims import claim_chart
 from kvbench.studies.claims import choice, speedup, stream, tiers
-from kvbench.studies.claims.bench import Bench
+from kvbench.studies.claims.bench import ClaimsBench
 from kvbench.studies.claims.choice import choices
 from kvbench.studies.claims.concurrency import NUM_TOKENS as CONCURRENT_TOKENS
 from kvbench.studies.claims.concurrency import concurrency
@@ -44,7 +44,7 @@ class Claim:
     """
 
     words: str
-    measure: Callable[[Bench], Evidence]
+    measure: Callable[[ClaimsBench], Evidence]
     num_tokens: int = 0
     chart: Callable[[pd.DataFrame, pd.DataFrame | None, str, Sequence[str]], Figure] = of_rows
 

@@ -8,13 +8,13 @@ from kvbench.results.statistics import confidence_half_width
 from kvbench.results.summary import US_PER_S
 from kvbench.strategy.base import Strategy
 from kvbench.studies.claims.article import compressed, dynamic, hierarchical, predictive, static
-from kvbench.studies.claims.bench import Bench, tokens_of
+from kvbench.studies.claims.bench import ClaimsBench, tokens_of
 from kvbench.studies.claims.finding import Evidence, Finding
 from kvbench.workload.request import Request, Session
 
 
 @dataclass(frozen=True)
-class Kind:
+class ConversationKind:
     """A kind of conversation.
 
     Args:
@@ -32,13 +32,21 @@ class Kind:
 
 # Code has long prompts and short answers, creative writing the reverse; what is measured stays short.
 KINDS = (
-    Kind("short chat", "predictive", Session(0, tuple(Request(n) for n in (50, 100, 150, 200, 250, 300))), True),
-    Kind("long document", "hierarchical", Session(0, tuple(Request(n) for n in (300, 400, 500, 600, 700, 500))), True),
-    Kind(
+    ConversationKind(
+        "short chat", "predictive", Session(0, tuple(Request(n) for n in (50, 100, 150, 200, 250, 300))), True
+    ),
+    ConversationKind(
+        "long document", "hierarchical", Session(0, tuple(Request(n) for n in (300, 400, 500, 600, 700, 500))), True
+    ),
+    ConversationKind(
         "long document of 13,500", "hierarchical", Session(0, tuple(Request(n) for n in range(1000, 4000, 500))), False
     ),
-    Kind("code", "dynamic, factor 2", Session(0, tuple(Request(n, 40) for n in (300, 600, 450, 350))), True),
-    Kind("creative writing", "compressed", Session(0, tuple(Request(n, 120) for n in (60, 80, 70, 90, 50))), True),
+    ConversationKind(
+        "code", "dynamic, factor 2", Session(0, tuple(Request(n, 40) for n in (300, 600, 450, 350))), True
+    ),
+    ConversationKind(
+        "creative writing", "compressed", Session(0, tuple(Request(n, 120) for n in (60, 80, 70, 90, 50))), True
+    ),
 )
 MEASURES = {
     "least peak on the device": ("peak_bytes", False),
@@ -67,7 +75,7 @@ def candidates() -> dict[str, Strategy]:
     }
 
 
-def choices(bench: Bench) -> Evidence:
+def choices(bench: ClaimsBench) -> Evidence:
     """C9: a rank a kind and definition."""
     findings, curves = [], []
     for kind in KINDS:
@@ -108,7 +116,7 @@ def winners(curve: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _costs(bench: Bench, kind: Kind) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+def _costs(bench: ClaimsBench, kind: ConversationKind) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """The counted summary; and by definition the costs, a row a strategy: one column, or one a repetition of a time."""
     rows = bench.count(candidates(), (kind.session,))
     rows["peak_everywhere_bytes"] = rows["peak_bytes"] + rows["peak_host_bytes"]
@@ -122,7 +130,7 @@ def _costs(bench: Bench, kind: Kind) -> tuple[pd.DataFrame, dict[str, pd.DataFra
     return rows, costs
 
 
-def _times(bench: Bench, kind: Kind) -> dict[str, pd.DataFrame]:
+def _times(bench: ClaimsBench, kind: ConversationKind) -> dict[str, pd.DataFrame]:
     """Seconds of resizing and admitting, and in all: a row a strategy, a column a repetition."""
     _, steps = bench.time(f"C9 {kind.name}", candidates(), (kind.session,))
     stalled = (steps["num_resizes"] > 0) | (steps["phase"] == "admit")
@@ -154,7 +162,7 @@ def _ranks(costs: pd.DataFrame, fits: pd.Series) -> pd.Series:
     return pd.Series(ranks)
 
 
-def _finding(kind: Kind, definition: str, ranks: pd.Series, fits: pd.Series) -> Finding:
+def _finding(kind: ConversationKind, definition: str, ranks: pd.Series, fits: pd.Series) -> Finding:
     best = [name for name in ranks.index if ranks[name] == 1 and fits[name]]
     outcome = "" if fits[kind.choice] else f"; {kind.choice} cannot hold it"
     return Finding(
@@ -167,7 +175,7 @@ def _finding(kind: Kind, definition: str, ranks: pd.Series, fits: pd.Series) -> 
     )
 
 
-def _front(kind: Kind, peaks: pd.Series, costs: pd.DataFrame, fits: pd.Series) -> Finding:
+def _front(kind: ConversationKind, peaks: pd.Series, costs: pd.DataFrame, fits: pd.Series) -> Finding:
     less = peaks.index[(peaks < peaks[kind.choice]) & fits]
     better = [name for name in less if beats(costs, name, kind.choice)]
     return Finding(

@@ -10,7 +10,7 @@ from kvbench.strategy.async_growth import Ahead
 from kvbench.strategy.base import Strategy
 from kvbench.studies.claims.article import MAXIMUM, dynamic
 from kvbench.studies.claims.awaited import NUM_CACHES, NUM_UPDATES, UPDATE_TOKENS, append_ratios
-from kvbench.studies.claims.bench import Bench, tokens_of
+from kvbench.studies.claims.bench import ClaimsBench, tokens_of
 from kvbench.studies.claims.finding import ANY, Evidence, Finding
 from kvbench.workload.request import Request, Session
 
@@ -27,7 +27,7 @@ def compared() -> dict[str, Strategy]:
     return {SYNCHRONOUS: dynamic(INITIAL), ASYNCHRONOUS: ahead}
 
 
-def concurrency(bench: Bench) -> Evidence:
+def concurrency(bench: ClaimsBench) -> Evidence:
     """C10: asynchronous over synchronous growth, on all the model's heads; one request alone is not claimed."""
     findings = []
     for num_live in LIVE:

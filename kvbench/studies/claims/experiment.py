@@ -9,7 +9,7 @@ from kvbench.charts.text import number
 from kvbench.naming import unknown
 from kvbench.strategy.base import require_positive
 from kvbench.studies.base import Experiment, Findings, Setting
-from kvbench.studies.claims.bench import Bench
+from kvbench.studies.claims.bench import ClaimsBench
 from kvbench.studies.claims.catalogue import CLAIMS
 from kvbench.studies.claims.finding import COLUMNS, FAILS, HOLDS, PARTLY, UNDECIDED, by_claim, by_definition
 from kvbench.studies.measure import tokens_of
@@ -61,7 +61,7 @@ class ClaimsExperiment(Experiment):
             A row a claim and definition; a row a claim, as a further table; a row a figure, as a file; requests and
             steps of the timed runs, told apart by a column `part`.
         """
-        bench = Bench(setting, self.timed_heads, {name: own.appends for name, own in self.scenarios.items()})
+        bench = ClaimsBench(setting, self.timed_heads, {name: own.appends for name, own in self.scenarios.items()})
         rows, charts, details = [], {}, []
         for name in self.claims:
             claim = CLAIMS[name]

@@ -12,7 +12,7 @@ from kvbench.results.front import Cost, pareto_front
 from kvbench.results.statistics import confidence_half_width
 from kvbench.runner.drive import drive
 from kvbench.studies.claims.article import appending, compressed, dynamic
-from kvbench.studies.claims.bench import Bench
+from kvbench.studies.claims.bench import ClaimsBench
 from kvbench.studies.claims.finding import Evidence, Finding
 from kvbench.workload.request import Request, Session
 
@@ -35,7 +35,7 @@ SAVED, ERROR = 10.0, 10.0
 """In %: a fraction is useful if it saves so much memory, and changes attention's output by no more."""
 
 
-def ranges(bench: Bench) -> Evidence:
+def ranges(bench: ClaimsBench) -> Evidence:
     """C7: a range is the useful one if its values are useful, and others are not."""
     factors, stalls, fractions = _lengths(bench), _stalls(bench), _fractions(bench)
     findings = [_on_lists(bench), *_of_factors(factors), _of_stalls(stalls), *_of_fractions(fractions)]
@@ -80,7 +80,7 @@ def _growing() -> dict[str, object]:
     return {f"{factor:g}": dynamic(INITIAL, factor, UNBOUNDED) for factor in FACTORS}
 
 
-def _costs(bench: Bench, appends: tuple[int, ...]) -> pd.DataFrame:
+def _costs(bench: ClaimsBench, appends: tuple[int, ...]) -> pd.DataFrame:
     """Peak and copied bytes of each factor, in bytes held at the end: value, x, y."""
     rows = bench.count(_growing(), appending(appends)).loc[list(_growing())]
     held_bytes = sum(appends) * bench.geometry.bytes_per_token
@@ -92,7 +92,7 @@ def _front(frame: pd.DataFrame) -> np.ndarray:
     return pareto_front(Cost.around(frame["x"]), Cost.around(frame["y"], frame.get("y_half", 0.0)))
 
 
-def _on_lists(bench: Bench) -> Finding:
+def _on_lists(bench: ClaimsBench) -> Finding:
     shares = np.mean([_front(_costs(bench, appends)) for appends in bench.workloads.values()], axis=0)
     return _finding("growth factor", FACTORS, "on the front of peak and copied bytes, on the lists", shares)
 
@@ -108,7 +108,7 @@ def _mean_over_lengths(values: np.ndarray, piece: int) -> np.ndarray:
     return values[:, np.minimum((ends / piece).astype(int), values.shape[1]) - 1].mean(axis=1)
 
 
-def _running_costs(bench: Bench, piece: int, num_pieces: int) -> tuple[np.ndarray, np.ndarray]:
+def _running_costs(bench: ClaimsBench, piece: int, num_pieces: int) -> tuple[np.ndarray, np.ndarray]:
     """Peak and copied bytes of each factor after each piece, in bytes held then: [factors, pieces]."""
     steps = bench.count_steps(_growing(), appending((piece,) * num_pieces))
     held_bytes = piece * bench.geometry.bytes_per_token * np.arange(1, num_pieces + 1)
@@ -121,7 +121,7 @@ def _running_costs(bench: Bench, piece: int, num_pieces: int) -> tuple[np.ndarra
     return np.array(peaks), np.array(copied)
 
 
-def _lengths(bench: Bench) -> pd.DataFrame:
+def _lengths(bench: ClaimsBench) -> pd.DataFrame:
     """Counted costs, means over lengths."""
     peaks, copied = (_mean_over_lengths(values, PIECE) for values in _running_costs(bench, PIECE, PIECES))
     labels = {"x_label": "Peak (× bytes held)", "y_label": "Copied (× bytes held)"}
@@ -138,7 +138,7 @@ def _of_factors(frame: pd.DataFrame) -> list[Finding]:
     ]
 
 
-def _stalls(bench: Bench) -> pd.DataFrame:
+def _stalls(bench: ClaimsBench) -> pd.DataFrame:
     """Measured stalls, repetitions interleaved: medians, means over lengths, and the intervals from repetitions."""
     setting, backend = bench.setting, bench.timed_backend
     request = appending((TIMED_PIECE,) * TIMED_PIECES)[0]
@@ -167,7 +167,7 @@ def _of_stalls(frame: pd.DataFrame) -> Finding:
     return _finding("growth factor", FACTORS, definition, np.where(known, _front(frame), np.nan), note)
 
 
-def _fractions(bench: Bench) -> pd.DataFrame:
+def _fractions(bench: ClaimsBench) -> pd.DataFrame:
     """Error of attention's output by kept fraction; NaN where the backend holds no tensors."""
     errors = [math.nan] * len(FRACTIONS)
     if isinstance(bench.timed_backend, Measured):

@@ -3,14 +3,14 @@
 import math
 
 from kvbench.studies.claims.article import MAXIMUM, PREDICTED, appending, dynamic, predictive
-from kvbench.studies.claims.bench import Bench
+from kvbench.studies.claims.bench import ClaimsBench
 from kvbench.studies.claims.finding import Evidence, Finding
 
 INITIAL = 200
 RULES = {"append": "fewer resizes by the article's rule", "total": "fewer resizes by the corrected rule"}
 
 
-def resize_counts(bench: Bench, name: str) -> dict[str, int] | None:
+def resize_counts(bench: ClaimsBench, name: str) -> dict[str, int] | None:
     """Resizes on one list, of dynamic and of predictive by each rule; None where it is longer than they hold."""
     strategies = {"dynamic": dynamic(INITIAL)} | {rule: predictive(rule, INITIAL) for rule in RULES}
     rows = bench.count(strategies, appending(bench.workloads[name]))
@@ -19,7 +19,7 @@ def resize_counts(bench: Bench, name: str) -> dict[str, int] | None:
     return {strategy: int(rows.loc[strategy, "num_resizes"]) for strategy in strategies}
 
 
-def predictive_resizes(bench: Bench) -> Evidence:
+def predictive_resizes(bench: ClaimsBench) -> Evidence:
     """C4: a list each, and summed over those that the article compares on, and over all."""
     counts = {name: resize_counts(bench, name) for name in bench.workloads}
     held = {name: of for name, of in counts.items() if of is not None}

@@ -1,7 +1,7 @@
 """C5: what dynamic saves of static's memory in a short chat, by what "memory" may mean."""
 
 from kvbench.studies.claims.article import MAXIMUM, SHORT_CHATS, appending, dynamic, static
-from kvbench.studies.claims.bench import Bench
+from kvbench.studies.claims.bench import ClaimsBench
 from kvbench.studies.claims.finding import Evidence, Finding
 
 MEMORY = {
@@ -14,7 +14,7 @@ MEMORY = {
 """Columns of a count, and what each takes memory to be."""
 
 
-def savings(bench: Bench, appends: tuple[int, ...], maximum: int, initial: int) -> dict[str, float]:
+def savings(bench: ClaimsBench, appends: tuple[int, ...], maximum: int, initial: int) -> dict[str, float]:
     """Dynamic's saving in % by each column of MEMORY.
 
     Args:
@@ -27,7 +27,7 @@ def savings(bench: Bench, appends: tuple[int, ...], maximum: int, initial: int) 
     return {column: 100 * (1 - rows.loc["dynamic", column] / rows.loc["static", column]) for column in MEMORY}
 
 
-def short_chat_saving(bench: Bench) -> Evidence:
+def short_chat_saving(bench: ClaimsBench) -> Evidence:
     """C5: both lists of short chats, both maxima, both initial capacities."""
     findings = [
         Finding(

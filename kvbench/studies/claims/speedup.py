@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from kvbench.studies.claims.bench import Bench
+from kvbench.studies.claims.bench import ClaimsBench
 from kvbench.studies.claims.finding import ANY, Evidence, Finding
 from kvbench.studies.recompute import RecomputeExperiment, article_speedup
 
@@ -13,7 +13,7 @@ NEAR = 0.1
 EXPERIMENT = RecomputeExperiment(context_tokens=(500, 1000, 2000, NUM_TOKENS), num_decode_tokens=2)
 
 
-def speedup(bench: Bench) -> Evidence:
+def speedup(bench: ClaimsBench) -> Evidence:
     """C8: the formula holds for itself; counts and clock are the test."""
     claimed = (CLAIMED * (1 - NEAR), CLAIMED * (1 + NEAR))
     findings = [

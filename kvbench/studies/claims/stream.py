@@ -4,7 +4,7 @@ import pandas as pd
 
 from kvbench.strategy.base import Strategy
 from kvbench.studies.claims.article import appending, dynamic, streaming
-from kvbench.studies.claims.bench import Bench, tokens_of
+from kvbench.studies.claims.bench import ClaimsBench, tokens_of
 from kvbench.studies.claims.finding import ANY, Evidence, Finding
 
 PIECE, PIECES = 100, 400
@@ -15,7 +15,7 @@ MUCH = 1.25
 """A time that grows by no more is taken as steady."""
 
 
-def stream(bench: Bench) -> Evidence:
+def stream(bench: ClaimsBench) -> Evidence:
     """C11: bytes are counted over a long stream, times measured over a shorter one."""
     strategies = {
         "streaming": streaming(WINDOW, OVERLAP, RETIRED),
@@ -26,7 +26,7 @@ def stream(bench: Bench) -> Evidence:
     return Evidence(findings=[*_bytes(bench, curve), *_times(bench)], curve=curve)
 
 
-def _curve(bench: Bench, steps: pd.DataFrame) -> pd.DataFrame:
+def _curve(bench: ClaimsBench, steps: pd.DataFrame) -> pd.DataFrame:
     """Bytes after each step: strategy, seen_tokens, context_tokens, allocated_bytes, attended_bytes."""
     done = steps[steps["num_tokens"] > 0].reset_index(drop=True)
     curve = done[["strategy", "seen_tokens", "allocated_bytes", "context_tokens"]]
@@ -34,7 +34,7 @@ def _curve(bench: Bench, steps: pd.DataFrame) -> pd.DataFrame:
     return curve.assign(strategy=curve["strategy"].astype(str), attended_bytes=attended_bytes)
 
 
-def _bytes(bench: Bench, curve: pd.DataFrame) -> list[Finding]:
+def _bytes(bench: ClaimsBench, curve: pd.DataFrame) -> list[Finding]:
     own = curve[curve["strategy"] == "streaming"]
     other = curve[curve["strategy"] == "dynamic"]
     full_tokens = WINDOW + RETIRED * (WINDOW - OVERLAP)
@@ -79,7 +79,7 @@ NUM_TOKENS = tokens_of(_timed(), REQUESTS)
 """Tokens that one timed repetition appends."""
 
 
-def _times(bench: Bench) -> list[Finding]:
+def _times(bench: ClaimsBench) -> list[Finding]:
     _, steps = bench.time("C11", _timed(), REQUESTS)
     done = steps[steps["num_tokens"] > 0]
     pieces = done.assign(quarter=4 * (done["seen_tokens"] - 1) // REQUESTS[0].num_tokens)

@@ -6,7 +6,7 @@ from kvbench.backend.measured import Measured
 from kvbench.runner.drive import SEQ, drive
 from kvbench.strategy.base import Strategy
 from kvbench.studies.claims.article import appending, hierarchical, static
-from kvbench.studies.claims.bench import Bench, tokens_of
+from kvbench.studies.claims.bench import ClaimsBench, tokens_of
 from kvbench.studies.claims.finding import ANY, Evidence, Finding
 from kvbench.workload.request import Request, Session
 
@@ -22,12 +22,12 @@ SAME = 1e-5
 """Outputs of attention that differ by no more, relative to their largest, differ by the order of additions alone."""
 
 
-def tiers(bench: Bench) -> Evidence:
+def tiers(bench: ClaimsBench) -> Evidence:
     """C6 by counts, by contents and, beside the claim, by time."""
     return Evidence(findings=[*_lists(bench), *_counts(bench), *_contents(bench), *_times(bench)])
 
 
-def _lists(bench: Bench) -> list[Finding]:
+def _lists(bench: ClaimsBench) -> list[Finding]:
     """The article's lists that are longer than the fast tier: served whole, or too long for both tiers."""
     findings = []
     for fast, slow in CAPACITIES:
@@ -49,7 +49,7 @@ def _lists(bench: Bench) -> list[Finding]:
     return findings
 
 
-def _counts(bench: Bench) -> list[Finding]:
+def _counts(bench: ClaimsBench) -> list[Finding]:
     strategies = {"tiers": hierarchical(FAST, SLOW)}
     row = bench.count(strategies, (DOCUMENT,)).loc["tiers"]
     longer = bench.count(strategies, appending((FAST + SLOW, 1))).loc["tiers"]
@@ -72,7 +72,7 @@ def _share_of_document(row: object, slot_bytes: int) -> float:
     return row["peak_bytes"] / (DOCUMENT.num_tokens * slot_bytes)
 
 
-def _contents(bench: Bench) -> list[Finding]:
+def _contents(bench: ClaimsBench) -> list[Finding]:
     """K and V, and attention's output, against a cache that is all on the device and was given the same tokens."""
     names = ("K and V that differ from a cache all on the device", "attention's output, difference to that")
     if not isinstance(bench.timed_backend, Measured):
@@ -99,7 +99,7 @@ def _compared() -> dict[str, Strategy]:
     return {"hierarchical": hierarchical(FAST, SLOW), "static": static(FAST + SLOW)}
 
 
-def _times(bench: Bench) -> list[Finding]:
+def _times(bench: ClaimsBench) -> list[Finding]:
     rows, _ = bench.time("C6", _compared(), (DOCUMENT,))
     figures = (
         ("time of a decoded token, of that all on the device", "decode_p50_us"),

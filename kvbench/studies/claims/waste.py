@@ -3,14 +3,14 @@
 import math
 
 from kvbench.studies.claims.article import MAXIMUM, appending, dynamic, static
-from kvbench.studies.claims.bench import Bench
+from kvbench.studies.claims.bench import ClaimsBench
 from kvbench.studies.claims.finding import Evidence, Finding
 
 TABLE = {512: 93.8, 1024: 87.5, 2048: 75.0, 4096: 50.0}
 """Tokens held, and the waste in % that the article gives, rounded to a tenth."""
 
 
-def waste_table(bench: Bench) -> Evidence:
+def waste_table(bench: ClaimsBench) -> Evidence:
     """C1: the article's table, from the ledger."""
     findings = []
     for num_tokens, claimed in TABLE.items():
@@ -27,7 +27,7 @@ def waste_table(bench: Bench) -> Evidence:
     return Evidence(findings=findings)
 
 
-def static_waste(bench: Bench) -> Evidence:
+def static_waste(bench: ClaimsBench) -> Evidence:
     """C2: over all lists and both maxima that the article uses."""
     findings = []
     for maximum in (MAXIMUM, 4000):
@@ -51,7 +51,7 @@ def static_waste(bench: Bench) -> Evidence:
     return Evidence(findings=findings)
 
 
-def dynamic_use(bench: Bench) -> Evidence:
+def dynamic_use(bench: ClaimsBench) -> Evidence:
     """C3: over all lists, with the article's default capacity and that of its comparison."""
     findings = []
     for initial in (512, 256):

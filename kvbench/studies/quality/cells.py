@@ -32,7 +32,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Found:
+class CellResult:
     """What was measured.
 
     Args:
@@ -46,7 +46,7 @@ class Found:
     is_earlier: bool = False
 
 
-class Kept:
+class CellFolder:
     """A folder of finished cells, each whole under a name made of all that determines it.
 
     Args:
@@ -60,7 +60,7 @@ class Kept:
         self._common = dict(common)
         self._reads = reads
 
-    def read(self, cell: Cell) -> Found | None:
+    def read(self, cell: Cell) -> CellResult | None:
         """An earlier run's figures; None where there are none, or none that can be read."""
         holder = cell.contender.holder
         is_known = isinstance(holder, str) or type(holder).__module__.startswith("kvbench.")
@@ -71,16 +71,16 @@ class Kept:
             kept = json.loads(path.read_text(encoding="utf-8"))
             # How much memory there is may have changed.
             is_taken = kept["about"] == about and kept["figures"]["outcome"] != OUT_OF_MEMORY
-            return Found(kept["figures"], kept["measured_at"], True) if is_taken else None
+            return CellResult(kept["figures"], kept["measured_at"], True) if is_taken else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def write(self, cell: Cell, figures: Mapping[str, object]) -> Found:
+    def write(self, cell: Cell, figures: Mapping[str, object]) -> CellResult:
         """Keep what was measured."""
         about, path = self._named(cell)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_text(path, json.dumps({"about": about, "measured_at": now, "figures": dict(figures)}, indent=1) + "\n")
-        return Found(figures, now)
+        return CellResult(figures, now)
 
     def _named(self, cell: Cell) -> tuple[dict[str, object], Path]:
         holder = cell.contender.holder

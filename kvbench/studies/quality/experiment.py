@@ -9,7 +9,7 @@ from kvbench.charts.needles import needle_charts
 from kvbench.charts.text import listed
 from kvbench.strategy.base import Strategy
 from kvbench.studies.base import Experiment, Findings, Setting
-from kvbench.studies.quality.cells import CONTINUED, NEEDLES, STREAMING, Cell, Kept
+from kvbench.studies.quality.cells import CONTINUED, NEEDLES, STREAMING, Cell, CellFolder
 from kvbench.studies.quality.checks import check_parameters
 from kvbench.studies.quality.contenders import Contender, contenders
 from kvbench.studies.quality.measuring import available, common, earlier, measured, tell
@@ -121,7 +121,7 @@ class QualityExperiment(Experiment):
         present, missing = available(rows, loaded)
         subject = self.subject(loaded, text, setting)
         about = common(loaded, subject, setting, {key: getattr(self, key) for key in DETERMINING})
-        kept = Kept(cache_folder() / "quality", about, reads=self.resume)
+        kept = CellFolder(cache_folder() / "quality", about, reads=self.resume)
         found = measured(self.cells(present), kept, subject, setting)
         about_run = f"{loaded.about}; text: {text.name} ({text.licence})."
         ideal_bytes = self.text_tokens * loaded.geometry.bytes_per_token

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import kvbench
 from kvbench.charts.text import duration
 from kvbench.studies.base import Setting
-from kvbench.studies.quality.cells import Cell, Found, Kept, code_fingerprint, fingerprint_of_ids
+from kvbench.studies.quality.cells import Cell, CellFolder, CellResult, code_fingerprint, fingerprint_of_ids
 from kvbench.studies.quality.contenders import TRANSFORMERS, Contender
 from kvbench.studies.quality.subject import Subject
 
@@ -61,7 +61,7 @@ def available(rows: list[Contender], loaded: "Loaded") -> tuple[list[Contender],
     return present, missing
 
 
-def measured(cells: list[Cell], kept: Kept, subject: Subject, setting: Setting) -> dict[Cell, Found]:
+def measured(cells: list[Cell], kept: CellFolder, subject: Subject, setting: Setting) -> dict[Cell, CellResult]:
     """All cells, those of earlier runs first; what the others take is told before they are begun."""
     found = {cell: before for cell in cells if (before := kept.read(cell)) is not None}
     for cell in found:
@@ -89,7 +89,7 @@ def tell(setting: Setting, title: str, num_tokens: int) -> None:
         setting.on_iteration(title, 0, num_tokens)
 
 
-def earlier(found: Mapping[Cell, Found]) -> list[str]:
+def earlier(found: Mapping[Cell, CellResult]) -> list[str]:
     """How many cells earlier runs measured, and when."""
     times = sorted(each.measured_at for each in found.values() if each.is_earlier)
     if not times:

@@ -20,9 +20,9 @@ from kvbench.studies.quality.contenders import PRIMED
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from kvbench.quality.model.needles import Dialogue
+    from kvbench.quality.model.needles import NeedleDialogue
     from kvbench.quality.model.perplexity import Reference
-    from kvbench.quality.model.steps import Counted
+    from kvbench.quality.model.steps import CacheCounts
     from kvbench.quality.model.tokens import Encode, Tokens
 
 PROBED_STEPS = 5
@@ -72,7 +72,7 @@ class Subject:
             self._reference = reference_of(self.model, self.ids)
         return self._reference
 
-    def dialogues(self, context_tokens: int) -> "list[Dialogue]":
+    def dialogues(self, context_tokens: int) -> "list[NeedleDialogue]":
         """The dialogues about needles in contexts of so many tokens.
 
         Raises:
@@ -100,7 +100,7 @@ class Subject:
         except CapacityExceeded:
             return {"outcome": CAPACITY_EXCEEDED}
 
-    def _cache(self, cell: Cell, num_tokens: int, num_prompt_tokens: int) -> "Counted":
+    def _cache(self, cell: Cell, num_tokens: int, num_prompt_tokens: int) -> "CacheCounts":
         from kvbench.quality.model.steps import cache_of
 
         holder = cell.contender.holder_of(num_tokens)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from kvbench.studies.quality.cells import COMPLETED, CONTINUED, NEEDLES, STREAMING, Cell, Found
+from kvbench.studies.quality.cells import COMPLETED, CONTINUED, NEEDLES, STREAMING, Cell, CellResult
 from kvbench.studies.quality.contenders import Contender
 
 TURNS = ("first", "later")
@@ -14,7 +14,7 @@ KL_DIGITS = 6
 """Decimals of nats; what is less is how float32 rounds, and may be negative."""
 
 
-def table_of(contenders: Sequence[Contender], found: Mapping[Cell, Found], ideal_bytes: int) -> pd.DataFrame:
+def table_of(contenders: Sequence[Contender], found: Mapping[Cell, CellResult], ideal_bytes: int) -> pd.DataFrame:
     """A row a contender; figures of what was not completed are empty.
 
     Args:
@@ -27,7 +27,7 @@ def table_of(contenders: Sequence[Contender], found: Mapping[Cell, Found], ideal
 
 
 def _row(
-    contender: Contender, found: Mapping[Cell, Found], needles: pd.DataFrame, ideal_bytes: int
+    contender: Contender, found: Mapping[Cell, CellResult], needles: pd.DataFrame, ideal_bytes: int
 ) -> dict[str, object]:
     own = {cell: kept.figures for cell, kept in found.items() if cell.contender == contender}
     streaming, continued = (_of_form(own, form) for form in (STREAMING, CONTINUED))
@@ -79,7 +79,7 @@ def _recall(needles: pd.DataFrame, contender: Contender, turn: str) -> float:
 NEEDLE_COLUMNS = ("strategy", "budget_tokens", "context_tokens", "depth", "turn", "recall", "num_asked")
 
 
-def needles_of(found: Mapping[Cell, Found]) -> pd.DataFrame:
+def needles_of(found: Mapping[Cell, CellResult]) -> pd.DataFrame:
     """A row a contender, context length, depth and turn: the share of needles that were found."""
     rows = []
     for cell, kept in found.items():
