@@ -16,8 +16,7 @@ from kvbench.quality.model.perplexity import Reference, predict, reference_of
 from kvbench.quality.model.steps import CacheCounts, cache_of
 from kvbench.quality.model.tokens import Tokens, encoder, tokens_of
 from kvbench.strategy.base import CapacityExceeded
-from kvbench.studies.quality.cells import STREAMING, Cell
-from kvbench.studies.quality.contenders import Contender
+from kvbench.studies.quality.cells import STREAMING, Cell, Contender
 from kvbench.studies.quality.subject import Subject
 from tests.support.catalogue import strategy
 from tests.support.tiny_models import VOCABULARY, Letters, tiny_llama

@@ -9,8 +9,7 @@ from kvbench.cli.experiment import experiment_of
 from kvbench.cli.source import initialized
 from kvbench.cli.strategies import main
 from kvbench.cli.targets import class_of
-from kvbench.studies.quality.cells import STREAMING, Cell, CellFolder
-from kvbench.studies.quality.contenders import Contender
+from kvbench.studies.quality.cells import STREAMING, Cell, CellFolder, Contender
 from tests.support.catalogue import strategy
 
 MODULE = '''

@@ -10,7 +10,7 @@ import pytest
 from kvbench.__main__ import main
 from kvbench.cli.errors import UsageError
 from kvbench.results.folder import load
-from kvbench.studies.prefix_sentences import sentences_of
+from kvbench.studies.prefix_reuse import sentences_of
 from kvbench.workload.trace import read_trace
 from kvbench.workload.trace_formats import READERS, WITH_BLOCKS
 from tests.test_experiments import experiment, setting

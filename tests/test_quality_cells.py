@@ -16,12 +16,12 @@ from kvbench.studies.quality.cells import (
     Cell,
     CellFolder,
     CellResult,
+    Contender,
     code_fingerprint,
+    contenders,
     described,
 )
-from kvbench.studies.quality.contenders import Contender, contenders
-from kvbench.studies.quality.sentences import sentences_of
-from kvbench.studies.quality.table import needles_of, table_of
+from kvbench.studies.quality.table import needles_of, sentences_of, table_of
 from tests.support.catalogue import strategy
 
 

@@ -1,21 +1,18 @@
 """Quality: what caches cost a real model, and what they save."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from kvbench.charts.memory_quality import memory_quality_chart
 from kvbench.charts.needles import needle_charts
 from kvbench.charts.text import listed
-from kvbench.strategy.base import Strategy
+from kvbench.checks import check_share
+from kvbench.strategy.base import Strategy, require_positive
 from kvbench.studies.base import Experiment, Findings, Setting
-from kvbench.studies.quality.cells import CONTINUED, NEEDLES, STREAMING, Cell, CellFolder
-from kvbench.studies.quality.checks import check_parameters
-from kvbench.studies.quality.contenders import Contender, contenders
-from kvbench.studies.quality.measuring import available, common, earlier, measured, tell
-from kvbench.studies.quality.sentences import sentences_of
-from kvbench.studies.quality.subject import Subject, num_fed
-from kvbench.studies.quality.table import needles_of, table_of
+from kvbench.studies.quality.cells import CONTINUED, NEEDLES, STREAMING, Cell, CellFolder, Contender, contenders
+from kvbench.studies.quality.subject import Subject, available, common, earlier, measured, num_fed, tell
+from kvbench.studies.quality.table import needles_of, sentences_of, table_of
 
 if TYPE_CHECKING:
     from kvbench.integrations.models import Loaded
@@ -69,7 +66,28 @@ class QualityExperiment(Experiment):
     is_repeated: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_parameters(self)
+        for name in ("text_tokens", "prefill_tokens", "needles_asked"):
+            require_positive(name, getattr(self, name))
+        if self.prefill_tokens >= self.text_tokens:
+            raise ValueError(f"prefill_tokens is less than text_tokens ({self.text_tokens}), got {self.prefill_tokens}")
+        for share in _listed("budgets", self.budgets, "share of text_tokens"):
+            check_share("each of budgets", share)
+        _listed("peers", self.peers, "cache of transformers'", least=0)
+        for length in _listed("needle_tokens", self.needle_tokens, "length", least=0):
+            require_positive("each of needle_tokens", length)
+        for depth in _listed("needle_depths", self.needle_depths, "depth", least=1 if self.needle_tokens else 0):
+            if isinstance(depth, bool) or not isinstance(depth, int | float) or not 0 <= depth <= 1:
+                raise ValueError(f"each of needle_depths is a share from 0 to 1, got {depth!r}")
+        for name in ("budgets", "needle_tokens", "needle_depths"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"{name} lists each once, got {list(getattr(self, name))}")
+        if not isinstance(self.resume, bool):
+            raise ValueError(f"resume is true or false, got {self.resume!r}")
+        if self.text is not None and not isinstance(self.text, str):
+            raise ValueError(f"text is a path, or null, got {self.text!r}")
+        for label, strategy in self.strategies.items():
+            if strategy.recomputes:
+                raise ValueError(f"strategies: {label} holds nothing between steps, so that no cache can be judged")
 
     @property
     def num_dialogues(self) -> int:
@@ -178,3 +196,9 @@ def _name_of(setting: Setting) -> str:
     if setting.backend.source != "measured":
         raise ValueError("quality runs a real model; it cannot be modelled: leave backend=modelled out")
     return setting.name_or_path
+
+
+def _listed(name: str, value: object, what: str, least: int = 1) -> Sequence[object]:
+    if not isinstance(value, list | tuple) or len(value) < least:
+        raise ValueError(f"{name} is a list of {'at least one' if least else 'any number of'} {what}, got {value!r}")
+    return value

@@ -1,25 +1,37 @@
-"""The model and the text that all cells share, and what is measured with them."""
+"""The model and the text that all cells share, and the measuring of those that no earlier run did."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+import kvbench
+from kvbench.charts.text import duration
 from kvbench.strategy.base import CapacityExceeded
+from kvbench.studies.base import Setting
 from kvbench.studies.quality.cells import (
     CAPACITY_EXCEEDED,
     COMPLETED,
     CONTINUED,
     NEEDLES,
     OUT_OF_MEMORY,
+    PRIMED,
     STREAMING,
+    TRANSFORMERS,
     Cell,
+    CellFolder,
+    CellResult,
+    Contender,
+    code_fingerprint,
+    fingerprint_of_ids,
 )
-from kvbench.studies.quality.contenders import PRIMED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from kvbench.integrations.models import Loaded
     from kvbench.quality.model.needles import NeedleDialogue
     from kvbench.quality.model.perplexity import Reference
     from kvbench.quality.model.steps import CacheCounts
@@ -28,6 +40,9 @@ if TYPE_CHECKING:
 PROBED_STEPS = 5
 ANSWER_STEPS = 12
 """Tokens decoded in a dialogue, about."""
+VERSIONS = ("torch", "transformers")
+CODE = ("backend", "integrations", "ledger", "model", "plan", "quality", "strategy", "studies/quality")
+"""Parts of the package that determine what is measured."""
 
 
 @dataclass
@@ -168,3 +183,84 @@ class Subject:
 def num_fed(form: str, num_tokens: int, num_dialogues: int) -> int:
     """Tokens that a cell feeds, of needles about: contexts, what comes between the turns, questions and answers."""
     return num_tokens if form in (STREAMING, CONTINUED) else num_dialogues * (num_tokens + 100)
+
+
+def common(loaded: "Loaded", subject: Subject, setting: Setting, parameters: Mapping[str, object]) -> dict[str, object]:
+    """What determines every cell.
+
+    Args:
+        loaded: the model.
+        subject: the text.
+        setting: of the run; a budget that was not given is no part of it.
+        parameters: of the experiment.
+    """
+    from kvbench.backend.device import device_name
+    from kvbench.quality.model.fingerprint import weights_fingerprint
+
+    return {
+        "model": loaded.name,
+        "weights": weights_fingerprint(loaded.model),
+        "dtype": str(loaded.model.dtype),
+        "device": device_name(loaded.model.device),
+        "text": fingerprint_of_ids((*subject.text.prefix, *subject.text.ids)),
+        "seed": setting.seed,
+        "budget_bytes": setting.budget_bytes if setting.is_budget_given else None,
+        "kvbench": kvbench.__version__,
+        "code": code_fingerprint(Path(kvbench.__file__).parent, CODE),
+        **parameters,
+        **{name: version(name) for name in VERSIONS},
+    }
+
+
+def available(rows: list[Contender], loaded: "Loaded") -> tuple[list[Contender], list[str]]:
+    """The rows that can be measured here, and why others cannot."""
+    from kvbench.integrations.peers import why_not
+
+    present, missing = [], []
+    for row in rows:
+        reason = why_not(row.holder, loaded.model.config) if row.kind == TRANSFORMERS else None
+        if reason is None:
+            present.append(row)
+        else:
+            missing.append(f"Left out: {' '.join(reason.split()).removesuffix('.')}.")
+    return present, missing
+
+
+def measured(cells: list[Cell], kept: CellFolder, subject: Subject, setting: Setting) -> dict[Cell, CellResult]:
+    """All cells, those of earlier runs first; what the others take is told before they are begun."""
+    found = {cell: before for cell in cells if (before := kept.read(cell)) is not None}
+    for cell in found:
+        tell(setting, cell.contender.title, cell.num_fed)
+    left = [cell for cell in cells if cell not in found]
+    if left and setting.say is not None:
+        setting.say(
+            f"{len(found)} of {len(cells)} cells are there from before; the other {len(left)} take about "
+            f"{duration(subject.seconds(left))} at the full cache's speed, and what caches do comes on top. Each is "
+            "kept when it is finished: after an interruption, run the same again."
+        )
+    try:
+        for cell in left:
+            found[cell] = kept.write(cell, subject.measure(cell))
+    except KeyboardInterrupt:
+        if setting.say is not None:
+            setting.say(f"{len(found)} of {len(cells)} cells are kept; the same again goes on from there")
+        raise
+    return {cell: found[cell] for cell in cells}
+
+
+def tell(setting: Setting, title: str, num_tokens: int) -> None:
+    """Move the progress bar."""
+    if setting.on_iteration is not None:
+        setting.on_iteration(title, 0, num_tokens)
+
+
+def earlier(found: Mapping[Cell, CellResult]) -> list[str]:
+    """How many cells earlier runs measured, and when."""
+    times = sorted(each.measured_at for each in found.values() if each.is_earlier)
+    if not times:
+        return []
+    when = times[0] if times[0] == times[-1] else f"between {times[0]} and {times[-1]}"
+    return [
+        f"{len(times)} of {len(found)} cells were measured by earlier runs of the same ({when}), their tokens a second "
+        "too; experiment.resume=false measures all anew."
+    ]
