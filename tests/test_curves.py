@@ -3,9 +3,8 @@
 import pytest
 
 from kvbench.backend.base import Times
-from kvbench.backend.curves import CURVES, Curves
+from kvbench.backend.curves import CURVES, Curves, Lines, PiecewiseLinear
 from kvbench.backend.modelled import Modelled
-from kvbench.backend.piecewise_linear import Lines, PiecewiseLinear
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Area, Blocks, Chunks, Packed, Ring
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Release, Reserve, Rule

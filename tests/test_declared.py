@@ -11,8 +11,7 @@ from kvbench.plan.area import Area, Blocks, Chunks, Holes, Packed, Ring
 from kvbench.plan.ops import Append, Fork, Keep, Move, Reserve, Rule, Settle, Truncate
 from kvbench.quality.probe import Probe
 from kvbench.quality.structured import structured
-from kvbench.runner.aio import AsyncCaches, CacheRefused
-from kvbench.runner.aio.errors import CacheClosed
+from kvbench.runner.aio import AsyncCaches, CacheClosed, CacheRefused
 from kvbench.runner.drive import drive
 from kvbench.runner.run import run
 from kvbench.strategy.base import Strategy

@@ -9,8 +9,8 @@ import torch
 pytest.importorskip("transformers")
 
 from kvbench.integrations.figures import Figures
+from kvbench.integrations.models import weights_fingerprint
 from kvbench.integrations.transformers import use_attention
-from kvbench.quality.model.fingerprint import weights_fingerprint
 from kvbench.quality.model.needles import FILLER_TOKENS, dialogues, found
 from kvbench.quality.model.perplexity import Reference, predict, reference_of
 from kvbench.quality.model.steps import CacheCounts, cache_of

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from kvbench.model.geometry import KVGeometry
-from kvbench.quality.exact import ExactAttention
 from kvbench.quality.recorded import KEY, RecordingError, read, write
+from kvbench.quality.sample import ExactAttention
 from kvbench.quality.structured import Structure, needle_starts, structured
 
 GEOMETRY = KVGeometry(num_layers=1, num_heads=8, num_kv_heads=4, head_dim=128, dtype="float32", name="small")

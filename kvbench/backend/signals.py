@@ -8,7 +8,7 @@ from torch import Tensor
 from kvbench.backend.attention import Merging
 from kvbench.backend.reading import Chunk, See, by_piece, prefill, visible
 from kvbench.backend.storage import Piece, SequenceStore, Store
-from kvbench.backend.storage.ranking import accumulate
+from kvbench.backend.storage.slots import accumulate
 from kvbench.plan.area import Accesses, Votes
 
 Masked = tuple[Store, Piece, Tensor | None]

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvbench.integrations.failures import loading
 from kvbench.integrations.folders import VARIABLE, cache_folder
-from kvbench.integrations.required import required
+from kvbench.integrations.required import loading, required
 from kvbench.integrations.shape import geometry_of
 
 if TYPE_CHECKING:

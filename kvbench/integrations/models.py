@@ -1,5 +1,6 @@
 """Load a real model from this machine: safetensors or GGUF, no code but transformers' own, nothing downloaded."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,8 +11,7 @@ import torch
 
 from kvbench.backend.device import find_device
 from kvbench.integrations.converted import converted
-from kvbench.integrations.failures import loading
-from kvbench.integrations.required import required
+from kvbench.integrations.required import loading, required
 from kvbench.integrations.shape import check_layers, geometry_of
 from kvbench.integrations.sources import PACKAGE, ModelMissing, Source, source_of
 from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 AS = "a model"
+MOST_ELEMENTS = 1024
+"""Of each tensor, in a fingerprint."""
 
-__all__ = ["PACKAGE", "Loaded", "ModelMissing", "geometry_of", "load"]
+__all__ = ["PACKAGE", "Loaded", "ModelMissing", "geometry_of", "load", "weights_fingerprint"]
 
 
 @dataclass(frozen=True)
@@ -114,3 +116,17 @@ def _quiet(*, shows_progress: bool = True) -> Iterator[None]:
 def _about(source: Source, dtype: str, device: torch.device) -> str:
     licence = f" ({source.licence})" if source.licence else ""
     return f"{source.name}{licence}, from {source.origin}; {dtype}, {device}"
+
+
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """Of a model's weights: names, shapes, dtypes, and up to 1,024 elements of each tensor, evenly spread.
+
+    Two models of which one was trained further differ in every tensor that was trained, and so here.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().flatten()
+        chosen = flat[:: max(flat.numel() // MOST_ELEMENTS, 1)][:MOST_ELEMENTS]
+        digest.update(chosen.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]

@@ -1,7 +1,10 @@
 """The extra `hf`: what needs transformers asks here, and what is said where it is missing stands here alone."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 
 LEAST = (5, 14)
 INSTALL = "  install it: python -m pip install 'transformers>=5.14' gguf accelerate"
@@ -38,3 +41,20 @@ def required(what: str, *packages: str) -> None:
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text)[:2])
+
+
+@contextmanager
+def loading(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever goes wrong in loading a file into one sentence.
+
+    Args:
+        path: what is loaded.
+        kind: as what.
+    Raises:
+        ValueError: it failed.
+    """
+    try:
+        yield
+    except Exception as error:  # a broken file fails in as many ways as it has bytes
+        said = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path}: it cannot be loaded as {kind}: {type(error).__name__}: {said}") from error

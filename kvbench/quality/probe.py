@@ -14,8 +14,7 @@ from kvbench.backend.signals import queries_at_once
 from kvbench.ledger import Limits, OutOfMemory
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.ops import Append, Plan, Settle
-from kvbench.quality.exact import ExactAttention
-from kvbench.quality.sample import Sample
+from kvbench.quality.sample import ExactAttention, Sample
 from kvbench.strategy.base import CapacityExceeded, Strategy
 from kvbench.workload.request import Request, Session
 

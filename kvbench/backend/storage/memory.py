@@ -1,19 +1,22 @@
-"""Tensors on each tier: on the device, in the host's memory, in files."""
+"""Tensors on each tier: on the device, in the host's memory, in files; and the buffers that the others are read by."""
 
 import errno
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 import torch
 from torch import Tensor
 
+from kvbench.backend.background import Worker
 from kvbench.backend.device import is_out_of_memory
+from kvbench.backend.storage.base import Fill, Piece, Shape
 from kvbench.ledger import OutOfMemory
-from kvbench.plan.area import DEVICE, DISK, HOST
+from kvbench.plan.area import DEVICE, DISK, HOST, STAGING_TOKENS
 
 PAGE_BYTES = 4096
 TOUCHED_BYTES = 1 << 24
@@ -99,6 +102,38 @@ class Memory:
             if getattr(error, "errno", None) not in FULL and not is_out_of_memory(error):
                 raise
             raise OutOfMemory(num_bytes, None, DISK) from error
+
+
+class Staging:
+    """One or two buffers of K and V of a layer, which all sequences read through.
+
+    Args:
+        num_buffers: two let the next part come while this one is read.
+        shape: of the buffers.
+        memory: the device's.
+    """
+
+    def __init__(self, num_buffers: int, shape: Shape, memory: Memory) -> None:
+        size = shape.of(STAGING_TOKENS)
+        self._buffers = [(memory.empty(size, shape.dtype), memory.empty(size, shape.dtype)) for _ in range(num_buffers)]
+
+    def pieces(self, fills: list[Fill], worker: Worker | None) -> Iterator[Piece]:
+        """Bring part after part; each is read before the next is asked for.
+
+        Args:
+            fills: what brings each part.
+            worker: brings the next part while this one is read; None brings each when it is asked for.
+        """
+        if worker is None or len(self._buffers) == 1:
+            for fill in fills:
+                yield fill(*self._buffers[0])
+            return
+        coming = worker.submit(partial(fills[0], *self._buffers[0])) if fills else None
+        for number in range(1, len(fills) + 1):
+            piece = coming.result()
+            if number < len(fills):
+                coming = worker.submit(partial(fills[number], *self._buffers[number % 2]))
+            yield piece
 
 
 def touch(tensor: Tensor) -> None:

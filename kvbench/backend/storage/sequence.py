@@ -12,12 +12,11 @@ from kvbench.backend.background import Worker, worker_of
 from kvbench.backend.storage.ahead import UnderWay, let_go, move_ahead, resize_ahead
 from kvbench.backend.storage.base import Pair, Piece, Shape, Store
 from kvbench.backend.storage.chunked import ChunkedStore
-from kvbench.backend.storage.memory import Memory
+from kvbench.backend.storage.memory import Memory, Staging
 from kvbench.backend.storage.packed import PackedStore
 from kvbench.backend.storage.paged import BlockPool, PagedStore
 from kvbench.backend.storage.ring import RingStore
 from kvbench.backend.storage.slots import SlotStore
-from kvbench.backend.storage.staging import Staging
 from kvbench.plan.area import DEVICE, Area, Blocks, Chunks, Packed, Ring, num_staging_buffers
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Operation, Reserve, Settle, Truncate
 

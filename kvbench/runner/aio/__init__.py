@@ -1,6 +1,5 @@
 """Several caches for asyncio: ordered for each, concurrent between them."""
 
-from kvbench.runner.aio.caches import AsyncCaches
-from kvbench.runner.aio.errors import CacheClosed, CacheError, CacheRefused
+from kvbench.runner.aio.caches import AsyncCaches, CacheClosed, CacheError, CacheRefused
 
 __all__ = ["AsyncCaches", "CacheClosed", "CacheError", "CacheRefused"]

@@ -16,10 +16,30 @@ from kvbench.backend.measured import Measured
 from kvbench.backend.storage.memory import while_wanted
 from kvbench.ledger import Limits
 from kvbench.model.geometry import KVGeometry
-from kvbench.runner.aio.errors import CacheClosed, CacheRefused
 from kvbench.runner.aio.executor import Executor, Layers
 from kvbench.runner.run import check_signals
 from kvbench.strategy.base import Strategy, require_positive
+
+
+class CacheError(Exception):
+    """A call on a cache failed; `__cause__` is what it failed of.
+
+    Args:
+        id: the cache's.
+        message: what happened.
+    """
+
+    def __init__(self, id: Hashable, message: str) -> None:
+        self.id = id
+        super().__init__(f"cache {id!r}: {message}")
+
+
+class CacheRefused(CacheError):
+    """Nothing of the call was done: the cache is as it was, and can be used on."""
+
+
+class CacheClosed(CacheError):
+    """The cache has lost its tokens, or never had any more: what it held is freed. `release` makes its id free."""
 
 
 @dataclass(eq=False)

@@ -195,7 +195,7 @@ def common(loaded: "Loaded", subject: Subject, setting: Setting, parameters: Map
         parameters: of the experiment.
     """
     from kvbench.backend.device import device_name
-    from kvbench.quality.model.fingerprint import weights_fingerprint
+    from kvbench.integrations.models import weights_fingerprint
 
     return {
         "model": loaded.name,
