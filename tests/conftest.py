@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from kvbench.__main__ import main
 from tests.support.gpu import DEVICE
+from tests.support.undrawn import undraw
 
 TRACES = Path(__file__).resolve().parent.parent.parent / "shared" / "traces"
 
@@ -42,8 +41,7 @@ def smollm2():
 def undrawn(monkeypatch, request):
     """Charts are made, but laid out and drawn only for tests marked `charts`: others find empty files."""
     if "charts" not in request.keywords:
-        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **how: Path(path).write_bytes(b""))
-        monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda engine, figure: None)
+        undraw(monkeypatch.setattr)
 
 
 @pytest.fixture

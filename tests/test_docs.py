@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kvbench.cli.catalogue import names
+from tests.support.undrawn import SITE
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "adding-a-strategy.md").read_text(encoding="utf-8")
@@ -26,7 +27,7 @@ def follow(script, folder):
     kept = {key: value for key, value in os.environ.items() if key != "KVBENCH_TRACES"}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     package = str(folder if (folder / "kvbench").exists() else ROOT)
-    environment = kept | {"PATH": path, "PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
+    environment = kept | {"PATH": path, "PYTHONPATH": os.pathsep.join([SITE, package]), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         ["sh", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

@@ -16,6 +16,7 @@ from kvbench.cli.terminal import Shown, complain, say, shown, unsaid
 from kvbench.naming import NUM_NEIGHBOURS, unknown
 from kvbench.printable import MOST_LINE, MOST_LINES, bounded, cut, printable
 from kvbench.results.folder import load
+from tests.support.undrawn import SITE
 
 ESCAPES = {
     "\x1b[31mred": "\\x1b[31mred",
@@ -107,7 +108,7 @@ def test_results_are_written_whatever_becomes_of_the_streams(name, tmp_path):
     redirection, status, complaint = (STREAMS | MORE_STREAMS)[name]
     asked = "+scenario=short_chat strategy=exact model.num_heads=2 model.num_kv_heads=1 model.head_dim=8 repetitions=1"
     command = f"set -o pipefail; {sys.executable} -m kvbench {asked} hydra.run.dir=one {redirection}"
-    environment = os.environ | {"PYTHONPATH": str(Path(kvbench.__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([SITE, str(Path(kvbench.__file__).parent.parent)])}
     environment |= {"PYTHONIOENCODING": "ascii"} if "ascii" in name else {}
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == status, done.stderr
