@@ -13,11 +13,9 @@ from kvbench.charts.claim_curves import ranges_chart
 from kvbench.cli.experiment import experiment_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.studies.base import Setting
-from kvbench.studies.claims import choice, concurrency, ranges, stream, tiers, waste
-from kvbench.studies.claims.bench import ClaimsBench
-from kvbench.studies.claims.catalogue import CLAIMS
-from kvbench.studies.claims.counts import whole_peak_bytes
-from kvbench.studies.claims.experiment import ClaimsExperiment
+from kvbench.studies.claims import choice, concurrency, counted, ranges, stream, tiers
+from kvbench.studies.claims.bench import ClaimsBench, whole_peak_bytes
+from kvbench.studies.claims.experiment import CLAIMS, ClaimsExperiment
 from kvbench.studies.claims.finding import (
     ANY,
     COLUMNS,
@@ -34,8 +32,6 @@ from kvbench.studies.claims.finding import (
     range_text,
     verdict,
 )
-from kvbench.studies.claims.resizes import resize_counts
-from kvbench.studies.claims.saving import savings
 from tests.support.catalogue import TINY, node_of, scenario
 from tests.support.fake import Fake
 from tests.test_configuration import composed
@@ -61,6 +57,12 @@ def bench(backend=None):
     return ClaimsBench(setting(backend or Counted(ARTICLE)), 1, {name: own.appends for name, own in LISTS.items()})
 
 
+def findings_of(cases, lists=None):
+    own = bench()
+    own.workloads = lists or own.workloads
+    return counted.counted(cases)(own).findings
+
+
 def experiment(*claims, **changed):
     node = NODE | {"claims": claims, "scenarios": LISTS} | changed
     node.pop("_target_")
@@ -72,22 +74,25 @@ def test_the_saving_on_100_to_500_by_each_meaning_of_memory():
     # In total 256 + 384 + 600 + 1000 + 1500 = 3740, so 6.5 % less. At the end 1500: 62.5 %. In the last resize both
     # buffers are 1000 + 1500: 37.5 %; with one tensor of two held twice 500 + 1500: 50 %. Over tokens
     # (100·256 + 200·384 + 300·600 + 400·1000 + 500·1500) / 1500 = 954.93: 76.13 %.
-    saved = savings(bench(), (100, 200, 300, 400, 500), maximum=4000, initial=256)
-    assert saved["cumulative_bytes"] == pytest.approx(6.5)
-    assert saved["final_bytes"] == pytest.approx(62.5)
-    assert saved["whole_peak_bytes"] == pytest.approx(37.5)
-    assert saved["peak_bytes"] == pytest.approx(50.0)
-    assert saved["mean_allocated_bytes"] == pytest.approx(100 * (1 - 1_432_400 / 1500 / 4000))
+    case = next(counted.short_chat_saving({"short_chat": (100, 200, 300, 400, 500)}))
+    saved = {finding.definition: finding.measured for finding in findings_of(lambda lists: [case])}
+    by_column = {column: saved[definition] for column, definition in counted.MEMORY.items()}
+    assert case.condition == "short_chat, dynamic(256, 1.5) against static(4000)"
+    assert by_column["cumulative_bytes"] == pytest.approx(6.5)
+    assert by_column["final_bytes"] == pytest.approx(62.5)
+    assert by_column["whole_peak_bytes"] == pytest.approx(37.5)
+    assert by_column["peak_bytes"] == pytest.approx(50.0)
+    assert by_column["mean_allocated_bytes"] == pytest.approx(100 * (1 - 1_432_400 / 1500 / 4000))
 
 
 def test_static_wastes_what_the_articles_table_says():
-    findings = waste.waste_table(bench()).findings
+    findings = findings_of(counted.waste_table)
     assert [finding.measured for finding in findings] == [93.75, 87.5, 75.0, 50.0]
     assert {finding.verdict for finding in findings} == {HOLDS}
 
 
 def test_what_static_cannot_hold_is_no_figure():
-    findings = {each.condition: each for each in waste.static_waste(bench()).findings if "end" in each.definition}
+    findings = {each.condition: each for each in findings_of(counted.static_waste) if "end" in each.definition}
     assert len(findings) == 2 * 12
     without = {condition for condition, each in findings.items() if each.verdict == NO_FIGURE}
     too_long = ("long_document", "document_questions")  # 13,500 and 10,000 tokens
@@ -99,8 +104,14 @@ def test_what_static_cannot_hold_is_no_figure():
 
 def test_resizes_on_short_chat_are_those_computed_by_hand():
     # From 200 slots: tests/test_golden.py has the capacities.
-    assert resize_counts(bench(), "short_chat") == {"dynamic": 4, "append": 5, "total": 2}
-    assert resize_counts(bench(), "long_document") is None
+    lists = {"short_chat": LISTS["short_chat"].appends, "long_document": LISTS["long_document"].appends}
+    found = {(each.definition, each.condition): each for each in findings_of(counted.fewer_resizes, lists)}
+    for rule, note in (("append", "5 instead of 4"), ("total", "2 instead of 4")):
+        both = "all lists that both hold, together"
+        assert {found[counted.RULES[rule], name].note for name in ("short_chat", both)} == {note}
+        too_long = found[counted.RULES[rule], "long_document"]
+        assert (too_long.verdict, too_long.note) == (NO_FIGURE, "longer than the maximum of 8,192")
+    assert found[counted.RULES["total"], "short_chat"].measured == 50
 
 
 def test_a_verdict_is_whether_figures_lie_in_the_range():

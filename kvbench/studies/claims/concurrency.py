@@ -1,15 +1,20 @@
-"""C10: whether growing beside the steps raises performance where several requests are live."""
+"""C10: whether growing beside the steps, and appending by asyncio, raise performance where several are live."""
 
+import asyncio
 import math
 from dataclasses import replace
+from time import perf_counter
 
 import pandas as pd
 
+from kvbench.backend.measured import Measured
+from kvbench.quality.structured import structured
 from kvbench.results.statistics import confidence_half_width
+from kvbench.runner.aio import AsyncCaches
 from kvbench.strategy.async_growth import Ahead
 from kvbench.strategy.base import Strategy
+from kvbench.studies.base import Setting
 from kvbench.studies.claims.article import MAXIMUM, dynamic
-from kvbench.studies.claims.awaited import NUM_CACHES, NUM_UPDATES, UPDATE_TOKENS, append_ratios
 from kvbench.studies.claims.bench import ClaimsBench, tokens_of
 from kvbench.studies.claims.finding import ANY, Evidence, Finding
 from kvbench.workload.request import Request, Session
@@ -19,6 +24,7 @@ REQUESTS = tuple(Session(0, (Request(350, 48),)) for _ in range(4))
 """Each outgrows its buffer once with the prompt, and once more while it decodes."""
 LIVE = (1, 4)
 SYNCHRONOUS, ASYNCHRONOUS = "dynamic", "async"
+NUM_CACHES, NUM_UPDATES, UPDATE_TOKENS = 4, 16, 64
 
 
 def compared() -> dict[str, Strategy]:
@@ -89,3 +95,42 @@ def _finding(condition: str, definition: str, ratios: pd.Series, more: bool) -> 
 
 NUM_TOKENS = len(LIVE) * tokens_of(compared(), REQUESTS)
 """Tokens that one timed repetition appends."""
+
+
+def append_ratios(setting: Setting) -> list[float]:
+    """Seconds of appends awaited one after another, over those of the same appends made all at once.
+
+    Returns:
+        A ratio a repetition; none where the backend holds no tensors.
+    """
+    backend = setting.backend
+    if not isinstance(backend, Measured):
+        return []
+    geometry = backend.geometry
+    sample = structured(geometry, UPDATE_TOKENS, setting.seed)
+    tokens = [each[:1].to(backend.device) for each in (sample.keys, sample.values)]
+    layers = [[each] * geometry.num_layers for each in tokens]
+
+    async def append(caches: AsyncCaches, name: int) -> None:
+        for _ in range(NUM_UPDATES):
+            await caches.update(name, *layers)
+
+    async def seconds(at_once: bool) -> float:
+        async with AsyncCaches(dynamic(INITIAL), geometry, device=str(backend.device)) as caches:
+            start = perf_counter()
+            if at_once:
+                await asyncio.gather(*(append(caches, name) for name in range(NUM_CACHES)))
+            else:
+                for name in range(NUM_CACHES):
+                    await append(caches, name)
+            for name in range(NUM_CACHES):
+                await caches.get(name)  # a device that runs behind has then caught up
+            return perf_counter() - start
+
+    ratios = []
+    for repetition in range(setting.num_warmup + setting.num_repetitions):
+        order = (False, True) if repetition % 2 else (True, False)
+        taken = {at_once: asyncio.run(seconds(at_once)) for at_once in order}
+        if repetition >= setting.num_warmup:
+            ratios.append(taken[False] / taken[True])
+    return ratios
