@@ -18,7 +18,7 @@ from load import OtherLoad
 from table import Goal, print_figure, print_head, print_row
 from timing import Side, interleaved
 
-from kvbench.cli.catalogue import file_of
+from kvbench.configuration.catalogue import file_of
 from kvbench.fleet import FleetResult, simulate
 from kvbench.model.cost import prices_of
 from kvbench.model.geometry import KVGeometry

@@ -15,8 +15,8 @@ from timing import Side, interleaved
 from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import Cache
 
-from kvbench.cli.catalogue import file_of
-from kvbench.cli.targets import build
+from kvbench.configuration.catalogue import file_of
+from kvbench.configuration.targets import build
 from kvbench.integrations.models import PACKAGE, Loaded, load
 from kvbench.integrations.peers import peer_of
 from kvbench.integrations.text import default_text

@@ -12,8 +12,8 @@ import signal
 from typing import NoReturn
 
 from kvbench.cli import VERBS
-from kvbench.cli.errors import UsageError
 from kvbench.cli.terminal import complain, shown, unsaid
+from kvbench.configuration.errors import UsageError
 
 INTERRUPTED = 130
 

@@ -13,7 +13,7 @@ from kvbench.backend.background import NICENESS, Thread
 from kvbench.backend.measured import Measured
 from kvbench.backend.storage import memory
 from kvbench.backend.storage import sequence as sequences
-from kvbench.cli.errors import UsageError
+from kvbench.configuration.errors import UsageError
 from kvbench.ledger import BackgroundError, Ledger, LedgerError, OutOfMemory
 from kvbench.plan.area import HOST, Area, Blocks, Chunks, Mass, Ring
 from kvbench.plan.ops import MAIN, Append, Keep, Move, Release, Reserve, Rule, Settle, Truncate

@@ -15,9 +15,9 @@ from kvbench.calibration.samples import Samples, growing
 from kvbench.calibration.validate import OF_ALL, OF_REQUEST, STEP, Case, outcomes_of, steps_of, typical
 from kvbench.cli import calibrate
 from kvbench.cli.command_line import check, read
-from kvbench.cli.compose import parts_of
-from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import composed
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.parts import parts_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import hardware_from
 from kvbench.runner.run import limits_of

@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 
-from kvbench.cli.errors import UsageError
-from kvbench.cli.targets import build
-from kvbench.cli.vet import vet_file
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.targets import build
+from kvbench.configuration.vet import vet_file
 from kvbench.ledger import Ledger, LedgerError
 from kvbench.plan.area import Area, Blocks, Chunks
 from kvbench.plan.ops import Append, Fork, Keep, Move, Release, Reserve, Rule

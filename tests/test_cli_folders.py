@@ -10,11 +10,11 @@ from hydra.core.config_store import ConfigStore
 
 import kvbench
 from kvbench.cli import files
-from kvbench.cli.catalogue import GROUPS
 from kvbench.cli.command_line import check, read
-from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import check_keys, composed
-from kvbench.cli.vet import MOST_REFERENCES
+from kvbench.configuration.catalogue import GROUPS
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.vet import MOST_REFERENCES
 
 SCENARIO = "_target_: kvbench.workload.scenario.Appends\ndescription: mine\nappends: [3]\n"
 CALLBACK = "# @package hydra.callbacks.x\n_target_: evil.Callback\n"

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from kvbench.cli import job as job_module
+from kvbench.api import scenario as job_module
 from kvbench.cli.command_line import read
-from kvbench.cli.errors import UsageError, WriteFailed
 from kvbench.cli.folder import LOCK, config_of, folder_of, folder_override, held
+from kvbench.configuration.errors import UsageError, WriteFailed
 from kvbench.results.folder import load
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8", "repetitions=1", "warmup=0", "device=cpu"]

@@ -10,7 +10,7 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from kvbench.cli.catalogue import default_strategies
+from kvbench.configuration.catalogue import default_strategies
 from kvbench.results.folder import load
 from kvbench.results.schema import REQUESTS, STEPS, SUMMARY
 

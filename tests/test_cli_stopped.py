@@ -7,9 +7,10 @@ import signal
 
 import pytest
 
-from kvbench.cli import measured, run, writing
-from kvbench.cli.errors import WriteFailed
-from kvbench.cli.measured import how_far
+from kvbench.api import measure as measured
+from kvbench.api.measure import how_far
+from kvbench.cli import run, writing
+from kvbench.configuration.errors import WriteFailed
 from kvbench.results.folder import load
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8", "device=cpu"]

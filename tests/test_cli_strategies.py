@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from kvbench.cli.catalogue import default_strategies, names
 from kvbench.cli.docstring import parse
 from kvbench.cli.entry import Entry, entries
-from kvbench.cli.errors import UsageError
 from kvbench.cli.strategies import in_full, listing, main, markdown_table
+from kvbench.configuration.catalogue import default_strategies, names
+from kvbench.configuration.errors import UsageError
 
 DOC = """Forget the middle.
 

@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from kvbench.cli.errors import UsageError
 from kvbench.cli.train import main as train_verb
+from kvbench.configuration.errors import UsageError
 from kvbench.predictor.weights import load_weights
 from tests.support.catalogue import node_of
 

@@ -8,13 +8,12 @@ from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from kvbench.cli.catalogue import CONF, GROUPS, default_strategies, file_of, names
-from kvbench.cli.compose import geometry_of, strategies_of, workload_of
-from kvbench.cli.errors import UsageError
-from kvbench.cli.files import Files
+from kvbench.cli.files import Files, vet_choice
 from kvbench.cli.source import initialized
-from kvbench.cli.targets import build, check_target
-from kvbench.cli.vet import vet_choice
+from kvbench.configuration.catalogue import CONF, GROUPS, default_strategies, file_of, names
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.parts import geometry_of, strategies_of, workload_of
+from kvbench.configuration.targets import build, check_target
 from kvbench.workload.scenario import Scenario
 from tests.support.catalogue import node_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kvbench.cli.catalogue import names
+from kvbench.configuration.catalogue import names
 from tests.support.undrawn import SITE
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from kvbench.api.study import experiment_of
 from kvbench.cli import VERBS
 from kvbench.cli.arguments import key_values
 from kvbench.cli.command_line import check, read
-from kvbench.cli.experiment import experiment_of
 from kvbench.cli.keys import check_keys, composed
-from kvbench.cli.model import name_or_path_of
 from kvbench.cli.record import DEFAULTS, KEYS, USAGE
+from kvbench.configuration.model import name_or_path_of
 from tests.support.catalogue import STRATEGIES, strategy
 
 ROOT = Path(__file__).resolve().parent.parent

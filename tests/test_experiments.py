@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kvbench.api.study import experiment_of
 from kvbench.backend.measured import Measured
-from kvbench.cli.catalogue import names
-from kvbench.cli.errors import UsageError
-from kvbench.cli.experiment import experiment_of
+from kvbench.configuration.catalogue import names
+from kvbench.configuration.errors import UsageError
 from kvbench.studies.base import Experiment, Findings, Setting
 from kvbench.studies.comprehensive import sentences_of as comprehensive_sentences
 from kvbench.studies.growth_factors import near_best, with_cost

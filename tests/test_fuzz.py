@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kvbench.cli.catalogue import file_of, names
 from kvbench.cli.command_line import check, read
-from kvbench.cli.compose import parts_of
-from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import composed
-from kvbench.cli.vet import vet_file
+from kvbench.configuration.catalogue import file_of, names
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.parts import parts_of
+from kvbench.configuration.vet import vet_file
 from kvbench.printable import bounded, printable_lines
 from kvbench.runner.run import run
 from kvbench.workload.trace_file import TraceError

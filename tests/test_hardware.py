@@ -6,11 +6,11 @@ from dataclasses import MISSING, fields
 
 import pytest
 
-from kvbench.cli.catalogue import names
 from kvbench.cli.command_line import check, read
-from kvbench.cli.compose import geometry_of, hardware_of, weights_of
-from kvbench.cli.errors import UsageError
 from kvbench.cli.keys import check_keys, composed
+from kvbench.configuration.catalogue import names
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.parts import geometry_of, hardware_of, weights_of
 from kvbench.model.hardware import Hardware, hardware_from
 from tests.support.catalogue import node_of
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from kvbench.cli.estimate import seconds_of
-from kvbench.cli.life import EVERY_S, Signs, alive, duration, tell, watched
+from kvbench.api.estimate import seconds_of
+from kvbench.api.progress import EVERY_S, Signs, alive, duration, tell, watched
 from kvbench.workload.request import Request, Session
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
-from kvbench.cli.catalogue import file_of
-from kvbench.cli.errors import UsageError
-from kvbench.cli.model import name_or_path_of
+from kvbench.configuration.catalogue import file_of
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.model import name_or_path_of
 from kvbench.integrations import sources
 from kvbench.integrations.folders import cache_folder
 from kvbench.integrations.models import ModelMissing, load

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from kvbench.cli.errors import UsageError
+from kvbench.configuration.errors import UsageError
 from kvbench.predictor.compare import compare, rate
 from kvbench.predictor.features import KNOTS, features, inputs
 from kvbench.predictor.learned import Learned

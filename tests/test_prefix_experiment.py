@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kvbench.__main__ import main
-from kvbench.cli.errors import UsageError
+from kvbench.configuration.errors import UsageError
 from kvbench.results.folder import load
 from kvbench.studies.prefix_reuse import sentences_of
 from kvbench.workload.trace import read_trace

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from kvbench.cli.errors import UsageError
+from kvbench.configuration.errors import UsageError
 from kvbench.integrations import models, text
 from kvbench.integrations.models import Loaded
 from kvbench.integrations.text import Text

@@ -10,11 +10,11 @@ import pytest
 
 from kvbench.charts.table import table_text
 from kvbench.cli import VERBS
-from kvbench.cli.catalogue import names
 from kvbench.cli.command_line import check, read
 from kvbench.cli.entry import entries
 from kvbench.cli.keys import check_keys
 from kvbench.cli.strategies import markdown_table as strategies_table
+from kvbench.configuration.catalogue import names
 from kvbench.results.schema import markdown_table
 from kvbench.results.summary import summary_frame
 from kvbench.runner.frames import requests_frame, steps_frame

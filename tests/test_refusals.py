@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvbench.cli.errors import UsageError
+from kvbench.configuration.errors import UsageError
 from kvbench.ledger import Ledger, LedgerError
 from kvbench.plan.area import Area, Blocks, Chunks, Contiguous, Holes, Mass, Packed, Ring
 from kvbench.plan.ops import Append, Fork, Keep, Move, Release, Reserve, Rows, Rule, Settle, Truncate

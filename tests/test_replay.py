@@ -5,14 +5,14 @@ import torch
 from hydra import compose
 from omegaconf import OmegaConf
 
+from kvbench.api.probe import is_wanted, probed
 from kvbench.backend.attention import packed
 from kvbench.backend.inputs import RecordedInputs, Recording
 from kvbench.backend.measured import Measured
 from kvbench.backend.replay import Replay
-from kvbench.cli.compose import geometry_of, workload_of
-from kvbench.cli.data import recording_of
-from kvbench.cli.quality import is_wanted, probed
 from kvbench.cli.source import initialized
+from kvbench.configuration.data import recording_of
+from kvbench.configuration.parts import geometry_of, workload_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Area, Blocks, Chunks, Ring
 from kvbench.plan.ops import Append, Release, Reserve, Truncate

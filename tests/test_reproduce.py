@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from kvbench.api.study import experiment_of
 from kvbench.charts.reproduced import occupancy_chart, rates_chart, reproduced_chart
-from kvbench.cli.errors import UsageError
-from kvbench.cli.experiment import experiment_of
+from kvbench.configuration.errors import UsageError
 from kvbench.studies.base import Setting
 from kvbench.studies.reproduce.figure import Figure, figures_frame
 from kvbench.studies.reproduce.paged_attention import Occupancy, figures, rates_frame, systems

@@ -6,8 +6,8 @@ import os
 import pytest
 import yaml
 
-from kvbench.cli.errors import UsageError
-from kvbench.cli.yaml_file import MOST_BYTES, MOST_DEPTH, MOST_VALUES, read_yaml
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.yaml_file import MOST_BYTES, MOST_DEPTH, MOST_VALUES, read_yaml
 
 VALUES = {
     "1": 1,

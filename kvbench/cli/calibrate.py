@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvbench.api.progress import alive
 from kvbench.cli.arguments import key_values, new_file
-from kvbench.cli.errors import UsageError
-from kvbench.cli.life import alive
+from kvbench.configuration.errors import UsageError
 
 if TYPE_CHECKING:
     from kvbench.calibration.validate import Case, Outcome
@@ -80,9 +80,9 @@ def composed_for(
     """
     from kvbench.calibration.validate import Case
     from kvbench.cli.command_line import check, read
-    from kvbench.cli.compose import strategies_of, workload_of
     from kvbench.cli.keys import check_keys, composed
-    from kvbench.cli.model import geometry_of
+    from kvbench.configuration.model import geometry_of
+    from kvbench.configuration.parts import strategies_of, workload_of
 
     cases = []
     for name, size in sizes.items():

@@ -13,12 +13,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import OverrideParseException
 
-from kvbench.cli.catalogue import GROUPS, default_strategies
-from kvbench.cli.errors import UsageError
-from kvbench.cli.files import YAML, Files, checked_folders
+from kvbench.cli.files import YAML, Files, checked_folders, vet_choice
 from kvbench.cli.flags import flags_of, parsed_arguments
 from kvbench.cli.meant import unknown_verb
-from kvbench.cli.vet import vet_choice
+from kvbench.configuration.catalogue import GROUPS, default_strategies
+from kvbench.configuration.errors import UsageError
 
 ADDED = ("scenario", "experiment")
 """Groups that the defaults lack, so that Hydra wants a plus before them."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import yaml
 
-from kvbench.cli.catalogue import default_strategies, file_of, names, summary_line
 from kvbench.cli.docstring import Docstring, parse
-from kvbench.cli.targets import build
+from kvbench.configuration.catalogue import default_strategies, file_of, names, summary_line
+from kvbench.configuration.targets import build
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from kvbench.cli.errors import UsageError
 from kvbench.cli.terminal import complain
+from kvbench.configuration.errors import UsageError
 from kvbench.results.folder import write_text
 
 FOLDER = "failed"

@@ -5,17 +5,21 @@ values, by name, so that nothing else that lies in a folder is ever read by it.
 """
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 
-from kvbench.cli import catalogue
-from kvbench.cli.catalogue import GROUPS
-from kvbench.cli.errors import UsageError
+from kvbench.configuration import catalogue
+from kvbench.configuration.catalogue import GROUPS
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.vet import vet_file
+from kvbench.naming import unknown
 
 MOST_FILES = 10_000
+_NAME = re.compile(r"\w[\w-]*")
 YAML = (".yaml", ".yml")
 WORDS_OF_YAML = {"null", "true", "false", "yes", "no", "on", "off", "nan", "inf"}
 
@@ -107,3 +111,26 @@ def _check_folder(folder: Path) -> None:
             raise UsageError(
                 f"{path}: it is in none of the groups {', '.join(GROUPS)}; a configuration folder holds no other YAML"
             )
+
+
+def vet_choice(group: str, name: str, files: Files, trusted: tuple[str, ...], above: tuple[str, ...] = ()) -> None:
+    """Check the file of a group's choice, and those that it builds on, and let Hydra see them.
+
+    Args:
+        group: scenario, strategy, model, backend, hardware or experiment.
+        name: the choice.
+        files: those that there are.
+        trusted: packages that the user named.
+        above: choices that build on this one.
+    Raises:
+        UsageError: there is no such file, it is malformed, or it reaches beyond its own group.
+    """
+    path = files.file_of(group, name) if _NAME.fullmatch(name) else None
+    if path is None:
+        raise UsageError(unknown(group, name, files.names(group)))
+    if name in above:
+        raise UsageError(f"{path}: its defaults list comes back to itself: {' → '.join((*above, name))}")
+    node, bases = vet_file(path, group, trusted)
+    for base in bases:
+        vet_choice(group, base, files, trusted, (*above, name))
+    files.admit(group, name, node)

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from kvbench.cli.errors import UsageError
+from kvbench.configuration.errors import UsageError
 
 REFUSED = {
     "experimental_rerun": "it unpickles a file",

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kvbench.cli.command_line import CommandLine, results_folder
-from kvbench.cli.errors import UsageError, WriteFailed
 from kvbench.cli.keys import compose_config, is_of_hydra
+from kvbench.configuration.errors import UsageError, WriteFailed
 from kvbench.partial import clear
 
 LOCK = ".kvbench.lock"

@@ -1,6 +1,6 @@
 """The help text; needs neither Hydra nor torch."""
 
-from kvbench.cli.catalogue import default_strategies, listing, names
+from kvbench.configuration.catalogue import default_strategies, listing, names
 
 _TEXT = """kvbench: which KV-cache strategy for which workload, measured.
 

@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from kvbench.cli.catalogue import GROUPS, names
 from kvbench.cli.command_line import CommandLine
-from kvbench.cli.errors import UsageError, cause
 from kvbench.cli.source import initialized
+from kvbench.configuration.catalogue import GROUPS, names
+from kvbench.configuration.errors import UsageError, cause
 from kvbench.naming import unknown
 
 NAME_OR_PATH = "model.name_or_path"

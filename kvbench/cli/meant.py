@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from kvbench.cli import VERBS
-from kvbench.cli.catalogue import GROUPS, names
+from kvbench.configuration.catalogue import GROUPS, names
 from kvbench.naming import listed, unknown
 
 PROGRAM = "python -m kvbench"

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from kvbench.cli.catalogue import names
 from kvbench.cli.docstring import Docstring, parse
 from kvbench.cli.entry import Entry
-from kvbench.cli.errors import UsageError
-from kvbench.cli.targets import class_of
+from kvbench.configuration.catalogue import names
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.targets import class_of
 from kvbench.naming import unknown
 from kvbench.strategy.base import Strategy
 

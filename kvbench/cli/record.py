@@ -6,7 +6,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from kvbench.cli.arguments import key_values, new_file
-from kvbench.cli.errors import UsageError
+from kvbench.configuration.errors import UsageError
 
 if TYPE_CHECKING:
     from kvbench.integrations.models import Loaded
@@ -102,7 +102,7 @@ def _model(given: Mapping[str, str]) -> tuple["KVGeometry", str]:
     """The geometry that the model's configuration tells of, and where the model is."""
     from kvbench.cli.command_line import check, read
     from kvbench.cli.keys import check_keys, composed
-    from kvbench.cli.model import geometry_of, name_or_path_of
+    from kvbench.configuration.model import geometry_of, name_or_path_of
 
     with read(["+scenario=short_chat", f"model={given['model']}", f"dtype={given['dtype']}"]) as command:
         check(command)

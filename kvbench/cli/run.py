@@ -16,15 +16,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from kvbench.cli.asked import Asked, asked_for
-from kvbench.cli.catalogue import CONF
 from kvbench.cli.command_line import CommandLine, check, read, trusted_packages
-from kvbench.cli.errors import UsageError, cause
 from kvbench.cli.failure import failure_of, note
 from kvbench.cli.folder import RUN, SWEEP, config_of, folder_of, folder_override, held
 from kvbench.cli.keys import check_keys, is_of_hydra
 from kvbench.cli.source import VERSION_BASE
 from kvbench.cli.sweep import collect
 from kvbench.cli.terminal import complain
+from kvbench.configuration.catalogue import CONF
+from kvbench.configuration.errors import UsageError, cause
 from kvbench.ledger import LedgerError
 from kvbench.workload.trace import TraceMissing
 
@@ -169,9 +169,9 @@ def _carry_out(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> No
         UsageError: the configuration is wrong, a strategy plans what cannot be done, or results cannot be written.
         TraceSkipped: a published trace is not there, which ends no sweep.
     """
-    from kvbench.cli.compose import is_fleet, leave_out
-    from kvbench.cli.experiment import run_experiment
-    from kvbench.cli.job import run_scenario
+    from kvbench.api.scenario import run_scenario
+    from kvbench.api.study import run_experiment
+    from kvbench.configuration.parts import is_fleet, leave_out
 
     folder = Path(hydra_config.runtime.output_dir)
     if folder.is_relative_to(Path.cwd()):
@@ -188,7 +188,7 @@ def _carry_out(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> No
             run_experiment(choices["experiment"], plain, text, asked.record(overrides), folder)
         elif is_fleet(plain):
             try:
-                from kvbench.cli.fleet import run_fleet
+                from kvbench.api.fleet import run_fleet
             except ImportError as error:  # the extra is not installed
                 raise UsageError(str(error)) from error
             run_fleet(choices["scenario"], plain, text, asked.record(overrides), folder)

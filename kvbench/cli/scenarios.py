@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from kvbench.cli.catalogue import listing
-from kvbench.cli.errors import UsageError
+from kvbench.configuration.catalogue import listing
+from kvbench.configuration.errors import UsageError
 
 TOKENS_PER_S = 20.0
 """Decoding speed for the chart of live requests: a reader's pace on a large model; a run measures its own."""
@@ -22,8 +22,8 @@ def main(arguments: list[str]) -> int:
         return 0
     # Imported here, so that the list comes at once.
     from kvbench.cli.command_line import check, read
-    from kvbench.cli.compose import check_numbers, workload_of
     from kvbench.cli.keys import check_keys, composed
+    from kvbench.configuration.parts import check_numbers, workload_of
 
     chosen = arguments[0].removeprefix("+").removeprefix("scenario=")
     with read([f"+scenario={chosen}", *arguments[1:]]) as command:

@@ -8,7 +8,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from kvbench.cli.catalogue import CONF, SCENARIOS
+from kvbench.configuration.catalogue import CONF, SCENARIOS
 
 GROUP = "scenario"
 VERSION_BASE = "1.3"

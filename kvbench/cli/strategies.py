@@ -5,7 +5,7 @@ import re
 import textwrap
 
 from kvbench.cli.entry import Entry, entries
-from kvbench.cli.errors import UsageError
+from kvbench.configuration.errors import UsageError
 from kvbench.naming import unknown
 
 WIDTH = 100

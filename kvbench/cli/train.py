@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kvbench.cli.arguments import key_values
-from kvbench.cli.errors import UsageError
+from kvbench.configuration.errors import UsageError
 from kvbench.naming import unknown
 from kvbench.workload.request import Session
 
@@ -99,10 +99,10 @@ def _requests(given: Mapping[str, str], seed: int) -> tuple[str, str, Sequence[S
 
 
 def _scenarios_requests(name: str, seed: int) -> tuple[str, str, Sequence[Session]]:
-    from kvbench.cli.catalogue import names
     from kvbench.cli.command_line import check, read
-    from kvbench.cli.compose import workload_of
     from kvbench.cli.keys import check_keys, composed
+    from kvbench.configuration.catalogue import names
+    from kvbench.configuration.parts import workload_of
 
     if name not in names("scenario") and not name.endswith((".yaml", ".yml")):
         hint = "a trace file needs format=azure, mooncake, plain or sharegpt beside it"

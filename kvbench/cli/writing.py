@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from kvbench.charts.canvas import save
-from kvbench.cli.errors import WriteFailed
+from kvbench.configuration.errors import WriteFailed
 from kvbench.results.folder import write_text
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

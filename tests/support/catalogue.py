@@ -2,8 +2,8 @@
 
 import yaml
 
-from kvbench.cli.catalogue import file_of, names
-from kvbench.cli.targets import build
+from kvbench.configuration.catalogue import file_of, names
+from kvbench.configuration.targets import build
 from kvbench.model.geometry import KVGeometry
 
 TINY = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32")

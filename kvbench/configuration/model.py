@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 
-from kvbench.cli.errors import UsageError
+from kvbench.configuration.errors import UsageError
 from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
 from kvbench.model.hardware import Hardware, hardware_from
 from kvbench.model.parameters import ModelParameters

@@ -8,11 +8,11 @@ import numpy as np
 from omegaconf import DictConfig, ListConfig, open_dict
 
 from kvbench.backend.base import Backend
-from kvbench.cli.catalogue import default_strategies
-from kvbench.cli.data import REPLAY, check_data, recording_of
-from kvbench.cli.errors import UsageError
-from kvbench.cli.model import geometry_of, hardware_of, weights_of
-from kvbench.cli.targets import build
+from kvbench.configuration.catalogue import default_strategies
+from kvbench.configuration.data import REPLAY, check_data, recording_of
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.model import geometry_of, hardware_of, weights_of
+from kvbench.configuration.targets import build
 from kvbench.model.geometry import KVGeometry
 from kvbench.runner.run import check_signals, limits_of
 from kvbench.strategy.base import Strategy

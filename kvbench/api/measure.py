@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from kvbench.api.estimate import seconds_of
+from kvbench.api.probe import Comparison, probed, quality_line
+from kvbench.api.progress import Advance, watched
 from kvbench.backend.base import Backend
-from kvbench.cli.compose import Config, Parts, strategies_of
-from kvbench.cli.estimate import seconds_of
-from kvbench.cli.life import Advance, watched
-from kvbench.cli.quality import Comparison, probed, quality_line
+from kvbench.configuration.parts import Config, Parts, strategies_of
 from kvbench.results.busy import Processors, since
 from kvbench.runner.recorder import Recorder
 from kvbench.runner.run import run

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from kvbench.cli.compose import AUTO, Config
-from kvbench.cli.errors import UsageError
-from kvbench.cli.life import Advance
+from kvbench.api.progress import Advance
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.parts import AUTO, Config
 from kvbench.model.geometry import KVGeometry
 from kvbench.quality.compare import Comparison, check, compare
 from kvbench.results.schema import QUALITY

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from kvbench.cli.errors import UsageError
-from kvbench.cli.yaml_scalar import Refused, scalar
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.yaml_scalar import Refused, scalar
 from kvbench.regular_file import check_regular
 
 MOST_BYTES = 2**20

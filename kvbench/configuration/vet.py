@@ -1,46 +1,20 @@
-"""Configuration files are input: what Hydra would do with them before a run starts is checked here, first."""
+"""Configuration files are input: what one may hold is checked here, before anything is done with it."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from kvbench.cli.errors import UsageError
-from kvbench.cli.files import Files
-from kvbench.cli.targets import check_target
-from kvbench.cli.yaml_file import read_yaml
-from kvbench.naming import unknown
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.targets import check_target
+from kvbench.configuration.yaml_file import read_yaml
 
 _DIRECTIVE = re.compile(r"\s*#+\s*@\s*package\b(.*)")
-_NAME = re.compile(r"\w[\w-]*")
 _REFERENCE = re.compile(r"\$\{\.*\w+(?:\.\w+|\[\w+\])*\}")
 MOST_REFERENCES = 4
 """In a file; references to references may grow without end."""
 
 MOST_REFERRING = 1_000
 """Letters of a text with a reference; Hydra's parser takes a second for 20,000."""
-
-
-def vet_choice(group: str, name: str, files: Files, trusted: tuple[str, ...], above: tuple[str, ...] = ()) -> None:
-    """Check the file of a group's choice, and those that it builds on, and let Hydra see them.
-
-    Args:
-        group: scenario, strategy, model, backend, hardware or experiment.
-        name: the choice.
-        files: those that there are.
-        trusted: packages that the user named.
-        above: choices that build on this one.
-    Raises:
-        UsageError: there is no such file, it is malformed, or it reaches beyond its own group.
-    """
-    path = files.file_of(group, name) if _NAME.fullmatch(name) else None
-    if path is None:
-        raise UsageError(unknown(group, name, files.names(group)))
-    if name in above:
-        raise UsageError(f"{path}: its defaults list comes back to itself: {' → '.join((*above, name))}")
-    node, bases = vet_file(path, group, trusted)
-    for base in bases:
-        vet_choice(group, base, files, trusted, (*above, name))
-    files.admit(group, name, node)
 
 
 def vet_file(path: Path, group: str, trusted: tuple[str, ...]) -> tuple[dict[str, object], list[str]]:

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from kvbench.api.measure import RunResult, measure
+from kvbench.api.probe import check_probe, quality_frame, quality_line
 from kvbench.backend.base import Backend
 from kvbench.charts.catalogue import run_charts
 from kvbench.charts.cautions import of_busy_machine, warnings
 from kvbench.charts.markdown import report_markdown
 from kvbench.charts.table import table_text
-from kvbench.cli.compose import Config, Parts, parts_of
-from kvbench.cli.measured import RunResult, measure
-from kvbench.cli.quality import check_probe, quality_frame, quality_line
 from kvbench.cli.terminal import say
 from kvbench.cli.writing import draw, writing
+from kvbench.configuration.parts import Config, Parts, parts_of
 from kvbench.results.environment import environment
 from kvbench.results.folder import Results, write_environment, write_frames, write_text
 from kvbench.runner.frames import frames_of

@@ -9,18 +9,18 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
+from kvbench.api.measure import clocked, stepping
+from kvbench.api.progress import watched
 from kvbench.charts.cautions import of_busy_machine
 from kvbench.charts.findings import findings_markdown, findings_text
-from kvbench.cli.catalogue import file_of, names
-from kvbench.cli.compose import Config, backend_of, budget_of, check_numbers, is_fleet, repetitions_of
-from kvbench.cli.errors import UsageError
-from kvbench.cli.life import watched
-from kvbench.cli.measured import clocked, stepping
-from kvbench.cli.model import geometry_of, hardware_of, name_or_path_of, weights_of
 from kvbench.cli.outside import added_nodes
-from kvbench.cli.targets import build
 from kvbench.cli.terminal import say
 from kvbench.cli.writing import draw, writing
+from kvbench.configuration.catalogue import file_of, names
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.model import geometry_of, hardware_of, name_or_path_of, weights_of
+from kvbench.configuration.parts import Config, backend_of, budget_of, check_numbers, is_fleet, repetitions_of
+from kvbench.configuration.targets import build
 from kvbench.naming import unknown
 from kvbench.results.busy import since
 from kvbench.results.environment import environment

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kvbench.api.progress import watched
 from kvbench.charts.fleet import fleet_charts
 from kvbench.charts.markdown import report_markdown
 from kvbench.charts.table import table_text
-from kvbench.cli.compose import Config, backend_of, check_budget, check_numbers, scenario_of, strategies_of
-from kvbench.cli.errors import UsageError
-from kvbench.cli.life import watched
-from kvbench.cli.model import geometry_of
 from kvbench.cli.terminal import say
 from kvbench.cli.writing import draw, writing
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.model import geometry_of
+from kvbench.configuration.parts import Config, backend_of, check_budget, check_numbers, scenario_of, strategies_of
 from kvbench.fleet import OUTCOMES, FleetResult
 from kvbench.fleet.bounds import last_arrival_ns
 from kvbench.fleet.fleet import SUMMARY, Fleet
