@@ -4,10 +4,10 @@ import pytest
 from hydra import compose
 from omegaconf import OmegaConf
 
-from kvbench.configuration.errors import UsageError
 from kvbench.api.study import experiment_of
 from kvbench.cli.source import initialized
 from kvbench.cli.strategies import main
+from kvbench.configuration.errors import UsageError
 from kvbench.configuration.targets import class_of
 from kvbench.studies.quality.cells import STREAMING, Cell, CellFolder, Contender
 from tests.support.catalogue import strategy
