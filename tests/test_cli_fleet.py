@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from kvbench.results.folder import load
+from kvbench.results.results import load
 from kvbench.results.schema import SUMMARY, TIMELINE
 
 FLEET = ["backend=fleet", "hardware=h100", "model=llama3_8b"]

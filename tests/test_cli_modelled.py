@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from kvbench.backend.measured import Measured
-from kvbench.results.folder import load
+from kvbench.results.results import load
 
 H100 = ["backend=modelled", "hardware=h100", "model=llama3_8b"]
 

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from kvbench.api import scenario as job_module
 from kvbench.cli.command_line import read
 from kvbench.cli.folder import LOCK, config_of, folder_of, folder_override, held
 from kvbench.configuration.errors import UsageError, WriteFailed
-from kvbench.results.folder import load
+from kvbench.results.results import Results, load
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8", "repetitions=1", "warmup=0", "device=cpu"]
 RUN = ["+scenario=short_chat", "strategy=exact", *TINY]
@@ -196,14 +195,14 @@ def test_jobs_of_a_sweep_do_not_share_a_folder(kvbench, tmp_path, subdir):
 
 
 def test_a_job_whose_folder_cannot_be_read_is_a_row(kvbench, tmp_path, monkeypatch):
-    run = job_module.write_environment
+    run = Results.save
 
-    def breaks(folder, environment):
-        run(folder, environment)
-        if environment["seed"] == 1:
+    def breaks(results, folder):
+        run(results, folder)
+        if results.environment.get("seed") == 1:
             (folder / "steps.parquet").write_bytes(b"not parquet")
 
-    monkeypatch.setattr(job_module, "write_environment", breaks)
+    monkeypatch.setattr(Results, "save", breaks)
     kvbench("-m", *RUN, "seed=1,2", "hydra.sweep.dir=all", status=1)
     summary = load(tmp_path / "all").summary
     assert summary["seed"].tolist()[0] == 2

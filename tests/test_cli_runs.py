@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from kvbench.configuration.catalogue import default_strategies
-from kvbench.results.folder import load
+from kvbench.results.results import load
 from kvbench.results.schema import REQUESTS, STEPS, SUMMARY
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8", "repetitions=2", "device=cpu"]

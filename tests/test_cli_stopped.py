@@ -11,7 +11,7 @@ from kvbench.api import measure as measured
 from kvbench.api.measure import how_far
 from kvbench.cli import run, writing
 from kvbench.configuration.errors import WriteFailed
-from kvbench.results.folder import load
+from kvbench.results.results import load
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8", "device=cpu"]
 RUN = ["+scenario=short_chat", "strategy=[static,exact]", *TINY, "hydra.run.dir=one"]

@@ -55,7 +55,7 @@ def row_of(table, scenario, strategy):
 def test_dynamic_on_short_chat_by_hand(comprehensive):
     # 256, 384, 576, 864, 1296 slots (tests/test_golden.py): 4 resizes; at the last, half of 864 is held beside 1296.
     # Utilization is highest where 500 tokens are in 576 slots.
-    row = row_of(comprehensive[1].table, "short_chat", "dynamic")
+    row = row_of(comprehensive[1].summary, "short_chat", "dynamic")
     assert row["num_resizes"] == 4
     assert row["peak_bytes"] == (1296 + 432) * TOKEN
     assert row["cumulative_bytes"] == (256 + 384 + 576 + 864 + 1296) * TOKEN
@@ -65,7 +65,7 @@ def test_dynamic_on_short_chat_by_hand(comprehensive):
 
 
 def test_what_cannot_be_held_has_an_outcome_and_no_figures(comprehensive):
-    table = comprehensive[1].table
+    table = comprehensive[1].summary
     failed = table[table["outcome"] != "completed"]
     assert failed["scenario"].unique().tolist() == ["long_document"]
     assert failed["strategy"].tolist() == ["static", "dynamic", "predictive", "hierarchical"]
@@ -124,7 +124,7 @@ def growth():
 
 def test_growth_by_two_on_short_chat_by_hand(growth):
     # 300 > 256: 512, copying 150; 750 > 512: 1024, copying 500; 1050 > 1024: 2048, copying 750, beside half of 1024.
-    table = growth.table
+    table = growth.summary
     (row,) = table[(table["scenario"] == "short_chat") & (table["growth_factor"] == 2.0)].to_dict("records")
     assert (row["num_resizes"], row["copied_bytes"]) == (3, (150 + 500 + 750) * TOKEN)
     assert row["peak_bytes"] == (2048 + 512) * TOKEN
@@ -161,7 +161,7 @@ def test_the_best_range_and_the_verdict_by_hand():
 def test_a_budget_that_holds_nothing_is_said():
     held = experiment("growth_factors", scenarios=["short_chat"])
     findings = held.run(dataclasses.replace(setting(), budget_bytes=300 * TOKEN))
-    assert findings.table["peak_bytes"].isna().all()
+    assert findings.summary["peak_bytes"].isna().all()
     assert findings.sentences == ["short_chat: no factor was completed within the budget."]
 
 
@@ -201,7 +201,7 @@ def test_strategies_are_the_projects_own(strategies, message):
 
 def test_fractions_without_tensors_count_and_judge_nothing():
     findings = experiment("kept_fractions", scenarios=["short_chat"]).run(setting())
-    table = findings.table.set_index("fraction")
+    table = findings.summary.set_index("fraction")
     assert table.loc[0.7, "kept_tokens"] == 735  # 0.7 of 1,050
     assert table["error_relative"].isna().all()
     assert "no range can be judged" in findings.sentences[-1]
@@ -213,7 +213,7 @@ def test_fractions_on_tensors_lose_more_the_less_they_keep():
     backend = Measured(geometry=TINY, device="cpu", attend=False, seed=0)
     fractions = {"kept_fractions": [0.2, 0.6, 1.0], "probed_tokens": 300, "probed_heads": 1}
     findings = experiment("kept_fractions", scenarios=["short_chat"], **fractions).run(setting(backend, 1))
-    errors, masses = findings.table["error_relative"], findings.table["mass_kept"]
+    errors, masses = findings.summary["error_relative"], findings.summary["mass_kept"]
     assert errors[0] > errors[1] > errors[2] == pytest.approx(0, abs=1e-5)
     assert masses[0] < masses[1] < masses[2] == pytest.approx(1)
 
@@ -261,13 +261,13 @@ def test_an_experiment_says_how_it_is_measured_unless_the_command_line_does():
 
 def test_the_main_tables_file_is_its_own():
     nothing = pd.DataFrame()
-    with pytest.raises(ValueError, match=r"summary\.csv is the main table"):
-        Findings(table=nothing, requests=nothing, steps=nothing, sentences=[], tables={"summary": nothing})
+    with pytest.raises(ValueError, match=r"summary\.csv is another table"):
+        Findings(summary=nothing, requests=nothing, steps=nothing, sentences=[], tables={"summary": nothing})
 
 
 def test_growth_stalls_have_intervals(growth):
-    assert growth.table["stall_s_ci"].notna().all()
-    assert np.allclose(growth.table["stall_s_ci"], 0)  # the backend's resizes take no time
+    assert growth.summary["stall_s_ci"].notna().all()
+    assert np.allclose(growth.summary["stall_s_ci"], 0)  # the backend's resizes take no time
 
 
 def test_a_range_of_which_nothing_was_run_is_not_judged():

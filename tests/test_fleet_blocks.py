@@ -9,7 +9,7 @@ from kvbench.charts.fleet import fleet_charts
 from kvbench.fleet import blocks, simulate
 from kvbench.fleet.histogram import Histogram, SampleList
 from kvbench.fleet.sums import Objective, RequestSums
-from kvbench.results.folder import load
+from kvbench.results.results import load
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.static import Static

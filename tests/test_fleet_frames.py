@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from kvbench.fleet.frames import FleetFrames, Objective, fleet_frames
+from kvbench.fleet.frames import Objective, fleet_frames
+from kvbench.results.results import Results
 from kvbench.results.schema import REQUESTS, SUMMARY, TIMELINE
 from tests.support.fleet_columns import GIB, MS, OBJECTIVE, S, columns, three
 
@@ -27,7 +28,7 @@ def four(**changed):
     return columns(num_requests=4, **(FOUR | changed))
 
 
-def made(objective=OBJECTIVE, **changed) -> FleetFrames:
+def made(objective=OBJECTIVE, **changed) -> Results:
     return fleet_frames({"a": four(**changed)}, "chat", objective)
 
 

@@ -33,6 +33,10 @@ def strict():
         yield
 
 
+def charts_of(made):
+    return fleet_charts(made.summary, made.requests, made.timeline)
+
+
 @pytest.fixture(scope="module")
 def frames():
     return three()
@@ -40,7 +44,7 @@ def frames():
 
 @pytest.fixture(scope="module")
 def charts(frames):
-    return fleet_charts(*frames)
+    return charts_of(frames)
 
 
 def areas(axes):
@@ -79,7 +83,7 @@ def test_memory_that_was_not_split_shows_what_is_used_and_the_rest():
     own = columns(**nothing)
     empty = np.full(8, math.nan)
     timeline = own.timeline._replace(reserved_bytes=empty, waste_bytes=empty, external_bytes=empty)
-    made = fleet_charts(*fleet_frames({"a": columns(**nothing, timeline=timeline)}, "chat", OBJECTIVE))
+    made = charts_of(fleet_frames({"a": columns(**nothing, timeline=timeline)}, "chat", OBJECTIVE))
     assert list(areas(made["fleet_memory"].axes[0]).values()) == pytest.approx([0.4 * 32, 0.9 * 32])
     assert "allocated and not used" in words(made["fleet_memory"])
     assert "not told apart" in words(made["fleet_service"])
@@ -109,7 +113,7 @@ def test_batch_and_queue_are_the_timelines(charts, frames):
 
 def test_a_queue_far_above_another_bends_the_axis():
     runs = {"static": columns(slowness=50), "paged": columns(slowness=1)}
-    _, waiting = fleet_charts(*fleet_frames(runs, "chat", OBJECTIVE))["fleet_load"].axes
+    _, waiting = charts_of(fleet_frames(runs, "chat", OBJECTIVE))["fleet_load"].axes
     assert waiting.get_yscale() == "symlog"
     assert waiting.get_ylim()[0] == 0
 
@@ -129,7 +133,7 @@ def test_times_are_shares_of_completed_requests_with_the_objective(charts, frame
 
 
 def test_requests_that_did_not_complete_are_in_no_distribution():
-    for axes in fleet_charts(*three(failed=3))["fleet_times"].axes:
+    for axes in charts_of(three(failed=3))["fleet_times"].axes:
         assert len(line_of(axes, looks(SPLITS)["static"].colour).get_xdata()) == 37
 
 
@@ -168,7 +172,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_every_case_gives_all_charts(case):
     made = CASES[case]()
-    charts = fleet_charts(*made)
+    charts = charts_of(made)
     assert list(charts) == NAMES if case != "one request" else NAMES[:-1]
     for name, figure in charts.items():
         draw(figure)
@@ -263,6 +267,6 @@ def test_modelled_against_measured_is_drawn_as_it_is():
 
 def test_available_memory_is_in_the_unit_of_what_is_held():
     made = fleet_frames({"a": columns(available_bytes=4096 * GIB)}, "chat", OBJECTIVE)
-    axes = fleet_charts(*made)["fleet_memory"].axes[0]
+    axes = charts_of(made)["fleet_memory"].axes[0]
     assert axes.get_ylabel() == "Memory (TiB)"
     assert axes.lines[-1].get_ydata()[0] == 4

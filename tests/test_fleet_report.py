@@ -1,6 +1,7 @@
 """What is said of a fleet: the table's columns, the sentences, and a sweep's folder."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,8 +13,8 @@ from kvbench.charts.table import table_text
 from kvbench.cli.failure import Failure, note
 from kvbench.cli.sweep import collect
 from kvbench.fleet.frames import fleet_frames
-from kvbench.results.folder import load, write_environment, write_frames, write_text
-from kvbench.results.schema import STEPS
+from kvbench.results.folder import write_text
+from kvbench.results.results import Results, load
 from tests.support.fleet_columns import OBJECTIVE, columns, three
 from tests.support.frames import make_frames
 
@@ -169,10 +170,8 @@ def asked(name, overrides):
 
 def job(folder, rate):
     made = three(num_requests=int(20 * rate))
-    nothing = pd.DataFrame(columns=list(STEPS))
-    write_frames(folder, made.summary, made.requests, nothing, timeline=made.timeline)
     overrides = [f"{RATE}={rate}", "backend=fleet"]
-    write_environment(folder, asked("chat", overrides))
+    replace(made, environment=asked("chat", overrides)).save(folder)
     write_text(folder / "report.md", "done")
 
 
@@ -202,8 +201,8 @@ def test_a_sweep_of_fleets_becomes_one_folder(tmp_path, capsys):
 def test_a_sweep_over_engines_joins_what_each_has(tmp_path):
     job(tmp_path / "0", 1.0)
     made = make_frames(num_repetitions=2)
-    write_frames(tmp_path / "1", made.summary, made.requests, made.steps)
-    write_environment(tmp_path / "1", asked("short_chat", ["backend=measured"]))
+    about = asked("short_chat", ["backend=measured"])
+    Results(summary=made.summary, requests=made.requests, steps=made.steps, environment=about).save(tmp_path / "1")
     write_text(tmp_path / "1" / "report.md", "done")
     collect(tmp_path, ["backend"], ["+scenario=chat"])
     results = load(tmp_path)

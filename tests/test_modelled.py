@@ -9,7 +9,7 @@ from kvbench.backend.modelled import Modelled
 from kvbench.model.cost import decode_ps, linear_ps, prices_of
 from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import Append, Keep, Move, Release, Reserve, Rule, Settle
-from kvbench.runner.frames import frames_of
+from kvbench.runner.frames import results_of
 from kvbench.runner.run import check_signals, run
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Request, Session
@@ -164,7 +164,7 @@ def test_a_run_is_the_same_each_time_and_says_what_it_is():
     requests = [Session(0, (Request(5, 9),)), Session(300, (Request(3, 4),))]
     settings = {"num_warmup": 0, "max_concurrency": 2, "budget_bytes": backend.memory_bytes()}
     recorder = run({"dynamic": chosen}, requests, backend, num_repetitions=2, **settings)
-    frames = frames_of(recorder, requests, backend, "two")
+    frames = results_of(recorder, requests, backend, "two")
     first, second = (frames.steps[frames.steps["repetition"] == repetition] for repetition in (0, 1))
     assert first["end_s"].tolist() == second["end_s"].tolist()
     assert frames.summary["source"].tolist() == ["modelled"]

@@ -9,7 +9,7 @@ import pytest
 
 from kvbench.__main__ import main
 from kvbench.configuration.errors import UsageError
-from kvbench.results.folder import load
+from kvbench.results.results import load
 from kvbench.studies.prefix_reuse import sentences_of
 from kvbench.workload.trace import read_trace
 from kvbench.workload.trace_formats import READERS, WITH_BLOCKS
@@ -54,7 +54,7 @@ def rows_of(table, reuse="block_hash"):
 def test_two_equal_prompts_by_both_ways_of_counting(small, tokens, whole, vllm, reuse):
     write(small, [("ABCD"[: -(-tokens // BLOCK)], tokens)] * 2)
     findings = found(reuse=[reuse], warmup_share=0, device_blocks=[8])
-    for row in (*findings.table.itertuples(), *findings.tables["unlimited"].itertuples()):
+    for row in (*findings.summary.itertuples(), *findings.tables["unlimited"].itertuples()):
         assert row.token_hit_rate == whole / (2 * tokens)
         assert row.vllm_token_hit_rate == vllm / (2 * tokens)
         assert row.vllm_block_hit_rate == vllm / BLOCK / (2 * -(-tokens // BLOCK))
@@ -68,7 +68,7 @@ def test_rates_by_hand(small):
     # optimal  AB, C, CD: 600 + 512 + 1,024 tokens, 5 blocks
     # unlimited: all; the trace has four blocks
     findings = found()
-    rows = rows_of(findings.table)
+    rows = rows_of(findings.summary)
     assert rows["token_hit_rate"].to_dict() == {"fifo": 1024 / 2648, "lru": 2048 / 2648, "optimal": 2136 / 2648}
     assert rows["block_hit_rate"].to_dict() == {"fifo": 2 / 6, "lru": 4 / 6, "optimal": 5 / 6}
     # As vLLM counts: of AB, CD and CD the last block is computed again.
@@ -76,7 +76,7 @@ def test_rates_by_hand(small):
     assert rows["vllm_block_hit_rate"].to_dict() == {"fifo": 1 / 6, "lru": 3 / 6, "optimal": 3 / 6}
     assert rows["device_bytes"].tolist() == [3 * BLOCK * TOKEN] * 3
     assert rows["filled_first"].tolist() == [True] * 3
-    assert len(findings.table) == 3 * 3
+    assert len(findings.summary) == 3 * 3
     (ceiling,) = findings.tables["unlimited"].to_dict("records")
     assert (ceiling["num_requests"], ceiling["num_counted"], ceiling["prompt_tokens"], ceiling["blocks"]) == (
         5,
@@ -86,7 +86,7 @@ def test_rates_by_hand(small):
     )
     assert (ceiling["num_distinct"], ceiling["distinct_bytes"]) == (4, 4 * BLOCK * TOKEN)
     assert (ceiling["token_hit_rate"], ceiling["block_hit_rate"]) == (1.0, 1.0)
-    assert not [column for column in findings.table if column.startswith("from_") or column == "load_s"]
+    assert not [column for column in findings.summary if column.startswith("from_") or column == "load_s"]
     assert list(findings.charts) == ["prefix_reuse"]
 
 
@@ -98,7 +98,7 @@ def test_tiers_by_hand(small):
     findings = found(
         device_blocks=[2], host_blocks=2, host_bytes_per_s=rate, warmup_share=0, policies=["lru"], reuse=["block_hash"]
     )
-    (row,) = findings.table.to_dict("records")
+    (row,) = findings.summary.to_dict("records")
     assert (row["from_device"], row["from_host"], row["token_hit_rate"]) == (0, 600 / 2224, 600 / 2224)
     assert (row["loaded_bytes"], row["stored_bytes"], row["load_s"]) == (2 * rate, 4 * rate, 2.0)
     device, host = findings.files["tiers"].to_dict("records")
@@ -114,7 +114,7 @@ def test_tiers_by_hand(small):
 
 
 def test_a_disk_without_a_host(small):
-    table = found(disk_blocks=1, disk_bytes_per_s=1.0).table
+    table = found(disk_blocks=1, disk_bytes_per_s=1.0).summary
     assert {"from_device", "from_disk"} <= set(table)
     assert "from_host" not in table
     assert np.allclose(table["from_device"] + table["from_disk"], table["token_hit_rate"])
@@ -178,7 +178,7 @@ def test_several_traces_and_the_charts(small):
     assert {axes.get_xscale() for axes in rates.axes} == {"log"}
     assert rates.axes[0].get_xlabel() == "Device (blocks of 16 MiB)"
     # Bars of lru with block_hash: device, then host on it, up to the hit rate.
-    row = rows_of(findings.table[findings.table["scenario"] == "one"]).loc["lru"]
+    row = rows_of(findings.summary[findings.summary["scenario"] == "one"]).loc["lru"]
     device, host = tiers.axes[3].patches
     assert (device.get_height(), host.get_y()) == pytest.approx((100 * row["from_device"],) * 2)
     assert host.get_y() + host.get_height() == pytest.approx(100 * row["token_hit_rate"])
@@ -186,7 +186,7 @@ def test_several_traces_and_the_charts(small):
 
 
 def test_a_size_given_twice_is_run_once(small):
-    table = found(device_blocks=[3, 1, 3], policies=["lru", "lru"], reuse=["radix", "radix"]).table
+    table = found(device_blocks=[3, 1, 3], policies=["lru", "lru"], reuse=["radix", "radix"]).summary
     assert table["device_blocks"].tolist() == [1, 3]
 
 

@@ -14,9 +14,11 @@ from kvbench.charts.sentences import chart_sentences
 from kvbench.charts.sweep import sweep_chart
 from kvbench.charts.table import table_text
 from kvbench.results.provenance import is_fleet, kinds, model_errors, model_notes, origin, require_one_kind, whole_steps
-from kvbench.runner.frames import frames_of
+from kvbench.runner.frames import results_of
 from kvbench.runner.run import run
 from kvbench.strategy.concat import Concat
+from kvbench.strategy.paged import Paged
+from kvbench.strategy.sinks import Sinks
 from kvbench.workload.request import Request, Session
 from tests.support.fake import Fake
 from tests.support.frames import decode_work, make_frames
@@ -181,10 +183,23 @@ def test_a_run_on_a_modelled_machine_says_so_in_its_rows():
     requests = [Session(0, (Request(4, 3),))]
     strategies = {"static": Concat(), "other": Concat()}
     once = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
-    summary = frames_of(run(strategies, requests, backend, **once), requests, backend, "x").summary
+    summary = results_of(run(strategies, requests, backend, **once), requests, backend, "x").summary
     assert summary["hardware"].tolist() == ["this machine"] * 2
     assert summary["step_error"].tolist() == pytest.approx([0.031, math.nan], nan_ok=True)
     assert summary["engine"].tolist() == ["runner"] * 2
+
+
+def test_what_a_strategy_is_stands_in_its_row_whoever_ran_it():
+    requests, strategies = (
+        [Session(0, (Request(4, 3),))],
+        {"paged": Paged(block_size=2, pool_tokens=None), "last": Sinks(num_sinks=1, window=2)},
+    )
+    once = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": 1 << 20}
+    rows = results_of(run(strategies, requests, Fake(), **once), requests, Fake(), "x").summary.set_index("strategy")
+    assert rows["lossless"].tolist() == [True, False]
+    assert rows["reference"].tolist() == [False, False]
+    assert rows["pool_bytes"].tolist() == [6 * Fake().slot_bytes, 0]  # of six tokens: three blocks of two
+    assert rows["available_bytes"].tolist() == [1 << 20] * 2
 
 
 def test_steps_of_an_iteration_are_one_where_they_are_a_whole_models():

@@ -15,7 +15,7 @@ from kvbench.integrations import models, text
 from kvbench.integrations.models import Loaded
 from kvbench.integrations.text import Text
 from kvbench.model.geometry import KVGeometry
-from kvbench.results.folder import load
+from kvbench.results.results import load
 from kvbench.studies.base import Setting
 from kvbench.studies.quality.cells import COMPLETED
 from kvbench.studies.quality.subject import Subject
@@ -71,7 +71,7 @@ def test_a_row_a_strategy_and_budget(tiny):
     made, (given, said) = quality(), setting()
     fed = []
     findings = made.run(dataclasses.replace(given, on_iteration=lambda title, turn, count: fed.append(count)))
-    table = findings.table
+    table = findings.summary
     assert [tuple(row) for row in table[["strategy", "kind", "budget_tokens"]].fillna(0).itertuples(index=False)] == [
         ("dynamic", "kvbench", 0),
         ("sinks", "kvbench", 20),
@@ -167,7 +167,7 @@ def test_what_does_not_fit_is_a_row(tiny):
     assert math.isnan(table["perplexity_continued"][1])
     given, _ = setting()
     findings = quality(strategies=small, budgets=[0.5], peers=[], needle_tokens=[]).run(given)
-    assert findings.table["outcome"].tolist() == ["capacity_exceeded", COMPLETED]
+    assert findings.summary["outcome"].tolist() == ["capacity_exceeded", COMPLETED]
     assert any(text.startswith("dynamic: capacity exceeded") for text in findings.sentences)
 
 

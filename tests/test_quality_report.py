@@ -15,7 +15,7 @@ from kvbench.charts.quality import quality_chart
 from kvbench.charts.sentences import chart_sentences
 from kvbench.charts.table import table_text
 from kvbench.quality.recorded import write
-from kvbench.results.folder import load
+from kvbench.results.results import load
 from tests.support.frames import THREE, make_frames
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=32", "repetitions=1", "warmup=0", "device=cpu"]

@@ -17,7 +17,7 @@ from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Area, Blocks, Chunks, Ring
 from kvbench.plan.ops import Append, Release, Reserve, Truncate
 from kvbench.quality.recorded import write
-from kvbench.results.folder import load
+from kvbench.results.results import load
 from kvbench.runner.run import run
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import TINY, strategy

@@ -76,7 +76,7 @@ def test_charts_with_a_modelled_figure_say_how_far_to_trust_it():
 def test_without_traces_what_needs_them_is_listed_and_the_rest_runs(monkeypatch, tmp_path):
     monkeypatch.setenv("KVBENCH_TRACES", str(tmp_path))
     findings = run(reproduce())
-    verdicts = findings.table.groupby("result")["verdict"].agg(set)
+    verdicts = findings.summary.groupby("result")["verdict"].agg(set)
     assert verdicts["PagedAttention, shares"] == verdicts["Prefix hit rate"] == {"not run"}
     assert verdicts["KV bytes"] == verdicts["Static waste"] == {"reproduced"}
     told = "\n".join(findings.sentences)
@@ -90,7 +90,7 @@ def test_without_numba_what_needs_it_is_listed_and_the_rest_runs(monkeypatch, tr
         pytest.skip(f"sharegpt_lengths.csv is not in {traces}; KVBENCH_TRACES names its folder")
     monkeypatch.setitem(sys.modules, "kvbench.fleet", None)
     findings = run(reproduce(results=["paged_attention", "kv_bytes"]))
-    verdicts = findings.table.groupby("result")["verdict"].agg(set)
+    verdicts = findings.summary.groupby("result")["verdict"].agg(set)
     assert verdicts["PagedAttention, shares"] == {"not run"}
     assert verdicts["KV bytes"] == {"reproduced"}
     assert any("not run. import of kvbench.fleet" in sentence for sentence in findings.sentences)
@@ -101,7 +101,7 @@ def test_all_published_figures_are_within_their_goals():
         if not (TRACES / name).is_file():
             pytest.skip(f"{name} is not in {TRACES}; KVBENCH_TRACES names its folder")
     findings = run(reproduce(rates_per_s=[1, 2], judged_rate_per_s=2))
-    table = findings.table
+    table = findings.summary
     assert set(table["verdict"]) == {"reproduced", "shown"}, table[table["verdict"] == "missed"]
     assert (table["verdict"] == "reproduced").sum() == 13 + 3 + 9 + 1 + 6 + 4
     used = table[table["quantity"].str.endswith("token states")].set_index("quantity")["ours"]

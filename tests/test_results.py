@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from kvbench.charts.canvas import save
-from kvbench.results.folder import load, write_environment, write_frames, write_text, write_whole
+from kvbench.results.folder import write_text, write_whole
+from kvbench.results.results import SCHEMA_VERSION, Results, load
 from kvbench.results.schema import REQUESTS
 
 
@@ -32,8 +33,8 @@ def test_what_is_read_back_is_what_was_written(tmp_path):
     summary = pd.DataFrame({"strategy": ["a", "b"], "peak_bytes": [1, 2]})
     steps = pd.DataFrame({"strategy": pd.Categorical(["a", "b"]), "num_tokens": [3, 4]})
     requests = pd.DataFrame([dict.fromkeys(REQUESTS, 0) | {"turn": turn, "outcome": "completed"} for turn in (0, 1)])
-    write_frames(tmp_path, summary, requests, steps)
-    write_environment(tmp_path, {"seed": 7, "device": "cpu"})
+    more = {"tables": {"unlimited": summary}, "environment": {"seed": 7, "device": "cpu"}}
+    Results(summary=summary, requests=requests, steps=steps, configuration="seed: 7\n", **more).save(tmp_path)
     results = load(tmp_path)
     pd.testing.assert_frame_equal(results.summary, summary)
     pd.testing.assert_frame_equal(results.steps, steps)
@@ -41,6 +42,19 @@ def test_what_is_read_back_is_what_was_written(tmp_path):
     assert results.sessions["num_turns"].tolist() == [2]
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "sessions.parquet"), results.sessions)
     assert results.environment == {"seed": 7, "device": "cpu"}
+    assert (results.configuration, results.folder, results.timeline) == ("seed: 7\n", tmp_path, None)
+    pd.testing.assert_frame_equal(results.tables["unlimited"], summary)
+    with pytest.raises(FileExistsError, match="has results in it"):
+        results.save(tmp_path)
+
+
+@pytest.mark.parametrize("version", ["0", "99", '"new"', "null"])
+def test_a_folder_of_another_schema_says_so(tmp_path, version):
+    Results(summary=pd.DataFrame({"strategy": ["a"]}), environment={"again": "kvbench +scenario=x"}).save(tmp_path)
+    text = (tmp_path / "environment.json").read_text()
+    (tmp_path / "environment.json").write_text(text.replace(f": {SCHEMA_VERSION},", f": {version},", 1))
+    with pytest.raises(ValueError, match=f"written with schema .*; this kvbench reads {SCHEMA_VERSION}; kvbench"):
+        load(tmp_path)
 
 
 def test_an_unfinished_folder_says_what_is_missing(tmp_path):

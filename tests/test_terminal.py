@@ -15,7 +15,7 @@ from kvbench.cli.meant import unknown_verb
 from kvbench.cli.terminal import Shown, complain, say, shown, unsaid
 from kvbench.naming import NUM_NEIGHBOURS, unknown
 from kvbench.printable import MOST_LINE, MOST_LINES, bounded, cut, printable
-from kvbench.results.folder import load
+from kvbench.results.results import load
 from tests.support.undrawn import SITE
 
 ESCAPES = {

@@ -1,10 +1,10 @@
 """One job of the fleet: read the requests as columns, serve them under each strategy, and write the folder."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from kvbench.api.progress import watched
 from kvbench.charts.fleet import fleet_charts
@@ -18,16 +18,15 @@ from kvbench.configuration.parts import Config, backend_of, check_budget, check_
 from kvbench.fleet import OUTCOMES, FleetResult
 from kvbench.fleet.bounds import last_arrival_ns
 from kvbench.fleet.fleet import SUMMARY, Fleet
-from kvbench.fleet.frames import BytesOverTime, FleetColumns, FleetFrames, fleet_frames
+from kvbench.fleet.frames import BytesOverTime, FleetColumns, fleet_frames
 from kvbench.fleet.histogram import PRECISION
 from kvbench.fleet.rules import check_rule
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, USED, WASTED
 from kvbench.fleet.sums import Objective, RequestSums
 from kvbench.model.cost import PS_PER_NS
 from kvbench.results.environment import environment
-from kvbench.results.folder import write_environment, write_frames, write_text
 from kvbench.results.provenance import origin
-from kvbench.results.schema import STEPS
+from kvbench.results.results import Results
 from kvbench.strategy.base import Strategy
 from kvbench.workload.columns import scenario_columns
 from kvbench.workload.request import NS_PER_S
@@ -78,7 +77,9 @@ def run_fleet(name: str, config: Config, config_text: str, asked: Config, folder
         header.append(f"stopped: {stopped}")
         print(header[-1], flush=True)
     made = {"scenario": name, "seed": config["seed"], "budget_bytes": budget_bytes, **asked}
-    _write(folder, name, config_text, header, fleet_frames(runs, name, objective), describe(fleet) | made)
+    made = environment() | describe(fleet) | made | {"header": header}
+    results = replace(fleet_frames(runs, name, objective), environment=made, configuration=config_text)
+    _write(folder, name, header, results)
     if stopped:
         raise KeyboardInterrupt(f"{stopped}; they are in {folder}")
 
@@ -96,20 +97,16 @@ def _served(
     return fleet_columns(result, sums, fleet, budget_bytes, about(name, strategy, fleet))
 
 
-def _write(
-    folder: Path, name: str, config_text: str, header: list[str], frames: FleetFrames, made: Mapping[str, object]
-) -> None:
-    summary, requests, timeline = frames
+def _write(folder: Path, name: str, header: list[str], results: Results) -> None:
+    summary = results.summary
     try:
         with writing(folder):
-            write_frames(folder, summary, requests, pd.DataFrame(columns=list(STEPS)), timeline=timeline)
-            write_text(folder / "config.yaml", config_text)
-            write_environment(folder, environment() | made | {"header": header})
+            results.save(folder)
     finally:
         print(table_text(summary), flush=True)
     charts, report = draw(
         folder,
-        lambda: fleet_charts(summary, requests, timeline),
+        lambda: fleet_charts(summary, results.requests, results.timeline),
         lambda names: report_markdown(name, header, summary, names),
     )
     print(f"charts: {charts}\nreport: {report}", flush=True)

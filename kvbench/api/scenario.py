@@ -1,13 +1,10 @@
 """One job: build, run, and write its folder."""
 
-import math
+from dataclasses import replace
 from pathlib import Path
-
-import pandas as pd
 
 from kvbench.api.measure import RunResult, measure
 from kvbench.api.probe import check_probe, quality_frame, quality_line
-from kvbench.backend.base import Backend
 from kvbench.charts.catalogue import run_charts
 from kvbench.charts.cautions import of_busy_machine, warnings
 from kvbench.charts.markdown import report_markdown
@@ -16,9 +13,8 @@ from kvbench.cli.terminal import say
 from kvbench.cli.writing import draw, writing
 from kvbench.configuration.parts import Config, Parts, parts_of
 from kvbench.results.environment import environment
-from kvbench.results.folder import Results, write_environment, write_frames, write_text
-from kvbench.runner.frames import frames_of
-from kvbench.strategy.base import Strategy
+from kvbench.results.results import Results
+from kvbench.runner.frames import results_of
 from kvbench.workload.request import NS_PER_S
 
 
@@ -45,10 +41,8 @@ def run_scenario(name: str, config: Config, config_text: str, asked: Config, fol
     results, busy = None, of_busy_machine([found.others_share])
     try:
         with writing(folder):
-            results = results_of(found, name, config, parts, device, asked, folder)
-            write_frames(folder, results.summary, results.requests, results.steps, results.quality)
-            write_text(folder / "config.yaml", config_text)
-            write_environment(folder, results.environment | {"header": header})
+            results = recorded(found, name, config, parts, device, asked | {"header": header}, config_text)
+            results.save(folder)
     finally:
         if results is not None:
             print("\n".join([table_text(results.summary), *busy]), flush=True)
@@ -64,52 +58,24 @@ def run_scenario(name: str, config: Config, config_text: str, asked: Config, fol
         raise KeyboardInterrupt(f"{found.stopped}; they are in {folder}")
 
 
-def results_of(
+def recorded(
     found: RunResult,
     name: str,
     config: Config,
     parts: Parts,
     device: dict[str, object],
     asked: Config,
-    folder: Path,
+    config_text: str,
 ) -> Results:
-    """What was recorded, as frames and an environment."""
-    recorder, quality, backend = found.recorder, found.quality, parts.backend
-    summary, by_request, steps = frames_of(
-        recorder,
-        parts.workload.sessions,
-        backend,
-        name,
-        copy_bandwidth_bytes_per_s=float(device.get("copy_bandwidth_bytes_per_s", math.nan)),
-        allocator=allocator_frame(recorder.allocator, recorder.strategies, recorder.num_warmup),
-        about={
-            name: {"available_bytes": parts.budget_bytes}
-            | about(strategy, backend)
-            | ({} if quality is None else quality.columns(name))
-            for name, strategy in parts.strategies.items()
-        },
-    )
+    """What was recorded, with where it was made and what was asked for."""
+    quality = found.quality
+    about = {} if quality is None else {own: quality.columns(own) for own in parts.strategies}
+    results = results_of(found.recorder, parts.workload.sessions, parts.backend, name, machine=device, about=about)
     made = environment() | device | {"others_share": found.others_share}
     made |= {"scenario": name, "seed": config["seed"], "budget_bytes": parts.budget_bytes, **asked}
     if quality is not None:
         made["quality"] = quality_line(quality)
-    return Results(folder, summary, by_request, steps, made, quality_frame(quality))
-
-
-def about(strategy: Strategy, backend: Backend) -> dict[str, object]:
-    """What a strategy is, for its row of the summary."""
-    ledger = strategy.ledger(backend.geometry, num_rows=backend.num_rows)
-    found: dict[str, object] = strategy.facts | {"pool_bytes": sum(ledger.pool_bytes.values())}
-    if any(area.is_staged for area in strategy.areas):
-        found["roofline_share"] = math.nan  # its reads move other bytes than a token's
-    return found
-
-
-def allocator_frame(peaks: list[dict[str, int]], strategies: tuple[str, ...], num_warmup: int) -> pd.DataFrame:
-    """The device allocator's peaks, a row a strategy and repetition, warm-up left out."""
-    frame = pd.DataFrame(peaks)
-    frame = frame[frame["repetition"] >= num_warmup]
-    return frame.assign(strategy=[strategies[index] for index in frame["strategy"]])
+    return replace(results, quality=quality_frame(quality), environment=made, configuration=config_text)
 
 
 def header_lines(name: str, config: Config, parts: Parts, device: dict[str, object]) -> list[str]:

@@ -24,7 +24,6 @@ from kvbench.configuration.targets import build
 from kvbench.naming import unknown
 from kvbench.results.busy import since
 from kvbench.results.environment import environment
-from kvbench.results.folder import write_environment, write_frames, write_text, write_whole
 from kvbench.studies.base import Experiment, Findings, Model, Setting
 
 
@@ -57,11 +56,8 @@ def run_experiment(name: str, config: Config, config_text: str, asked: Config, f
     tables = _tables(findings)
     try:
         with writing(folder):
-            write_frames(folder, findings.table, findings.requests, findings.steps)
-            for table, frame in {**findings.tables, **findings.files}.items():
-                write_whole(folder / f"{table}.csv", lambda partial, frame=frame: frame.to_csv(partial, index=False))
-            write_text(folder / "config.yaml", config_text)
-            write_environment(folder, environment() | device | about | {"header": header})
+            made = environment() | device | about | {"header": header}
+            replace(findings, environment=made, configuration=config_text).save(folder)
     finally:
         print(findings_text(sentences, tables), flush=True)
     charts, report = draw(
@@ -185,7 +181,7 @@ def _said(line: str) -> None:
 
 
 def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
-    return {"summary": findings.table, **findings.tables}
+    return {"summary": findings.summary, **findings.tables}
 
 
 def _header(

@@ -19,7 +19,7 @@ from kvbench.cli.asked import again
 from kvbench.cli.failure import Failure, noted
 from kvbench.cli.writing import draw, writing
 from kvbench.results.environment import environment
-from kvbench.results.folder import Results, load, write_environment, write_frames, write_text
+from kvbench.results.results import Results, load
 from kvbench.results.schema import REQUESTS, STEPS, SUMMARY
 
 MAX_LINES = 4
@@ -55,14 +55,13 @@ def collect(folder: Path, swept: list[str], given: list[str]) -> tuple[int, list
     tables = {} if summary is None else {"summary": summary}
     try:
         with writing(folder):
-            _write(folder, jobs, summary, failures, parameters)
-            write_text(folder / "config.yaml", OmegaConf.to_yaml({"overrides": given}))
-            made = jobs[0].environment if jobs else environment() | failures[0].asked
+            made = dict(jobs[0].environment) if jobs else environment() | failures[0].asked
             made |= {"jobs": [str(job.folder.relative_to(folder)) for job in jobs], "swept": swept, "overrides": given}
             made |= {"failed": [failure.job for failure in failures], "others_share": shares}
             if "arguments" in made:
                 made["again"] = again(made["working_directory"], made["arguments"])
-            write_environment(folder, made)
+            frames = _frames(jobs, summary, failures, parameters)
+            Results(**frames, environment=made, configuration=OmegaConf.to_yaml({"overrides": given})).save(folder)
     finally:
         if is_experiment:
             print(findings_text([*header, *busy], tables))
@@ -96,22 +95,22 @@ def _headers(jobs: list[Results]) -> list[str]:
     return told
 
 
-def _write(
-    folder: Path, jobs: list[Results], summary: pd.DataFrame | None, failures: list[Failure], parameters: list[str]
-) -> None:
-    """Write the joined frames; failed jobs stand in the summary alone."""
+def _frames(
+    jobs: list[Results], summary: pd.DataFrame | None, failures: list[Failure], parameters: list[str]
+) -> dict[str, pd.DataFrame | None]:
+    """The joined frames; failed jobs stand in the summary alone."""
     if failures:
         failed = pd.DataFrame([_row(failure, parameters) for failure in failures])
         done = pd.DataFrame(columns=list(dict.fromkeys([*SUMMARY, *parameters]))) if summary is None else summary
         summary = pd.concat([done.astype(object), failed], ignore_index=True)
     none = {"requests": REQUESTS, "steps": STEPS, "timeline": ()}
-    requests, steps, timeline = (
-        _joined([_told_apart(getattr(job, name), job, _column_values(job, parameters)) for job in jobs])
+    rows = {
+        name: _joined([_told_apart(getattr(job, name), job, _column_values(job, parameters)) for job in jobs])
         if jobs
         else pd.DataFrame(columns=list(columns))
         for name, columns in none.items()
-    )
-    write_frames(folder, summary, requests, steps, timeline=timeline if len(timeline) else None)
+    }
+    return {"summary": summary, **rows, "timeline": rows["timeline"] if len(rows["timeline"]) else None}
 
 
 def _row(failure: Failure, parameters: list[str]) -> dict[str, object]:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from kvbench.fleet.histogram import SampleList
 from kvbench.fleet.sums import Objective, RequestSums, RequestTimes
-from kvbench.results.schema import REQUESTS, SUMMARY, TIMELINE
+from kvbench.results.results import Results
+from kvbench.results.schema import REQUESTS, STEPS, SUMMARY, TIMELINE
 from kvbench.workload.request import NS_PER_S
 
 ENGINE = "fleet"
@@ -120,16 +121,8 @@ class FleetColumns:
             raise ValueError(f"about names columns of the summary, got {', '.join(unknown)}")
 
 
-class FleetFrames(NamedTuple):
-    """A simulation's rows: a row a strategy, a row a request and strategy, a row a stretch of time and strategy."""
-
-    summary: pd.DataFrame
-    requests: pd.DataFrame
-    timeline: pd.DataFrame
-
-
-def fleet_frames(runs: Mapping[str, FleetColumns], scenario: str, objective: Objective) -> FleetFrames:
-    """The frames of a scenario's simulations.
+def fleet_frames(runs: Mapping[str, FleetColumns], scenario: str, objective: Objective) -> Results:
+    """What is left of a scenario's simulations.
 
     Args:
         runs: by strategy.
@@ -148,10 +141,11 @@ def fleet_frames(runs: Mapping[str, FleetColumns], scenario: str, objective: Obj
             timelines.append(_timeline(run.timeline).assign(strategy=_named(code, size, names)))
     kept = [name for name in REQUESTS if name not in _NOT_KEPT]
     over_time = pd.concat(timelines, ignore_index=True) if timelines else pd.DataFrame(columns=list(TIMELINE))
-    return FleetFrames(
-        pd.DataFrame(summaries).reindex(columns=list(SUMMARY)),
-        pd.concat(requests, ignore_index=True)[kept],
-        over_time[list(TIMELINE)],
+    return Results(
+        summary=pd.DataFrame(summaries).reindex(columns=list(SUMMARY)),
+        requests=pd.concat(requests, ignore_index=True)[kept],
+        steps=pd.DataFrame(columns=list(STEPS)),
+        timeline=over_time[list(TIMELINE)],
     )
 
 

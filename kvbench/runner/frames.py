@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from kvbench.backend.base import Backend
 from kvbench.results.columns import LIMITS, UNREACHED
-from kvbench.results.provenance import origin
+from kvbench.results.results import Results
 from kvbench.results.schema import REQUESTS, STEPS
 from kvbench.results.summary import (
     REQUEST,
@@ -27,41 +26,28 @@ from kvbench.workload.request import NS_PER_S, Session
 NS_PER_US = 1_000
 
 
-class Frames(NamedTuple):
-    """A run's rows: a row a strategy, a row a request and repetition, a row a step."""
-
-    summary: pd.DataFrame
-    requests: pd.DataFrame
-    steps: pd.DataFrame
-
-
-def frames_of(
+def results_of(
     recorder: Recorder,
     sessions: Sequence[Session],
     backend: Backend,
     scenario: str,
     *,
-    copy_bandwidth_bytes_per_s: float = math.nan,
-    allocator: pd.DataFrame | None = None,
+    machine: Mapping[str, object] | None = None,
     about: Mapping[str, Mapping[str, object]] | None = None,
-) -> Frames:
-    """All frames of a run.
+) -> Results:
+    """What a run leaves; its environment is what the machine says of itself.
 
     Args:
         recorder: the raw rows.
         sessions: what was asked for, by number.
         backend: what carried it out.
         scenario: its name.
-        copy_bandwidth_bytes_per_s: for the roofline; without, its column is empty.
-        allocator: see `metrics.summary_frame`.
-        about: see `metrics.summary_frame`.
+        machine: from `describe` of the backend; without its copy bandwidth the roofline's column is empty.
+        about: further columns of a strategy's row of the summary, by its name: what a probe found.
     """
     steps = steps_frame(recorder)
     by_request = requests_frame(recorder, steps, sessions)
-    given = about or {}
-    about = {
-        name: origin(backend.hardware, backend.scope, name) | dict(given.get(name, {})) for name in recorder.strategies
-    }
+    machine, about = machine or {}, about or {}
     summary = summary_frame(
         steps,
         by_request,
@@ -69,11 +55,18 @@ def frames_of(
         source=backend.source,
         scope=backend.scope,
         slot_bytes=backend.slot_bytes,
-        copy_bandwidth_bytes_per_s=copy_bandwidth_bytes_per_s,
-        allocator=allocator,
-        about=about,
+        copy_bandwidth_bytes_per_s=float(machine.get("copy_bandwidth_bytes_per_s", math.nan)),
+        allocator=_allocator_frame(recorder),
+        about={name: facts | dict(about.get(name, {})) for name, facts in recorder.facts.items()},
     )
-    return Frames(summary, by_request, steps)
+    return Results(summary=summary, requests=by_request, steps=steps, environment=machine)
+
+
+def _allocator_frame(recorder: Recorder) -> pd.DataFrame:
+    """The device allocator's peaks, a row a strategy and repetition, warm-up left out."""
+    frame = pd.DataFrame(recorder.allocator)
+    frame = frame[frame["repetition"] >= recorder.num_warmup]
+    return frame.assign(strategy=[recorder.strategies[index] for index in frame["strategy"]])
 
 
 def steps_frame(recorder: Recorder) -> pd.DataFrame:

@@ -78,12 +78,14 @@ class Recorder:
     Args:
         strategies: their names; rows name them by index.
         num_warmup: repetitions, from the first, that are warm-up.
+        facts: what each strategy is, by column of the summary.
     """
 
     strategies: tuple[str, ...]
     num_warmup: int
     requests: list[RequestRow] = field(default_factory=list)
     allocator: list[dict[str, int]] = field(default_factory=list)
+    facts: dict[str, dict[str, object]] = field(default_factory=dict)
     _cells: array = field(default_factory=lambda: array("q"))
     _num_filled: int = 0
 

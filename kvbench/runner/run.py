@@ -1,11 +1,13 @@
 """Run strategies on requests: repetitions, interleaved between strategies, and one clock for each run of requests."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from kvbench.backend.base import Backend
 from kvbench.ledger import LedgerError, Limits
 from kvbench.plan.area import DEVICE, Native
 from kvbench.plan.ops import BadOperation
+from kvbench.results.provenance import origin
 from kvbench.runner.recorder import Recorder
 from kvbench.runner.scheduler import Scheduler
 from kvbench.strategy.base import Strategy
@@ -56,6 +58,7 @@ def run(
     # A prefill after a preemption, or without a cache, appends all at once.
     backend.prepare(longest if any(s.recomputes for s in strategies.values()) else largest_append, longest)
     recorder = recorder or Recorder(tuple(strategies), num_warmup)
+    recorder.facts |= {name: facts_of(name, own, backend, budget_bytes) for name, own in strategies.items()}
     order = list(enumerate(strategies.items()))
     for repetition in range(num_warmup + num_repetitions):
         first = repetition % len(order)
@@ -79,6 +82,24 @@ def run(
             left = ledger.held_bytes - ledger.fixed_bytes
             assert left == 0, f"{name} left {left} bytes allocated"
     return recorder
+
+
+def facts_of(name: str, strategy: Strategy, backend: Backend, budget_bytes: int | None) -> dict[str, object]:
+    """What a strategy is in a run, and where its times come from, by column of the summary.
+
+    Args:
+        name: in the run.
+        strategy: with nothing left to the run.
+        backend: where its plans are carried out.
+        budget_bytes: what live requests may hold together; None for no limit.
+    """
+    pools = strategy.ledger(backend.geometry, num_rows=backend.num_rows).pool_bytes
+    found = origin(backend.hardware, backend.scope, name) | strategy.facts | {"pool_bytes": sum(pools.values())}
+    if budget_bytes is not None:
+        found["available_bytes"] = budget_bytes
+    if any(area.is_staged for area in strategy.areas):
+        found["roofline_share"] = math.nan  # its reads move other bytes than a token's
+    return found
 
 
 def limits_of(sessions: Sequence[Session], backend: Backend, max_concurrency: int, budget_bytes: int | None) -> Limits:

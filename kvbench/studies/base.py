@@ -11,6 +11,7 @@ from kvbench.backend.base import Backend
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.parameters import ModelParameters
 from kvbench.results.provenance import model_notes, origin
+from kvbench.results.results import Results
 
 
 class Model(NamedTuple):
@@ -58,43 +59,20 @@ class Setting:
         return model_notes(pd.DataFrame(rows))
 
 
-def _no_rows() -> pd.DataFrame:
-    """Requests or steps of an experiment that steps through none."""
-    return pd.DataFrame({"strategy": pd.Series(dtype=str)})
-
-
 @dataclass(frozen=True, kw_only=True)
-class Findings:
-    """What an experiment found.
+class Findings(Results):
+    """What an experiment found: results, what they show, and its drawings.
 
     A column's name says its unit: the terminal and the report show `…_bytes` in MiB, `…_us` and `…_s` in what keeps
     them short, and a column with `_ci` behind another's name as its ±.
 
     Args:
-        table: its main table, written as summary.csv.
-        requests: a row a request and repetition; none where nothing is stepped through.
-        steps: a row a step; none there either.
-        sentences: what the table shows, plain text.
+        sentences: what the tables show, plain text.
         charts: by name, in order.
-        tables: further tables by name, each written as a CSV file and shown in the report.
-        files: tables too long to be shown, by name, each written as a CSV file.
-    Raises:
-        ValueError: a further table has the name of the main one's file, or of another.
     """
 
-    table: pd.DataFrame
     sentences: list[str]
-    requests: pd.DataFrame = field(default_factory=_no_rows)
-    steps: pd.DataFrame = field(default_factory=_no_rows)
     charts: Mapping[str, Figure] = field(default_factory=dict)
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    files: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if "summary" in {**self.tables, **self.files}:
-            raise ValueError("summary.csv is the main table; give a further table another name")
-        if self.tables.keys() & self.files.keys():
-            raise ValueError(f"two tables of one name: {', '.join(self.tables.keys() & self.files.keys())}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import pandas as pd
 from kvbench.charts.comprehensive import comprehensive_chart
 from kvbench.charts.text import listed, mib, number
 from kvbench.results.provenance import model_notes
-from kvbench.runner.frames import Frames
+from kvbench.results.results import Results
 from kvbench.strategy.base import Strategy
 from kvbench.studies.base import Experiment, Findings, Setting
 from kvbench.studies.measure import measure, tokens_of
@@ -86,7 +86,7 @@ class Comprehensive(Experiment):
             for what in ("requests", "steps")
         )
         return Findings(
-            table=tables[ARTICLE],
+            summary=tables[ARTICLE],
             requests=requests.reset_index(drop=True),
             steps=steps.reset_index(drop=True),
             sentences=[
@@ -104,7 +104,7 @@ class Comprehensive(Experiment):
         )
 
 
-def table_of(measured: Frames, tokens: Mapping[str, int]) -> pd.DataFrame:
+def table_of(measured: Results, tokens: Mapping[str, int]) -> pd.DataFrame:
     """A row a scenario and strategy: what it was asked to hold, how that ended, and figures where it ended well."""
     summary = measured.summary
     names = ["scenario", "strategy", "outcome"]

@@ -10,9 +10,9 @@ from kvbench.charts.text import duration, listed, number
 from kvbench.charts.values import ValuePanel, values_chart
 from kvbench.results.front import Cost, pareto_front
 from kvbench.results.provenance import model_notes
+from kvbench.results.results import Results
 from kvbench.results.statistics import confidence_half_width
 from kvbench.results.summary import US_PER_S
-from kvbench.runner.frames import Frames
 from kvbench.strategy.base import Strategy, require_positive
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.studies.base import Experiment, Findings, Setting
@@ -104,7 +104,7 @@ class GrowthFactors(Experiment):
         title = f"What the growth factor costs (from {self.initial_capacity:,} slots)"
         notes = model_notes(summary)
         return Findings(
-            table=table,
+            summary=table,
             requests=measured.requests,
             steps=measured.steps,
             sentences=[*sentences_of(table), *notes],
@@ -116,7 +116,7 @@ class GrowthFactors(Experiment):
         )
 
 
-def stall_intervals(measured: Frames) -> list[float]:
+def stall_intervals(measured: Results) -> list[float]:
     """Of each row of the summary, the half width of the 95 % confidence interval of its stall, from repetitions."""
     steps = measured.steps[~measured.steps["warmup"]]
     stalls_s = (steps["reserve_us"].where(steps["num_resizes"] > 0, 0.0) / US_PER_S).groupby(

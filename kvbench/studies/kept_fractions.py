@@ -119,7 +119,7 @@ class KeptFractions(Experiment):
         notes = model_notes(summary)
         chart = values_chart(table, "fraction", "Kept fraction", PANELS, title, ARTICLE_RANGE, notes)
         return Findings(
-            table=table,
+            summary=table,
             requests=measured.requests,
             steps=measured.steps,
             sentences=[*sentences_of(table), *notes],

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from kvbench.runner.frames import Frames, frames_of
+from kvbench.results.results import Results
+from kvbench.runner.frames import results_of
 from kvbench.runner.run import run
 from kvbench.strategy.base import Strategy
 from kvbench.studies.base import Setting
@@ -28,7 +29,7 @@ def tokens_of(scenarios: Mapping[str, Scenario]) -> dict[str, int]:
     return {name: sum(scenario.appends) for name, scenario in scenarios.items()}
 
 
-def measure(strategies: Mapping[str, Strategy], scenarios: Mapping[str, Scenario], setting: Setting) -> Frames:
+def measure(strategies: Mapping[str, Strategy], scenarios: Mapping[str, Scenario], setting: Setting) -> Results:
     """Run all strategies on each workload in turn, repetitions interleaved.
 
     Args:
@@ -38,7 +39,7 @@ def measure(strategies: Mapping[str, Strategy], scenarios: Mapping[str, Scenario
     Returns:
         The frames of all workloads, each with a column `scenario`.
     """
-    parts = []
+    summaries, requests, steps = [], [], []
     for name, scenario in scenarios.items():
         sessions = scenario.workload(np.random.default_rng(setting.seed)).sessions
         recorder = run(
@@ -51,7 +52,9 @@ def measure(strategies: Mapping[str, Strategy], scenarios: Mapping[str, Scenario
             budget_bytes=setting.budget_bytes,
             on_iteration=setting.on_iteration,
         )
-        about = {own: strategy.facts for own, strategy in strategies.items()}
-        summary, by_request, steps = frames_of(recorder, sessions, setting.backend, name, about=about)
-        parts.append(Frames(summary, by_request.assign(scenario=name), steps.assign(scenario=name)))
-    return Frames(*(pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True)))
+        found = results_of(recorder, sessions, setting.backend, name)
+        summaries.append(found.summary)
+        requests.append(found.requests.assign(scenario=name))
+        steps.append(found.steps.assign(scenario=name))
+    summary, by_request, by_step = (pd.concat(parts, ignore_index=True) for parts in (summaries, requests, steps))
+    return Results(summary=summary, requests=by_request, steps=by_step)

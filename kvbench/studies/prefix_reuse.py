@@ -122,7 +122,7 @@ class PrefixReuse(Experiment):
             ceilings.append({"scenario": name} | _ceiling(tree, block_bytes, self.warmup_share))
         table, unlimited = pd.DataFrame(rows), pd.DataFrame(ceilings)
         return Findings(
-            table=table,
+            summary=table,
             sentences=sentences_of(table, unlimited, {tier.name: tier.num_blocks for tier in self.lower_tiers()}),
             charts=self._charts(table, unlimited),
             tables={"unlimited": unlimited},

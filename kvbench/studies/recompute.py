@@ -83,7 +83,7 @@ class RecomputeExperiment(Experiment):
         steps = pd.concat(all_steps, ignore_index=True)
         table = self._frame(steps)
         return Findings(
-            table=table,
+            summary=table,
             requests=pd.concat(all_requests, ignore_index=True),
             steps=steps,
             sentences=[*recompute_sentences(table, setting.backend.scope), *setting.notes],

@@ -8,7 +8,7 @@ import pandas as pd
 from kvbench.backend.base import Backend
 from kvbench.backend.counted import Counted
 from kvbench.model.geometry import KVGeometry
-from kvbench.runner.frames import frames_of
+from kvbench.runner.frames import results_of
 from kvbench.runner.run import run
 from kvbench.strategy.base import Strategy
 from kvbench.studies.base import Setting
@@ -80,9 +80,9 @@ class ClaimsBench:
             budget_bytes=setting.budget_bytes,
             on_iteration=setting.on_iteration,
         )
-        summary, by_request, steps = frames_of(recorder, sessions, backend, name)
-        self.keep(name, by_request, steps)
-        return summary.set_index("strategy", drop=False), steps[~steps["warmup"]]
+        results = results_of(recorder, sessions, backend, name)
+        self.keep(name, results.requests, results.steps)
+        return results.summary.set_index("strategy", drop=False), results.steps[~results.steps["warmup"]]
 
     def keep(self, name: str, requests: pd.DataFrame, steps: pd.DataFrame) -> None:
         """Keep rows of a timed run under a name, for the results folder."""
@@ -105,7 +105,8 @@ def counted(
     """
     backend = Counted(geometry)
     recorder = run(strategies, sessions, backend, num_repetitions=1, num_warmup=0, max_concurrency=1, budget_bytes=None)
-    summary, _, steps = frames_of(recorder, sessions, backend, "counted")
+    results = results_of(recorder, sessions, backend, "counted")
+    summary, steps = results.summary, results.steps
     summary["final_bytes"] = [_final_bytes(_of(steps, name)) for name in summary["strategy"]]
     summary["whole_peak_bytes"] = [whole_peak_bytes(_of(steps, name)) for name in summary["strategy"]]
     return summary.set_index("strategy", drop=False), steps

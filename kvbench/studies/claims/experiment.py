@@ -140,7 +140,7 @@ class ClaimsExperiment(Experiment):
         definitions, verdicts = by_definition(figures), by_claim(figures)
         times = [times_sentence(bench.num_heads)] if setting.backend.scope == "cache" else []
         return Findings(
-            table=definitions,
+            summary=definitions,
             requests=_joined(bench.requests),
             steps=_joined(bench.steps),
             sentences=[*sentences_of(definitions, verdicts), *details, *setting.notes, *times],

@@ -29,7 +29,7 @@ def speedup(bench: ClaimsBench) -> Evidence:
     ]
     measured = EXPERIMENT.run(replace(bench.setting, backend=bench.timed_backend))
     bench.keep("C8", measured.requests, measured.steps)
-    for row in measured.table.itertuples():
+    for row in measured.summary.itertuples():
         is_claimed = row.context_tokens == NUM_TOKENS
         findings.append(
             Finding(

@@ -148,7 +148,7 @@ class QualityExperiment(Experiment):
         sentences += [*notes, *missing, *earlier(found)]
         needles = needles_of(found)
         return Findings(
-            table=table,
+            summary=table,
             sentences=[about_run, *sentences],
             charts={"memory_quality": memory_quality_chart(table, notes=[about_run]), **needle_charts(needles)},
             files={"needles": needles} if self.needle_tokens else {},

@@ -100,7 +100,7 @@ class Reproduce(Experiment):
             found += own
         table, notes = figures_frame(found), self._notes if files else []
         return Findings(
-            table=table.drop(columns="source"),
+            summary=table.drop(columns="source"),
             sentences=[*_summed_up(table), *sentences, *notes],
             charts={"reproduced": reproduced_chart(table, notes), **charts},
             tables={"sources": table[["result", "source"]].drop_duplicates(ignore_index=True)},

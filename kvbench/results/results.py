@@ -1,0 +1,133 @@
+"""What a run leaves, whatever ran it: its frames, and what they come from; written as a folder and read back as one."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from kvbench.results.folder import write_text, write_whole
+from kvbench.results.summary import sessions_frame
+
+SCHEMA_VERSION = 1
+"""Of the frames' columns and the folder's files; a change that makes a reader of the old ones err raises it."""
+
+ENVIRONMENT, CONFIGURATION, SUMMARY = "environment.json", "config.yaml", "summary.csv"
+_VERSION = "schema_version"
+
+
+def _no_rows() -> pd.DataFrame:
+    """Requests or steps where none are stepped through."""
+    return pd.DataFrame({"strategy": pd.Series(dtype=str)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The frames of a run, a simulation, a study or a sweep, and what they come from.
+
+    Columns are as in `schema.FRAMES`; a study's summary has a form of its own.
+
+    Args:
+        summary: a row a strategy (in a sweep, a strategy and job), with what the strategy is: lossless, reference,
+            pool_bytes, hardware, step_error.
+        requests: a row a request and repetition.
+        steps: a row a step.
+        timeline: a row a strategy and stretch of time; None where it was not simulated as a fleet.
+        quality: needles found by depth, a row a strategy and depth; None where none were planted.
+        tables: a study's further tables, by name.
+        files: its tables that are too long to be shown, by name; a folder keeps no difference between the two.
+        environment: versions, machine and what was asked for.
+        configuration: what was run, as YAML; "" where it was put together in Python.
+        schema_version: of the columns.
+        folder: where it was read from; None where it was not.
+    Raises:
+        ValueError: two tables have one name, or one has that of another file.
+    """
+
+    summary: pd.DataFrame
+    requests: pd.DataFrame = field(default_factory=_no_rows)
+    steps: pd.DataFrame = field(default_factory=_no_rows)
+    timeline: pd.DataFrame | None = None
+    quality: pd.DataFrame | None = None
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    files: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    environment: Mapping[str, object] = field(default_factory=dict)
+    configuration: str = ""
+    schema_version: int = SCHEMA_VERSION
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        taken = {"summary", "quality"} & {**self.tables, **self.files}.keys()
+        if taken:
+            raise ValueError(f"{min(taken)}.csv is another table's file; give a further table another name")
+        if self.tables.keys() & self.files.keys():
+            raise ValueError(f"two tables of one name: {', '.join(self.tables.keys() & self.files.keys())}")
+
+    @property
+    def sessions(self) -> pd.DataFrame:
+        """A row a session and repetition: its requests summed up; sessions.parquet holds the same."""
+        return sessions_frame(self.requests)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder: summary.csv, requests, sessions and steps, and timeline where there is one, as Parquet, a
+        CSV file of each further table, config.yaml, and last environment.json, which says that it is whole.
+
+        Raises:
+            FileExistsError: results are there already.
+            OSError: a file could not be written.
+        """
+        folder = Path(folder)
+        there = [name for name in (SUMMARY, ENVIRONMENT) if (folder / name).exists()]
+        if there:
+            raise FileExistsError(f"{folder} has results in it ({there[0]}); name a new folder")
+        rows = {"timeline": self.timeline, "steps": self.steps, "requests": self.requests, "sessions": self.sessions}
+        for name, frame in rows.items():
+            if frame is not None:
+                write_whole(folder / f"{name}.parquet", lambda partial, own=frame: own.to_parquet(partial, index=False))
+        tables = {**self.tables, **self.files, "quality": self.quality, "summary": self.summary}
+        for name, frame in tables.items():
+            if frame is not None:
+                write_whole(folder / f"{name}.csv", lambda partial, own=frame: own.to_csv(partial, index=False))
+        if self.configuration:
+            write_text(folder / CONFIGURATION, self.configuration)
+        environment = {_VERSION: self.schema_version, **self.environment}
+        write_text(folder / ENVIRONMENT, json.dumps(environment, indent=2, default=str) + "\n")
+
+
+def load(folder: str | Path) -> Results:
+    """Read a results folder of a run or a sweep.
+
+    Raises:
+        FileNotFoundError: it is no results folder, or an unfinished one; says which file is missing.
+        ValueError: it was written with another schema.
+    """
+    folder = Path(folder)
+    needed = [SUMMARY, "steps.parquet", "requests.parquet", ENVIRONMENT]
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder} is no finished results folder: {', '.join(missing)} missing")
+    environment = _checked(folder, json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")))
+    rows = {name: _read(folder / f"{name}.parquet") for name in ("timeline", "steps", "requests")}
+    tables = {path.stem: _read(path) for path in sorted(folder.glob("*.csv"))}
+    own = {name: tables.pop(name, None) for name in ("summary", "quality")}
+    text = folder / CONFIGURATION
+    configuration = text.read_text(encoding="utf-8") if text.is_file() else ""
+    return Results(**rows, **own, tables=tables, environment=environment, configuration=configuration, folder=folder)
+
+
+def _read(path: Path) -> pd.DataFrame | None:
+    if not path.is_file():
+        return None
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path).copy()  # in one piece of memory
+
+
+def _checked(folder: Path, environment: dict[str, object]) -> dict[str, object]:
+    """What a folder says of itself, where its schema is the one that can be read."""
+    if not isinstance(environment, dict):
+        raise ValueError(f"{folder / ENVIRONMENT} is a mapping, got {type(environment).__name__}")
+    found = environment.pop(_VERSION, SCHEMA_VERSION)
+    if found != SCHEMA_VERSION:
+        again = f"; {environment['again']} makes it anew" if "again" in environment else ""
+        raise ValueError(f"{folder} was written with schema {found!r}; this kvbench reads {SCHEMA_VERSION}{again}")
+    return environment
