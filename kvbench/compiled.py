@@ -1,6 +1,7 @@
 """The one place that knows Numba, which the extra `fleet` brings: importing this says what is missing, once."""
 
 from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 try:
     from numba import cfunc, njit
@@ -13,10 +14,15 @@ except ImportError as reason:
 __all__ = ["compiled", "kernel", "part", "pointer"]
 
 # No division by zero to look for; and no array is made, so that none needs its references counted at every call.
-_BARE = {"error_model": "numpy", "_nrt": False}
+# Numba takes more options than its signature names.
+_BARE: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+_PART = _BARE | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def compiled(function: Callable) -> Callable:
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function of numbers and arrays, or a plain function given by another module, at its first call.
 
     Machine code is kept beside the function's source file. It is made anew when that file changes, but not when a
@@ -27,22 +33,26 @@ def compiled(function: Callable) -> Callable:
     Returns:
         What is called like the function; its `py_func` is the function itself.
     """
-    return njit(cache=True)(function)
+    made: Callable[P, R] = njit(cache=True)(function)
+    return made
 
 
-def part(function: Callable) -> Callable:
+def part(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function that only compiled functions call. It is kept with them, never by itself."""
-    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_BARE)(function)
+    made: Callable[P, R] = njit(**_PART)(function)
+    return made
 
 
-def kernel(function: Callable) -> Callable:
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile the function that calls parts, which makes no array. Its machine code is kept beside its source file.
 
     Other threads run meanwhile: it may take minutes.
     """
-    return njit(cache=True, nogil=True, **_BARE)(function)
+    made: Callable[P, R] = njit(cache=True, nogil=True, **_BARE)(function)
+    return made
 
 
 def pointer(function: Callable[[int, int], int]) -> Callable[[int, int], int]:
     """Compile a function of two whole numbers so that compiled functions take it as an argument, whichever it is."""
-    return cfunc("int64(int64, int64)")(function)
+    made: Callable[[int, int], int] = cfunc("int64(int64, int64)")(function)
+    return made

@@ -58,7 +58,7 @@ def run_blocks(
             requests = np.append(requests, added)
         arriving, free = free[: rows.size], free[rows.size :]
         requests[arriving] = rows
-        until_ns = FOREVER if stop == num_requests else int(columns.stretch(stop, stop + 1).arrival_ns[0])
+        until_ns = FOREVER if stop == num_requests else int(columns.stretch(stop, stop + 1).arrivals_ns[0])
         last = run(tables._replace(requests=requests), arriving, last, until_ns, rule.admitted, rule.grown)
         places = np.append(busy, arriving)
         has_ended = requests["finish_ns"][places] != NONE

@@ -109,7 +109,7 @@ def check_requests(columns: TraceColumns, prices: Prices, max_batch: int, repeat
 
 def last_arrival_ns(columns: TraceColumns, repeats: int) -> int:
     """When the last request of a trace arrives that comes so many times."""
-    return int(columns.arrival_ns[-1]) + (repeats - 1) * columns.period_ns
+    return int(columns.arrivals_ns[-1]) + (repeats - 1) * columns.period_ns
 
 
 def _check_each(columns: TraceColumns, prices: Prices, num_live: int, repeats: int) -> None:

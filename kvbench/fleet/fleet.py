@@ -69,10 +69,9 @@ class Fleet(Simulator):
     keep: str
 
     def __post_init__(self) -> None:
-        if self.hardware is None:
-            raise ValueError("it serves on a machine: name one, such as hardware=h100")
-        if self.hardware.curves is not None:
-            raise ValueError(f"{self.hardware.name} was calibrated for the cache alone; a fleet serves whole models")
+        machine = self.machine
+        if machine.curves is not None:
+            raise ValueError(f"{machine.name} was calibrated for the cache alone; a fleet serves whole models")
         if self.weights is None:
             raise ValueError(
                 f"model {self.geometry.name or 'without a name'} has no num_parameters: name one that has, such as "
@@ -93,17 +92,24 @@ class Fleet(Simulator):
             raise ValueError(f"split is true or false, got {self.split!r}")
         if self.keep not in KEEPS:
             raise ValueError(unknown("keep", self.keep, KEEPS))
-        require_whole("hardware.memory_bytes", self.hardware.memory_bytes, MOST_BYTES)
-        memory_left(self.hardware, self.geometry, self.weights, self.memory_fraction)
+        require_whole("hardware.memory_bytes", machine.memory_bytes, MOST_BYTES)
+        memory_left(machine, self.geometry, self.weights, self.memory_fraction)
 
     def memory_bytes(self) -> int:
         """What a replica has for caches."""
-        return memory_left(self.hardware, self.geometry, self.weights, self.memory_fraction)
+        return memory_left(self.machine, self.geometry, self.weights, self.memory_fraction)
+
+    @property
+    def machine(self) -> Hardware:
+        """A replica's machine."""
+        if self.hardware is None:
+            raise ValueError("it serves on a machine: name one, such as hardware=h100")
+        return self.hardware
 
     @property
     def prices(self) -> Prices:
         """The model's prices on the machine."""
-        return prices_of(self.hardware, self.geometry, self.weights)
+        return prices_of(self.machine, self.geometry, self.weights)
 
     def arriving(self, columns: TraceColumns) -> TraceColumns:
         """The trace as fast as this fleet meets it, once of as many times as it does.

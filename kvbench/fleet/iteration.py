@@ -1,13 +1,11 @@
 """One iteration in which something happens: growth, the end of a request, a prompt. In order of admission."""
 
 from kvbench.compiled import part
-from kvbench.fleet.clock import pass_time
-from kvbench.fleet.heap import next_key, push, take_out
-from kvbench.fleet.live import begin_decoding, end, enter, is_decoding, preempt, set_key
+from kvbench.fleet.live import begin_decoding, end, enter, is_decoding, next_key, preempt, push, set_key, take_out
 from kvbench.fleet.memory import growth_ps, note_peak, note_waste, resized
 from kvbench.fleet.queue import is_waiting, note_left, take_first
 from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
-from kvbench.fleet.tally import Level, add_one, add_wait
+from kvbench.fleet.tally import Level, add_one, add_wait, pass_time
 from kvbench.model.cost import decode_ps, linear_ps, prefill_ps
 
 FEW = 8

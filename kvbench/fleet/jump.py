@@ -3,11 +3,10 @@
 import math
 
 from kvbench.compiled import part
-from kvbench.fleet.clock import pass_time
-from kvbench.fleet.heap import next_key
+from kvbench.fleet.live import next_key
 from kvbench.fleet.memory import note_peak
 from kvbench.fleet.state import BLOCKS, IDLE_QUEUE, NONE, Machine
-from kvbench.fleet.tally import Level, add, add_one, begin, note_queue
+from kvbench.fleet.tally import Level, add, add_one, begin, note_queue, pass_time
 from kvbench.model.cost import PS_PER_NS, decode_ps, linear_ps
 
 LONGEST_NS = 9 * 10**15

@@ -5,16 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvbench.compiled import kernel, part
 from kvbench.fleet.iteration import iterate
 from kvbench.fleet.jump import jump
 from kvbench.fleet.queue import admit, is_waiting
 from kvbench.fleet.space import lay_out
-from kvbench.fleet.state import FOREVER, NONE, ROUND_ROBIN, Machine
+from kvbench.fleet.state import FOREVER, NONE, ROUND_ROBIN, Machine, ReplicaRow, RequestRow, Rows, Rule, Tables
 from kvbench.fleet.tally import widen
 
-COMPILED = ("clock", "heap", "iteration", "jump", "kernel", "live", "memory", "queue", "space", "state", "tally")
+COMPILED = ("iteration", "jump", "kernel", "live", "memory", "queue", "space", "state", "tally")
 """Files of this package that are compiled into the kernel."""
 
 
@@ -39,7 +40,7 @@ def _advance(m: Machine) -> None:
 
 
 @part
-def _route(requests: np.ndarray, now: np.record, replica: int, request: int) -> None:
+def _route(requests: Rows[RequestRow], now: ReplicaRow, replica: int, request: int) -> None:
     """Put a request behind those of a replica's queue."""
     requests[request].replica = replica
     if now.next == NONE:
@@ -52,10 +53,10 @@ def _route(requests: np.ndarray, now: np.record, replica: int, request: int) -> 
     now.num_routed += 1
 
 
-def _kernel(stamp: int) -> Callable[..., None]:
+def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, Rule], int]:
     """The kernel, compiled. What was compiled from sources with another stamp is not used again."""
 
-    def run(tables, arriving, last, until_ns, admitted, grown):  # noqa: ANN001, ANN202
+    def run(tables: Tables, arriving: NDArray[np.int64], last: int, until_ns: int, admitted: Rule, grown: Rule) -> int:
         if stamp == 0:
             return last
         fixed = tables.fixed[0]

@@ -1,11 +1,10 @@
 """Admission, first come, first served; whoever was preempted stands before those who never were in."""
 
 from kvbench.compiled import part
-from kvbench.fleet.clock import pass_time
 from kvbench.fleet.live import enter, is_decoding, leave, stack
 from kvbench.fleet.memory import resized
 from kvbench.fleet.state import COMPUTING, FULL_BATCH, IDLE_QUEUE, NO_MEMORY, NONE, OUT_OF_MEMORY, Machine
-from kvbench.fleet.tally import add_wait, begin, note_queue
+from kvbench.fleet.tally import add_wait, begin, note_queue, pass_time
 from kvbench.model.cost import resize_ps
 
 _resize_ps = part(resize_ps)

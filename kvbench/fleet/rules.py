@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kvbench.compiled import part, pointer
 from kvbench.fleet.bounds import check_figures
-from kvbench.fleet.state import BLOCKS, CHUNKS, CONTIGUOUS
+from kvbench.fleet.state import BLOCKS, CHUNKS, CONTIGUOUS, Rule
 from kvbench.plan.area import Area, Blocks, Chunks, Contiguous
 from kvbench.strategy.base import IntegerRule, Strategy, constant
 
@@ -29,8 +29,8 @@ class BoundRule(NamedTuple):
         reserves: whether anything is reserved at admission.
     """
 
-    admitted: Callable[[int, int], int]
-    grown: Callable[[int, int], int]
+    admitted: Rule
+    grown: Rule
     max_tokens: int | None
     area: Area
     layout: int
@@ -90,11 +90,11 @@ def _refused(strategy: Strategy, reason: str) -> ValueError:
 
 
 @lru_cache(maxsize=256)
-def bound(function: Callable[..., int], arguments: tuple[int | float, ...]) -> Callable[[int, int], int]:
+def bound(function: Callable[..., int], arguments: tuple[int | float, ...]) -> Rule:
     """Compile a plain function of two whole numbers and further arguments that are the same at every call."""
     compiled_function = _compiled(function)
 
-    def rule(first, second):  # noqa: ANN001, ANN202
+    def rule(first: int, second: int) -> int:
         return compiled_function(first, second, *arguments)
 
     return pointer(rule)

@@ -114,7 +114,7 @@ def simulate(
         ended = run_whole(tables, rule, columns if repeats == 1 else columns.repeated(repeats))
     else:
         ended = run_blocks(tables, rule, columns, repeats, block, fold)
-    return result_of(tables, *ended, first_ns=int(columns.arrival_ns[0]))
+    return result_of(tables, *ended, first_ns=int(columns.arrivals_ns[0]))
 
 
 def check_settings(

@@ -82,7 +82,7 @@ def take(m: Machine, size: int) -> int:
             best = i
     if best == NONE:
         return NONE
-    place = m.space[START, best]
+    place: int = m.space[START, best]
     m.space[START, best] += size
     m.space[LENGTH, best] -= size
     if m.space[LENGTH, best] == 0:
@@ -99,7 +99,7 @@ def _split(m: Machine, order: int) -> int:
         found += 1
     if found >= NUM_ORDERS:
         return NONE
-    block = m.space[HEAD, found]
+    block: int = m.space[HEAD, found]
     _unlink(m, block)
     while found > order:
         found -= 1

@@ -1,8 +1,10 @@
 """What the kernel works on: tables of integers, one record a request, a live request, and a replica."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvbench.model.cost import Prices
 
@@ -11,6 +13,9 @@ NONE = -1
 FOREVER = 2**60
 """In nanoseconds: 36 years, beyond every clock."""
 UNBOUNDED = 2**62
+
+Rule = Callable[[int, int], int]
+"""A strategy's decision, of prompt and further tokens, or of capacity and slots required."""
 
 COMPLETED, TOO_LONG, OUT_OF_MEMORY = range(3)
 OUTCOMES = ("completed", "too_long", "out_of_memory")
@@ -40,135 +45,156 @@ NUM_COLUMNS = MOST + 4
 """And behind them the most, at any time, of what is summed or waits."""
 
 
-def _record(*names: str) -> np.dtype:
-    return np.dtype([(name, np.int64) for name in names])
+class RequestRow(Protocol):
+    """A record of a request: what becomes of it."""
+
+    arrival_ns: int
+    prompt: int
+    output: int
+    follows: int  # the next request of its replica
+    admitted_ns: int
+    first_token_ns: int
+    finish_ns: int
+    num_preemptions: int
+    outcome: int
+    finish_order: int
+    held: int
+    replica: int
 
 
-REQUEST = _record(
-    "arrival_ns",
-    "prompt",
-    "output",
-    "follows",  # the next request of its replica
-    "admitted_ns",
-    "first_token_ns",
-    "finish_ns",
-    "num_preemptions",
-    "outcome",
-    "finish_order",
-    "held",
-    "replica",
-)
-LIVE = _record(
-    "request",
-    "prompt",
-    "final",
-    "held",  # tokens, while the prompt is computed; then they are origin + the replica's counter of steps
-    "origin",
-    "saved",  # tokens to compute again, or to fetch, before anything else
-    "capacity",
-    "taken",  # slots set aside; more than capacity where an allocator rounds
-    "place",
-    "waste",
-    "key",  # the step at which something happens to it
-    "position",  # in the heap
-    "has_stepped",
-    "older",
-    "younger",
-    "arrived",  # in order of admission
+class LiveRow(Protocol):
+    """A record of a live request, and a row of tables that are as long."""
+
+    request: int
+    prompt: int
+    final: int
+    held: int  # tokens, while the prompt is computed; then they are origin + the replica's counter of steps
+    origin: int
+    saved: int  # tokens to compute again, or to fetch, before anything else
+    capacity: int
+    taken: int  # slots set aside; more than capacity where an allocator rounds
+    place: int
+    waste: int
+    key: int  # the step at which something happens to it
+    position: int  # in the heap
+    has_stepped: int
+    older: int
+    younger: int
+    arrived: int  # in order of admission
     # From here on, tables of their own, as long as this one.
-    "heap",
-    "due",
-    "ended",
-    "begun",
-    "vacant",
-    "stacked",
-    "stacked_held",
-    "stacked_since_ns",
-    "growing",  # sequences of blocks, by the step modulo a block's size at which they take another
-)
-REPLICA = _record(
-    "has_begun",
-    "clock_ns",
-    "rest_ps",
-    "head_ns",  # when the iteration began
-    "head_rest_ps",
-    "until_ns",  # it runs until the first iteration that begins then, or later
-    "idle_ns",
-    "admission_ps",
-    "spent_ps",
-    "counter",
-    "next",
-    "tail",
-    "unseen",  # the next who has not been told to be in the queue, and the arrival
-    "unseen_ns",
-    "num_queued",  # who have arrived and never were in
-    "num_live",
-    "num_decoding",
-    "num_stacked",
-    "num_due",
-    "num_ended",
-    "num_begun",
-    "num_admitted",
-    "oldest",
-    "youngest",
-    "first_new",
-    "must_wait",
-    "quota",  # requests that may be admitted in the iteration, as their prompts fit
-    "has_given_way",
-    "why_waiting",
-    "origin_sum",
-    "new_held",
-    "allocated",
-    "wasted",
-    "rounded",
-    "used_by_ended",  # what those held that ended in the iteration: it is theirs until its end
-    "allocated_by_ended",
-    "wasted_by_ended",
-    "rounded_by_ended",
-    "stepped",
-    "context",
-    "tokens",
-    "budget_tokens",
-    "bin_ns",
-    "bin",  # the head's
-    "bin_end_ns",
-    "num_routed",
-    "num_finished",
-    "num_finished_before",
-    "num_iterations",
-    "num_prompt_tokens",
-    "num_decoded_tokens",
-    "num_recomputed_tokens",
-    "num_swapped_tokens",
-    "num_preemptions",
-    "num_resizes",
-    "num_copied_tokens",
-    "peak_bytes",
-)
+    heap: int
+    due: int
+    ended: int
+    begun: int
+    vacant: int
+    stacked: int
+    stacked_held: int
+    stacked_since_ns: int
+    growing: int  # sequences of blocks, by the step modulo a block's size at which they take another
 
 
-FIXED = _record(
-    "max_batch",
-    "chunk_tokens",
-    "preemption",
-    "routing",
-    "layout",
-    "unit",
-    "max_tokens",
-    "slot_bytes",
-    "tensor_bytes",  # of those, in the largest tensor, where growth copies; else 0
-    "fixed_bytes",
-    "limit_bytes",
-    "limit_slots",
-    "is_small_pool",  # whether the budget has room for another block beside the pool
-    "space",
-    "space_slots",
-    "min_block",
-    "is_split",
-    "is_lazy",
-    "max_jump",
-    *Prices._fields,
-)
+class ReplicaRow(Protocol):
+    """A record of a replica: where it is."""
+
+    has_begun: int
+    clock_ns: int
+    rest_ps: int
+    head_ns: int  # when the iteration began
+    head_rest_ps: int
+    until_ns: int  # it runs until the first iteration that begins then, or later
+    idle_ns: int
+    admission_ps: int
+    spent_ps: int
+    counter: int
+    next: int
+    tail: int
+    unseen: int  # the next who has not been told to be in the queue, and the arrival
+    unseen_ns: int
+    num_queued: int  # who have arrived and never were in
+    num_live: int
+    num_decoding: int
+    num_stacked: int
+    num_due: int
+    num_ended: int
+    num_begun: int
+    num_admitted: int
+    oldest: int
+    youngest: int
+    first_new: int
+    must_wait: int
+    quota: int  # requests that may be admitted in the iteration, as their prompts fit
+    has_given_way: int
+    why_waiting: int
+    origin_sum: int
+    new_held: int
+    allocated: int
+    wasted: int
+    rounded: int
+    used_by_ended: int  # what those held that ended in the iteration: it is theirs until its end
+    allocated_by_ended: int
+    wasted_by_ended: int
+    rounded_by_ended: int
+    stepped: int
+    context: int
+    tokens: int
+    budget_tokens: int
+    bin_ns: int
+    bin: int  # the head's
+    bin_end_ns: int
+    num_routed: int
+    num_finished: int
+    num_finished_before: int
+    num_iterations: int
+    num_prompt_tokens: int
+    num_decoded_tokens: int
+    num_recomputed_tokens: int
+    num_swapped_tokens: int
+    num_preemptions: int
+    num_resizes: int
+    num_copied_tokens: int
+    peak_bytes: int
+
+
+class FixedRow(Prices):
+    """The record of what does not change, a model's prices among it; it is read as a class of prices is."""
+
+    max_batch: int
+    chunk_tokens: int
+    preemption: int
+    routing: int
+    layout: int
+    unit: int
+    max_tokens: int
+    slot_bytes: int
+    tensor_bytes: int  # of those, in the largest tensor, where growth copies; else 0
+    fixed_bytes: int
+    limit_bytes: int
+    limit_slots: int
+    is_small_pool: int  # whether the budget has room for another block beside the pool
+    space: int
+    space_slots: int
+    min_block: int
+    is_split: int
+    is_lazy: int
+    max_jump: int
+
+
+def _record(row: type, *more: str) -> np.dtype[np.void]:
+    """A record has what its row names, each a whole number."""
+    return np.dtype([(name, np.int64) for name in (*row.__annotations__, *more)])
+
+
+REQUEST, LIVE, REPLICA = _record(RequestRow), _record(LiveRow), _record(ReplicaRow)
+FIXED = _record(FixedRow, *Prices._fields)
+
+Row = TypeVar("Row", covariant=True)
+
+
+class Rows(Protocol[Row]):
+    """A table of records, of which compiled code takes one at a time."""
+
+    def __getitem__(self, place: int, /) -> Row:
+        """The record at a place, to read and to write."""
 
 
 class Machine(NamedTuple):
@@ -185,22 +211,22 @@ class Machine(NamedTuple):
         grown: and that of growth.
     """
 
-    requests: object
-    now: object
-    live: object
-    sums: object
-    space: object
-    fixed: object
-    admitted: object
-    grown: object
+    requests: Rows[RequestRow]
+    now: ReplicaRow
+    live: Rows[LiveRow]
+    sums: NDArray[np.float64]
+    space: NDArray[np.int64]
+    fixed: FixedRow
+    admitted: Rule
+    grown: Rule
 
 
 class Tables(NamedTuple):
     """The tables of all replicas: see `Machine`; all but the first and last with a dimension more, the replica."""
 
-    requests: object
-    replicas: object
-    live: object
-    sums: object
-    space: object
-    fixed: object
+    requests: NDArray[np.void]
+    replicas: NDArray[np.void]
+    live: NDArray[np.void]
+    sums: NDArray[np.float64]
+    space: NDArray[np.int64]
+    fixed: NDArray[np.void]

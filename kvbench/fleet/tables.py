@@ -26,12 +26,14 @@ from kvbench.fleet.state import (
     REPLICA,
     REQUEST,
     UNBOUNDED,
+    ReplicaRow,
     Tables,
 )
 from kvbench.fleet.timeline import timeline_of
 from kvbench.ledger.accounts import area_cost, workspace_bytes
 from kvbench.model.cost import PS_PER_NS, Prices
 from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import Blocks
 from kvbench.workload.trace_columns import TraceColumns
 
 NUM_BINS = 512
@@ -43,9 +45,9 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
     fixed_bytes = workspace_bytes((rule.area,), geometry, 1)
     limit_bytes = max(budget_bytes - fixed_bytes, 0)
     is_small_pool = False
-    if rule.layout == BLOCKS:
+    if isinstance(rule.area.layout, Blocks):
         # A pool is set aside whole, or there is none.
-        pool_bytes = cost.bytes_of(rule.area.layout.pool_tokens)
+        pool_bytes = cost.bytes_of(rule.area.layout.pool)
         is_small_pool = pool_bytes + cost.bytes_of(rule.unit) <= limit_bytes
         limit_bytes = pool_bytes if pool_bytes <= limit_bytes else 0
     figures = {
@@ -63,7 +65,7 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         **chosen,
         **prices._asdict(),
     }
-    return np.array([tuple(figures[name] for name in FIXED.names)], FIXED)
+    return np.array([tuple(figures[name] for name in FIXED.names or ())], FIXED)
 
 
 def tables_of(fixed: np.ndarray, num_replicas: int, last_ns: int) -> Tables:
@@ -103,9 +105,7 @@ def check_order(columns: TraceColumns) -> None:
     Raises:
         ValueError: the trace is empty, has no arrivals, or is not in their order.
     """
-    arrival_ns = columns.arrival_ns
-    if arrival_ns is None:
-        raise ValueError("a fleet's requests arrive at moments, and this trace has none: give it arrivals")
+    arrival_ns = columns.arrivals_ns
     if not arrival_ns.size:
         raise ValueError("no request to simulate: the trace is empty")
     if arrival_ns[0] < 0 or (np.diff(arrival_ns) < 0).any():
@@ -134,7 +134,7 @@ def result_of(tables: Tables, served: Served, makespan_ns: int, *, first_ns: int
     now, (own,) = tables.replicas, tables.fixed
     assert (now["num_live"] == 0).all()
     assert (now["allocated"] == 0).all()
-    summed = {name: int(now[name].sum()) for name in Totals._fields if name in now.dtype.names}
+    summed = {name: int(now[name].sum()) for name in Totals._fields if name in ReplicaRow.__annotations__}
     summed["peak_bytes"] = int(now["peak_bytes"].max())
     summed["busy_ns"] = int((now["clock_ns"] - now["idle_ns"]).sum())
     slots = int(own["limit_bytes"] // own["slot_bytes"])

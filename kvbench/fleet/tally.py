@@ -1,4 +1,4 @@
-"""Sums over time, kept for bins of time, so that memory and batch can be drawn; the bins' sums are the run's.
+"""The clock, and sums over time, kept for bins of time: memory and batch can be drawn; the bins' sums are the run's.
 
 An iteration counts in each bin for the part of its time that lies in it. When time outgrows the bins, each two become
 one, twice as long.
@@ -31,6 +31,14 @@ from kvbench.fleet.state import (
     Machine,
 )
 from kvbench.model.cost import PS_PER_NS
+
+
+@part
+def pass_time(m: Machine, spent_ps: int) -> None:
+    """Let picoseconds pass."""
+    total_ps = m.now.rest_ps + spent_ps
+    m.now.clock_ns += total_ps // PS_PER_NS
+    m.now.rest_ps = total_ps % PS_PER_NS
 
 
 @part

@@ -109,7 +109,7 @@ def _windowed_cost(area: Area, geometry: KVGeometry, num_rows: int) -> AreaCost:
         1,
         geometry.bytes_per_token * num_rows,
         geometry.tensor_bytes_per_token * num_rows,
-        geometry.window_tokens,
+        geometry.window_tokens or 0,
         geometry.window_bytes_per_token * num_rows,
     )
 

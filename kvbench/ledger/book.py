@@ -67,16 +67,19 @@ class Ledger(LedgerState):
         """
         if type(plan) is not tuple:
             raise LedgerError(f"a plan is a tuple of operations, got {plan!r}")
-        if plan and (type(plan[-1]) is not Append or not self._is_booked(plan)):
-            if len(plan) == 1 and type(plan[0]) is Rows:
-                return book_rows(self, plan[0])
-            draft = Draft(self)
-            for op in plan:
-                if self.declared is not None:
-                    self.declared.check_planned(op)
-                draft.apply(op)
-            return draft.commit()
-        return None
+        if not plan:
+            return None
+        last = plan[-1]
+        if type(last) is Append and self._is_booked(plan, last):
+            return None
+        if len(plan) == 1 and type(last) is Rows:
+            return book_rows(self, last)
+        draft = Draft(self)
+        for op in plan:
+            if self.declared is not None:
+                self.declared.check_planned(op)
+            draft.apply(op)
+        return draft.commit()
 
     def crop(self, op: Truncate) -> Receipt:
         """Book that who made the cache takes its newest tokens back, whatever the strategy is declared to be.
@@ -88,9 +91,8 @@ class Ledger(LedgerState):
         draft.apply(op)
         return draft.commit()
 
-    def _is_booked(self, plan: Plan) -> bool:
-        """Book one of the common cases, and say whether it was one."""
-        append = plan[-1]
+    def _is_booked(self, plan: Plan, append: Append) -> bool:
+        """Book one of the common cases, which end in an append, and say whether it was one."""
         account = self.account(append.seq, append)
         held = account.holdings.get(append.area)
         if held is None or not held.is_private or append.num_tokens < 1:
@@ -108,20 +110,20 @@ class Ledger(LedgerState):
                     self.used_bytes += cost.bytes_of(held.num_used) - cost.bytes_of(used)
                 else:
                     self.used_bytes += append.num_tokens * cost.unit_bytes
-        elif not self._is_ring_step(plan, held, append.num_tokens):
+        elif not self._is_ring_step(plan, held, append):
             return False
         else:
             account.num_altered += append.num_tokens
         account.num_seen += append.num_tokens
         return True
 
-    def _is_ring_step(self, plan: Plan, held: Holding, num_tokens: int) -> bool:
+    def _is_ring_step(self, plan: Plan, held: Holding, append: Append) -> bool:
         keep, layout = plan[0], held.cost.area.layout
         if len(plan) != 2 or type(keep) is not Keep or type(layout) is not Ring or held.busy:  # noqa: PLR2004
             return False
         if self.declared is not None and self.declared.attends_all:
             return False
         rule = keep.rule
-        fits = held.num_used == held.capacity == rule.first + rule.recent + num_tokens
-        same = keep.seq == plan[1].seq and keep.area == plan[1].area
+        fits = held.num_used == held.capacity == rule.first + rule.recent + append.num_tokens
+        same = keep.seq == append.seq and keep.area == append.area
         return fits and same and rule.first == layout.num_pinned and not rule.top

@@ -153,7 +153,7 @@ class Draft:
     def _new_block(self, held: Holding) -> int:
         self._num_blocks += 1
         self._sharers[self._num_blocks] = 1
-        self._allocate(held, held.cost.bytes_of(held.cost.area.layout.num_tokens), 0)
+        self._allocate(held, held.cost.bytes_of(held.cost.area.blocks.num_tokens), 0)
         return self._num_blocks
 
     def _drop_block(self, held: Holding, block: int) -> bool:
@@ -161,12 +161,12 @@ class Draft:
         sharers = self._sharers.get(block) or self._ledger.sharers[block]
         self._sharers[block] = sharers - 1
         if sharers == 1:
-            self._allocate(held, -held.cost.bytes_of(held.cost.area.layout.num_tokens), 0)
+            self._allocate(held, -held.cost.bytes_of(held.cost.area.blocks.num_tokens), 0)
         return sharers == 1
 
     def _make_private(self, held: Holding) -> None:
         """Before a write: a block that others read as well is copied. Its tokens count for all who hold them."""
-        number, num_filled = divmod(held.num_used, held.cost.area.layout.num_tokens)
+        number, num_filled = divmod(held.num_used, held.cost.area.blocks.num_tokens)
         held.is_private = True
         if not num_filled:
             return
@@ -276,7 +276,7 @@ class Draft:
     def _reaches_shared(self, held: Holding, num_tokens: int) -> bool:
         """Whether some of the newest tokens are in blocks that other sequences hold as well."""
         first, end = held.num_used - num_tokens, held.num_used
-        unit = held.cost.area.layout.num_tokens
+        unit = held.cost.area.blocks.num_tokens
         touched = held.blocks[first // unit : -(-end // unit)]
         return any((self._sharers.get(block) or self._ledger.sharers[block]) > 1 for block in touched)
 
@@ -318,7 +318,7 @@ class Draft:
 
     def _drop_blocks(self, held: Holding, num_blocks: int) -> None:
         """Let go of the oldest blocks; what no other sequence holds is no longer in use."""
-        unit = held.cost.area.layout.num_tokens
+        unit = held.cost.area.blocks.num_tokens
         for number, block in enumerate(held.blocks[:num_blocks]):
             num_filled = min(unit, max(held.num_used - number * unit, 0))
             if self._drop_block(held, block) and held.cost.area.tier == DEVICE:

@@ -66,10 +66,11 @@ class Limits:
         return tuple(self._sized(area, areas, len(pools), most_tokens) if area in pools else area for area in areas)
 
     def _sized(self, area: Area, areas: tuple[Area, ...], num_pools: int, most_tokens: int | None) -> Area:
-        unit, bounds = area.layout.num_tokens, []
+        unit = area.blocks.num_tokens
+        bounds: list[int] = []
         if area.tier == DEVICE and self.budget_bytes is not None:
             of_slot = area_cost(area, self.geometry, self.num_rows).bytes_of(1)
-            slots = self._left_bytes(areas) // num_pools // of_slot
+            slots = self._left_bytes(self.budget_bytes, areas) // num_pools // of_slot
             bounds.append(max(slots // unit, 1) * unit)
         if not (self.is_modelled and bounds):
             tokens = self.live_tokens or (() if self.context_tokens is None else (self.context_tokens,))
@@ -82,11 +83,11 @@ class Limits:
             )
         return replace(area, layout=Blocks(unit, min(bounds)))
 
-    def _left_bytes(self, areas: tuple[Area, ...]) -> int:
-        """What the budget has beside staging buffers and pools that have a size."""
+    def _left_bytes(self, budget_bytes: int, areas: tuple[Area, ...]) -> int:
+        """What a budget has beside staging buffers and pools that have a size."""
         of_pools = sum(
-            area_cost(area, self.geometry, self.num_rows).bytes_of(area.layout.pool_tokens)
+            area_cost(area, self.geometry, self.num_rows).bytes_of(area.layout.pool)
             for area in areas
             if isinstance(area.layout, Blocks) and area.layout.pool_tokens is not None and area.tier == DEVICE
         )
-        return max(self.budget_bytes - workspace_bytes(areas, self.geometry, self.num_rows) - of_pools, 0)
+        return max(budget_bytes - workspace_bytes(areas, self.geometry, self.num_rows) - of_pools, 0)

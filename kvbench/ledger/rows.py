@@ -73,8 +73,8 @@ def _tensor_bytes(held: Holding) -> int:
     match held.cost.area.layout:
         case Chunks(num_tokens):
             return held.cost.largest_bytes(num_tokens) if held.capacity else 0
-        case Blocks(_, pool_tokens):
-            return held.cost.largest_bytes(pool_tokens)
+        case Blocks() as blocks:
+            return held.cost.largest_bytes(blocks.pool)
         case _:
             return held.cost.largest_bytes(held.capacity)
 

@@ -57,7 +57,7 @@ class LedgerState:
                 raise ValueError(f"area {area.name}: a run says how large its pool is (Strategy.fitted), got none")
         self.workspace_bytes = workspace_bytes(self.areas, self.geometry, num_rows)
         self.pool_bytes = {
-            name: cost.bytes_of(cost.area.layout.pool_tokens)
+            name: cost.bytes_of(cost.area.layout.pool)
             for name, cost in self.costs.items()
             if isinstance(cost.area.layout, Blocks)
         }
@@ -82,12 +82,11 @@ class LedgerState:
         """Bytes of all storages, on all tiers: what is allocated, and the blocks that pools have not handed out."""
         return sum(self.tier_bytes.values()) + self.waiting_bytes
 
-    @property
-    def free_bytes(self) -> int:
-        """What the budget has left on the device, with whole pools and staging buffers, there already or not."""
+    def left_of(self, budget_bytes: int) -> int:
+        """What a budget has left on the device, with whole pools and staging buffers, there already or not."""
         of_pools = sum(pool for name, pool in self.pool_bytes.items() if self.tier_of(name) == DEVICE)
         own_bytes = self.allocated_bytes - self.reading_bytes - self.lent_bytes
-        return self.budget_bytes - own_bytes - self.workspace_bytes - of_pools
+        return budget_bytes - own_bytes - self.workspace_bytes - of_pools
 
     @property
     def waiting_bytes(self) -> int:
@@ -101,8 +100,8 @@ class LedgerState:
 
     def has_room_beside(self, pool: str) -> bool:
         """Whether the budget could have held a larger pool: another block of it, beside all that is held."""
-        cost = self.costs[pool]
-        return self.budget_bytes is None or self.free_bytes >= cost.bytes_of(cost.area.layout.num_tokens)
+        cost, budget_bytes = self.costs[pool], self.budget_bytes
+        return budget_bytes is None or self.left_of(budget_bytes) >= cost.bytes_of(cost.area.blocks.num_tokens)
 
     def tier_of(self, area: str) -> str:
         """The tier of an area."""

@@ -88,14 +88,14 @@ class LedgerView:
             return UNLIMITED
         held_bytes = held.cost.bytes_of(held.capacity)
         twice_bytes = held.cost.largest_bytes(held.capacity)
-        return held.cost.slots_in(ledger.free_bytes + held_bytes - twice_bytes)
+        return held.cost.slots_in(ledger.left_of(ledger.budget_bytes) + held_bytes - twice_bytes)
 
     def room_beside(self, seq: int, capacity: int, area: str = MAIN) -> int:
         """The most slots that a background resize of an area could have, once its capacity is `capacity`, settled."""
         ledger, held = self._ledger, self._ledger.accounts[seq].holdings[area]
         if ledger.budget_bytes is None:
             return UNLIMITED
-        free_bytes = ledger.free_bytes + held.num_bytes - held.cost.bytes_of(capacity)
+        free_bytes = ledger.left_of(ledger.budget_bytes) + held.num_bytes - held.cost.bytes_of(capacity)
         return held.cost.slots_in(free_bytes, capacity)
 
     def is_open(self, seq: int) -> bool:

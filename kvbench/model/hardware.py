@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any, TypeGuard
 
 from kvbench.naming import unknown
 
@@ -140,7 +141,7 @@ def hardware_from(mapping: Mapping[str, object]) -> Hardware:
         ValueError: a figure is missing, unknown or out of its range.
     """
     keys = [field.name for field in fields(Hardware)]
-    given = {str(key): value for key, value in mapping.items()}
+    given: dict[str, Any] = {str(key): value for key, value in mapping.items()}
     what = f"hardware {given['name']}" if given.get("name") else "hardware"
     for key in given:
         if key not in keys:
@@ -151,7 +152,7 @@ def hardware_from(mapping: Mapping[str, object]) -> Hardware:
     return Hardware(**given)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= sys.float_info.max

@@ -71,6 +71,17 @@ class Blocks:
                 f"Blocks: pool_tokens is a multiple of num_tokens ({self.num_tokens}), got {self.pool_tokens}"
             )
 
+    @property
+    def pool(self) -> int:
+        """Slots of a pool whose size is decided.
+
+        Raises:
+            ValueError: it is left to a run, and none has said it.
+        """
+        if self.pool_tokens is None:
+            raise ValueError("a pool without a size takes what a run leaves it: fit the strategy to a run first")
+        return self.pool_tokens
+
 
 Layout = Contiguous | Holes | Ring | Chunks | Blocks
 
@@ -236,6 +247,17 @@ class Area:
         """Whether attention reads a copy on the device, part by part: gathered, fetched or dequantised."""
         away = self.tier != DEVICE or isinstance(self.format, Packed) or isinstance(self.layout, Blocks)
         return self.attended and away
+
+    @property
+    def blocks(self) -> Blocks:
+        """Its layout, where it is blocks.
+
+        Raises:
+            TypeError: it is another.
+        """
+        if not isinstance(self.layout, Blocks):
+            raise TypeError(f"area {self.name} lies in blocks, got {self.layout}")
+        return self.layout
 
     @property
     def alters(self) -> bool:

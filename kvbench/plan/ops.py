@@ -40,7 +40,7 @@ class BadOperation(ValueError):
 class _Checked:
     """Refuses, field by field, what an operation cannot say."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         try:

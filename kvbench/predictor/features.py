@@ -56,4 +56,6 @@ def inputs(values: Matrix, low: Matrix, high: Matrix, mean: Matrix, std: Matrix)
 
 def _hats(values: Matrix) -> Matrix:
     """Piecewise linear in the prompt: at a knot its own weight is 1, between two they share it."""
-    return np.maximum(0.0, 1.0 - np.abs(np.clip(values, KNOTS[0], KNOTS[-1])[:, None] - KNOTS) / (KNOTS[1] - KNOTS[0]))
+    away = np.abs(np.clip(values, KNOTS[0], KNOTS[-1])[:, None] - KNOTS) / (KNOTS[1] - KNOTS[0])
+    hats: Matrix = np.maximum(0.0, 1.0 - away)
+    return hats

@@ -31,4 +31,4 @@ class Learned:
     def predict(self, num_prompt_tokens: int) -> int:
         """The network's answer, rounded up, never below 0."""
         answer = self._weights.predict(np.array([features(num_prompt_tokens, self._recent)]))
-        return max(math.ceil(answer[0]), 0)
+        return max(math.ceil(float(answer[0])), 0)

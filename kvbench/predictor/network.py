@@ -11,7 +11,7 @@ DECAYS = (0.9, 0.999)
 EPSILON = 1e-8
 
 
-def pinball(actual: Matrix, predicted: Matrix, quantile: float) -> float:
+def pinball(actual: Matrix | NDArray[np.int64], predicted: Matrix | NDArray[np.int64], quantile: float) -> float:
     """Mean pinball loss: a token short costs quantile, a token too many 1 − quantile. The quantile itself is best.
 
     Args:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +52,13 @@ class PredictorWeights:
     std: Matrix
     network: Network
     scale: float
-    about: Mapping[str, object]
+    about: Mapping[str, Any]
 
     @property
     def quantile(self) -> float:
         """Which quantile of the further tokens it was trained to predict."""
-        return self.about["quantile"]
+        quantile: float = self.about["quantile"]
+        return quantile
 
     def predict(self, values: Matrix) -> Matrix:
         """Further tokens of each request, as the network has them: fractions, and below 0 too.
@@ -121,18 +123,19 @@ def load_weights(path: Path) -> PredictorWeights:
         raise WeightsError(f"{path}: it has tensors that are not of the kind: {', '.join(sorted(foreign))}; {EXPECTED}")
     _check_arrays(path, arrays)
     network = Network(*(arrays[name] for name in _NETWORK))
-    return PredictorWeights(*(arrays[name] for name in _RANGE), network, float(arrays["scale"][0]), about)
+    low, high, mean, std = (arrays[name] for name in _RANGE)
+    return PredictorWeights(low, high, mean, std, network, float(arrays["scale"][0]), about)
 
 
 def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:
     if KEY not in metadata:
         raise WeightsError(f"{path}: its metadata has no entry {KEY}; {EXPECTED}")
     try:
-        about = json.loads(metadata[KEY])
+        about: object = json.loads(metadata[KEY])
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: its metadata {KEY} is no JSON; {EXPECTED}") from error
     quantile = about.get("quantile") if isinstance(about, dict) else None
-    if not isinstance(quantile, float) or not 0 < quantile < 1:
+    if not isinstance(about, dict) or not isinstance(quantile, float) or not 0 < quantile < 1:
         raise WeightsError(f"{path}: its quantile is a number between 0 and 1, got {quantile!r}; {EXPECTED}")
     for key, value in described(quantile).items():
         if about.get(key) != value:
@@ -146,12 +149,13 @@ def _array(path: Path, file: safe_open, name: str) -> Matrix:
     dtype = file.get_slice(name).get_dtype()
     if dtype != "F32":
         raise WeightsError(f"{path}: {name} is of dtype F32, got {dtype}; {EXPECTED}")
-    return file.get_tensor(name).astype(np.float64)
+    tensor: NDArray[np.float32] = file.get_tensor(name)
+    return tensor.astype(np.float64)
 
 
 def _check_arrays(path: Path, arrays: Mapping[str, Matrix]) -> None:
     width = min(max(arrays["hidden_bias"].size, 1), MAX_WIDTH)
-    shapes = {name: (len(FEATURES),) for name in _RANGE}
+    shapes: dict[str, tuple[int, ...]] = {name: (len(FEATURES),) for name in _RANGE}
     shapes |= {"hidden_weight": (NUM_INPUTS, width), "hidden_bias": (width,), "output_weight": (width,)}
     shapes |= {"output_bias": (1,), "scale": (1,)}
     for name, shape in shapes.items():

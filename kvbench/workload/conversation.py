@@ -24,7 +24,8 @@ def draw_think_ns(size: int, think_s: float, rng: np.random.Generator) -> list[i
     Returns:
         Nanoseconds.
     """
-    return np.rint(rng.standard_exponential(size) * (think_s * NS_PER_S)).astype(np.int64).tolist()
+    times_ns: list[int] = np.rint(rng.standard_exponential(size) * (think_s * NS_PER_S)).astype(np.int64).tolist()
+    return times_ns
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,7 +133,9 @@ class Zipf(Lengths):
         ranks = np.arange(1, self.high - self.low + 2, dtype=np.float64)
         cumulative = np.cumsum(ranks**-self.exponent)
         # random() is at most 1 − 2⁻⁵³, and a product with that stays below the total: no rank too far.
-        return self.low + np.searchsorted(cumulative, rng.random(size) * cumulative[-1], side="right").astype(np.int64)
+        drawn = np.searchsorted(cumulative, rng.random(size) * cumulative[-1], side="right")
+        lengths: NDArray[np.int64] = drawn.astype(np.int64) + self.low
+        return lengths
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,9 @@ def check_number(name: str, value: object, low: float, high: float = math.inf, *
     """
     allowed = f"a finite number {'above' if above else 'from'} {low}"
     allowed += "" if math.isinf(high) else f" to {high}" if not above else f" and at most {high}"
-    if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) <= sys.float_info.max:
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} is {allowed}, got {value!r}")
-    if value < low or value > high or (above and value == low):
+    if value < low or not value <= min(high, sys.float_info.max) or (above and value == low):
         raise ValueError(f"{name} is {allowed}, got {value!r}")
 
 
@@ -36,7 +36,7 @@ def check_whole(name: str, value: object, low: int, high: int) -> None:
     Raises:
         ValueError: it is not an integer, or out of the range.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low or not value <= high:
         raise ValueError(f"{name} is a whole number from {low} to {high}, got {value!r}")
 
 

@@ -89,7 +89,7 @@ class Trace(Scenario):
         columns = self.columns(rng)
         num = min(columns.num_requests, self.max_requests or columns.num_requests)
         rows = zip(
-            columns.arrival_ns[:num].tolist(),
+            columns.arrivals_ns[:num].tolist(),
             columns.num_prompt_tokens[:num].tolist(),
             columns.num_output_tokens[:num].tolist(),
             strict=True,

@@ -32,30 +32,44 @@ class TraceColumns:
         """Requests in the trace."""
         return self.num_prompt_tokens.size
 
+    @property
+    def arrivals_ns(self) -> NDArray[np.int64]:
+        """The arrivals of a trace that has them.
+
+        Raises:
+            ValueError: it has none.
+        """
+        if self.arrival_ns is None:
+            raise ValueError("requests arrive at moments here, and this trace has none: give it arrivals")
+        return self.arrival_ns
+
     def first(self, num_requests: int) -> "TraceColumns":
         """The first so many requests, or all where there are no more."""
         if num_requests >= self.num_requests:
             return self
-        offsets = None if self.block_offsets is None else self.block_offsets[: num_requests + 1]
+        ids, offsets = self.block_ids, self.block_offsets
+        if ids is not None and offsets is not None:
+            offsets = offsets[: num_requests + 1]
+            ids = ids[: offsets[-1]]
         return replace(
             self,
             arrival_ns=None if self.arrival_ns is None else self.arrival_ns[:num_requests],
             num_prompt_tokens=self.num_prompt_tokens[:num_requests],
             num_output_tokens=self.num_output_tokens[:num_requests],
-            block_ids=None if offsets is None else self.block_ids[: offsets[-1]],
+            block_ids=ids,
             block_offsets=offsets,
         )
 
     @property
     def period_ns(self) -> int:
         """From one beginning to the next of a trace that is repeated: to the last arrival, and a mean gap more."""
-        return round(int(self.arrival_ns[-1]) * self.num_requests / max(self.num_requests - 1, 1))
+        return round(int(self.arrivals_ns[-1]) * self.num_requests / max(self.num_requests - 1, 1))
 
     def stretch(self, first: int, stop: int) -> "TraceColumns":
         """Requests first to stop - 1 of the trace repeated without end, as `repeated` has them, prefixes left out."""
         turns, own = np.divmod(np.arange(first, stop), self.num_requests)
         return TraceColumns(
-            arrival_ns=self.arrival_ns[own] + turns * self.period_ns,
+            arrival_ns=self.arrivals_ns[own] + turns * self.period_ns,
             num_prompt_tokens=self.num_prompt_tokens[own],
             num_output_tokens=self.num_output_tokens[own],
         )
@@ -72,7 +86,7 @@ class TraceColumns:
         if arrival_ns is not None:
             period_ns = self.period_ns if period_ns is None else period_ns
             arrival_ns = (arrival_ns + counts[:, None] * period_ns).ravel()
-        if offsets is not None:
+        if ids is not None and offsets is not None:
             ids = np.tile(ids, times)
             offsets = np.append((offsets[:-1] + counts[:, None] * offsets[-1]).ravel(), times * offsets[-1])
         return replace(
@@ -86,9 +100,9 @@ class TraceColumns:
 
     def by_arrival(self) -> "TraceColumns":
         """Sort by arrival, equal arrivals in their present order, and count time from the first."""
-        order = np.argsort(self.arrival_ns, kind="stable")
+        order = np.argsort(self.arrivals_ns, kind="stable")
         ids, offsets = self.block_ids, self.block_offsets
-        if offsets is not None:
+        if ids is not None and offsets is not None:
             counts = np.diff(offsets)[order]
             ends = np.cumsum(counts)
             # Entry j of a request's ids moves by the difference of the request's old and new first entry.
@@ -96,7 +110,7 @@ class TraceColumns:
             offsets = np.concatenate(([0], ends))
         return replace(
             self,
-            arrival_ns=self.arrival_ns[order] - self.arrival_ns.min(),
+            arrival_ns=self.arrivals_ns[order] - self.arrivals_ns.min(),
             num_prompt_tokens=self.num_prompt_tokens[order],
             num_output_tokens=self.num_output_tokens[order],
             block_ids=ids,

@@ -42,9 +42,10 @@ def json_integers(low: int, high: int = MAX_TOKENS) -> Converter:
     """Integers of JSON, from low to high; 1.0 and true are none."""
 
     def apply(cells: Sequence[object]) -> NDArray[np.int64]:
-        if set(map(type, cells)) - {int}:
+        numbers = [cell for cell in cells if type(cell) is int]
+        if len(numbers) < len(cells):
             raise TypeError
-        return _within(cells, low, high)
+        return _within(numbers, low, high)
 
     return Converter(apply, f"an integer from {low} to {high}")
 
@@ -65,17 +66,17 @@ def _seconds(cells: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _milliseconds(cells: Sequence[object]) -> NDArray[np.int64]:
-    if set(map(type, cells)) - {int, float}:
+    numbers = [round(cell * NS_PER_MS) for cell in cells if type(cell) is int or type(cell) is float]
+    if len(numbers) < len(cells):
         raise TypeError
-    numbers = [round(cell * NS_PER_MS) for cell in cells]
     return _within(numbers, 0, MAX_MS * NS_PER_MS)
 
 
 def _timestamps(cells: Sequence[str]) -> NDArray[np.int64]:
-    matches = list(map(_TIMESTAMP.fullmatch, cells))
-    if None in matches:
+    moments = [match[1] for match in map(_TIMESTAMP.fullmatch, cells) if match]
+    if len(moments) < len(cells):
         raise ValueError
-    return np.array([match[1] for match in matches], dtype="datetime64[ns]").astype(np.int64)
+    return np.array(moments, dtype="datetime64[ns]").astype(np.int64)
 
 
 SECONDS = Converter(_seconds, f"seconds from 0 to {MAX_S}, such as 12.5")

@@ -1,6 +1,5 @@
 """Names and shares that a prefix simulation takes; checked without what compiles it."""
 
-import math
 from numbers import Real
 
 from kvbench.naming import unknown
@@ -36,5 +35,5 @@ def check_warmup_share(share: object) -> None:
     Raises:
         ValueError: it is not a number from 0 to below 1.
     """
-    if isinstance(share, bool) or not isinstance(share, Real) or math.isnan(share) or not 0 <= share < 1:
+    if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= float(share) < 1:
         raise ValueError(f"warmup_share is a number from 0 to below 1, got {share!r}")

@@ -28,8 +28,8 @@ class Moves(NamedTuple):
 
 def no_moves(num_tiers: int, num_requests: int) -> Moves:
     """Counts that are all zero."""
-    counts = [np.zeros((num_tiers, num_requests), np.int64) for _ in range(3)]
-    return Moves(*counts, np.full(num_requests, NONE, np.int64))
+    hits, loaded, stored = np.zeros((3, num_tiers, num_requests), np.int64)
+    return Moves(hits, loaded, stored, np.full(num_requests, NONE, np.int64))
 
 
 def first_in_first_out(tree: PromptTree, sizes: list[int]) -> Moves:

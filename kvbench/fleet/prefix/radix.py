@@ -16,7 +16,7 @@ class _Runs(NamedTuple):
 
     Args:
         last_of: int32 [nodes]; by a run's first block, its last one; NONE where no run begins.
-        index: int64 [nodes]; where in the trace's blocks the run is written, by its last block; so are the following.
+        begin: int64 [nodes]; where in the trace's blocks the run is written, by its last block; so are the following.
         length: int64 [nodes]; blocks.
         tier: int64 [nodes].
         age: int64 [nodes]; the leaf of the least age leaves first.
@@ -28,7 +28,7 @@ class _Runs(NamedTuple):
     """
 
     last_of: NDArray[np.int32]
-    index: NDArray[np.int64]
+    begin: NDArray[np.int64]
     length: NDArray[np.int64]
     tier: NDArray[np.int64]
     age: NDArray[np.int64]
@@ -51,7 +51,7 @@ def leaves_only(tree: PromptTree, sizes: list[int], policy: str, whole: bool) ->
     num_tiers, num_nodes = len(sizes), tree.num_nodes
     runs = _Runs(
         last_of=np.full(num_nodes, NONE, np.int32),
-        index=np.zeros(num_nodes, np.int64),
+        begin=np.zeros(num_nodes, np.int64),
         length=np.zeros(num_nodes, np.int64),
         tier=np.zeros(num_nodes, np.int64),
         age=np.zeros(num_nodes, np.int64),
@@ -89,7 +89,7 @@ def _replay(
                 break
             cut = min(end, _edge_after(index - start, edges) + start)
             used = 0
-            while used < runs.length[last] and index + used < cut and _same(nodes, runs.index[last], index, used):
+            while used < runs.length[last] and index + used < cut and _same(nodes, runs.begin[last], index, used):
                 used += 1
             if used < runs.length[last]:
                 upper = _split(last, used, nodes, runs)
@@ -126,23 +126,23 @@ def _edge_after(depth: int, edges: NDArray[np.int64]) -> int:
     """The first depth at which a prompt no longer fits into a tier and those above it: no run goes across."""
     for edge in edges:
         if depth < edge:
-            return edge
+            return int(edge)
     return 2**62
 
 
 @compiled
 def _same(nodes: NDArray[np.int32], one: int, other: int, offset: int) -> bool:
-    return nodes[one + offset] == nodes[other + offset]
+    return bool(nodes[one + offset] == nodes[other + offset])
 
 
 @compiled
 def _split(last: int, num_upper: int, nodes: NDArray[np.int32], runs: _Runs) -> int:
     """Split a run; its last block's node stands for the lower part from now on. Returns the upper part."""
-    begin = runs.index[last]
-    upper = nodes[begin + num_upper - 1]
+    begin = runs.begin[last]
+    upper: int = nodes[begin + num_upper - 1]
     runs.last_of[nodes[begin]] = upper
     runs.last_of[nodes[begin + num_upper]] = last
-    runs.index[upper], runs.index[last] = begin, begin + num_upper
+    runs.begin[upper], runs.begin[last] = begin, begin + num_upper
     runs.length[upper], runs.length[last] = num_upper, runs.length[last] - num_upper
     runs.tier[upper], runs.age[upper] = runs.tier[last], runs.age[last]
     runs.num_children[upper] = 0
@@ -155,7 +155,7 @@ def _add(begin: int, end: int, age: int, nodes: NDArray[np.int32], parents: NDAr
     """Hold a new run on the device."""
     last = nodes[end - 1]
     runs.last_of[nodes[begin]] = last
-    runs.index[last], runs.length[last], runs.age[last] = begin, end - begin, age
+    runs.begin[last], runs.length[last], runs.age[last] = begin, end - begin, age
     runs.num_children[last] = 0
     _enter(last, 0, parents[nodes[begin]], runs)
 
@@ -163,7 +163,7 @@ def _add(begin: int, end: int, age: int, nodes: NDArray[np.int32], parents: NDAr
 @compiled
 def _move(last: int, to: int, nodes: NDArray[np.int32], parents: NDArray[np.int32], runs: _Runs) -> None:
     """Move a run to another tier; one after the slowest drops it."""
-    tier, first = runs.tier[last], nodes[runs.index[last]]
+    tier, first = runs.tier[last], nodes[runs.begin[last]]
     parent = parents[first]
     if runs.place[last] != NONE:
         _remove(last, runs)

@@ -62,9 +62,7 @@ def plant(columns: TraceColumns) -> PromptTree:
     Raises:
         ValueError: it has none, their number does not fit the prompts' lengths, or there are too many.
     """
-    _check(columns)
-    ids = np.ascontiguousarray(columns.block_ids, dtype=np.int64)
-    offsets = np.ascontiguousarray(columns.block_offsets, dtype=np.int64)
+    ids, offsets, block_tokens = _blocks_of(columns)
     nodes, parents, num_known = _grown(ids, offsets)
     return PromptTree(
         offsets=offsets,
@@ -72,7 +70,7 @@ def plant(columns: TraceColumns) -> PromptTree:
         parents=parents,
         num_known=num_known,
         prompt_tokens=columns.num_prompt_tokens,
-        block_tokens=columns.block_tokens,
+        block_tokens=block_tokens,
         links=linked(nodes, offsets, num_known, parents.size),
     )
 
@@ -86,12 +84,11 @@ def regrouped(columns: TraceColumns, block_tokens: int) -> TraceColumns:
     Raises:
         ValueError: the trace has no ids, or block_tokens is not such a multiple.
     """
-    _check(columns)
-    if not isinstance(block_tokens, int) or block_tokens < 1 or block_tokens % columns.block_tokens:
-        raise ValueError(f"block_tokens is a multiple of the trace's {columns.block_tokens}, got {block_tokens!r}")
-    per_block = block_tokens // columns.block_tokens
-    offsets = np.ascontiguousarray(columns.block_offsets, dtype=np.int64)
-    nodes, _, _ = _grown(np.ascontiguousarray(columns.block_ids, dtype=np.int64), offsets)
+    ids, offsets, own_tokens = _blocks_of(columns)
+    if not isinstance(block_tokens, int) or block_tokens < 1 or block_tokens % own_tokens:
+        raise ValueError(f"block_tokens is a multiple of the trace's {own_tokens}, got {block_tokens!r}")
+    per_block = block_tokens // own_tokens
+    nodes, _, _ = _grown(ids, offsets)
     counts = -(-np.diff(offsets) // per_block)
     new_offsets = np.concatenate(([0], np.cumsum(counts)))
     index = np.arange(new_offsets[-1]) - np.repeat(new_offsets[:-1], counts)
@@ -105,7 +102,8 @@ def regrouped(columns: TraceColumns, block_tokens: int) -> TraceColumns:
     )
 
 
-def _check(columns: TraceColumns) -> None:
+def _blocks_of(columns: TraceColumns) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """A trace's block ids, where each prompt's begin, and tokens a block; a trace without is refused."""
     if columns.block_ids is None or columns.block_offsets is None or columns.block_tokens is None:
         raise ValueError("prefix reuse needs a trace with block ids, got one without; the format mooncake has them")
     if not columns.num_requests:
@@ -119,6 +117,8 @@ def _check(columns: TraceColumns) -> None:
             f"request {first} has {counts[first]} block ids; allowed is one for each {columns.block_tokens} tokens: "
             f"{wanted[first]} for {columns.num_prompt_tokens[first]}"
         )
+    ids, offsets = (np.ascontiguousarray(of, dtype=np.int64) for of in (columns.block_ids, columns.block_offsets))
+    return ids, offsets, columns.block_tokens
 
 
 @compiled
