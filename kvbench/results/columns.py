@@ -100,6 +100,9 @@ STEPS: dict[str, Column] = {
     "end_s": Column("s", "time since the repetition's start at the step's end, idle time included", "Time"),
 }
 
+DERIVED = ("warmup", "step_us", "end_s")
+"""Columns of steps that follow from others; all else is recorded, times as whole nanoseconds."""
+
 REQUESTS: dict[str, Column] = {
     "repetition": STEPS["repetition"],
     "warmup": STEPS["warmup"],

@@ -1,61 +1,27 @@
 """The recorder: raw rows of a run, kept as columns of integers; no metric is computed here."""
 
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 
 from kvbench.backend.base import Times
-from kvbench.results.columns import LIMITS
+from kvbench.results.columns import DERIVED, LIMITS, STEPS
 
 PHASES = ("admit", "prefill", "fork", "decode", "recompute", "relieve", "finish")
 ADMIT, PREFILL, FORK, DECODE, RECOMPUTE, RELIEVE, FINISH = range(len(PHASES))
 
 ARRIVALS, BATCH, MEMORY, POOL, COMPUTING = range(len(LIMITS))
 
-STEP_FIELDS = (
-    "repetition",
-    "strategy",
-    "session",
-    "turn",
-    "iteration",
-    "phase",
-    "num_tokens",
-    "prompt_tokens",
-    "output_tokens",
-    "context_tokens",
-    "capacity_tokens",
-    "seen_tokens",
-    "kept_tokens",
-    "altered_tokens",
-    "request_bytes",
-    "used_bytes",
-    "allocated_bytes",
-    "workspace_bytes",
-    "host_bytes",
-    "disk_bytes",
-    "reserved_bytes",
-    "waste_bytes",
-    "requested_bytes",
-    "transient_bytes",
-    "num_resizes",
-    "copied_bytes",
-    "moved_bytes",
-    "num_live",
-    "limit",
-    "idle_ns",
-    "plan_ns",
-    "reserve_ns",
-    "append_ns",
-    "move_ns",
-    "attend_ns",
-    "model_ns",
-    "host_ns",
-)
-"""A step's row: integers, in this order; `strategy`, `phase` and `limit` are indices."""
+STEP_FIELDS = tuple(name.replace("_us", "_ns") for name in STEPS if name not in DERIVED)
+"""What is recorded of a step, in the order of schema.STEPS: integers; `strategy`, `phase` and `limit` are indices."""
 
+_IN_ORDER = itemgetter(*STEP_FIELDS)
 _RESERVE = STEP_FIELDS.index("reserve_ns")
 _HOST = STEP_FIELDS.index("host_ns")
+assert STEP_FIELDS[_RESERVE:_HOST] == Times._fields, "late times are written over a row's in one piece"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +60,9 @@ class Recorder:
         """Rows so far."""
         return len(self._cells) // len(STEP_FIELDS)
 
-    def step(self, row: tuple[int, ...]) -> None:
-        """Add a step's row, in the order of STEP_FIELDS."""
-        self._cells.extend(row)
+    def step(self, row: Mapping[str, int]) -> None:
+        """Add a step's row: a value by each name of STEP_FIELDS."""
+        self._cells.extend(_IN_ORDER(row))
 
     def fill(self, drained: list[Times] | None) -> int:
         """Write times that a device gave late into the rows that still lack them, oldest first.

@@ -68,6 +68,8 @@ class Scheduler:
         self._ledger = ledger
         self._recorder = recorder
         self._run = run
+        self._row = dict(zip(("repetition", "strategy"), run, strict=True))
+        """A step's row, the same one for each: what is known is written over the last one's."""
         self._max_concurrency = max_concurrency
         self._coming = [(session.arrival_ns, i, LiveRequest(i, session)) for i, session in enumerate(sessions)]
         heapify(self._coming)
@@ -207,7 +209,7 @@ class Scheduler:
         self, progress: LiveRequest, phase: int, num_tokens: int, plan: Plan, start: int, num_queries: int = 0
     ) -> None:
         """Book a plan, carry it out with what follows attention, advance the clock, and record the row."""
-        ledger, view, seq = self._ledger, self._ledger.view, progress.index
+        ledger, view, seq, row = self._ledger, self._ledger.view, progress.index, self._row
         before = ledger.allocated_bytes
         waited = self._backend.check(plan) if plan and type(plan[0]) is Settle else NO_TIMES
         receipt = ledger.book(plan) or NO_RECEIPT
@@ -216,17 +218,15 @@ class Scheduler:
         if waited is not NO_TIMES:
             times, planned = _sum(times, waited), planned - sum(waited)
         is_open = view.is_open(seq)
-        num_used, capacity, num_bytes = view.device_slots(seq) if is_open else (0, 0, 0)
-        num_attended = view.num_attended(seq) if is_open else 0
-        self._measure_slack(progress, num_used, capacity, num_bytes)
-        in_use = (
-            num_bytes,
-            ledger.used_bytes,
-            ledger.allocated_bytes - ledger.reading_bytes,
-            ledger.reading_bytes,
-            ledger.tier_bytes[HOST],
-            ledger.tier_bytes[DISK],
-        )
+        num_used, row["capacity_tokens"], row["request_bytes"] = view.device_slots(seq) if is_open else (0, 0, 0)
+        row["context_tokens"] = view.num_attended(seq) if is_open else 0
+        self._measure_slack(progress, num_used, row["capacity_tokens"], row["request_bytes"])
+        row["reserved_bytes"], row["waste_bytes"] = self._reserved_bytes, self._waste_bytes
+        row["used_bytes"] = ledger.used_bytes
+        row["workspace_bytes"] = ledger.reading_bytes
+        between = ledger.allocated_bytes
+        row["allocated_bytes"] = between - ledger.reading_bytes
+        row["host_bytes"], row["disk_bytes"] = ledger.tier_bytes[HOST], ledger.tier_bytes[DISK]
         later = NO_RECEIPT
         if num_queries:
             after = self._strategy.on_attended(seq, num_tokens, view)
@@ -234,14 +234,22 @@ class Scheduler:
                 later, more = self._reduce(seq, after)
                 times = _sum(times, more)
         host_ns = self._backend.now_ns() - start
-        kept = (view.num_seen(seq), view.num_attended(seq), view.num_altered(seq)) if is_open else (0, 0, 0)
+        row["seen_tokens"] = view.num_seen(seq) if is_open else 0
+        row["kept_tokens"] = view.num_attended(seq) if is_open else 0
+        row["altered_tokens"] = view.num_altered(seq) if is_open else 0
+        row["session"], row["turn"], row["iteration"] = seq, progress.turn, self._iteration
+        row["phase"], row["num_tokens"] = phase, num_tokens
         new_tokens = progress.num_new_tokens(phase, num_tokens) if num_tokens else (0, 0)
-        where = (seq, progress.turn, self._iteration, phase, num_tokens, *new_tokens, num_attended, capacity)
-        held = (*in_use, self._reserved_bytes, self._waste_bytes)
-        moved = moved_by(receipt, later, (before, in_use[2] + in_use[3], ledger.allocated_bytes))
-        spent = (self._idle_ns, planned - start, *times, host_ns)
-        together = (len(self._live), self._limit())
-        self._recorder.step((*self._run, *where, *kept, *held, *moved, *together, *spent))
+        row["prompt_tokens"], row["output_tokens"] = new_tokens
+        row["requested_bytes"] = receipt.requested_bytes + later.requested_bytes
+        row["transient_bytes"] = transient_bytes(receipt, later, (before, between, ledger.allocated_bytes))
+        row["num_resizes"] = receipt.num_resizes + later.num_resizes
+        row["copied_bytes"] = receipt.copied_bytes + later.copied_bytes
+        row["moved_bytes"] = receipt.moved_bytes + later.moved_bytes
+        row["num_live"], row["limit"] = len(self._live), self._limit()
+        row["idle_ns"], row["plan_ns"], row["host_ns"] = self._idle_ns, planned - start, host_ns
+        row["reserve_ns"], row["append_ns"], row["move_ns"], row["attend_ns"], row["model_ns"] = times
+        self._recorder.step(row)
         self._clock_ns += max(host_ns, sum(times))
         self._idle_ns = 0
 
@@ -347,8 +355,8 @@ def _sum(times: Times, more: Times) -> Times:
     return Times(*(a + b for a, b in zip(times, more, strict=True)))
 
 
-def moved_by(receipt: Receipt, later: Receipt, held: tuple[int, int, int]) -> tuple[int, int, int, int, int]:
-    """What a step's two plans moved: bytes requested, held in passing, resizes, bytes copied and bytes moved.
+def transient_bytes(receipt: Receipt, later: Receipt, held: tuple[int, int, int]) -> int:
+    """The most bytes held in passing during a step, less those held between its plans; 0 where no more than before it.
 
     Args:
         receipt: of the plan before attention.
@@ -358,11 +366,4 @@ def moved_by(receipt: Receipt, later: Receipt, held: tuple[int, int, int]) -> tu
     """
     before_bytes, between_bytes, after_bytes = held
     peak_bytes = max(receipt.peak_bytes, later.peak_bytes, after_bytes)
-    passing_bytes = peak_bytes - between_bytes if peak_bytes > max(before_bytes, between_bytes) else 0
-    return (
-        receipt.requested_bytes + later.requested_bytes,
-        passing_bytes,
-        receipt.num_resizes + later.num_resizes,
-        receipt.copied_bytes + later.copied_bytes,
-        receipt.moved_bytes + later.moved_bytes,
-    )
+    return peak_bytes - between_bytes if peak_bytes > max(before_bytes, between_bytes) else 0
