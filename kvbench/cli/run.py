@@ -11,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -23,7 +23,7 @@ from kvbench.cli.keys import check_keys, is_of_hydra
 from kvbench.cli.source import VERSION_BASE
 from kvbench.cli.sweep import collect
 from kvbench.cli.terminal import complain
-from kvbench.configuration.catalogue import CONF
+from kvbench.configuration.catalogue import CONF, default_strategies
 from kvbench.configuration.errors import UsageError, cause
 from kvbench.ledger import LedgerError
 from kvbench.workload.trace import TraceMissing
@@ -171,7 +171,7 @@ def _carry_out(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> No
     """
     from kvbench.api.scenario import run_scenario
     from kvbench.api.study import run_experiment
-    from kvbench.configuration.parts import is_fleet, leave_out
+    from kvbench.configuration.parts import is_fleet
 
     folder = Path(hydra_config.runtime.output_dir)
     if folder.is_relative_to(Path.cwd()):
@@ -180,7 +180,7 @@ def _carry_out(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> No
     choices = hydra_config.runtime.choices
     try:
         if not any(override.lstrip("~").startswith("strategy=") for override in overrides):
-            leave_out(config)
+            _leave_out(config)
         plain, text = _resolved(config)
         # What a file could set is not what the user typed.
         plain["trusted"] = trusted_packages(OverridesParser.create().parse_overrides(overrides))
@@ -200,6 +200,24 @@ def _carry_out(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> No
         raise UsageError(str(error)) from error
     except LedgerError as error:  # a strategy of the user's own
         raise UsageError(str(error)) from error
+
+
+def _leave_out(config: DictConfig) -> None:
+    """Of the strategies that are there by default, leave a fleet those that it compares where none is named.
+
+    Raises:
+        UsageError: these are no list of names.
+    """
+    from kvbench.configuration.parts import is_fleet
+
+    if not is_fleet(config) or "strategy" not in config:
+        return
+    compared = config["fleet_strategies"]
+    if not isinstance(compared, ListConfig):
+        raise UsageError(f"fleet_strategies is a list of strategies, got {compared!r}")
+    with open_dict(config):
+        for name in set(default_strategies()) - set(compared):
+            config["strategy"].pop(name, None)
 
 
 def _resolved(config: DictConfig) -> tuple[dict[str, object], str]:

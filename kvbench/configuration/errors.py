@@ -8,7 +8,7 @@ def cause(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class UsageError(Exception):
+class UsageError(ValueError):
     """Bad input: the message is all that the user sees. Exit status 2."""
 
     status: ClassVar[int] = 2

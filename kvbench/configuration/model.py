@@ -65,8 +65,8 @@ def hardware_of(config: Mapping[str, object]) -> Hardware | None:
         UsageError: a figure is missing, unknown or out of its range.
     """
     node = config.get("hardware")
-    if node is None:
-        return None
+    if node is None or isinstance(node, Hardware):
+        return node
     if not isinstance(node, Mapping):
         raise UsageError(f"hardware is a mapping of figures, got {node!r}")
     try:

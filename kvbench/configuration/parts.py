@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from omegaconf import DictConfig, ListConfig, open_dict
 
 from kvbench.backend.base import Backend
-from kvbench.configuration.catalogue import default_strategies
 from kvbench.configuration.data import REPLAY, check_data, recording_of
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import geometry_of, hardware_of, weights_of
@@ -56,7 +54,9 @@ def scenario_of(config: Config) -> Scenario:
     Raises:
         UsageError: it refuses its parameters.
     """
-    scenario = build(config["scenario"], "scenario", "scenario", config["trusted"])
+    scenario = config["scenario"]
+    if isinstance(scenario, Mapping):
+        scenario = build(scenario, "scenario", "scenario", config["trusted"])
     if not isinstance(scenario, Scenario):
         raise UsageError(f"scenario: _target_ is no scenario but a {type(scenario).__name__}")
     return scenario
@@ -129,6 +129,9 @@ def strategies_of(config: Config) -> dict[str, Strategy]:
     strategies = {}
     for name, node in (config.get("strategy") or {}).items():
         where = f"strategy.{name}"
+        if isinstance(node, Strategy):
+            strategies[str(name)] = node
+            continue
         if not isinstance(node, Mapping):
             raise UsageError(f"{where} is a mapping with a _target_, got {node!r}")
         strategies[str(name)] = build(node, "strategy", where, config["trusted"])
@@ -186,22 +189,6 @@ def parts_of(config: Config) -> Parts:
 def is_fleet(config: Config) -> bool:
     """Whether the configured backend simulates a whole scenario by itself, without the runner."""
     return str(config["backend"].get("_target_")).startswith("kvbench.fleet.")
-
-
-def leave_out(config: DictConfig) -> None:
-    """Of the strategies that are there by default, leave a fleet those that it compares where none is named.
-
-    Raises:
-        UsageError: these are no list of names.
-    """
-    if not is_fleet(config) or "strategy" not in config:
-        return
-    compared = config["fleet_strategies"]
-    if not isinstance(compared, ListConfig):
-        raise UsageError(f"fleet_strategies is a list of strategies, got {compared!r}")
-    with open_dict(config):
-        for name in set(default_strategies()) - set(compared):
-            config["strategy"].pop(name, None)
 
 
 def repetitions_of(config: Config, backend: Backend) -> tuple[int, int]:

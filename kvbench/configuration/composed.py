@@ -1,0 +1,148 @@
+"""A configuration from names, objects and settings, as the command line composes it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from kvbench.configuration.catalogue import CONF, default_strategies, file_of, names
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.vet import vet_file
+from kvbench.model.geometry import KVGeometry
+from kvbench.naming import unknown
+from kvbench.strategy.base import Strategy
+
+DEFAULTS = {"scenario": None, "experiment": None, "model": "article", "backend": "measured", "hardware": None}
+OF_HYDRA = ("defaults", "hydra")
+YAML = (".yaml", ".yml")
+_REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def composed(
+    chosen: Mapping[str, object],
+    strategies: object = None,
+    settings: Mapping[str, object] | None = None,
+    trusted: Sequence[str] = (),
+) -> dict[str, object]:
+    """The configuration of a run or an experiment.
+
+    Args:
+        chosen: by group (scenario or experiment, model, backend, hardware) a name, the path of a YAML file, a mapping
+            of such a file's keys, or an object; None is the default.
+        strategies: names and strategies, or a mapping that names them; None: those compared by default.
+        settings: further keys, as the command line sets them, such as `backend.memory_fraction`.
+        trusted: packages that names may come from.
+    Raises:
+        UsageError: a name is unknown, a file is broken, or a key does not exist.
+    """
+    config = _read(CONF / "config.yaml")
+    config = {key: value for key, value in config.items() if key not in OF_HYDRA} | {"trusted": list(trusted)}
+    common = config.pop("scenario")
+    wanted = {group: name for group, name in chosen.items() if name is not None}
+    if "hardware" in wanted:  # a machine that is named is there to be modelled
+        wanted.setdefault("backend", "modelled")
+    for group, name in (DEFAULTS | wanted).items():
+        if name is not None or group == "hardware":
+            config[group] = None if name is None else _node(group, name, trusted)
+    if isinstance(config.get("scenario"), dict):
+        config["scenario"] = common | config["scenario"]
+    config["strategy"] = _strategies(strategies, config, trusted)
+    for key, value in (settings or {}).items():
+        _set(config, key, value)
+    return _filled_in(config, common, settings or {})
+
+
+def _read(path: Path) -> dict[str, object]:
+    """One of kvbench's own files."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _node(group: str, chosen: object, trusted: Sequence[str]) -> object:
+    """What a name, a path or keys stand for; an object stands for itself."""
+    if isinstance(chosen, Path) or (isinstance(chosen, str) and chosen.endswith(YAML)):
+        node, bases = vet_file(Path(chosen).expanduser(), group, tuple(trusted))
+        under: dict[str, object] = {}
+        for base in bases:
+            under |= _node(group, base, trusted)
+        return under | {key: value for key, value in node.items() if key != "defaults"}
+    if isinstance(chosen, str):
+        path = file_of(group, chosen)
+        if path is None:
+            raise UsageError(unknown(group, chosen, names(group)))
+        return _read(path)
+    if isinstance(chosen, KVGeometry):
+        return {key: value for key, value in vars(chosen).items() if value is not None}
+    return dict(chosen) if isinstance(chosen, Mapping) else chosen
+
+
+def _strategies(given: object, config: Mapping[str, object], trusted: Sequence[str]) -> dict[str, object]:
+    """Nodes and strategies by name."""
+    if "experiment" in config:
+        if given is not None:
+            raise UsageError("an experiment has strategies of its own: set experiment.strategies.NAME.…")
+        return {}
+    if given is None:
+        is_fleet = str(_target(config["backend"])).startswith("kvbench.fleet.")
+        given = config["fleet_strategies"] if is_fleet else default_strategies()
+    if isinstance(given, str | Strategy):
+        given = [given]
+    if isinstance(given, Mapping):
+        return {str(name): _node("strategy", each, trusted) for name, each in given.items()}
+    found: dict[str, object] = {}
+    for each in given:
+        name = Path(each).stem if isinstance(each, str) else _WORDS.sub("_", type(each).__name__).lower()
+        if name in found:
+            raise UsageError(f"two strategies are called {name}: name them, as {{'first': …, 'second': …}}")
+        found[name] = _node("strategy", each, trusted)
+    return found
+
+
+def _target(node: object) -> object:
+    return node.get("_target_") if isinstance(node, Mapping) else f"{type(node).__module__}."
+
+
+def _set(config: dict[str, object], key: str, value: object) -> None:
+    """Set a dotted key that exists."""
+    *path, last = key.split(".")
+    node: object = config
+    for number, part in enumerate([*path, last]):
+        if not isinstance(node, dict):
+            raise UsageError(f"{key}: {'.'.join(path[:number])} is an object; give it what it needs where it is made")
+        if part not in node:
+            kind = f"parameter of {'.'.join(path[:number])}" if number else "key"
+            raise UsageError(f"{key}: {unknown(kind, part, [name for name in node if name != '_target_'])}")
+        if number < len(path):
+            node = node[part]
+    node[last] = value  # type: ignore[index]
+
+
+def _filled_in(
+    config: dict[str, object], common: Mapping[str, object], settings: Mapping[str, object]
+) -> dict[str, object]:
+    """What refers to other keys, as what stands there."""
+    source = config.get("experiment") or config.get("scenario")
+    own = source if isinstance(source, Mapping) else vars(source) if hasattr(source, "__dict__") else {}
+    defaults = {
+        "repetitions": own.get("repetitions", common["repetitions"]),
+        "attend": own.get("attend", True) if "experiment" in config else True,
+        "quality_data": config["data"],
+    }
+    config |= {key: value for key, value in defaults.items() if key not in settings}
+    return {key: _resolved(value, config) for key, value in config.items()}
+
+
+def _resolved(value: object, config: Mapping[str, object]) -> object:
+    if isinstance(value, dict):
+        return {key: _resolved(each, config) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_resolved(each, config) for each in value]
+    if isinstance(value, str) and (found := _REFERENCE.fullmatch(value)):
+        node: object = config
+        for part in found.group(1).split("."):
+            if not isinstance(node, Mapping) or part not in node:
+                raise UsageError(f"{value}: {unknown('key', part, node if isinstance(node, Mapping) else ())}")
+            node = node[part]
+        return node
+    return value
