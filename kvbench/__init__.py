@@ -1,3 +1,61 @@
-"""kvbench: benchmark KV-cache strategies for LLM inference."""
+"""kvbench: benchmark KV-cache strategies for LLM inference.
+
+The public names are here; `kvbench.strategy`, `kvbench.workload` and `kvbench.plan` hold the rest. Each is imported
+when it is used: `import kvbench` loads neither torch nor pandas.
+"""
+
+import ast
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from kvbench.api.job import Stopped as Stopped
+    from kvbench.api.verbs import run as run
+    from kvbench.api.verbs import show as show
+    from kvbench.api.verbs import study as study
+    from kvbench.integrations.transformers.cache import KVBenchCache as KVBenchCache
+    from kvbench.model.geometry import KVGeometry as KVGeometry
+    from kvbench.model.hardware import Hardware as Hardware
+    from kvbench.results.results import Results as Results
+    from kvbench.results.results import load as load
+    from kvbench.runner.aio import AsyncCaches as AsyncCaches
+    from kvbench.strategy.adaptive import Adaptive as Adaptive
+    from kvbench.strategy.base import Strategy as Strategy
+    from kvbench.strategy.compressed import Compressed as Compressed
+    from kvbench.strategy.dynamic import Dynamic as Dynamic
+    from kvbench.strategy.heavy_hitters import HeavyHitters as HeavyHitters
+    from kvbench.strategy.hierarchical import Hierarchical as Hierarchical
+    from kvbench.strategy.paged import Paged as Paged
+    from kvbench.strategy.predictive import Predictive as Predictive
+    from kvbench.strategy.quantized import Quantized as Quantized
+    from kvbench.strategy.sinks import Sinks as Sinks
+    from kvbench.strategy.snapkv import SnapKV as SnapKV
+    from kvbench.strategy.static import Static as Static
+    from kvbench.strategy.streaming import Streaming as Streaming
+    from kvbench.workload.request import Request as Request
+    from kvbench.workload.request import Session as Session
+    from kvbench.workload.scenario import Scenario as Scenario
+
+_PACKAGES = ("plan", "strategy", "workload")
+_OWN = ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))
+_HOME = {each.names[0].name: each.module for each in _OWN if isinstance(each, ast.ImportFrom) and each.names[0].asname}
+"""The module of each public name: those imported above, which type checkers read and nothing has loaded yet."""
+
+__all__ = sorted([*_HOME, *_PACKAGES])
+
+
+def __getattr__(name: str) -> object:
+    if name in _PACKAGES:
+        return import_module(f"kvbench.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'kvbench' has no attribute {name!r}")
+    found = getattr(import_module(_HOME[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

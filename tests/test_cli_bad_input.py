@@ -382,7 +382,7 @@ def test_an_error_of_a_job_is_one_message(tmp_path, monkeypatch, capsys):
     def broken(*_, **__):
         raise RuntimeError("nobody expected this")
 
-    monkeypatch.setattr("kvbench.api.scenario.run_scenario", broken)
+    monkeypatch.setattr("kvbench.cli.job.run_job", broken)
     status, message = said(monkeypatch, capsys, ["+scenario=short_chat"])
     check_message(status, message, ["unexpected RuntimeError: nobody expected this", "HYDRA_FULL_ERROR=1"])
     assert status == 1

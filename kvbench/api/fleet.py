@@ -1,17 +1,12 @@
-"""One job of the fleet: read the requests as columns, serve them under each strategy, and write the folder."""
+"""A scenario on a fleet: its requests as columns, served under each strategy from event to event."""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
+from kvbench.api.job import Job, Stopped
 from kvbench.api.progress import watched
-from kvbench.charts.fleet import fleet_charts
-from kvbench.charts.markdown import report_markdown
-from kvbench.charts.table import table_text
-from kvbench.cli.terminal import say
-from kvbench.cli.writing import draw, writing
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import geometry_of
 from kvbench.configuration.parts import Config, backend_of, check_budget, check_numbers, scenario_of, strategies_of
@@ -37,15 +32,9 @@ REQUEST_S = 1e-4
 """That simulating a request takes, about."""
 
 
-def run_fleet(name: str, config: Config, config_text: str, asked: Config, folder: Path) -> None:
-    """Simulate the configured strategies on a scenario, print the table, and write the results folder.
+def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job:
+    """The configured strategies on a scenario, from event to event; see `job.job_of`.
 
-    Args:
-        name: the scenario's.
-        config: composed and resolved.
-        config_text: the same as YAML, for config.yaml.
-        asked: what was asked for, for environment.json.
-        folder: where results go.
     Raises:
         UsageError: the configuration is wrong; nothing was run.
     """
@@ -58,30 +47,43 @@ def run_fleet(name: str, config: Config, config_text: str, asked: Config, folder
     budget_bytes = fleet.memory_bytes() if config["budget_bytes"] is None else config["budget_bytes"]
     check_budget(budget_bytes, fleet.memory_bytes(), fleet.hardware.name)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
-    say(header)
     objective = Objective(*(value or np.inf for value in (fleet.ttft_objective_s, fleet.tpot_objective_s)))
+
+    def run() -> Results:
+        runs, stopped = _simulated(strategies, fleet, columns, budget_bytes, objective)
+        told = [*header, f"stopped: {stopped}"] if stopped else header
+        made = {"scenario": name, "seed": config["seed"], "budget_bytes": budget_bytes, **asked}
+        made = environment() | describe(fleet) | made | {"header": told}
+        results = replace(fleet_frames(runs, name, objective), environment=made, configuration=config_text)
+        if stopped:
+            raise Stopped(stopped, results)
+        return results
+
+    return Job(header, run)
+
+
+def _simulated(
+    strategies: Mapping[str, Strategy], fleet: Fleet, columns: TraceColumns, budget_bytes: int, objective: Objective
+) -> tuple[dict[str, FleetColumns], str]:
+    """What each strategy makes of the requests; and how many had their turn, where a signal ended it.
+
+    Raises:
+        KeyboardInterrupt: none had.
+    """
     runs: dict[str, FleetColumns] = {}
-    stopped = ""
+    num_requests = columns.num_requests * fleet.repeats
+    total = num_requests * len(strategies)
     try:
-        num_requests = columns.num_requests * fleet.repeats
-        total = num_requests * len(strategies)
         with watched(total, "requests", total * REQUEST_S) as advance:
-            for strategy_name, strategy in strategies.items():
-                advance(strategy_name, 0)
-                runs[strategy_name] = _served(strategy_name, strategy, fleet, columns, budget_bytes, objective)
-                advance(strategy_name, num_requests)
+            for name, strategy in strategies.items():
+                advance(name, 0)
+                runs[name] = _served(name, strategy, fleet, columns, budget_bytes, objective)
+                advance(name, num_requests)
     except KeyboardInterrupt:
         if not runs:
             raise
-        stopped = f"{len(runs)} of {len(strategies)} strategies are done"
-        header.append(f"stopped: {stopped}")
-        print(header[-1], flush=True)
-    made = {"scenario": name, "seed": config["seed"], "budget_bytes": budget_bytes, **asked}
-    made = environment() | describe(fleet) | made | {"header": header}
-    results = replace(fleet_frames(runs, name, objective), environment=made, configuration=config_text)
-    _write(folder, name, header, results)
-    if stopped:
-        raise KeyboardInterrupt(f"{stopped}; they are in {folder}")
+        return runs, f"{len(runs)} of {len(strategies)} strategies are done"
+    return runs, ""
 
 
 def _served(
@@ -95,21 +97,6 @@ def _served(
     except ValueError as error:
         raise UsageError(f"strategy.{name}: {error}") from error
     return fleet_columns(result, sums, fleet, budget_bytes, about(name, strategy, fleet))
-
-
-def _write(folder: Path, name: str, header: list[str], results: Results) -> None:
-    summary = results.summary
-    try:
-        with writing(folder):
-            results.save(folder)
-    finally:
-        print(table_text(summary), flush=True)
-    charts, report = draw(
-        folder,
-        lambda: fleet_charts(summary, results.requests, results.timeline),
-        lambda names: report_markdown(name, header, summary, names),
-    )
-    print(f"charts: {charts}\nreport: {report}", flush=True)
 
 
 def _check_rules(strategies: Mapping[str, Strategy]) -> None:

@@ -1,16 +1,10 @@
-"""One job: build, run, and write its folder."""
+"""A scenario under strategies, step by step: measured, or priced."""
 
 from dataclasses import replace
-from pathlib import Path
 
+from kvbench.api.job import Job, Stopped
 from kvbench.api.measure import RunResult, measure
 from kvbench.api.probe import check_probe, quality_frame, quality_line
-from kvbench.charts.catalogue import run_charts
-from kvbench.charts.cautions import of_busy_machine, warnings
-from kvbench.charts.markdown import report_markdown
-from kvbench.charts.table import table_text
-from kvbench.cli.terminal import say
-from kvbench.cli.writing import draw, writing
 from kvbench.configuration.parts import Config, Parts, parts_of
 from kvbench.results.environment import environment
 from kvbench.results.results import Results
@@ -18,15 +12,9 @@ from kvbench.runner.frames import results_of
 from kvbench.workload.request import NS_PER_S
 
 
-def run_scenario(name: str, config: Config, config_text: str, asked: Config, folder: Path) -> None:
-    """Run the configured strategies on a scenario, print the table, and write the results folder.
+def scenario_job(name: str, config: Config, config_text: str, asked: Config) -> Job:
+    """The configured strategies on a scenario, step by step; see `job.job_of`.
 
-    Args:
-        name: the scenario's.
-        config: composed and resolved.
-        config_text: the same as YAML, for config.yaml.
-        asked: what was asked for, for environment.json.
-        folder: where results go.
     Raises:
         UsageError: the configuration is wrong; nothing was run.
     """
@@ -34,28 +22,16 @@ def run_scenario(name: str, config: Config, config_text: str, asked: Config, fol
     check_probe(config, parts.backend.geometry, parts.strategies)
     device = parts.backend.describe()
     header = header_lines(name, config, parts, device)
-    say(header)
-    found = measure(config, parts, device)
-    header += found.notes
-    print("\n".join(found.notes), end="\n" * bool(found.notes), flush=True)
-    results, busy = None, of_busy_machine([found.others_share])
-    try:
-        with writing(folder):
-            results = recorded(found, name, config, parts, device, asked | {"header": header}, config_text)
-            results.save(folder)
-    finally:
-        if results is not None:
-            print("\n".join([table_text(results.summary), *busy]), flush=True)
-    charts, report = draw(
-        folder,
-        lambda: run_charts(results.summary, results.requests, results.steps, results.quality),
-        lambda names: report_markdown(name, header, results.summary, names, cautions=busy),
-    )
-    num_warnings = len([*busy, *warnings(results.summary)])
-    more = f" ({num_warnings} warning{'' if num_warnings == 1 else 's'} in it)" if num_warnings else ""
-    print(f"charts: {charts}\nreport: {report}{more}", flush=True)
-    if found.stopped:
-        raise KeyboardInterrupt(f"{found.stopped}; they are in {folder}")
+
+    def run() -> Results:
+        found = measure(config, parts, device)
+        told = asked | {"header": [*header, *found.notes]}
+        results = recorded(found, name, config, parts, device, told, config_text)
+        if found.stopped:
+            raise Stopped(found.stopped, results)
+        return results
+
+    return Job(header, run)
 
 
 def recorded(

@@ -1,25 +1,27 @@
-"""One experiment: build, run, and write its folder."""
+"""An experiment: what it names is built, and it runs."""
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import pandas as pd
 import yaml
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
+from kvbench.api.job import Job
 from kvbench.api.measure import clocked, stepping
 from kvbench.api.progress import watched
-from kvbench.charts.cautions import of_busy_machine
-from kvbench.charts.findings import findings_markdown, findings_text
-from kvbench.cli.outside import added_nodes
-from kvbench.cli.terminal import say
-from kvbench.cli.writing import draw, writing
 from kvbench.configuration.catalogue import file_of, names
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import geometry_of, hardware_of, name_or_path_of, weights_of
-from kvbench.configuration.parts import Config, backend_of, budget_of, check_numbers, is_fleet, repetitions_of
+from kvbench.configuration.parts import (
+    Config,
+    added_nodes,
+    backend_of,
+    budget_of,
+    check_numbers,
+    is_fleet,
+    repetitions_of,
+)
 from kvbench.configuration.targets import build
 from kvbench.naming import unknown
 from kvbench.results.busy import since
@@ -27,15 +29,9 @@ from kvbench.results.environment import environment
 from kvbench.studies.base import Experiment, Findings, Model, Setting
 
 
-def run_experiment(name: str, config: Config, config_text: str, asked: Config, folder: Path) -> None:
-    """Run an experiment, print what it shows, and write the results folder.
+def study_job(name: str, config: Config, config_text: str, asked: Config) -> Job:
+    """An experiment; see `job.job_of`.
 
-    Args:
-        name: the experiment's.
-        config: composed and resolved.
-        config_text: the same as YAML, for config.yaml.
-        asked: what was asked for, for environment.json.
-        folder: where results go.
     Raises:
         UsageError: the configuration is wrong; nothing was run.
     """
@@ -47,25 +43,15 @@ def run_experiment(name: str, config: Config, config_text: str, asked: Config, f
         header = _header(name, config, experiment, setting, device)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    say(header)
-    start = clocked(setting.backend) if experiment.num_tokens else None
-    findings = _run(experiment, setting)
-    device["others_share"] = since(start)
-    sentences = [*findings.sentences, *of_busy_machine([device["others_share"]])]
-    about = {"experiment": name, "seed": setting.seed, "budget_bytes": setting.budget_bytes, **asked}
-    tables = _tables(findings)
-    try:
-        with writing(folder):
-            made = environment() | device | about | {"header": header}
-            replace(findings, environment=made, configuration=config_text).save(folder)
-    finally:
-        print(findings_text(sentences, tables), flush=True)
-    charts, report = draw(
-        folder,
-        lambda: findings.charts,
-        lambda names: findings_markdown(name, header, sentences, tables, names),
-    )
-    print(f"charts: {charts}\nreport: {report}", flush=True)
+
+    def run() -> Findings:
+        start = clocked(setting.backend) if experiment.num_tokens else None
+        findings = _run(experiment, setting)
+        about = {"experiment": name, "seed": setting.seed, "budget_bytes": setting.budget_bytes, **asked}
+        made = environment() | device | {"others_share": since(start)} | about | {"header": header}
+        return replace(findings, environment=made, configuration=config_text)
+
+    return Job(header, run)
 
 
 def experiment_of(config: Config) -> Experiment:
@@ -178,10 +164,6 @@ def _said(line: str) -> None:
     """Print a line above the progress bar."""
     tqdm.write(line)
     sys.stdout.flush()
-
-
-def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
-    return {"summary": findings.summary, **findings.tables}
 
 
 def _header(

@@ -7,7 +7,6 @@ import yaml
 
 from kvbench.cli.docstring import Docstring, parse
 from kvbench.cli.entry import Entry
-from kvbench.configuration.catalogue import names
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.targets import class_of
 from kvbench.naming import unknown
@@ -60,17 +59,3 @@ def _docstring(made: type) -> Docstring:
         return parse(text)
     except ValueError:
         return Docstring(text.splitlines()[0], (), {}, {})
-
-
-def added_nodes(config: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
-    """Strategies that the user added to a run (+strategy.NAME), by name: none of kvbench's files.
-
-    Args:
-        config: composed and resolved.
-    """
-    shipped = names("strategy")
-    return {
-        str(name): node
-        for name, node in (config.get("strategy") or {}).items()
-        if name not in shipped or str(node.get("_target_")).partition(".")[0] in config["trusted"]
-    }

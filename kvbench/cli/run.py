@@ -169,9 +169,7 @@ def _carry_out(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> No
         UsageError: the configuration is wrong, a strategy plans what cannot be done, or results cannot be written.
         TraceSkipped: a published trace is not there, which ends no sweep.
     """
-    from kvbench.api.scenario import run_scenario
-    from kvbench.api.study import run_experiment
-    from kvbench.configuration.parts import is_fleet
+    from kvbench.cli.job import run_job
 
     folder = Path(hydra_config.runtime.output_dir)
     if folder.is_relative_to(Path.cwd()):
@@ -180,20 +178,11 @@ def _carry_out(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> No
     choices = hydra_config.runtime.choices
     try:
         if not any(override.lstrip("~").startswith("strategy=") for override in overrides):
-            _leave_out(config)
+            leave_out(config)
         plain, text = _resolved(config)
         # What a file could set is not what the user typed.
         plain["trusted"] = trusted_packages(OverridesParser.create().parse_overrides(overrides))
-        if "experiment" in plain:
-            run_experiment(choices["experiment"], plain, text, asked.record(overrides), folder)
-        elif is_fleet(plain):
-            try:
-                from kvbench.api.fleet import run_fleet
-            except ImportError as error:  # the extra is not installed
-                raise UsageError(str(error)) from error
-            run_fleet(choices["scenario"], plain, text, asked.record(overrides), folder)
-        else:
-            run_scenario(choices["scenario"], plain, text, asked.record(overrides), folder)
+        run_job(str(choices.get("scenario") or choices["experiment"]), plain, text, asked.record(overrides), folder)
     except TraceMissing as error:
         if plain["scenario"].get("path") is None:
             raise TraceSkipped(str(error)) from error
@@ -202,7 +191,7 @@ def _carry_out(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> No
         raise UsageError(str(error)) from error
 
 
-def _leave_out(config: DictConfig) -> None:
+def leave_out(config: DictConfig) -> None:
     """Of the strategies that are there by default, leave a fleet those that it compares where none is named.
 
     Raises:

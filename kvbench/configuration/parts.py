@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvbench.backend.base import Backend
+from kvbench.configuration.catalogue import names
 from kvbench.configuration.data import REPLAY, check_data, recording_of
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import geometry_of, hardware_of, weights_of
@@ -220,3 +221,17 @@ def check_budget(budget_bytes: int, memory_bytes: int, machine: str) -> None:
             f"budget_bytes is at most the {memory_bytes:,} that {machine} has for caches (backend.memory_fraction of "
             f"its memory, less the weights), got {budget_bytes:,}"
         )
+
+
+def added_nodes(config: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
+    """Strategies that the user added to a run (+strategy.NAME), by name: none of kvbench's files.
+
+    Args:
+        config: composed and resolved.
+    """
+    shipped = names("strategy")
+    return {
+        str(name): node
+        for name, node in (config.get("strategy") or {}).items()
+        if name not in shipped or str(node.get("_target_")).partition(".")[0] in config["trusted"]
+    }

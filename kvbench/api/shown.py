@@ -1,0 +1,85 @@
+"""Results as a reader sees them, whatever ran: the table, the charts and the report."""
+
+from collections.abc import Iterable, Mapping
+
+from matplotlib.figure import Figure
+
+from kvbench.charts.catalogue import run_charts, sweep_charts
+from kvbench.charts.cautions import of_busy_machine, warnings
+from kvbench.charts.findings import findings_markdown, findings_text
+from kvbench.charts.fleet import fleet_charts
+from kvbench.charts.markdown import report_markdown
+from kvbench.charts.table import table_text
+from kvbench.results.provenance import is_fleet
+from kvbench.results.results import Results
+from kvbench.results.schema import SUMMARY
+from kvbench.studies.base import Findings
+
+
+def text_of(results: Results) -> str:
+    """The table, and what must be known before rows are compared with others' runs."""
+    if _is_study(results):
+        return findings_text(_sentences(results), _tables(results))
+    return "\n".join([table_text(results.summary, _swept(results)), *_busy(results)])
+
+
+def charts_of(results: Results) -> Mapping[str, Figure]:
+    """The charts by name, in a report's order; of a study that was read from a folder none, its own are there."""
+    if _is_study(results):
+        return results.charts if isinstance(results, Findings) else {}
+    if (swept := _swept(results)) is not None:
+        return sweep_charts(results.summary, swept)
+    if is_fleet(results.summary):
+        return fleet_charts(results.summary, results.requests, results.timeline)
+    return run_charts(results.summary, results.requests, results.steps, results.quality)
+
+
+def report_of(results: Results, charts: Iterable[str]) -> str:
+    """The report as Markdown.
+
+    Args:
+        results: of a run, a simulation, a study or a sweep.
+        charts: names of those that are drawn, each in charts/<name>.png.
+    """
+    header = [str(line) for line in results.environment.get("header", [])]
+    title, charts = name_of(results), list(charts)
+    if _is_study(results):
+        return findings_markdown(title, header, _sentences(results), _tables(results), charts)
+    return report_markdown(title, header, results.summary, charts, _swept(results), _busy(results))
+
+
+def num_warnings(results: Results) -> int:
+    """How many the report has."""
+    if _is_study(results) or is_fleet(results.summary):
+        return 0
+    return len(_busy(results)) + len(warnings(results.summary, _swept(results)))
+
+
+def name_of(results: Results) -> str:
+    """What was run: a scenario, an experiment, or a sweep."""
+    made = results.environment
+    return "sweep" if "swept" in made else str(made.get("experiment") or made.get("scenario") or "results")
+
+
+def _is_study(results: Results) -> bool:
+    """Whether the summary has a form of its own."""
+    return "experiment" in results.environment or not set(SUMMARY).intersection(results.summary) >= {"peak_bytes"}
+
+
+def _swept(results: Results) -> list[str] | None:
+    """Columns of the parameters that differ between a sweep's jobs; None of what is no sweep."""
+    swept = results.environment.get("swept")
+    return None if swept is None else [str(key) for key in swept if key in results.summary and key != "strategy"]
+
+
+def _sentences(results: Results) -> list[str]:
+    return [*(results.sentences if isinstance(results, Findings) else []), *_busy(results)]
+
+
+def _tables(results: Results) -> dict[str, object]:
+    return {"summary": results.summary, **results.tables}
+
+
+def _busy(results: Results) -> list[str]:
+    shares = results.environment.get("others_share")
+    return of_busy_machine(shares if isinstance(shares, list) else [shares])

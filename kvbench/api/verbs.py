@@ -1,0 +1,115 @@
+"""The public calls: run a scenario, run an experiment, show results."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import TYPE_CHECKING
+
+from kvbench.configuration.composed import composed
+
+if TYPE_CHECKING:
+    from kvbench.model.geometry import KVGeometry
+    from kvbench.model.hardware import Hardware
+    from kvbench.results.results import Results
+    from kvbench.strategy.base import Strategy
+    from kvbench.workload.scenario import Scenario
+
+
+def run(
+    scenario: "str | PathLike[str] | Scenario",
+    strategies: "Iterable[str | Strategy] | Mapping[str, str | Strategy] | str | Strategy | None" = None,
+    *,
+    model: "str | Mapping[str, object] | KVGeometry | None" = None,
+    backend: str | Mapping[str, object] | None = None,
+    hardware: "str | PathLike[str] | Mapping[str, object] | Hardware | None" = None,
+    trusted: Iterable[str] = (),
+    settings: Mapping[str, object] | None = None,
+) -> "Results":
+    """Run strategies on a scenario, as `python -m kvbench +scenario=…` does; nothing is written.
+
+    Args:
+        scenario: a name, such as "chat_poisson", a YAML file, or a Scenario.
+        strategies: names and strategies; a mapping names them; None: those compared by default.
+        model: a name, such as "llama3_8b", a shape, or its keys; None: the article's.
+        backend: measured, modelled or fleet; None: modelled where there is a hardware, else measured.
+        hardware: a name, such as "h100", a YAML file, or a machine; None: none.
+        trusted: packages of yours that files may name.
+        settings: further keys of the command line: {"repetitions": 3, "scenario.max_requests": 20, "seed": 1}.
+    Returns:
+        The rows and their summary, with the columns of a results folder; `save` writes one.
+    Raises:
+        ValueError: the input is wrong; the message is the command line's, and nothing was run.
+        FileNotFoundError: a trace is missing.
+        Stopped: it was interrupted; what is done is in its `results`.
+    """
+    chosen = {"scenario": scenario, "model": model, "backend": backend, "hardware": hardware}
+    return _run(scenario, chosen, strategies, settings, trusted)
+
+
+def study(
+    experiment: str,
+    *,
+    model: "str | Mapping[str, object] | KVGeometry | None" = None,
+    backend: str | Mapping[str, object] | None = None,
+    hardware: "str | PathLike[str] | Mapping[str, object] | Hardware | None" = None,
+    settings: Mapping[str, object] | None = None,
+) -> "Results":
+    """Run an experiment, as `python -m kvbench +experiment=…` does; nothing is written.
+
+    Args:
+        experiment: its name, such as "claims".
+        model: as in `run`.
+        backend: as in `run`.
+        hardware: as in `run`.
+        settings: further keys of the command line, such as {"repetitions": 3, "experiment.scenarios": ["bursty"]}.
+    Returns:
+        Its tables, sentences and charts.
+    Raises:
+        ValueError: the input is wrong; nothing was run.
+    """
+    chosen = {"experiment": experiment, "model": model, "backend": backend, "hardware": hardware}
+    return _run(experiment, chosen, None, settings, ())
+
+
+def _run(
+    named: object,
+    chosen: Mapping[str, object],
+    strategies: object,
+    settings: Mapping[str, object] | None,
+    trusted: Iterable[str],
+) -> "Results":
+    from kvbench.api.job import job_of
+
+    config = composed(chosen, strategies, settings, tuple(trusted))
+    asked = {"overrides": [f"{key}={value}" for key, value in (settings or {}).items()]}
+    return job_of(_name(named), config, "", asked).run()
+
+
+def _name(named: object) -> str:
+    """What rows and reports call it."""
+    if isinstance(named, str | PathLike):
+        from pathlib import Path
+
+        return Path(named).stem
+    return type(named).__name__.lower()
+
+
+def show(results: "Results") -> None:
+    """Print the table of results; in a notebook, draw the charts too.
+
+    Args:
+        results: of a run, an experiment or a sweep, or what `load` has read.
+    """
+    from kvbench.api.shown import charts_of, text_of
+
+    print(text_of(results))
+    if _is_notebook():
+        from IPython.display import display
+
+        for figure in charts_of(results).values():
+            display(figure)
+
+
+def _is_notebook() -> bool:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and hasattr(shell, "kernel")
