@@ -71,6 +71,8 @@ def held(folder: Path, said: str) -> Iterator[None]:
         made += [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder / LOCK, said)
+    except UsageError:
+        raise
     except (OSError, ValueError) as error:
         _remove_empty(made)
         raise WriteFailed(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from error
