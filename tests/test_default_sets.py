@@ -7,8 +7,8 @@ from kvbench.charts.markdown import report_markdown
 from kvbench.charts.table import table_text
 from kvbench.cli.command_line import read
 from kvbench.cli.keys import compose_config
-from kvbench.configuration.errors import UsageError
 from kvbench.cli.run import leave_out
+from kvbench.configuration.errors import UsageError
 from tests.support.frames import make_frames
 
 FLEET = ["+scenario=chat_poisson", "backend=fleet"]
