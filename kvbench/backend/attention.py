@@ -100,14 +100,14 @@ class Merging:
     """
 
     def __init__(self) -> None:
-        self.lse: Tensor | None = None
-        self._output: Tensor | None = None
+        self.lse: Tensor
+        self._output: Tensor
         self._dtype: torch.dtype | None = None
 
     def add(self, output: Tensor, lse: Tensor) -> None:
         """Take one piece's output and log-sum-exp, from `attention_and_lse`."""
         lse = lse.float()
-        if self.lse is None:
+        if self._dtype is None:
             self.lse, self._dtype = lse, output.dtype
             self._output = output.float()
             return

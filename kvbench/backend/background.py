@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
@@ -14,7 +14,11 @@ NICENESS = 10
 """How far a thread that copies ahead steps back on Linux, from where it is: a tenth of a processor that others want."""
 
 
-class Handle(Protocol):
+Result = TypeVar("Result")
+Made = TypeVar("Made", covariant=True)
+
+
+class Handle(Protocol[Made]):
     """Work that was given away."""
 
     def check(self) -> None:
@@ -25,7 +29,7 @@ class Handle(Protocol):
         """
         ...
 
-    def result(self) -> object:
+    def result(self) -> Made:
         """Wait for it where it is needed.
 
         Raises:
@@ -37,7 +41,7 @@ class Handle(Protocol):
 class Worker(Protocol):
     """Takes work, and does it one after another."""
 
-    def submit(self, work: Callable[[], object]) -> Handle:
+    def submit(self, work: Callable[[], Result]) -> Handle[Result]:
         """Give work away; it begins when what the device was given so far allows."""
         ...
 
@@ -50,17 +54,17 @@ class Worker(Protocol):
         ...
 
 
-class _OnThread:
+class _OnThread(Generic[Result]):
     """Work in another thread."""
 
-    def __init__(self, future: Future) -> None:
+    def __init__(self, future: Future[Result]) -> None:
         self._future = future
 
     def check(self) -> None:
         """See `Handle.check`."""
         self._future.result()
 
-    def result(self) -> object:
+    def result(self) -> Result:
         """See `Handle.result`."""
         return self._future.result()
 
@@ -76,7 +80,7 @@ class Thread:
         begin = _step_back if steps_back and sys.platform == "linux" else None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="kvbench", initializer=begin)
 
-    def submit(self, work: Callable[[], object]) -> _OnThread:
+    def submit(self, work: Callable[[], Result]) -> _OnThread[Result]:
         """See `Worker.submit`."""
         return _OnThread(self._pool.submit(work))
 
@@ -96,17 +100,17 @@ def _step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 
 
-class _OnStream:
+class _OnStream(Generic[Result]):
     """Work in another stream: waiting for it is the device's business, not the host's."""
 
-    def __init__(self, event: torch.Event, value: object) -> None:
+    def __init__(self, event: torch.Event, value: Result) -> None:
         self._event = event
         self._value = value
 
     def check(self) -> None:
         """Nothing: it would have failed when it was given away. See `Handle.check`."""
 
-    def result(self) -> object:
+    def result(self) -> Result:
         """Let the current stream wait. See `Handle.result`."""
         self._event.wait()
         return self._value
@@ -123,7 +127,7 @@ class Stream:
         self._device = device
         self._stream = torch.Stream(device=device)
 
-    def submit(self, work: Callable[[], object]) -> _OnStream:
+    def submit(self, work: Callable[[], Result]) -> _OnStream[Result]:
         """See `Worker.submit`."""
         self._stream.wait_stream(torch.accelerator.current_stream(self._device))
         with self._stream:

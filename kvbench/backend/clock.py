@@ -1,7 +1,7 @@
 """How long work took, by the clock of the device that does it. The one place that knows which."""
 
 from time import perf_counter_ns
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -9,14 +9,17 @@ from kvbench.backend.base import NO_TIMES, Times
 
 NS_PER_MS = 1_000_000
 
-Span = tuple[int, object, object]
+Mark = Any
+"""A moment, as a clock marks it: only that clock reads it."""
+
+Span = tuple[int, Mark, Mark]
 """What the time was spent on (RESERVE, APPEND, …), and the marks before and after."""
 
 
 class Clock(Protocol):
     """Marks moments in the device's stream of work, and measures between them."""
 
-    def mark(self) -> object:
+    def mark(self) -> Mark:
         """A moment."""
         ...
 

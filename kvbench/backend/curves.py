@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from kvbench.backend.rates import Read
 from kvbench.ledger import AreaCost, Receipt
@@ -118,12 +119,12 @@ class Curves:
                 "hardware, such as hardware=h100"
             )
         self._calibrated = _calibrated_for(hardware)
-        self._lines = {name: PiecewiseLinear(points) for name, points in hardware.curves.items()}
+        self._lines = {name: PiecewiseLinear(points) for name, points in (hardware.curves or {}).items()}
         self._queries = Lines(_queries_of(hardware, self._lines))
         self._geometry = geometry
         self._num_rows = num_rows
         known = KVGeometry(num_layers=1, **{name: self._calibrated[name] for name in SHAPE[:-1]})
-        rows = num_rows / self._calibrated["num_rows"]
+        rows: float = num_rows / self._calibrated["num_rows"]
         self._layer_bytes = geometry.bytes_per_token // geometry.num_layers * num_rows
         self._scale = self._layer_bytes / (known.bytes_per_token * self._calibrated["num_rows"])
         self._pair_scale = geometry.pair_flops / geometry.num_layers / known.pair_flops * rows
@@ -181,7 +182,9 @@ class Curves:
 
     def _chunks(self, cost: AreaCost, added_tokens: int) -> float:
         """Chunks made; where fewer, let go."""
-        unit, num_tensors = cost.area.layout.num_tokens, self._geometry.num_tensors
+        layout, num_tensors = cost.area.layout, self._geometry.num_tensors
+        assert isinstance(layout, Chunks)
+        unit = layout.num_tokens
         if isinstance(cost.area.format, Packed):
             num_tensors = PACKED_TENSORS * self._geometry.num_layers
         line = self._lines["allocate" if added_tokens > 0 else "free"]
@@ -294,7 +297,7 @@ def _parts(read: Read) -> list[int]:
     return [unit] * full + [rest] * (rest > 0)
 
 
-def _calibrated_for(hardware: Hardware) -> dict[str, object]:
+def _calibrated_for(hardware: Hardware) -> dict[str, Any]:
     """What a machine was calibrated for, and has curves for.
 
     Raises:

@@ -1,6 +1,7 @@
 """The device at hand: which one, its memory, and its allocator's own figures."""
 
 import gc
+import math
 import os
 from pathlib import Path
 
@@ -96,14 +97,14 @@ def copy_bandwidth(device: torch.device, num_bytes: int = 64 * MIB, num_copies: 
     source = torch.ones(num_bytes, dtype=torch.uint8, device=device)
     target = source.clone()
     clock = clock_of(device)
-    best_ns = None
+    best_ns: float = math.inf
     for _ in range(num_copies):
         start = clock.mark()
         target.copy_(source)
         times = clock.times([(0, start, clock.mark())])
         drained = clock.drain()
         ns = (drained[0] if drained else times).reserve_ns
-        best_ns = ns if best_ns is None else min(best_ns, ns)
+        best_ns = min(best_ns, ns)
     return 2 * num_bytes / (max(best_ns, 1) / 1e9)
 
 

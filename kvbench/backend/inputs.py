@@ -41,6 +41,7 @@ class Inputs:
         self._piece_tokens = min(max(max_append_tokens, 1), MAX_PIECE_TOKENS)
         self._keys = random(geometry.num_kv_heads, self._piece_tokens)
         self._values = random(geometry.num_kv_heads, self._piece_tokens)
+        self._group_size = geometry.num_heads // geometry.num_kv_heads
         self.queries = packed(random(geometry.num_heads, QUERY_CHUNK), geometry.num_kv_heads)
         self._tokens = [
             (self._layers(random(geometry.num_kv_heads, 1)), self._layers(random(geometry.num_kv_heads, 1)))
@@ -50,6 +51,20 @@ class Inputs:
             packed(random(geometry.num_heads, 1), geometry.num_kv_heads) for _ in range(NUM_DECODE_TOKENS)
         ]
         self._next = 0
+
+    def decode_query(self, num_seen: int) -> Tensor:
+        """The query of a sequence's newest token."""
+        return self.decode_queries[num_seen % NUM_DECODE_TOKENS]
+
+    def chunks(self, first: int, num_queries: int, size: int) -> list[list[Chunk]]:
+        """Queries of consecutive tokens, a layer each; see `RecordedInputs.chunks`."""
+        end = first + num_queries
+        if num_queries == 1:
+            return [[(first, self.decode_query(end))]] * self._num_layers
+        starts, group = range(first, end, size), self._group_size
+        return [
+            [(start, self.queries.narrow(2, 0, min(size, end - start) * group)) for start in starts]
+        ] * self._num_layers
 
     def _layers(self, tensor: Tensor) -> list[Tensor]:
         return [tensor] * self._num_layers

@@ -1,5 +1,6 @@
 """The measured backend: plans carried out on tensors, on any torch device."""
 
+from collections.abc import Sequence
 from time import perf_counter_ns
 
 import torch
@@ -21,6 +22,9 @@ from kvbench.plan.ops import Append, Fork, Keep, Move, Operation, Plan, Release,
 
 WHAT = {Append: APPEND, Reserve: RESERVE, Release: RESERVE, Keep: MOVE, Move: MOVE, Truncate: MOVE, Fork: MOVE}
 """What an operation's time counts as; settling counts as what it settles."""
+
+Pieces = Sequence[tuple[Operation, list[Tensor], list[Tensor]]]
+"""An operation in parts, with the keys and values of an append."""
 
 
 class Measured(Backend):
@@ -58,8 +62,8 @@ class Measured(Backend):
         self._baseline: dict[str, int] = {}
         self._clock = clock_of(self.device)
         self._sequences: dict[int, SequenceStore] = {}
-        self._inputs: Inputs | RecordedInputs | None = None
-        self._mask: Tensor | None = None
+        self._inputs: Inputs | RecordedInputs
+        self._mask: Tensor
 
     @property
     def slot_bytes(self) -> int:
@@ -78,7 +82,8 @@ class Measured(Backend):
     def prepare(self, max_append_tokens: int, max_context_tokens: int) -> None:
         """Make keys, values, queries and mask for steps of these sizes."""
         self._inputs = self._inputs_of(max_append_tokens)
-        self._mask = causal_mask(max_context_tokens, self._group_size, self.device) if self.attend else None
+        if self.attend:
+            self._mask = causal_mask(max_context_tokens, self._group_size, self.device)
 
     def _inputs_of(self, max_append_tokens: int) -> Inputs | RecordedInputs:
         return Inputs(self.geometry, self.num_rows, max_append_tokens, self.device, self._seed)
@@ -181,7 +186,7 @@ class Measured(Backend):
             what = WHAT.get(type(op))
             if what is None:
                 what = RESERVE if any(work.is_resize for work in self._sequences[op.seq].under_way) else MOVE
-            pieces = self._inputs.pieces(op) if isinstance(op, Append) else [(op, [], [])]
+            pieces: Pieces = self._inputs.pieces(op) if isinstance(op, Append) else [(op, [], [])]
             start = mark()
             for piece, keys, values in pieces:
                 self.carry_out(piece, keys, values)
@@ -198,11 +203,12 @@ class Measured(Backend):
         Returns:
             A layer's outputs, a chunk of queries each, packed as its queries.
         """
-        sequence, num_layers = self._sequences[seq], self.geometry.num_layers
-        if num_queries == 1 and sequence.score is None:  # the common case, at the least cost
-            queries = self._inputs.decode_queries[sequence.num_seen % len(self._inputs.decode_queries)]
-            return [[decode(sequence, layer, queries)] for layer in range(num_layers)]
-        return self.attend_with(seq, [self._chunks(sequence, num_queries)] * num_layers)
+        sequence, inputs = self._sequences[seq], self._inputs
+        if num_queries == 1 and sequence.score is None and isinstance(inputs, Inputs):
+            queries = inputs.decode_query(sequence.num_seen)  # the common case, at the least cost
+            return [[decode(sequence, layer, queries)] for layer in range(self.geometry.num_layers)]
+        first = sequence.num_seen - num_queries
+        return self.attend_with(seq, inputs.chunks(first, num_queries, self._chunk_size(sequence)))
 
     def attend_with(self, seq: int, chunks: list[list[Chunk]]) -> list[list[Tensor]]:
         """Attend with given queries of a sequence's newest tokens.
@@ -222,20 +228,8 @@ class Measured(Backend):
         several = prefill_with_mass if with_mass else prefill
         return [several(sequence, layer, own, group, self._mask) for layer, own in enumerate(chunks)]
 
-    def _chunks(self, sequence: SequenceStore, num_queries: int) -> list[Chunk]:
-        """Made-up queries for the newest tokens, in chunks that keep masks and weights small."""
-        newest = sequence.num_seen
-        if num_queries == 1:
-            made = self._inputs.decode_queries
-            return [(newest - 1, made[newest % len(made)])]
-        size = self._chunk_size(sequence)
-        starts = range(newest - num_queries, newest, size)
-        return [
-            (start, self._inputs.queries.narrow(2, 0, min(size, newest - start) * self._group_size)) for start in starts
-        ]
-
     def _chunk_size(self, sequence: SequenceStore) -> int:
-        """Tokens whose queries attend at once."""
+        """Tokens whose queries attend at once, so that masks and weights stay small."""
         if sequence.score is None:
             return QUERY_CHUNK
         return queries_at_once(self.num_rows * self.geometry.num_heads * sequence.num_held, QUERY_CHUNK)

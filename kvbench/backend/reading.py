@@ -1,6 +1,7 @@
 """Attention of one sequence's newest queries over what its areas hold."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from kvbench.backend.attention import Merging, attention, attention_and_lse, up_to
 from kvbench.backend.storage import Piece, SequenceStore
 
-See = Callable[[Piece, int, int, int], "Tensor | bool | None"]
+See = Callable[[Piece, int, int, int], Tensor | Literal[False] | None]
 """Which of a piece's tokens queries may look at: as `visible`, of which it is a special case."""
 
 Chunk = tuple[int, Tensor]
@@ -69,7 +70,7 @@ def by_piece(sequence: SequenceStore, layer: int, chunks: list[Chunk], group_siz
     return [merging.output() for merging in states]
 
 
-def visible(piece: Piece, first: int, num_queries: int, group_size: int) -> Tensor | bool | None:
+def visible(piece: Piece, first: int, num_queries: int, group_size: int) -> Tensor | Literal[False] | None:
     """Which of a piece's tokens consecutive queries may look at.
 
     Returns:

@@ -1,7 +1,5 @@
 """The measured backend on recorded K, V and queries."""
 
-from torch import Tensor
-
 from kvbench.backend.inputs import RecordedInputs, Recording
 from kvbench.backend.measured import Measured
 from kvbench.model.geometry import KVGeometry
@@ -41,12 +39,6 @@ class Replay(Measured):
         return RecordedInputs(
             self.recording, self.geometry, self.num_rows, max_append_tokens, self.device, self._sequences
         )
-
-    def attention(self, seq: int, num_queries: int) -> list[list[Tensor]]:
-        """Attend with the recorded queries of a sequence's newest tokens. See `Measured.attention`."""
-        sequence = self._sequences[seq]
-        first = sequence.num_seen - num_queries
-        return self.attend_with(seq, self._inputs.chunks(first, num_queries, self._chunk_size(sequence)))
 
     def describe(self) -> dict[str, object]:
         """As `Measured.describe`, and what K and V are."""

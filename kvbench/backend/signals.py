@@ -8,7 +8,7 @@ from torch import Tensor
 from kvbench.backend.attention import Merging
 from kvbench.backend.reading import Chunk, See, by_piece, prefill, visible
 from kvbench.backend.storage import Piece, SequenceStore, Store
-from kvbench.backend.storage.slots import accumulate
+from kvbench.backend.storage.slots import SlotStore, accumulate
 from kvbench.plan.area import Accesses, Votes
 
 Masked = tuple[Store, Piece, Tensor | None]
@@ -109,7 +109,7 @@ def _attended(pieces: Iterable[Masked], queries: Tensor) -> tuple[Tensor, list[t
         merging.add(weights.to(piece.values.dtype) @ piece.values, lse)
         found.append((store, logits))
     # A query that may look nowhere, such as padding's, has no mass to give.
-    lse = merging.lse.masked_fill(merging.lse == -torch.inf, torch.inf).unsqueeze(-1)
+    lse = merging.lse.masked_fill(merging.lse.isneginf(), torch.inf).unsqueeze(-1)
     return merging.output(), [(store, torch.exp(logits - lse).sum(dim=2)) for store, logits in found]
 
 
@@ -121,5 +121,5 @@ def _account(masses: list[tuple[Store, Tensor]], layer: int, num_queries: int) -
         if isinstance(score, Accesses):
             together = torch.cat([mass for _, mass in masses], dim=2)
             threshold = together.topk(min(score.top, together.shape[2]), dim=2).values[:, :, -1:]
-        if score is not None:
+        if isinstance(store, SlotStore) and score is not None:
             accumulate(store, layer, mass, num_queries, threshold)

@@ -52,11 +52,8 @@ class Expandable(AllocatorPool):
         """Put pages behind the lowest addresses where a block fits, with the free memory beside them."""
         block = self._lowest(size)
         while block is not None and (block.state == UNMAPPED or block.size < size):
-            if block.state == UNMAPPED:
-                gap, lacking = block, size
-            else:
-                gap, lacking = block.after, size - block.size
-            block = gap if self._map(gap, min(gap.size, lacking)) else None
+            gap, lacking = (block, size) if block.state == UNMAPPED else (block.after, size - block.size)
+            block = gap if gap is not None and self._map(gap, min(gap.size, lacking)) else None
         if block is not None:
             self._cached.remove(block)
         return block

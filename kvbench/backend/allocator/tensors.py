@@ -58,7 +58,7 @@ class Storages:
             allocator.allocate(of_layer)
         for name, layout in self._layouts.items():
             if isinstance(layout, Blocks):
-                self._new(name, layout.pool_tokens)
+                self._new(name, layout.pool)
 
     def follow(self, seq: int, account: Account | None, evicts: bool = False) -> None:
         """Make a sequence's tensors what its account says.
@@ -124,6 +124,6 @@ def _tensor_bytes(cost: AreaCost, geometry: KVGeometry, num_rows: int) -> list[f
     """Bytes a slot of each tensor of an area, layer by layer."""
     if isinstance(cost.area.format, Packed):
         return [cost.unit_bytes / cost.unit_tokens / geometry.num_tensors] * geometry.num_tensors
-    track = [TRACK_BYTES * geometry.num_kv_heads * num_rows] * cost.area.num_tracks
+    track: list[float] = [TRACK_BYTES * geometry.num_kv_heads * num_rows] * cost.area.num_tracks
     of_layer = geometry.num_tensors // geometry.num_layers
     return ([geometry.tensor_bytes_per_token * num_rows] * of_layer + track) * geometry.num_layers

@@ -35,7 +35,7 @@ class UnderWay:
     num_tokens: int
     is_resize: bool
     tier: str
-    handle: Handle
+    handle: Handle[object]
     finish: Callable[[], list[Tensor]]
     given_up: Event = field(default_factory=Event)
     is_reported: bool = False
@@ -72,7 +72,7 @@ def resize_ahead(op: Reserve, store: SlotStore, worker: Worker) -> UnderWay:
     return UnderWay(what, op.num_tokens, True, store.area.tier, handle, store.settle, given_up)
 
 
-def move_ahead(op: Move, stores: dict[str, Store | None], worker: Worker) -> UnderWay:
+def move_ahead(op: Move, stores: dict[str, Store], worker: Worker) -> UnderWay:
     """Let a worker write the slots that leave one store behind the live ones of another.
 
     It does so through a copy of the other store, which shares its tensors and counts for itself; settled, this is the
@@ -100,4 +100,4 @@ def _receive(store: Store, parts: list[Part]) -> None:
 def let_go(tensors: list[Tensor]) -> None:
     """Free what tensors hold, outside the interpreter's lock: the pages of a large one take milliseconds."""
     for tensor in tensors:
-        tensor.set_()
+        tensor.set_()  # type: ignore[call-overload]  # torch declares it with a source only

@@ -40,6 +40,11 @@ class Part(NamedTuple):
     values: list[Tensor]
     positions: range | list[Tensor]
 
+    @property
+    def first_position(self) -> int:
+        """Of its first token; 0 where each token of a layer has a position of its own."""
+        return self.positions.start if isinstance(self.positions, range) else 0
+
 
 Fill = Callable[[Tensor, Tensor], Piece]
 """Brings a part of a staged area into buffers of K and V, [num_rows, num_kv_heads, STAGING_TOKENS, head_dim]."""

@@ -1,13 +1,14 @@
 """Slots in chunks of one size, on any tier, native or packed."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Positions, Shape, narrowed
 from kvbench.backend.storage.memory import Memory
-from kvbench.plan.area import STAGING_TOKENS, Area
+from kvbench.plan.area import STAGING_TOKENS, Area, Chunks
 from kvbench.plan.ops import Rule
 
 Cut = tuple[int, int, int, int]
@@ -39,7 +40,9 @@ class ChunkedStore:
         self.area = area
         self._shape = shape
         self._memory = memory
-        self._chunk_tokens = area.layout.num_tokens
+        layout = area.layout
+        assert isinstance(layout, Chunks)
+        self._chunk_tokens = layout.num_tokens
         self._offset = self.num_used = self.first_position = 0
         self.chunks: list[list[list[Tensor]]] = [[] for _ in range(shape.num_layers)]
         self.tracks: list[list[Tensor]] = [[] for _ in range(shape.num_layers if area.positions else 0)]
@@ -82,8 +85,8 @@ class ChunkedStore:
                 self._put(chunks[number], keys[layer], values[layer], start, done, count)
             for layer, tracks in enumerate(self.tracks):
                 cut = narrowed(positions, done, count)
-                cut = torch.tensor(cut, dtype=torch.int32) if isinstance(cut, range) else cut[layer]
-                tracks[number].narrow(2, start, count).copy_(cut)
+                written = torch.tensor(cut, dtype=torch.int32) if isinstance(cut, range) else cut[layer]
+                tracks[number].narrow(2, start, count).copy_(written)
             done += count
             self.num_used += count
 
@@ -108,7 +111,7 @@ class ChunkedStore:
         """A pair a chunk that holds tokens. See `Store.read`."""
         if not self._offset:
             full, rest = divmod(self.num_used, self._chunk_tokens)
-            pairs = self.chunks[layer][:full]
+            pairs = cast(list[Pair], self.chunks[layer][:full])  # no tuple is made of each
             if rest:
                 keys, values = self.chunks[layer][full]
                 pairs.append((keys.narrow(2, 0, rest), values.narrow(2, 0, rest)))
@@ -125,10 +128,17 @@ class ChunkedStore:
         return Piece(keys, values, self._positions(layer, cut))
 
     def _positions(self, layer: int, cut: Cut) -> Positions:
-        number, start, count, done = cut
-        if self.tracks:
-            return self.tracks[layer][number].narrow(2, start, count)
-        return range(self.first_position + done, self.first_position + done + count)
+        return self._track(layer, cut) if self.tracks else self._stretch([cut])
+
+    def _track(self, layer: int, cut: Cut) -> Tensor:
+        """The positions that are kept of live slots."""
+        number, start, count, _ = cut
+        return self.tracks[layer][number].narrow(2, start, count)
+
+    def _stretch(self, cuts: list[Cut]) -> range:
+        """The positions of live slots that lie behind each other, where none are kept."""
+        (_, _, _, before), (_, _, count, done) = cuts[0], cuts[-1]
+        return range(self.first_position + before, self.first_position + done + count)
 
     def fills(self, layer: int) -> list[Fill]:
         """Copies of live slots, as many as a buffer holds, where they are not on the device. See `Store.fills`."""
@@ -152,12 +162,10 @@ class ChunkedStore:
             for cut in cuts:
                 self._bring(layer, cut, keys.narrow(2, filled, cut[2]), values.narrow(2, filled, cut[2]))
                 filled += cut[2]
-            positions = [self._positions(layer, cut) for cut in cuts]
-            if isinstance(positions[0], range):
-                together = range(positions[0].start, positions[-1].stop)
-            else:
-                together = torch.cat(positions, dim=2).to(keys.device)
-            return Piece(keys.narrow(2, 0, filled), values.narrow(2, 0, filled), together)
+            positions: Positions = self._stretch(cuts)
+            if self.tracks:
+                positions = torch.cat([self._track(layer, cut) for cut in cuts], dim=2).to(keys.device)
+            return Piece(keys.narrow(2, 0, filled), values.narrow(2, 0, filled), positions)
 
         return fill
 
@@ -175,8 +183,9 @@ class ChunkedStore:
             taken = min(count, left)
             if taken:
                 cut = (number, start, taken, done)
-                pieces = [self._piece(layer, cut) for layer in range(self._shape.num_layers)]
-                positions = [piece.positions for piece in pieces] if self.tracks else pieces[0].positions
+                layers = range(self._shape.num_layers)
+                pieces = [self._piece(layer, cut) for layer in layers]
+                positions = [self._track(layer, cut) for layer in layers] if self.tracks else self._stretch([cut])
                 parts.append(Part(taken, [p.keys for p in pieces], [p.values for p in pieces], positions))
             left -= taken
         return parts
@@ -185,8 +194,10 @@ class ChunkedStore:
         """Drop the oldest slots, and each chunk that holds no others. See `Store.keep`."""
         num_evicted = self.num_used - rule.num_kept(self.num_used)
         num_chunks, self._offset = divmod(self._offset + num_evicted, self._chunk_tokens)
-        for chunks in (*self.chunks, *self.tracks):
+        for chunks in self.chunks:
             del chunks[:num_chunks]
+        for tracks in self.tracks:
+            del tracks[:num_chunks]
         self.first_position += num_evicted
         self.num_used -= num_evicted
         if not self.num_used:

@@ -128,7 +128,9 @@ class Staging:
             for fill in fills:
                 yield fill(*self._buffers[0])
             return
-        coming = worker.submit(partial(fills[0], *self._buffers[0])) if fills else None
+        if not fills:
+            return
+        coming = worker.submit(partial(fills[0], *self._buffers[0]))
         for number in range(1, len(fills) + 1):
             piece = coming.result()
             if number < len(fills):

@@ -60,7 +60,8 @@ class PackedStore(ChunkedStore):
 
     def __init__(self, area: Area, shape: Shape, memory: Memory) -> None:
         super().__init__(area, shape, memory)
-        self._format: Packed = area.format
+        assert isinstance(area.format, Packed)
+        self._format = area.format
         self._of_token = min(area.format.group, shape.head_dim)
 
     def _new_chunk(self) -> list[Tensor]:
@@ -91,9 +92,9 @@ class PackedStore(ChunkedStore):
 
     def _grouped(self, tensor: Tensor, per: str) -> Tensor:
         """A view [rows, heads, tokens, channels] with an axis more, along which a group runs."""
-        if per == "channel":
-            return tensor.unflatten(2, (-1, self._format.group))
-        return tensor.unflatten(3, (-1, self._of_token))
+        axis, unit = (2, self._format.group) if per == "channel" else (3, self._of_token)
+        grouped: Tensor = tensor.unflatten(axis, (-1, unit))
+        return grouped
 
     def _piece(self, layer: int, cut: Cut) -> Piece:
         """Live slots in new tensors of the model's dtype."""

@@ -19,12 +19,12 @@ class BlockPool:
     """
 
     def __init__(self, area: Area, shape: Shape, memory: Memory) -> None:
-        layout = area.layout
+        layout = area.blocks
         self.block_tokens = layout.num_tokens
-        num_blocks = layout.pool_tokens // layout.num_tokens
+        num_blocks = layout.pool // layout.num_tokens
         self._free = list(range(num_blocks - 1, -1, -1))
         self._sharers = [0] * num_blocks
-        sizes = [shape.of(layout.pool_tokens)] * shape.num_layers
+        sizes = [shape.of(layout.pool)] * shape.num_layers
         self._memory = memory
         self.keys = [memory.empty(size, shape.dtype) for size in sizes]
         self.values = [memory.empty(size, shape.dtype) for size in sizes]
@@ -161,7 +161,7 @@ class PagedStore:
 
     def receive(self, part: Part) -> None:
         """See `Store.receive`."""
-        self.append(part.keys, part.values, part.num_tokens, part.positions.start)
+        self.append(part.keys, part.values, part.num_tokens, part.first_position)
 
     def read(self, layer: int) -> list[Pair]:
         """None: blocks lie apart. See `Store.read`."""
@@ -175,26 +175,29 @@ class PagedStore:
             count = min(self._block_tokens, self.num_used - start)
             if count > 0:
                 first = block * self._block_tokens
-                views = (t[layer].narrow(2, first, count) for t in (self._pool.keys, self._pool.values))
+                keys, values = (t[layer].narrow(2, first, count) for t in (self._pool.keys, self._pool.values))
                 position = self.first_position + start
-                found.append(Piece(*views, range(position, position + count)))
+                found.append(Piece(keys, values, range(position, position + count)))
         return found
 
     def fills(self, layer: int) -> list[Fill]:
         """A gather of as many blocks as a staging buffer holds, each. See `Store.fills`."""
-        if self._index is None:
-            self._index = torch.tensor(self.table, dtype=torch.int64, device=self._pool.keys[0].device)
+        index = self._index
+        if index is None:
+            index = self._index = torch.tensor(self.table, dtype=torch.int64, device=self._pool.keys[0].device)
         a_time = STAGING_TOKENS // self._block_tokens
         num_blocks = -(-self.num_used // self._block_tokens)
-        return [self._fill(layer, first, min(first + a_time, num_blocks)) for first in range(0, num_blocks, a_time)]
+        firsts = range(0, num_blocks, a_time)
+        return [self._fill(layer, first, index[first : min(first + a_time, num_blocks)]) for first in firsts]
 
-    def _fill(self, layer: int, first: int, last: int) -> Fill:
+    def _fill(self, layer: int, first: int, index: Tensor) -> Fill:
         start = first * self._block_tokens
-        count = min(last * self._block_tokens, self.num_used) - start
+        num_blocks = len(index)
+        count = min(num_blocks * self._block_tokens, self.num_used - start)
 
         def fill(keys: Tensor, values: Tensor) -> Piece:
-            index, shape = self._index[first:last], self._shape
-            by_block = (shape.num_rows, shape.num_heads, last - first, self._block_tokens, shape.head_dim)
+            shape = self._shape
+            by_block = (shape.num_rows, shape.num_heads, num_blocks, self._block_tokens, shape.head_dim)
             for target, blocks in ((keys, self._pool.key_blocks), (values, self._pool.value_blocks)):
                 gathered = target.as_strided(
                     by_block, (*target.stride()[:2], self._block_tokens * shape.head_dim, shape.head_dim, 1)

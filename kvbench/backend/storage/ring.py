@@ -1,10 +1,11 @@
 """Slots that are reused from the oldest on, behind pinned ones that stay."""
 
+import torch
 from torch import Tensor
 
-from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Shape, narrowed
+from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Shape
 from kvbench.backend.storage.memory import Memory
-from kvbench.plan.area import Area
+from kvbench.plan.area import Area, Ring
 from kvbench.plan.ops import Rule
 
 
@@ -23,23 +24,26 @@ class RingStore:
         self.area = area
         self._shape = shape
         self._memory = memory
+        assert isinstance(area.layout, Ring)
         self._pinned = area.layout.num_pinned
         self.capacity = self.num_used = 0
         self._start = self._pinned
         self._oldest = 0
-        self.keys: list[Tensor | None] = [None] * shape.num_layers
-        self.values: list[Tensor | None] = [None] * shape.num_layers
+        self.keys = [torch.empty(0, device=memory.device)] * shape.num_layers
+        self.values = list(self.keys)
 
     def reserve(self, capacity: int) -> None:
         """Tensor by tensor: allocate, copy the live slots in order, free the old. See `Store.reserve`."""
         stretches = self._stretches()
         for layer in range(self._shape.num_layers):
             for tensors in (self.keys, self.values):
-                tensors[layer] = self._resized(tensors[layer], capacity, stretches) if capacity else None
+                tensors[layer] = self._resized(tensors[layer], capacity, stretches)
         self.capacity = capacity
         self._start = self._pinned
 
-    def _resized(self, old: Tensor | None, capacity: int, stretches: list[tuple[int, int]]) -> Tensor:
+    def _resized(self, old: Tensor, capacity: int, stretches: list[tuple[int, int]]) -> Tensor:
+        if not capacity:
+            return old.new_empty(0)
         new = self._memory.empty(self._shape.of(capacity), self._shape.dtype)
         done = 0
         for start, count in stretches:
@@ -85,7 +89,7 @@ class RingStore:
 
     def receive(self, part: Part) -> None:
         """See `Store.receive`."""
-        self.append(part.keys, part.values, part.num_tokens, part.positions.start)
+        self.append(part.keys, part.values, part.num_tokens, part.first_position)
 
     def read(self, layer: int) -> list[Pair]:
         """One pair where the ring is full, whatever its order. See `Store.read`."""
@@ -96,10 +100,13 @@ class RingStore:
 
     def pieces(self, layer: int) -> list[Piece]:
         """Pinned slots, then the others, oldest first. See `Store.pieces`."""
-        return [piece for _, piece in self._ordered(layer)]
+        keys, values = self.keys[layer], self.values[layer]
+        return [
+            Piece(keys.narrow(2, first, len(at)), values.narrow(2, first, len(at)), at) for first, at in self._ordered()
+        ]
 
-    def _ordered(self, layer: int) -> list[tuple[int, Piece]]:
-        """Each stretch whose positions are consecutive, with its first slot."""
+    def _ordered(self) -> list[tuple[int, range]]:
+        """Each stretch whose positions are consecutive: its first slot, and those positions."""
         pinned = min(self._pinned, self.num_used)
         found, done = [], 0
         for start, count in self._stretches():
@@ -108,8 +115,7 @@ class RingStore:
             for first, num in cuts:
                 if num:
                     position = done if done < pinned else self._oldest + done - pinned
-                    views = (tensor[layer].narrow(2, first, num) for tensor in (self.keys, self.values))
-                    found.append((first, Piece(*views, range(position, position + num))))
+                    found.append((first, range(position, position + num)))
                 done += num
         return found
 
@@ -121,13 +127,13 @@ class RingStore:
         """Views of the oldest slots that are not pinned. See `Store.leaving`."""
         left = self.num_used - rule.num_kept(self.num_used)
         parts = []
-        for start, piece in self._ordered(0):
+        for start, positions in self._ordered():
             if not left or start < self._pinned:
                 continue
-            count = min(left, len(piece.positions))
+            count = min(left, len(positions))
             keys = [tensor.narrow(2, start, count) for tensor in self.keys]
             values = [tensor.narrow(2, start, count) for tensor in self.values]
-            parts.append(Part(count, keys, values, narrowed(piece.positions, 0, count)))
+            parts.append(Part(count, keys, values, positions[:count]))
             left -= count
         return parts
 
@@ -144,7 +150,8 @@ class RingStore:
         """See `Store.select_rows`."""
         for tensors in (self.keys, self.values):
             for layer, tensor in enumerate(tensors):
-                tensors[layer] = None if tensor is None else self._memory.rows(tensor, index)
+                if self.capacity:
+                    tensors[layer] = self._memory.rows(tensor, index)
         self._shape = shape
 
     def truncate(self, num_tokens: int) -> None:

@@ -43,7 +43,7 @@ class Areas:
         self._pools: dict[str, BlockPool] = {}
         self._staging: Staging | None = None
         self._beside = beside
-        self.background = worker_of(shape.device, steps_back=True) if beside is None else beside.background
+        self.background: Worker = worker_of(shape.device, steps_back=True) if beside is None else beside.background
         self._reader: Worker | None = None
         self._has_begun = False
 
@@ -111,7 +111,9 @@ class Areas:
 
     def staged(self, store: Store, layer: int) -> Iterator[Piece]:
         """A staged area's tokens, part by part on the device."""
-        return self.staging.pieces(store.fills(layer), self.reader if store.area.read_ahead else None)
+        staging = self.staging
+        assert staging is not None  # it came with the first reserve
+        return staging.pieces(store.fills(layer), self.reader if store.area.read_ahead else None)
 
     def close(self) -> None:
         """Wait for background work, and end the workers; those of others end with them."""
@@ -136,13 +138,13 @@ class SequenceStore:
         self.num_seen = 0
         self.score = next((area.score for area in shared.areas if area.score is not None), None)
         self.under_way: list[UnderWay] = []
-        self.stores: dict[str, Store | None] = dict.fromkeys(area.name for area in shared.areas)
+        self.stores: dict[str, Store] = {}
         self._attended = [area.name for area in shared.areas if area.attended]
         self._is_staged = any(area.is_staged for area in shared.areas)
 
     def _store(self, name: str) -> Store:
         """An area's store; made when it is first needed."""
-        store = self.stores[name]
+        store = self.stores.get(name)
         if store is None:
             area = next(area for area in self._shared.areas if area.name == name)
             store = self.stores[name] = self._shared.store(area)
@@ -162,6 +164,7 @@ class SequenceStore:
                 self._shared.begin()
                 store = self._store(op.area)
                 if op.background:
+                    assert isinstance(store, SlotStore)  # the ledger lets no other grow beside the steps
                     self.under_way.append(resize_ahead(op, store, self._shared.background))
                 else:
                     store.reserve(op.num_tokens)
@@ -188,7 +191,7 @@ class SequenceStore:
         Args:
             index: rows, int64 [new num_rows].
         """
-        self._shared.select_rows(index, [store for store in self.stores.values() if store is not None])
+        self._shared.select_rows(index, list(self.stores.values()))
 
     def _settle(self) -> None:
         """Finish what is under way. What it takes the place of is let go of by the worker, right behind."""
@@ -201,16 +204,19 @@ class SequenceStore:
 
     def fork(self, op: Fork, new: "SequenceStore") -> None:
         """Give another sequence the first tokens."""
-        self._store(MAIN).fork(new._store(MAIN), op.num_tokens)
+        source, target = self._store(MAIN), new._store(MAIN)
+        assert isinstance(source, PagedStore)
+        assert isinstance(target, PagedStore)  # the ledger lets no others share
+        source.fork(target, op.num_tokens)
         new.num_seen = op.num_tokens
 
     @property
     def num_held(self) -> int:
         """Tokens in all areas."""
-        return sum(store.num_used for store in self.stores.values() if store is not None)
+        return sum(store.num_used for store in self.stores.values())
 
     def _live(self, names: list[str]) -> list[Store]:
-        return [store for name in names if (store := self.stores[name]) is not None and store.num_used]
+        return [store for name in names if (store := self.stores.get(name)) is not None and store.num_used]
 
     def read(self, layer: int) -> list[Pair] | Iterator[Pair]:
         """K and V that attention reads, in any order; an iterator where they are staged, each read before the next."""
@@ -243,7 +249,7 @@ class SequenceStore:
         """
         shape = self._shared.shape
         keys, values, positions = [], [], []
-        for store in self._live(list(self.stores)):
+        for store in self._live([area.name for area in self._shared.areas]):
             for piece in store.pieces(layer):
                 keys.append(piece.keys.to(shape.device))
                 values.append(piece.values.to(shape.device))
@@ -267,10 +273,9 @@ class SequenceStore:
                 work.handle.result()  # a device's own stream waits: what is freed may be written to until then
             work.give_up()
         self.under_way = []
-        for name, store in self.stores.items():
-            if store is not None:
-                store.release()
-            self.stores[name] = None
+        for store in self.stores.values():
+            store.release()
+        self.stores.clear()
         return [(work, error) for work, error in found if error is not None]
 
 

@@ -44,7 +44,7 @@ class SlotStore:
         self._size = (shape.num_rows, shape.num_heads)
         self._memory = memory
         self.capacity = self.num_used = self.first_position = self.seen = 0
-        empty: list[Tensor | None] = [None] * shape.num_layers
+        empty = [torch.empty(0, device=memory.device)] * shape.num_layers
         self.keys, self.values = list(empty), list(empty)
         self.positions = list(empty) if area.positions else []
         self.scores = list(empty) if area.score is not None else []
@@ -56,22 +56,22 @@ class SlotStore:
         for layer in range(self._shape.num_layers):
             for tensors, dtype, is_track in self._tensors():
                 size = self._size_of(capacity, is_track)
-                tensors[layer] = self._resized(tensors[layer], size, dtype) if capacity else None
+                tensors[layer] = self._resized(tensors[layer], size, dtype) if capacity else tensors[layer].new_empty(0)
         self.capacity = capacity
 
     def _size_of(self, capacity: int, is_track: bool) -> tuple[int, ...]:
         return (*self._size, capacity) if is_track else self._shape.of(capacity)
 
-    def _tensors(self) -> list[tuple[list[Tensor | None], torch.dtype, bool]]:
+    def _tensors(self) -> list[tuple[list[Tensor], torch.dtype, bool]]:
         """What a slot has a part in, its element, and whether it is one figure beside the slot."""
         score = torch.int32 if isinstance(self.area.score, Accesses) else torch.float32
         tracks = [(self.positions, torch.int32, True), (self.scores, score, True)]
         native = [(self.keys, self._shape.dtype, False), (self.values, self._shape.dtype, False)]
         return native + [each for each in tracks if each[0]]
 
-    def _resized(self, old: Tensor | None, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def _resized(self, old: Tensor, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         new = self._memory.empty(size, dtype)
-        if old is not None and self.num_used:
+        if self.num_used:
             new.narrow(2, 0, self.num_used).copy_(old.narrow(2, 0, self.num_used))
         return new
 
@@ -97,6 +97,7 @@ class SlotStore:
         Returns:
             The tensors that they took the place of.
         """
+        assert self._coming is not None
         capacity, num_copied, coming = self._coming
         self._coming, replaced = None, []
         for (tensors, _, _), news in zip(self._tensors(), coming, strict=True):
@@ -106,7 +107,7 @@ class SlotStore:
                 if self.num_used > start:
                     count = self.num_used - start
                     new.narrow(2, start, count).copy_(tensors[layer].narrow(2, start, count))
-                if tensors[layer] is not None:
+                if self.capacity:
                     replaced.append(tensors[layer])
                 tensors[layer] = new
         self.capacity = capacity
@@ -133,11 +134,9 @@ class SlotStore:
     def receive(self, part: Part) -> None:
         """See `Store.receive`."""
         start = self.num_used
-        positions = part.positions
-        is_range = isinstance(positions, range)
-        self.append(part.keys, part.values, part.num_tokens, positions.start if is_range else 0)
-        if self.positions and not is_range:
-            for tensor, own in zip(self.positions, positions, strict=True):
+        self.append(part.keys, part.values, part.num_tokens, part.first_position)
+        if self.positions and not isinstance(part.positions, range):
+            for tensor, own in zip(self.positions, part.positions, strict=True):
                 tensor.narrow(2, start, part.num_tokens).copy_(own)
 
     def read(self, layer: int) -> list[Pair]:
@@ -252,7 +251,8 @@ class SlotStore:
         """See `Store.select_rows`."""
         for tensors, _, _ in self._tensors():
             for layer, tensor in enumerate(tensors):
-                tensors[layer] = None if tensor is None else self._memory.rows(tensor, index)
+                if self.capacity:
+                    tensors[layer] = self._memory.rows(tensor, index)
         self._shape, self._size = shape, (shape.num_rows, shape.num_heads)
 
     def truncate(self, num_tokens: int) -> None:
@@ -264,7 +264,7 @@ class SlotStore:
         """Nothing is shared."""
 
 
-def _fill(pairs: list[tuple[Tensor, Tensor | None]], count: int) -> None:
+def _fill(pairs: list[tuple[Tensor, Tensor]], count: int) -> None:
     """Take new tensors' pages, and copy the first slots into each from the old one."""
     for new, old in pairs:
         touch(new)
@@ -309,7 +309,7 @@ def _scores(store: SlotStore, layer: int, by: str) -> Tensor:
     """A figure a live slot, float32 [num_rows, num_kv_heads, num_used]."""
     if by == NORM:
         keys, values = store.read(layer)[0]
-        norms = (keys.float().norm(dim=3) + values.float().norm(dim=3)) / 2
+        norms: Tensor = (keys.float().norm(dim=3) + values.float().norm(dim=3)) / 2
         return norms.mean(dim=1, keepdim=True).expand(-1, keys.shape[1], -1)
     if not by:
         return torch.zeros(1, 1, store.num_used, device=store.keys[layer].device)
@@ -318,7 +318,8 @@ def _scores(store: SlotStore, layer: int, by: str) -> Tensor:
         bits = torch.arange(store.area.score.window, device=scores.device, dtype=torch.int32)
         counts = ((scores.unsqueeze(-1) >> bits) & 1).sum(dim=3).float()
         positions = store.positions[layer].narrow(2, 0, store.num_used)
-        return counts + positions.float() / (2 * store.seen)  # of equals, the oldest goes
+        ranks: Tensor = counts + positions.float() / (2 * store.seen)  # of equals, the oldest goes
+        return ranks
     return scores
 
 
@@ -344,7 +345,7 @@ def accumulate(store: SlotStore, layer: int, mass: Tensor, num_queries: int, thr
                 # got less mass than float32 can tell from none.
                 scores.narrow(2, 0, before).copy_(pooled.masked_fill_(mass[:, :, :before] == 0, 0))
         case Accesses(_, window):
-            if num_queries == 1:
+            if num_queries == 1 and threshold is not None:
                 scores.copy_(((scores << 1) | (mass >= threshold)) & ((1 << window) - 1))
         case _:
             scores.add_(mass)
