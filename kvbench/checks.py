@@ -1,5 +1,7 @@
 """Refuse what a plain value cannot be, where it is built: one form for each kind of message."""
 
+import math
+import sys
 from collections.abc import Iterable
 
 from kvbench.naming import unknown
@@ -13,8 +15,42 @@ def check_int(what: str, value: object, least: int, most: int | None = None) -> 
     """
     if type(value) is int and value >= least and (most is None or value <= most):
         return
-    limit = "" if most is None else f" and at most {most}"
-    raise ValueError(f"{what} is an integer of at least {least}{limit}, got {value!r}")
+    allowed = "a positive integer" if least == 1 else f"an integer of at least {least}"
+    limit = "" if most is None else f" and at most {most:,}"
+    raise ValueError(f"{what} is {allowed}{limit}, got {value!r}")
+
+
+def check_bound(what: str, value: object) -> None:
+    """Refuse a bound that is neither a positive integer nor None, for none or for the run to decide.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value is not None:
+        check_int(what, value, 1)
+
+
+def check_number(
+    what: str, value: object, low: float, high: float = math.inf, *, above: bool = False, below: bool = False
+) -> None:
+    """Refuse what is no finite number of the range.
+
+    Args:
+        what: the parameter's name, for the message.
+        value: what was given.
+        low: the least that is allowed.
+        high: the most that is allowed.
+        above: `low` itself is not allowed.
+        below: `high` itself is not allowed.
+    Raises:
+        ValueError: it is another type (a bool, a text), not finite, or out of the range.
+    """
+    is_finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if is_finite and low <= value <= high and not (above and value == low) and not (below and value == high):
+        return
+    allowed = f"a number {'above' if above else 'of at least'} {low}"
+    allowed += "" if math.isinf(high) else f" and {'below' if below else 'at most'} {high}"
+    raise ValueError(f"{what} is {allowed}, got {value!r}")
 
 
 def check_share(what: str, value: object) -> None:
@@ -23,8 +59,7 @@ def check_share(what: str, value: object) -> None:
     Raises:
         ValueError: it is not a number above 0 and at most 1.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ValueError(f"{what} is a number above 0 and at most 1, got {value!r}")
+    check_number(what, value, 0, 1, above=True)
 
 
 def check_flag(what: str, value: object) -> None:
@@ -68,3 +103,18 @@ def check_kind(what: str, value: object, kinds: Iterable[type]) -> None:
         return
     got = value if isinstance(value, str) else repr(value)
     raise ValueError(unknown(f"{what} (made by its class)", got, (kind.__name__ for kind in kinds)))
+
+
+def check_has(what: str, value: object, method: str, kinds: str) -> None:
+    """Refuse what cannot do something, whatever its class.
+
+    Args:
+        what: the parameter's name, for the message.
+        value: what was given.
+        method: the method that it must have.
+        kinds: what is allowed, in words.
+    Raises:
+        ValueError: it has no such method.
+    """
+    if not callable(getattr(value, method, None)):
+        raise ValueError(f"{what} is {kinds}, got {value!r}")

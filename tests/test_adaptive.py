@@ -351,7 +351,7 @@ def test_its_own_parameters_are_checked(name):
         adaptive(**{name: 0})
     with pytest.raises(ValueError, match="writing_share is a number above 0"):
         adaptive(writing_share=0)
-    with pytest.raises(ValueError, match="min_tokens is a whole number"):
+    with pytest.raises(ValueError, match="min_tokens is an integer of at least 0"):
         adaptive(min_tokens=-1)
 
 

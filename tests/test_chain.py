@@ -367,7 +367,7 @@ def test_what_is_held_is_what_was_written(parts, seed):
 
 def test_parts_in_a_file_are_strategies_of_kvbench_or_of_a_package_that_was_named(tmp_path):
     node = node_of("strategy", "sinks_int4")
-    for target in ("os.system", "kvbench.workload.arrivals.Poisson", "kvbench.strategy.base.require_positive"):
+    for target in ("os.system", "kvbench.workload.arrivals.Poisson", "kvbench.strategy.base.rounded_up"):
         node["parts"][1] = {"_target_": target}
         with pytest.raises(UsageError, match=r"strategy\.mine\.parts\[1\]: unknown target"):
             build(node, "strategy", "strategy.mine")

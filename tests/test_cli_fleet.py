@@ -73,7 +73,7 @@ def test_without_the_split_slack_is_not_told_apart(kvbench, tmp_path):
         (["backend.routing=least"], "unknown routing 'least'. Did you mean 'least_loaded'?"),
         (["backend.space=budy"], "unknown space 'budy'. Did you mean 'buddy'?"),
         (["backend.keep=sumary"], "unknown keep 'sumary'. Did you mean 'summary'?"),
-        (["backend.max_batch=0"], "max_batch is a positive integer, got 0"),
+        (["backend.max_batch=0"], "max_batch is a positive integer and at most 1,048,576, got 0"),
         (["backend.rate_scale=-1"], "rate_scale is a number above 0, got -1"),
         (["backend.memory_fraction=0.1"], "nothing is left for caches"),
         (["backend.memory_fraction=2"], "memory_fraction is a number above 0 and at most 1, got 2"),

@@ -183,10 +183,10 @@ def test_best_fit_takes_the_shortest_free_range(seed):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"max_batch": 0}, "max_batch is a positive integer, got 0"),
-        ({"replicas": True}, "replicas is a positive integer, got True"),
-        ({"prefill_chunk_tokens": 1.5}, "prefill_chunk_tokens is a positive integer, got 1.5"),
-        ({"budget_bytes": 0}, "budget_bytes is a positive integer, got 0"),
+        ({"max_batch": 0}, "max_batch is a positive integer.*got 0"),
+        ({"replicas": True}, "replicas is a positive integer.*got True"),
+        ({"prefill_chunk_tokens": 1.5}, "prefill_chunk_tokens is a positive integer.*got 1.5"),
+        ({"budget_bytes": 0}, "budget_bytes is a positive integer.*got 0"),
         ({"preemption": "swop"}, "Did you mean 'swap'"),
         ({"routing": "random"}, "routing"),
         ({"space": "budy"}, "Did you mean 'buddy'"),

@@ -58,13 +58,16 @@ def test_a_plain_models_figures_are_as_they_were():
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"latent_dim": 7, "num_kv_heads": 1}, r"model\.latent_dim is an integer of at least head_dim \(8\).*got 7"),
+        (
+            {"latent_dim": 7, "num_kv_heads": 1},
+            r"model\.latent_dim \(head_dim or more\) is an integer .* 8, got 7",
+        ),
         ({"latent_dim": "x", "num_kv_heads": 1}, "latent_dim is an integer.*'x'"),
         ({"latent_dim": 12}, "num_kv_heads is 1 where latent_dim is given, got 2"),
         ({"num_window_layers": 2, "window_tokens": 4}, r"num_window_layers.*below num_layers \(2\), got 2"),
-        ({"num_window_layers": -1}, "num_window_layers is an integer of at least 0.*got -1"),
-        ({"num_window_layers": 1}, "window_tokens is a positive integer where num_window_layers is not 0, got None"),
-        ({"num_window_layers": 1, "window_tokens": 0}, "window_tokens is a positive integer.*got 0"),
+        ({"num_window_layers": -1}, "num_window_layers .* is an integer of at least 0.*got -1"),
+        ({"num_window_layers": 1}, "window_tokens, where num_window_layers is not 0, is a positive integer, got None"),
+        ({"num_window_layers": 1, "window_tokens": 0}, "window_tokens.* is a positive integer, got 0"),
         ({"window_tokens": 5}, "window_tokens is null where num_window_layers is 0, got 5"),
     ],
 )

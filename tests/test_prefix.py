@@ -173,9 +173,9 @@ def test_published_hit_rate_without_bounds(published):
         ({"tiers": (HOST,)}, r"the device always; got \['host'\]"),
         ({"tiers": (DEVICE, DISK, HOST)}, r"got \['device', 'disk', 'host'\]"),
         ({"tiers": (DEVICE, DEVICE)}, "at most once"),
-        ({"block_bytes": 0}, "block_bytes is a whole number of bytes from 1, got 0"),
-        ({"warmup_share": 1}, "warmup_share is a number from 0 to below 1, got 1"),
-        ({"warmup_share": float("nan")}, "warmup_share is a number from 0 to below 1, got nan"),
+        ({"block_bytes": 0}, "block_bytes is a positive integer, got 0"),
+        ({"warmup_share": 1}, "warmup_share is a number of at least 0 and below 1, got 1"),
+        ({"warmup_share": float("nan")}, "warmup_share is a number of at least 0 and below 1, got nan"),
     ],
 )
 def test_bad_arguments_are_refused(changes, message):
@@ -194,8 +194,8 @@ def test_bad_arguments_are_refused(changes, message):
     ("changes", "message"),
     [
         ({"name": "hots"}, "unknown tier 'hots'. Did you mean 'host'"),
-        ({"num_blocks": 0}, "num_blocks of tier host is a whole number of blocks from 1, got 0"),
-        ({"num_blocks": 1.5}, "from 1, got 1.5"),
+        ({"num_blocks": 0}, "num_blocks of tier host is a positive integer, got 0"),
+        ({"num_blocks": 1.5}, "a positive integer, got 1.5"),
         ({"bytes_per_s": 0}, "bytes_per_s of tier host is a number above 0, got 0"),
         ({"bytes_per_s": float("nan")}, "above 0, got nan"),
     ],
@@ -207,7 +207,7 @@ def test_bad_tiers_are_refused(changes, message):
 
 def test_bad_sizes_are_refused():
     tree = plant(columns_of(["AB"]))
-    for sizes, message in (([], "got none"), ([3, 0], "a tier's size is a whole number of blocks from 1, got 0")):
+    for sizes, message in (([], "got none"), ([3, 0], "a tier's size in blocks is a positive integer, got 0")):
         with pytest.raises(ValueError, match=message):
             replay(tree, sizes=sizes, policy="lru", reuse="block_hash")
 

@@ -32,7 +32,9 @@ def test_budgets_that_a_strategy_cannot_do_with_are_left_out_and_named():
         ("int8", "kvbench", False),
         ("transformers static", "transformers", True),
     ]
-    assert refused[0].startswith("sinks is left out within 1 tokens: sinks: its budget is a whole number of at least 5")
+    assert refused[0].startswith(
+        "sinks is left out within 1 tokens: sinks: its budget in tokens is an integer of at least 5"
+    )
 
 
 def test_a_budget_is_one_of_each_sequences_length():

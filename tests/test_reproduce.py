@@ -116,7 +116,7 @@ def test_all_published_figures_are_within_their_goals():
     [
         ({"results": ["pagedattention"]}, "unknown result 'pagedattention'. Did you mean 'paged_attention'"),
         ({"judged_rate_per_s": 7}, "judged_rate_per_s is one of rates_per_s, got 7"),
-        ({"rates_per_s": [0]}, "rates_per_s are numbers above 0, got 0"),
+        ({"rates_per_s": [0]}, "each of rates_per_s is a number above 0, got 0"),
         ({"models": ["opt_13"]}, "unknown model 'opt_13'"),
         ({"hardware": "a100"}, "unknown hardware 'a100'"),
     ],

@@ -241,9 +241,9 @@ def test_repetitions_are_interleaved_and_rotated():
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"num_repetitions": 0}, "repetitions is an integer of at least 1, got 0"),
+        ({"num_repetitions": 0}, "repetitions is a positive integer, got 0"),
         ({"num_warmup": -1}, "warmup is an integer of at least 0, got -1"),
-        ({"max_concurrency": 0}, "max_concurrency is an integer of at least 1, got 0"),
+        ({"max_concurrency": 0}, "max_concurrency is a positive integer, got 0"),
         ({"sessions": []}, "no request to run"),
         ({"strategies": {}}, "no strategy to run"),
     ],

@@ -131,17 +131,17 @@ def talk(*conversations):
 
 GOOD = {"user": "a", "answer": "b"}
 BAD = [
-    (CHAT, {"num_requests": 0}, "num_requests is a whole number from 1 to 1000000000, got 0"),
+    (CHAT, {"num_requests": 0}, "num_requests is a positive integer and at most 1,000,000,000, got 0"),
     (CHAT, {"num_requests": 2.5}, "num_requests .* got 2.5"),
     (CHAT, {"arrivals": "poisson"}, "arrivals is an arrival process .*Poisson.* got 'poisson'"),
     (CHAT, {"arrivals": None}, "arrivals is an arrival process .* got None"),
     (CHAT, {"prompts": 100}, "prompts is a length distribution .*Lognormal.* got 100"),
     (CHAT, {"outputs": arrivals.AllAtOnce()}, "outputs is a length distribution .* got AllAtOnce"),
-    (CHAT, {"turns": 0}, "turns is a whole number from 1 to 100000, got 0"),
+    (CHAT, {"turns": 0}, "turns is a positive integer and at most 100,000, got 0"),
     (CHAT, {"turns": "two"}, "turns is a length distribution .* got 'two'"),
     (CHAT, {"turns": True}, "turns .* got True"),
-    (CHAT, {"think_s": -1}, "think_s is a finite number from 0 to 1000000, got -1"),
-    (CHAT, {"max_requests": 0}, "max_requests is a whole number from 1"),
+    (CHAT, {"think_s": -1}, "think_s is a number of at least 0 and at most 1000000, got -1"),
+    (CHAT, {"max_requests": 0}, "max_requests is a positive integer"),
     (SAMPLES, {"num_prompts": 0}, "num_prompts .* got 0"),
     (SAMPLES, {"num_samples": -2}, "num_samples .* got -2"),
     (SAMPLES, {"arrivals": {}}, "arrivals is an arrival process"),
@@ -153,7 +153,7 @@ BAD = [
     (TALK, talk([{"user": "a"}]), "conversation 1, turn 1: answer is a text, got None"),
     (TALK, talk([{"user": 5, "answer": "b"}]), "user is a text, got 5"),
     (TALK, talk([{"user": " \n", "answer": "b"}]), "user is a text with at least one word"),
-    (TALK, {"tokens_per_word": 0.5}, "tokens_per_word is a finite number from 1 to 10, got 0.5"),
+    (TALK, {"tokens_per_word": 0.5}, "tokens_per_word is a number of at least 1 and at most 10, got 0.5"),
     (TALK, {"think_s": "long"}, "think_s .* got 'long'"),
 ]
 
@@ -279,5 +279,5 @@ def test_concurrency_by_hand():
 def test_nothing_to_describe_is_refused():
     with pytest.raises(ValueError, match="at least 1 session, got none"):
         describe(Workload((), 0))
-    with pytest.raises(ValueError, match="tokens_per_s is a finite number above 0, got 0"):
+    with pytest.raises(ValueError, match="tokens_per_s is a number above 0, got 0"):
         concurrency(HAND, 0)

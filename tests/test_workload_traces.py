@@ -379,7 +379,7 @@ def test_lengths_take_their_arrivals_from_the_process(tmp_path):
             "arrivals of the format sharegpt, which has no times, is an arrival process.*got None",
         ),
         ({"arrivals": Constant(rate_per_s=1)}, "arrivals is null for the format plain, which has times; got Constant"),
-        ({"max_requests": -1}, "max_requests is a whole number from 1"),
+        ({"max_requests": -1}, "max_requests is a positive integer"),
     ],
 )
 def test_bad_parameters_are_refused(changes, message):

@@ -7,6 +7,7 @@ from kvbench.backend.allocator.tensors import Storages
 from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Times
 from kvbench.backend.curves import Curves
 from kvbench.backend.rates import Rates, Read, Sheet
+from kvbench.checks import check_share
 from kvbench.ledger import NO_RECEIPT, Ledger
 from kvbench.model.cost import PS_PER_NS, PS_PER_S
 from kvbench.model.geometry import KVGeometry
@@ -275,9 +276,7 @@ def memory_left(
     Raises:
         ValueError: the fraction is no share, or the weights leave nothing.
     """
-    is_number = isinstance(memory_fraction, int | float) and not isinstance(memory_fraction, bool)
-    if not is_number or not 0 < memory_fraction <= 1:
-        raise ValueError(f"memory_fraction is a number above 0 and at most 1, got {memory_fraction!r}")
+    check_share("memory_fraction", memory_fraction)
     usable = int(hardware.memory_bytes * memory_fraction)
     needed = 0 if weights is None else weights.num_bytes
     if needed >= usable:

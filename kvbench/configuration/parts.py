@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvbench.backend.base import Backend
+from kvbench.checks import check_int
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.data import REPLAY, check_data, recording_of
 from kvbench.configuration.errors import UsageError
@@ -93,10 +94,10 @@ def check_numbers(config: Config) -> None:
         value = config.get(name)
         if name == "budget_bytes" and value is None:
             continue
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if not is_whole or value < least or (most is not None and value > most):
-            limit = "" if most is None else f" and at most {most}"
-            raise UsageError(f"{name} is an integer of at least {least}{limit}, got {value!r}")
+        try:
+            check_int(name, value, least, most)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     if not isinstance(config.get("attend"), bool):
         raise UsageError(f"attend is true or false, got {config.get('attend')!r}")
     check_data(config)

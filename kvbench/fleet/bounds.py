@@ -23,18 +23,6 @@ ROW_BYTES = 380
 MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def require_whole(name: str, value: object, most: int) -> None:
-    """Refuse what is no whole number from 1 to the most.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is a positive integer, got {value!r}")
-    if value > most:
-        raise ValueError(f"{name} is at most {most:,} in a fleet, got {_told(value)}")
-
-
 def check_figures(name: str, figures: tuple[int | float | None, ...]) -> None:
     """Refuse what a strategy's rule could not compute with.
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kvbench.backend.modelled import memory_left
-from kvbench.fleet.bounds import MOST_BYTES, check_repeats, require_whole, scaled
+from kvbench.checks import check_flag, check_int, check_number
+from kvbench.fleet.bounds import MOST_BYTES, check_repeats, scaled
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.simulate import check_settings, simulate
 from kvbench.ledger import Limits
@@ -80,19 +81,15 @@ class Fleet(Simulator):
         check_settings(
             self.max_batch, self.prefill_chunk_tokens, self.preemption, self.replicas, self.routing, self.space
         )
-        if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 1:
-            raise ValueError(f"repeats is a positive integer, got {self.repeats!r}")
+        check_int("repeats", self.repeats, 1)
         for name in ("rate_scale", "ttft_objective_s", "tpot_objective_s"):
             value = getattr(self, name)
-            if value is None and name != "rate_scale":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-                raise ValueError(f"{name} is a number above 0, got {value!r}")
-        if not isinstance(self.split, bool):
-            raise ValueError(f"split is true or false, got {self.split!r}")
+            if value is not None or name == "rate_scale":
+                check_number(name, value, 0, above=True)
+        check_flag("split", self.split)
         if self.keep not in KEEPS:
             raise ValueError(unknown("keep", self.keep, KEEPS))
-        require_whole("hardware.memory_bytes", machine.memory_bytes, MOST_BYTES)
+        check_int("hardware.memory_bytes", machine.memory_bytes, 1, MOST_BYTES)
         memory_left(machine, self.geometry, self.weights, self.memory_fraction)
 
     def memory_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from kvbench.checks import check_int
 from kvbench.fleet.blocks import BLOCK, run_blocks, run_whole
 from kvbench.fleet.bounds import (
     MOST_BATCH,
@@ -10,7 +11,6 @@ from kvbench.fleet.bounds import (
     MOST_TOKENS,
     check_requests,
     last_arrival_ns,
-    require_whole,
 )
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.rules import bound_rule
@@ -81,8 +81,8 @@ def simulate(
         ValueError: a parameter is out of its range, the trace has no arrivals, or the strategy no integer rule.
     """
     check_settings(max_batch, prefill_chunk_tokens, preemption, replicas, routing, space)
-    require_whole("budget_bytes", budget_bytes, MOST_BYTES)
-    require_whole("min_block_tokens", min_block_tokens, MOST_TOKENS)
+    check_int("budget_bytes", budget_bytes, 1, MOST_BYTES)
+    check_int("min_block_tokens", min_block_tokens, 1, MOST_TOKENS)
     if min_block_tokens & (min_block_tokens - 1):
         raise ValueError(f"min_block_tokens is a power of two, got {min_block_tokens}")
     if geometry.num_window_layers:
@@ -125,10 +125,10 @@ def check_settings(
     Raises:
         ValueError: there is such a setting.
     """
-    require_whole("max_batch", max_batch, MOST_BATCH)
-    require_whole("replicas", replicas, MOST_REPLICAS)
+    check_int("max_batch", max_batch, 1, MOST_BATCH)
+    check_int("replicas", replicas, 1, MOST_REPLICAS)
     if prefill_chunk_tokens is not None:
-        require_whole("prefill_chunk_tokens", prefill_chunk_tokens, MOST_TOKENS)
+        check_int("prefill_chunk_tokens", prefill_chunk_tokens, 1, MOST_TOKENS)
     for name, value, allowed in (
         ("preemption", preemption, PREEMPTIONS),
         ("routing", routing, ROUTINGS),

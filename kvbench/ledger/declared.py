@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from kvbench.checks import check_flag
 from kvbench.ledger.accounts import Account
 from kvbench.ledger.outcome import LedgerError
 from kvbench.plan.ops import Operation, Truncate
@@ -27,8 +28,7 @@ class Declared:
 
     def __post_init__(self) -> None:
         for what in ("lossless", "attends_all", "recomputes"):
-            if not isinstance(getattr(self, what), bool):
-                raise ValueError(f"{self.name}: {what} is True or False, got {getattr(self, what)!r}")
+            check_flag(f"{self.name}: {what}", getattr(self, what))
         if self.lossless and not self.attends_all:
             raise ValueError(f"{self.name} is lossless, so that attention reads all its tokens; attends_all is False")
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from kvbench.checks import check_int
 from kvbench.naming import unknown
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -48,8 +49,7 @@ class KVGeometry:
 
     def __post_init__(self) -> None:
         for field in ("num_layers", "num_heads", "num_kv_heads", "head_dim"):
-            if not _is_whole(getattr(self, field), 1):
-                raise ValueError(f"model.{field} is a positive integer, got {getattr(self, field)!r}")
+            check_int(f"model.{field}", getattr(self, field), 1)
             if getattr(self, field) > MOST_SIZE:
                 raise ValueError(f"model.{field} is at most {MOST_SIZE:,}, got {getattr(self, field):,}")
         if self.num_heads % self.num_kv_heads:
@@ -68,26 +68,15 @@ class KVGeometry:
             )
 
     def _check_latent(self) -> None:
-        if not _is_whole(self.latent_dim, self.head_dim):
-            raise ValueError(
-                f"model.latent_dim is an integer of at least head_dim ({self.head_dim}), or null, got "
-                f"{self.latent_dim!r}"
-            )
+        check_int("model.latent_dim (head_dim or more)", self.latent_dim, self.head_dim)
         if self.num_kv_heads != 1:
             raise ValueError(f"model.num_kv_heads is 1 where latent_dim is given, got {self.num_kv_heads}")
 
     def _check_windows(self) -> None:
-        if not _is_whole(self.num_window_layers, 0) or self.num_window_layers >= self.num_layers:
-            raise ValueError(
-                f"model.num_window_layers is an integer of at least 0 and below num_layers ({self.num_layers}), got "
-                f"{self.num_window_layers!r}"
-            )
-        if self.num_window_layers and not _is_whole(self.window_tokens, 1):
-            raise ValueError(
-                f"model.window_tokens is a positive integer where num_window_layers is not 0, got "
-                f"{self.window_tokens!r}"
-            )
-        if self.window_tokens is not None and not self.num_window_layers:
+        check_int("model.num_window_layers (fewer than num_layers)", self.num_window_layers, 0, self.num_layers - 1)
+        if self.num_window_layers:
+            check_int("model.window_tokens, where num_window_layers is not 0,", self.window_tokens, 1)
+        elif self.window_tokens is not None:
             raise ValueError(f"model.window_tokens is null where num_window_layers is 0, got {self.window_tokens!r}")
 
     @property
@@ -167,7 +156,3 @@ class KVGeometry:
         token_groups = num_tokens * (self.head_dim // of_token)
         key_groups = num_tokens // group * self.head_dim if keys_per == "channel" else token_groups
         return self.num_layers * self.num_kv_heads * (codes + 2 * DTYPE_BYTES[self.dtype] * (key_groups + token_groups))
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

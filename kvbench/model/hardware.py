@@ -1,10 +1,10 @@
 """An accelerator's figures, from a data sheet or from a calibration."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeGuard
+from typing import Any
 
+from kvbench.checks import check_int, check_number, check_share
 from kvbench.naming import unknown
 
 Curve = Sequence[Sequence[float]]
@@ -68,8 +68,7 @@ class Hardware:
             value = getattr(self, key)
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f"hardware.{key} is a text, got {value!r}")
-        if isinstance(self.memory_bytes, bool) or not isinstance(self.memory_bytes, int) or self.memory_bytes < 1:
-            raise ValueError(f"hardware.memory_bytes is a positive integer, got {self.memory_bytes!r}")
+        check_int("hardware.memory_bytes", self.memory_bytes, 1)
         if self.memory_bytes > MOST_BYTES:
             raise ValueError(f"hardware.memory_bytes is at most 2^60, got {self.memory_bytes!r}")
         self._check_numbers()
@@ -80,20 +79,17 @@ class Hardware:
     def _check_numbers(self) -> None:
         for key in RATES:
             value = getattr(self, key)
-            if not _is_number(value) or value <= 0:
-                raise ValueError(f"hardware.{key} is a number above 0, got {value!r}")
+            check_number(f"hardware.{key}", value, 0, above=True)
             if not RANGE_PER_S[0] <= value <= RANGE_PER_S[1]:
                 raise ValueError(f"hardware.{key} is from {RANGE_PER_S[0]:g} to {RANGE_PER_S[1]:g}, got {value!r}")
         for key in SHARES:
             value = getattr(self, key)
-            if not _is_number(value) or not 0 < value <= 1:
-                raise ValueError(f"hardware.{key} is a number above 0 and at most 1, got {value!r}")
+            check_share(f"hardware.{key}", value)
             if value < LEAST_SHARE:
                 raise ValueError(f"hardware.{key} is at least {LEAST_SHARE}, got {value!r}")
         for key in FIXED:
             value = getattr(self, key)
-            if not _is_number(value) or value < 0:
-                raise ValueError(f"hardware.{key} is a number of at least 0, got {value!r}")
+            check_number(f"hardware.{key}", value, 0)
             if value > MOST_S:
                 raise ValueError(f"hardware.{key} is at most {MOST_S:,} seconds, got {value!r}")
 
@@ -104,8 +100,8 @@ class Hardware:
                 raise ValueError(f"hardware.{key} is a mapping, or null, got {value!r}")
         for key in ("error", "noise"):
             value = (self.validation or {}).get(key)
-            if self.validation is not None and (not _is_number(value) or value < 0):
-                raise ValueError(f"hardware.validation.{key} is a number of at least 0, got {value!r}")
+            if self.validation is not None:
+                check_number(f"hardware.validation.{key}", value, 0)
 
 
 def check_curve(where: str, curve: object) -> None:
@@ -122,8 +118,10 @@ def check_curve(where: str, curve: object) -> None:
     before = None
     for point in curve:
         is_pair = isinstance(point, Sequence) and not isinstance(point, str) and len(point) == NUM_COORDINATES
-        if not is_pair or not all(_is_number(value) and value >= 0 for value in point):
-            raise ValueError(f"{where}: a point is [size, seconds], two finite numbers of at least 0, got {point!r}")
+        if not is_pair:
+            raise ValueError(f"{where}: a point is [size, seconds], got {point!r}")
+        for what, value in zip(("size", "seconds"), point, strict=True):
+            check_number(f"{where}: {what} of a point", value, 0)
         if point[0] > MOST_BYTES or point[1] > MOST_S:
             raise ValueError(f"{where}: sizes are at most 2^60 and seconds {MOST_S:,}, got {list(point)}")
         if before is not None and (point[0] <= before[0] or point[1] < before[1]):
@@ -150,9 +148,3 @@ def hardware_from(mapping: Mapping[str, object]) -> Hardware:
     if missing:
         raise ValueError(f"{what}: missing {', '.join(missing)}; it takes {', '.join(keys)}")
     return Hardware(**given)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) <= sys.float_info.max

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from kvbench.checks import check_int
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelParameters:
@@ -23,9 +25,7 @@ class ModelParameters:
 
     def __post_init__(self) -> None:
         for field in ("num_parameters", "num_active_parameters", "hidden_size", "bytes_per_parameter"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"model.{field} is a positive integer, got {value!r}")
+            check_int(f"model.{field}", getattr(self, field), 1)
         if self.num_active_parameters > self.num_parameters:
             raise ValueError(
                 f"model.num_active_parameters is at most num_parameters ({self.num_parameters:,}), got "

@@ -2,7 +2,7 @@
 
 import math
 
-from kvbench.checks import check_share
+from kvbench.checks import check_int, check_share
 from kvbench.predictor.recent import Recent
 
 
@@ -69,8 +69,7 @@ class PastQuantile:
 
     def __init__(self, quantile: float, history_window: int) -> None:
         check_share("quantile", quantile)
-        if isinstance(history_window, bool) or not isinstance(history_window, int) or history_window < 1:
-            raise ValueError(f"history_window is a positive integer, got {history_window!r}")
+        check_int("history_window", history_window, 1)
         self._quantile = quantile
         self._history_window = history_window
         self.forget()

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbench.checks import check_number
 from kvbench.predictor.features import NUM_INPUTS, WINDOW, features, inputs
 from kvbench.predictor.network import Adam, Network, new_network, pinball
 from kvbench.predictor.recent import Recent
@@ -50,8 +51,7 @@ def train(examples: Examples, quantile: float, seed: int, trace: str, source: st
     Raises:
         ValueError: the quantile is out of its range, or there are too few requests.
     """
-    if isinstance(quantile, bool) or not isinstance(quantile, float) or not 0 < quantile < 1:
-        raise ValueError(f"quantile is a number above 0 and below 1, got {quantile!r}")
+    check_number("quantile", quantile, 0, 1, above=True, below=True)
     learning, choosing, unseen = split(len(examples))
     values = _features(examples, choosing.stop)
     seen = values[learning]

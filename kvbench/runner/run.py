@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from kvbench.backend.base import Backend
+from kvbench.checks import check_int
 from kvbench.ledger import LedgerError, Limits
 from kvbench.plan.area import DEVICE, Native
 from kvbench.plan.ops import BadOperation
@@ -147,5 +148,4 @@ def _check(
         ("warmup", num_warmup, 0),
         ("scenario.max_concurrency", max_concurrency, 1),
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is an integer of at least {least}, got {value!r}")
+        check_int(name, value, least)

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 
-from kvbench.checks import check_share
+from kvbench.checks import check_int, check_share
 from kvbench.ledger import UNLIMITED, LedgerView, Limits, OutOfMemory
 from kvbench.plan.area import Blocks
 from kvbench.plan.ops import Append, Move, Operation, Plan, Release, Reserve, Rule
 from kvbench.strategy.async_growth import Ahead
-from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive, require_whole
+from kvbench.strategy.base import CapacityExceeded, Strategy
 from kvbench.strategy.classifying import CHAT, CODE, CREATIVE, DOCUMENT, Rules, settled_class
 from kvbench.strategy.member import Member
 from kvbench.workload.request import Session
@@ -93,12 +93,12 @@ class Adaptive(Strategy):
         strategies = {CODE: code, CREATIVE: creative_writing, DOCUMENT: long_document, CHAT: short_chat}
         for name, strategy in strategies.items():
             _check_member(name, strategy)
-        require_positive("window_messages", window_messages)
-        require_positive("document_characters", document_characters)
-        require_positive("document_tokens", document_tokens)
-        require_positive("patience", patience)
+        check_int("window_messages", window_messages, 1)
+        check_int("document_characters", document_characters, 1)
+        check_int("document_tokens", document_tokens, 1)
+        check_int("patience", patience, 1)
         check_share("writing_share", writing_share)
-        require_whole("min_tokens", min_tokens)
+        check_int("min_tokens", min_tokens, 0)
         self._rules = Rules(window_messages, document_characters, document_tokens, writing_share, patience, min_tokens)
         self._take(strategies)
         self.switches: list[Switch] = []

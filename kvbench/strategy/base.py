@@ -185,23 +185,6 @@ class Strategy:
         """Learn from a session that was completed; called once for each, after `on_finish`."""
 
 
-def require_budget(name: str, budget_tokens: int, least: int) -> None:
-    """Refuse a budget that a strategy cannot do with.
-
-    Args:
-        name: the strategy's.
-        budget_tokens: tokens that attention may read.
-        least: that it needs, such as its sinks and one more.
-    Raises:
-        ValueError: it is less, or no whole number.
-    """
-    if isinstance(budget_tokens, bool) or not isinstance(budget_tokens, int) or budget_tokens < least:
-        raise ValueError(
-            f"{name}: its budget is a whole number of at least {least} tokens with its other parameters as they are, "
-            f"got {budget_tokens!r}"
-        )
-
-
 def resize_and_append(seq: int, capacity: int, num_tokens: int) -> Plan:
     """The plan of an append that does not fit: reserve, then append."""
     return (Reserve(seq, capacity), *append_plan(seq, num_tokens))
@@ -233,43 +216,3 @@ def append_in_units(seq: int, num_tokens: int, unit: int, view: LedgerView) -> P
 def rounded_up(num_tokens: int, multiple: int) -> int:
     """The least multiple that is no less than num_tokens."""
     return -(-num_tokens // multiple) * multiple
-
-
-def require_positive(name: str, value: object) -> None:
-    """Refuse a parameter that is not a positive integer.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is a positive integer, got {value!r}")
-
-
-def require_bound(name: str, value: object) -> None:
-    """Refuse a bound that is neither a positive integer nor None, for none or for the run to decide.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if value is not None:
-        require_positive(name, value)
-
-
-def require_whole(name: str, value: object) -> None:
-    """Refuse a parameter that is not a whole number.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name} is a whole number, 0 or more, got {value!r}")
-
-
-def require_above_one(name: str, value: object) -> None:
-    """Refuse a factor that does not grow.
-
-    Raises:
-        ValueError: it is not a number above 1 and below 100.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 < value < 100:  # noqa: PLR2004
-        raise ValueError(f"{name} is a number above 1 (and below 100), got {value!r}")

@@ -1,9 +1,10 @@
 """Chunks: growth without copying."""
 
+from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import Plan
-from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, in_units, require_positive
+from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, in_units
 
 
 class Chunked(Strategy):
@@ -21,7 +22,7 @@ class Chunked(Strategy):
     """
 
     def __init__(self, *, chunk_tokens: int) -> None:
-        require_positive("chunk_tokens", chunk_tokens)
+        check_int("chunk_tokens", chunk_tokens, 1)
         self.chunk_tokens = chunk_tokens
         self.areas = (Area(layout=Chunks(chunk_tokens)),)
 

@@ -2,17 +2,11 @@
 
 import math
 
-from kvbench.checks import check_share
+from kvbench.checks import check_int, check_share
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import NORM, Area
 from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule
-from kvbench.strategy.base import (
-    Strategy,
-    append_in_units,
-    require_budget,
-    require_positive,
-    rounded_up,
-)
+from kvbench.strategy.base import Strategy, append_in_units, rounded_up
 from kvbench.workload.request import Session
 
 GROWTH_TOKENS = 64
@@ -45,7 +39,7 @@ class Compressed(Strategy):
 
     def __init__(self, *, kept_fraction: float, interval: int) -> None:
         check_share("kept_fraction", kept_fraction)
-        require_positive("interval", interval)
+        check_int("interval", interval, 1)
         self.kept_fraction = kept_fraction
         self.interval = interval
         self.areas = (Area(positions=True),)
@@ -54,7 +48,7 @@ class Compressed(Strategy):
 
     def within(self, budget_tokens: int, num_tokens: int) -> "Compressed":
         """The fraction that leaves so many of all tokens after a pass; up to `interval` more are held between two."""
-        require_budget("compressed", budget_tokens, 1)
+        check_int("compressed: its budget in tokens", budget_tokens, 1)
         fraction = min(budget_tokens / num_tokens, 1.0)
         if num_kept(num_tokens, fraction) > budget_tokens:  # the quotient was rounded up
             fraction = math.nextafter(fraction, 0.0)

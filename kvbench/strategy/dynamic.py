@@ -2,19 +2,10 @@
 
 from copy import copy
 
+from kvbench.checks import check_bound, check_int, check_number
 from kvbench.ledger import UNLIMITED, LedgerView, Limits
 from kvbench.plan.ops import Plan, Reserve, append_plan
-from kvbench.strategy.base import (
-    CapacityExceeded,
-    IntegerRule,
-    Strategy,
-    constant,
-    require_above_one,
-    require_bound,
-    require_positive,
-    resize_and_append,
-    rounded_up,
-)
+from kvbench.strategy.base import CapacityExceeded, IntegerRule, Strategy, constant, resize_and_append, rounded_up
 from kvbench.workload.request import Session
 
 
@@ -53,10 +44,10 @@ class Dynamic(Strategy):
     """
 
     def __init__(self, *, initial_capacity: int, growth_factor: float, max_capacity: int | None, round_to: int) -> None:
-        require_positive("initial_capacity", initial_capacity)
-        require_above_one("growth_factor", growth_factor)
-        require_bound("max_capacity", max_capacity)
-        require_positive("round_to", round_to)
+        check_int("initial_capacity", initial_capacity, 1)
+        check_number("growth_factor", growth_factor, 1, 100, above=True, below=True)
+        check_bound("max_capacity", max_capacity)
+        check_int("round_to", round_to, 1)
         if max_capacity is not None and initial_capacity > max_capacity:
             raise ValueError(f"initial_capacity is at most max_capacity ({max_capacity}), got {initial_capacity}")
         self.initial_capacity = initial_capacity

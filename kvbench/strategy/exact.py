@@ -1,8 +1,9 @@
 """The oracle: it knows each request's final length."""
 
+from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import Plan, Reserve
-from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, as_required, require_positive, rounded_up
+from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, as_required, rounded_up
 from kvbench.workload.request import Session
 
 
@@ -28,7 +29,7 @@ class Exact(Strategy):
     reference = True
 
     def __init__(self, *, round_to: int) -> None:
-        require_positive("round_to", round_to)
+        check_int("round_to", round_to, 1)
         self.round_to = round_to
 
     @property

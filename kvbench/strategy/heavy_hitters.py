@@ -1,8 +1,8 @@
 """Heavy hitters: the tokens that attention looked at most, and recent ones."""
 
+from kvbench.checks import check_int
 from kvbench.plan.area import SIGNALS, Area, Holes, Mass
 from kvbench.plan.ops import Rule
-from kvbench.strategy.base import require_budget, require_positive, require_whole
 from kvbench.strategy.bounded import Bounded
 
 
@@ -22,8 +22,8 @@ class HeavyHitters(Bounded):
     """
 
     def __init__(self, *, num_heavy: int, num_recent: int) -> None:
-        require_positive("num_heavy", num_heavy)
-        require_whole("num_recent", num_recent)
+        check_int("num_heavy", num_heavy, 1)
+        check_int("num_recent", num_recent, 0)
         by = SIGNALS[Mass]
         super().__init__(
             capacity=num_heavy + num_recent,
@@ -34,6 +34,6 @@ class HeavyHitters(Bounded):
 
     def within(self, budget_tokens: int, num_tokens: int) -> "HeavyHitters":
         """Half of them by mass, the others recent."""
-        require_budget("heavy_hitters", budget_tokens, 1)
+        check_int("heavy_hitters: its budget in tokens", budget_tokens, 1)
         num_recent = budget_tokens // 2
         return HeavyHitters(num_heavy=budget_tokens - num_recent, num_recent=num_recent)

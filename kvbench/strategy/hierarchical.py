@@ -3,6 +3,7 @@
 from copy import copy
 from dataclasses import replace
 
+from kvbench.checks import check_int
 from kvbench.ledger import UNLIMITED, LedgerView
 from kvbench.naming import unknown
 from kvbench.plan.area import (
@@ -19,7 +20,7 @@ from kvbench.plan.area import (
     Ring,
 )
 from kvbench.plan.ops import MAIN, Move, Operation, Plan, Reserve, Rule, Settle, append_plan
-from kvbench.strategy.base import CapacityExceeded, Strategy, require_positive, require_whole, rounded_up
+from kvbench.strategy.base import CapacityExceeded, Strategy, rounded_up
 from kvbench.workload.request import Session
 
 EVICTIONS = ("age", "access")
@@ -62,14 +63,14 @@ class Hierarchical(Strategy):
         read_ahead: bool,
         background: bool,
     ) -> None:
-        require_positive("fast_capacity", fast_capacity)
+        check_int("fast_capacity", fast_capacity, 1)
         slow_capacity, disk_capacity = (
             UNLIMITED if value is None else value for value in (slow_capacity, disk_capacity)
         )
-        require_positive("slow_capacity", slow_capacity)
-        require_whole("disk_capacity", disk_capacity)
-        require_positive("top_accessed", top_accessed)
-        require_positive("access_window", access_window)
+        check_int("slow_capacity", slow_capacity, 1)
+        check_int("disk_capacity", disk_capacity, 0)
+        check_int("top_accessed", top_accessed, 1)
+        check_int("access_window", access_window, 1)
         if fast_capacity < 2 or access_window > MAX_ACCESS_WINDOW:  # noqa: PLR2004
             raise ValueError(
                 f"fast_capacity is 2 or more and access_window at most {MAX_ACCESS_WINDOW}, "

@@ -2,8 +2,9 @@
 
 from copy import copy
 
+from kvbench.checks import check_bound
 from kvbench.ledger import UNLIMITED, Limits
-from kvbench.strategy.base import Strategy, require_bound
+from kvbench.strategy.base import Strategy
 
 
 class Longest(Strategy):
@@ -17,7 +18,7 @@ class Longest(Strategy):
     """
 
     def __init__(self, *, max_seq_len: int | None) -> None:
-        require_bound("max_seq_len", max_seq_len)
+        check_bound("max_seq_len", max_seq_len)
         self._max_seq_len = max_seq_len
 
     @property

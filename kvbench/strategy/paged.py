@@ -1,17 +1,10 @@
 """Paging: blocks of a shared pool, a block table a sequence."""
 
+from kvbench.checks import check_bound, check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import STAGING_TOKENS, Area, Blocks
 from kvbench.plan.ops import Fork, Plan, Reserve
-from kvbench.strategy.base import (
-    IntegerRule,
-    Strategy,
-    append_in_units,
-    constant,
-    in_units,
-    require_bound,
-    require_positive,
-)
+from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, in_units
 from kvbench.workload.request import Session
 
 
@@ -33,8 +26,8 @@ class Paged(Strategy):
     """
 
     def __init__(self, *, block_size: int, pool_tokens: int | None) -> None:
-        require_positive("block_size", block_size)
-        require_bound("pool_tokens", pool_tokens)
+        check_int("block_size", block_size, 1)
+        check_bound("pool_tokens", pool_tokens)
         if STAGING_TOKENS % block_size:
             raise ValueError(f"block_size divides {STAGING_TOKENS}, got {block_size}")
         if pool_tokens is not None and pool_tokens % block_size:

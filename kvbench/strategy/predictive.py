@@ -3,10 +3,11 @@
 from collections import deque
 from collections.abc import Sequence
 
+from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.naming import unknown
 from kvbench.plan.ops import NOTHING, Plan, Reserve, append_plan
-from kvbench.strategy.base import require_positive, resize_and_append, rounded_up
+from kvbench.strategy.base import resize_and_append, rounded_up
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Session
 
@@ -80,7 +81,7 @@ class Predictive(Dynamic):
             max_capacity=max_capacity,
             round_to=round_to,
         )
-        require_positive("history_window", history_window)
+        check_int("history_window", history_window, 1)
         if rule not in RULES:
             raise ValueError(unknown("rule", rule, RULES))
         self.history_window = history_window

@@ -1,9 +1,10 @@
 """Quantization: older tokens in few bits, the newest as they are."""
 
+from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import STAGING_TOKENS, Area, Chunks, Packed, Ring
 from kvbench.plan.ops import MAIN, NOTHING, Append, Move, Plan, Reserve, Rule, append_plan
-from kvbench.strategy.base import Strategy, require_positive, require_whole, rounded_up
+from kvbench.strategy.base import Strategy, rounded_up
 from kvbench.workload.request import Session
 
 PACKED = "packed"
@@ -32,10 +33,10 @@ class Quantized(Strategy):
     lossless = False
 
     def __init__(self, *, bits: int, group_size: int, residual_tokens: int, keys_per: str) -> None:
-        require_positive("group_size", group_size)
+        check_int("group_size", group_size, 1)
         if STAGING_TOKENS % group_size:
             raise ValueError(f"group_size divides {STAGING_TOKENS}, got {group_size}")
-        require_whole("residual_tokens", residual_tokens)
+        check_int("residual_tokens", residual_tokens, 0)
         self.group_size = group_size
         self.residual_tokens = residual_tokens
         # Whole groups, so that none lies at the ring's end and its beginning.

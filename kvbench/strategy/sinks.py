@@ -1,8 +1,8 @@
 """Attention sinks: the first tokens and a recent window."""
 
+from kvbench.checks import check_int
 from kvbench.plan.area import Area, Ring
 from kvbench.plan.ops import Rule
-from kvbench.strategy.base import require_budget, require_positive, require_whole
 from kvbench.strategy.bounded import Bounded
 
 
@@ -22,8 +22,8 @@ class Sinks(Bounded):
     """
 
     def __init__(self, *, num_sinks: int, window: int) -> None:
-        require_whole("num_sinks", num_sinks)
-        require_positive("window", window)
+        check_int("num_sinks", num_sinks, 0)
+        check_int("window", window, 1)
         self.num_sinks = self.num_first = num_sinks
         self.window = window
         super().__init__(
@@ -35,5 +35,5 @@ class Sinks(Bounded):
 
     def within(self, budget_tokens: int, num_tokens: int) -> "Sinks":
         """As many sinks, and a window of the rest."""
-        require_budget("sinks", budget_tokens, self.num_sinks + 1)
+        check_int("sinks: its budget in tokens", budget_tokens, self.num_sinks + 1)
         return Sinks(num_sinks=self.num_sinks, window=budget_tokens - self.num_sinks)

@@ -1,9 +1,10 @@
 """SnapKV: the prompt's last tokens vote for what is kept of it."""
 
+from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import SIGNALS, Area, Votes
 from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule
-from kvbench.strategy.base import Strategy, append_in_units, require_budget, require_positive, rounded_up
+from kvbench.strategy.base import Strategy, append_in_units, rounded_up
 
 GROWTH_TOKENS = 256
 """Slots by which capacity grows: a resize each 256 decoded tokens."""
@@ -30,9 +31,9 @@ class SnapKV(Strategy):
     lossless = False
 
     def __init__(self, *, budget: int, window: int, kernel_size: int, pooling: str) -> None:
-        require_positive("budget", budget)
-        require_positive("window", window)
-        require_positive("kernel_size", kernel_size)
+        check_int("budget", budget, 1)
+        check_int("window", window, 1)
+        check_int("kernel_size", kernel_size, 1)
         if window >= budget:
             raise ValueError(f"window is less than budget ({budget}), got {window}")
         if kernel_size % 2 == 0:
@@ -46,7 +47,7 @@ class SnapKV(Strategy):
 
     def within(self, budget_tokens: int, num_tokens: int) -> "SnapKV":
         """So many of all that is held when a prompt ends; what is decoded after comes on top."""
-        require_budget("snapkv", budget_tokens, self.window + 1)
+        check_int("snapkv: its budget in tokens", budget_tokens, self.window + 1)
         return SnapKV(budget=budget_tokens, window=self.window, kernel_size=self.kernel_size, pooling=self.pooling)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:

@@ -1,9 +1,10 @@
 """Streaming windows: attention reads the active one, those before are retired."""
 
+from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import Area, Chunks, Ring
 from kvbench.plan.ops import MAIN, Keep, Move, Plan, Reserve, Rule, append_plan
-from kvbench.strategy.base import Strategy, require_budget, require_positive, require_whole
+from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
 
 RETIRED = "retired"
@@ -28,9 +29,9 @@ class Streaming(Strategy):
     lossless = False
 
     def __init__(self, *, window_size: int, overlap_size: int, max_retired: int) -> None:
-        require_positive("window_size", window_size)
-        require_whole("overlap_size", overlap_size)
-        require_positive("max_retired", max_retired)
+        check_int("window_size", window_size, 1)
+        check_int("overlap_size", overlap_size, 0)
+        check_int("max_retired", max_retired, 1)
         if overlap_size >= window_size:
             raise ValueError(f"overlap_size is less than window_size ({window_size}), got {overlap_size}")
         self.window_size = window_size
@@ -41,7 +42,7 @@ class Streaming(Strategy):
 
     def within(self, budget_tokens: int, num_tokens: int) -> "Streaming":
         """A window of so many, the overlap the same share of it."""
-        require_budget("streaming", budget_tokens, 1)
+        check_int("streaming: its budget in tokens", budget_tokens, 1)
         overlap = self.overlap_size * budget_tokens // self.window_size
         return Streaming(window_size=budget_tokens, overlap_size=overlap, max_retired=self.max_retired)
 

@@ -8,12 +8,13 @@ import pandas as pd
 
 from kvbench.charts.text import duration, listed, number
 from kvbench.charts.values import ValuePanel, values_chart
+from kvbench.checks import check_int
 from kvbench.results.front import Cost, pareto_front
 from kvbench.results.provenance import model_notes
 from kvbench.results.results import Results
 from kvbench.results.statistics import confidence_half_width
 from kvbench.results.summary import US_PER_S
-from kvbench.strategy.base import Strategy, require_positive
+from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.studies.base import Experiment, Findings, Setting
 from kvbench.studies.measure import measure, tokens_of
@@ -61,7 +62,7 @@ class GrowthFactors(Experiment):
     def __post_init__(self) -> None:
         if not isinstance(self.growth_factors, list | tuple) or len(set(self.growth_factors)) < 2:  # noqa: PLR2004
             raise ValueError(f"growth_factors is a list of at least two factors, got {self.growth_factors!r}")
-        require_positive("max_capacity", self.max_capacity)
+        check_int("max_capacity", self.max_capacity, 1)
         for name, count in tokens_of(self.scenarios).items():
             if count > self.max_capacity:
                 raise ValueError(f"max_capacity holds {name}, {count} tokens, got {self.max_capacity}")

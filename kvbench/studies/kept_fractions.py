@@ -10,10 +10,11 @@ import pandas as pd
 from kvbench.backend.measured import Measured
 from kvbench.charts.text import duration, listed, number, percent
 from kvbench.charts.values import ValuePanel, values_chart
+from kvbench.checks import check_int
 from kvbench.quality.probe import Probe, request_to_probe
 from kvbench.quality.structured import structured
 from kvbench.results.provenance import model_notes
-from kvbench.strategy.base import Strategy, require_positive
+from kvbench.strategy.base import Strategy
 from kvbench.strategy.compressed import Compressed
 from kvbench.studies.base import Experiment, Findings, Setting
 from kvbench.studies.measure import measure, tokens_of
@@ -75,8 +76,8 @@ class KeptFractions(Experiment):
     def __post_init__(self) -> None:
         if not isinstance(self.kept_fractions, list | tuple) or len(set(self.kept_fractions)) < 2:  # noqa: PLR2004
             raise ValueError(f"kept_fractions is a list of at least two fractions, got {self.kept_fractions!r}")
-        require_positive("probed_heads", self.probed_heads)
-        require_positive("probed_tokens", self.probed_tokens)
+        check_int("probed_heads", self.probed_heads, 1)
+        check_int("probed_tokens", self.probed_tokens, 1)
         tokens_of(self.scenarios)
         self.strategies()
 

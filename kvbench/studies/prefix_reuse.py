@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from kvbench.charts.prefix import prefix_rates_chart, prefix_tiers_chart
 from kvbench.charts.text import duration, listed, number, percent
-from kvbench.fleet.prefix.kinds import check_policy, check_reuse, check_warmup_share
-from kvbench.fleet.prefix.tiers import Tier, TierUse, check_blocks
+from kvbench.checks import check_int, check_number
+from kvbench.fleet.prefix.kinds import check_policy, check_reuse
+from kvbench.fleet.prefix.tiers import Tier, TierUse
 from kvbench.studies.base import Experiment, Findings, Setting
 from kvbench.workload.scenario import Scenario
 from kvbench.workload.trace import DEFAULT_FOLDER, FOLDER_VARIABLE, Trace, TraceMissing
@@ -74,12 +75,12 @@ class PrefixReuse(Experiment):
             if not isinstance(value, list | tuple) or not value:
                 raise ValueError(f"{name} is a list of at least one {what}, got {value!r}")
         for size in self.device_blocks:
-            check_blocks("each of device_blocks", size)
+            check_int("each of device_blocks", size, 1)
         for policy in self.policies:
             check_policy(policy)
         for kind in self.reuse:
             check_reuse(kind)
-        check_warmup_share(self.warmup_share)
+        check_number("warmup_share", self.warmup_share, 0, 1, below=True)
         self.lower_tiers()
         for name, scenario in self.scenarios.items():
             _check_shares_blocks(name, scenario)
@@ -91,8 +92,8 @@ class PrefixReuse(Experiment):
             num_blocks, rate = getattr(self, f"{name}_blocks"), getattr(self, f"{name}_bytes_per_s")
             # A rate is checked whether its tier is there or not.
             tier = Tier(name=name, num_blocks=1, bytes_per_s=rate)
-            if num_blocks != 0 or isinstance(num_blocks, bool):
-                check_blocks(f"{name}_blocks, where it is not 0 (no such tier),", num_blocks)
+            check_int(f"{name}_blocks", num_blocks, 0)
+            if num_blocks:
                 tiers.append(Tier(name=tier.name, num_blocks=num_blocks, bytes_per_s=rate))
         return tuple(tiers)
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from kvbench.charts.recompute import recompute_chart
+from kvbench.checks import check_int
 from kvbench.results.statistics import confidence_half_width
 from kvbench.runner.frames import requests_frame, steps_frame
 from kvbench.runner.run import run
-from kvbench.strategy.base import Strategy, require_positive
+from kvbench.strategy.base import Strategy
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.recompute import Recompute
 from kvbench.studies.base import Experiment, Findings, Setting
@@ -43,8 +44,8 @@ class RecomputeExperiment(Experiment):
         if not isinstance(self.context_tokens, list | tuple) or not self.context_tokens:
             raise ValueError(f"context_tokens is a list of at least one length, got {self.context_tokens!r}")
         for count in self.context_tokens:
-            require_positive("each of context_tokens", count)
-        require_positive("num_decode_tokens", self.num_decode_tokens)
+            check_int("each of context_tokens", count, 1)
+        check_int("num_decode_tokens", self.num_decode_tokens, 1)
 
     @property
     def strategies(self) -> dict[str, Strategy]:

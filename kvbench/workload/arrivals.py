@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.workload.parameters import check_has, check_number, check_whole
+from kvbench.checks import check_has, check_int, check_number
 from kvbench.workload.request import NS_PER_S
 
 MAX_REQUESTS = 1_000_000_000
@@ -162,7 +162,7 @@ class Sinusoidal(Arrivals):
 
 
 def _check_count(num_requests: int) -> None:
-    check_whole("num_requests", num_requests, 0, MAX_REQUESTS)
+    check_int("num_requests", num_requests, 0, MAX_REQUESTS)
 
 
 def _to_ns(times_s: NDArray[np.float64]) -> NDArray[np.int64]:

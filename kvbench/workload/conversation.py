@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvbench.checks import check_int, check_number
 from kvbench.workload.arrivals import MAX_REQUESTS, Arrivals, check_arrivals
 from kvbench.workload.lengths import Constant, Lengths, check_lengths
-from kvbench.workload.parameters import check_number, check_whole
 from kvbench.workload.request import NS_PER_S, Request, Session
 from kvbench.workload.scenario import Scenario, Workload
 
@@ -55,12 +55,12 @@ class Conversations(Scenario):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("num_requests", self.num_requests, 1, MAX_REQUESTS)
+        check_int("num_requests", self.num_requests, 1, MAX_REQUESTS)
         check_arrivals("arrivals", self.arrivals)
         check_lengths("prompts", self.prompts)
         check_lengths("outputs", self.outputs)
         if isinstance(self.turns, int):
-            check_whole("turns", self.turns, 1, MAX_TURNS)
+            check_int("turns", self.turns, 1, MAX_TURNS)
         else:
             check_lengths("turns", self.turns)
         check_number("think_s", self.think_s, 0, MAX_THINK_S)
@@ -111,8 +111,8 @@ class ParallelSampling(Scenario):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("num_prompts", self.num_prompts, 1, MAX_REQUESTS)
-        check_whole("num_samples", self.num_samples, 1, MAX_REQUESTS)
+        check_int("num_prompts", self.num_prompts, 1, MAX_REQUESTS)
+        check_int("num_samples", self.num_samples, 1, MAX_REQUESTS)
         check_arrivals("arrivals", self.arrivals)
         check_lengths("prompts", self.prompts)
         check_lengths("outputs", self.outputs)

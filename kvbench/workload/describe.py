@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.workload.parameters import check_number
+from kvbench.checks import check_number
 from kvbench.workload.request import NS_PER_S
 from kvbench.workload.scenario import Workload
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvbench.checks import check_number
 from kvbench.naming import unknown
 from kvbench.workload.arrivals import Arrivals, check_arrivals
 from kvbench.workload.conversation import MAX_THINK_S, draw_think_ns
-from kvbench.workload.parameters import check_number
 from kvbench.workload.request import Request, Session
 from kvbench.workload.scenario import Scenario, Workload
 

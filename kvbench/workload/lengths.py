@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.workload.parameters import check_has, check_number, check_whole
+from kvbench.checks import check_has, check_int, check_number
 from kvbench.workload.trace_file import read_csv
 from kvbench.workload.trace_values import MAX_TOKENS, whole_numbers
 
@@ -45,7 +45,7 @@ class Constant(Lengths):
     tokens: int
 
     def __post_init__(self) -> None:
-        check_whole("tokens", self.tokens, 1, MAX_TOKENS)
+        check_int("tokens", self.tokens, 1, MAX_TOKENS)
 
     def draw(self, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Repeat the length; `rng` is not used."""
@@ -161,7 +161,7 @@ class Empirical(Lengths):
 
 
 def _check_range(low: int, high: int) -> None:
-    check_whole("low", low, 1, MAX_TOKENS)
-    check_whole("high", high, 1, MAX_TOKENS)
+    check_int("low", low, 1, MAX_TOKENS)
+    check_int("high", high, 1, MAX_TOKENS)
     if high < low:
         raise ValueError(f"high is at least low, got low {low} and high {high}")

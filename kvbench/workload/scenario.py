@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvbench.workload.parameters import check_whole
+from kvbench.checks import check_int
 from kvbench.workload.request import Request, Session
 
 MOST = 2**31 - 1
@@ -32,7 +32,7 @@ class Scenario:
         for name in ("max_requests", "max_concurrency", "repetitions"):
             value = getattr(self, name)
             if not (name == "max_requests" and value is None):
-                check_whole(name, value, 1, MOST)
+                check_int(name, value, 1, MOST)
 
     def workload(self, rng: np.random.Generator) -> "Workload":
         """Draw the requests, in order of arrival, at most `max_requests` of them."""
@@ -71,7 +71,7 @@ class Appends(Scenario):
         if not isinstance(self.appends, list | tuple) or not self.appends:
             raise ValueError(f"appends is a list of at least one token count, got {self.appends!r}")
         for count in self.appends:
-            check_whole("each of appends (tokens)", count, 1, MOST)
+            check_int("each of appends (tokens)", count, 1, MOST)
 
     def workload(self, rng: np.random.Generator) -> Workload:
         """The one request; `rng` is not used."""

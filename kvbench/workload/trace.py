@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kvbench.checks import check_int
 from kvbench.naming import unknown
 from kvbench.workload.arrivals import Arrivals, check_arrivals
-from kvbench.workload.parameters import check_whole
 from kvbench.workload.request import Request, Session
 from kvbench.workload.scenario import Scenario, Workload
 from kvbench.workload.trace_columns import TraceColumns
@@ -69,7 +69,7 @@ class Trace(Scenario):
                 f"{', '.join(self._told)}: null for the format {self.format}, whose files leave nothing open"
             )
         if self.block_tokens is not None:
-            check_whole("block_tokens", self.block_tokens, 1, 2**20)
+            check_int("block_tokens", self.block_tokens, 1, 2**20)
         if self.time_unit is not None and self.time_unit not in UNITS:
             raise ValueError(unknown("time_unit", self.time_unit, UNITS))
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.fleet.prefix.kinds import UNLIMITED, check_policy, check_reuse, check_warmup_share
+from kvbench.checks import check_int, check_number
+from kvbench.fleet.prefix.kinds import UNLIMITED, check_policy, check_reuse
 from kvbench.fleet.prefix.queued import Moves, first_in_first_out, no_moves
 from kvbench.fleet.prefix.radix import leaves_only
 from kvbench.fleet.prefix.stacked import hits_of_sizes, pushed_out
-from kvbench.fleet.prefix.tiers import Tier, TierUse, check_blocks, check_tiers
+from kvbench.fleet.prefix.tiers import Tier, TierUse, check_tiers
 from kvbench.fleet.prefix.tree import PromptTree
 
 
@@ -125,7 +126,7 @@ def replay(tree: PromptTree, *, sizes: Sequence[int], policy: str, reuse: str) -
     if not sizes:
         raise ValueError("sizes is one number of blocks for each tier, got none")
     for size in sizes:
-        check_blocks("a tier's size", size)
+        check_int("a tier's size in blocks", size, 1)
     # Nothing changes beyond what there is to hold, and sums of sizes stay in range.
     bounded = [min(int(size), tree.num_nodes + 1) for size in sizes]
     if policy == "optimal" or (policy, reuse) == ("lru", "block_hash"):
@@ -183,8 +184,7 @@ def simulate(
         ValueError: an argument is something else.
     """
     check_tiers(tiers)
-    if isinstance(block_bytes, bool) or not isinstance(block_bytes, int) or block_bytes < 1:
-        raise ValueError(f"block_bytes is a whole number of bytes from 1, got {block_bytes!r}")
+    check_int("block_bytes", block_bytes, 1)
     first = _first_request(tree, warmup_share)
     done = replay(tree, sizes=[tier.num_blocks for tier in tiers], policy=policy, reuse=reuse)
     hit_blocks, hit_tokens, loaded, stored = (
@@ -227,7 +227,7 @@ def unlimited(tree: PromptTree, *, warmup_share: float) -> PrefixResult:
 
 
 def _first_request(tree: PromptTree, warmup_share: float) -> int:
-    check_warmup_share(warmup_share)
+    check_number("warmup_share", warmup_share, 0, 1, below=True)
     return math.floor(tree.num_requests * warmup_share)
 
 

@@ -1,10 +1,9 @@
 """Tiers that hold blocks, and what a replay did in each."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 
+from kvbench.checks import check_int, check_number
 from kvbench.naming import unknown
 
 TIER_NAMES = ("device", "host", "disk")
@@ -29,10 +28,8 @@ class Tier:
     def __post_init__(self) -> None:
         if self.name not in TIER_NAMES:
             raise ValueError(unknown("tier", self.name, TIER_NAMES))
-        check_blocks(f"num_blocks of tier {self.name}", self.num_blocks)
-        rate = self.bytes_per_s
-        if isinstance(rate, bool) or not isinstance(rate, Real) or math.isnan(rate) or rate <= 0:
-            raise ValueError(f"bytes_per_s of tier {self.name} is a number above 0, got {rate!r}")
+        check_int(f"num_blocks of tier {self.name}", self.num_blocks, 1)
+        check_number(f"bytes_per_s of tier {self.name}", self.bytes_per_s, 0, above=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +60,3 @@ def check_tiers(tiers: Sequence[Tier]) -> None:
     names = [tier.name for tier in tiers]
     if not names or names[0] != TIER_NAMES[0] or names != [name for name in TIER_NAMES if name in names]:
         raise ValueError(f"tiers are device, then host, then disk, each at most once, the device always; got {names}")
-
-
-def check_blocks(name: str, value: object) -> None:
-    """Refuse what is not a number of blocks.
-
-    Raises:
-        ValueError: it is not a whole number from 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} is a whole number of blocks from 1, got {value!r}")

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from kvbench.backend.measured import Measured
 from kvbench.backend.storage.memory import while_wanted
+from kvbench.checks import check_int
 from kvbench.ledger import Limits
 from kvbench.model.geometry import KVGeometry
 from kvbench.runner.aio.executor import Executor, Layers
 from kvbench.runner.run import check_signals
-from kvbench.strategy.base import Strategy, require_positive
+from kvbench.strategy.base import Strategy
 
 
 class CacheError(Exception):
@@ -98,8 +99,8 @@ class AsyncCaches:
         max_pending: int = 32,
         budget_bytes: int | None = None,
     ) -> None:
-        require_positive("max_workers", max_workers)
-        require_positive("max_pending", max_pending)
+        check_int("max_workers", max_workers, 1)
+        check_int("max_pending", max_pending, 1)
         backend = Measured(geometry=geometry, device=device, attend=False, seed=0, num_rows=num_rows)
         check_signals({type(strategy).__name__: strategy}, backend)
         if strategy.recomputes:
@@ -143,7 +144,7 @@ class AsyncCaches:
         Raises:
             CacheRefused, CacheClosed: as `update`.
         """
-        require_positive("num_tokens", num_tokens)
+        check_int("num_tokens", num_tokens, 1)
         given_up = Event()
         await self._in_turn(id, partial(self._prefetch, num_tokens=num_tokens, given_up=given_up), given_up)
 

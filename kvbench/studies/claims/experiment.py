@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from kvbench.charts.claim_curves import choices_chart, ranges_chart, stream_chart
 from kvbench.charts.claims import claim_chart
 from kvbench.charts.text import number
+from kvbench.checks import check_int
 from kvbench.naming import unknown
-from kvbench.strategy.base import require_positive
 from kvbench.studies.base import Experiment, Findings, Setting
 from kvbench.studies.claims import choice, speedup, stream, tiers
 from kvbench.studies.claims.bench import ClaimsBench
@@ -110,7 +110,7 @@ class ClaimsExperiment(Experiment):
         if len(set(self.claims)) < len(self.claims):
             raise ValueError(f"claims names each once, got {', '.join(self.claims)}")
         tokens_of(self.scenarios)
-        require_positive("timed_heads", self.timed_heads)
+        check_int("timed_heads", self.timed_heads, 1)
 
     @property
     def num_tokens(self) -> int:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from kvbench.charts.memory_quality import memory_quality_chart
 from kvbench.charts.needles import needle_charts
 from kvbench.charts.text import listed
-from kvbench.checks import check_share
-from kvbench.strategy.base import Strategy, require_positive
+from kvbench.checks import check_flag, check_int, check_number, check_share
+from kvbench.strategy.base import Strategy
 from kvbench.studies.base import Experiment, Findings, Setting
 from kvbench.studies.quality.cells import CONTINUED, NEEDLES, STREAMING, Cell, CellFolder, Contender, contenders
 from kvbench.studies.quality.subject import Subject, available, common, earlier, measured, num_fed, tell
@@ -67,22 +67,20 @@ class QualityExperiment(Experiment):
 
     def __post_init__(self) -> None:
         for name in ("text_tokens", "prefill_tokens", "needles_asked"):
-            require_positive(name, getattr(self, name))
+            check_int(name, getattr(self, name), 1)
         if self.prefill_tokens >= self.text_tokens:
             raise ValueError(f"prefill_tokens is less than text_tokens ({self.text_tokens}), got {self.prefill_tokens}")
         for share in _listed("budgets", self.budgets, "share of text_tokens"):
             check_share("each of budgets", share)
         _listed("peers", self.peers, "cache of transformers'", least=0)
         for length in _listed("needle_tokens", self.needle_tokens, "length", least=0):
-            require_positive("each of needle_tokens", length)
+            check_int("each of needle_tokens", length, 1)
         for depth in _listed("needle_depths", self.needle_depths, "depth", least=1 if self.needle_tokens else 0):
-            if isinstance(depth, bool) or not isinstance(depth, int | float) or not 0 <= depth <= 1:
-                raise ValueError(f"each of needle_depths is a share from 0 to 1, got {depth!r}")
+            check_number("each of needle_depths", depth, 0, 1)
         for name in ("budgets", "needle_tokens", "needle_depths"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name} lists each once, got {list(getattr(self, name))}")
-        if not isinstance(self.resume, bool):
-            raise ValueError(f"resume is true or false, got {self.resume!r}")
+        check_flag("resume", self.resume)
         if self.text is not None and not isinstance(self.text, str):
             raise ValueError(f"text is a path, or null, got {self.text!r}")
         for label, strategy in self.strategies.items():

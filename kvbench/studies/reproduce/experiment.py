@@ -8,6 +8,7 @@ import pandas as pd
 
 from kvbench.charts.reproduced import occupancy_chart, rates_chart, reproduced_chart
 from kvbench.charts.text import number
+from kvbench.checks import check_number
 from kvbench.model.cost import prices_of
 from kvbench.model.hardware import Hardware
 from kvbench.naming import unknown
@@ -56,8 +57,7 @@ class Reproduce(Experiment):
             if result not in RESULTS:
                 raise ValueError(unknown("result", result, RESULTS))
         for rate in self.rates_per_s:
-            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < np.inf:
-                raise ValueError(f"rates_per_s are numbers above 0, got {rate!r}")
+            check_number("each of rates_per_s", rate, 0, above=True)
         if self.judged_rate_per_s not in self.rates_per_s:
             raise ValueError(f"judged_rate_per_s is one of rates_per_s, got {self.judged_rate_per_s!r}")
 
