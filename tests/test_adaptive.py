@@ -335,7 +335,7 @@ def test_a_new_repetition_forgets_the_switches():
         (Sinks(num_sinks=2, window=8), "sinks .* keeps no positions beside those that are left"),
         (
             Ahead(initial_capacity=8, growth_factor=1.5, max_capacity=600, round_to=1, start_at=0.9),
-            "ahead .* beside the steps may not be done",
+            "async_growth .* beside the steps may not be done",
         ),
         ({"chunk_tokens": 16}, "code is a strategy, got"),
     ],

@@ -162,7 +162,7 @@ COMMANDS = [
     (["+scenario=../strategy/dynamic"], ["unknown scenario"]),
     (["+experiment=recompute", "+scenario=short_chat"], ["an experiment brings its own requests"]),
     (["+experiment=recompute", "strategy=static"], ["an experiment brings its own requests and strategies"]),
-    (["+experiment=recompute", "repetitions=abc"], ["repetitions is an integer", "'abc'"]),
+    (["+experiment=recompute", "repetitions=abc"], ["repetitions is a positive integer", "'abc'"]),
     (["+experiment=recompute", "budget_bytes=0"], ["budget_bytes is a positive integer, got 0"]),
     (["+experiment=recompute", "experiment.context_tokens=5"], ["context_tokens is a list", "got 5"]),
     (

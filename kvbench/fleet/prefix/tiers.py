@@ -1,5 +1,6 @@
 """Tiers that hold blocks, and what a replay did in each."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,8 @@ class Tier:
         if self.name not in TIER_NAMES:
             raise ValueError(unknown("tier", self.name, TIER_NAMES))
         check_int(f"num_blocks of tier {self.name}", self.num_blocks, 1)
-        check_number(f"bytes_per_s of tier {self.name}", self.bytes_per_s, 0, above=True)
+        if self.bytes_per_s != math.inf:
+            check_number(f"bytes_per_s of tier {self.name}", self.bytes_per_s, 0, above=True)
 
 
 @dataclass(frozen=True, kw_only=True)
