@@ -45,9 +45,10 @@ def check_number(
     Raises:
         ValueError: it is another type (a bool, a text), not finite, or out of the range.
     """
-    is_finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    if is_finite and low <= value <= high and not (above and value == low) and not (below and value == high):
-        return
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        is_end = (above and value == low) or (below and value == high)
+        if low <= value <= min(high, sys.float_info.max) and not is_end:
+            return
     allowed = f"a number {'above' if above else 'of at least'} {low}"
     allowed += "" if math.isinf(high) else f" and {'below' if below else 'at most'} {high}"
     raise ValueError(f"{what} is {allowed}, got {value!r}")
