@@ -73,7 +73,7 @@ def _answer(arguments: list[str]) -> int:
         return 0
     if arguments and arguments[0][:1].isalpha() and "=" not in arguments[0]:
         if arguments[0] not in VERBS:
-            from kvbench.cli.meant import unknown_verb
+            from kvbench.cli.help import unknown_verb
 
             raise UsageError(unknown_verb(arguments))
         return importlib.import_module(VERBS[arguments[0]]).main(arguments[1:])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kvbench.api.estimate import seconds_of
+from kvbench.api.measure import seconds_of
 from kvbench.api.progress import EVERY_S, Signs, alive, duration, tell, watched
 from kvbench.workload.request import Request, Session
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import kvbench
-from kvbench.cli.meant import unknown_verb
+from kvbench.cli.help import unknown_verb
 from kvbench.cli.terminal import Shown, complain, say, shown, unsaid
 from kvbench.naming import NUM_NEIGHBOURS, unknown
 from kvbench.printable import MOST_LINE, MOST_LINES, bounded, cut, printable

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _outside(arguments: list[str]) -> Entry:
-    from kvbench.cli.outside import outside_entry
+    from kvbench.cli.entry import outside_entry
 
     trusted = [word.removeprefix(TRUSTED).strip("[]").split(",") for word in arguments if word.startswith(TRUSTED)]
     target, *given = [word for word in arguments if not word.startswith(TRUSTED)] or [""]
