@@ -32,6 +32,7 @@ from kvbench.studies.claims.finding import (
     range_text,
     verdict,
 )
+from kvbench.studies.ranges import GROWTH
 from tests.support.catalogue import TINY, node_of, scenario
 from tests.support.fake import Fake
 from tests.test_configuration import composed
@@ -192,21 +193,21 @@ def test_costs_of_growing_over_all_lengths_at_once():
 
 
 def test_a_range_is_useful_where_its_values_are_and_others_are_not():
-    inside = np.array([1.2 <= factor <= 2.0 for factor in ranges.FACTORS], dtype=float)
-    made = ranges._finding("growth factor", ranges.FACTORS, "x", inside)
+    factors = list(ranges.FACTORS)
+    made = ranges._finding(GROWTH, "x", pd.Series(GROWTH.inside(factors), factors, float))
     assert (made.measured, made.verdict) == (100, HOLDS)
-    assert ranges._finding("growth factor", ranges.FACTORS, "x", np.ones(10)).verdict == FAILS
+    assert ranges._finding(GROWTH, "x", pd.Series(1.0, factors)).verdict == FAILS
 
 
 @pytest.mark.parametrize(("half", "on_front", "measured"), [(0.0, 10, 0.0), (1.0, 1, -20.0), (math.nan, 0, math.nan)])
 def test_stalls_within_their_intervals_decide_nothing(half, on_front, measured):
     """Peaks fall from factor to factor as stalls rise; where all stalls are one, only the least peak is left."""
     numbers = np.arange(10.0)
-    frame = pd.DataFrame({"value": ranges.FACTORS, "x": 10 - numbers, "y": 1 + numbers / 10, "y_half": half})
+    frame = pd.DataFrame({"growth_factor": ranges.FACTORS, "x": 10 - numbers, "y": 1 + numbers / 10, "y_half": half})
     finding = ranges._of_stalls(frame)
     assert finding.measured == pytest.approx(measured, nan_ok=True)
     assert ("one repetition" in finding.note) == math.isnan(half)
-    curve = ranges._curve(frame.assign(x_label="x", y_label="y"), "growth factor", "stalls")
+    curve = ranges._curve(GROWTH, "stalls", frame.assign(x_label="x", y_label="y"))
     assert len(ranges_chart(curve, "C7").axes[0].lines[0].get_xdata()) == on_front
 
 

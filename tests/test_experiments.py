@@ -14,10 +14,8 @@ from kvbench.configuration.catalogue import names
 from kvbench.configuration.errors import UsageError
 from kvbench.studies.base import Experiment, Findings, Setting
 from kvbench.studies.comprehensive import sentences_of as comprehensive_sentences
-from kvbench.studies.growth_factors import near_best, with_cost
-from kvbench.studies.growth_factors import sentences_of as growth_sentences
-from kvbench.studies.kept_fractions import sentences_of as kept_sentences
-from kvbench.studies.kept_fractions import useful
+from kvbench.studies.growth_factors import with_cost
+from kvbench.studies.ranges import COSTS_LITTLE, GROWTH, KEPT, ON_GROWTH_FRONT, SAVES
 from tests.support.catalogue import TINY, node_of
 from tests.support.fake import Fake
 from tests.test_configuration import composed
@@ -140,21 +138,23 @@ def test_the_best_range_and_the_verdict_by_hand():
             "scenario": "chat",
             "growth_factor": [1.1, 1.5, 2.0, 3.0],
             "workload_tokens": 100,
-            "peak_bytes": [110.0, 150.0, 160.0, 230.0],
-            "copied_bytes": [300.0, 100.0, 100.0, 50.0],
+            "peak_per_needed": [1.1, 1.5, 1.6, 2.3],
+            "copied_per_needed": [3.0, 1.0, 1.0, 0.5],
             "stall_s": [0.3, 0.2, 0.1, 0.1],
         }
     )
-    table = with_cost(table, slot_bytes=1)
+    table = with_cost(table)
     assert table["cost"].tolist() == pytest.approx([4.1, 2.5, 2.6, 2.8])
     assert table["on_front"].tolist() == [True, True, False, True]  # 2.0 copies as much as 1.5 and peaks higher
-    assert near_best(table)["growth_factor"].tolist() == [1.5, 2.0]  # at most 2.75
-    first, mean, verdict, stall = growth_sentences(table)
+    assert GROWTH.shares(table, COSTS_LITTLE).tolist() == [0, 1, 1, 1]  # at most 3.75
+    first, mean, on_front, little, stall = experiment("growth_factors").sentences(table)
     assert "1.5 costs least, 2.5 times the tokens' bytes (1.5 at the peak, 1 copied)" in first
-    assert first.endswith("within 10 % of it: 1.5 and 2.")
+    assert first.endswith("at most 1.5 times that: 1.5, 2 and 3.")
     assert "1.5 costs least (2.5)" in mean
-    assert "range of 1.2 to 2 holds: it has the factor that costs least on 1 of 1 workloads" in verdict
-    assert "50 % of the factors inside it and 100 % of those outside" in verdict
+    assert f"range of 1.2 to 2 does not hold where useful is {ON_GROWTH_FRONT}: 50 % of the growth factors" in on_front
+    assert on_front.endswith("100 % of those outside.")
+    assert f"holds where useful is {COSTS_LITTLE}: 100 % of" in little  # 50 points more often than the others
+    assert little.endswith("50 % of those outside.")
     assert "300 ms at 1.1 and 100 ms at 3" in stall
 
 
@@ -231,14 +231,16 @@ def test_useful_fractions_by_hand():
             "error_relative": [0.3, 0.1, 0.05, 0.0],
         }
     )
-    assert useful(rows)["fraction"].tolist() == [0.6, 0.9]
-    workload, verdict, _ = kept_sentences(rows)
+    assert KEPT.shares(rows, SAVES).tolist() == [0, 1, 1, 0]
+    assert KEPT.shares(rows.assign(error_relative=np.nan), SAVES).isna().all()
+    made = experiment("kept_fractions")
+    workload, on_front, verdict, _ = made.sentences(rows)
     assert workload.endswith("useful: 0.6 and 0.9.")
-    assert "range of 0.6 to 0.9 holds" in verdict
-    assert "2 of 2 fractions" in verdict
-    assert "0 of 2 outside" in verdict
-    assert "holds in part" in kept_sentences(rows.assign(error_relative=[0.3, 0.2, 0.05, 0.0]))[1]
-    assert "does not hold" in kept_sentences(rows.assign(error_relative=[0.3, 0.2, 0.2, 0.0]))[1]
+    assert "range of 0.6 to 0.9 does not hold where useful is on the front of memory" in on_front  # all four are
+    assert f"range of 0.6 to 0.9 holds where useful is {SAVES}: 100 % of the kept fractions inside it" in verdict
+    assert verdict.endswith("0 % of those outside.")
+    assert "50 % of the kept" in made.sentences(rows.assign(error_relative=[0.3, 0.2, 0.05, 0.0]))[2]
+    assert "does not hold" in made.sentences(rows.assign(error_relative=[0.3, 0.2, 0.2, 0.0]))[2]
 
 
 @pytest.mark.parametrize("name", names("experiment"))
@@ -286,5 +288,19 @@ def test_a_range_of_which_nothing_was_run_is_not_judged():
             "stall_s": 0.1,
         }
     )
-    assert "no fraction was run, so that it cannot be judged" in kept_sentences(rows)[1]
-    assert "No factor that was run is of the article's range" in growth_sentences(with_cost(rows, 1))[2]
+    rows["copied_per_needed"] = [0.2, 0.1]
+    nothing = "No {} that was run is of the article's range of"
+    assert experiment("kept_fractions").sentences(rows)[1].startswith(nothing.format("kept fraction"))
+    assert experiment("growth_factors").sentences(with_cost(rows))[2].startswith(nothing.format("growth factor"))
+
+
+def test_each_length_of_recompute_has_its_own_figures():
+    made = experiment("recompute", context_tokens=[50, 400])
+    found = made.run(setting())
+    table = found.summary
+    assert table["context_tokens"].tolist() == [50, 400]
+    assert table[["cached_us", "recompute_us"]].notna().all(axis=None)
+    assert table["speedup"].tolist() == (table["recompute_us"] / table["cached_us"]).tolist()
+    assert table["formula"].tolist() == [50**2 / 150, 400**2 / 500]
+    assert found.steps["scenario"].unique().tolist() == ["50 tokens", "400 tokens"]
+    assert made.num_tokens == 2 * (50 + 3 + 400 + 3)

@@ -38,7 +38,8 @@ ALLOWED["fleet"] = ALLOWED["runner"]
 ALLOWED["integrations"] = ALLOWED["runner"] | {"runner"}
 ALLOWED["calibration"] = ALLOWED["runner"] | {"runner"}
 ALLOWED["quality"] = ALLOWED["integrations"] | {"integrations"}
-ALLOWED["studies"] = {*ALLOWED["quality"], "quality", "calibration", "fleet", "charts"}
+ALLOWED["decide"] = {*ALLOWED["runner"], "runner", "fleet"}
+ALLOWED["studies"] = {*ALLOWED["quality"], "quality", "calibration", "fleet", "charts", "decide"}
 ALLOWED["configuration"] = {*ALLOWED["studies"], "studies"}
 ALLOWED["api"] = {*ALLOWED["configuration"], "configuration"}
 THIRD_PARTY = {
@@ -46,6 +47,7 @@ THIRD_PARTY = {
     "results": {"numpy", "pandas", "pyarrow"},
     "fleet": {"numpy", "pandas"},
     "compiled": {"numba"},
+    "decide": {"numpy", "pandas"},
     "predictor": {"numpy", "safetensors"},
     "ledger": set(),
     "model": set(),

@@ -1,14 +1,11 @@
 """The end of a sweep: its jobs' rows become one frame and one set of charts."""
 
-import json
-from collections.abc import Iterable
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
-from pandas.api.types import union_categoricals
 
 from kvbench.charts.catalogue import sweep_charts
 from kvbench.charts.cautions import of_busy_machine, warnings
@@ -18,13 +15,11 @@ from kvbench.charts.table import table_text
 from kvbench.cli.asked import again
 from kvbench.cli.failure import Failure, noted
 from kvbench.cli.writing import draw, writing
+from kvbench.decide.sweep import OWN_COLUMNS, joined, swept_values
 from kvbench.results.environment import environment
 from kvbench.results.results import Results, load
-from kvbench.results.schema import REQUESTS, STEPS, SUMMARY
 
 MAX_LINES = 4
-OWN_COLUMNS = ("strategy", "scenario")
-"""Swept groups that the rows name already."""
 
 
 def collect(folder: Path, swept: list[str], given: list[str]) -> tuple[int, list[Failure]]:
@@ -44,7 +39,8 @@ def collect(folder: Path, swept: list[str], given: list[str]) -> tuple[int, list
         return 0, []
     parameters = [key for key in swept if key not in OWN_COLUMNS or key == "scenario"]
     header = [f"sweep over {', '.join(swept) or 'nothing'}: {len(jobs)} jobs"]
-    summary = _joined([job.summary.assign(**_column_values(job, parameters)) for job in jobs]) if jobs else None
+    together = joined(jobs, [swept_values(job.environment["overrides"], parameters) for job in jobs])
+    summary = together.summary if jobs else None
     is_experiment = any("experiment" in job.environment for job in jobs)
     if is_experiment:  # its table has a form of its own and is shown as it is; charts are in the jobs' folders
         header[0] += ", each with a report in its own folder"
@@ -60,8 +56,9 @@ def collect(folder: Path, swept: list[str], given: list[str]) -> tuple[int, list
             made |= {"failed": [failure.job for failure in failures], "others_share": shares}
             if "arguments" in made:
                 made["again"] = again(made["working_directory"], made["arguments"])
-            frames = _frames(jobs, summary, failures, parameters)
-            Results(**frames, environment=made, configuration=OmegaConf.to_yaml({"overrides": given})).save(folder)
+            rows = _with_failed(together.summary, failures, parameters)
+            configuration = OmegaConf.to_yaml({"overrides": given})
+            replace(together, summary=rows, environment=made, configuration=configuration).save(folder)
     finally:
         if is_experiment:
             print(findings_text([*header, *busy], tables))
@@ -95,28 +92,17 @@ def _headers(jobs: list[Results]) -> list[str]:
     return told
 
 
-def _frames(
-    jobs: list[Results], summary: pd.DataFrame | None, failures: list[Failure], parameters: list[str]
-) -> dict[str, pd.DataFrame | None]:
-    """The joined frames; failed jobs stand in the summary alone."""
-    if failures:
-        failed = pd.DataFrame([_row(failure, parameters) for failure in failures])
-        done = pd.DataFrame(columns=list(dict.fromkeys([*SUMMARY, *parameters]))) if summary is None else summary
-        summary = pd.concat([done.astype(object), failed], ignore_index=True)
-    none = {"requests": REQUESTS, "steps": STEPS, "timeline": ()}
-    rows = {
-        name: _joined([_told_apart(getattr(job, name), job, _column_values(job, parameters)) for job in jobs])
-        if jobs
-        else pd.DataFrame(columns=list(columns))
-        for name, columns in none.items()
-    }
-    return {"summary": summary, **rows, "timeline": rows["timeline"] if len(rows["timeline"]) else None}
-
-
 def _row(failure: Failure, parameters: list[str]) -> dict[str, object]:
     own = {"scenario": failure.scenario, "strategy": ", ".join(failure.strategies), "outcome": failure.outcome}
-    given = _values(failure.overrides)
-    return own | {key: given.get(key) for key in parameters if key not in OWN_COLUMNS}
+    return own | swept_values(failure.overrides, parameters)
+
+
+def _with_failed(summary: pd.DataFrame, failures: list[Failure], parameters: list[str]) -> pd.DataFrame:
+    """The rows of finished jobs, and of each that failed one with its error."""
+    if not failures:
+        return summary
+    failed = pd.DataFrame([_row(failure, parameters) for failure in failures])
+    return pd.concat([summary.astype(object), failed], ignore_index=True)
 
 
 def _jobs(folder: Path) -> tuple[list[Results], list[Failure]]:
@@ -136,49 +122,3 @@ def _jobs(folder: Path) -> tuple[list[Results], list[Failure]]:
 
 def _order(name: str) -> tuple[int, str]:
     return len(name), name
-
-
-def _column_values(job: Results, parameters: list[str]) -> dict[str, object]:
-    """A job's values of the swept parameters that its rows do not name already."""
-    given = _values(job.environment["overrides"])
-    return {key: given.get(key) for key in parameters if key not in OWN_COLUMNS}
-
-
-def _told_apart(frame: pd.DataFrame | None, job: Results, parameters: dict[str, object]) -> pd.DataFrame:
-    """A job's rows with its scenario and its parameters as columns; an experiment's rows name their own scenario.
-
-    Words are kept as categories: a fleet's job may have a row for each of millions of requests.
-    """
-    if frame is None:
-        return pd.DataFrame()
-    told = ({"scenario": job.environment["scenario"]} if "scenario" in job.environment else {}) | parameters
-    nothing = np.zeros(len(frame), dtype=np.int8)
-    for key, value in told.items():
-        told[key] = pd.Categorical.from_codes(nothing, [value]) if isinstance(value, str) else value
-    return frame.assign(**told, strategy=frame["strategy"].astype("category"))
-
-
-def _values(overrides: Iterable[str]) -> dict[str, object]:
-    pairs = (str(line).partition("=")[::2] for line in overrides)
-    return {key.lstrip("+"): _number(value) for key, value in pairs}
-
-
-def _number(text: str) -> object:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        return text
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else text
-
-
-def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """The rows of all frames; a column that is of categories in each stays so. Frames without rows say nothing."""
-    frames = [frame for frame in frames if len(frame)] or frames[:1]
-    words = [name for name in frames[0] if all(_is_words(frame.get(name)) for frame in frames)]
-    categories = {name: union_categoricals([frame[name] for frame in frames]) for name in words}
-    joined = pd.concat([frame.drop(columns=words) for frame in frames], ignore_index=True)
-    return joined.assign(**categories)[[*frames[0], *(name for name in joined if name not in frames[0])]]
-
-
-def _is_words(column: pd.Series | None) -> bool:
-    return column is not None and isinstance(column.dtype, pd.CategoricalDtype)

@@ -1,6 +1,6 @@
 """What every experiment is, what it is given, and what it gives."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kvbench.backend.base import Backend
+from kvbench.decide.sweep import Point, joined
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.parameters import ModelParameters
 from kvbench.results.provenance import model_notes, origin
@@ -50,6 +51,25 @@ class Setting:
     is_budget_given: bool = False
     name_or_path: str | None = None
     device: str = "auto"
+
+    def run(self, points: Sequence[Point], backend: Backend | None = None) -> Results:
+        """Run a sweep's points, one after another, and join their rows.
+
+        Args:
+            points: the manifest.
+            backend: where; None for the configured one.
+        """
+        jobs = [
+            point.run(
+                backend or self.backend,
+                num_repetitions=self.num_repetitions,
+                num_warmup=self.num_warmup,
+                budget_bytes=self.budget_bytes,
+                on_iteration=self.on_iteration,
+            )
+            for point in points
+        ]
+        return joined(jobs, [point.values for point in points])
 
     @property
     def notes(self) -> list[str]:

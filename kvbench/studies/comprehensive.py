@@ -7,11 +7,12 @@ import pandas as pd
 
 from kvbench.charts.comprehensive import comprehensive_chart
 from kvbench.charts.text import listed, mib, number
+from kvbench.decide.sweep import Point
 from kvbench.results.provenance import model_notes
 from kvbench.results.results import Results
 from kvbench.strategy.base import Strategy
-from kvbench.studies.base import Experiment, Findings, Setting
-from kvbench.studies.measure import measure, tokens_of
+from kvbench.studies.base import Findings, Setting
+from kvbench.studies.sweep import SweepExperiment, compared, tokens_of
 from kvbench.workload.scenario import Scenario
 
 COLUMNS = (
@@ -34,7 +35,7 @@ ARTICLE_COMPRESSED_TOKENS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comprehensive(Experiment):
+class Comprehensive(SweepExperiment):
     """Compare the article's strategies on its workloads, with its capacities and then with such as hold each workload.
 
     Args:
@@ -62,38 +63,35 @@ class Comprehensive(Experiment):
             )
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens appended in one repetition, over both sets of strategies."""
-        return 2 * len(self.strategies) * sum(tokens_of(self.scenarios).values())
+    def points(self) -> list[Point]:
+        """Each workload with the article's capacities, and each with raised ones."""
+        sets = {ARTICLE: self.strategies, RAISED: self.raised_strategies}
+        return [
+            point
+            for name, strategies in sets.items()
+            for point in compared(strategies, self.scenarios, {"capacities": name})
+        ]
 
-    def run(self, setting: Setting) -> Findings:
-        """Measure both sets.
+    def findings(self, measured: Results, setting: Setting) -> Findings:
+        """What both sets show.
 
         Returns:
             A row a scenario and strategy, with the article's capacities, and a further table with raised ones; requests
             and steps of both, told apart by a column `capacities`.
         """
-        tokens = tokens_of(self.scenarios)
-        sets = {
-            ARTICLE: measure(self.strategies, self.scenarios, setting),
-            RAISED: measure(self.raised_strategies, self.scenarios, setting),
-        }
-        notes = model_notes(sets[RAISED].summary)
+        tokens, summary = tokens_of(self.scenarios), measured.summary
+        tables = {name: table_of(summary[summary["capacities"] == name], tokens) for name in (ARTICLE, RAISED)}
+        notes = model_notes(summary)
         references = [name for name, strategy in self.strategies.items() if strategy.reference]
-        tables = {name: table_of(measured, tokens) for name, measured in sets.items()}
-        requests, steps = (
-            pd.concat([getattr(measured, what).assign(capacities=name) for name, measured in sets.items()])
-            for what in ("requests", "steps")
-        )
         return Findings(
             summary=tables[ARTICLE],
-            requests=requests.reset_index(drop=True),
-            steps=steps.reset_index(drop=True),
+            requests=measured.requests,
+            steps=measured.steps,
             sentences=[
                 *sentences_of(tables[ARTICLE], "The article's capacities", references),
                 *_unbounded(tables[ARTICLE]),
                 *sentences_of(tables[RAISED], "Raised capacities", references),
-                _times(steps, setting.backend.scope),
+                _times(measured.steps, setting.backend.scope),
                 *notes,
             ],
             charts={
@@ -104,9 +102,9 @@ class Comprehensive(Experiment):
         )
 
 
-def table_of(measured: Results, tokens: Mapping[str, int]) -> pd.DataFrame:
+def table_of(summary: pd.DataFrame, tokens: Mapping[str, int]) -> pd.DataFrame:
     """A row a scenario and strategy: what it was asked to hold, how that ended, and figures where it ended well."""
-    summary = measured.summary
+    summary = summary.reset_index(drop=True)
     names = ["scenario", "strategy", "outcome"]
     table = summary[names].assign(
         workload_tokens=summary["scenario"].map(tokens), appended_tokens=summary["num_tokens"].astype(int)

@@ -7,13 +7,14 @@ import pandas as pd
 
 from kvbench.charts.recompute import recompute_chart
 from kvbench.checks import check_int
+from kvbench.decide.sweep import Point
+from kvbench.results.results import Results
 from kvbench.results.statistics import confidence_half_width
-from kvbench.runner.frames import requests_frame, steps_frame
-from kvbench.runner.run import run
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.recompute import Recompute
-from kvbench.studies.base import Experiment, Findings, Setting
+from kvbench.studies.base import Findings, Setting
+from kvbench.studies.sweep import SweepExperiment
 from kvbench.workload.request import Request, Session
 
 CACHED, RECOMPUTED = "exact", "recompute"
@@ -25,7 +26,7 @@ def article_speedup(num_tokens: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecomputeExperiment(Experiment):
+class RecomputeExperiment(SweepExperiment):
     """Decode a few tokens at each context length, with a cache and without.
 
     Args:
@@ -53,58 +54,51 @@ class RecomputeExperiment(Experiment):
         return {CACHED: Exact(round_to=1), RECOMPUTED: Recompute()}
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens appended in one repetition, over all strategies."""
-        return sum(count + self.num_decode_tokens for count in self.context_tokens) * len(self.strategies)
+    def points(self) -> list[Point]:
+        """A point a length."""
+        return [
+            Point(
+                scenario=_named(num_tokens),
+                sessions=(Session(0, (Request(num_tokens, self.num_decode_tokens + 1),)),),
+                strategies=self.strategies,
+            )
+            for num_tokens in self.context_tokens
+        ]
 
-    def run(self, setting: Setting) -> Findings:
-        """Measure all lengths.
+    def findings(self, measured: Results, setting: Setting) -> Findings:
+        """What all lengths show.
 
         Returns:
             A row a length (context_tokens, cached_us, cached_us_ci, recompute_us, recompute_us_ci, speedup, formula);
-            the requests; the steps. Request i is the length i.
+            requests and steps, told apart by a column `scenario`.
         """
-        all_requests, all_steps = [], []
-        for index, num_tokens in enumerate(self.context_tokens):
-            sessions = (Session(0, (Request(num_tokens, self.num_decode_tokens + 1),)),)
-            recorder = run(
-                self.strategies,
-                sessions,
-                setting.backend,
-                num_repetitions=setting.num_repetitions,
-                num_warmup=setting.num_warmup,
-                max_concurrency=1,
-                budget_bytes=setting.budget_bytes,
-                on_iteration=setting.on_iteration,
-            )
-            steps = steps_frame(recorder)
-            by_request = requests_frame(recorder, steps, sessions)
-            all_requests.append(by_request.assign(request=index))
-            all_steps.append(steps.assign(request=index))
-        steps = pd.concat(all_steps, ignore_index=True)
-        table = self._frame(steps)
+        table = self._frame(measured.steps)
         return Findings(
             summary=table,
-            requests=pd.concat(all_requests, ignore_index=True),
-            steps=steps,
+            requests=measured.requests,
+            steps=measured.steps,
             sentences=[*recompute_sentences(table, setting.backend.scope), *setting.notes],
             charts={"recompute": recompute_chart(table, setting.notes)},
         )
 
     def _frame(self, steps: pd.DataFrame) -> pd.DataFrame:
         decode = steps[(steps["phase"] == "decode") & ~steps["warmup"]]
-        medians = decode.groupby(["session", "strategy", "repetition"], observed=True)["step_us"].median()
+        medians = decode.groupby(["scenario", "strategy", "repetition"], observed=True)["step_us"].median()
         rows = []
-        for index, num_tokens in enumerate(self.context_tokens):
+        for num_tokens in self.context_tokens:
             row: dict[str, float] = {"context_tokens": num_tokens}
             for strategy, name in ((CACHED, "cached"), (RECOMPUTED, "recompute")):
-                values = medians.get((index, strategy), pd.Series(dtype=float))
+                values = medians.get((_named(num_tokens), strategy), pd.Series(dtype=float))
                 row[f"{name}_us"] = values.mean()
                 row[f"{name}_us_ci"] = confidence_half_width(values)
             row["speedup"] = row["recompute_us"] / row["cached_us"]
             row["formula"] = article_speedup(num_tokens)
             rows.append(row)
         return pd.DataFrame(rows)
+
+
+def _named(num_tokens: int) -> str:
+    return f"{num_tokens:,} tokens"
 
 
 def recompute_sentences(frame: pd.DataFrame, scope: str = "cache") -> list[str]:

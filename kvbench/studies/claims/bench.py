@@ -7,9 +7,9 @@ import pandas as pd
 
 from kvbench.backend.base import Backend
 from kvbench.backend.counted import Counted
+from kvbench.decide.sweep import Point
 from kvbench.model.geometry import KVGeometry
-from kvbench.runner.frames import results_of
-from kvbench.runner.run import run
+from kvbench.results.results import Results
 from kvbench.strategy.base import Strategy
 from kvbench.studies.base import Setting
 from kvbench.workload.request import Session
@@ -42,13 +42,34 @@ class ClaimsBench:
             self._timed_backend = self.setting.backend_of(thin)
         return self._timed_backend
 
+    @property
+    def counting(self) -> Setting:
+        """The setting without tensors: what is counted is exact, once, and its times mean nothing."""
+        return replace(
+            self.setting,
+            backend=Counted(self.geometry),
+            num_repetitions=1,
+            num_warmup=0,
+            budget_bytes=None,
+            on_iteration=None,
+        )
+
     def count(self, strategies: Mapping[str, Strategy], sessions: Sequence[Session]) -> pd.DataFrame:
         """A summary by strategy without times, exact, with final_bytes and whole_peak_bytes."""
-        return counted(strategies, sessions, self.geometry)[0]
+        results = self._counted(strategies, sessions)
+        own = [results.steps[results.steps["strategy"] == name] for name in results.summary["strategy"]]
+        summary = results.summary.assign(
+            final_bytes=[_final_bytes(steps) for steps in own],
+            whole_peak_bytes=[whole_peak_bytes(steps) for steps in own],
+        )
+        return summary.set_index("strategy", drop=False)
 
     def count_steps(self, strategies: Mapping[str, Strategy], sessions: Sequence[Session]) -> pd.DataFrame:
         """The steps of the same."""
-        return counted(strategies, sessions, self.geometry)[1]
+        return self._counted(strategies, sessions).steps
+
+    def _counted(self, strategies: Mapping[str, Strategy], sessions: Sequence[Session]) -> Results:
+        return self.counting.run([Point(scenario="counted", sessions=sessions, strategies=strategies)])
 
     def time(
         self,
@@ -69,51 +90,20 @@ class ClaimsBench:
         Returns:
             The summary by strategy, and the steps without warm-up.
         """
-        setting, backend = self.setting, backend or self.timed_backend
-        recorder = run(
-            strategies,
-            sessions,
-            backend,
-            num_repetitions=setting.num_repetitions,
-            num_warmup=setting.num_warmup,
-            max_concurrency=max_concurrency,
-            budget_bytes=setting.budget_bytes,
-            on_iteration=setting.on_iteration,
-        )
-        results = results_of(recorder, sessions, backend, name)
-        self.keep(name, results.requests, results.steps)
+        point = Point(scenario=name, sessions=sessions, strategies=strategies, max_concurrency=max_concurrency)
+        results = self.setting.run([point], backend or self.timed_backend)
+        self.keep(name, results)
         return results.summary.set_index("strategy", drop=False), results.steps[~results.steps["warmup"]]
 
-    def keep(self, name: str, requests: pd.DataFrame, steps: pd.DataFrame) -> None:
+    def keep(self, name: str, results: Results) -> None:
         """Keep rows of a timed run under a name, for the results folder."""
-        self.requests.append(requests.assign(part=name, strategy=requests["strategy"].astype(str)))
-        self.steps.append(steps.assign(part=name, strategy=steps["strategy"].astype(str)))
+        for kept, frame in ((self.requests, results.requests), (self.steps, results.steps)):
+            kept.append(frame.assign(part=name, strategy=frame["strategy"].astype(str)))
 
 
 def tokens_of(strategies: Mapping[str, Strategy], sessions: Sequence[Session]) -> int:
     """Tokens that one repetition appends, over all strategies."""
     return len(strategies) * sum(session.num_tokens for session in sessions)
-
-
-def counted(
-    strategies: Mapping[str, Strategy], sessions: Sequence[Session], geometry: KVGeometry
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Run strategies on requests, one at a time, without tensors.
-
-    Returns:
-        The summary, by strategy, and its steps; their times mean nothing.
-    """
-    backend = Counted(geometry)
-    recorder = run(strategies, sessions, backend, num_repetitions=1, num_warmup=0, max_concurrency=1, budget_bytes=None)
-    results = results_of(recorder, sessions, backend, "counted")
-    summary, steps = results.summary, results.steps
-    summary["final_bytes"] = [_final_bytes(_of(steps, name)) for name in summary["strategy"]]
-    summary["whole_peak_bytes"] = [whole_peak_bytes(_of(steps, name)) for name in summary["strategy"]]
-    return summary.set_index("strategy", drop=False), steps
-
-
-def _of(steps: pd.DataFrame, strategy: str) -> pd.DataFrame:
-    return steps[steps["strategy"] == strategy]
 
 
 def _final_bytes(steps: pd.DataFrame) -> float:

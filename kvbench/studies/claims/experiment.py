@@ -27,7 +27,7 @@ from kvbench.studies.claims.counted import (
 )
 from kvbench.studies.claims.finding import COLUMNS, FAILS, HOLDS, PARTLY, UNDECIDED, Evidence, by_claim, by_definition
 from kvbench.studies.claims.ranges import ranges
-from kvbench.studies.measure import tokens_of
+from kvbench.studies.sweep import tokens_of
 from kvbench.workload.scenario import Scenario
 
 

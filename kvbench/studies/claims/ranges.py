@@ -6,19 +6,20 @@ import numpy as np
 import pandas as pd
 
 from kvbench.backend.measured import Measured
-from kvbench.quality.probe import Probe
-from kvbench.quality.structured import structured
 from kvbench.results.front import Cost, pareto_front
 from kvbench.results.statistics import confidence_half_width
 from kvbench.runner.drive import drive
-from kvbench.studies.claims.article import appending, compressed, dynamic
+from kvbench.studies.claims.article import appending, compressed
 from kvbench.studies.claims.bench import ClaimsBench
 from kvbench.studies.claims.finding import Evidence, Finding
+from kvbench.studies.growth_factors import GrowthFactors
+from kvbench.studies.kept_fractions import attention_probe
+from kvbench.studies.ranges import COSTS_LITTLE, GROWTH, HALF, KEPT, ON_GROWTH_FRONT, UsefulRange
 from kvbench.workload.request import Request, Session
+from kvbench.workload.scenario import Appends
 
 FACTORS = (1.05, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
 FRACTIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-USEFUL = {"growth factor": (1.2, 2.0), "kept fraction": (0.6, 0.9)}
 UNBOUNDED = 1 << 20
 INITIAL = 512
 PIECE, PIECES = 16, 2000
@@ -27,74 +28,74 @@ LEAST_LENGTH = 1000
 NUM_LENGTHS = 200
 """Where sequences may end, spaced by a constant ratio: the peak depends on how full the last buffer then is."""
 PROBED = Session(0, (Request(768, 256),))
-HALF = 50.0
-"""In %: values are useful at least so often, and those in a useful range by so many points more often than others."""
-LOW_COST = 1.5
-"""Peak and copied bytes together are low where they are at most so many times the least of all factors."""
-SAVED, ERROR = 10.0, 10.0
-"""In %: a fraction is useful if it saves so much memory, and changes attention's output by no more."""
+NO_TENSORS = "this backend holds no tensors"
 
 
 def ranges(bench: ClaimsBench) -> Evidence:
     """C7: a range is the useful one if its values are useful, and others are not."""
+    sweep = _growing(bench)
+    on_lists = sweep.rows(bench.counting.run(sweep.points), bench.geometry.bytes_per_token)
     factors, stalls, fractions = _lengths(bench), _stalls(bench), _fractions(bench)
-    findings = [_on_lists(bench), *_of_factors(factors), _of_stalls(stalls), *_of_fractions(fractions)]
+    error = 100 * fractions["error_relative"]
+    unknown = NO_TENSORS if error.isna().any() else ""
+    findings = [
+        _finding(GROWTH, f"{ON_GROWTH_FRONT}, on the lists", GROWTH.shares(on_lists, ON_GROWTH_FRONT)),
+        _finding(GROWTH, "on that front, mean over lengths", GROWTH.shares(factors, ON_GROWTH_FRONT)),
+        _finding(GROWTH, COSTS_LITTLE, GROWTH.shares(factors, COSTS_LITTLE)),
+        _of_stalls(stalls),
+        *(_finding(KEPT, definition, KEPT.shares(fractions, definition), unknown) for definition in KEPT.definitions),
+    ]
+    peak, copied = "Peak (× bytes held)", "Copied (× bytes held)"
+    tokens, timed_tokens = f"{PIECE * PIECES:,} tokens", f"{TIMED_PIECE * TIMED_PIECES:,} tokens"
     curves = [
         _curve(
-            factors,
-            "growth factor",
-            f"Growth factors, mean over lengths of {LEAST_LENGTH:,} to {PIECE * PIECES:,} tokens",
+            GROWTH,
+            f"Growth factors, mean over lengths of {LEAST_LENGTH:,} to {tokens}",
+            factors.assign(x=factors["peak_per_needed"], y=factors["copied_per_needed"], x_label=peak, y_label=copied),
         ),
-        _curve(stalls, "growth factor", f"Growth factors, measured stall, up to {TIMED_PIECE * TIMED_PIECES:,} tokens"),
-        _curve(fractions, "kept fraction", "Kept fractions, attention on K and V made with structure"),
+        _curve(
+            GROWTH,
+            f"Growth factors, measured stall, up to {timed_tokens}",
+            stalls.assign(x_label=peak, y_label="Stall in resizes (ms)"),
+        ),
+        _curve(
+            KEPT,
+            "Kept fractions, attention on K and V made with structure",
+            fractions.assign(
+                x=fractions["kept_share"], y=error, x_label="Kept fraction", y_label="Attention's output off by (%)"
+            ),
+        ),
     ]
     return Evidence(findings=findings, curve=pd.concat(curves, ignore_index=True))
 
 
-def _finding(what: str, values: tuple[float, ...], definition: str, useful: np.ndarray, note: str = "") -> Finding:
+def _finding(useful: UsefulRange, definition: str, shares: pd.Series, note: str = "") -> Finding:
     """How much more often values in the range are useful than others.
 
     Args:
-        what: growth factor or kept fraction.
-        values: those tried.
+        useful: the range.
         definition: of useful.
-        useful: of each value, how often it is useful, 0 to 1; NaN where that is not known.
-        note: beside which values are useful.
+        shares: by value, how often it is useful, 0 to 1; NaN where that is not known.
+        note: instead of which values are useful.
     """
-    low, high = USEFUL[what]
-    inside = np.array([low <= value <= high for value in values])
-    shares = np.asarray(useful, dtype=float)
-    others = ", ".join(f"{value:g}" for value in np.array(values)[~inside])
-    at_least_half = ", ".join(f"{value:g}" for value, share in zip(values, shares, strict=True) if 100 * share >= HALF)
+    others = ", ".join(f"{value:g}" for value in shares.index[~useful.inside(shares.index)])
+    at_least_half = ", ".join(f"{value:g}" for value in shares.index[100 * shares >= HALF])
     return Finding(
-        condition=f"useful more often: {what}s {low:g} to {high:g} than {others}",
-        definition=f"{what}s: {definition}",
-        measured=100.0 * float(shares[inside].mean() - shares[~inside].mean()),
+        condition=f"useful more often: {useful.what}s {useful.low:g} to {useful.high:g} than {others}",
+        definition=f"{useful.what}s: {definition}",
+        measured=useful.excess(shares),
         unit="points",
         claimed=(HALF, 100),
         note=note or f"useful at least half the time: {at_least_half or 'none'}",
     )
 
 
-def _growing() -> dict[str, object]:
-    return {f"{factor:g}": dynamic(INITIAL, factor, UNBOUNDED) for factor in FACTORS}
-
-
-def _costs(bench: ClaimsBench, appends: tuple[int, ...]) -> pd.DataFrame:
-    """Peak and copied bytes of each factor, in bytes held at the end: value, x, y."""
-    rows = bench.count(_growing(), appending(appends)).loc[list(_growing())]
-    held_bytes = sum(appends) * bench.geometry.bytes_per_token
-    values = {"value": FACTORS, "x": rows["peak_bytes"] / held_bytes, "y": rows["copied_bytes"] / held_bytes}
-    return pd.DataFrame(values).reset_index(drop=True)
-
-
-def _front(frame: pd.DataFrame) -> np.ndarray:
-    return pareto_front(Cost.around(frame["x"]), Cost.around(frame["y"], frame.get("y_half", 0.0)))
-
-
-def _on_lists(bench: ClaimsBench) -> Finding:
-    shares = np.mean([_front(_costs(bench, appends)) for appends in bench.workloads.values()], axis=0)
-    return _finding("growth factor", FACTORS, "on the front of peak and copied bytes, on the lists", shares)
+def _growing(bench: ClaimsBench) -> GrowthFactors:
+    """The sweep over the article's lists, from its default capacity and without a maximum."""
+    lists = {name: Appends(appends=appends) for name, appends in bench.workloads.items()}
+    return GrowthFactors(
+        scenarios=lists, growth_factors=FACTORS, initial_capacity=INITIAL, max_capacity=UNBOUNDED, attend=False
+    )
 
 
 def _mean_over_lengths(values: np.ndarray, piece: int) -> np.ndarray:
@@ -110,10 +111,11 @@ def _mean_over_lengths(values: np.ndarray, piece: int) -> np.ndarray:
 
 def _running_costs(bench: ClaimsBench, piece: int, num_pieces: int) -> tuple[np.ndarray, np.ndarray]:
     """Peak and copied bytes of each factor after each piece, in bytes held then: [factors, pieces]."""
-    steps = bench.count_steps(_growing(), appending((piece,) * num_pieces))
+    strategies = _growing(bench).strategies()
+    steps = bench.count_steps(strategies, appending((piece,) * num_pieces))
     held_bytes = piece * bench.geometry.bytes_per_token * np.arange(1, num_pieces + 1)
     peaks, copied = [], []
-    for name in _growing():
+    for name in strategies:
         own = steps[steps["strategy"] == name]
         is_append = own["num_tokens"].to_numpy() > 0
         peaks.append((own["allocated_bytes"] + own["transient_bytes"]).cummax().to_numpy()[is_append] / held_bytes)
@@ -122,29 +124,19 @@ def _running_costs(bench: ClaimsBench, piece: int, num_pieces: int) -> tuple[np.
 
 
 def _lengths(bench: ClaimsBench) -> pd.DataFrame:
-    """Counted costs, means over lengths."""
+    """The same costs, means over lengths."""
     peaks, copied = (_mean_over_lengths(values, PIECE) for values in _running_costs(bench, PIECE, PIECES))
-    labels = {"x_label": "Peak (× bytes held)", "y_label": "Copied (× bytes held)"}
-    return pd.DataFrame({"value": FACTORS, "x": peaks, "y": copied}).assign(**labels)
-
-
-def _of_factors(frame: pd.DataFrame) -> list[Finding]:
-    together = frame["x"] + frame["y"]
-    low = (together <= LOW_COST * together.min()).to_numpy()
-    name = f"peak and copied bytes together within {LOW_COST:g} times the least"
-    return [
-        _finding("growth factor", FACTORS, "on that front, mean over lengths", _front(frame)),
-        _finding("growth factor", FACTORS, name, low),
-    ]
+    costs = {"peak_per_needed": peaks, "copied_per_needed": copied}
+    return pd.DataFrame({"scenario": "lengths", "growth_factor": FACTORS} | costs)
 
 
 def _stalls(bench: ClaimsBench) -> pd.DataFrame:
-    """Measured stalls, repetitions interleaved: medians, means over lengths, and the intervals from repetitions."""
+    """Peaks (x) and stalls (y), means over lengths: medians of interleaved repetitions, and their intervals."""
     setting, backend = bench.setting, bench.timed_backend
     request = appending((TIMED_PIECE,) * TIMED_PIECES)[0]
     stalls = np.zeros((setting.num_repetitions, len(FACTORS), TIMED_PIECES))
     for repetition in range(-setting.num_warmup, setting.num_repetitions):
-        for factor, strategy in enumerate(_growing().values()):
+        for factor, strategy in enumerate(_growing(bench).strategies().values()):
             times = drive(backend, strategy, request)
             backend.end_repetition()
             if repetition >= 0:
@@ -152,48 +144,33 @@ def _stalls(bench: ClaimsBench) -> pd.DataFrame:
                 stalls[repetition, factor] = np.cumsum([step.reserve_ns / 1e6 for step in times[1::2]])
     peaks = _running_costs(bench, TIMED_PIECE, TIMED_PIECES)[0]
     x, y = (_mean_over_lengths(values, TIMED_PIECE) for values in (peaks, np.median(stalls, axis=0)))
-    labels = {"x_label": "Peak (× bytes held)", "y_label": "Stall in resizes (ms)"}
     halves = [0.0] * len(FACTORS)
     if isinstance(backend, Measured):
         own = np.array([_mean_over_lengths(repetition, TIMED_PIECE) for repetition in stalls])
         halves = [confidence_half_width(values) for values in own.T]
-    return pd.DataFrame({"value": FACTORS, "x": x, "y": y, "y_half": halves}).assign(**labels)
+    return pd.DataFrame({"growth_factor": FACTORS, "x": x, "y": y, "y_half": halves})
 
 
 def _of_stalls(frame: pd.DataFrame) -> Finding:
-    definition = "on the front of peak bytes and measured stall"
     known = frame["y_half"].notna()
+    front = pareto_front(Cost.around(frame["x"]), Cost.around(frame["y"], frame["y_half"]))
+    shares = pd.Series(np.where(known, front, np.nan), frame["growth_factor"])
     note = "" if known.all() else "one repetition has no interval"
-    return _finding("growth factor", FACTORS, definition, np.where(known, _front(frame), np.nan), note)
+    return _finding(GROWTH, "on the front of peak bytes and measured stall", shares, note)
 
 
 def _fractions(bench: ClaimsBench) -> pd.DataFrame:
     """Error of attention's output by kept fraction; NaN where the backend holds no tensors."""
-    errors = [math.nan] * len(FRACTIONS)
-    if isinstance(bench.timed_backend, Measured):
-        geometry = bench.timed_backend.geometry
-        sample = structured(geometry, PROBED.num_tokens, bench.setting.seed)
-        probe = Probe(PROBED, sample, geometry, str(bench.timed_backend.device))
-        errors = [100 * probe(compressed(fraction)).error_relative for fraction in FRACTIONS]
-    labels = {"x_label": "Kept fraction", "y_label": "Attention's output off by (%)"}
-    return pd.DataFrame({"value": FRACTIONS, "x": FRACTIONS, "y": errors}).assign(**labels)
+    probe = attention_probe(bench.timed_backend, bench.num_heads, PROBED, bench.setting.seed)
+    errors = [math.nan if probe is None else probe(compressed(fraction)).error_relative for fraction in FRACTIONS]
+    return pd.DataFrame(
+        {"scenario": "probed", "fraction": FRACTIONS, "kept_share": FRACTIONS, "error_relative": errors}
+    )
 
 
-def _of_fractions(frame: pd.DataFrame) -> list[Finding]:
-    known = frame["y"].notna().all()
-    saving = 100 * (1 - frame["x"]) >= SAVED - 1e-9
-    good = (saving & (frame["y"] <= ERROR)).to_numpy()
-    note = "" if known else "this backend holds no tensors"
-    return [
-        _finding("kept fraction", FRACTIONS, definition, useful if known else np.full(len(useful), np.nan), note)
-        for definition, useful in (
-            ("on the front of memory and attention error", _front(frame)),
-            (f"{SAVED:g} % of memory saved, attention off by {ERROR:g} % at most", good),
-        )
-    ]
-
-
-def _curve(frame: pd.DataFrame, what: str, panel: str) -> pd.DataFrame:
-    """The frame for its chart."""
-    low, high = USEFUL[what]
-    return frame.assign(panel=panel, inside=frame["value"].between(low, high), y_half=frame.get("y_half", 0.0))
+def _curve(useful: UsefulRange, panel: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame of x and y as the chart takes it."""
+    values = frame[useful.column]
+    half = frame.get("y_half", 0.0)
+    told = {"panel": panel, "value": values, "inside": useful.inside(values), "y_half": half}
+    return frame.assign(**told)[["panel", "value", "x", "y", "x_label", "y_label", "y_half", "inside"]]
