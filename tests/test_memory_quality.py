@@ -15,6 +15,7 @@ from kvbench.charts.style import looks
 from kvbench.results.front import Cost, pareto_front
 from tests.support.drawing import draw
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 MIB = 2**20
 NUM_TOKENS = 1000
 IDEAL = 40 * MIB
@@ -123,6 +124,7 @@ def test_front_full_cache_and_rings():
     assert rings[0].get_xdata().tolist() == [41, 80, 13]
 
 
+@pytest.mark.charts
 def test_axes_beside_the_panel_say_shares():
     figure = memory_quality_chart(table())
     panel = figure.axes[0]
@@ -147,6 +149,7 @@ def test_a_spread_axis_goes_back_and_forth():
     assert places[3] == -places[1] == pytest.approx(np.log(1.5))
 
 
+@pytest.mark.charts
 def test_every_point_of_the_wide_panel_has_its_name_and_budget():
     figure = memory_quality_chart(table())
     renderer = figure._get_renderer()
@@ -184,6 +187,7 @@ def test_who_did_not_complete_is_hollow_and_on_no_front():
     assert "Hollow: not completed, on no front." in notes(figure)
 
 
+@pytest.mark.charts
 @pytest.mark.parametrize(
     "change",
     [
@@ -247,11 +251,11 @@ def test_what_was_not_asked_is_a_dash():
     assert panel.texts[0].get_text() == "–"
 
 
+@pytest.mark.charts
 def test_many_strategies_take_several_figures():
     frame = needles([(f"strategy {number}", NAN) for number in range(13)])
     charts = needle_charts(frame)
     assert [sum(bool(axes.images) for axes in figure.axes) for figure in charts.values()] == [24, 2]
-    for figure in charts.values():
-        draw(figure)
+    draw(charts["needles_2"])
     assert list(needle_charts(needles(turns=("first",)))) == ["needles"]
     assert needle_charts(frame.assign(recall=np.nan)) == {}

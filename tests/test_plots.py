@@ -10,7 +10,6 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 import kvbench.charts
-from kvbench.charts import text
 from kvbench.charts.canvas import save
 from kvbench.charts.catalogue import run_charts, sweep_charts
 from kvbench.charts.latency import latency_chart
@@ -18,12 +17,10 @@ from kvbench.charts.memory import memory_chart
 from kvbench.charts.panels import panels_chart
 from kvbench.charts.pareto import pareto_chart
 from kvbench.charts.recompute import recompute_chart
-from kvbench.charts.rows import thinned
-from kvbench.charts.style import looks, short_names
+from kvbench.charts.style import looks
 from kvbench.charts.sweep import positions, sweep_chart
-from kvbench.charts.units import number, shown_unit
 from kvbench.results.front import contested, front_of
-from kvbench.results.schema import SUMMARY, parameter_applies
+from kvbench.results.schema import parameter_applies
 from tests.support.drawing import draw
 from tests.support.frames import (
     SHORT_CHAT,
@@ -36,6 +33,7 @@ from tests.support.frames import (
     sweep_summary,
 )
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 MIB = 2**20
 FACTOR = "strategy.dynamic.growth_factor"
 MANY = {f"a-rather-long-name-of-growth-{i}_$x_": Growth(100 + 40 * i, 1.1 + 0.1 * i, 8192) for i in range(9)} | THREE
@@ -208,6 +206,7 @@ def test_pareto_of_one_repetition_has_no_front():
     assert all(not len(axes.lines[-1].get_xdata()) for axes in figure.axes)
 
 
+@pytest.mark.charts
 def test_names_beside_points_cover_nothing():
     frames = make_frames(decode_work(300, 100), MANY)
     figure = pareto_chart(frames.summary)
@@ -277,24 +276,35 @@ def test_recompute_lines_and_formula():
     assert speedup.lines[1].get_ydata() == pytest.approx(frame["formula"])
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        lambda: make_frames([[100, 300, 700]], TOO_LONG),
-        lambda: make_frames([[500]], {"static": Growth(400, 1.0, 400)}),
-        lambda: make_frames(strategies={"dynamic": THREE["dynamic"]}, num_repetitions=1, num_warmup=0),
-        lambda: make_frames(decode_work(200, 60), MANY),
-        lambda: make_frames(multi_work(3), TOO_LONG),
-    ],
-    ids=["one fails", "all fail", "one strategy", "twelve strategies", "several requests, one fails"],
-)
-def test_every_case_gives_all_charts(frames):
-    made = frames()
+CASES = {
+    "one fails": lambda: make_frames([[100, 300, 700]], TOO_LONG),
+    "all fail": lambda: make_frames([[500]], {"static": Growth(400, 1.0, 400)}),
+    "one strategy": lambda: make_frames(strategies={"dynamic": THREE["dynamic"]}, num_repetitions=1, num_warmup=0),
+    "twelve strategies": lambda: make_frames(decode_work(200, 60), MANY),
+    "several requests, one fails": lambda: make_frames(multi_work(3), TOO_LONG),
+}
+MOST = "twelve strategies"
+"""The case that is drawn each time; the others are laid out, which measures all that is drawn."""
+
+
+@pytest.mark.slow
+@pytest.mark.charts
+@pytest.mark.parametrize("case", CASES)
+def test_every_case_can_be_drawn(case):
+    for figure in charts_of(CASES[case]()).values():
+        draw(figure)
+
+
+@pytest.mark.charts
+@pytest.mark.parametrize("case", CASES)
+def test_every_case_gives_all_charts(case):
+    made = CASES[case]()
     charts = charts_of(made)
     assert list(charts)[:4] == ["memory", "latency", "panels", "pareto"]
     failed = made.summary[made.summary["outcome"] != "completed"]
     for name, figure in charts.items():
-        draw(figure)
+        if case == MOST:
+            draw(figure)
         for axes in figure.axes:
             assert axes.get_xlabel(), f"{name} has a panel without an axis text"
         if name != "workload":
@@ -315,50 +325,7 @@ def test_strategies_without_rows_are_named(chat):
     assert "Appended nothing: static." in words(latency_chart(chat.summary, empty))
 
 
-def test_a_strategy_looks_the_same_whatever_stands_beside_it():
-    names = list(MANY)
-    assert looks(names) == looks(reversed(names))
-    assert looks(["dynamic", "zebra"])["dynamic"] == looks(names)["dynamic"]
-    assert len({look.marker for look in looks(names).values()}) == 12
-    many = looks(f"name {i}" for i in range(40))
-    assert len({(look.colour, look.marker) for look in many.values()}) == 40
-
-
-def test_names_are_cut_but_differ_and_are_no_mathematics():
-    names = [*MANY, "_hidden", "a\nb\x1b[2J", "a b", "a\tb", "x" * 200, "x" * 199 + "y"]
-    shown = short_names(names)
-    assert len(set(shown.values())) == len(names)
-    assert max(map(len, shown.values())) <= 36
-    assert shown["a\nb\x1b[2J"] == "a b [2J"
-    assert r"\$" in shown[names[0]]
-    assert not shown["_hidden"].startswith("_")
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"), [(0, "0"), (1234567, "1,234,567"), (0.07734, "0.0773"), (39.96, "40"), (np.nan, "–")]
-)
-def test_numbers(value, shown):
-    assert number(value) == text.number(value) == shown
-
-
-def test_units_follow_the_largest_value():
-    assert shown_unit(SUMMARY["peak_bytes"], [1, 5 * 2**30, np.nan]).name == "GiB"
-    assert shown_unit(SUMMARY["stall_s"], [0.002, 1e-6]) == ("ms", pytest.approx(1e-3))
-    assert shown_unit(SUMMARY["step_max_us"], [2e6]) == ("s", 1e6)
-    assert shown_unit(SUMMARY["efficiency"], [3]) == ("per 1000 MiB", 1)
-
-
-def test_thinned_lines_keep_extremes_and_ends():
-    y = np.zeros(100_000)
-    y[[77_777, 12_345]] = 9.0, -9.0
-    y[500:600] = np.nan
-    x, kept = thinned(np.arange(len(y)), y, 1000)
-    assert len(x) <= 1002
-    assert (x[0], x[-1]) == (0, len(y) - 1)
-    assert {77_777, 12_345} <= set(x.tolist())
-    assert np.array_equal(kept, y[x], equal_nan=True)
-
-
+@pytest.mark.charts
 def test_both_files_are_written_and_svg_is_the_same_twice(chat, tmp_path):
     paths = save(panels_chart(chat.summary), tmp_path / "charts", "panels")
     assert [path.name for path in paths] == ["panels.png", "panels.svg"]
@@ -371,6 +338,7 @@ def test_both_files_are_written_and_svg_is_the_same_twice(chat, tmp_path):
     assert sorted(path.name for path in (tmp_path / "charts").iterdir()) == ["panels.png", "panels.svg"]
 
 
+@pytest.mark.charts
 def test_nothing_is_left_of_a_failed_save(chat, tmp_path):
     figure = panels_chart(chat.summary)
     save(figure, tmp_path, "panels")
