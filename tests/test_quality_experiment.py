@@ -23,6 +23,7 @@ from tests.support.fake import Fake
 from tests.support.tiny_models import Letters, tiny_llama
 from tests.test_experiments import experiment
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 GEOMETRY = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32", name="tiny")
 TEXT = "What is said once is found again, wherever it stands and whoever asks for it. " * 12
 SMALL = {
@@ -103,18 +104,26 @@ def test_a_row_a_strategy_and_budget(tiny):
     assert findings.sentences[0] == "tiny, made up; float32, cpu; text: a text (public domain)."
 
 
-def test_what_was_measured_is_taken_unless_something_differs(tiny, tmp_path):
+FEWER = {"strategies": {"dynamic": {}, "sinks": {}}, "needle_depths": [0.5]}
+ONE = {"peers": [], "strategies": {"dynamic": {}}, "needle_tokens": []}
+
+
+def test_what_was_measured_is_taken(tiny, tmp_path):
     given, said = setting()
-    first = quality().run(given)
-    assert len(list((tmp_path / "kept" / "quality").glob("*.json"))) == 21
-    again = quality().run(given)
+    first = quality(**FEWER).run(given)
+    assert len(list((tmp_path / "kept" / "quality").glob("*.json"))) == 12
+    again = quality(**FEWER).run(given)
     assert len(said) == 1  # nothing is left to be estimated
     pd.testing.assert_frame_equal(first.table, again.table)  # tokens a second too
-    assert any("21 of 21 cells were measured by earlier runs" in sentence for sentence in again.sentences)
+    assert any("12 of 12 cells were measured by earlier runs" in sentence for sentence in again.sentences)
     assert not any("earlier" in sentence for sentence in first.sentences)
     # Another budget: the cells of strategies without one are those of before, and so are the peer's.
-    quality(budgets=[0.3]).run(given)
-    assert said[-1].startswith("9 of 15 cells are there from before; the other 6 take about ")
+    quality(**FEWER, budgets=[0.3]).run(given)
+    assert said[-1].startswith("6 of 9 cells are there from before; the other 3 take about ")
+
+
+def test_what_was_measured_is_measured_anew_where_something_differs(tiny):
+    quality(**ONE).run(setting()[0])
     for changed, differs in (
         ({"resume": False}, {}),
         ({"text_tokens": 99}, {}),
@@ -122,17 +131,17 @@ def test_what_was_measured_is_taken_unless_something_differs(tiny, tmp_path):
         ({}, {"seed": 1}),
         ({}, {"budget_bytes": 10**9, "is_budget_given": True}),
     ):
-        quality(**({"peers": [], "strategies": {"dynamic": {}}, "needle_tokens": []} | changed)).run(setting()[0])
-        fresh, said_then = setting(**differs)
-        quality(**({"peers": [], "strategies": {"dynamic": {}}, "needle_tokens": []} | changed)).run(fresh)
-        assert len(said_then) == (1 if differs or changed == {"resume": False} else 0)
+        given, said = setting(**differs)
+        quality(**(ONE | changed)).run(given)
+        assert len(said) == 1, (changed, differs)
+        quality(**(ONE | changed)).run(given)
+        assert len(said) == (2 if changed == {"resume": False} else 1), (changed, differs)
 
 
 def test_memory_that_is_free_by_chance_is_no_reason_to_measure_anew(tiny):
-    few = {"peers": [], "strategies": {"dynamic": {}}, "needle_tokens": []}
-    quality(**few).run(setting(budget_bytes=10**9)[0])
+    quality(**ONE).run(setting(budget_bytes=10**9)[0])
     given, said = setting(budget_bytes=10**10)
-    quality(**few).run(given)
+    quality(**ONE).run(given)
     assert said == []
 
 
@@ -172,10 +181,9 @@ def test_what_does_not_fit_is_a_row(tiny):
 
 
 def test_a_cell_that_ran_out_of_memory_is_tried_again(tiny):
-    few = {"peers": [], "strategies": {"dynamic": {}}, "needle_tokens": []}
-    quality(**few).run(setting(budget_bytes=1000)[0])
+    quality(**ONE).run(setting(budget_bytes=1000)[0])
     given, said = setting()
-    assert quality(**few).run(given).table["outcome"].tolist() == [COMPLETED]
+    assert quality(**ONE).run(given).table["outcome"].tolist() == [COMPLETED]
     assert len(said) == 1
 
 
@@ -236,6 +244,7 @@ FEW = (
     "experiment.prefill_tokens=30",
     "experiment.needle_tokens=[]",
     "experiment.peers=[static]",
+    "experiment.budgets=[0.2]",
     "hydra.run.dir=out",
 )
 
