@@ -39,9 +39,10 @@ def smollm2():
 
 @pytest.fixture
 def undrawn(monkeypatch, request):
-    """Charts are made, but laid out and drawn only for tests marked `charts`: others find empty files."""
-    if "charts" not in request.keywords:
-        undraw(monkeypatch.setattr)
+    """Charts are neither laid out nor drawn; for a test marked `charts` all are, or those that the mark names."""
+    marker = request.node.get_closest_marker("charts")
+    if marker is None or marker.args:
+        undraw(monkeypatch.setattr, marker.args if marker else ())
 
 
 @pytest.fixture
