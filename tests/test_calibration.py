@@ -263,8 +263,15 @@ TOO_LARGE = [("hierarchical", "pressed"), ("hierarchical_disk", "pressed")]
 """What is set aside for their fast tier and for reading the others is more than the budget."""
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", UNSIGNALLED)
+def pairs():
+    """Every strategy pressed, and in one of the other cases in turn; the rest are slow."""
+    for number, name in enumerate(UNSIGNALLED):
+        now = ("pressed", ("parallel_sampling", "random")[number % 2])
+        for case in CASES:
+            yield pytest.param(name, case, marks=() if case in now else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "case"), list(pairs()))
 def test_bytes_and_resizes_are_those_that_were_measured(name, case):
     requests, max_concurrency, budget_bytes = CASES[case]()
     settings = {"weights": None, "cache_only": True, "memory_fraction": 1.0, "allocator": "none", "attend": False}

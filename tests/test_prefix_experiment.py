@@ -16,6 +16,7 @@ from kvbench.workload.trace_formats import READERS, WITH_BLOCKS
 from tests.test_experiments import experiment, setting
 from tests.test_golden import TOKEN
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 BLOCK = 512
 TURNS = [("AB", 600), ("CD", 1024), ("AB", 600), ("CD", 1024), ("CD", 1024)]
 """Blocks and tokens of prompts; B is filled with 88."""
@@ -165,6 +166,7 @@ def test_little_can_be_told(small):
     assert "lru with block_hash, radix and radix_trimmed reuses as much as Belady's optimum" in ample
 
 
+@pytest.mark.charts
 def test_several_traces_and_the_charts(small):
     made = experiment("prefix_reuse", **SMALL, host_blocks=1)
     write(small, TURNS * 2, "other.jsonl")
