@@ -114,7 +114,7 @@ def test_what_was_measured_is_taken(tiny, tmp_path):
     assert len(list((tmp_path / "kept" / "quality").glob("*.json"))) == 12
     again = quality(**FEWER).run(given)
     assert len(said) == 1  # nothing is left to be estimated
-    pd.testing.assert_frame_equal(first.table, again.table)  # tokens a second too
+    pd.testing.assert_frame_equal(first.summary, again.summary)  # tokens a second too
     assert any("12 of 12 cells were measured by earlier runs" in sentence for sentence in again.sentences)
     assert not any("earlier" in sentence for sentence in first.sentences)
     # Another budget: the cells of strategies without one are those of before, and so are the peer's.
@@ -162,14 +162,14 @@ def test_an_interruption_loses_the_running_cell_alone(tiny, monkeypatch, tmp_pat
     assert len(list((tmp_path / "kept" / "quality").iterdir())) == 3
     monkeypatch.setattr(Subject, "measure", real)
     given, said = setting()
-    assert (quality().run(given).table["outcome"] == COMPLETED).all()
+    assert (quality().run(given).summary["outcome"] == COMPLETED).all()
     assert said[0].startswith("3 of 21 cells are there from before")
 
 
 def test_what_does_not_fit_is_a_row(tiny):
     small = {"dynamic": {"max_capacity": 80, "initial_capacity": 80}, "sinks": {}}
     given, _ = setting(budget_bytes=60 * GEOMETRY.bytes_per_token)
-    table = quality(strategies=small, budgets=[0.5], peers=[], needle_tokens=[]).run(given).table
+    table = quality(strategies=small, budgets=[0.5], peers=[], needle_tokens=[]).run(given).summary
     assert table["outcome"].tolist() == ["out_of_memory", "out_of_memory"]
     assert math.isnan(table["perplexity"][0])
     assert table["perplexity"][1] > 1  # a window of 50 fits, but not a prompt of 60 that is attended whole
@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_a_row(tiny):
 def test_a_cell_that_ran_out_of_memory_is_tried_again(tiny):
     quality(**ONE).run(setting(budget_bytes=1000)[0])
     given, said = setting()
-    assert quality(**ONE).run(given).table["outcome"].tolist() == [COMPLETED]
+    assert quality(**ONE).run(given).summary["outcome"].tolist() == [COMPLETED]
     assert len(said) == 1
 
 

