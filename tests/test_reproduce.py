@@ -10,7 +10,7 @@ from kvbench.api.study import experiment_of
 from kvbench.charts.reproduced import occupancy_chart, rates_chart, reproduced_chart
 from kvbench.configuration.errors import UsageError
 from kvbench.studies.base import Setting
-from kvbench.studies.reproduce.figure import Figure, figures_frame
+from kvbench.studies.reproduce.figures import PublishedFigure, figures_frame
 from kvbench.studies.reproduce.paged_attention import Occupancy, figures, rates_frame, systems
 from tests.support.catalogue import node_of
 from tests.support.fake import Fake
@@ -20,7 +20,7 @@ TRACES = Path(os.environ.get("KVBENCH_TRACES", "traces"))
 
 def figure(**changed):
     given = {"result": "r", "quantity": "q", "unit": "%", "published": 50.0, "ours": 51.0, "goal": 1.0, "source": "s"}
-    return Figure(**given | changed)
+    return PublishedFigure(**given | changed)
 
 
 def reproduce(**changed):

@@ -30,7 +30,7 @@ def occupancy_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     """Where a cache's memory goes under each system: printed and ours side by side, and the mean batch.
 
     Args:
-        figures: rows of `experiment.reproduce.figure`, of PagedAttention's figures.
+        figures: rows of `reproduce.figures_frame`, of PagedAttention's figures.
         notes: sentences at the foot.
     """
     figure, (shares, batches) = canvas(1, 2, 3.8)
@@ -119,7 +119,7 @@ def reproduced_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure
     """Every figure's difference from the printed one, as a part of its goal.
 
     Args:
-        figures: rows of `experiment.reproduce.figure`.
+        figures: rows of `reproduce.figures_frame`.
         notes: sentences at the foot.
     """
     judged = figures[figures["verdict"].isin(["reproduced", "missed"])].reset_index(drop=True)

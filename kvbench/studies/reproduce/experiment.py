@@ -14,9 +14,8 @@ from kvbench.model.hardware import Hardware
 from kvbench.naming import unknown
 from kvbench.results.provenance import model_notes, origin
 from kvbench.studies.base import Experiment, Findings, Model, Setting
-from kvbench.studies.reproduce import paged_attention, prefixes
-from kvbench.studies.reproduce.figure import Figure, figures_frame
-from kvbench.studies.reproduce.sizes import byte_figures, waste_figures
+from kvbench.studies.reproduce import figures, paged_attention
+from kvbench.studies.reproduce.figures import PublishedFigure, figures_frame
 from kvbench.workload.scenario import Scenario
 from kvbench.workload.trace import DEFAULT_FOLDER, FOLDER_VARIABLE, Trace, TraceMissing
 from kvbench.workload.trace_columns import TraceColumns
@@ -72,7 +71,7 @@ class Reproduce(Experiment):
         Raises:
             ValueError: a trace is not of its format.
         """
-        found: list[Figure] = []
+        found: list[PublishedFigure] = []
         sentences: list[str] = []
         charts, files = {}, {}
         for result in self.results:
@@ -85,12 +84,12 @@ class Reproduce(Experiment):
                         files["paged_attention_rates"] = rates
                         sentences += [_open_choices(self.judged_rate_per_s), _batches(rates)]
                     case "prefix_hit_rates":
-                        own = list(prefixes.hit_rate_figures(self._trace(PREFIXES, setting.seed)))
-                        sentences.append(prefixes.DEFINITION)
+                        own = list(figures.hit_rate_figures(self._trace(PREFIXES, setting.seed)))
+                        sentences.append(figures.DEFINITION)
                     case "kv_bytes":
-                        own = list(byte_figures({name: model.geometry for name, model in self.models.items()}))
+                        own = list(figures.byte_figures({name: model.geometry for name, model in self.models.items()}))
                     case _:
-                        own = list(waste_figures(setting.backend.geometry))
+                        own = list(figures.waste_figures(setting))
             except (ImportError, TraceMissing) as error:
                 missing, name = _NEEDS[result]
                 own = list(missing())
@@ -123,7 +122,7 @@ class Reproduce(Experiment):
             raise ValueError(f"scenarios: {name} is needed, and is a trace; got {', '.join(self.scenarios)}")
         return scenario.columns(np.random.default_rng(seed))
 
-    def _paged_attention(self, seed: int) -> tuple[list[Figure], pd.DataFrame]:
+    def _paged_attention(self, seed: int) -> tuple[list[PublishedFigure], pd.DataFrame]:
         lengths = self._trace(LENGTHS, seed)
         if "opt_13b" not in self.models:
             raise ValueError("models: opt_13b is needed for PagedAttention's figure")
@@ -136,7 +135,7 @@ class Reproduce(Experiment):
 
 _NEEDS = {
     "paged_attention": (paged_attention.missing_figures, LENGTHS),
-    "prefix_hit_rates": (prefixes.missing_figures, PREFIXES),
+    "prefix_hit_rates": (figures.missing_hit_rates, PREFIXES),
 }
 """Of a result that needs a trace: the printed figures alone, and which trace."""
 

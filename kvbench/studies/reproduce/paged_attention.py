@@ -27,7 +27,7 @@ from kvbench.strategy.exact import Exact
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.power_of_two import PowerOfTwo
 from kvbench.strategy.static import Static
-from kvbench.studies.reproduce.figure import Figure
+from kvbench.studies.reproduce.figures import PublishedFigure
 from kvbench.workload.arrivals import Poisson
 from kvbench.workload.trace_columns import TraceColumns
 
@@ -121,11 +121,11 @@ def occupancies(
     }
 
 
-def figures(found: Mapping[str, Occupancy]) -> Iterator[Figure]:
+def figures(found: Mapping[str, Occupancy]) -> Iterator[PublishedFigure]:
     """The paper's figures beside ours, at the rate of its mean batch."""
     for name, published in SHARES.items():
         for part, printed, ours in zip(PARTS, published, found[name].shares, strict=True):
-            yield Figure(
+            yield PublishedFigure(
                 result="PagedAttention, shares",
                 quantity=f"{name}, {part}",
                 unit="%",
@@ -135,7 +135,7 @@ def figures(found: Mapping[str, Occupancy]) -> Iterator[Figure]:
                 source=SOURCE,
             )
     for name, published in BATCHES.items():
-        yield Figure(
+        yield PublishedFigure(
             result="PagedAttention, batch",
             quantity=name,
             unit="requests",
@@ -146,7 +146,7 @@ def figures(found: Mapping[str, Occupancy]) -> Iterator[Figure]:
         )
 
 
-def missing_figures() -> Iterator[Figure]:
+def missing_figures() -> Iterator[PublishedFigure]:
     """The paper's figures alone, where the trace is missing."""
     nothing = Occupancy((np.nan,) * len(PARTS), np.nan, np.nan)
     return (replace(figure, ours=None) for figure in figures(dict.fromkeys(SHARES, nothing)))
