@@ -268,8 +268,10 @@ def test_the_main_tables_file_is_its_own():
 
 
 def test_growth_stalls_have_intervals(growth):
-    assert growth.summary["stall_s_ci"].notna().all()
-    assert np.allclose(growth.summary["stall_s_ci"], 0)  # the backend's resizes take no time
+    low, high = (growth.summary[f"stall_s_{end}"] for end in ("low", "high"))
+    assert low.notna().all()
+    assert np.allclose(low, high)  # the backend's resizes take no time
+    assert set(growth.summary["interval_from"]) == {"repetitions"}
 
 
 def test_a_range_of_which_nothing_was_run_is_not_judged():

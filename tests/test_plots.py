@@ -31,6 +31,7 @@ from tests.support.frames import (
     make_frames,
     multi_work,
     sweep_summary,
+    within,
 )
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -267,7 +268,7 @@ def test_a_parameter_applies_to_all_but_other_strategies():
 def test_recompute_lines_and_formula():
     n = np.array([100, 1000, 4000])
     frame = pd.DataFrame({"context_tokens": n, "cached_us": 20.0 + n, "recompute_us": 5.0 * n**1.5})
-    frame = frame.assign(cached_us_ci=2.0, recompute_us_ci=9.0, speedup=frame.recompute_us / frame.cached_us)
+    frame = within(frame, cached_us=2.0, recompute_us=9.0).assign(speedup=frame.recompute_us / frame.cached_us)
     frame["formula"] = n**2 / (n + 100)
     times, speedup = recompute_chart(frame).axes
     assert (times.get_xscale(), times.get_yscale(), speedup.get_yscale()) == ("log", "log", "log")

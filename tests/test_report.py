@@ -10,7 +10,7 @@ from kvbench.charts.markdown import report_markdown
 from kvbench.charts.sentences import chart_sentences
 from kvbench.charts.table import table_text
 from kvbench.charts.text import duration, listed, markdown_escape
-from tests.support.frames import THREE, Growth, decode_work, make_frames, sweep_summary
+from tests.support.frames import THREE, Growth, decode_work, make_frames, sweep_summary, within
 
 FACTOR = "strategy.dynamic.growth_factor"
 TOO_LONG = THREE | {"static": Growth(400, 1.0, 400)}
@@ -21,10 +21,10 @@ def summary():
     """Static 256 MiB; dynamic 60 MiB in 2 resizes; concat 56.25 MiB in 5; each with an interval in time."""
     made = make_frames(noise=0.001).summary
     made["stall_s"] = made["allocation_s"] = [0.0, 1.2e-3, 0.5]
-    made["tokens_per_s"], made["tokens_per_s_ci"] = [2000.0, 1500.0, 1000.0], [10.0, 10.0, 10.0]
+    made["tokens_per_s"] = [2000.0, 1500.0, 1000.0]
     made["step_max_us"] = [100.0, 200.0, 300.0]
     made["spread"] = [0.01, 0.02, 0.03]
-    return made
+    return within(made, tokens_per_s=10.0)
 
 
 def test_memory_sentences(summary):
@@ -50,7 +50,7 @@ def test_what_is_held_for_reading_and_on_other_tiers_is_told(summary):
 
 
 def test_pareto_sentences_name_the_front(summary):
-    rows = summary.assign(total_s=[1.0, 3.0, 2.0], total_s_ci=0.1, allocation_s_ci=0.0)
+    rows = within(summary.assign(total_s=[1.0, 3.0, 2.0]), total_s=0.1, allocation_s=0.0)
     total, stall = chart_sentences(rows)["pareto"]
     assert total == "On the front of peak memory against total time: static and concat; 1 other is beaten."
     assert stall == "On the front of peak memory against stalls and admissions: static, dynamic and concat."
@@ -63,31 +63,32 @@ ALL = "static, dynamic and concat"
     ("changed", "total"),
     [
         ({}, f"{ALL}."),
-        ({"total_s_ci": [0.6, 0.6, 0.1]}, "dynamic and concat; 1 other is beaten."),  # the time decides nothing
-        ({"total_s_ci": [9.0, 9.0, 9.0]}, "concat; 2 others are beaten."),
+        ({"half": [0.6, 0.6, 0.1]}, "dynamic and concat; 1 other is beaten."),  # the time decides nothing
+        ({"half": [9.0, 9.0, 9.0]}, "concat; 2 others are beaten."),
         (
-            {"peak_bytes": 2**20, "peak_least_bytes": 2**20, "total_s_ci": [0.6, 0.6, 0.1]},
+            {"peak_bytes": 2**20, "peak_least_bytes": 2**20, "half": [0.6, 0.6, 0.1]},
             "static and dynamic; 1 other",
         ),
         ({"peak_least_bytes": 2**20, "peak_bytes": [2**22, 2**21, 2**21]}, "static; 2 others"),  # peaks overlap
         ({"reference": [False, False, True]}, "static and dynamic."),
         ({"outcome": ["completed", "completed", "too_long 1 of 1"]}, "static and dynamic."),
         ({"reference": [True, True, True]}, "no value."),
-        ({"total_s_ci": np.nan}, "no front, since one repetition has no interval."),
-        ({"source": "modelled", "total_s_ci": np.nan}, f"{ALL}."),
-        ({"source": "modelled", "total_s_ci": np.nan, "step_error": 0.8}, "static and concat; 1 other is beaten."),
+        ({"half": np.nan}, "no front, since one repetition has no interval."),
+        ({"source": "modelled", "half": np.nan}, f"{ALL}."),
+        ({"source": "modelled", "half": np.nan, "step_error": 0.8}, "static and concat; 1 other is beaten."),
     ],
 )
 def test_what_decides_a_front(summary, changed, total):
-    rows = summary.assign(total_s=[1.0, 2.0, 4.0], total_s_ci=0.1, **changed if "total_s_ci" not in changed else {})
-    said = chart_sentences(rows.assign(**changed))["pareto"][0]
-    assert total in said
-    assert ("For reference" in "".join(chart_sentences(rows.assign(**changed))["pareto"])) == ("reference" in changed)
+    own = {name: value for name, value in changed.items() if name != "half"}
+    rows = within(summary.assign(total_s=[1.0, 2.0, 4.0], **own), total_s=changed.get("half", 0.1))
+    said = chart_sentences(rows)["pareto"]
+    assert total in said[0]
+    assert ("For reference" in "".join(said)) == ("reference" in changed)
 
 
 def test_the_slowest_step_and_smaller_steps_win_nothing(summary):
     """Streaming splits its appends: its steps are short, and its time is not."""
-    rows = summary.assign(total_s=[1.0, 1.0, 4.0], total_s_ci=0.1, step_max_us=[300.0, 200.0, 1.0])
+    rows = within(summary.assign(total_s=[1.0, 1.0, 4.0], step_max_us=[300.0, 200.0, 1.0]), total_s=0.1)
     rows["num_steps"] = [6.0, 6.0, 90.0]
     assert "slowest" not in "".join(chart_sentences(rows)["pareto"])
     (found,) = warnings(rows)
@@ -109,7 +110,7 @@ def test_panels_sentence_names_the_best_and_ties(summary):
     assert "in resizes static and dynamic (0)" in sentence
     assert "in efficiency dynamic (12.8)" in sentence
     assert "in throughput static (2,000 tokens/s)" in sentence
-    close = rows.assign(tokens_per_s=[281.0, 305.0, 100.0], tokens_per_s_ci=[255.0, 92.0, 1.0])
+    close = within(rows.assign(tokens_per_s=[281.0, 305.0, 100.0]), tokens_per_s=[255.0, 92.0, 1.0])
     assert "in throughput static and dynamic (281 tokens/s to 305 tokens/s)" in chart_sentences(close)["panels"][0]
     (sentence,) = chart_sentences(rows.assign(reference=[False, True, False]))["panels"]
     assert "dynamic" not in sentence
@@ -118,11 +119,11 @@ def test_panels_sentence_names_the_best_and_ties(summary):
 
 def test_overlapping_intervals_cannot_be_told_apart(summary):
     assert warnings(summary) == []
-    close = summary.assign(tokens_per_s=[1520.0, 1500.0, 1000.0])
+    close = within(summary.assign(tokens_per_s=[1520.0, 1500.0, 1000.0]), tokens_per_s=10.0)
     (found,) = warnings(close)
     assert "By throughput" in found
     assert found.endswith("overlap: static and dynamic.")
-    apart = close.assign(tokens_per_s_ci=[9.9, 10.0, 10.0])
+    apart = within(close, tokens_per_s=[9.9, 10.0, 10.0])
     assert warnings(apart) == []
 
 
@@ -175,11 +176,9 @@ def swept_times(parameter, means, halves):
     """Static and dynamic in as many jobs; dynamic's throughputs and their intervals are given, static's far above."""
     made = sweep_summary(parameter, range(len(means)), lambda _: {name: THREE[name] for name in ("static", "dynamic")})
     is_dynamic = (made["strategy"] == "dynamic").to_numpy()
-    given = {"tokens_per_s": (means, 9000.0), "tokens_per_s_ci": (halves, 1.0)}
-    for column, (of_dynamic, of_static) in given.items():
-        made[column] = of_static
-        made.loc[is_dynamic, column] = of_dynamic
-    return made.assign(spread=0.0)
+    made["tokens_per_s"], half = 9000.0, np.ones(len(made))
+    made.loc[is_dynamic, "tokens_per_s"], half[is_dynamic] = means, halves
+    return within(made.assign(spread=0.0), tokens_per_s=half)
 
 
 @pytest.mark.parametrize("parameter", [FACTOR, SIZE])

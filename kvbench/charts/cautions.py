@@ -10,6 +10,7 @@ from kvbench.charts.modelled import doubts
 from kvbench.charts.table import is_lossy, parameters_of
 from kvbench.charts.text import listed, markdown_escape, mib, number, percent
 from kvbench.results.front import alike, cost_of, splitters
+from kvbench.results.intervals import halves_of
 from kvbench.results.provenance import is_fleet, is_modelled
 
 LARGE_SPREAD = 0.10
@@ -30,7 +31,7 @@ def failures(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
 def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
     """What the reader must know before comparing: large spread, and rows that cannot be told apart.
 
-    Rows cannot be told apart in a time when their 95 % confidence intervals overlap; compared are those of one job,
+    Rows cannot be told apart in a time when their 90 % intervals overlap; compared are those of one job,
     those of a strategy on a scenario in all jobs, and all where nothing but strategies' parameters differ between jobs.
     """
     swept = parameters_of(summary, parameters)
@@ -42,13 +43,13 @@ def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
         words = "Times are unsteady; the total time's standard deviation over repetitions, as a share of its mean"
         found.append(f"{words}: {listed(unsteady)}.")
     timed = summary["tokens_per_s"].notna() & ~is_modelled(summary)
-    if timed.any() and summary.loc[timed, "tokens_per_s_ci"].isna().all():
+    if timed.any() and np.isnan(halves_of(summary[timed], "tokens_per_s")).all():
         found.append("One repetition only: there are no intervals, and no difference in time can be judged.")
     found += [] if is_fleet(summary) else [*_contention(summary, names), *_smaller_steps(summary, swept)]
     found += _inactive(summary, names)
     modelled = is_modelled(summary)
     validated = modelled & summary.get("step_error", pd.Series(np.nan, summary.index)).notna()
-    found += _not_told_apart(summary[~modelled], swept, "their 95 % confidence intervals overlap")
+    found += _not_told_apart(summary[~modelled], swept, "their 90 % intervals overlap")
     found += _not_told_apart(summary[validated], swept, "the model's error is as large")
     return found + doubts(summary)
 

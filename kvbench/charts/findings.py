@@ -6,9 +6,9 @@ import pandas as pd
 
 from kvbench.charts.frame import frame_markdown, frame_text
 from kvbench.charts.text import markdown_escape, one_line
+from kvbench.results.intervals import sentence
 
 MAIN = "summary"
-INTERVAL = "± is the half width of the 95 % confidence interval, from repetitions."
 
 
 def findings_text(sentences: Iterable[str], tables: Mapping[str, pd.DataFrame]) -> str:
@@ -47,8 +47,7 @@ def findings_markdown(
     for name, frame in tables.items():
         heading = "Results" if name == MAIN else markdown_escape(_heading(name))
         parts += [f"## {heading}", frame_markdown(frame)]
-    if any(str(column).endswith("_ci") for frame in tables.values() for column in frame):
-        parts.append(INTERVAL)
+    parts.append(sentence(tables.values()))
     charts = list(charts)
     if charts:
         parts.append("## Charts")

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from kvbench.charts.text import MIB, markdown_escape, number, one_line
+from kvbench.results.columns import FROM, ends
+from kvbench.results.intervals import halves_of, has_interval
 from kvbench.results.schema import SUMMARY
 
 WIDTH = 120
@@ -37,8 +39,8 @@ def frame_text(frame: pd.DataFrame) -> str:
     """A frame for a terminal: lines of at most 120 characters, in blocks one below the other if need be.
 
     Args:
-        frame: any; a column named `x_ci` stands beside `x` as its ±. The columns that name a row, those before the
-            first with a unit and up to the last of text, lead each block.
+        frame: any; columns `x_low` and `x_high` stand beside `x` as its ±. The columns that name a row, those before
+            the first with a unit and up to the last of text, lead each block.
     """
     meant = list(_columns(frame))
     columns = [_laid_out(column) for column in meant]
@@ -68,12 +70,13 @@ def frame_markdown(frame: pd.DataFrame) -> str:
 
 
 def _columns(frame: pd.DataFrame) -> Iterator[_Column]:
+    beside = {end for name in map(str, frame.columns) if has_interval(frame, name) for end in ends(name)}
     for name in map(str, frame.columns):
-        if name.endswith("_ci") and name.removesuffix("_ci") in frame:
+        if name in beside or name == FROM:
             continue
         values = frame[name]
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-            yield _numbers(name, values, frame.get(f"{name}_ci"))
+            yield _numbers(name, values, halves_of(frame, name))
         else:
             yield _Column(one_line(name.replace("_", " ")), "", [_cell(value) for value in values], False)
 
@@ -87,7 +90,7 @@ def _cell(value: object) -> str:
     return number(float(value)) if is_number else one_line(value)
 
 
-def _numbers(name: str, column: pd.Series, interval: pd.Series | None) -> _Column:
+def _numbers(name: str, column: pd.Series, half_widths: np.ndarray) -> _Column:
     values = column.to_numpy(dtype=float, na_value=np.nan)
     finite = values[np.isfinite(values)]
     head, unit = _head_and_unit(name)
@@ -99,11 +102,10 @@ def _numbers(name: str, column: pd.Series, interval: pd.Series | None) -> _Colum
         cells = [f"{value:,.0f}" if np.isfinite(value) else NOTHING for value in values]
     else:
         cells = [number(value / divisor) for value in values]
-    if interval is not None:
-        spread = interval.to_numpy(dtype=float, na_value=np.nan) / divisor
-        cells = [
-            f"{cell} ± {number(half)}" if np.isfinite(half) else cell for cell, half in zip(cells, spread, strict=True)
-        ]
+    cells = [
+        f"{cell} ± {number(half)}" if np.isfinite(half) else cell
+        for cell, half in zip(cells, half_widths / divisor, strict=True)
+    ]
     return _Column(head, shown, cells, True)
 
 

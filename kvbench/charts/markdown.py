@@ -12,7 +12,8 @@ from kvbench.charts.pools import pool_notes
 from kvbench.charts.sentences import chart_sentences
 from kvbench.charts.table import is_lossy, parameters_of, table_markdown
 from kvbench.charts.text import markdown_escape
-from kvbench.results.provenance import any_fleet, is_fleet, is_modelled, model_notes
+from kvbench.results.intervals import sentence
+from kvbench.results.provenance import any_fleet, is_fleet, model_notes
 
 TITLES = {
     "memory": "Memory over tokens",
@@ -27,7 +28,6 @@ TITLES = {
     "fleet_times": "Times of requests",
     "model_error": "Modelled against measured",
 }
-INTERVALS = "± is the half width of the 95 % confidence interval, from repetitions. "
 OF_STEPS = (
     "Peak is the most bytes live at any time, a resize's second buffer and staging buffers (through which blocks, few "
     "bits and slower tiers are read) included; of a pool it counts the blocks handed out. Util. is used over allocated "
@@ -110,7 +110,7 @@ def report_markdown(
 
 def _explained(summary: pd.DataFrame) -> str:
     """What the table's figures are."""
-    text = "" if is_modelled(summary).all() else INTERVALS
+    text = f"{sentence([summary])} ".lstrip()
     text += "" if is_fleet(summary) else OF_STEPS
     text += OF_FLEET if any_fleet(summary) else ""
     text += OF_ALLOCATOR if summary["allocator_reserved_bytes"].notna().any() else ""

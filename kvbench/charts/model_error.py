@@ -13,6 +13,7 @@ from kvbench.charts.rows import strategy_names
 from kvbench.charts.style import INK, SMALL, Look, looks, short_names
 from kvbench.charts.tradeoff import point_mark
 from kvbench.charts.units import number, number_axis, shown_unit
+from kvbench.results.intervals import halves_of
 from kvbench.results.schema import STEPS
 
 STEP = STEPS["step_us"]
@@ -25,7 +26,8 @@ def model_error_chart(errors: pd.DataFrame, notes: Sequence[str] = ()) -> Figure
     """Left: each run's modelled time a step over the measured one; right: each strategy's mean absolute error.
 
     Args:
-        errors: strategy, measured_us, measured_us_ci, modelled_us and error, from provenance.model_errors; a row a run.
+        errors: strategy, measured_us and the ends of its interval, modelled_us and error, from provenance.model_errors;
+            a row a run.
         notes: sentences at the foot.
     """
     names = strategy_names(errors)
@@ -54,7 +56,7 @@ def _points(axes: Axes, errors: pd.DataFrame, style: dict[str, Look]) -> None:
     times = errors[["measured_us", "modelled_us"]].to_numpy(dtype=float)
     unit = shown_unit(STEP, times)
     times = times / unit.divisor
-    half = np.nan_to_num(errors["measured_us_ci"].to_numpy(dtype=float)) / unit.divisor
+    half = np.nan_to_num(halves_of(errors, "measured_us")) / unit.divisor
     for name, (x, y), spread in zip(errors["strategy"].astype(str), times, half, strict=True):
         mark = point_mark(style[name], True)
         mark.set(xdata=[x], ydata=[y], zorder=4)

@@ -26,7 +26,7 @@ def pareto_chart(summary: pd.DataFrame, parameters: list[str] | None = None) -> 
 
     The front joins the strategies that no other beats in both; a difference within the intervals decides nothing. A
     strategy that did not complete, or is a reference, is hollow and on no front. Beyond 12 points only those on the
-    front are named. Bars are what figures may be off by: 95 % confidence intervals from repetitions, or the model's
+    front are named. Bars are what figures may be off by: 90 % intervals from repetitions, or the model's
     error.
 
     Args:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from kvbench.charts.canvas import canvas, empty, finish, label
 from kvbench.charts.style import INK, look
 from kvbench.charts.units import finite_max, number_axis, shown_unit, value_ticks
+from kvbench.results.intervals import halves_of
 from kvbench.results.schema import STEPS
 
 STEP = STEPS["step_us"]
@@ -20,7 +21,7 @@ def recompute_chart(frame: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     """A decode step's time with a cache and without one, and the speed-up, over the context.
 
     Args:
-        frame: context_tokens, cached_us, recompute_us, speedup; where known cached_us_ci, recompute_us_ci (half widths)
+        frame: context_tokens, cached_us, recompute_us, speedup; where known the ends of the intervals of the times,
             and formula (the article's n² / (n + 100)).
         notes: sentences at the foot.
     Source: the article, no cache against cache.
@@ -62,7 +63,7 @@ def _times(axes: Axes, frame: pd.DataFrame, column: str, divisor: float, number:
     kind = look(number)
     x, y = frame["context_tokens"], frame[column] / divisor
     (line,) = axes.plot(x, y, color=kind.colour, linestyle=kind.line, marker=kind.marker, markersize=6)
-    spread = np.nan_to_num(frame.get(f"{column}_ci", pd.Series(np.nan, frame.index)).to_numpy(dtype=float)) / divisor
+    spread = np.nan_to_num(halves_of(frame, column)) / divisor
     if spread.any():
         low = np.minimum(spread, 0.99 * y.to_numpy())
         axes.errorbar(x, y, [low, spread], ecolor=kind.colour, elinewidth=1, capsize=3, fmt="none")

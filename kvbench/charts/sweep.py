@@ -11,6 +11,7 @@ from kvbench.charts.rows import notes_of, strategy_names, value_text
 from kvbench.charts.style import FONT, LINES, MARKERS, looks, plain, short_names
 from kvbench.charts.units import finite_max, number_axis, shown_unit, value_ticks
 from kvbench.results.front import is_reference
+from kvbench.results.intervals import halves_of
 from kvbench.results.provenance import is_fleet, require_one_kind
 from kvbench.results.schema import SUMMARY, parameter_applies
 
@@ -48,7 +49,7 @@ def sweep_chart(summary: pd.DataFrame, parameter: str, others: list[str] | None 
     """The main metrics over a parameter: of memory and steps, or of the service that a simulated fleet gives.
 
     A line a strategy, or a line a strategy and combination of the other swept parameters. Another strategy's
-    parameter (strategy.NAME.…) does not tell a strategy's lines apart: over its values the mean is shown. Bars are 95 %
+    parameter (strategy.NAME.…) does not tell a strategy's lines apart: over its values the mean is shown. Bars are 90 %
     confidence intervals from repetitions; none where a mean over jobs is shown.
 
     Args:
@@ -133,8 +134,8 @@ def _panel(axes: Axes, lines: list, column: str, style: dict, hollow: list[str])
     legend = []
     for name, text, turn, part in lines:
         mean = part.groupby("x")[column].mean() / unit.divisor
-        has_spread = f"{column}_ci" in part and part["x"].is_unique
-        spread = part[f"{column}_ci"].to_numpy(dtype=float) / unit.divisor if has_spread else np.full(len(mean), np.nan)
+        nothing = np.full(len(mean), np.nan)
+        spread = halves_of(part, column) / unit.divisor if part["x"].is_unique else nothing
         look = style[name]
         (line,) = axes.plot(
             mean.index,

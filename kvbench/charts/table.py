@@ -9,6 +9,7 @@ import pandas as pd
 from kvbench.charts.limits import binding_limits, is_bound
 from kvbench.charts.pools import pool_notes
 from kvbench.charts.text import MIB, markdown_escape, number, one_line, value_text
+from kvbench.results.intervals import halves_of
 from kvbench.results.provenance import any_fleet, kinds, model_notes
 from kvbench.results.schema import SUMMARY
 
@@ -110,7 +111,7 @@ def table_text(summary: pd.DataFrame, parameters: list[str] | None = None) -> st
         summary: a row a strategy, or a row a strategy and job.
         parameters: columns that tell jobs apart; None finds them.
     Returns:
-        The text. A column that is empty for all rows is left out; ± is the half width of the 95 % confidence interval.
+        The text. A column that is empty for all rows is left out; ± is half the width of the interval.
         Which rows their own pool held up stands above, and what modelled times are worth.
     """
     names, values = _cells(summary, parameters_of(summary, parameters))
@@ -190,7 +191,7 @@ def _column(summary: pd.DataFrame, column: _Column) -> list[str]:
         unit, scale = LONG[unit]
     texts = [number(value / scale) if not 0 < value < column.least else f"<{column.least:g}" for value in values]
     if column.source in WITH_INTERVAL:
-        spread = summary[f"{column.source}_ci"].to_numpy(dtype=float)
+        spread = halves_of(summary, column.source)
         texts = [f"{text} ± {number(half)}" for text, half in zip(texts, spread, strict=True)]
         texts = [text.removesuffix(" ± –") for text in texts]
     return [column.head, unit, *texts]

@@ -15,7 +15,7 @@ from kvbench.charts.rows import failures, strategy_names, value_text
 from kvbench.charts.style import INK, Look, short_names
 from kvbench.charts.units import LARGE_RANGE, Unit, number_axis, shown_unit, tick_text
 from kvbench.results.front import front_of, half_widths, is_reference, may_win
-from kvbench.results.schema import SUMMARY, parameter_applies
+from kvbench.results.schema import SUMMARY, WITH_INTERVAL, parameter_applies
 
 PEAK = SUMMARY["peak_bytes"]
 FRONT = (0, (4, 2))
@@ -105,7 +105,7 @@ def points_panel(
         empty(axes, f"no strategy has a value of {column}")
         return None
     times = times / unit.divisor
-    has_bars = f"{column}_ci" in SUMMARY
+    has_bars = column in WITH_INTERVAL
     spread = np.nan_to_num(half_widths(summary, column)) / unit.divisor if has_bars else np.zeros(len(summary))
     names = summary["strategy"].astype(str).to_numpy()
     competes = may_win(summary)

@@ -10,8 +10,9 @@ import pandas as pd
 
 from kvbench.fleet.histogram import SampleList
 from kvbench.fleet.sums import Objective, RequestSums, RequestTimes
+from kvbench.results.intervals import of_row
 from kvbench.results.results import Results
-from kvbench.results.schema import REQUESTS, STEPS, SUMMARY, TIMELINE
+from kvbench.results.schema import REQUESTS, STEPS, SUMMARY, TIMELINE, WITH_INTERVAL
 from kvbench.workload.request import NS_PER_S
 
 ENGINE = "fleet"
@@ -186,7 +187,7 @@ def _summary_row(
     row = {"scenario": scenario, "strategy": name, "source": "modelled", "scope": "model", "engine": ENGINE}
     row |= _outcomes(run, sums) | _service(run, sums, objective) | _memory(run)
     row |= sums.latencies() | dict(run.about)
-    return row
+    return row | of_row(row, WITH_INTERVAL, {})
 
 
 def _outcomes(run: FleetColumns, sums: RequestSums) -> dict[str, object]:

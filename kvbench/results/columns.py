@@ -5,6 +5,12 @@ from dataclasses import dataclass
 LIMITS = ("arrivals", "batch", "memory", "pool", "computing")
 """What the next request waits for, in the order in which it is asked."""
 
+PERCENT = 90
+"""Level of confidence of every interval."""
+
+FROM = "interval_from"
+"""The column that says what a row's intervals come from."""
+
 COMPLETED, UNREACHED = "completed", "unreached"
 """Outcomes of requests beside those of the ledger and too_long; one is unreached whose session ended before it."""
 
@@ -17,16 +23,23 @@ class Column:
         unit: such as bytes, tokens, s, µs; "" where it has none.
         meaning: one sentence; a metric's is its formula.
         label: what an axis says, without the unit.
+        has_interval: whether the ends of its interval stand beside it, see `intervals`.
     """
 
     unit: str
     meaning: str
     label: str = ""
+    has_interval: bool = False
 
     def axis(self, unit: str | None = None) -> str:
         """The text of an axis: label and unit (another unit, where the values were scaled)."""
         shown = self.unit if unit is None else unit
         return f"{self.label} ({shown})" if shown else self.label
+
+
+def ends(column: str) -> tuple[str, str]:
+    """The columns of the ends of a figure's interval."""
+    return f"{column}_low", f"{column}_high"
 
 
 STEPS: dict[str, Column] = {

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kvbench.results.intervals import halves_of
 from kvbench.results.provenance import is_modelled
-from kvbench.results.schema import LEAST_ERROR, SUMMARY, latency_column
+from kvbench.results.schema import LEAST_ERROR, WITH_INTERVAL, latency_column
 
 MEMORY = "peak_bytes"
 LEAST_MEMORY = "peak_least_bytes"
@@ -116,16 +117,17 @@ def splitters(summary: pd.DataFrame) -> dict[str, tuple[float, float]]:
 def half_widths(summary: pd.DataFrame, column: str) -> np.ndarray:
     """Half of what a column's figures may be off by, a row each; NaN where that is not known.
 
-    Of times, the confidence interval from repetitions where measured, half the model's error (as far as known) where
-    modelled; of attention's error, the rounding of the dtype; what is counted is exact.
+    Of times, their interval where measured; where modelled half the model's error (as far as known), so that two on
+    one machine differ where they are further apart than it is off; of attention's error, the rounding of the dtype;
+    what is counted is exact.
     """
     values = summary[column].to_numpy(dtype=float)
     if column == ERROR:
         return roundings(summary) / 2
-    if f"{column}_ci" not in SUMMARY:
+    if column not in WITH_INTERVAL:
         return np.zeros(len(summary))
     modelled = values * np.nan_to_num(_numbers(summary, "step_error")) / 2
-    return np.where(is_modelled(summary), modelled, _numbers(summary, f"{column}_ci"))
+    return np.where(is_modelled(summary), modelled, halves_of(summary, column))
 
 
 def roundings(summary: pd.DataFrame) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from kvbench.model.hardware import Hardware
+from kvbench.results.columns import ends
 
 MODELLED, FLEET = "modelled", "fleet"
 KIND = ("source", "scope", "engine")
@@ -148,8 +149,8 @@ def model_errors(summary: pd.DataFrame, parameters: list[str]) -> pd.DataFrame:
         summary: a row a strategy and job.
         parameters: swept columns; those that tell measured jobs from modelled ones are no part of a match.
     Returns:
-        strategy, scenario, scope, the parameters matched, measured_us, measured_us_ci, modelled_us and error, signed, a
-        share of the measured; empty where nothing matches.
+        strategy, scenario, scope, the parameters matched, measured_us and the ends of its interval, modelled_us and
+        error, signed, a share of the measured; empty where nothing matches.
     """
     rows = summary[(_column(summary, "outcome") == "completed") & (_column(summary, "engine") != FLEET)]
     modelled, measured = rows[is_modelled(rows)], rows[_column(rows, "source") == "measured"]
@@ -157,7 +158,8 @@ def model_errors(summary: pd.DataFrame, parameters: list[str]) -> pd.DataFrame:
         name: {str(value) for value in measured[name]} & {str(value) for value in modelled[name]} for name in parameters
     }
     keys = list(dict.fromkeys(["strategy", "scenario", "scope", *(name for name in parameters if values[name])]))
-    left = measured[[*keys, TIME, f"{TIME}_ci"]].rename(columns={TIME: "measured_us", f"{TIME}_ci": "measured_us_ci"})
+    told = dict(zip((TIME, *ends(TIME)), ("measured_us", *ends("measured_us")), strict=True))
+    left = measured[[*keys, *told]].rename(columns=told)
     right = modelled[[*keys, TIME]].rename(columns={TIME: "modelled_us"})
     found = left.merge(right, on=keys).dropna(subset=["measured_us", "modelled_us"])
     return found.assign(error=found["modelled_us"] / found["measured_us"] - 1)

@@ -10,7 +10,7 @@ import pandas as pd
 from kvbench.results.folder import write_text, write_whole
 from kvbench.results.summary import sessions_frame
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the frames' columns and the folder's files; a change that makes a reader of the old ones err raises it."""
 
 ENVIRONMENT, CONFIGURATION, SUMMARY = "environment.json", "config.yaml", "summary.csv"
@@ -126,7 +126,7 @@ def _checked(folder: Path, environment: dict[str, object]) -> dict[str, object]:
     """What a folder says of itself, where its schema is the one that can be read."""
     if not isinstance(environment, dict):
         raise ValueError(f"{folder / ENVIRONMENT} is a mapping, got {type(environment).__name__}")
-    found = environment.pop(_VERSION, SCHEMA_VERSION)
+    found = environment.pop(_VERSION, 1)  # the first had no mark, and x_ci for intervals, at 95 %
     if found != SCHEMA_VERSION:
         again = f"; {environment['again']} makes it anew" if "again" in environment else ""
         raise ValueError(f"{folder} was written with schema {found!r}; this kvbench reads {SCHEMA_VERSION}{again}")

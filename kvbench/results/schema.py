@@ -5,7 +5,7 @@ The README's table of metrics is made from here (`python -m kvbench metrics`).
 
 from collections.abc import Iterable
 
-from kvbench.results.columns import REQUESTS, SESSIONS, STEPS, Column
+from kvbench.results.columns import FROM, PERCENT, REQUESTS, SESSIONS, STEPS, Column, ends
 
 _SUMMARY: dict[str, Column] = {
     "scenario": Column("", "the scenario's name"),
@@ -26,6 +26,11 @@ _SUMMARY: dict[str, Column] = {
         "runs that fitted nothing; empty where that was never measured",
     ),
     "step_noise": Column("", "the same between two measurements of one thing: no model can be nearer"),
+    FROM: Column(
+        "",
+        f"what the ends of intervals (x_low and x_high, {PERCENT} %) come from: repetitions (Student's t of their own "
+        "means or percentiles), or validation (of a modelled time, as wide as step_error says); empty: there are none",
+    ),
     "num_repetitions": Column(
         "",
         "repetitions that finished, warm-up left out; of a run that was stopped, fewer than its header says it was for",
@@ -141,19 +146,23 @@ _SUMMARY: dict[str, Column] = {
     "stall_s": Column("s", "time of reserve in steps that resized, summed in a repetition, mean over them", "Stall"),
     "admit_s": Column("s", "time of reserve at admissions, summed in a repetition, mean over them", "Admission"),
     "allocation_s": Column(
-        "s", "stall_s and admit_s together: time of reserve in resizes and at admissions", "Stalls and admissions"
+        "s",
+        "stall_s and admit_s together: time of reserve in resizes and at admissions",
+        "Stalls and admissions",
+        has_interval=True,
     ),
-    "allocation_s_ci": Column("s", "half width of the 95 % confidence interval of allocation_s"),
     "total_s": Column(
-        "s", "time of all steps of a repetition, idle time left out, mean over repetitions", "Total time"
+        "s",
+        "time of all steps of a repetition, idle time left out, mean over repetitions",
+        "Total time",
+        has_interval=True,
     ),
-    "total_s_ci": Column("s", "half width of the 95 % confidence interval of total_s, from repetitions (Student's t)"),
     "tokens_per_s": Column(
         "tokens/s",
         "num_tokens / time of all steps, mean over repetitions; of the engine fleet, num_tokens / makespan_s",
         "Throughput",
+        has_interval=True,
     ),
-    "tokens_per_s_ci": Column("tokens/s", "half width of the 95 % confidence interval of tokens_per_s"),
     "efficiency": Column(
         "per 1000 MiB",
         "the article's score: utilization_peak / (cumulative_bytes in MiB / 1000)",
@@ -212,14 +221,6 @@ STATISTICS: dict[str, str] = {
 }
 """Statistics of a latency. A percentile with fewer than ten samples beyond it is left empty."""
 
-INTERVALS: dict[str, str] = {
-    "mean": "from the repetitions' means",
-    "p50": "from the repetitions' own medians",
-    "p90": "from the repetitions' own percentiles",
-    "p99": "from the repetitions' own percentiles",
-}
-"""Statistics that have an interval, and what it comes from; a maximum has none."""
-
 
 def latency_column(latency: str, statistic: str) -> str:
     """The summary's column of a latency's statistic, such as step_p99_us."""
@@ -231,14 +232,25 @@ def _latency_columns() -> dict[str, Column]:
     for latency, (unit, sample, label) in LATENCIES.items():
         for statistic, words in STATISTICS.items():
             name = latency_column(latency, statistic)
-            columns[name] = Column(unit, f"{words} over repetitions of: {sample}", f"{label}, {words}")
-            if statistic in INTERVALS:
-                meaning = f"half width of the 95 % confidence interval, {INTERVALS[statistic]}"
-                columns[f"{name}_ci"] = Column(unit, meaning)
+            meaning = f"{words} over repetitions of: {sample}"
+            columns[name] = Column(unit, meaning, f"{label}, {words}", has_interval=statistic != "max")
     return columns
 
 
-SUMMARY: dict[str, Column] = _SUMMARY | _latency_columns()
+def _with_ends(columns: dict[str, Column]) -> dict[str, Column]:
+    """Columns, each with those of its interval behind it."""
+    found = {}
+    for name, column in columns.items():
+        found[name] = column
+        if column.has_interval:
+            found |= {end: Column(column.unit, f"an end of the interval of {name}") for end in ends(name)}
+    return found
+
+
+WITH_INTERVAL = [name for name, column in (_SUMMARY | _latency_columns()).items() if column.has_interval]
+"""Columns of the summary whose intervals are told."""
+
+SUMMARY: dict[str, Column] = _with_ends(_SUMMARY | _latency_columns())
 
 TIMELINE: dict[str, Column] = {
     "strategy": STEPS["strategy"],
@@ -288,16 +300,20 @@ def parameter_applies(parameter: str, strategy: str, strategies: Iterable[str]) 
     return not is_own or parts[1] == strategy
 
 
+def _names(name: str, column: Column) -> str:
+    return ", ".join(f"`{each}`" for each in (name, *(ends(name) if column.has_interval else ())))
+
+
 def markdown_table() -> str:
     """All columns as Markdown tables, one a frame; the latencies' statistics in one row each."""
     parts = []
     for frame, columns in FRAMES.items():
         rows = [f"**{frame}**", "", "| column | unit | meaning |", "| --- | --- | --- |"]
         shown = _SUMMARY if frame == "summary" else columns
-        rows += [f"| `{name}` | {column.unit} | {column.meaning} |" for name, column in shown.items()]
+        rows += [f"| {_names(name, column)} | {column.unit} | {column.meaning} |" for name, column in shown.items()]
         if frame == "summary":
             for latency, (unit, sample, _) in LATENCIES.items():
                 names = ", ".join(f"`{latency_column(latency, statistic)}`" for statistic in STATISTICS)
-                rows.append(f"| {names}; all but max with `_ci` | {unit} | {sample}; `_ci` from the repetitions' own |")
+                rows.append(f"| {names}; all but max with `_low` and `_high` | {unit} | {sample} |")
         parts.append("\n".join(rows))
     return "\n\n".join(parts)

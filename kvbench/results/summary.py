@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from kvbench.results.columns import COMPLETED
+from kvbench.results.intervals import of_row
 from kvbench.results.provenance import whole_steps
-from kvbench.results.schema import INTERVALS, LATENCIES, SESSIONS, STATISTICS, SUMMARY, latency_column
-from kvbench.results.statistics import confidence_half_width, statistic
+from kvbench.results.schema import LATENCIES, SESSIONS, STATISTICS, SUMMARY, WITH_INTERVAL, latency_column
+from kvbench.results.statistics import statistic
 
 MIB = 1 << 20
 US_PER_S = 1_000_000
@@ -52,11 +53,17 @@ def summary_frame(
         if own_requests.empty:  # the run was stopped before it had a turn
             continue
         row = {"scenario": scenario, "strategy": name, "source": source, "scope": scope, "engine": ENGINE}
-        row |= _outcomes(own_requests) | _memory(own_steps) | _kept(own_steps) | _time(own_steps)
+        row |= _outcomes(own_requests) | _memory(own_steps) | _kept(own_steps)
         row |= _service(own_steps, own_requests)
+        repeated = _times(own_steps)
+        row |= {column: values.mean() for column, values in repeated.items()}
+        row["spread"] = _ratio(repeated["total_s"].std(), row["total_s"])
         row["roofline_share"] = _roofline_share(own_steps, slot_bytes, copy_bandwidth_bytes_per_s)
         row |= (about or {}).get(name, {})
-        row |= _latencies(whole_steps(own_steps, scope), own_requests, tokens[tokens["strategy"] == name])
+        samples = _samples(whole_steps(own_steps, scope), own_requests, tokens[tokens["strategy"] == name])
+        row |= _latencies(samples)
+        repeated |= _repeated_latencies(samples)
+        row |= of_row(row, WITH_INTERVAL, repeated)
         row["efficiency"] = _ratio(row["utilization_peak"], row["cumulative_bytes"] / MIB / 1000)
         if allocator is not None:
             peaks = allocator[allocator["strategy"] == name]
@@ -147,25 +154,16 @@ def _kept(steps: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _time(steps: pd.DataFrame) -> dict[str, float]:
+def _times(steps: pd.DataFrame) -> dict[str, pd.Series]:
+    """Times and rates, a value a repetition."""
     total_s = _per_repetition(steps, "step_us") / US_PER_S
-    rate = _served(steps).groupby(steps["repetition"]).sum() / total_s
     stalled = steps["reserve_us"].where(steps["num_resizes"] > 0, 0.0)
     admitted = steps["reserve_us"].where(steps["phase"] == "admit", 0.0)
-    stall_s, admit_s, allocation_s = (
-        times_us.groupby(steps["repetition"]).sum() / US_PER_S
-        for times_us in (stalled, admitted, np.maximum(stalled, admitted))
-    )
+    parts_us = {"admit_s": admitted, "stall_s": stalled, "allocation_s": np.maximum(stalled, admitted)}
     return {
-        "admit_s": admit_s.mean(),
-        "stall_s": stall_s.mean(),
-        "allocation_s": allocation_s.mean(),
-        "allocation_s_ci": confidence_half_width(allocation_s),
-        "total_s": total_s.mean(),
-        "total_s_ci": confidence_half_width(total_s),
-        "tokens_per_s": rate.mean(),
-        "tokens_per_s_ci": confidence_half_width(rate),
-        "spread": _ratio(total_s.std(), total_s.mean()),
+        **{name: part_us.groupby(steps["repetition"]).sum() / US_PER_S for name, part_us in parts_us.items()},
+        "total_s": total_s,
+        "tokens_per_s": _served(steps).groupby(steps["repetition"]).sum() / total_s,
     }
 
 
@@ -198,9 +196,10 @@ def limit_shares(steps: pd.DataFrame, span_s: float) -> dict[str, float]:
     return shares
 
 
-def _latencies(steps: pd.DataFrame, requests: pd.DataFrame, tokens: pd.DataFrame) -> dict[str, float]:
+def _samples(steps: pd.DataFrame, requests: pd.DataFrame, tokens: pd.DataFrame) -> dict[str, pd.Series]:
+    """Samples of each latency by repetition, those that are there."""
     completed = requests[requests["outcome"] == COMPLETED]
-    samples = {
+    columns = {
         "step": (steps, "step_us"),
         "decode": (steps.loc[steps["phase"] == "decode"], "step_us"),
         "itl": (tokens, "itl_s"),
@@ -209,17 +208,27 @@ def _latencies(steps: pd.DataFrame, requests: pd.DataFrame, tokens: pd.DataFrame
         "latency": (completed, "latency_s"),
         "queue": (requests, "queue_s"),
     }
-    assert samples.keys() == LATENCIES.keys()
-    row = {}
-    for latency, (frame, column) in samples.items():
-        finite = frame.loc[frame[column].notna(), ["repetition", column]]
-        by_repetition = [group.to_numpy() for _, group in finite.groupby("repetition")[column]]
-        for name in STATISTICS:
-            target = latency_column(latency, name)
-            row[target] = statistic(finite[column].to_numpy(), name)
-            if name in INTERVALS:
-                row[f"{target}_ci"] = confidence_half_width([statistic(values, name) for values in by_repetition])
-    return row
+    assert columns.keys() == LATENCIES.keys()
+    return {name: frame.set_index("repetition")[column].dropna() for name, (frame, column) in columns.items()}
+
+
+def _latencies(samples: Mapping[str, pd.Series]) -> dict[str, float]:
+    return {
+        latency_column(latency, name): statistic(values.to_numpy(), name)
+        for latency, values in samples.items()
+        for name in STATISTICS
+    }
+
+
+def _repeated_latencies(samples: Mapping[str, pd.Series]) -> dict[str, list[float]]:
+    """The repetitions' own statistics, of those that have intervals."""
+    own = {latency: [part.to_numpy() for _, part in values.groupby(level=0)] for latency, values in samples.items()}
+    return {
+        column: [statistic(part, name) for part in parts]
+        for latency, parts in own.items()
+        for name in STATISTICS
+        if (column := latency_column(latency, name)) in WITH_INTERVAL
+    }
 
 
 def _roofline_share(steps: pd.DataFrame, slot_bytes: int, bandwidth: float) -> float:

@@ -84,7 +84,7 @@ class Findings(Results):
     """What an experiment found: results, what they show, and its drawings.
 
     A column's name says its unit: the terminal and the report show `…_bytes` in MiB, `…_us` and `…_s` in what keeps
-    them short, and a column with `_ci` behind another's name as its ±.
+    them short, and columns with `_low` and `_high` behind another's name as its ±.
 
     Args:
         sentences: what the tables show, plain text.

@@ -8,6 +8,7 @@ import pandas as pd
 from kvbench.charts.comprehensive import comprehensive_chart
 from kvbench.charts.text import listed, mib, number
 from kvbench.decide.sweep import Point
+from kvbench.results.columns import FROM, ends
 from kvbench.results.provenance import model_notes
 from kvbench.results.results import Results
 from kvbench.strategy.base import Strategy
@@ -23,7 +24,7 @@ COLUMNS = (
     "utilization_peak",
     "utilization_mean",
     "total_s",
-    "total_s_ci",
+    *ends("total_s"),
     "efficiency",
     "kept_tokens",
 )
@@ -109,7 +110,7 @@ def table_of(summary: pd.DataFrame, tokens: Mapping[str, int]) -> pd.DataFrame:
     table = summary[names].assign(
         workload_tokens=summary["scenario"].map(tokens), appended_tokens=summary["num_tokens"].astype(int)
     )
-    figures = summary[list(COLUMNS)].astype(float)
+    figures = summary[list(COLUMNS)].astype(float).join(summary[FROM])
     return table.join(figures.where(summary["outcome"] == "completed"))
 
 

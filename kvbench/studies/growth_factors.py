@@ -7,8 +7,8 @@ import pandas as pd
 from kvbench.charts.text import duration, listed, number
 from kvbench.charts.values import ValuePanel
 from kvbench.checks import check_int
+from kvbench.results.intervals import around, half_width
 from kvbench.results.results import Results
-from kvbench.results.statistics import confidence_half_width
 from kvbench.results.summary import US_PER_S
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic
@@ -71,8 +71,7 @@ class GrowthFactors(RangeExperiment):
 
     def table(self, rows: pd.DataFrame, measured: Results, setting: Setting) -> pd.DataFrame:
         """With the intervals of stalls, the cost, and whether no factor beats another in both of its parts."""
-        rows.insert(rows.columns.get_loc("stall_s") + 1, "stall_s_ci", stall_intervals(measured))
-        return with_cost(rows)
+        return with_cost(rows.assign(**around("stall_s", rows["stall_s"], stall_intervals(measured))))
 
     def sentences(self, table: pd.DataFrame) -> list[str]:
         """Where each workload's best factors lie, and whether the article's range holds.
@@ -98,15 +97,16 @@ class GrowthFactors(RangeExperiment):
         return sentences
 
 
-def stall_intervals(measured: Results) -> list[float]:
-    """Of each row of the summary, the half width of the 95 % confidence interval of its stall, from repetitions."""
+def stall_intervals(measured: Results) -> pd.Series:
+    """Of each row of the summary, half the width of the interval of its stall, from repetitions."""
     steps = measured.steps[~measured.steps["warmup"]]
     stalls_s = (steps["reserve_us"].where(steps["num_resizes"] > 0, 0.0) / US_PER_S).groupby(
         [steps["scenario"].astype(str), steps["strategy"].astype(str), steps["repetition"]]
     )
     sums = stalls_s.sum()
     rows = zip(measured.summary["scenario"], measured.summary["strategy"], strict=True)
-    return [confidence_half_width(sums[scenario, strategy]) for scenario, strategy in rows]
+    halves = [half_width(sums[scenario, strategy]) for scenario, strategy in rows]
+    return pd.Series(halves, measured.summary.index, float)
 
 
 def with_cost(rows: pd.DataFrame) -> pd.DataFrame:

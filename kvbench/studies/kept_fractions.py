@@ -13,6 +13,7 @@ from kvbench.charts.values import ValuePanel
 from kvbench.checks import check_int
 from kvbench.quality.probe import Probe, request_to_probe
 from kvbench.quality.structured import structured
+from kvbench.results.columns import ends
 from kvbench.results.results import Results
 from kvbench.results.summary import US_PER_S
 from kvbench.strategy.base import Strategy
@@ -61,7 +62,7 @@ class KeptFractions(RangeExperiment):
         "copied_bytes",
         "num_resizes",
         "total_s",
-        "total_s_ci",
+        *ends("total_s"),
     )
     panels = (
         ValuePanel("Peak memory, the double buffer included", "peak_per_needed", "Peak ÷ bytes of all tokens"),

@@ -10,6 +10,7 @@ import pandas as pd
 from kvbench.charts.text import percent
 from kvbench.charts.values import ValuePanel, values_chart
 from kvbench.decide.sweep import Point
+from kvbench.results.columns import FROM
 from kvbench.results.front import Cost, pareto_front
 from kvbench.results.provenance import model_notes
 from kvbench.results.results import Results
@@ -199,7 +200,8 @@ class RangeExperiment(SweepExperiment):
             outcome=summary["outcome"],
             workload_tokens=summary["scenario"].map(tokens_of(self.scenarios)),
         )
-        rows = rows.join(summary[list(self.figures)].astype(float).where(summary["outcome"] == "completed"))
+        figures = summary[list(self.figures)].astype(float).join(summary[FROM])
+        rows = rows.join(figures.where(summary["outcome"] == "completed"))
         needed_bytes = rows["workload_tokens"] * slot_bytes
         over = {f"{name}_per_needed": rows[f"{name}_bytes"] / needed_bytes for name in ("peak", "copied")}
         return rows.assign(**over)

@@ -8,8 +8,9 @@ import pandas as pd
 from kvbench.charts.recompute import recompute_chart
 from kvbench.checks import check_int
 from kvbench.decide.sweep import Point
+from kvbench.results.columns import FROM
+from kvbench.results.intervals import REPETITIONS, around, half_width
 from kvbench.results.results import Results
-from kvbench.results.statistics import confidence_half_width
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.recompute import Recompute
@@ -69,7 +70,7 @@ class RecomputeExperiment(SweepExperiment):
         """What all lengths show.
 
         Returns:
-            A row a length (context_tokens, cached_us, cached_us_ci, recompute_us, recompute_us_ci, speedup, formula);
+            A row a length (context_tokens, cached_us, recompute_us, the ends of their intervals, speedup, formula);
             requests and steps, told apart by a column `scenario`.
         """
         table = self._frame(measured.steps)
@@ -90,9 +91,10 @@ class RecomputeExperiment(SweepExperiment):
             for strategy, name in ((CACHED, "cached"), (RECOMPUTED, "recompute")):
                 values = medians.get((_named(num_tokens), strategy), pd.Series(dtype=float))
                 row[f"{name}_us"] = values.mean()
-                row[f"{name}_us_ci"] = confidence_half_width(values)
+                row |= around(f"{name}_us", row[f"{name}_us"], half_width(values))
             row["speedup"] = row["recompute_us"] / row["cached_us"]
             row["formula"] = article_speedup(num_tokens)
+            row[FROM] = None if math.isnan(row["cached_us_low"]) else REPETITIONS
             rows.append(row)
         return pd.DataFrame(rows)
 

@@ -185,3 +185,11 @@ def _request(number, appends, outcome, held, first_us, last_us):
         "ttft_s": first_us[number] / 1e6 if has_outputs else np.nan,
         "tpot_s": (last_us[number] - first_us[number]) / 1e6 / (outputs - 1) if has_outputs else np.nan,
     }
+
+
+def within(frame, **halves):
+    """The frame with intervals around columns' figures: half widths by column, NaN for none."""
+    ends = {}
+    for column, half in halves.items():
+        ends |= {f"{column}_low": frame[column] - half, f"{column}_high": frame[column] + half}
+    return frame.assign(**ends)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from kvbench.results.statistics import confidence_half_width
+from kvbench.results.intervals import half_width
 from kvbench.results.summary import US_PER_S
 from kvbench.strategy.base import Strategy
 from kvbench.studies.claims.article import compressed, dynamic, hierarchical, predictive, static
@@ -150,7 +150,7 @@ def beats(costs: pd.DataFrame, other: str, own: str) -> bool:
     saved = costs.loc[own] - costs.loc[other]
     if isinstance(costs.columns[0], str):
         return bool(saved.iloc[0] > 0)
-    return bool(saved.mean() > confidence_half_width(saved))
+    return bool(saved.mean() > half_width(saved))
 
 
 def _ranks(costs: pd.DataFrame, fits: pd.Series) -> pd.Series:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kvbench.backend.measured import Measured
 from kvbench.quality.structured import structured
-from kvbench.results.statistics import confidence_half_width
+from kvbench.results.intervals import half_width
 from kvbench.runner.aio import AsyncCaches
 from kvbench.strategy.async_growth import Ahead
 from kvbench.strategy.base import Strategy
@@ -75,8 +75,8 @@ def _figures(steps: pd.DataFrame) -> list[tuple[str, pd.DataFrame, bool]]:
 
 
 def _finding(condition: str, definition: str, ratios: pd.Series, more: bool) -> Finding:
-    """The mean ratio; undecided where its 95 % confidence interval has 1 in it."""
-    mean, spread = float(ratios.mean()), confidence_half_width(ratios)
+    """The mean ratio; undecided where its interval has 1 in it."""
+    mean, spread = float(ratios.mean()), half_width(ratios)
     if ratios.empty:
         note = "this backend holds no tensors"
     else:

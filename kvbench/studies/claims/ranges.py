@@ -7,7 +7,7 @@ import pandas as pd
 
 from kvbench.backend.measured import Measured
 from kvbench.results.front import Cost, pareto_front
-from kvbench.results.statistics import confidence_half_width
+from kvbench.results.intervals import half_width
 from kvbench.runner.drive import drive
 from kvbench.studies.claims.article import appending, compressed
 from kvbench.studies.claims.bench import ClaimsBench
@@ -147,7 +147,7 @@ def _stalls(bench: ClaimsBench) -> pd.DataFrame:
     halves = [0.0] * len(FACTORS)
     if isinstance(backend, Measured):
         own = np.array([_mean_over_lengths(repetition, TIMED_PIECE) for repetition in stalls])
-        halves = [confidence_half_width(values) for values in own.T]
+        halves = [half_width(values) for values in own.T]
     return pd.DataFrame({"growth_factor": FACTORS, "x": x, "y": y, "y_half": halves})
 
 
