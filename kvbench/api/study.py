@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import yaml
 from tqdm.auto import tqdm
@@ -107,7 +108,7 @@ def setting_of(config: Config) -> Setting:
     )
 
 
-def _scenarios(value: object, where: str) -> dict[str, object]:
+def _scenarios(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
         raise UsageError(f"{where} is a list of at least one scenario's name, got {value!r}")
     return {name: build(_node("scenario", name, where), "scenario", where) for name in value}
@@ -127,8 +128,8 @@ def _takers() -> list[str]:
 
 
 def _strategies(
-    value: object, where: str, added: Mapping[str, Mapping[str, object]], trusted: Sequence[str]
-) -> dict[str, object]:
+    value: object, where: str, added: Mapping[str, Mapping[str, Any]], trusted: Sequence[str]
+) -> dict[str, Any]:
     """Those that the experiment names, kvbench's own or a trusted package's, and those that the user adds to a run."""
     if not isinstance(value, Mapping) or not value or not all(isinstance(own, Mapping) for own in value.values()):
         raise UsageError(f"{where} is a mapping from strategies' names to their parameters, got {value!r}")
@@ -144,7 +145,7 @@ def _strategies(
     return strategies
 
 
-def _node(group: str, name: str, where: str) -> dict[str, object]:
+def _node(group: str, name: str, where: str) -> dict[str, Any]:
     """What one of kvbench's own files says."""
     if name not in names(group):
         raise UsageError(f"{where}: {unknown(group, name, names(group))}")
@@ -167,7 +168,7 @@ def _said(line: str) -> None:
 
 
 def _header(
-    name: str, config: Config, experiment: Experiment, setting: Setting, device: Mapping[str, object]
+    name: str, config: Config, experiment: Experiment, setting: Setting, device: Mapping[str, Any]
 ) -> list[str]:
     """What was run, on what."""
     own = experiment.header(setting)

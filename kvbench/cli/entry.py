@@ -4,6 +4,7 @@ import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -39,7 +40,7 @@ class Entry:
     signals: tuple[str, ...]
     target: str
     doc: Docstring
-    parameters: Mapping[str, object]
+    parameters: Mapping[str, Any]
 
     @property
     def title(self) -> str:
@@ -62,7 +63,7 @@ def entries() -> list[Entry]:
     return [_entry(name, node, name in defaults, users[node["_target_"]] > 1) for name, node in nodes.items()]
 
 
-def _entry(name: str, node: Mapping[str, object], is_default: bool, shares_class: bool) -> Entry:
+def _entry(name: str, node: Mapping[str, Any], is_default: bool, shares_class: bool) -> Entry:
     """Where several YAMLs share a class, its docstring cannot tell them apart: the YAML's own comment does."""
     made = build(node, "strategy", f"strategy.{name}")
     doc = parse(inspect.getdoc(type(made)))
@@ -105,7 +106,7 @@ def outside_entry(target: str, given: Sequence[str], trusted: Sequence[str]) -> 
     return Entry(target, False, doc.summary, shown.lossless is True, reference, signals, target, doc, parameters)
 
 
-def _made(made: type, parameters: Mapping[str, object], target: str) -> Strategy:
+def _made(made: type, parameters: Mapping[str, Any], target: str) -> Strategy:
     try:
         return made(**parameters)
     except (ValueError, TypeError) as error:

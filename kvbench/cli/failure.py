@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -35,7 +36,7 @@ class Failure:
     job: str
     scenario: str
     strategies: list[str]
-    asked: dict[str, object]
+    asked: dict[str, Any]
     error: str
     is_refusal: bool
     trace: str = ""
@@ -52,7 +53,7 @@ class Failure:
 
 
 def failure_of(
-    error: BaseException, hydra_config: DictConfig, strategies: Sequence[object], asked: dict[str, object]
+    error: BaseException, hydra_config: DictConfig, strategies: Sequence[object], asked: dict[str, Any]
 ) -> Failure:
     """What is to be kept of a job's error."""
     is_usage = isinstance(error, UsageError)

@@ -2,6 +2,7 @@
 
 import re
 from itertools import product
+from typing import Any
 
 from hydra import compose
 from hydra.core.override_parser.types import Override
@@ -101,7 +102,7 @@ def compose_config(overrides: list[str], *, with_hydra: bool = False) -> DictCon
         raise UsageError(f"the configuration cannot be composed: {cause(error)}") from error
 
 
-def composed(command: CommandLine) -> dict[str, object]:
+def composed(command: CommandLine) -> dict[str, Any]:
     """The configuration of one job, plain and resolved, for a verb that needs no run.
 
     Raises:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -209,7 +210,7 @@ def leave_out(config: DictConfig) -> None:
             config["strategy"].pop(name, None)
 
 
-def _resolved(config: DictConfig) -> tuple[dict[str, object], str]:
+def _resolved(config: DictConfig) -> tuple[dict[str, Any], str]:
     """The configuration as plain values and as text, interpolations filled in."""
     try:
         return OmegaConf.to_container(config, resolve=True), OmegaConf.to_yaml(config, resolve=True)

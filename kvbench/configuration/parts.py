@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from kvbench.workload.scenario import Scenario, Workload
 if TYPE_CHECKING:
     from kvbench.backend.inputs import Recording
 
-Config = Mapping[str, object]
+Config = Mapping[str, Any]
 AUTO = "auto"
 LEAST_PROBED = 64
 """Tokens; needles have room in no fewer."""
@@ -224,7 +224,7 @@ def check_budget(budget_bytes: int, memory_bytes: int, machine: str) -> None:
         )
 
 
-def added_nodes(config: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
+def added_nodes(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Strategies that the user added to a run (+strategy.NAME), by name: none of kvbench's files.
 
     Args:

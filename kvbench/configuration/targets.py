@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from kvbench.configuration.errors import UsageError
 from kvbench.naming import unknown
@@ -73,7 +74,7 @@ def own_classes(group: str, is_part: bool) -> list[str]:
 
 
 def build(
-    node: Mapping[str, object],
+    node: Mapping[str, Any],
     group: str,
     where: str,
     trusted: Sequence[str] = (),
@@ -112,7 +113,7 @@ def build(
         raise UsageError(f"{where}: {error}") from error
 
 
-def _check_arguments(made: type, arguments: Mapping[str, object], given: set[str], where: str) -> None:
+def _check_arguments(made: type, arguments: Mapping[str, Any], given: set[str], where: str) -> None:
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(made).parameters.items()
