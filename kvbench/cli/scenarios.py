@@ -1,9 +1,13 @@
 """`kvbench scenarios [NAME]`: list the scenarios, or draw what one is."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvbench.configuration.catalogue import listing
 from kvbench.configuration.errors import UsageError
+
+if TYPE_CHECKING:
+    from kvbench.workload.scenario import Workload
 
 TOKENS_PER_S = 20.0
 """Decoding speed for the chart of live requests: a reader's pace on a large model; a run measures its own."""
@@ -40,7 +44,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _draw(name: str, workload: object) -> None:
+def _draw(name: str, workload: "Workload") -> None:
     from kvbench.charts.canvas import save
     from kvbench.charts.workload import workload_chart
     from kvbench.workload.describe import concurrency, describe

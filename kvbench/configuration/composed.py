@@ -57,10 +57,11 @@ def composed(
 
 def _read(path: Path) -> dict[str, Any]:
     """One of kvbench's own files."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    node: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return node
 
 
-def _node(group: str, chosen: object, trusted: Sequence[str]) -> object:
+def _node(group: str, chosen: object, trusted: Sequence[str]) -> Any:
     """What a name, a path or keys stand for; an object stands for itself."""
     if isinstance(chosen, Path) or (isinstance(chosen, str) and chosen.endswith(YAML)):
         node, bases = vet_file(Path(chosen).expanduser(), group, tuple(trusted))
@@ -78,7 +79,7 @@ def _node(group: str, chosen: object, trusted: Sequence[str]) -> object:
     return dict(chosen) if isinstance(chosen, Mapping) else chosen
 
 
-def _strategies(given: object, config: Mapping[str, Any], trusted: Sequence[str]) -> dict[str, Any]:
+def _strategies(given: Any, config: Mapping[str, Any], trusted: Sequence[str]) -> dict[str, Any]:
     """Nodes and strategies by name."""
     if "experiment" in config:
         if given is not None:

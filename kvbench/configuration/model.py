@@ -56,7 +56,8 @@ def name_or_path_of(config: Mapping[str, Any]) -> str | None:
     Raises:
         UsageError: it is neither text nor null, or another of the model's keys is unknown or missing.
     """
-    return _model_of(config).get(ITSELF)
+    itself: str | None = _model_of(config).get(ITSELF)
+    return itself
 
 
 def hardware_of(config: Mapping[str, Any]) -> Hardware | None:

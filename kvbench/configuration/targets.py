@@ -66,7 +66,8 @@ def own_classes(group: str, is_part: bool) -> list[str]:
             if isinstance(node, ast.ClassDef):
                 named = {base.id for base in node.bases if isinstance(base, ast.Name)}
                 bases[f"kvbench.{module}.{node.name}"] = (node.name, named)
-    family, found = set(roots), set()
+    family = set(roots)
+    found: set[str] = set()
     while grown := {dotted for dotted, (_, named) in bases.items() if named & family} - found:
         found |= grown
         family |= {bases[dotted][0] for dotted in grown}
