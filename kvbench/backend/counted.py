@@ -4,6 +4,7 @@ from time import perf_counter_ns
 
 from kvbench.backend.base import NO_TIMES, Times
 from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import Hardware
 from kvbench.plan.area import Area
 from kvbench.plan.ops import Plan
 
@@ -18,7 +19,7 @@ class Counted:
     source, scope, num_rows = "counted", "cache", 1
     signals: tuple[str, ...] = ()
     is_repeatable = True
-    hardware = None
+    hardware: Hardware | None = None
     now_ns = staticmethod(perf_counter_ns)
 
     def __init__(self, geometry: KVGeometry) -> None:

@@ -9,8 +9,9 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 
 from kvbench.backend.base import Backend
+from kvbench.results.columns import REQUESTS, STEPS
 from kvbench.results.results import Results
-from kvbench.results.schema import REQUESTS, STEPS, SUMMARY
+from kvbench.results.schema import SUMMARY
 from kvbench.runner.frames import results_of
 from kvbench.runner.run import run
 from kvbench.strategy.base import Strategy
@@ -18,7 +19,7 @@ from kvbench.workload.request import Session
 
 OWN_COLUMNS = ("strategy", "scenario")
 """What may be swept, and the rows name already."""
-FRAMES = {"summary": SUMMARY, "requests": REQUESTS, "steps": STEPS, "timeline": ()}
+FRAMES: dict[str, Iterable[str]] = {"summary": SUMMARY, "requests": REQUESTS, "steps": STEPS, "timeline": ()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,8 @@ def joined(jobs: Sequence[Results], values: Sequence[Mapping[str, object]]) -> R
     for name, columns in FRAMES.items():
         told = [_told_apart(name, job, own) for job, own in zip(jobs, values, strict=True)]
         frames[name] = _rows(told) if told else pd.DataFrame(columns=list(columns))
-    return Results(**frames | {"timeline": frames["timeline"] if len(frames["timeline"]) else None})
+    summary, requests, steps, timeline = (frames[name] for name in FRAMES)
+    return Results(summary=summary, requests=requests, steps=steps, timeline=timeline if len(timeline) else None)
 
 
 def swept_values(overrides: Iterable[str], parameters: Iterable[str]) -> dict[str, object]:
@@ -109,7 +111,7 @@ def _told_apart(name: str, job: Results, values: Mapping[str, object]) -> pd.Dat
 
     Words are kept as categories where rows are many: a fleet's job may have one for each of millions of requests.
     """
-    frame = getattr(job, name)
+    frame: pd.DataFrame | None = getattr(job, name)
     if frame is None:
         return pd.DataFrame()
     if name == "summary":
@@ -117,14 +119,14 @@ def _told_apart(name: str, job: Results, values: Mapping[str, object]) -> pd.Dat
     told = ({"scenario": job.environment["scenario"]} if "scenario" in job.environment else {}) | dict(values)
     nothing = np.zeros(len(frame), dtype=np.int8)
     for key, value in told.items():
-        told[key] = pd.Categorical.from_codes(nothing, [value]) if isinstance(value, str) else value
+        told[key] = pd.Categorical.from_codes(nothing, pd.Index([value])) if isinstance(value, str) else value
     return frame.assign(**told, strategy=frame["strategy"].astype("category"))
 
 
 def _rows(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all frames; a column that is of categories in each stays so. Frames without rows say nothing."""
     frames = [frame for frame in frames if len(frame)] or frames[:1]
-    words = [name for name in frames[0] if all(_is_words(frame.get(name)) for frame in frames)]
+    words = [str(name) for name in frames[0] if all(_is_words(frame.get(name)) for frame in frames)]
     categories = {name: union_categoricals([frame[name] for frame in frames]) for name in words}
     together = pd.concat([frame.drop(columns=words) for frame in frames], ignore_index=True)
     return together.assign(**categories)[[*frames[0], *(name for name in together if name not in frames[0])]]

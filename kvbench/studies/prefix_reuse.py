@@ -134,8 +134,8 @@ class PrefixReuse(Experiment):
         """What each kind of reuse, size and policy does, and which it is."""
         from kvbench.fleet.prefix.simulate import simulate
 
-        kinds, sizes, policies = (dict.fromkeys(given) for given in (self.reuse, self.device_blocks, self.policies))
-        for kind, size, policy in product(kinds, sorted(sizes), policies):
+        kinds, policies = dict.fromkeys(self.reuse), dict.fromkeys(self.policies)
+        for kind, size, policy in product(kinds, sorted(set(self.device_blocks)), policies):
             device = Tier(name="device", num_blocks=size, bytes_per_s=float("inf"))
             result = simulate(
                 tree,
@@ -152,8 +152,8 @@ class PrefixReuse(Experiment):
         lower = {tier.name: tier.num_blocks for tier in self.lower_tiers()}
         charts = {"prefix_reuse": prefix_rates_chart(table, unlimited, lower)}
         for name in self.scenarios if lower else ():
-            own = (frame[frame["scenario"] == name] for frame in (table, unlimited))
-            charts["tiers" if len(self.scenarios) == 1 else f"tiers_{name}"] = prefix_tiers_chart(*own, lower)
+            rows, ceiling = (frame[frame["scenario"] == name] for frame in (table, unlimited))
+            charts["tiers" if len(self.scenarios) == 1 else f"tiers_{name}"] = prefix_tiers_chart(rows, ceiling, lower)
         return charts
 
 
@@ -172,7 +172,8 @@ def _check_shares_blocks(name: str, scenario: Scenario) -> None:
     )
 
 
-def _columns(name: str, scenario: Trace, seed: int) -> TraceColumns:
+def _columns(name: str, scenario: Scenario, seed: int) -> TraceColumns:
+    assert isinstance(scenario, Trace), "an experiment refuses others"
     try:
         return scenario.columns(np.random.default_rng(seed))
     except TraceMissing as error:

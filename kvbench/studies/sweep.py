@@ -12,20 +12,27 @@ from kvbench.studies.base import Experiment, Findings, Setting
 from kvbench.workload.scenario import Appends, Scenario
 
 
-def tokens_of(scenarios: Mapping[str, Scenario]) -> dict[str, int]:
-    """Each workload's tokens.
+def lists_of(scenarios: Mapping[str, Scenario]) -> dict[str, tuple[int, ...]]:
+    """Each workload's appends.
 
     Raises:
         ValueError: there is none, or one is no list of appends.
     """
     if not scenarios:
         raise ValueError("scenarios: name at least one, such as short_chat")
+    lists = {}
     for name, scenario in scenarios.items():
         if not isinstance(scenario, Appends):
             raise ValueError(
                 f"scenarios: {name} is no list of appends, as short_chat is, but {type(scenario).__name__}"
             )
-    return {name: sum(scenario.appends) for name, scenario in scenarios.items()}
+        lists[name] = tuple(scenario.appends)
+    return lists
+
+
+def tokens_of(scenarios: Mapping[str, Scenario]) -> dict[str, int]:
+    """Each workload's tokens, of lists of appends."""
+    return {name: sum(appends) for name, appends in lists_of(scenarios).items()}
 
 
 def compared(

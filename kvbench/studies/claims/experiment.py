@@ -27,7 +27,7 @@ from kvbench.studies.claims.counted import (
 )
 from kvbench.studies.claims.finding import COLUMNS, FAILS, HOLDS, PARTLY, UNDECIDED, Evidence, by_claim, by_definition
 from kvbench.studies.claims.ranges import ranges
-from kvbench.studies.sweep import tokens_of
+from kvbench.studies.sweep import lists_of
 from kvbench.workload.scenario import Scenario
 
 
@@ -109,7 +109,7 @@ class ClaimsExperiment(Experiment):
                 raise ValueError(unknown("claim", claim, CLAIMS))
         if len(set(self.claims)) < len(self.claims):
             raise ValueError(f"claims names each once, got {', '.join(self.claims)}")
-        tokens_of(self.scenarios)
+        lists_of(self.scenarios)
         check_int("timed_heads", self.timed_heads, 1)
 
     @property
@@ -124,8 +124,9 @@ class ClaimsExperiment(Experiment):
             A row a claim and definition; a row a claim, as a further table; a row a figure, as a file; requests and
             steps of the timed runs, told apart by a column `part`.
         """
-        bench = ClaimsBench(setting, self.timed_heads, {name: own.appends for name, own in self.scenarios.items()})
-        rows, charts, details = [], {}, []
+        bench = ClaimsBench(setting, self.timed_heads, lists_of(self.scenarios))
+        rows, charts = [], {}
+        details: list[str] = []
         for name in self.claims:
             claim = CLAIMS[name]
             evidence = claim.measure(bench)
@@ -171,7 +172,7 @@ def sentences_of(definitions: pd.DataFrame, verdicts: pd.DataFrame) -> list[str]
             (FAILS, "Does not hold by"),
             (UNDECIDED, "Undecided by"),
         ):
-            named = [_measured(row) for row in own[own["verdict"] == verdict].itertuples()]
+            named = [_measured(row) for _, row in own[own["verdict"] == verdict].iterrows()]
             parts += [f"{how}: {'; '.join(named)}."] if named else []
         sentences.append(" ".join(parts))
     return sentences
@@ -190,8 +191,8 @@ def times_sentence(num_heads: int) -> str:
     )
 
 
-def _measured(row: object) -> str:
+def _measured(row: pd.Series) -> str:
     """A definition, its figures, and how many of several hold."""
-    values = number(row.least) if row.least == row.most else f"{number(row.least)} to {number(row.most)}"
-    of = f", {row.num_hold} of {row.num_figures}" if row.num_figures > 1 else ""
-    return f"{row.definition} ({values} {row.unit}".rstrip() + f"{of})"
+    values = number(row["least"]) if row["least"] == row["most"] else f"{number(row['least'])} to {number(row['most'])}"
+    of = f", {row['num_hold']} of {row['num_figures']}" if row["num_figures"] > 1 else ""
+    return f"{row['definition']} ({values} {row['unit']}".rstrip() + f"{of})"

@@ -55,21 +55,18 @@ def _counts(bench: ClaimsBench) -> list[Finding]:
     longer = bench.count(strategies, appending((FAST + SLOW, 1))).loc["tiers"]
     slot_bytes = bench.geometry.bytes_per_token
     steps = bench.count_steps(strategies, (DOCUMENT,))
+    document_bytes = DOCUMENT.num_tokens * slot_bytes
     allowed_bytes = FAST * slot_bytes + steps["workspace_bytes"].max()
     figures = (
         ("longest document served, in fast tiers", longer["num_tokens"] / FAST, "×", (1 + 1 / FAST, math.inf)),
         ("peak on the device, in fast tier and staging buffers", row["peak_bytes"] / allowed_bytes, "×", (0, 1)),
-        ("peak on the device, in bytes of the whole document", _share_of_document(row, slot_bytes), "×", (0, 1)),
+        ("peak on the device, in bytes of the whole document", row["peak_bytes"] / document_bytes, "×", (0, 1)),
         ("tokens evicted or changed", row["altered_tokens"], "tokens", (0, 0)),
     )
     return [
         Finding(condition=WHOLE, definition=name, measured=float(value), unit=unit, claimed=claimed)
         for name, value, unit, claimed in figures
     ]
-
-
-def _share_of_document(row: object, slot_bytes: int) -> float:
-    return row["peak_bytes"] / (DOCUMENT.num_tokens * slot_bytes)
 
 
 def _contents(bench: ClaimsBench) -> list[Finding]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from kvbench.results.folder import write_text
 from kvbench.strategy.base import Strategy
@@ -60,7 +61,7 @@ class Contender:
         """
         if isinstance(self.holder, str) or self.budget_tokens is None:
             return self.holder
-        return self.holder.within(self.budget_tokens, num_tokens)
+        return self.holder.within(self.budget_tokens, num_tokens) or self.holder
 
 
 def contenders(
@@ -119,7 +120,7 @@ class CellResult:
         is_earlier: whether an earlier run measured it.
     """
 
-    figures: Mapping[str, object]
+    figures: Mapping[str, Any]
     measured_at: str
     is_earlier: bool = False
 

@@ -19,7 +19,6 @@ from kvbench.studies.quality.cells import (
     OUT_OF_MEMORY,
     PRIMED,
     STREAMING,
-    TRANSFORMERS,
     Cell,
     CellFolder,
     CellResult,
@@ -124,7 +123,7 @@ class Subject:
     def _predicted(self, cell: Cell) -> dict[str, object]:
         from kvbench.quality.model.perplexity import predict
 
-        primed = min(PRIMED.get(cell.contender.holder, 0), cell.num_tokens // 2) if cell.form == STREAMING else 0
+        primed = min(PRIMED.get(str(cell.contender.holder), 0), cell.num_tokens // 2) if cell.form == STREAMING else 0
         prefill = self.prefill_tokens if cell.form == CONTINUED else primed
         counted = self._cache(cell, cell.num_tokens, prefill or 1)
         try:
@@ -218,7 +217,7 @@ def available(rows: list[Contender], loaded: "Loaded") -> tuple[list[Contender],
 
     present, missing = [], []
     for row in rows:
-        reason = why_not(row.holder, loaded.model.config) if row.kind == TRANSFORMERS else None
+        reason = why_not(row.holder, loaded.model.config) if isinstance(row.holder, str) else None
         if reason is None:
             present.append(row)
         else:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,11 +77,11 @@ def _row(
     return row
 
 
-def _of_form(own: Mapping[Cell, Mapping[str, object]], form: str) -> Mapping[str, object]:
+def _of_form(own: Mapping[Cell, Mapping[str, Any]], form: str) -> Mapping[str, Any]:
     return next((figures for cell, figures in own.items() if cell.form == form), {})
 
 
-def _figure(figures: Mapping[str, object], name: str) -> float:
+def _figure(figures: Mapping[str, Any], name: str) -> float:
     value = float(figures.get(name, math.nan))
     return max(0.0, round(value, KL_DIGITS)) if name == "kl_nats" and math.isfinite(value) else value
 

@@ -140,7 +140,8 @@ _NEEDS = {
 """Of a result that needs a trace: the printed figures alone, and which trace."""
 
 
-def _where_to_get(trace: Trace) -> str:
+def _where_to_get(trace: Scenario) -> str:
+    assert isinstance(trace, Trace), "no other scenario misses a file"
     return (
         f"The trace file {trace.file} is missing; published: {trace.source}. Put it into the folder {DEFAULT_FOLDER}, "
         f"or into the one that the environment variable {FOLDER_VARIABLE} names."

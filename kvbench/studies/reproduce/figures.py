@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import pandas as pd
 
@@ -136,8 +137,10 @@ def hit_rate_figures(columns: TraceColumns) -> Iterator[PublishedFigure]:
     tree = plant(columns)
     policies = list(next(iter(HIT_RATES.values())))
     rows = sweep(tree, sizes=list(HIT_RATES), policies=policies, reuse="block_hash", warmup_share=COUNTED_FROM)
-    found = {(row["num_blocks"], row["policy"]): 100 * row["token_hit_rate"] for row in rows}
-    yield from _hit_rates(found, 100 * ceiling(tree, warmup_share=0.0)["block_hit_rate"])
+    found = {
+        (cast("int", row["num_blocks"]), str(row["policy"])): 100 * cast("float", row["token_hit_rate"]) for row in rows
+    }
+    yield from _hit_rates(found, 100 * cast("float", ceiling(tree, warmup_share=0.0)["block_hit_rate"]))
 
 
 def missing_hit_rates() -> Iterator[PublishedFigure]:

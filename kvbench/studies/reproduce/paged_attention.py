@@ -59,7 +59,7 @@ class Occupancy(NamedTuple):
         waiting_share: share of that time in which a request waited for memory.
     """
 
-    shares: tuple[float, float, float, float]
+    shares: tuple[float, ...]
     mean_batch: float
     waiting_share: float
 
@@ -134,14 +134,14 @@ def figures(found: Mapping[str, Occupancy]) -> Iterator[PublishedFigure]:
                 goal=USED_GOAL if part == PARTS[0] else OTHER_GOAL,
                 source=SOURCE,
             )
-    for name, published in BATCHES.items():
+    for name, mean_batch in BATCHES.items():
         yield PublishedFigure(
             result="PagedAttention, batch",
             quantity=name,
             unit="requests",
-            published=published,
+            published=mean_batch,
             ours=found[name].mean_batch,
-            goal=None if name == "vLLM" else BATCH_GOAL * published,
+            goal=None if name == "vLLM" else BATCH_GOAL * mean_batch,
             source=BATCH_SOURCE,
         )
 
