@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from kvbench.charts.sheet import Sheet, empty, label
+from kvbench.charts.canvas import canvas, empty, finish, label
 from kvbench.charts.style import COLOURS, FONT, INK, SMALL, plain
-from kvbench.charts.text import number
-from kvbench.charts.units import number_axis
+from kvbench.charts.units import number, number_axis
 
 VERDICTS = {
     "holds": (COLOURS[2], "o"),
@@ -40,16 +39,15 @@ def claim_chart(rows: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Fi
     """
     panels = [(unit, _lines(group)) for unit, group in rows.groupby("unit", sort=False)]
     heights = [len(lines) + 1.2 for _, lines in panels]
-    sheet = Sheet(title, notes=[*notes, *_missing(rows)])
-    axes = sheet.panels(len(panels), 1, _LINE_IN * sum(heights))
+    figure, axes = canvas(len(panels), 1, _LINE_IN * sum(heights))
     axes[0].get_gridspec().set_height_ratios(heights)
     for panel, (unit, lines) in zip(axes, panels, strict=True):
         _panel(panel, unit, lines)
     shown = [verdict for verdict in VERDICTS if (rows["verdict"] == verdict).any()]
-    sheet.legend = [(_dot(verdict), verdict) for verdict in shown]
+    legend = [(_dot(verdict), verdict) for verdict in shown]
     if np.isfinite(rows[["low", "high"]].to_numpy(dtype=float)).any():
-        sheet.legend.append((Patch(color=CLAIMED), "claimed"))
-    return sheet.finish()
+        legend.append((Patch(color=CLAIMED), "claimed"))
+    return finish(figure, title, legend, [*notes, *_missing(rows)])
 
 
 def _dot(verdict: str) -> Line2D:

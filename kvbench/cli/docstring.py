@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 SECTIONS = ("Args", "Returns", "Raises", "Source", "Departs")
 _HEAD = re.compile(rf"({'|'.join(SECTIONS)}):(?:\s+(.*))?")
-_ENTRY = re.compile(r"(\w+):\s+(.*)")
+_ENTRY = re.compile(r"(\w+(?:, \w+)*):\s+(.*)")
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,7 @@ def parse(text: str) -> Docstring:
         else:
             blocks[section].append(line)
     description = blocks.pop("")
-    listed: dict[str, dict[str, str]] = {
-        name: _entries(summary, name, blocks.pop(name)) for name in ("Args", "Raises") if name in blocks
-    }
+    listed = {name: _entries(summary, name, blocks.pop(name)) for name in ("Args", "Raises") if name in blocks}
     return Docstring(
         summary,
         tuple(" ".join(part.split()) for part in re.split(r"\n\s*\n", "\n".join(description)) if part.strip()),

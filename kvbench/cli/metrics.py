@@ -1,4 +1,4 @@
-"""`kvbench metrics`: every recorded column, as the README's table."""
+"""`kvbench metrics`: every recorded column, as docs/results.md has them."""
 
 from kvbench.results.schema import markdown_table
 

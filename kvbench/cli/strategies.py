@@ -15,7 +15,7 @@ _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 def main(arguments: list[str]) -> int:
-    """Print the catalogue, one strategy in full (of a package of yours too), or the README's table.
+    """Print the catalogue, one strategy in full (of a package of yours too), or docs/strategies.md's table.
 
     Raises:
         UsageError: no such strategy, or too many arguments.
@@ -84,7 +84,7 @@ def in_full(entry: Entry) -> str:
 
 
 def markdown_table(catalogue: list[Entry]) -> str:
-    """The catalogue as the README's table."""
+    """The catalogue as docs/strategies.md's table."""
     rows = ["| strategy | what it does | lossless | source |", "| --- | --- | --- | --- |"]
     for entry in catalogue:
         title = f"`{entry.name}`{entry.title.removeprefix(entry.name)}"

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any
 
 from kvbench.configuration.errors import UsageError
 from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
@@ -16,7 +15,7 @@ WEIGHTS = ("hidden_size", "num_parameters", "num_active_parameters")
 ITSELF = "name_or_path"
 
 
-def geometry_of(config: Mapping[str, Any]) -> KVGeometry:
+def geometry_of(config: Mapping[str, object]) -> KVGeometry:
     """The model's geometry, in the configured dtype.
 
     Raises:
@@ -29,7 +28,7 @@ def geometry_of(config: Mapping[str, Any]) -> KVGeometry:
         raise UsageError(str(error)) from error
 
 
-def weights_of(config: Mapping[str, Any]) -> ModelParameters | None:
+def weights_of(config: Mapping[str, object]) -> ModelParameters | None:
     """The model's parameters, as many bytes each as a number of the configured dtype; None where none are known.
 
     Raises:
@@ -50,17 +49,16 @@ def weights_of(config: Mapping[str, Any]) -> ModelParameters | None:
         raise UsageError(str(error)) from error
 
 
-def name_or_path_of(config: Mapping[str, Any]) -> str | None:
+def name_or_path_of(config: Mapping[str, object]) -> str | None:
     """Where the model itself is to be had, weights and tokenizer; None where nothing but its geometry is known.
 
     Raises:
         UsageError: it is neither text nor null, or another of the model's keys is unknown or missing.
     """
-    itself: str | None = _model_of(config).get(ITSELF)
-    return itself
+    return _model_of(config).get(ITSELF)
 
 
-def hardware_of(config: Mapping[str, Any]) -> Hardware | None:
+def hardware_of(config: Mapping[str, object]) -> Hardware | None:
     """The machine whose figures price a modelled run; None where none was chosen.
 
     Raises:
@@ -77,7 +75,7 @@ def hardware_of(config: Mapping[str, Any]) -> Hardware | None:
         raise UsageError(str(error)) from error
 
 
-def _model_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def _model_of(config: Mapping[str, object]) -> dict[str, object]:
     """The model's keys, checked for their names."""
     model = {str(key): value for key, value in config["model"].items()}
     if config["dtype"] is not None:

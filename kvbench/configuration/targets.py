@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from kvbench.configuration.errors import UsageError
 from kvbench.naming import unknown
@@ -66,8 +65,7 @@ def own_classes(group: str, is_part: bool) -> list[str]:
             if isinstance(node, ast.ClassDef):
                 named = {base.id for base in node.bases if isinstance(base, ast.Name)}
                 bases[f"kvbench.{module}.{node.name}"] = (node.name, named)
-    family = set(roots)
-    found: set[str] = set()
+    family, found = set(roots), set()
     while grown := {dotted for dotted, (_, named) in bases.items() if named & family} - found:
         found |= grown
         family |= {bases[dotted][0] for dotted in grown}
@@ -75,7 +73,7 @@ def own_classes(group: str, is_part: bool) -> list[str]:
 
 
 def build(
-    node: Mapping[str, Any],
+    node: Mapping[str, object],
     group: str,
     where: str,
     trusted: Sequence[str] = (),
@@ -114,7 +112,7 @@ def build(
         raise UsageError(f"{where}: {error}") from error
 
 
-def _check_arguments(made: type, arguments: Mapping[str, Any], given: set[str], where: str) -> None:
+def _check_arguments(made: type, arguments: Mapping[str, object], given: set[str], where: str) -> None:
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(made).parameters.items()

@@ -103,25 +103,22 @@ class _Collection:
     def finished(self) -> _Part:
         """The whole, with what was merged into it."""
         for mapping in self.merged:
-            assert isinstance(self.value, dict)
             for key, value in mapping.items():
                 self.value.setdefault(key, value)
         return _Part(self.value, self.size, self.depth)
 
 
 def _mappings(value: object, event: yaml.Event) -> list[dict[str, object]]:
-    given = value if isinstance(value, list) else [value]
-    found = [each for each in given if isinstance(each, dict)]
-    if len(found) < len(given):
+    found = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, dict) for each in found):
         raise Refused(event, "<< merges a mapping, or a list of them")
     return found
 
 
 def _value(text: str) -> object:
     """The value of a text that is one document."""
-    values: list[object] = []
-    open_collections = [_Collection(values, None)]
-    anchors: dict[str | None, object] = {}
+    root = _Collection([], None)
+    open_collections, anchors = [root], {}
     for event in _events(text):
         match event:
             case yaml.AliasEvent():
@@ -129,7 +126,7 @@ def _value(text: str) -> object:
             case yaml.ScalarEvent():
                 part, anchor = _Part(scalar(event)), event.anchor
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
-                empty: list[object] | dict[str, object] = [] if isinstance(event, yaml.SequenceStartEvent) else {}
+                empty = [] if isinstance(event, yaml.SequenceStartEvent) else {}
                 open_collections.append(_Collection(empty, event.anchor))
                 anchors[event.anchor] = _UNFINISHED
                 part, anchor = _Part(None), None
@@ -146,7 +143,7 @@ def _value(text: str) -> object:
         open_collections[-1].add(part, event)
         if sum(each.size for each in open_collections) > MOST_VALUES:
             raise Refused(event, f"a configuration file has at most {MOST_VALUES:,} values, aliases followed")
-    return values[0] if values else None
+    return root.value[0] if root.value else None
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -155,19 +152,18 @@ def _events(text: str) -> Iterator[yaml.Event]:
         num_documents += isinstance(event, yaml.DocumentStartEvent)
         if num_documents > 1:
             raise Refused(event, "a second document begins; a configuration file is one")
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            raise Refused(event, f"a tag, {tag!r}: configuration has plain values only")
+        if getattr(event, "tag", None) is not None:
+            raise Refused(event, f"a tag, {event.tag!r}: configuration has plain values only")
         yield event
 
 
 def _behind(event: yaml.AliasEvent, anchors: dict[str | None, object]) -> _Part:
     part = anchors.get(event.anchor)
-    if isinstance(part, _Part):
-        return part
     if part is None:
         raise Refused(event, f"*{event.anchor} stands for nothing: there is no &{event.anchor} before it")
-    raise Refused(event, f"*{event.anchor} stands for a value that it is itself in")
+    if part is _UNFINISHED:
+        raise Refused(event, f"*{event.anchor} stands for a value that it is itself in")
+    return part
 
 
 _NULL = {"", "~", "null", "Null", "NULL"}
@@ -191,8 +187,7 @@ class Refused(Exception):
     """What is wrong, and on which line."""
 
     def __init__(self, event: yaml.Event, what: str) -> None:
-        line = event.start_mark.line if event.start_mark else 0
-        super().__init__(f"line {line + 1}: {what}")
+        super().__init__(f"line {event.start_mark.line + 1}: {what}")
 
 
 def scalar(event: yaml.ScalarEvent) -> object:

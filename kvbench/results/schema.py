@@ -1,6 +1,6 @@
 """What every recorded column means: its unit and its meaning, and the frame that it stands in.
 
-The README's table of metrics is made from here (`python -m kvbench metrics`).
+The tables of docs/results.md are made from here (`python -m kvbench metrics`).
 """
 
 from collections.abc import Iterable

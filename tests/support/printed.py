@@ -9,10 +9,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+from tests.support.pages import PAGES, ROOT, files
+
 BLOCK = re.compile(r"^<!-- printed -->\n```sh\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE = re.compile(r"^```yaml\n# ([\w.]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ENDS = ("charts: ", "report: ", "Unlimited")
 """What begins the rest, which pages leave out."""
 
@@ -24,9 +23,9 @@ def cases() -> Iterator[tuple[Path, str, str]]:
             yield page, found[1], found[2]
 
 
-def write_files(page: Path, folder: Path) -> None:
-    """Write the files that a page shows, for its commands."""
-    for name, content in FILE.findall(page.read_text(encoding="utf-8")):
+def write_files(folder: Path) -> None:
+    """Write the files that pages show, for their commands."""
+    for name, content in files().items():
         (folder / name).write_text(content, encoding="utf-8")
 
 
@@ -59,7 +58,7 @@ def main() -> None:
     """Write all pages anew."""
     for page in PAGES:
         with tempfile.TemporaryDirectory() as folder:
-            write_files(page, Path(folder))
+            write_files(Path(folder))
 
             def run(words: list[str], folder: str = folder) -> str:
                 command = [sys.executable, "-m", "kvbench", *words]

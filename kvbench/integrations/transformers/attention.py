@@ -6,8 +6,6 @@ mass must see the queries; both happen here. Caches that are not kvbench's are a
 as before.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,7 +55,7 @@ def register() -> None:
 
 
 def attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: object
 ) -> tuple[Tensor, None]:
     """Attend with a layer's new queries over its cache.
 
@@ -74,7 +72,7 @@ def attention(
     """
     layer = getattr(key, TAG, None)
     if layer is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)[0], None
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return layer.attend(module, query, key, value, attention_mask, **kwargs), None
 
 
@@ -97,7 +95,7 @@ def attend(
     query: Tensor,
     num_kv_heads: int,
     sight: PositionMask,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> Tensor:
     """Attend with the newest tokens' queries over all that one layer holds; scores get their mass.
 
@@ -159,7 +157,8 @@ def _by_piece(sequence: SequenceStore | Compacted, query: Tensor, num_kv_heads: 
     group_size = query.shape[1] // num_kv_heads
     num_queries = query.shape[2]
     notes = is_noted(sequence, query)
-    if num_queries == 1 and sight.mask is None and isinstance(sequence, SequenceStore) and not notes:
+    is_plain = isinstance(sequence, SequenceStore) and not notes
+    if num_queries == 1 and sight.mask is None and is_plain:
         return decode(sequence, 0, packed(query, num_kv_heads))
     store = sequence.ends_with_newest
     if not notes and store is not None and len(store.pieces(0)) == 1:
@@ -183,7 +182,6 @@ def _in_one_piece(piece: Piece, query: Tensor, num_kv_heads: int, sight: Positio
     for start in range(0, query.shape[2], QUERY_CHUNK):
         asked = query[:, :, start : start + QUERY_CHUNK]
         seen = sight(piece, sight.first + start, asked.shape[2], group_size)
-        assert seen is not False  # the piece has the queries' own tokens
         outputs.append(
             F.scaled_dot_product_attention(packed(asked, num_kv_heads), piece.keys, piece.values, attn_mask=seen)
         )

@@ -1,0 +1,53 @@
+"""What pages say that code knows: tables and the public names. `python -m tests.support.generated` writes it anew."""
+
+import re
+from pathlib import Path
+
+from kvbench.cli.entry import entries
+from kvbench.cli.strategies import markdown_table as strategies_table
+from kvbench.results.schema import markdown_table as metrics_table
+from tests.support.api import api_text
+from tests.support.pages import PAGES, blocks, text_of
+
+DATED = re.compile(r"output of (\d{4}-\d\d-\d\d)")
+
+
+def outputs_table() -> str:
+    """Commands whose output is of a day: pages mark them."""
+    rows = ["| command | output of | page |", "| --- | --- | --- |"]
+    for page in PAGES:
+        for block in blocks(page, "sh"):
+            if found := DATED.fullmatch(block.marker):
+                *_, last = block.text.replace("\\\n   ", "").splitlines()
+                rows.append(f"| `{last.replace('|', chr(92) + '|')}` | {found[1]} | [{page.name}]({page.name}) |")
+    return "\n".join(rows)
+
+
+PARTS = {
+    "strategies": lambda: strategies_table(entries()),
+    "metrics": metrics_table,
+    "api": api_text,
+    "outputs": outputs_table,
+}
+"""What stands between `<!-- NAME -->` and `<!-- /NAME -->`, by name."""
+
+
+def rewritten(page: Path) -> str:
+    """A page with its parts as they are now."""
+    text = text_of(page)
+    for name, part in PARTS.items():
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if start in text:
+            before, _, rest = text.partition(start)
+            text = f"{before}{start}\n{part()}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def main() -> None:
+    """Write all pages anew."""
+    for page in PAGES:
+        page.write_text(rewritten(page), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
