@@ -4,20 +4,22 @@ import numpy as np
 import pytest
 
 from kvbench.charts import text
-from kvbench.charts.rows import thinned
-from kvbench.charts.style import looks, short_names
-from kvbench.charts.units import number, shown_unit
+from kvbench.charts.style import NUM_LOOKS, REST, looks, short_names
+from kvbench.charts.units import shown_unit
 from kvbench.results.schema import SUMMARY
+from kvbench.results.series import thinned
+from tests.support.frames import THREE
 from tests.test_plots import MANY
 
 
 def test_a_strategy_looks_the_same_whatever_stands_beside_it():
-    names = list(MANY)
+    names = [*THREE, "hierarchical", "zebra", "exact", "a", "b"]
     assert looks(names) == looks(reversed(names))
     assert looks(["dynamic", "zebra"])["dynamic"] == looks(names)["dynamic"]
-    assert len({look.marker for look in looks(names).values()}) == 12
-    many = looks(f"name {i}" for i in range(40))
-    assert len({(look.colour, look.marker) for look in many.values()}) == 40
+    for part in zip(*looks(names).values(), strict=True):
+        assert len(set(part)) == NUM_LOOKS == 8, "each differs in hue, marker, line and hatch"
+    many = looks([*names, "c"], coloured=["c", "static"])
+    assert [name for name, look in many.items() if look is not REST] == ["static", "c"]
 
 
 def test_names_are_cut_but_differ_and_are_no_mathematics():
@@ -34,12 +36,19 @@ def test_names_are_cut_but_differ_and_are_no_mathematics():
     ("value", "shown"), [(0, "0"), (1234567, "1,234,567"), (0.07734, "0.0773"), (39.96, "40"), (np.nan, "–")]
 )
 def test_numbers(value, shown):
-    assert number(value) == text.number(value) == shown
+    assert text.number(value) == shown
 
 
-def test_units_follow_the_largest_value():
-    assert shown_unit(SUMMARY["peak_bytes"], [1, 5 * 2**30, np.nan]).name == "GiB"
-    assert shown_unit(SUMMARY["stall_s"], [0.002, 1e-6]) == ("ms", pytest.approx(1e-3))
+@pytest.mark.parametrize(
+    ("values", "unit"), [([3 * 2**20] * 4 + [8 * 2**30], "MiB"), ([2**10, 2**10, 2**40], "MiB"), ([], "MiB")]
+)
+def test_one_outlier_switches_no_unit(values, unit):
+    assert shown_unit(SUMMARY["peak_bytes"], values).name == unit
+
+
+def test_units_follow_the_usual_value():
+    assert shown_unit(SUMMARY["peak_bytes"], [0, 5 * 2**30, np.nan]).name == "GiB"
+    assert shown_unit(SUMMARY["stall_s"], [0.002, 0.004]) == ("ms", pytest.approx(1e-3))
     assert shown_unit(SUMMARY["step_max_us"], [2e6]) == ("s", 1e6)
     assert shown_unit(SUMMARY["efficiency"], [3]) == ("per 1000 MiB", 1)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kvbench.charts.limits import LIMITS
-from kvbench.charts.markdown import report_markdown
+from kvbench.charts.report import report_markdown
 from kvbench.charts.table import table_text
 from kvbench.cli.command_line import read
 from kvbench.cli.keys import compose_config
@@ -63,4 +63,8 @@ def test_a_pool_that_binds_below_the_budget_is_told_before_all_else(pool, change
     summary = make_frames().summary.assign(**row)
     words = "static is bound by its pool of 2,048 MiB, not by the 53,248 MiB caches may have"
     assert table_text(summary, []).startswith(words) == is_told
-    assert (report_markdown("title", ["a header"], summary, [], []).startswith(f"# title\n\n- {words}")) == is_told
+    assert (
+        report_markdown("title", ["a header"], summary, [], []).startswith(
+            f"# title\n\n- **What limits this run:** {words}"
+        )
+    ) == is_told

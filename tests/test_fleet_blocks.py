@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.charts.fleet import fleet_charts
+from kvbench.charts.catalogue import fleet_charts
 from kvbench.fleet import blocks, simulate
 from kvbench.fleet.histogram import Histogram, SampleList
 from kvbench.fleet.sums import Objective, RequestSums
@@ -149,7 +149,7 @@ def test_a_run_without_rows_says_the_same(kvbench, tmp_path):
         assert set(ours.columns) >= set(theirs.columns)
     times = kept.timeline.drop(columns="strategy")
     assert np.allclose(times, whole.timeline.drop(columns="strategy"), equal_nan=True)
-    assert set(fleet_charts(kept.summary, kept.requests, kept.timeline)) == {
+    assert {chart.name for chart in fleet_charts(kept.summary, kept.requests, kept.timeline)} == {
         "fleet_service",
         "fleet_memory",
         "fleet_load",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbench.fleet import simulate
-from kvbench.fleet.bounds import LATEST_NS, MEMORY_BYTES, ROW_BYTES
+from kvbench.fleet.bounds import LATEST_NS, MEMORY_BYTES, ROW_BYTES, check_requests
 from kvbench.fleet.fleet import Fleet
 from kvbench.model.cost import prices_of
 from kvbench.strategy.concat import Concat
@@ -170,3 +170,9 @@ def test_prices_are_prices_of_the_machine():
     assert run([(0, 5, 5)], Concat(), fleet().prices).outcome.tolist() == [0]
     with pytest.raises(ValueError, match="by the machine's figures a piece of work takes"):
         prices_of(machine(), GEOMETRY, replace(WEIGHTS, num_parameters=10**30))
+
+
+def test_how_many_iterations_may_be_taken_at_once_is_what_64_bits_hold():
+    rows = [(0, 1_000, 200)] * 8
+    few, many = (check_requests(columns_of(rows), PRICES, max_batch) for max_batch in (2, 8))
+    assert 1 < many < few

@@ -8,15 +8,13 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from kvbench.charts.catalogue import run_charts, sweep_charts
-from kvbench.charts.fleet import fleet_charts
-from kvbench.charts.shares import STATES
-from kvbench.charts.style import INK, looks
+from kvbench.charts import catalogue
+from kvbench.charts.style import INK, STATES, looks
 from kvbench.charts.sweep import FLEET_METRICS
-from kvbench.charts.timeline_bins import stretches_of
 from kvbench.charts.units import span_unit
 from kvbench.fleet.frames import BytesOverTime, fleet_frames
-from tests.support.drawing import draw
+from kvbench.results.series import stretches_of
+from tests.support.drawing import draw, figures
 from tests.support.fleet_columns import GIB, OBJECTIVE, SPLITS, S, columns, three
 from tests.support.frames import decode_work, make_frames, multi_work
 from tests.test_plots import line_of, words
@@ -35,7 +33,7 @@ def strict():
 
 
 def charts_of(made):
-    return fleet_charts(made.summary, made.requests, made.timeline)
+    return figures(catalogue.fleet_charts(made.summary, made.requests, made.timeline))
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +44,14 @@ def frames():
 @pytest.fixture(scope="module")
 def charts(frames):
     return charts_of(frames)
+
+
+def run_charts(*frames):
+    return figures(catalogue.run_charts(*frames))
+
+
+def sweep_charts(*rows):
+    return figures(catalogue.sweep_charts(*rows))
 
 
 def areas(axes):
@@ -178,7 +184,7 @@ MOST = "eleven strategies"
 @pytest.mark.charts
 @pytest.mark.parametrize("case", CASES)
 def test_every_case_can_be_drawn(case):
-    for figure in fleet_charts(*CASES[case]()).values():
+    for figure in charts_of(CASES[case]()).values():
         draw(figure)
 
 
@@ -238,7 +244,7 @@ def test_a_load_sweep_shows_service():
     line = line_of(panels[1], looks(SPLITS)["paged"].colour)
     assert line.get_xdata().tolist() == [0.5, 1, 2]
     assert line.get_ydata() == pytest.approx(own["goodput_per_s"])
-    assert panels[3].get_ylabel() == "TTFT, mean (s)", "of forty requests at most there is no 99th percentile"
+    assert panels[3].get_ylabel() == "TTFT, mean (ms)", "of forty requests at most there is no 99th percentile"
     assert panels[6].get_ylabel() == "Mean batch"
     assert NOTE in words(charts["sweep"])
 
@@ -280,8 +286,8 @@ def test_modelled_against_measured_is_drawn_as_it_is():
     assert NOTE in words(figure)
 
 
-def test_available_memory_is_in_the_unit_of_what_is_held():
+def test_available_memory_far_above_what_is_held_is_told():
     made = fleet_frames({"a": columns(available_bytes=4096 * GIB)}, "chat", OBJECTIVE)
     axes = charts_of(made)["fleet_memory"].axes[0]
-    assert axes.get_ylabel() == "Memory (TiB)"
-    assert axes.lines[-1].get_ydata()[0] == 4
+    assert axes.get_ylabel() == "Memory (GiB)"
+    assert "Available to caches: 4,096 GiB, above what is shown." in words(axes.figure)

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from kvbench.charts.catalogue import fleet_charts
 from kvbench.charts.cautions import warnings
-from kvbench.charts.markdown import report_markdown
-from kvbench.charts.sentences import chart_sentences
+from kvbench.charts.report import report_markdown
 from kvbench.charts.table import table_text
+from kvbench.charts.verdict import verdict
 from kvbench.cli.failure import Failure, note
 from kvbench.cli.sweep import collect
 from kvbench.fleet.frames import fleet_frames
@@ -26,8 +27,15 @@ def summary():
     return three().summary
 
 
-def said(summary, chart):
-    return chart_sentences(summary)[chart]
+def charts_of(made):
+    return fleet_charts(made.summary, made.requests, made.timeline)
+
+
+def said(summary, name, like=None):
+    """What is said of a chart, with other rows in its summary."""
+    made = like or three()
+    charts = {chart.name: chart for chart in fleet_charts(made.summary, made.requests, made.timeline)}
+    return replace(charts[name], summary=summary).sentences()
 
 
 def test_the_table_has_the_columns_of_a_service(summary):
@@ -69,52 +77,60 @@ def test_who_serves_most(summary):
         mean_batch=[1.0, 2.0, 5.0],
     )
     assert said(rows, "fleet_service") == [
-        "Most goodput: paged, 4 requests/s; 80 % of all requests are within the objectives. The others: dynamic 2 and "
-        "static 0.5.",
-        "Most throughput: dynamic and paged, 1,000 tokens/s. The others: static 500 (50 % of that).",
-        "Requests live together on a replica, averaged over time: static 1, dynamic 2 and paged 5.",
+        "Most goodput: paged, 4 requests/s; 80 % of all requests are within the objectives.",
+        "Throughput runs from 1,000 tokens/s (paged) to 500 tokens/s (static); mean batches from 5 (paged) to 1 "
+        "(static).",
     ]
+    chosen = "paged, by goodput (4 requests/s, 100 % more than the next); by the model alone: how far"
+    assert verdict(rows)[2].startswith(f"**What to choose:** {chosen}")
+    equal = rows.assign(goodput_per_s=[0.5, 4.0, 4.0])
+    assert "dynamic and paged are equal to a thousandth; of them dynamic holds least" in verdict(equal)[2]
+    assert "equal within the model's error" in verdict(rows.assign(step_error=0.9))[2]
     nobody = rows.assign(goodput_per_s=0.0, attained_share=0.0)
     assert said(nobody, "fleet_service")[0] == "No strategy serves a request within the objectives."
 
 
 def test_where_memory_goes(summary):
-    first, static, _, paged = said(summary, "fleet_memory")
-    assert first.startswith("Of memory that is allocated, or free but unusable")
-    assert static == (
-        "static: 16 % used, 10 % reserved for tokens to come, 70 % internal waste and 4 % external waste."
+    (told,) = said(summary, "fleet_memory")
+    assert told == (
+        "Averaged over time, as shares of what is held or unusable, used is from 97 % (paged) to 16.7 % (static); "
+        "internal waste from 3 % (paged) to 72.9 % (static); external waste from 0 % (paged) to 13 % (dynamic)."
     )
-    assert paged == "paged: 97 % used and 3 % internal waste."
-    unknown = summary.assign(reserved_share=[math.nan, 0.1, 0.1])
-    assert said(unknown, "fleet_memory")[1] == "static: not told apart."
+    unknown = summary.assign(waste_share=math.nan)
+    assert "internal" not in said(unknown, "fleet_memory")[0]
 
 
 def test_who_waits_and_who_preempts(summary):
     # Request i of 40 waits 20 ms × i × slowness: 390 ms on average, 1.17 s, 3.12 s.
     waiting, preempted = said(summary, "fleet_load")
-    assert waiting == "Waiting for admission, on average: paged 390 ms, dynamic 1.17 s and static 3.12 s."
+    assert waiting == "Requests wait for admission, on average, from 390 ms (paged) to 3.12 s (static)."
     assert preempted == "Preempted: paged 4 times (400 tokens computed again)."
     nobody = summary.assign(queue_mean_s=0.0, num_preemptions=0)
     assert said(nobody, "fleet_load") == ["No request waits for admission.", "No request is preempted."]
 
 
 def test_how_long_requests_take(summary):
-    assert said(summary, "fleet_times")[2] == (
-        "paged: TTFT 420 ms in the median; TPOT 40 ms in the median; latency 780 ms in the median."
-    )
-    few = fleet_frames({"a": columns(num_requests=3)}, "chat", OBJECTIVE).summary
-    assert said(few, "fleet_times") == ["a: TTFT 50 ms on average; TPOT 40 ms on average; latency 410 ms on average."]
+    first, second, _ = said(summary, "fleet_times")
+    assert first.startswith("TTFT in the median: from 420 ms (paged) to ")
+    assert second == "TPOT in the median: 40 ms (static, dynamic and paged)."
+    few = fleet_frames({"a": columns(num_requests=3)}, "chat", OBJECTIVE)
+    assert said(few.summary, "fleet_times", few) == [
+        "TTFT on average: 50 ms (a).",
+        "TPOT on average: 40 ms (a).",
+        "Latency on average: 410 ms (a).",
+    ]
 
 
 def test_nobody_completed():
-    rows = three(failed=40).summary
+    made = three(failed=40)
+    rows = made.summary
     assert said(rows, "fleet_service") == said(rows, "fleet_times") == ["No request completed."]
-    report = report_markdown("chat", [], rows, ["fleet_service", "fleet_memory", "fleet_load", "fleet_times"])
+    report = report_markdown("chat", [], rows, charts_of(made))
     assert "- static: too\\_long 40 of 40" in report
 
 
 def test_the_report_explains_what_it_shows(summary):
-    report = report_markdown("chat", ["on H100"], summary, ["fleet_service", "fleet_times", "workload"])
+    report = report_markdown("chat", ["on H100"], summary, charts_of(three()))
     parts = [
         *(
             "## Results",
@@ -122,12 +138,12 @@ def test_the_report_explains_what_it_shows(summary):
             "| static |",
             "Peak is the most bytes that one replica held",
         ),
-        *("All times are of a whole model", "## Warnings", "was never measured", "### Service"),
+        *("All times are of a whole model", "## Warnings", "they are what its figures come to", "### Service"),
         *("![Service](charts/fleet_service.png)", "- Most goodput", "### Times of requests", "### Workload"),
     ]
     places = [report.index(part) for part in parts]
     assert places == sorted(places)
-    assert "tokens, of completed requests." in report
+    assert "tokens of prompts and outputs." in report
     for name in ("± is the half", "One repetition only", "a resize's second buffer", "computed again: paged"):
         assert name not in report.split("## Charts")[0]
 
@@ -135,9 +151,9 @@ def test_the_report_explains_what_it_shows(summary):
 def test_text_from_outside_is_escaped():
     evil = "<b>|`x`|[a](b)*_"
     runs = {evil: columns(), "b": columns(slowness=2, preempted=1)}
-    made = fleet_frames(runs, evil, OBJECTIVE).summary.assign(hardware="<i>H")
-    names = ["fleet_service", "fleet_memory", "fleet_load", "fleet_times", "workload"]
-    report = report_markdown("x", [], made, names)
+    frames = fleet_frames(runs, evil, OBJECTIVE)
+    made = frames.summary.assign(hardware="<i>H")
+    report = report_markdown("x", [], made, fleet_charts(made, frames.requests, frames.timeline))
     assert "<b>" not in report.replace(r"\<b\>", "")
     assert "<i>" not in report
     assert warnings(made)
@@ -145,12 +161,9 @@ def test_text_from_outside_is_escaped():
 
 def test_references_serve_best_of_none(summary):
     rows = summary.assign(goodput_per_s=[0.5, 2.0, 4.0], tokens_per_s=[500.0, 1000.0, 2000.0])
-    goodput, tokens, _ = said(rows.assign(reference=[False, False, True]), "fleet_service")
+    goodput, tokens = said(rows.assign(reference=[False, False, True]), "fleet_service")
     assert goodput.startswith("Most goodput: dynamic, 2 requests/s")
-    assert tokens == (
-        "Most throughput: dynamic, 1,000 tokens/s. The others: paged 2,000 (200 % of that), for reference and static "
-        "500 (50 % of that)."
-    )
+    assert tokens.startswith("Throughput runs from 1,000 tokens/s (dynamic) to 500 tokens/s (static);")
     assert said(rows.assign(reference=True), "fleet_service")[0].startswith(
         "Only strategies that are there for reference"
     )
@@ -190,7 +203,7 @@ def test_a_sweep_of_fleets_becomes_one_folder(tmp_path, capsys):
     assert (tmp_path / "charts" / "sweep.png").is_file()
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "- paged: throughput from" in report
-    lines = report.splitlines()[2:8]
+    lines = report.partition("```\n\n")[2].splitlines()[:6]
     assert lines[0].endswith("3 jobs")
     assert [line.rpartition("=")[2] for line in lines[1:4]] == ["0.5", "1.0", "2.0"]
     assert lines[4:] == ["- a model on a device", "- 5 repetitions"]

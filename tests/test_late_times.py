@@ -80,3 +80,17 @@ def test_late_times_are_known_when_a_decision_needs_them(requests, arrival_s, tt
     assert frame["ttft_s"].tolist() == pytest.approx(ttft_s, abs=0.006)
     if arrival_s is not None:
         assert frame["arrival_s"].tolist() == pytest.approx(arrival_s, abs=0.006)
+
+
+def test_a_device_is_drained_now_and_then_while_nothing_waits_for_its_times():
+    class Counting(Late):
+        num_drains = 0
+
+        def drain(self):
+            self.num_drains += 1
+            return super().drain()
+
+    backend, once = Counting(), {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
+    run({"exact": Exact(round_to=1)}, [Session(0, (Request(3, 100),))], backend, **once)
+    # A hundred iterations: after the 32nd, the 64th and the 96th; and at the end of the run.
+    assert backend.num_drains == 4

@@ -10,18 +10,19 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 import kvbench.charts
-from kvbench.charts.canvas import save
-from kvbench.charts.catalogue import run_charts, sweep_charts
-from kvbench.charts.latency import latency_chart
-from kvbench.charts.memory import memory_chart
-from kvbench.charts.panels import panels_chart
-from kvbench.charts.pareto import pareto_chart
+from kvbench.charts import catalogue
+from kvbench.charts.chart import save
+from kvbench.charts.latency import LatencyChart
+from kvbench.charts.memory import MemoryChart
+from kvbench.charts.panels import PanelsChart
 from kvbench.charts.recompute import recompute_chart
-from kvbench.charts.style import looks
-from kvbench.charts.sweep import positions, sweep_chart
-from kvbench.results.front import contested, front_of
+from kvbench.charts.style import NUM_LOOKS, looks, short_names
+from kvbench.charts.sweep import SweepChart, positions
+from kvbench.charts.tradeoff import ParetoChart
+from kvbench.results.front import contested, front_of, highlighted
 from kvbench.results.schema import parameter_applies
-from tests.support.drawing import draw
+from kvbench.results.series import band
+from tests.support.drawing import draw, figures
 from tests.support.frames import (
     SHORT_CHAT,
     SLOT_BYTES,
@@ -59,7 +60,27 @@ def decode():
 
 
 def charts_of(frames):
-    return run_charts(frames.summary, frames.requests, frames.steps)
+    return figures(catalogue.run_charts(frames.summary, frames.requests, frames.steps))
+
+
+def memory_chart(summary, steps):
+    return MemoryChart(summary=summary, steps=steps).figure()
+
+
+def latency_chart(summary, steps):
+    return LatencyChart(summary=summary, steps=steps).figure()
+
+
+def panels_chart(summary):
+    return PanelsChart(summary=summary).figure()
+
+
+def pareto_chart(summary):
+    return ParetoChart(summary=summary).figure()
+
+
+def sweep_charts(summary, parameters):
+    return figures(catalogue.sweep_charts(summary, parameters))
 
 
 def line_of(axes, colour, style=None):
@@ -144,7 +165,7 @@ def test_latency_is_the_median_over_repetitions(chat):
 def test_latency_says_when_repetitions_differ_and_the_last_is_shown(chat):
     cut = chat.steps.drop(chat.steps.index[(chat.steps["repetition"] == 1) & (chat.steps["num_tokens"] == 300)])
     figure = latency_chart(chat.summary, cut)
-    assert "last repetition" in words(figure)
+    assert figure.axes[0].get_title(loc="left") == "Last repetition"
     last = cut[(cut["repetition"] == 3) & (cut["strategy"] == "static") & (cut["num_tokens"] > 0)]["step_us"]
     assert line_of(figure.axes[0], looks(THREE)["static"].colour).get_ydata() == pytest.approx(last)
 
@@ -159,8 +180,8 @@ def test_a_wide_range_of_times_gets_a_logarithmic_axis(decode):
 
 def test_panels_bars_are_the_summary(chat):
     panels = panels_chart(chat.summary).axes
-    columns = ("peak_bytes", "utilization_mean", "num_resizes", "efficiency")
-    for axes, column, scale in zip(panels, columns, (MIB, 1, 1, 1), strict=True):
+    columns = ("peak_bytes", "utilization_mean", "num_resizes", "efficiency", "total_s", "allocation_s")
+    for axes, column, scale in zip(panels, columns, (MIB, 1, 1, 1, 1e-6, 1e-6), strict=True):
         widths = [bar.get_width() * scale for bar in axes.patches]
         assert widths == pytest.approx(chat.summary[column].tolist()), column
         assert axes.get_xlabel().endswith(")"), "every axis has a unit"
@@ -254,7 +275,7 @@ def test_sweep_over_words_and_nothing():
     assert positions(pd.Series(["1.5", "2"]))[1] == []
     assert positions(pd.Series([True, False], dtype=object))[1] == ["True", "False"]
     summary = sweep_summary("dtype", ["float32", "float16"], lambda _: THREE)
-    axes = sweep_chart(summary, "dtype").axes[0]
+    axes = SweepChart(summary=summary, parameter="dtype").figure().axes[0]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["float32", "float16"]
 
 
@@ -272,7 +293,7 @@ def test_recompute_lines_and_formula():
     frame["formula"] = n**2 / (n + 100)
     times, speedup = recompute_chart(frame).axes
     assert (times.get_xscale(), times.get_yscale(), speedup.get_yscale()) == ("log", "log", "log")
-    assert times.get_ylabel() == "Decode step (s)"
+    assert times.get_ylabel() == "Decode step (ms)"
     assert speedup.lines[0].get_ydata() == pytest.approx(frame["speedup"])
     assert speedup.lines[1].get_ydata() == pytest.approx(frame["formula"])
 
@@ -324,6 +345,27 @@ def test_strategies_without_rows_are_named(chat):
     empty = chat.steps[chat.steps["strategy"] != "static"]
     assert "Appended nothing: static." in words(memory_chart(chat.summary, empty))
     assert "Appended nothing: static." in words(latency_chart(chat.summary, empty))
+
+
+def test_beyond_eight_those_on_a_front_are_in_colour_and_the_rest_named_where_they_are():
+    made = make_frames(decode_work(200, 60), MANY)
+    coloured = highlighted(made.summary)
+    assert 0 < len(coloured) <= NUM_LOOKS
+    figure = memory_chart(made.summary, made.steps)
+    assert len(figure.legends[0].get_texts()) == len(coloured) + 3, "used, resizes, and the others"
+    shown = set(short_names(set(MANY) - set(coloured)).values())
+    assert shown <= {text.get_text() for axes in figure.axes for text in axes.texts}
+
+
+def test_long_runs_are_bands_of_stretches(decode):
+    (line,) = [line for line in latency_chart(decode.summary, decode.steps).axes[0].lines if len(line.get_xdata()) > 6][
+        :1
+    ]
+    assert len(line.get_xdata()) <= 60
+    found = band(np.array([1.0, 2, 3, 9, 9]), 2)
+    assert found.x.tolist() == [2, 4.5]
+    assert found.middle.tolist() == [2, 9]
+    assert found.low[0] < 2 < found.high[0]
 
 
 @pytest.mark.charts

@@ -8,11 +8,11 @@ import pytest
 
 from kvbench.charts.catalogue import sweep_charts
 from kvbench.charts.cautions import warnings
-from kvbench.charts.markdown import report_markdown
-from kvbench.charts.pareto import pareto_chart
-from kvbench.charts.sentences import chart_sentences
-from kvbench.charts.sweep import sweep_chart
+from kvbench.charts.report import report_markdown
+from kvbench.charts.sweep import SweepChart
 from kvbench.charts.table import table_text
+from kvbench.charts.tradeoff import ParetoChart
+from kvbench.charts.verdict import verdict
 from kvbench.results.provenance import is_fleet, kinds, model_errors, model_notes, origin, require_one_kind, whole_steps
 from kvbench.runner.frames import results_of
 from kvbench.runner.run import run
@@ -101,9 +101,9 @@ def test_rows_of_one_kind_stay_together_and_others_are_refused(measured):
     assert [kind.ending for kind in found] == ["_measured_cache", "_modelled_model"]
     with pytest.raises(ValueError, match="one source, scope and engine; got measured, of the cache alone; modelled"):
         require_one_kind(mixed, "this")
-    for chart in (pareto_chart, lambda summary: sweep_chart(summary, "backend")):
+    for chart in (ParetoChart(summary=mixed), SweepChart(summary=mixed, parameter="backend")):
         with pytest.raises(ValueError, match="compares rows of one source"):
-            chart(mixed)
+            chart.figure()
     fleet = modelled(measured, engine="fleet")
     assert is_fleet(fleet)
     assert not is_fleet(mixed)
@@ -122,35 +122,35 @@ def test_modelled_times_are_held_against_measured_ones_of_the_same_run(measured)
 
 
 def test_a_sweep_over_backends_compares_one_kind_only(measured):
-    assert list(sweep_charts(both(measured), ["backend"])) == ["model_error"]
-    assert list(sweep_charts(both(measured, scope="model"), ["backend"])) == []
+    assert [chart.name for chart in sweep_charts(both(measured), ["backend"])] == ["model_error"]
+    assert sweep_charts(both(measured, scope="model"), ["backend"]) == []
     two = pd.concat(
         [both(measured, scope="model").assign(**{"model.num_layers": n}) for n in (1, 2)], ignore_index=True
     )
     charts = sweep_charts(two, ["backend", "model.num_layers"])
-    assert list(charts) == ["sweep_2_measured_cache", "sweep_2_modelled_model"]
-    titles = [figure.texts[0].get_text() for figure in charts.values()]
-    assert titles[1] == "What model.num_layers changes (modelled, of a whole model)"
-    assert [len(figure.texts) for figure in charts.values()] == [1, 2], "the second says what it was modelled on"
-    sentences = chart_sentences(two, ["backend", "model.num_layers"])
-    assert sentences["sweep_2_measured_cache"][0].startswith("static: peak memory is")
-    assert sentences["pareto_modelled_model"] != sentences["pareto_measured_cache"]
+    assert [chart.name for chart in charts] == ["sweep_2_measured_cache", "sweep_2_modelled_model"]
+    texts = [[text.get_text() for text in chart.figure().texts] for chart in charts]
+    assert texts[1][0] == "What model.num_layers changes (modelled, of a whole model): short_chat"
+    assert [len(each) for each in texts] == [1, 2], "the second says what it was modelled on"
+    assert charts[0].sentences()[0].startswith("static: peak memory is")
+    assert verdict(two, ["backend", "model.num_layers"])[2].endswith("whose times are not compared.")
 
 
 def test_fronts_are_of_one_kind(measured):
-    faster = both(measured, scope="model", total_s=1e-9, peak_bytes=1.0)
-    fronts = chart_sentences(faster, ["backend"])
-    assert "backend measured" in fronts["pareto_measured_cache"][0]
-    assert "modelled" not in fronts["pareto_measured_cache"][0]
+    faster = both(measured, scope="model", total_s=1e-9, peak_bytes=1.0).assign(**{"strategy.x": 1})
+    first, second = (chart for chart in sweep_charts(faster, ["strategy.x"]) if isinstance(chart, ParetoChart))
+    assert (first.name, second.name) == ("pareto_measured_cache", "pareto_modelled_model")
+    assert len(first.summary) == len(second.summary) == 3
 
 
 def test_the_error_is_told(measured):
-    sentences = chart_sentences(both(measured), ["backend"])["model_error"]
+    (chart,) = sweep_charts(both(measured), ["backend"])
+    sentences = chart.sentences()
     assert sentences[0].startswith("static: a step takes")
     assert sentences[0].endswith("measured: 10 % more.")
     assert sentences[-1] == "Mean over the strategies: 10 %."
     two = pd.concat([both(measured).assign(dtype=dtype) for dtype in ("float16", "float32")], ignore_index=True)
-    said = chart_sentences(two, ["backend", "dtype"])["model_error"][0]
+    said = sweep_charts(two, ["backend", "dtype"])[-1].sentences()[0]
     assert said == "static: modelled times a step are off by 10 % on average, from 10 to 10 %, of 2 runs."
 
 
@@ -171,8 +171,7 @@ def test_the_report_and_the_table_say_what_times_are_worth(measured):
 
 def test_the_models_error_decides_what_can_be_told_apart(measured):
     close = modelled(measured, tokens_per_s=[1000.0, 1080.0, 1500.0], step_error=0.09, step_noise=0.04)
-    why = "since the model's error is as large"
-    assert warnings(close, []) == [f"By throughput, these cannot be told apart, {why}: static and dynamic."]
+    assert verdict(close, [])[1] == "**Equal within noise:** by throughput: static and dynamic."
     (found,) = warnings(modelled(measured))
     assert found.startswith("How far modelled times are from a machine's was never measured")
     assert "(concat)" in warnings(close.assign(step_error=[0.01, 0.01, math.nan]))[-1]

@@ -10,9 +10,8 @@ import torch
 from kvbench.__main__ import main
 from kvbench.charts.catalogue import run_charts, sweep_charts
 from kvbench.charts.cautions import warnings
-from kvbench.charts.markdown import report_markdown
-from kvbench.charts.quality import quality_chart
-from kvbench.charts.sentences import chart_sentences
+from kvbench.charts.quality import QualityChart
+from kvbench.charts.report import report_markdown
 from kvbench.charts.table import table_text
 from kvbench.quality.recorded import write
 from kvbench.results.results import load
@@ -76,12 +75,13 @@ def test_a_strategy_without_quality_is_told_of(frames):
 
 
 def test_sentences_name_the_front_and_the_losses(frames):
-    front, dynamic, concat = chart_sentences(frames.summary)["quality"]
+    front, losses = QualityChart(summary=frames.summary).sentences()
     # Static's error is less by rounding alone, which decides nothing: concat, with less memory, beats it.
     assert front == "On the front of peak memory against error of attention's output: concat; 2 others are beaten."
-    assert dynamic == "dynamic keeps 50 % of the tokens, errs by 25 % of the output, and finds 50 % of the needles."
-    assert concat.startswith("concat keeps 100 % of the tokens")
-    assert chart_sentences(frames.summary.assign(error_relative=np.nan))["quality"] == []
+    assert losses == (
+        "Of the lossy ones, tokens kept are from 100 % (concat) to 50 % (dynamic), errors from 0.00003 % (concat) to "
+        "25 % (dynamic) and needles found from 100 % (concat) to 50 % (dynamic)."
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_sentences_name_the_front_and_the_losses(frames):
 def test_what_the_dtype_rounds_decides_no_front(frames, rounding, on_front):
     """Two errors of a few per cent that differ by less than bfloat16 rounds to, and by more than float32."""
     rows = frames.summary.assign(error_relative=[0.050, 0.052, 0.2], error_rounding=rounding)
-    assert f"attention's output: {on_front}" in chart_sentences(rows.iloc[:2])["quality"][0]
-    zero = quality_chart(rows.assign(error_relative=[2e-3, 2e-7, 0.2])).axes[0]
+    assert f"attention's output: {on_front}" in QualityChart(summary=rows.iloc[:2]).sentences()[0]
+    zero = QualityChart(summary=rows.assign(error_relative=[2e-3, 2e-7, 0.2])).figure().axes[0]
     points = [line.get_xdata()[0] for line in zero.lines if line.get_linestyle() == "None"]
     assert points == [0.0 if rounding > 1e-3 else 2e-3, 0.0, 0.2]
 
 
 def test_the_chart_shows_errors_and_recall(frames, quality):
-    figure = quality_chart(frames.summary, quality)
+    figure = QualityChart(summary=frames.summary, quality=quality).figure()
     left, right = figure.axes
     points = [line.get_xdata()[0] for line in left.lines if line.get_linestyle() == "None"]
     assert points == [0.0, 0.25, 0.0]  # below 0.0001: at 0
@@ -113,12 +113,10 @@ def test_the_chart_shows_errors_and_recall(frames, quality):
 
 def test_the_chart_is_drawn_only_where_a_strategy_is_lossy(frames, quality):
     given = (frames.requests, frames.steps, quality)
-    assert "quality" in run_charts(frames.summary, *given)
-    assert "quality" not in run_charts(frames.summary.assign(lossless=True), *given)
-    assert "quality" not in run_charts(make_frames().summary, frames.requests, frames.steps)
+    for summary, is_drawn in ((frames.summary, True), (frames.summary.assign(lossless=True), False)):
+        assert any(isinstance(chart, QualityChart) for chart in run_charts(summary, *given)) == is_drawn
     swept = pd.concat([frames.summary.assign(**{FACTOR: factor}) for factor in (1.5, 2)], ignore_index=True)
-    figure = sweep_charts(swept, [FACTOR])["quality"]
-    assert len(figure.axes) == 1
+    assert len(sweep_charts(swept, [FACTOR])[-1].figure().axes) == 1
 
 
 def run(tmp_path, monkeypatch, *arguments, status=0):

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvbench.charts.findings import findings_markdown, findings_text
+from kvbench.charts.chart import Chart
 from kvbench.charts.frame import WIDTH, frame_markdown, frame_text
+from kvbench.charts.report import findings_markdown, findings_text
 
 FRAME = pd.DataFrame(
     {
@@ -70,12 +71,13 @@ def test_little_and_nothing_can_be_shown(frame):
 
 def test_the_report_has_findings_tables_and_charts_in_order():
     tables = {"summary": FRAME, "raised_capacities": FRAME.head(1)}
-    report = findings_markdown("a_b", ["on *this*"], ["It holds <b>."], tables, ["four_panels"])
+    report = findings_markdown("a_b", ["on *this*"], ["It holds <b>."], tables, [Chart(name="four_panels")], "do it")
     parts = [
         r"# a\_b",
-        r"- on \*this\*",
         "## Findings",
         r"- It holds \<b\>.",
+        "```sh\ndo it\n```",
+        r"- on \*this\*",
         "## Results",
         "## Raised capacities",
         "± is half the width of the 90 % interval, from repetitions.",

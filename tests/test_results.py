@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from kvbench.charts.canvas import save
+from kvbench.charts.chart import save
 from kvbench.results.folder import write_text, write_whole
 from kvbench.results.results import SCHEMA_VERSION, Results, load
 from kvbench.results.schema import REQUESTS

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 
 from kvbench.integrations.transformers import ATTENTION, KVBenchCache, use_attention
 from tests.support.catalogue import STRATEGIES
-from tests.support.families import CONFIGS, WAYS, model_of
+from tests.support.families import CONFIGS, NUM_OUTPUT, WAYS, model_of
 from tests.test_contract import small
 
 LOSSLESS = [name for name in STRATEGIES if name != "recompute" and small(name).lossless]
@@ -39,7 +39,7 @@ def expected(name, attention, way):
 
 
 def cache_of(strategy, model):
-    return KVBenchCache(strategy, model.config, num_output_tokens=40)
+    return KVBenchCache(strategy, model.config, num_output_tokens=NUM_OUTPUT)
 
 
 def square(rows, columns, attentions):

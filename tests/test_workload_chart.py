@@ -1,19 +1,30 @@
-"""The chart of a workload: lengths, arrivals, and who is live."""
+"""The chart of a workload: lengths, arrivals, and who is live; appends in order."""
 
 import pandas as pd
 
-from kvbench.charts.workload import run_workload_chart, workload_chart
+from kvbench.charts.workload import WorkloadChart
+
+
+def chart(**changed):
+    given = {"scenario": "chat", "prompt_tokens": [10, 20, 20], "output_tokens": [5, 5, 9], "num_sessions": 3}
+    return WorkloadChart(**given | {"arrival_s": [0.0, 1.0, 3.0]} | changed)
 
 
 def test_workload_counts_requests():
-    figure = workload_chart("chat", [10, 20, 20], [5, 5, 9], [0.0, 1.0, 3.0], ([0.0, 1.0, 4.0], [1, 2, 1]))
-    prompts, outputs, arrivals, lives = figure.axes
+    prompts, outputs, arrivals, lives = chart(live=([0.0, 1.0, 4.0], [1, 2, 1])).figure().axes
     assert sum(bar.get_height() for bar in prompts.patches) == sum(bar.get_height() for bar in outputs.patches) == 3
     assert arrivals.lines[0].get_ydata().tolist() == [0, 1, 2, 3]
     assert lives.lines[0].get_ydata().tolist() == [0, 1, 2, 1]
     assert arrivals.get_xlabel() == "Time (s)"
-    before_a_run = workload_chart("chat", [10], [0], [0.0]).axes[3]
-    assert any("not known" in text.get_text() for text in before_a_run.texts)
+    assert len(chart().figure().axes) == 3, "who is live is not known before a run"
+
+
+def test_one_session_of_appends_is_drawn_in_order():
+    made = chart(output_tokens=[0, 0, 0], num_sessions=1)
+    sizes, total = made.figure().axes
+    assert [bar.get_height() for bar in sizes.patches] == [10, 20, 20]
+    assert total.lines[0].get_ydata().tolist() == [0, 10, 30, 50]
+    assert made.sentences() == ["3 requests; 50 tokens of prompts and outputs."]
 
 
 def test_nobody_is_live_while_all_think():
@@ -22,6 +33,6 @@ def test_nobody_is_live_while_all_think():
     steps = steps.assign(step_us=1e6, idle_us=[0.0, 0.0, 60e6])
     requests = pd.DataFrame({"strategy": "exact", "repetition": 0, "prompt_tokens": [4], "output_tokens": [1]})
     summary = pd.DataFrame({"strategy": ["exact"], "scenario": ["chat"], "source": ["measured"]})
-    figure = run_workload_chart(summary, requests.assign(arrival_s=0.0), steps)
-    line = figure.axes[3].lines[0]
+    made = WorkloadChart.of_run(summary, requests.assign(arrival_s=0.0, session=0), steps)
+    line = made.figure().axes[3].lines[0]
     assert list(zip(line.get_xdata(), line.get_ydata(), strict=True))[1:] == [(0, 2), (1, 1), (2, 0), (62, 1), (63, 0)]

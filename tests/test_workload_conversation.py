@@ -274,6 +274,10 @@ def test_concurrency_by_hand():
     # The first lives 3 s of decoding and 1 s of thought, the second not at all, the third 1 s from 4 s on.
     assert times.tolist() == [0, 1, 4, 5]
     assert live.tolist() == [1, 1, 1, 0]
+    # With one place, the second of two like the first waits for it.
+    two = Workload(HAND.sessions[:1] * 2, 2)
+    times, live = concurrency(two, tokens_per_s=10, most=1)
+    assert (times.tolist(), live.tolist()) == ([0, 4, 8], [1, 1, 0])
 
 
 def test_nothing_to_describe_is_refused():

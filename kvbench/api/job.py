@@ -1,7 +1,7 @@
 """A job: what a configuration asks for, checked, with nothing run yet."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import Config, is_fleet
@@ -33,7 +33,7 @@ class Stopped(KeyboardInterrupt):
         self.results = results
 
 
-def job_of(name: str, config: Config, config_text: str, asked: Mapping[str, object]) -> Job:
+def job_of(name: str, config: Config, config_text: str, asked: Mapping[str, Any]) -> Job:
     """Build all that a configuration describes, and check it.
 
     Args:

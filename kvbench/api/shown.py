@@ -1,14 +1,11 @@
 """Results as a reader sees them, whatever ran: the table, the charts and the report."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from matplotlib.figure import Figure
-
-from kvbench.charts.catalogue import run_charts, sweep_charts
+from kvbench.charts.catalogue import fleet_charts, run_charts, sweep_charts
 from kvbench.charts.cautions import of_busy_machine, warnings
-from kvbench.charts.findings import findings_markdown, findings_text
-from kvbench.charts.fleet import fleet_charts
-from kvbench.charts.markdown import report_markdown
+from kvbench.charts.chart import Chart, DrawnChart
+from kvbench.charts.report import findings_markdown, findings_text, report_markdown
 from kvbench.charts.table import table_text
 from kvbench.results.provenance import is_fleet
 from kvbench.results.results import Results
@@ -23,29 +20,30 @@ def text_of(results: Results) -> str:
     return "\n".join([table_text(results.summary, _swept(results)), *_busy(results)])
 
 
-def charts_of(results: Results) -> Mapping[str, Figure]:
-    """The charts by name, in a report's order; of a study that was read from a folder none, its own are there."""
+def charts_of(results: Results) -> list[Chart]:
+    """The charts, in a report's order; of a study that was read from a folder none, its own are there."""
     if _is_study(results):
-        return results.charts if isinstance(results, Findings) else {}
+        own = results.charts if isinstance(results, Findings) else {}
+        return [DrawnChart(name=name, drawn=figure) for name, figure in own.items()]
+    of = " ".join(_header(results)[1:2])
     if (swept := _swept(results)) is not None:
-        return sweep_charts(results.summary, swept)
+        return sweep_charts(results.summary, swept, of)
     if is_fleet(results.summary):
-        return fleet_charts(results.summary, results.requests, results.timeline)
-    return run_charts(results.summary, results.requests, results.steps, results.quality)
+        return fleet_charts(results.summary, results.requests, results.timeline, of)
+    return run_charts(results.summary, results.requests, results.steps, results.quality, of)
 
 
-def report_of(results: Results, charts: Iterable[str]) -> str:
+def report_of(results: Results, charts: Iterable[Chart]) -> str:
     """The report as Markdown.
 
     Args:
         results: of a run, a simulation, a study or a sweep.
-        charts: names of those that are drawn, each in charts/<name>.png.
+        charts: those that are drawn, each in charts/<name>.png.
     """
-    header = [str(line) for line in results.environment.get("header", [])]
-    title, charts = name_of(results), list(charts)
+    title, header, again = name_of(results), _header(results), str(results.environment.get("again", ""))
     if _is_study(results):
-        return findings_markdown(title, header, _sentences(results), _tables(results), charts)
-    return report_markdown(title, header, results.summary, charts, _swept(results), _busy(results))
+        return findings_markdown(title, header, _sentences(results), _tables(results), charts, again)
+    return report_markdown(title, header, results.summary, charts, _swept(results), _busy(results), again)
 
 
 def num_warnings(results: Results) -> int:
@@ -59,6 +57,11 @@ def name_of(results: Results) -> str:
     """What was run: a scenario, an experiment, or a sweep."""
     made = results.environment
     return "sweep" if "swept" in made else str(made.get("experiment") or made.get("scenario") or "results")
+
+
+def _header(results: Results) -> list[str]:
+    """What was run, on what; the second line says on what model and machine."""
+    return [str(line) for line in results.environment.get("header", [])]
 
 
 def _is_study(results: Results) -> bool:

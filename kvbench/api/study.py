@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import yaml
 from tqdm.auto import tqdm
@@ -10,7 +11,7 @@ from tqdm.auto import tqdm
 from kvbench.api.job import Job
 from kvbench.api.measure import clocked, stepping
 from kvbench.api.progress import watched
-from kvbench.configuration.catalogue import file_of, names
+from kvbench.configuration.catalogue import names, own_file
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import geometry_of, hardware_of, name_or_path_of, weights_of
 from kvbench.configuration.parts import (
@@ -107,7 +108,7 @@ def setting_of(config: Config) -> Setting:
     )
 
 
-def _scenarios(value: object, where: str) -> dict[str, object]:
+def _scenarios(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
         raise UsageError(f"{where} is a list of at least one scenario's name, got {value!r}")
     return {name: build(_node("scenario", name, where), "scenario", where) for name in value}
@@ -122,13 +123,13 @@ def _models(value: object, where: str) -> dict[str, Model]:
 
 def _takers() -> list[str]:
     """Experiments that compare strategies by name."""
-    nodes = {name: yaml.safe_load(file_of("experiment", name).read_text("utf-8")) for name in names("experiment")}
+    nodes = {name: yaml.safe_load(own_file("experiment", name).read_text("utf-8")) for name in names("experiment")}
     return [name for name, node in nodes.items() if any(key.endswith("strategies") for key in node)]
 
 
 def _strategies(
-    value: object, where: str, added: Mapping[str, Mapping[str, object]], trusted: Sequence[str]
-) -> dict[str, object]:
+    value: object, where: str, added: Mapping[str, Mapping[str, Any]], trusted: Sequence[str]
+) -> dict[str, Any]:
     """Those that the experiment names, kvbench's own or a trusted package's, and those that the user adds to a run."""
     if not isinstance(value, Mapping) or not value or not all(isinstance(own, Mapping) for own in value.values()):
         raise UsageError(f"{where} is a mapping from strategies' names to their parameters, got {value!r}")
@@ -144,11 +145,12 @@ def _strategies(
     return strategies
 
 
-def _node(group: str, name: str, where: str) -> dict[str, object]:
+def _node(group: str, name: str, where: str) -> dict[str, Any]:
     """What one of kvbench's own files says."""
     if name not in names(group):
         raise UsageError(f"{where}: {unknown(group, name, names(group))}")
-    return yaml.safe_load(file_of(group, name).read_text(encoding="utf-8"))
+    node: dict[str, Any] = yaml.safe_load(own_file(group, name).read_text(encoding="utf-8"))
+    return node
 
 
 def _run(experiment: Experiment, setting: Setting) -> Findings:
@@ -167,7 +169,7 @@ def _said(line: str) -> None:
 
 
 def _header(
-    name: str, config: Config, experiment: Experiment, setting: Setting, device: Mapping[str, object]
+    name: str, config: Config, experiment: Experiment, setting: Setting, device: Mapping[str, Any]
 ) -> list[str]:
     """What was run, on what."""
     own = experiment.header(setting)

@@ -106,8 +106,8 @@ def show(results: "Results") -> None:
     if _is_notebook():
         from IPython.display import display
 
-        for figure in charts_of(results).values():
-            display(figure)
+        for chart in charts_of(results):
+            display(chart.figure())
 
 
 def _is_notebook() -> bool:

@@ -1,19 +1,44 @@
 """Attention of one sequence's newest queries over what its areas hold."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from kvbench.backend.attention import Merging, attention, attention_and_lse, up_to
-from kvbench.backend.storage import Piece, SequenceStore
+from kvbench.backend.storage import Piece, SequenceStore, Store
+from kvbench.plan.area import Score
 
 See = Callable[[Piece, int, int, int], Tensor | Literal[False] | None]
 """Which of a piece's tokens queries may look at: as `visible`, of which it is a special case."""
 
 Chunk = tuple[int, Tensor]
 """Queries of consecutive tokens, packed, and the position of the first of them."""
+
+
+class Readable(Protocol):
+    """What attention reads of a sequence, piece by piece; `SequenceStore` says what each is."""
+
+    @property
+    def score(self) -> Score | None:
+        """What its slots are ranked by."""
+
+    @property
+    def num_seen(self) -> int:
+        """Tokens so far."""
+
+    @property
+    def num_held(self) -> int:
+        """Tokens in all areas."""
+
+    @property
+    def ends_with_newest(self) -> Store | None:
+        """The one store that is read in place, if there is no other."""
+
+    def pieces(self, layer: int) -> Iterator[tuple[Store, Piece]]:
+        """What attention reads, with positions."""
+        ...
 
 
 def decode(sequence: SequenceStore, layer: int, queries: Tensor) -> Tensor:
@@ -35,7 +60,7 @@ def decode(sequence: SequenceStore, layer: int, queries: Tensor) -> Tensor:
     return merging.output()
 
 
-def prefill(sequence: SequenceStore, layer: int, chunks: list[Chunk], group_size: int, mask: Tensor) -> list[Tensor]:
+def prefill(sequence: Readable, layer: int, chunks: list[Chunk], group_size: int, mask: Tensor) -> list[Tensor]:
     """Attend with the queries of several new tokens, causally.
 
     Args:
@@ -58,7 +83,7 @@ def prefill(sequence: SequenceStore, layer: int, chunks: list[Chunk], group_size
     return by_piece(sequence, layer, chunks, group_size, visible)
 
 
-def by_piece(sequence: SequenceStore, layer: int, chunks: list[Chunk], group_size: int, see: See) -> list[Tensor]:
+def by_piece(sequence: Readable, layer: int, chunks: list[Chunk], group_size: int, see: See) -> list[Tensor]:
     """As `prefill`, piece by piece, whatever positions they have; a query sees what `see` says."""
     states = [Merging() for _ in chunks]
     for _, piece in sequence.pieces(layer):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from kvbench.backend.attention import Merging
-from kvbench.backend.reading import Chunk, See, by_piece, prefill, visible
-from kvbench.backend.storage import Piece, SequenceStore, Store
+from kvbench.backend.reading import Chunk, Readable, See, by_piece, prefill, visible
+from kvbench.backend.storage import Piece, Store
 from kvbench.backend.storage.slots import SlotStore, accumulate
 from kvbench.plan.area import Accesses, Votes
 
@@ -26,7 +26,7 @@ def queries_at_once(num_weights: int, most: int) -> int:
     return min(max(MAX_WEIGHTS // num_weights, 1), most)
 
 
-def decode_with_mass(sequence: SequenceStore, layer: int, queries: Tensor) -> Tensor:
+def decode_with_mass(sequence: Readable, layer: int, queries: Tensor) -> Tensor:
     """As `reading.decode`; the mass that each slot gets goes to its score."""
     output, masses = _attended(((store, piece, None) for store, piece in sequence.pieces(layer)), queries)
     _account(masses, layer, 1)
@@ -34,7 +34,7 @@ def decode_with_mass(sequence: SequenceStore, layer: int, queries: Tensor) -> Te
 
 
 def prefill_with_mass(
-    sequence: SequenceStore, layer: int, chunks: list[Chunk], group_size: int, mask: Tensor
+    sequence: Readable, layer: int, chunks: list[Chunk], group_size: int, mask: Tensor
 ) -> list[Tensor]:
     """As `reading.prefill`; the mass that each slot gets goes to its score: of all queries, or of those that vote."""
     if isinstance(sequence.score, Accesses | Votes):
@@ -44,9 +44,7 @@ def prefill_with_mass(
     return _with_all_mass(sequence, layer, chunks, group_size, visible)
 
 
-def by_piece_with_mass(
-    sequence: SequenceStore, layer: int, chunks: list[Chunk], group_size: int, see: See
-) -> list[Tensor]:
+def by_piece_with_mass(sequence: Readable, layer: int, chunks: list[Chunk], group_size: int, see: See) -> list[Tensor]:
     """As `reading.by_piece`, of one token too; the mass that each slot gets goes to its score as in the others."""
     num_queries = sum(queries.shape[2] for _, queries in chunks) // group_size
     if isinstance(sequence.score, Accesses | Votes) and num_queries > 1:  # of one token, votes are not asked for
@@ -56,7 +54,7 @@ def by_piece_with_mass(
     return _with_all_mass(sequence, layer, chunks, group_size, see)
 
 
-def _vote(sequence: SequenceStore, layer: int, chunks: list[Chunk], group_size: int, see: See) -> None:
+def _vote(sequence: Readable, layer: int, chunks: list[Chunk], group_size: int, see: See) -> None:
     """Where an append's last queries vote, let them."""
     score = sequence.score
     if not isinstance(score, Votes):
@@ -72,7 +70,7 @@ def _vote(sequence: SequenceStore, layer: int, chunks: list[Chunk], group_size: 
     _account(masses, layer, num_voters + 1)
 
 
-def _with_all_mass(sequence: SequenceStore, layer: int, chunks: list[Chunk], group_size: int, see: See) -> list[Tensor]:
+def _with_all_mass(sequence: Readable, layer: int, chunks: list[Chunk], group_size: int, see: See) -> list[Tensor]:
     outputs = []
     for first, queries in chunks:
         output, masses = _attended(_masked(sequence, layer, first, queries, group_size, see), queries)
@@ -81,9 +79,7 @@ def _with_all_mass(sequence: SequenceStore, layer: int, chunks: list[Chunk], gro
     return outputs
 
 
-def _masked(
-    sequence: SequenceStore, layer: int, first: int, queries: Tensor, group_size: int, see: See
-) -> Iterable[Masked]:
+def _masked(sequence: Readable, layer: int, first: int, queries: Tensor, group_size: int, see: See) -> Iterable[Masked]:
     for store, piece in sequence.pieces(layer):
         found = see(piece, first, queries.shape[2] // group_size, group_size)
         if found is not False:

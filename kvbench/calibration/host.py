@@ -1,13 +1,13 @@
 """What the host takes for a step besides carrying it out: planning, booking, recording."""
 
-from kvbench.calibration.bench import NS_PER_S, CalibrationBench
+from kvbench.calibration.bench import CalibrationBench
 from kvbench.calibration.samples import Samples
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import Append, Plan, Reserve, append_plan
 from kvbench.runner.recorder import DECODE, STEP_FIELDS
 from kvbench.runner.run import run
 from kvbench.strategy.base import Strategy
-from kvbench.workload.request import Request, Session
+from kvbench.workload.request import NS_PER_S, Request, Session
 
 PLAN_LENGTHS = (0, 2, 4)
 NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS = 512, 24
@@ -41,8 +41,11 @@ def host_steps(bench: CalibrationBench, samples: Samples) -> None:
     """Decode steps through the runner, with plans of several lengths."""
     strategies = {str(length): Booking(num_booked=length) for length in PLAN_LENGTHS}
     session = Session(0, (Request(NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS + 1),))
-    settings = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
-    rows = run(strategies, [session], bench.new_backend(bench.backend.device.type), **settings).steps()
+    backend = bench.new_backend(bench.backend.device.type)
+    recorder = run(
+        strategies, [session], backend, num_repetitions=1, num_warmup=0, max_concurrency=1, budget_bytes=None
+    )
+    rows = recorder.steps()
     for row in rows[rows[:, _PHASE] == DECODE]:
         spent_ns = max(int(row[_HOST]) - int(row[_SPENT].sum()), 0)
         samples.add("host", PLAN_LENGTHS[row[_STRATEGY]], spent_ns / NS_PER_S)

@@ -7,12 +7,13 @@ from functools import partial
 import torch
 
 from kvbench.backend import device as devices
-from kvbench.calibration.bench import NS_PER_S, CalibrationBench
+from kvbench.calibration.bench import CalibrationBench
 from kvbench.calibration.host import host_steps
 from kvbench.calibration.probes import attention, blocks, evictions, merging, packed, singles, storage, tiers
 from kvbench.calibration.samples import Samples
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import LEAST_POINTS, Hardware
+from kvbench.workload.request import NS_PER_S
 
 MIB = 1 << 20
 LARGEST_SHARE = 8

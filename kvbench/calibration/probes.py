@@ -7,10 +7,12 @@ from statistics import median
 import torch
 
 from kvbench.backend.attention import Merging, attention_and_lse
-from kvbench.calibration.bench import NS_PER_S, SEQ, CalibrationBench
+from kvbench.backend.storage.slots import SlotStore
+from kvbench.calibration.bench import SEQ, CalibrationBench
 from kvbench.calibration.samples import Samples
 from kvbench.plan.area import DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Chunks, Packed, Ring
 from kvbench.plan.ops import MAIN, Append, Keep, Move, Reserve, Rule
+from kvbench.workload.request import NS_PER_S
 
 NUM_CYCLES = 3
 NUM_DECODES = 5
@@ -38,6 +40,7 @@ def storage(bench: CalibrationBench, num_slots: int, samples: Samples) -> None:
     with bench.sequence(Area()):
         bench.fill(num_slots)
         store = bench.backend.sequence(SEQ).stores[MAIN]
+        assert isinstance(store, SlotStore)
         sources = [*store.keys, *store.values]
         targets = [torch.zeros_like(source) for source in sources]
         for number in range(NUM_CYCLES):
@@ -113,7 +116,7 @@ def tiers(bench: CalibrationBench, num_slots: int, samples: Samples) -> None:
 
 def _moved_s(bench: CalibrationBench, num_tokens: int) -> float:
     """Seconds of moving all of a ring's tokens to chunks that are there."""
-    chunk_tokens = next(area.layout.num_tokens for area in bench.areas if area.name == AWAY)
+    chunk_tokens = next(area.layout.num_tokens for area in bench.areas if isinstance(area.layout, Chunks))
     bench.fill(num_tokens)
     bench.step(Reserve(SEQ, -(-num_tokens // chunk_tokens) * chunk_tokens, AWAY))
     return bench.step(Move(SEQ, MAIN, AWAY)).move_ns / NS_PER_S

@@ -15,8 +15,8 @@ from kvbench.workload.request import Session
 STEP = ["strategy", "session", "step"]
 """What tells a step in every run: the strategy, the session, and which of its steps."""
 
-OF_REQUEST = ("num_tokens", "context_tokens", "capacity_tokens", "request_bytes", "requested_bytes", "copied_bytes")
-OF_REQUEST += ("moved_bytes", "num_resizes")
+OF_REQUEST: tuple[str, ...] = ("num_tokens", "context_tokens", "capacity_tokens", "request_bytes", "requested_bytes")
+OF_REQUEST += ("copied_bytes", "moved_bytes", "num_resizes")
 OF_ALL = ("used_bytes", "allocated_bytes", "workspace_bytes", "host_bytes", "disk_bytes", "transient_bytes")
 """What must be equal in every step; of all live requests only where the same ones are live in it."""
 
@@ -70,7 +70,6 @@ def steps_of(
     backend: Backend,
     strategies: Mapping[str, Strategy],
     case: Case,
-    *,
     budget_bytes: int,
     num_repetitions: int = 1,
     on_iteration: OnIteration | None = None,
@@ -112,8 +111,7 @@ def outcomes_of(
     case: Case, strategies: Iterable[str], first: pd.DataFrame, second: pd.DataFrame, model: pd.DataFrame
 ) -> list[Outcome]:
     """Hold each strategy's model against its two measurements, all from `steps_of`."""
-    frames = first, second, model
-    return [_outcome(case.name, name, *(frame.loc[[name]] for frame in frames)) for name in strategies]
+    return [_outcome(case.name, name, first.loc[[name]], second.loc[[name]], model.loc[[name]]) for name in strategies]
 
 
 def _outcome(case: str, strategy: str, first: pd.DataFrame, second: pd.DataFrame, model: pd.DataFrame) -> Outcome:
@@ -125,7 +123,7 @@ def _outcome(case: str, strategy: str, first: pd.DataFrame, second: pd.DataFrame
         strategy,
         measured_us=float(means[0] + means[1]) / 2,
         modelled_us=float(means[2]),
-        error=_error(*means),
+        error=_error(*(pd.Series([mean]) for mean in means)),
         noise=float(abs(means[1] - means[0]) / means[0]),
         step_error=_error(*of_steps),
         step_noise=float(((of_steps[1] - of_steps[0]).abs() / of_steps[0]).mean()),
@@ -133,9 +131,9 @@ def _outcome(case: str, strategy: str, first: pd.DataFrame, second: pd.DataFrame
     )
 
 
-def _error(first: float | pd.Series, second: float | pd.Series, model: float | pd.Series) -> float:
+def _error(first: pd.Series, second: pd.Series, model: pd.Series) -> float:
     """Distance from each of two measurements as a share of it, the mean of both, and over steps."""
-    return float(np.mean([np.mean(abs(model - each) / each) for each in (first, second)]))
+    return float(np.mean([((model - each).abs() / each).mean() for each in (first, second)]))
 
 
 def differences(first: pd.DataFrame, model: pd.DataFrame) -> tuple[str, ...]:

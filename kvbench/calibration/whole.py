@@ -59,9 +59,9 @@ def calibrated(
     def run_cases() -> list[pd.DataFrame]:
         tokens = sum(session.num_tokens for case in cases for session in case.sessions) * len(strategies)
         with tqdm(total=tokens * (1 + num_repetitions), unit="tok", **BAR) as bar:
-            told = {"num_repetitions": num_repetitions, "on_iteration": _advancing(bar)}
+            advance = _advancing(bar)
             return [
-                steps_of(machine, own, case, budget_bytes=budget_bytes, **told)
+                steps_of(machine, own, case, budget_bytes, num_repetitions, advance)
                 for own, case in zip(fitted, cases, strict=True)
             ]
 
@@ -73,9 +73,8 @@ def calibrated(
     hardware = hardware_of(bench, samples)
     model = _model_of(hardware, geometry)
     outcomes: list[Outcome] = []
-    for case, own, *frames in zip(cases, fitted, first, second, strict=True):
-        modelled = steps_of(model, own, case, budget_bytes=budget_bytes)
-        outcomes += outcomes_of(case, strategies, *frames, modelled)
+    for case, own, one, other in zip(cases, fitted, first, second, strict=True):
+        outcomes += outcomes_of(case, strategies, one, other, steps_of(model, own, case, budget_bytes))
     return replace(hardware, validation=validation_of(outcomes)), outcomes
 
 

@@ -1,17 +1,15 @@
 """What the reader must know before comparing rows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from kvbench.charts.jobs import THROUGHPUT, jobs_of, row_names
-from kvbench.charts.modelled import doubts
-from kvbench.charts.table import is_lossy, parameters_of
+from kvbench.charts.rows import is_lossy, jobs_of, parameters_of, row_names
 from kvbench.charts.text import listed, markdown_escape, mib, number, percent
-from kvbench.results.front import alike, cost_of, splitters
+from kvbench.results.front import splitters
 from kvbench.results.intervals import halves_of
-from kvbench.results.provenance import is_fleet, is_modelled
+from kvbench.results.provenance import is_fleet, is_modelled, kinds
 
 LARGE_SPREAD = 0.10
 MAX_GROUPS = 6
@@ -29,11 +27,7 @@ def failures(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
 
 
 def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
-    """What the reader must know before comparing: large spread, and rows that cannot be told apart.
-
-    Rows cannot be told apart in a time when their 90 % intervals overlap; compared are those of one job,
-    those of a strategy on a scenario in all jobs, and all where nothing but strategies' parameters differ between jobs.
-    """
+    """What the reader must know before comparing: large spread, no intervals, what requests did to each other."""
     swept = parameters_of(summary, parameters)
     names = row_names(summary, swept)
     spreads = zip(names, summary["spread"].to_numpy(dtype=float), strict=True)
@@ -47,10 +41,6 @@ def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
         found.append("One repetition only: there are no intervals, and no difference in time can be judged.")
     found += [] if is_fleet(summary) else [*_contention(summary, names), *_smaller_steps(summary, swept)]
     found += _inactive(summary, names)
-    modelled = is_modelled(summary)
-    validated = modelled & summary.get("step_error", pd.Series(np.nan, summary.index)).notna()
-    found += _not_told_apart(summary[~modelled], swept, "their 90 % intervals overlap")
-    found += _not_told_apart(summary[validated], swept, "the model's error is as large")
     return found + doubts(summary)
 
 
@@ -67,37 +57,6 @@ def of_busy_machine(shares: Iterable[float | None]) -> list[str]:
     when = "the run" if len(shares) == 1 else f"{len(busy)} of {len(shares)} jobs"
     most = f"{'' if len(shares) == 1 else 'up to '}{percent(max(busy))}"
     return [f"The machine was busy: other programs took {most} of the processors during {when}."]
-
-
-def _not_told_apart(summary: pd.DataFrame, swept: list[str], why: str) -> list[str]:
-    """Rows whose throughputs are as near as their intervals are wide."""
-    groups = list(dict.fromkeys(_alike_within(summary, swept) if len(summary) else []))
-    if not groups:
-        return []
-    more = len(groups) - MAX_GROUPS
-    shown = f"{'; '.join(groups[:MAX_GROUPS])}{f'; and {more} more' if more > 0 else ''}"
-    return [f"By {THROUGHPUT.words}, these cannot be told apart, since {why}: {shown}."]
-
-
-def _alike_within(summary: pd.DataFrame, swept: list[str]) -> Iterator[str]:
-    """Groups of rows that readers compare and that cannot be told apart, in words."""
-    if all(parameter.startswith("strategy.") for parameter in swept):
-        yield from _alike(summary, row_names(summary, swept))
-        return
-    for where, rows in jobs_of(summary, swept):
-        yield from (f"{group}{where}" for group in _alike(rows, rows["strategy"].map(markdown_escape).tolist()))
-    names = pd.Series(row_names(summary, swept), index=summary.index)
-    for _, rows in summary.groupby([summary[name].astype(str) for name in ("strategy", "scenario")], sort=False):
-        yield from _alike(rows, names[rows.index].tolist())
-
-
-def _alike(rows: pd.DataFrame, names: list[str]) -> Iterator[str]:
-    """Groups of completed rows, by their names, whose intervals of throughput overlap."""
-    cost = cost_of(rows, THROUGHPUT.column).among((rows["outcome"].astype(str) == "completed").to_numpy())
-    for group in alike(cost):
-        told = list(dict.fromkeys(names[row] for row in group))
-        if len(told) > 1:
-            yield listed(told)
 
 
 def _contention(summary: pd.DataFrame, names: list[str]) -> list[str]:
@@ -149,3 +108,27 @@ def _inactive(summary: pd.DataFrame, names: list[str]) -> list[str]:
         if is_missing:
             found.append(f"{name} has no quality: it does not hold the {number(size, 6)} tokens that were probed.")
     return found
+
+
+def apart(summary: pd.DataFrame) -> list[str]:
+    """A sentence where a table has rows of several sources, scopes or engines; plain text."""
+    words = [kind.words for kind in kinds(summary)]
+    if len(words) == 1:
+        return []
+    return [
+        f"These rows are not all of one kind ({'; '.join(words)}). Charts and sentences compare the times of one kind "
+        "only, but for those of the model's error."
+    ]
+
+
+def doubts(summary: pd.DataFrame) -> list[str]:
+    """A sentence where modelled times were never held against measured ones."""
+    modelled = summary[is_modelled(summary)]
+    unknown = modelled["step_error"].isna() if "step_error" in modelled else pd.Series(data=True, index=modelled.index)
+    if modelled.empty or not unknown.any():
+        return []
+    which = "" if unknown.all() else f" ({', '.join(map(markdown_escape, modelled.loc[unknown, 'strategy'].unique()))})"
+    return [
+        f"How far modelled times{which} are from a machine's was never measured: they are what its figures come to by "
+        "the model, and no more."
+    ]

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from kvbench.charts.canvas import canvas, finish, label
 from kvbench.charts.labels import place_names
-from kvbench.charts.style import COLOURS, INK, SMALL, looks, plain
+from kvbench.charts.sheet import Sheet, label
+from kvbench.charts.style import COLOURS, INK, SMALL, plain
 from kvbench.charts.units import number_axis, shown_unit
 from kvbench.results.front import Cost, pareto_front
 from kvbench.results.schema import STEPS
@@ -33,7 +33,8 @@ def ranges_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> 
         notes: sentences at the foot.
     """
     names = list(dict.fromkeys(curve["panel"]))
-    figure, axes = canvas(1, len(names), 4.2)
+    sheet = Sheet(title, notes=notes)
+    axes = sheet.panels(1, len(names), 4.2)
     for panel, name in zip(axes, names, strict=True):
         own = curve[curve["panel"] == name]
         front = own[pareto_front(Cost.around(own["x"]), Cost.around(own["y"], own["y_half"]))].sort_values("x")
@@ -45,9 +46,9 @@ def ranges_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> 
         number_axis(panel, "y", own["y"], log=own["y"].min() > 0 and own["y"].max() > _STEEP * own["y"].min())
         label(panel, own["x_label"].iloc[0], own["y_label"].iloc[0], "\n".join(textwrap.wrap(name, _WRAP)))
     dots = ((INSIDE, "o", "in the article's range"), (OUTSIDE, "s", "outside it"))
-    legend = [(Line2D([], [], color=c, marker=m, linestyle="none", markersize=6), text) for c, m, text in dots]
-    legend.append((Line2D([], [], color="#999999", linewidth=0.8), "no other is better in both"))
-    finish(figure, title, legend, notes)
+    sheet.legend = [(Line2D([], [], color=c, marker=m, linestyle="none", markersize=6), text) for c, m, text in dots]
+    sheet.legend.append((Line2D([], [], color="#999999", linewidth=0.8), "no other is better in both"))
+    figure = sheet.finish()
     for panel, name in zip(axes, names, strict=True):
         own = curve[curve["panel"] == name]
         place_names(figure, panel, own[["x", "y"]].to_numpy(), [f"{value:g}" for value in own["value"]], [])
@@ -65,7 +66,8 @@ def choices_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) ->
     kinds = list(dict.fromkeys(curve["kind"]))
     definitions = list(dict.fromkeys(curve["definition"]))
     columns = 2
-    figure, axes = canvas(-(-len(kinds) // columns), columns, 3.3 * -(-len(kinds) // columns))
+    sheet = Sheet(title, notes=notes)
+    axes = sheet.panels(-(-len(kinds) // columns), columns, 3.3 * -(-len(kinds) // columns))
     for panel, kind in zip(axes, kinds, strict=False):
         _ranks(panel, curve[curve["kind"] == kind], definitions)
         panel.set_title(kind, fontsize=SMALL + 2, loc="left", color=INK)
@@ -73,15 +75,15 @@ def choices_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) ->
         panel.axis("off")
         lines = [f"{turn}  {plain(definition)}" for turn, definition in enumerate(definitions, start=1)]
         panel.text(0.0, 1.0, "\n".join(lines), transform=panel.transAxes, va="top", fontsize=SMALL + 1, color=INK)
-    legend = [
+    sheet.legend = [
         (Patch(color=BEST), "first, or not to be told from it"),
         (Rectangle((0, 0), 1, 1, fill=False, edgecolor=INK, linewidth=1.6), "the article's choice"),
         (Patch(color="#E4E4E4"), "cannot hold it"),
     ]
-    notes = [*notes, "Numbers are ranks: 1 and how many others are better. Empty cells were not timed."]
+    sheet.notes.append("Numbers are ranks: 1 and how many others are better. Empty cells were not timed.")
     if len(kinds) % columns == 0:
-        notes += [f"{turn}: {definition}." for turn, definition in enumerate(definitions, start=1)]
-    return finish(figure, title, legend, notes)
+        sheet.notes += [f"{turn}: {definition}." for turn, definition in enumerate(definitions, start=1)]
+    return sheet.finish()
 
 
 def _ranks(axes: Axes, own: pd.DataFrame, definitions: list[str]) -> None:
@@ -110,20 +112,22 @@ def stream_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> 
         title: what is claimed, and the verdict.
         notes: sentences at the foot.
     """
-    figure, (axes,) = canvas(1, 1, 3.6)
+    sheet = Sheet(title, names=curve["strategy"].unique(), notes=notes)
+    (axes,) = sheet.panels(1, 1, 3.6)
     unit = shown_unit(STEPS["allocated_bytes"], curve["allocated_bytes"])
-    legend = []
-    of = looks(curve["strategy"].unique())
     for name, own in curve.groupby("strategy", sort=False):
         (line,) = axes.plot(
-            own["seen_tokens"], own["allocated_bytes"] / unit.divisor, color=of[name].colour, linestyle=of[name].line
+            own["seen_tokens"],
+            own["allocated_bytes"] / unit.divisor,
+            color=sheet.looks[name].colour,
+            linestyle=sheet.looks[name].line,
         )
-        legend.append((line, f"{name}, allocated"))
+        sheet.entry(line, name, f"{name}, allocated")
     own = curve[curve["strategy"] == "streaming"]
     (line,) = axes.plot(own["seen_tokens"], own["attended_bytes"] / unit.divisor, color=INK, linewidth=0.9)
-    legend.append((line, "streaming, read by attention"))
+    sheet.legend.append((line, "streaming, read by attention"))
     number_axis(axes, "x", curve["seen_tokens"], log=False)
     number_axis(axes, "y", np.append(curve["allocated_bytes"] / unit.divisor, 0.0), log=False)
     axes.set_ylim(bottom=0)
     label(axes, STEPS["seen_tokens"].axis(), f"On the device ({unit.name})")
-    return finish(figure, title, legend, notes)
+    return sheet.finish()

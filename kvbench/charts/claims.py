@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from kvbench.charts.canvas import canvas, empty, finish, label
+from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import COLOURS, FONT, INK, SMALL, plain
-from kvbench.charts.units import number, number_axis
+from kvbench.charts.text import number
+from kvbench.charts.units import number_axis
 
 VERDICTS = {
     "holds": (COLOURS[2], "o"),
@@ -39,15 +40,16 @@ def claim_chart(rows: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Fi
     """
     panels = [(unit, _lines(group)) for unit, group in rows.groupby("unit", sort=False)]
     heights = [len(lines) + 1.2 for _, lines in panels]
-    figure, axes = canvas(len(panels), 1, _LINE_IN * sum(heights))
+    sheet = Sheet(title, notes=[*notes, *_missing(rows)])
+    axes = sheet.panels(len(panels), 1, _LINE_IN * sum(heights))
     axes[0].get_gridspec().set_height_ratios(heights)
     for panel, (unit, lines) in zip(axes, panels, strict=True):
         _panel(panel, unit, lines)
     shown = [verdict for verdict in VERDICTS if (rows["verdict"] == verdict).any()]
-    legend = [(_dot(verdict), verdict) for verdict in shown]
+    sheet.legend = [(_dot(verdict), verdict) for verdict in shown]
     if np.isfinite(rows[["low", "high"]].to_numpy(dtype=float)).any():
-        legend.append((Patch(color=CLAIMED), "claimed"))
-    return finish(figure, title, legend, [*notes, *_missing(rows)])
+        sheet.legend.append((Patch(color=CLAIMED), "claimed"))
+    return sheet.finish()
 
 
 def _dot(verdict: str) -> Line2D:

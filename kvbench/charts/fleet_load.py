@@ -1,5 +1,7 @@
 """Batch and queue of a fleet over time."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -7,61 +9,91 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator, SymmetricalLogLocator
 
-from kvbench.charts.canvas import canvas, empty, finish, label
-from kvbench.charts.rows import notes_of, strategy_names
-from kvbench.charts.style import Look, looks, short_names
-from kvbench.charts.timeline_bins import Stretches, stretches_of
-from kvbench.charts.units import Unit, number, number_axis, span_unit, tick_text
+from kvbench.charts.chart import Chart
+from kvbench.charts.labels import name_ends
+from kvbench.charts.rows import Metric, ends
+from kvbench.charts.sheet import Sheet, empty, label
+from kvbench.charts.style import Look
+from kvbench.charts.text import duration, listed, markdown_escape, number
+from kvbench.charts.units import Unit, number_axis, span_unit, tick_text
 from kvbench.results.schema import TIMELINE
+from kvbench.results.series import Stretches, stretches_of
 
 NUM_MARKERS = 8
 CROWDED = 20.0
 FEW = 3
-SHADE = 0.18
+SHADE = 0.16
 MOST = (400, 160)
 """Stretches shown of a strategy where there are few, and where their lines would cover each other."""
-
 WITHOUT = "no timeline was kept"
+PANELS = (
+    ("num_live", "live_max", "Live requests (the batch)"),
+    ("num_waiting", "waiting_max", "Waiting requests (the queue)"),
+)
+QUEUE = Metric("queueing", "queue_mean_s", duration)
 
 
-def fleet_load_chart(summary: pd.DataFrame, timeline: pd.DataFrame) -> Figure:
-    """Requests live and requests waiting over time, a line a strategy: means, with a shade up to the most at any time.
+@dataclass(frozen=True, kw_only=True)
+class FleetLoadChart(Chart):
+    """Requests live and requests waiting over time, a line a strategy: means; of three strategies at most, with a shade
+    up to the most at any time.
 
     Args:
         summary: a row a strategy.
         timeline: a row a stretch of time and strategy.
     """
-    names = strategy_names(summary)
-    style, short, shown = looks(names), short_names(names), stretches_of(timeline, summary, MOST[len(names) > FEW])
-    figure, panels = canvas(2, 1, 5.8)
-    span = span_unit(max((own.edges_s[-1] for own in shown.values()), default=1.0))
-    means = dict(zip(summary["strategy"].astype(str), summary["mean_batch"].astype(float), strict=True))
-    legend: list[tuple[Line2D, str]] = []
-    texts = (
-        ("num_live", "live_max", "Live requests (the batch)"),
-        ("num_waiting", "waiting_max", "Waiting requests (the queue)"),
-    )
-    for axes, (column, most, title) in zip(panels, texts, strict=True):
-        label(axes, TIMELINE["time_s"].axis(span.name), "Requests (count)", title)
-        if not shown:
-            empty(axes, WITHOUT)
-            continue
-        lines = [
-            (_line(axes, shown[name], column, span, style[name], names.index(name) / len(names)), name)
-            for name in names
-            if name in shown
+
+    name: str = "fleet_load"
+    heading: str = "Batch and queue"
+    summary: pd.DataFrame
+    timeline: pd.DataFrame
+
+    def figure(self) -> Figure:
+        """Draw it."""
+        summary = self.summary
+        sheet = Sheet.of(summary, f"Batch and queue over time: {summary['scenario'].iloc[0]}", self.subject)
+        shown = stretches_of(self.timeline, summary, MOST[len(sheet.names) > FEW])
+        panels = sheet.panels(2, 1, 5.8)
+        span = span_unit(max((own.edges_s[-1] for own in shown.values()), default=1.0))
+        means = dict(zip(summary["strategy"].astype(str), summary["mean_batch"].astype(float), strict=True))
+        for axes, (column, most, title) in zip(panels, PANELS, strict=True):
+            label(axes, TIMELINE["time_s"].axis(span.name), "Requests (count)", title)
+            if not shown:
+                empty(axes, WITHOUT)
+                continue
+            lines = {}
+            for turn, name in enumerate(sheet.names):
+                if name in shown:
+                    shift = turn / len(sheet.names)
+                    lines[name] = _line(axes, shown[name], column, span, sheet.looks[name], shift)
+                    if len(shown) <= FEW:
+                        _shade(axes, shown[name], column, most, span, sheet.looks[name])
+                    sheet.entry(lines[name], name, f"{sheet.short[name]}: mean batch {number(means[name])}")
+            _scale(axes, [shown[name].values[most if len(shown) <= FEW else column] for name in lines])
+            number_axis(axes, "x", [], log=False)
+            axes.set_xlim(left=0)
+            name_ends(axes, [(line, sheet.short[name]) for name, line in lines.items() if sheet.is_rest(name)])
+        for name in sheet.names if shown else []:
+            if name not in shown:
+                sheet.lacks("No timeline was kept", name)
+        return sheet.finish()
+
+    def sentences(self) -> list[str]:
+        """Who makes requests wait, and who preempts."""
+        rows = self.summary
+        found = ["No request waits for admission."]
+        if rows["queue_mean_s"].gt(0).any():
+            found = [f"Requests wait for admission, on average, {ends(rows, QUEUE)}."]
+        preempted = [
+            f"{markdown_escape(row['strategy'])} {number(row['num_preemptions'], 6)} times{_again(row)}"
+            for _, row in rows[rows["num_preemptions"] > 0].iterrows()
         ]
-        for name in shown:
-            _shade(axes, shown[name], column, most, span, style[name])
-        legend = [(line, f"{short[name]}: mean batch {number(means[name])}") for line, name in lines]
-        _scale(axes, [shown[name].values[most] for _, name in lines])
-        number_axis(axes, "x", [], log=False)
-        axes.set_xlim(left=0)
-    notes = notes_of(summary)
-    missing = [name for name in names if name not in shown]
-    if missing and shown:
-        notes.append(f"No timeline was kept: {', '.join(missing)}.")
-    return finish(figure, "Batch and queue over time", legend, notes)
+        return [*found, f"Preempted: {listed(preempted)}." if preempted else "No request is preempted."]
+
+
+def _again(row: pd.Series) -> str:
+    again = row["recomputed_tokens"]
+    return f" ({number(again, 6)} tokens computed again)" if again > 0 else ""
 
 
 def _line(axes: Axes, own: Stretches, column: str, span: Unit, look: Look, shift: float) -> Line2D:
@@ -72,6 +104,7 @@ def _line(axes: Axes, own: Stretches, column: str, span: Unit, look: Look, shift
         y,
         drawstyle="steps-post",
         color=look.colour,
+        linestyle=look.line,
         marker=look.marker,
         markevery=(int(shift * every), every),
         markersize=6,

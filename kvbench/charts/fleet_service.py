@@ -1,16 +1,20 @@
 """What service a fleet gives, and how its memory is shared out, as bars: a bar a strategy."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kvbench.charts.canvas import canvas, empty, finish, label
+from kvbench.charts.chart import Chart
 from kvbench.charts.panels import BAR_IN, Panel, bars
-from kvbench.charts.rows import failures, notes_of, strategy_names
-from kvbench.charts.shares import EDGE, STATES, state_patch
-from kvbench.charts.style import SMALL, looks, short_names
+from kvbench.charts.rows import THROUGHPUT, Metric, ends, failures, most_of, named
+from kvbench.charts.sheet import Sheet, empty, label
+from kvbench.charts.style import EDGE, SMALL, STATES, state_patch
+from kvbench.charts.text import number, percent
 from kvbench.charts.units import number_axis, shown_unit, value_ticks
+from kvbench.results.front import is_reference
 from kvbench.results.schema import SUMMARY
 
 PANELS = (
@@ -20,9 +24,12 @@ PANELS = (
 )
 LEAST_TEXT = 0.07
 WHOLE = 100
+NONE = "No request completed."
+REFERENCES = "Only strategies that are there for reference were run: none serves best."
 
 
-def fleet_service_chart(summary: pd.DataFrame) -> Figure:
+@dataclass(frozen=True, kw_only=True)
+class FleetServiceChart(Chart):
     """Throughput, goodput, batch, and the shares of memory, averaged over time.
 
     A strategy with requests that did not complete has a cross at its foot.
@@ -30,24 +37,49 @@ def fleet_service_chart(summary: pd.DataFrame) -> Figure:
     Args:
         summary: a row a strategy.
     """
-    names = strategy_names(summary)
-    style, short = looks(names), short_names(names)
-    figure, panels = canvas(2, 2, 2 * max(1.7, 0.9 + BAR_IN * len(names)))
-    for axes, panel in zip(panels, PANELS, strict=False):
-        bars(axes, summary, panel, style, short)
-    legend = []
-    if _shares(panels[-1], summary, short):
-        legend = [(state_patch(state), state.text) for state in STATES]
-    for axes in panels[1::2]:
-        axes.tick_params(labelleft=False)
-    notes = notes_of(summary)
-    if failures(summary):
-        notes.append("A cross marks a strategy some of whose requests did not complete.")
-    objectives = _objectives(summary)
-    if objectives:
-        notes.append(f"Goodput counts completed requests with {objectives}.")
-    scenario = summary["scenario"].iloc[0]
-    return finish(figure, f"What service each strategy gives: {scenario}", legend, notes)
+
+    name: str = "fleet_service"
+    heading: str = "Service"
+    summary: pd.DataFrame
+
+    def figure(self) -> Figure:
+        """Draw it."""
+        summary = self.summary
+        title = f"What service each strategy gives: {summary['scenario'].iloc[0]}"
+        sheet = Sheet.of(summary, title, self.subject)
+        panels = sheet.panels(2, 2, 2 * max(1.7, 0.9 + BAR_IN * len(sheet.names)))
+        for axes, panel in zip(panels, PANELS, strict=False):
+            bars(axes, summary, panel, sheet)
+        if _shares(panels[-1], summary, sheet.short):
+            sheet.legend = [(state_patch(state), state.text) for state in STATES]
+        for axes in panels[1::2]:
+            axes.tick_params(labelleft=False)
+        if failures(summary):
+            sheet.notes.append("A cross marks a strategy some of whose requests did not complete.")
+        objectives = _objectives(summary)
+        if objectives:
+            sheet.notes.append(f"Goodput counts completed requests with {objectives}.")
+        return sheet.finish()
+
+    def sentences(self) -> list[str]:
+        """Who gives the most goodput and throughput, and how many requests run together."""
+        rows = self.summary
+        if not rows["num_completed"].gt(0).any():
+            return [NONE]
+        if is_reference(rows).all():
+            return [REFERENCES]
+        goodput = most_of(rows, "goodput_per_s")
+        found = ["No strategy serves a request within the objectives."]
+        if len(goodput):
+            share = percent(goodput["attained_share"].max())
+            most = number(goodput["goodput_per_s"].max())
+            within = f"{share} of all requests are within the objectives"
+            found = [f"Most goodput: {named(goodput)}, {most} requests/s; {within}."]
+        found.append(f"Throughput runs {ends(rows, THROUGHPUT)}; mean batches {ends(rows, BATCH)}.")
+        return found
+
+
+BATCH = Metric("mean batch", "mean_batch", number, False)
 
 
 def _objectives(summary: pd.DataFrame) -> str:

@@ -1,12 +1,13 @@
-"""Names beside points, without overlap."""
+"""Names beside points and at the ends of lines, without overlap."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 
@@ -17,6 +18,7 @@ _DIRECTIONS = ((1, 0.3), (1, -0.6), (-1, 0.3), (-1, -0.6), (0, 1), (0, -1), (1, 
 _FAR_POINTS = 10.0
 _POINT_RADIUS = 5.5
 _NOTHING = 1e-6
+_LINE_HEIGHT = 0.042
 LEADER = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkB": 3}
 
 
@@ -61,6 +63,29 @@ def place_names(figure: Figure, axes: Axes, points: np.ndarray, names: list[str]
             zorder=6,
             arrowprops=LEADER if _is_far(box, point, scale) else None,
         )
+
+
+def name_ends(axes: Axes, lines: Sequence[tuple[Line2D, str]]) -> None:
+    """Write names beside a panel, at the heights at which their lines end, apart from each other.
+
+    Call it when the panel's limits stand.
+
+    Args:
+        axes: the panel.
+        lines: each with its name.
+    """
+    heights = []
+    for line, text in lines:
+        ends = axes.transData.transform((0.0, line.get_ydata()[-1]))
+        heights.append((float(np.clip(axes.transAxes.inverted().transform(ends)[1], 0.0, 1.0)), text))
+    free = 0.0
+    for place, (height, text) in enumerate(sorted(heights)):
+        most = 1.0 - _LINE_HEIGHT * (len(heights) - 1 - place)
+        free = max(free, min(height, most))
+        where = {"xycoords": "axes fraction", "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
+        arrow = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate(text, (1.0, height), (1.02, free), fontsize=SMALL, color=INK, arrowprops=arrow, **where)
+        free += _LINE_HEIGHT
 
 
 def _boxes(point: np.ndarray, width: float, height: float, scale: float) -> Iterator[Bbox]:

@@ -1,10 +1,9 @@
-"""What bound each strategy's service, in words."""
-
-from collections.abc import Sequence
+"""What bound each strategy's service, in words: what the next request waited for, and pools that held requests up."""
 
 import pandas as pd
 
-from kvbench.charts.text import listed, markdown_escape, percent
+from kvbench.charts.rows import row_names
+from kvbench.charts.text import listed, mib, number, percent
 from kvbench.results.columns import LIMITS as NAMES
 
 _WORDS = (
@@ -18,7 +17,6 @@ LIMITS = {f"{name}_share": words for name, words in zip(NAMES, _WORDS, strict=Tr
 """What the head of the queue waited for, by the summary's column."""
 LEAST = 5e-4
 """Smaller shares are not told."""
-MOST_ROWS = 12
 
 
 def is_bound(summary: pd.DataFrame) -> bool:
@@ -37,23 +35,22 @@ def binding_limits(summary: pd.DataFrame) -> list[str]:
     ]
 
 
-def bound_by(rows: pd.DataFrame, names: Sequence[str] | None = None) -> list[str]:
-    """What the next request waited for in each row, the longest first; nothing where nothing tells.
+def bound_by(rows: pd.DataFrame, parameters: list[str]) -> str:
+    """What the next request waited for longest, and whose; "" where nothing tells. Markdown.
 
     Args:
         rows: of a summary.
-        names: theirs, in Markdown; None: their strategies'.
+        parameters: columns that tell jobs apart.
     """
     if not set(LIMITS) <= set(rows):
-        return []
-    names = [markdown_escape(name) for name in rows["strategy"]] if names is None else names
-    pairs = zip(names, rows.to_dict("records"), _tells(rows), strict=True)
-    told = list(dict.fromkeys(f"{name}: {_told(row)}" for name, row, is_known in pairs if is_known))
-    if not told:
-        return []
-    said = told[:MOST_ROWS]
-    said += [f"{len(told) - MOST_ROWS} more rows in the table"] if len(told) > MOST_ROWS else []
-    return [f"What the next request waited for, as shares of the time. {'; '.join(said)}."]
+        return ""
+    known = _tells(rows)
+    shares = rows.loc[known, list(LIMITS)].astype(float)
+    names = pd.Series(row_names(rows, parameters), index=rows.index)[known]
+    held: dict[str, list[str]] = {}
+    for name, column, share in zip(names, shares.idxmax(axis=1), shares.max(axis=1), strict=True):
+        held.setdefault(LIMITS[column], []).append(f"{name} {percent(share)}")
+    return "; ".join(f"{words}: {listed(who)}" for words, who in held.items())
 
 
 def _tells(rows: pd.DataFrame) -> pd.Series:
@@ -61,7 +58,34 @@ def _tells(rows: pd.DataFrame) -> pd.Series:
     return rows[list(LIMITS)].notna().all(axis=1) & rows["num_completed"].ne(0)
 
 
-def _told(row: dict[str, float]) -> str:
-    shares = {words: row[column] for column, words in LIMITS.items()}
-    ordered = sorted(shares, key=shares.get, reverse=True)
-    return listed([f"{words} {percent(shares[words])}" for words in ordered if shares[words] >= LEAST])
+WHOLE = 0.99
+"""Of the memory beside staging buffers: a pool of this share is all of it, but for a part of a block."""
+
+
+def pool_notes(summary: pd.DataFrame, parameters: list[str]) -> list[str]:
+    """A sentence for each row that its own pool held up; it comes before all that compares.
+
+    Args:
+        summary: a row a strategy, or a row a strategy and job.
+        parameters: columns that tell jobs apart.
+    Returns:
+        Markdown.
+    """
+    if not {"pool_bytes", "available_bytes"} <= set(summary.columns):
+        return []
+    names = row_names(summary, parameters)
+    return [_sentence(name, row) for name, (_, row) in zip(names, summary.iterrows(), strict=True) if _is_held_up(row)]
+
+
+def _is_held_up(row: pd.Series) -> bool:
+    left_bytes = row["available_bytes"] - max(row.get("workspace_bytes", 0), 0)
+    is_short = row.get("pool_share", 0) > LEAST or row["num_preemptions"] > 0 or row["outcome"] != "completed"
+    return bool(is_short and 0 < row["pool_bytes"] < WHOLE * left_bytes)
+
+
+def _sentence(name: str, row: pd.Series) -> str:
+    preemptions = f"{number(row['num_preemptions'])} preemption{'' if row['num_preemptions'] == 1 else 's'}"
+    return (
+        f"{name} is bound by its pool of {mib(row['pool_bytes'])}, not by the {mib(row['available_bytes'])} caches "
+        f"may have: {preemptions}; {row['outcome']}. pool_tokens=null is all that staging buffers leave of them."
+    )

@@ -1,6 +1,8 @@
 """Memory over tokens: what each strategy allocates, what holds tokens, and where it resizes."""
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -10,32 +12,42 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kvbench.charts.canvas import canvas, empty, finish, label
-from kvbench.charts.rows import last_repetitions, notes_of, strategy_names, thinned
-from kvbench.charts.style import INK, Look, looks, short_names
+from kvbench.charts.chart import Chart
+from kvbench.charts.labels import name_ends
+from kvbench.charts.rows import Metric, completed, ends, plural
+from kvbench.charts.sheet import Sheet, empty, label
+from kvbench.charts.style import INK, Look
+from kvbench.charts.text import duration, listed, markdown_escape, mib
 from kvbench.charts.units import number_axis, shown_unit
 from kvbench.results.schema import STEPS
+from kvbench.results.series import last_repetitions, thinned
 
 MAX_MARKS = 100
 NUM_MARKERS = 7
 MAX_TEXT = 60
 CROWDED = 3.0
 FEW = 2
-DASHED = (0, (4, 2))
-TITLE = "KV-cache memory over tokens, last repetition"
+PEAK = Metric("peak memory", "peak_bytes", mib)
 
 
 class _Line(NamedTuple):
     """One strategy's line: its name as shown, its look, its rows, and how far its markers are shifted (0 to 1)."""
 
+    name: str
     text: str
     look: Look
     rows: pd.DataFrame
     shift: float
 
+    @property
+    def resized(self) -> pd.DataFrame:
+        """The steps that resized."""
+        return self.rows[self.rows["num_resizes"].to_numpy() > 0]
 
-def memory_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
-    """Device bytes held (solid: slots and staging buffers) and used bytes (dashed) over the tokens appended.
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryChart(Chart):
+    """Device bytes held (slots and staging buffers; a look a strategy) and used (thin) over the tokens appended.
 
     Shown is each strategy's last repetition that is no warm-up. An append needs its bytes before it writes, so that a
     step's bytes stand over the tokens it appended. Used bytes are drawn once for all strategies that use the same
@@ -47,36 +59,87 @@ def memory_chart(summary: pd.DataFrame, steps: pd.DataFrame) -> Figure:
         summary: a row a strategy.
         steps: rows of all strategies and repetitions.
     """
-    names = strategy_names(summary)
-    shown, style, short = last_repetitions(steps, names), looks(names), short_names(names)
-    lines = [
-        _Line(short[name], style[name], rows, turn / len(shown)) for turn, (name, rows) in enumerate(shown.items())
-    ]
-    notes = notes_of(summary)
-    missing = [name for name in names if name not in shown]
-    if missing:
-        notes.append(f"Appended nothing: {', '.join(missing)}.")
-    many = any(line.rows["session"].nunique() > 1 for line in lines)
-    x_label = "Appended, all requests (tokens)" if many else "Appended (tokens)"
-    if not lines:
-        figure, (axes,) = canvas(1, 1, 4.2)
-        label(axes, x_label, "Memory (MiB)")
-        empty(axes, "no strategy appended a token")
-        return finish(figure, TITLE, notes=notes)
-    notes += [f"Resizes of {line.text} are too many to mark." for line in lines if len(_resized(line)) > MAX_MARKS]
-    peaks = [float((_held(line.rows) + line.rows["transient_bytes"]).max()) for line in lines]
-    limits = [max(peaks), *_closer(peaks)]
-    figure, panels = canvas(1, len(limits), 4.2)
-    for axes, limit in zip(panels, limits, strict=True):
-        unit = shown_unit(STEPS["allocated_bytes"], limit)
-        title = "" if len(limits) == 1 else ("All" if axes is panels[0] else "Closer")
-        label(axes, x_label, f"Memory ({unit.name})", title)
-        legend = _draw(axes, lines, unit.divisor)
-        number_axis(axes, "x", [], log=False)
-        number_axis(axes, "y", [], log=False)
-        axes.set_xlim(left=0)
-        axes.set_ylim(0, 1.05 * limit / unit.divisor)
-    return finish(figure, TITLE, legend, notes)
+
+    name: str = "memory"
+    heading: str = "Memory over tokens"
+    summary: pd.DataFrame
+    steps: pd.DataFrame
+
+    def figure(self) -> Figure:
+        """Draw it."""
+        scenario = self.summary["scenario"].iloc[0]
+        sheet = Sheet.of(self.summary, f"KV-cache memory over tokens, last repetition: {scenario}", self.subject)
+        lines = self._lines(sheet)
+        many = any(line.rows["session"].nunique() > 1 for line in lines)
+        x_label = "Appended, all requests (tokens)" if many else "Appended (tokens)"
+        if not lines:
+            (axes,) = sheet.panels(1, 1, 4.2)
+            label(axes, x_label, "Memory (MiB)")
+            empty(axes, "no strategy appended a token")
+            return sheet.finish()
+        peaks = [float((_held(line.rows) + line.rows["transient_bytes"]).max()) for line in lines]
+        limits = [max(peaks), *_closer(peaks)]
+        panels = sheet.panels(1, len(limits), 4.2)
+        for axes, limit in zip(panels, limits, strict=True):
+            unit = shown_unit(STEPS["allocated_bytes"], limit)
+            title = "" if len(limits) == 1 else ("All" if axes is panels[0] else "Closer")
+            label(axes, x_label, f"Memory ({unit.name})", title)
+            number_axis(axes, "x", [], log=False)
+            number_axis(axes, "y", [], log=False)
+            axes.set_ylim(0, 1.05 * limit / unit.divisor)
+            drawn = [(_allocated(axes, line, unit.divisor), line) for line in lines]
+            for line in lines:
+                _resizes(axes, line, unit.divisor)
+            used = _used(axes, lines, unit.divisor)
+            axes.set_xlim(left=0)
+            name_ends(axes, [(artist, line.text) for artist, line in drawn if sheet.is_rest(line.name)])
+        for artist, line in drawn:
+            sheet.entry(artist, line.name, f"{line.text}: {plural(int(line.rows['num_resizes'].sum()), 'resize')}")
+        sheet.legend += [*used, (_mark(INK, [], []), "resize, at the bytes held during it")]
+        return sheet.finish()
+
+    def _lines(self, sheet: Sheet) -> list[_Line]:
+        """The grey ones first, so that none covers one in colour."""
+        shown = last_repetitions(self.steps, sheet.names)
+        lines = []
+        for turn, name in enumerate(sheet.names):
+            if name not in shown:
+                sheet.lacks("Appended nothing", name)
+                continue
+            lines.append(_Line(name, sheet.short[name], sheet.looks[name], shown[name], turn / len(sheet.names)))
+            if len(lines[-1].resized) > MAX_MARKS:
+                sheet.lacks("Resizes are too many to mark", name)
+        return sorted(lines, key=lambda line: not sheet.is_rest(line.name))
+
+    def sentences(self) -> list[str]:
+        """The range of peaks, what is held beside slots, and what resizes cost."""
+        done = completed(self.summary)
+        found = [f"Peaks run {peaks}." if (peaks := ends(done, PEAK)).startswith("from") else f"The peak is {peaks}."]
+        found = found if len(done) else ["No strategy completed."]
+        found += [f"{markdown_escape(row['strategy'])} holds {listed(held)}." for row, held in _beside(done)]
+        paid = done[done["num_resizes"] > 0]
+        if len(paid):
+            row = paid.loc[paid["allocation_s"].fillna(0).idxmax()]
+            time = f" ({duration(row['stall_s'])} stalled)" if np.isfinite(row["stall_s"]) else ""
+            who = markdown_escape(row["strategy"])
+            found.append(f"{who} pays most for growing: {plural(row['num_resizes'], 'resize')}{time}.")
+        for _, row in self.summary.drop(done.index).iterrows():
+            until = f"it peaked at {mib(row['peak_bytes'])}"
+            found.append(f"{markdown_escape(row['strategy'])} did not complete; {until}.")
+        return found
+
+
+def _beside(rows: pd.DataFrame) -> Iterator[tuple[pd.Series, list[str]]]:
+    """What strategies hold for reading, and on other tiers."""
+    for _, row in rows.iterrows():
+        held = [
+            (row["workspace_bytes"], "of staging buffers, in its peak"),
+            (row["peak_host_bytes"], "in the host's memory beside it"),
+            (row["peak_disk_bytes"], "in files"),
+        ]
+        parts = [f"{mib(num_bytes)} {where}" for num_bytes, where in held if num_bytes > 0]
+        if parts:
+            yield row, parts
 
 
 def _closer(peaks: list[float]) -> list[float]:
@@ -84,18 +147,6 @@ def _closer(peaks: list[float]) -> list[float]:
     ordered = sorted(peaks)
     gaps = [low for low, high in pairwise(ordered) if 0 < CROWDED * low < high]
     return [low for low in gaps[-1:] if 2 * bisect_right(ordered, low) >= len(ordered)]
-
-
-def _draw(axes: Axes, lines: list[_Line], divisor: float) -> list[tuple[Line2D, str]]:
-    """Draw all lines in a panel; what the legend says of them."""
-    legend = []
-    for line in lines:
-        artist = _allocated(axes, line, divisor)
-        num_resizes = int(line.rows["num_resizes"].sum())
-        legend.append((artist, f"{line.text}: {num_resizes:,} resize{'' if num_resizes == 1 else 's'}"))
-        _resizes(axes, line, divisor)
-    legend += _used(axes, lines, divisor)
-    return [*legend, (_mark(INK, [], []), "resize, at the bytes held during it")]
 
 
 def _over_tokens(rows: pd.DataFrame, column: str, divisor: float) -> tuple[np.ndarray, np.ndarray]:
@@ -112,6 +163,7 @@ def _allocated(axes: Axes, line: _Line, divisor: float) -> Line2D:
         y,
         drawstyle="steps-pre",
         color=line.look.colour,
+        linestyle=line.look.line,
         marker=line.look.marker,
         markevery=(min(len(x) - 1, 1 + int(line.shift * every)), every),
         markersize=7,
@@ -130,13 +182,9 @@ def _mark(colour: str, x: object, y: object) -> Line2D:
     return Line2D(x, y, linestyle="", marker="o", markersize=7, markerfacecolor="none", markeredgecolor=colour)
 
 
-def _resized(line: _Line) -> pd.DataFrame:
-    return line.rows[line.rows["num_resizes"].to_numpy() > 0]
-
-
 def _resizes(axes: Axes, line: _Line, divisor: float) -> None:
     """Mark the resizes, unless they are too many."""
-    resized = _resized(line)
+    resized = line.resized
     if not 0 < len(resized) <= MAX_MARKS:
         return
     x = (resized["appended_tokens"] - resized["num_tokens"]).to_numpy()
@@ -156,9 +204,9 @@ def _used(axes: Axes, lines: list[_Line], divisor: float) -> list[tuple[Line2D, 
     for group in groups.values():
         x, y = _over_tokens(group[0].rows, "used_bytes", divisor)
         colour = INK if group is common and len(groups) <= FEW else group[0].look.colour
-        (artist,) = axes.plot(x, y, drawstyle="steps-pre", color=colour, linestyle=DASHED, linewidth=1.3, zorder=3)
+        (artist,) = axes.plot(x, y, drawstyle="steps-pre", color=colour, linewidth=0.9, zorder=3)
         text = "used" if len(groups) == 1 else f"used, {', '.join(line.text for line in group)}"
         legend.append((artist, text if len(text) <= MAX_TEXT else f"used, {group[0].text} and {len(group) - 1} more"))
     if len(groups) > FEW:
-        return [(Line2D([], [], color=INK, linestyle=DASHED, linewidth=1.3), "used, in the strategy's colour")]
+        return [(Line2D([], [], color=INK, linewidth=0.9), "used (thin), in the strategy's colour")]
     return legend

@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kvbench.charts.canvas import empty, finish, label, wide_canvas
 from kvbench.charts.excess_axis import changed_axis, excess_axis
 from kvbench.charts.labels import place_names
 from kvbench.charts.rows import failures, strategy_names
-from kvbench.charts.style import FONT, INK, Look, looks, short_names
+from kvbench.charts.sheet import Sheet, empty, label
+from kvbench.charts.style import FONT, INK, Look, short_names
+from kvbench.charts.text import number
 from kvbench.charts.tradeoff import FRONT, LABEL_LENGTH, front_path, point_mark
-from kvbench.charts.units import Unit, number, number_axis, shown_unit, tick_text, wants_log
+from kvbench.charts.units import Unit, number_axis, shown_unit, tick_text, wants_log
 from kvbench.results.front import Cost, is_reference, may_win, pareto_front, rounded_cost
 from kvbench.results.schema import Column
 
@@ -62,9 +63,9 @@ def memory_quality_chart(table: pd.DataFrame, title: str = TITLE, notes: Sequenc
         title: of the figure.
         notes: sentences at the foot.
     """
-    shared = _shared(table)
-    names = strategy_names(table)
-    figure, panels = wide_canvas(5.0, 2, 3.6)
+    sheet = Sheet(title, names=strategy_names(table), notes=notes, coloured=_on_front(table))
+    shared = _shared(table, sheet.looks)
+    panels = sheet.wide_panels(5.0, 2, 3.6)
     changed = 100 * (1 - _numbers(table, "agreement"))
     drawn = [
         _perplexity_panel(panels[0], shared, "perplexity", "Streaming: token by token from the start"),
@@ -74,14 +75,15 @@ def memory_quality_chart(table: pd.DataFrame, title: str = TITLE, notes: Sequenc
     for axes, is_drawn in zip(panels, drawn, strict=True):
         if is_drawn is not None:
             _ideal_axis(axes, shared)
-    short = short_names(names)
     references = strategy_names(table[is_reference(table)])
-    legend = [(point_mark(shared.style[name], name not in references), short[name]) for name in names]
+    for name in sheet.names:
+        sheet.entry(point_mark(shared.style[name], name not in references), name)
     if (table["kind"] == PEER).any():
-        legend.append((Line2D([], [], **RING | {"markersize": 11}), "ringed: transformers' own"))
-    legend.append((Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front"))
-    legend.append((Line2D([], [], color=INK, linewidth=1.2, linestyle=FULL_LINE), "full cache"))
-    finish(figure, title, legend, [*notes, *_feet(shared)])
+        sheet.legend.append((Line2D([], [], **RING | {"markersize": 11}), "ringed: transformers' own"))
+    sheet.legend.append((Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front"))
+    sheet.legend.append((Line2D([], [], color=INK, linewidth=1.2, linestyle=FULL_LINE), "full cache"))
+    sheet.notes += _feet(shared)
+    figure = sheet.finish()
     for axes, panel in zip(panels, drawn, strict=True):
         if panel is not None:
             _name(figure, axes, panel, shared, everything=axes is panels[0])
@@ -107,11 +109,20 @@ def _numbers(table: pd.DataFrame, column: str) -> np.ndarray:
     return table[column].to_numpy(dtype=float) if column in table else np.full(len(table), np.nan)
 
 
-def _shared(table: pd.DataFrame) -> _Points:
+def _on_front(table: pd.DataFrame) -> list[str]:
+    """The strategies that no other beats in memory and perplexity, and then the others."""
+    costs = _numbers(table, "perplexity")
+    if not np.isfinite(costs).any():
+        return strategy_names(table)
+    cost = rounded_cost(costs, table["lossless"].to_numpy(dtype=bool))
+    memory = Cost.around(_numbers(table, "peak_bytes")).among(may_win(table))
+    return strategy_names(table[pareto_front(memory, cost)])
+
+
+def _shared(table: pd.DataFrame, style: dict[str, Look]) -> _Points:
     memory = _numbers(table, "peak_bytes")
     memory = np.where(memory > 0, memory, np.nan)
     unit = shown_unit(Column("bytes", ""), memory)
-    style = looks(table["strategy"].astype(str))
     return _Points(table, memory / unit.divisor, unit, budget_texts(table), style, may_win(table), MEMORY)
 
 

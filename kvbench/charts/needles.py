@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from kvbench.charts.canvas import canvas, finish
+from kvbench.charts.sheet import Sheet
 from kvbench.charts.style import FONT, INK, SMALL, short_names
 from kvbench.charts.units import tick_text
 
@@ -77,14 +77,13 @@ def _page(needles: pd.DataFrame, keys: pd.DataFrame, grid: _Grid, title: str, no
     num_turns = len(grid.turns)
     across = min(len(keys), MAX_ACROSS)
     num_rows = -(-len(keys) // across)
-    figure, panels = canvas(num_rows, across * num_turns, ROW_IN * num_rows + 0.3)
+    sheet = Sheet(title, notes=notes)
+    count = len(keys) * num_turns
+    panels = sheet.panels(num_rows, across * num_turns, ROW_IN * num_rows + 0.3, count=count)
     short = short_names(keys["strategy"], NAME_LENGTH)
     for place, axes in enumerate(panels):
         row, column = divmod(place, across * num_turns)
         index = row * across + column // num_turns
-        if index >= len(keys):
-            axes.set_axis_off()
-            continue
         name, budget = keys.iloc[index]
         turn = grid.turns[column % num_turns]
         same = needles["budget_tokens"].isna() if pd.isna(budget) else needles["budget_tokens"] == budget
@@ -93,13 +92,13 @@ def _page(needles: pd.DataFrame, keys: pd.DataFrame, grid: _Grid, title: str, no
         above = head if turn == grid.turns[0] else ""  # over all turns of a strategy
         axes.set_title(f"{above}\n{TURNS[turn]}", fontsize=SMALL, loc="left", color=INK)
         _heat_map(axes, own, grid, is_first=column == 0, is_last=index + across >= len(keys))
-    bar = figure.colorbar(
+    bar = panels[0].figure.colorbar(
         ScalarMappable(Normalize(0, 100), MAP), ax=panels, location="right", shrink=min(1.0, 1.6 / num_rows), aspect=18
     )
     bar.set_label("Needles found (%)", fontsize=FONT)
     bar.ax.tick_params(labelsize=SMALL)
     bar.outline.set_visible(False)
-    return finish(figure, title, (), notes)
+    return sheet.finish()
 
 
 def _heat_map(axes: Axes, rows: pd.DataFrame, grid: _Grid, is_first: bool, is_last: bool) -> None:

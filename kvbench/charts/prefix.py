@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from kvbench.charts.canvas import canvas, finish, label
+from kvbench.charts.sheet import Sheet, label
 from kvbench.charts.style import INK, look, plain
 from kvbench.charts.units import number_axis, shown_unit, tick_text, value_ticks
 from kvbench.results.schema import Column
@@ -34,7 +34,10 @@ def prefix_rates_chart(table: pd.DataFrame, unlimited: pd.DataFrame, lower_block
     """
     kinds, policies = _distinct(table, "reuse"), _distinct(table, "policy")
     scenarios = _distinct(unlimited, "scenario")
-    figure, panels = canvas(len(scenarios), len(kinds), ROW_IN[len(scenarios) > 1] * len(scenarios), share_y=True)
+    whose = f"{scenarios[0]}: what" if len(scenarios) == 1 else "What"
+    notes = [] if table["filled_first"].all() else [NOT_FULL]
+    sheet = Sheet(f"{whose} prompts reuse of the cache{_behind(lower_blocks)}", notes=notes)
+    panels = sheet.panels(len(scenarios), len(kinds), ROW_IN[len(scenarios) > 1] * len(scenarios), share_y=True)
     ceilings = dict(zip(unlimited["scenario"], unlimited["token_hit_rate"], strict=True))
     for place, axes in enumerate(panels):
         scenario, kind = scenarios[place // len(kinds)], kinds[place % len(kinds)]
@@ -49,11 +52,9 @@ def prefix_rates_chart(table: pd.DataFrame, unlimited: pd.DataFrame, lower_block
         label(axes, f"Device ({_block_text(own)})", RATE if place % len(kinds) == 0 else "", plain(panel))
     number_axis(panels[0], "y", [], log=False)
     panels[0].set_ylim(0, 100)
-    legend = [(_mark(turn), plain(policy)) for turn, policy in enumerate(policies)]
-    legend.append((Line2D([], [], color=INK, linestyle=CEILING, linewidth=1.1), EVERYTHING))
-    notes = [] if table["filled_first"].all() else [NOT_FULL]
-    whose = f"{scenarios[0]}: what" if len(scenarios) == 1 else "What"
-    return finish(figure, f"{whose} prompts reuse of the cache{_behind(lower_blocks)}", legend, notes)
+    sheet.legend = [(_mark(turn), plain(policy)) for turn, policy in enumerate(policies)]
+    sheet.legend.append((Line2D([], [], color=INK, linestyle=CEILING, linewidth=1.1), EVERYTHING))
+    return sheet.finish()
 
 
 def prefix_tiers_chart(table: pd.DataFrame, unlimited: pd.DataFrame, lower_blocks: Mapping[str, int]) -> Figure:
@@ -65,7 +66,8 @@ def prefix_tiers_chart(table: pd.DataFrame, unlimited: pd.DataFrame, lower_block
         lower_blocks: blocks of each tier behind the device, by name.
     """
     kinds, policies = _distinct(table, "reuse"), _distinct(table, "policy")
-    figure, panels = canvas(len(policies), len(kinds), ROW_IN[len(policies) > 1] * len(policies), share_y=True)
+    sheet = Sheet(f"{_distinct(unlimited, 'scenario')[0]}: the tiers of what is reused{_behind(lower_blocks)}")
+    panels = sheet.panels(len(policies), len(kinds), ROW_IN[len(policies) > 1] * len(policies), share_y=True)
     names = ["device", *lower_blocks]
     ceiling = float(unlimited["token_hit_rate"].iloc[0])
     for place, axes in enumerate(panels):
@@ -78,10 +80,10 @@ def prefix_tiers_chart(table: pd.DataFrame, unlimited: pd.DataFrame, lower_block
         label(axes, x_label, RATE if is_first else "", plain(f"{policy}, {kind}"))
     number_axis(panels[0], "y", [], log=False)
     panels[0].set_ylim(0, 100)
-    legend = [(Patch(facecolor=TIERS[name][0], hatch=TIERS[name][1], edgecolor="white"), name) for name in names]
-    legend.append((Line2D([], [], color=INK, linestyle=CEILING, linewidth=1.1), EVERYTHING))
-    title = f"{_distinct(unlimited, 'scenario')[0]}: the tiers of what is reused{_behind(lower_blocks)}"
-    return finish(figure, title, legend)
+    faces = {name: Patch(facecolor=TIERS[name][0], hatch=TIERS[name][1], edgecolor="white") for name in names}
+    sheet.legend = [(face, name) for name, face in faces.items()]
+    sheet.legend.append((Line2D([], [], color=INK, linestyle=CEILING, linewidth=1.1), EVERYTHING))
+    return sheet.finish()
 
 
 def _distinct(frame: pd.DataFrame, column: str) -> list[str]:

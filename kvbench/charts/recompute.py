@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kvbench.charts.canvas import canvas, empty, finish, label
+from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import INK, look
 from kvbench.charts.units import finite_max, number_axis, shown_unit, value_ticks
 from kvbench.results.intervals import halves_of
@@ -28,26 +28,26 @@ def recompute_chart(frame: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     Departs: times are measured or modelled; the formula stands beside them.
     """
     frame = frame.sort_values("context_tokens")
-    figure, (times, speedup) = canvas(1, 2, 4.0)
-    legend = []
+    sheet = Sheet("Decoding with a KV cache against recomputing", notes=notes)
+    times, speedup = sheet.panels(1, 2, 4.0)
     values = frame[["cached_us", "recompute_us"]].to_numpy(dtype=float)
     unit = shown_unit(STEP, values)
     label(times, CONTEXT, f"Decode step ({unit.name})", "Time of a decode step")
     label(speedup, CONTEXT, "Speed-up (recomputed ÷ cached)", "Speed-up by the cache")
     for number, (column, text) in enumerate((("cached_us", "with a cache"), ("recompute_us", "recomputed"))):
         if finite_max(frame[column]) > 0:
-            legend.append((_times(times, frame, column, unit.divisor, number), text))
-    if not legend:
+            sheet.legend.append((_times(times, frame, column, unit.divisor, number), text))
+    if not sheet.legend:
         empty(times, "no times")
     if finite_max(frame["speedup"]) > 0:
         kind = look(2)
         (line,) = speedup.plot(
             frame["context_tokens"], frame["speedup"], color=kind.colour, marker=kind.marker, markersize=6
         )
-        legend.append((line, "speed-up"))
+        sheet.legend.append((line, "speed-up"))
     if finite_max(frame.get("formula", np.nan)) > 0:
         (line,) = speedup.plot(frame["context_tokens"], frame["formula"], color=INK, linestyle=(0, (4, 2)))
-        legend.append((line, "the article's n² ÷ (n + 100)"))
+        sheet.legend.append((line, "the article's n² ÷ (n + 100)"))
     if not speedup.lines:
         empty(speedup, "no speed-up")
     shown = [frame[name].to_numpy(dtype=float) for name in ("speedup", "formula") if name in frame]
@@ -56,7 +56,7 @@ def recompute_chart(frame: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
             number_axis(axes, "x", frame["context_tokens"], log=True)
             value_ticks(axes, "x", frame["context_tokens"])
             number_axis(axes, "y", y, log=True)
-    return finish(figure, "Decoding with a KV cache against recomputing", legend, notes)
+    return sheet.finish()
 
 
 def _times(axes: Axes, frame: pd.DataFrame, column: str, divisor: float, number: int) -> object:

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kvbench.charts.canvas import canvas, empty, finish, label
-from kvbench.charts.shares import EDGE, STATES, state_patch
-from kvbench.charts.style import FAINT, FONT, INK, SMALL, look, plain
-from kvbench.charts.units import number, number_axis
+from kvbench.charts.sheet import Sheet, empty, label
+from kvbench.charts.style import EDGE, FAINT, FONT, INK, SMALL, STATES, look, plain, state_patch
+from kvbench.charts.text import number
+from kvbench.charts.units import number_axis
 
 PARTS = {
     "token states": "token states",
@@ -33,7 +33,10 @@ def occupancy_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
         figures: rows of `reproduce.figures_frame`, of PagedAttention's figures.
         notes: sentences at the foot.
     """
-    figure, (shares, batches) = canvas(1, 2, 3.8)
+    sheet = Sheet(
+        "PagedAttention's figure 2: printed and ours", notes=["Of vLLM only token states are printed.", *notes]
+    )
+    shares, batches = sheet.panels(1, 2, 3.8)
     own = figures[figures["unit"] == "%"]
     names = list(dict.fromkeys(text.rpartition(", ")[0] for text in own["quantity"]))
     values = own.set_index("quantity")
@@ -44,9 +47,8 @@ def occupancy_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     shares.set_ylim(0, 104)
     label(shares, "left bar: as printed, right bar: ours", "Share of the cache's memory (%)", "Memory")
     _batches(batches, figures[figures["unit"] == "requests"])
-    legend = [(state_patch(state), text) for state, text in zip(STATES, PARTS.values(), strict=True)]
-    said = ["Of vLLM only token states are printed.", *notes]
-    return finish(figure, "PagedAttention's figure 2: printed and ours", legend, said)
+    sheet.legend = [(state_patch(state), text) for state, text in zip(STATES, PARTS.values(), strict=True)]
+    return sheet.finish()
 
 
 def _stack(axes: Axes, x: float, values: list[float]) -> None:
@@ -83,7 +85,12 @@ def rates_chart(rates: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
         notes: sentences at the foot.
     """
     columns = [f"{part.replace(' ', '_')}_percent" for part in PARTS]
-    figure, panels = canvas(2, 3, 5.6)
+    meant = (
+        "Shares are averaged over the time in which a request waits for memory; of a system in which none ever waits, "
+        "over all time in which something is live."
+    )
+    sheet = Sheet("PagedAttention's figure 2 over the arrival rate", notes=[meant, *notes])
+    panels = sheet.panels(2, 3, 5.6)
     names = list(dict.fromkeys(rates["system"]))
     panels_of = [(text, column, "Share of memory (%)") for text, column in zip(PARTS.values(), columns, strict=True)]
     panels_of += [
@@ -104,15 +111,11 @@ def rates_chart(rates: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
         number_axis(axes, "x", rates["rate_per_s"], log=False)
         axes.set_ylim(bottom=0)
         label(axes, "Arrivals (requests/s)", axis, title[:1].upper() + title[1:])
-    legend = [
+    sheet.legend = [
         (Line2D([], [], color=look(i).colour, marker=look(i).marker, linestyle=look(i).line), plain(name))
         for i, name in enumerate(names)
     ]
-    meant = [
-        "Shares are averaged over the time in which a request waits for memory; of a system in which none ever waits, "
-        "over all time in which something is live."
-    ]
-    return finish(figure, "PagedAttention's figure 2 over the arrival rate", legend, [*meant, *notes])
+    return sheet.finish()
 
 
 def reproduced_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
@@ -123,10 +126,11 @@ def reproduced_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure
         notes: sentences at the foot.
     """
     judged = figures[figures["verdict"].isin(["reproduced", "missed"])].reset_index(drop=True)
-    figure, (axes,) = canvas(1, 1, max(1.6, ROW_IN * len(judged) + 0.8))
+    sheet = Sheet("Published figures and ours", notes=["Shaded: within the goal.", *notes])
+    (axes,) = sheet.panels(1, 1, max(1.6, ROW_IN * len(judged) + 0.8))
     if judged.empty:
         empty(axes, "no figure was computed")
-        return finish(figure, "Published figures and ours")
+        return sheet.finish()
     goals = judged["goal"].to_numpy(dtype=float)
     off = judged["difference"].to_numpy(dtype=float)
     parts = np.where(off == 0, 0.0, off / np.where(goals > 0, goals, np.abs(off) / CLIPPED + (off == 0)))
@@ -147,8 +151,8 @@ def reproduced_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure
     axes.set_ylim(-0.8, len(judged) - 0.2)
     axes.set_xlim(-max(1.3, np.abs(shown).max() * 1.1), max(1.3, np.abs(shown).max() * 1.1))
     label(axes, "Difference, ours less printed (of the goal)", "", "")
-    legend = [
+    sheet.legend = [
         (Line2D([], [], linestyle="", color=look(i).colour, marker=look(i).marker), plain(result))
         for i, result in enumerate(results)
     ]
-    return finish(figure, "Published figures and ours", legend, ["Shaded: within the goal.", *notes])
+    return sheet.finish()

@@ -1,56 +1,45 @@
-"""Which rows of the frames a chart shows, and how many points of a long line."""
+"""A summary's rows as charts and sentences speak of them: their names, their jobs, their intervals, and what failed."""
 
-import numpy as np
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
 import pandas as pd
 
-from kvbench.charts.style import plain
-from kvbench.charts.units import tick_text
+from kvbench.charts.text import listed, markdown_escape, number, value_text
 from kvbench.results.front import is_reference
 from kvbench.results.provenance import model_notes
+from kvbench.results.schema import SUMMARY, parameter_applies
 
-MAX_POINTS = 5_000
-
-
-def appending(steps: pd.DataFrame) -> pd.DataFrame:
-    """The steps that appended tokens, warm-up left out."""
-    return steps[~steps["warmup"].to_numpy(dtype=bool) & (steps["num_tokens"].to_numpy() > 0)]
+MAX_JOBS = 8
+SAME = 1e-3
+"""Figures nearer than this share of the larger are told as equal."""
 
 
-def last_repetitions(steps: pd.DataFrame, names: list[str]) -> dict[str, pd.DataFrame]:
-    """Each strategy's appending steps in its last repetition that is no warm-up.
+class Metric(NamedTuple):
+    """A metric that sentences compare: words, the summary's column, how a value is written, whether less is better."""
 
-    Returns:
-        Name to rows, with a column `appended_tokens`: tokens appended up to and including the step, over all
-        requests. A strategy without such steps is left out.
-    """
-    by_name = {str(name): rows for name, rows in appending(steps).groupby("strategy", observed=True, sort=False)}
-    shown = {}
-    for name in names:
-        if name in by_name:
-            rows = by_name[name]
-            last = rows[rows["repetition"] == rows["repetition"].max()]
-            shown[name] = last.assign(appended_tokens=last["num_tokens"].cumsum())
-    return shown
+    words: str
+    column: str
+    write: Callable[[float], str]
+    less_is_better: bool = True
 
 
-def median_steps(steps: pd.DataFrame, name: str) -> tuple[pd.DataFrame, bool]:
-    """A strategy's appending steps, step_us as the median over repetitions where all ran the same steps in one order.
+THROUGHPUT = Metric("throughput", "tokens_per_s", lambda value: f"{number(value)} tokens/s", False)
 
-    Returns:
-        The rows of the last repetition, with that step_us; and whether it is a median over more than one. Repetitions
-        differ in their steps where requests arrive by the clock: then step_us is the last repetition's own.
-    """
-    rows = appending(steps)
-    rows = rows[(rows["strategy"] == name).to_numpy()]
-    parts = [part for _, part in rows.groupby("repetition", sort=True)]
-    if not parts:
-        return rows, False
-    last = parts[-1]
-    what = last[["session", "num_tokens"]].to_numpy()
-    if len(parts) == 1 or any(not np.array_equal(part[["session", "num_tokens"]], what) for part in parts[:-1]):
-        return last, False
-    times = np.stack([part["step_us"].to_numpy(dtype=float) for part in parts])
-    return last.assign(step_us=np.median(times, axis=0)), True
+
+def strategy_names(summary: pd.DataFrame) -> list[str]:
+    """The strategies of a summary, each once, in its order."""
+    return list(dict.fromkeys(summary["strategy"].astype(str)))
+
+
+def completed(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of which every request completed."""
+    return rows[rows["outcome"].astype(str) == "completed"]
+
+
+def is_lossy(summary: pd.DataFrame) -> pd.Series:
+    """Whether each row's strategy is lossy."""
+    return summary["lossless"] == False  # noqa: E712, may be missing
 
 
 def notes_of(summary: pd.DataFrame) -> list[str]:
@@ -72,36 +61,88 @@ def failures(summary: pd.DataFrame) -> list[str]:
     return [f"Not completed ({outcome}): {', '.join(dict.fromkeys(who))}." for outcome, who in sorted(befell.items())]
 
 
-def strategy_names(summary: pd.DataFrame) -> list[str]:
-    """The strategies of a summary, each once, in its order."""
-    return list(dict.fromkeys(summary["strategy"].astype(str)))
+def parameters_of(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
+    """The columns that tell jobs apart: those given, or those that are no metric, scenario and machine if they vary."""
+    if parameters is not None:
+        return list(parameters)
+    own = [column for column in summary.columns if column not in SUMMARY]
+    varying = [column for column in ("scenario", "hardware") if column in summary and summary[column].nunique() > 1]
+    return varying + own
 
 
-def value_text(value: object) -> str:
-    """A swept parameter's value, as shown."""
-    if value is None or value is pd.NA or value != value:
-        return "none"
-    numeric = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
-    return tick_text(value) if numeric else plain(value)
+def jobs_of(summary: pd.DataFrame, swept: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each job's rows, with words that name the job ("" where there is one job)."""
+    if not swept:
+        yield "", summary
+        return
+    for values, rows in summary.groupby(swept, sort=False, dropna=False):
+        yield f" ({setting(swept, values)})", rows
 
 
-def thinned(x: np.ndarray, y: np.ndarray, limit: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """A line of at most about `limit` points that keeps every stretch's lowest and highest, and both ends.
+def by_job(
+    summary: pd.DataFrame, swept: list[str], say: Callable[[pd.DataFrame], list[str]], most: int = MAX_JOBS
+) -> list[str]:
+    """What `say` has to say of each job; of a sweep, of the first jobs."""
+    jobs = list(jobs_of(summary, swept))
+    sentences = []
+    for where, rows in jobs[:most]:
+        said = say(rows)
+        sentences += [f"**{where[2:-1]}** {said[0]}", *said[1:]] if where and said else said
+    if len(jobs) > most:
+        sentences.append(f"The table has the other {len(jobs) - most} jobs.")
+    return sentences
+
+
+def setting(swept: list[str], values: tuple) -> str:
+    """Parameters and their values, in words."""
+    return ", ".join(
+        markdown_escape(value)
+        if key == "scenario"
+        else markdown_escape(f"{key.removeprefix('strategy.')} {value_text(value)}")
+        for key, value in zip(swept, values, strict=True)
+    )
+
+
+def row_names(summary: pd.DataFrame, swept: list[str]) -> list[str]:
+    """Each row's strategy, with the parameters that change it; Markdown."""
+    strategies = summary["strategy"].astype(str).tolist()
+    names = []
+    for name, values in zip(strategies, summary[swept].to_dict("records"), strict=True):
+        own = {key: value for key, value in values.items() if parameter_applies(key, name, strategies)}
+        told = f" ({setting(list(own), tuple(own.values()))})" if own else ""
+        names.append(f"{markdown_escape(name)}{told}")
+    return names
+
+
+def named(rows: pd.DataFrame) -> str:
+    """The strategies of rows as a clause; Markdown."""
+    return listed([markdown_escape(name) for name in strategy_names(rows)])
+
+
+def ends(rows: pd.DataFrame, metric: Metric) -> str:
+    """From whose figure to whose a metric runs, the better end first; "" where no row has one. References are left out.
 
     Args:
-        x: positions in order.
-        y: values; NaN counts as neither lowest nor highest.
-        limit: points to keep, >= 4.
+        rows: of a summary.
+        metric: a column, and how it is written.
     """
-    x, y = np.asarray(x), np.asarray(y, dtype=float)
-    if len(x) <= limit:
-        return x, y
-    stretch = -(-2 * len(x) // (limit - 2))
-    starts = np.arange(0, len(x), stretch)
-    padded = np.full(len(starts) * stretch, np.nan)
-    padded[: len(y)] = y
-    table = padded.reshape(len(starts), stretch)
-    lowest = np.argmin(np.where(np.isnan(table), np.inf, table), axis=1) + starts
-    highest = np.argmax(np.where(np.isnan(table), -np.inf, table), axis=1) + starts
-    kept = np.unique(np.concatenate([[0], lowest, highest, [len(x) - 1]]))
-    return x[kept], y[kept]
+    known = rows[rows[metric.column].notna().to_numpy() & ~is_reference(rows)]
+    if known.empty:
+        return ""
+    order = known.sort_values(metric.column, ascending=metric.less_is_better, kind="stable")[metric.column]
+    texts = [
+        f"{metric.write(value)} ({named(known[known[metric.column] == value])})"
+        for value in dict.fromkeys(order.iloc[[0, -1]])
+    ]
+    return f"from {texts[0]} to {texts[1]}" if len(texts) > 1 else texts[0]
+
+
+def most_of(rows: pd.DataFrame, column: str, within: float = SAME) -> pd.DataFrame:
+    """The rows, references left out, of which a column is the most, within a share of it; none where that is 0."""
+    competing = rows[column].mask(is_reference(rows))
+    return rows[(competing > 0) & (competing >= (1 - within) * competing.max())]
+
+
+def plural(count: float, word: str) -> str:
+    """A count and its noun, such as "no resize" or "2 resizes"."""
+    return f"no {word}" if count == 0 else f"{number(count)} {word}{'' if count == 1 else 's'}"

@@ -1,30 +1,40 @@
-"""How things look: one colour, marker, line and hatch a strategy, the same in every chart, and sizes of text."""
+"""How things look: a colour, marker, line and hatch a strategy, the same in all charts of a run; and sizes of text."""
 
 import zlib
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E5A3C")
+from matplotlib.patches import Patch
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E5A3C", "#882255")
 """Okabe and Ito's palette for the colour-blind; its black is kept for "used", its yellow is a brown (seen on white)."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
-LINES = ("-", (0, (6, 2)), (0, (4, 2, 1, 2)), (0, (1, 1.5)), (0, (8, 2, 1, 2, 1, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = (
+    "-",
+    (0, (6, 2)),
+    (0, (1, 1.2)),
+    (0, (4, 1.5, 1, 1.5)),
+    (0, (9, 2, 1, 2, 1, 2)),
+    (0, (3, 1)),
+    (0, (12, 3)),
+    (0, (5, 1, 1, 1, 1, 1)),
+)
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "|||", "ooo")
-NUM_LOOKS = len(COLOURS) * len(MARKERS)
+NUM_LOOKS = len(COLOURS)
 
 KNOWN = (
     "static",
     "dynamic",
-    "concat",
+    "paged",
     "predictive",
     "exact",
-    "paged",
     "streaming",
     "hierarchical",
     "compressed",
+    "concat",
     "recompute",
 )
-"""Strategies whose look is fixed. Any other takes one that its name points at and no strategy beside it has."""
+"""Strategies that have their look first. Any other takes one that its name points at and no strategy beside it has."""
 
 INK = "#222222"
 FAINT = "#D9D9D9"
@@ -36,45 +46,83 @@ _HEAD = 6
 
 
 class Look(NamedTuple):
-    """A strategy's colour, marker, line style and hatch: any one of the last three tells it apart without colour."""
+    """A strategy's colour, marker, line style and hatch: any one of them tells it apart from the other seven."""
 
     colour: str
     marker: str
-    line: str | tuple
+    line: str | tuple[float, tuple[float, ...]]
     hatch: str
 
 
+REST = Look("#9A9A9A", ".", "-", "")
+"""Of all strategies beyond eight: their names stand at what is drawn of them."""
+
+
 def look(number: int) -> Look:
-    """The look of this number; 84 differ in colour or marker, and twelve in a row in the marker alone."""
-    return Look(
-        COLOURS[number % len(COLOURS)],
-        MARKERS[number % len(MARKERS)],
-        LINES[number % len(LINES)],
-        HATCHES[number % len(HATCHES)],
-    )
+    """The look of this number; eight differ in everything, and then they repeat."""
+    return Look(*(looks[number % NUM_LOOKS] for looks in (COLOURS, MARKERS, LINES, HATCHES)))
 
 
-def looks(names: Iterable[str]) -> dict[str, Look]:
+def variant(of: Look, turn: int) -> Look:
+    """A strategy's look in its later lines: the same colour, another marker and line."""
+    if turn == 0 or of is REST:
+        return of
+    at = MARKERS.index(of.marker) + turn
+    return Look(of.colour, MARKERS[at % NUM_LOOKS], LINES[at % NUM_LOOKS], of.hatch)
+
+
+def looks(names: Iterable[str], coloured: Container[str] | None = None) -> dict[str, Look]:
     """A look for each strategy of a run.
 
     Args:
-        names: the strategies' names; their order does not matter.
+        names: the strategies' names; their order does not matter up to eight.
+        coloured: of more than eight, those that have a look of their own; None: the first eight.
     Returns:
-        Name to look, in the order given. Beyond 84 names looks repeat.
+        Name to look, in the order given; grey for the rest.
     """
     wanted = list(dict.fromkeys(str(name) for name in names))
-    numbers = {name: KNOWN.index(name) for name in wanted if name in KNOWN}
-    for name in sorted(set(wanted) - set(numbers)):
-        first = zlib.crc32(name.encode())
-        order = [(first + step) % NUM_LOOKS for step in range(NUM_LOOKS)]
-        numbers[name] = min(order, key=partial(_times_taken, taken=list(numbers.values())))
-    return {name: look(numbers[name]) for name in wanted}
+    few = coloured is None or len(wanted) <= NUM_LOOKS
+    shown = [name for name in wanted if few or name in coloured][:NUM_LOOKS]
+    ordered = [name for name in KNOWN if name in shown] + sorted(set(shown) - set(KNOWN))
+    free, found = list(range(NUM_LOOKS)), {}
+    for name in ordered:
+        first = KNOWN.index(name) if name in KNOWN else zlib.crc32(name.encode())
+        number = min(free, key=lambda number: (number - first) % NUM_LOOKS)
+        free.remove(number)
+        found[name] = look(number)
+    return {name: found.get(name, REST) for name in wanted}
 
 
-def _times_taken(number: int, taken: list[int]) -> tuple[int, ...]:
-    """How many looks are this one, and how many have its marker, its colour, its hatch and its line."""
-    parts = look(number)
-    return taken.count(number), *(sum(look(other)[part] == parts[part] for other in taken) for part in (1, 0, 3, 2))
+EDGE = "#FFFFFF"
+"""Between areas that stand on each other."""
+
+
+class MemoryShare(NamedTuple):
+    """A state of memory that is told apart: its name, its columns in a timeline and in a summary, and its look."""
+
+    text: str
+    timeline: str
+    share: str
+    colour: str
+    hatch: str
+    ink: str
+
+
+STATES = (
+    MemoryShare("used", "used_bytes", "utilization_mean", "#3C4A57", "", "#FFFFFF"),
+    MemoryShare("reserved for tokens to come", "reserved_bytes", "reserved_share", "#8FB7D9", "", "#222222"),
+    MemoryShare("internal waste", "waste_bytes", "waste_share", "#E69F00", "///", "#222222"),
+    MemoryShare(
+        "external waste, while a request waits", "external_bytes", "external_share", "#C8546A", "...", "#FFFFFF"
+    ),
+)
+NOT_SPLIT = MemoryShare("allocated and not used", "", "", "#C9C9C9", "", "#222222")
+"""Of a simulation that does not tell reserved slots from wasted ones."""
+
+
+def state_patch(state: MemoryShare) -> Patch:
+    """A state's area, for a legend."""
+    return Patch(facecolor=state.colour, hatch=state.hatch, edgecolor=EDGE, linewidth=0.5)
 
 
 def plain(text: object) -> str:

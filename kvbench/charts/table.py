@@ -6,12 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kvbench.charts.limits import binding_limits, is_bound
-from kvbench.charts.pools import pool_notes
+from kvbench.charts.limits import binding_limits, is_bound, pool_notes
+from kvbench.charts.rows import is_lossy, parameters_of
 from kvbench.charts.text import MIB, markdown_escape, number, one_line, value_text
 from kvbench.results.intervals import halves_of
 from kvbench.results.provenance import any_fleet, kinds, model_notes
-from kvbench.results.schema import SUMMARY
 
 WIDTH = 120
 NAME_WIDTH = 24
@@ -88,20 +87,6 @@ OF_FLEET = {
 """Columns of the service that a simulated fleet gives."""
 OF_LOSSY = {"kept_fraction", "error_relative", "cosine", "mass_kept", "needle_recall"}
 """Columns that say something only where some strategy is lossy."""
-
-
-def parameters_of(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
-    """The columns that tell jobs apart: those given, or those that are no metric, scenario and machine if they vary."""
-    if parameters is not None:
-        return list(parameters)
-    own = [column for column in summary.columns if column not in SUMMARY]
-    varying = [column for column in ("scenario", "hardware") if column in summary and summary[column].nunique() > 1]
-    return varying + own
-
-
-def is_lossy(summary: pd.DataFrame) -> pd.Series:
-    """Whether each row's strategy is lossy."""
-    return summary["lossless"] == False  # noqa: E712, may be missing
 
 
 def table_text(summary: pd.DataFrame, parameters: list[str] | None = None) -> str:

@@ -1,5 +1,7 @@
-"""A panel of a trade-off: memory against something else, a point a row of the summary, and its Pareto front."""
+"""Memory against time: points, intervals and fronts; and the chart of which strategies no other beats in both."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -9,29 +11,123 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
-from kvbench.charts.canvas import empty
+from kvbench.charts.chart import Chart
 from kvbench.charts.labels import place_names
-from kvbench.charts.rows import failures, strategy_names, value_text
-from kvbench.charts.style import INK, Look, short_names
+from kvbench.charts.rows import Metric, failures, named, row_names, strategy_names
+from kvbench.charts.sheet import Sheet, empty, label
+from kvbench.charts.style import FONT, INK, Look, plain, short_names
+from kvbench.charts.text import duration, listed, value_text
 from kvbench.charts.units import LARGE_RANGE, Unit, number_axis, shown_unit, tick_text
-from kvbench.results.front import front_of, half_widths, is_reference, may_win
+from kvbench.results.front import contested, cost_of, front_of, half_widths, is_reference, may_win
+from kvbench.results.provenance import require_one_kind
 from kvbench.results.schema import SUMMARY, WITH_INTERVAL, parameter_applies
 
 PEAK = SUMMARY["peak_bytes"]
 FRONT = (0, (4, 2))
-MAX_NAMED = 12
+MAX_NAMED = 16
 LABEL_LENGTH = 18
 ROOM = 0.16
-UNDECIDED = "no front: one repetition has no interval, and no difference in time can be judged"
+UNDECIDED = "No front: one repetition has no interval, and no difference in time can be judged."
+FILLS = ("full", "left", "bottom", "right", "top")
+"""Of a strategy's points in several jobs, one after another."""
 
 
-class Panel(NamedTuple):
+class Tradeoff(NamedTuple):
     """What a panel shows: the rows with a point, their points, whether each is on the front, and the lines."""
 
     rows: np.ndarray
     points: np.ndarray
     on_front: np.ndarray
     lines: list[np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParetoChart(Chart):
+    """Peak memory against total time, stalls with admissions, and a high percentile of decode steps, with its front.
+
+    The front joins the strategies that no other beats in both; a difference within the intervals decides nothing. A
+    strategy that did not complete, or is a reference, is hollow and on no front. Of many points only those on the
+    front are named. Bars are what figures may be off by: intervals from repetitions, or the model's error. A trade-off
+    of which no row has both is left out.
+
+    Args:
+        summary: a row a strategy, or a row a strategy and job.
+        parameters: swept columns, whose values then stand beside the name.
+    Raises:
+        ValueError: rows differ in source, scope or engine.
+    """
+
+    name: str = "pareto"
+    heading: str = "Memory against time"
+    summary: pd.DataFrame
+    parameters: list[str] = field(default_factory=list)
+
+    def figure(self) -> Figure:
+        """Draw it."""
+        require_one_kind(self.summary, "a front of memory and time")
+        scenarios = listed(list(dict.fromkeys(self.summary["scenario"].astype(str))), most=3)
+        title = f"Peak memory against time, lower left is better: {scenarios}"
+        sheet = Sheet.of(self.summary, title, self.subject)
+        sheet.notes += notes_of_points(self.summary, self.parameters)
+        memory, unit = peak_memory(self.summary)
+        columns = [name for name in contested(self.summary) if has_points(self.summary, name)]
+        if not any(cost_of(self.summary, column).is_known.any() for column in columns):
+            sheet.notes.append(UNDECIDED)
+        panels = sheet.panels(1, max(1, len(columns)), 3.9)
+        sheet.legend = legend_of_points(self.summary, sheet)
+        if not columns:
+            label(panels[0], SUMMARY["total_s"].axis(), f"{PEAK.label} memory ({unit.name})")
+            empty(panels[0], "no strategy has both a peak and a time")
+            return sheet.finish()
+        drawn = []
+        for axes, column in zip(panels, columns, strict=True):
+            label(axes, "", f"{PEAK.label} memory ({unit.name})", SUMMARY[column].label)
+            drawn.append(points_panel(axes, self.summary, column, memory, sheet))
+        figure = sheet.finish()
+        texts = row_texts(self.summary, self.parameters)
+        for axes, panel in zip(panels, drawn, strict=True):
+            name_points(figure, axes, panel, texts)
+        return figure
+
+    def sentences(self) -> list[str]:
+        """Which rows are on each front, that others are beaten in both, and which are there to compare with only."""
+        told = [on_front_text(self.summary, self.parameters, _time(column)) for column in contested(self.summary)]
+        references = self.summary[is_reference(self.summary)]
+        return told + ([f"For reference, on no front and never the best: {named(references)}."] * bool(len(references)))
+
+
+def on_front_text(summary: pd.DataFrame, parameters: list[str], metric: Metric) -> str:
+    """Which rows no other beats in peak memory and in a metric of which less is better; Markdown.
+
+    Args:
+        summary: a row a strategy, or a row a strategy and job.
+        parameters: columns that tell jobs apart.
+        metric: what memory is traded against.
+    """
+    names = pd.Series(row_names(summary, parameters), index=summary.index)
+    what = f"memory against {metric.words}"
+    competing = may_win(summary)
+    values = summary[metric.column].notna().to_numpy() & competing
+    if not values.any():
+        return f"Peak {what}: no value."
+    if not (cost_of(summary, metric.column).is_known & competing).any():
+        return f"Peak {what}: no front, since one repetition has no interval."
+    on_front = front_of(summary, metric.column)
+    kept = list(dict.fromkeys(names[on_front]))
+    beaten = set(names[values]) - set(kept)
+    rest = f"; {len(beaten)} other{'s are' if len(beaten) > 1 else ' is'} beaten" if beaten else ""
+    return f"On the front of peak {what}: {listed(kept)}{rest}."
+
+
+def _time(column: str) -> Metric:
+    """A column of times as a metric, called what charts call it."""
+    words = SUMMARY[column].label
+    return Metric(words if words[:2].isupper() else words[0].lower() + words[1:], column, duration)
+
+
+def has_points(summary: pd.DataFrame, column: str) -> bool:
+    """Whether some row has both a peak and a value of the column."""
+    return column in summary and bool((summary[column].notna() & summary["peak_bytes"].gt(0)).any())
 
 
 def peak_memory(summary: pd.DataFrame) -> tuple[np.ndarray, Unit]:
@@ -42,7 +138,7 @@ def peak_memory(summary: pd.DataFrame) -> tuple[np.ndarray, Unit]:
     return memory / unit.divisor, unit
 
 
-def name_points(figure: Figure, axes: Axes, panel: Panel, texts: list[str]) -> None:
+def name_points(figure: Figure, axes: Axes, panel: Tradeoff, texts: list[str]) -> None:
     """Write names beside a panel's points, those on the front first; of many points those on the front alone.
 
     Args:
@@ -53,17 +149,17 @@ def name_points(figure: Figure, axes: Axes, panel: Panel, texts: list[str]) -> N
     """
     wanted = panel.on_front if len(panel.rows) > MAX_NAMED else np.ones(len(panel.rows), dtype=bool)
     order = np.lexsort((~panel.on_front, ~wanted))
-    named = [texts[panel.rows[index]] for index in order[: wanted.sum()]]
-    place_names(figure, axes, panel.points[order], named, panel.lines)
+    shown = [texts[panel.rows[index]] for index in order[: wanted.sum()]]
+    place_names(figure, axes, panel.points[order], shown, panel.lines)
 
 
-def row_texts(summary: pd.DataFrame, parameters: list[str]) -> list[str]:
+def row_texts(summary: pd.DataFrame, parameters: Sequence[str]) -> list[str]:
     """What stands beside each row's point: the strategy, and the values of the swept parameters that change it."""
     names = summary["strategy"].astype(str).tolist()
     short = short_names(names, LABEL_LENGTH)
     texts = [short[name] for name in names]
     for parameter in parameters:
-        values = [value_text(value) for value in summary[parameter]]
+        values = [plain(value_text(value)) for value in summary[parameter]]
         texts = [
             f"{text} {value}" if parameter_applies(parameter, name, names) else text
             for text, name, value in zip(texts, names, values, strict=True)
@@ -71,61 +167,72 @@ def row_texts(summary: pd.DataFrame, parameters: list[str]) -> list[str]:
     return texts
 
 
-def notes_of_points(summary: pd.DataFrame) -> list[str]:
-    """Why some points are hollow, and what decides a front."""
+def notes_of_points(summary: pd.DataFrame, parameters: Sequence[str]) -> list[str]:
+    """Why some points are hollow, what decides a front, and what stands beside names."""
     notes = ["On a front: no other is better in one and, as far as intervals tell, as good in the other."]
     hollow = [is_reference(summary).any() and "for reference", bool(failures(summary)) and "not completed"]
     if any(hollow):
         notes.append(f"Hollow: {' or '.join(filter(None, hollow))}.")
+    if parameters:
+        notes.append(f"Beside a name: {', '.join(parameter.removeprefix('strategy.') for parameter in parameters)}.")
     return notes
 
 
-def legend_of_points(summary: pd.DataFrame, style: dict[str, Look], short: dict[str, str]) -> list[tuple[Line2D, str]]:
-    """Each strategy's mark, hollow where it is a reference, and the front's line."""
+def legend_of_points(summary: pd.DataFrame, sheet: Sheet) -> list[tuple[Line2D, str]]:
+    """Each strategy's mark, hollow where it is a reference, and the front's line; not of grey ones."""
     references = strategy_names(summary[is_reference(summary)])
-    legend = [(point_mark(style[name], name not in references), text) for name, text in short.items()]
+    shown = [name for name in sheet.names if not sheet.is_rest(name)]
+    legend = [(point_mark(sheet.looks[name], name not in references), sheet.short[name]) for name in shown]
     return [*legend, (Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front")]
 
 
-def point_mark(look: Look, competes: bool) -> Line2D:
-    """A strategy's point, hollow where it did not complete or is a reference."""
+def point_mark(look: Look, competes: bool, turn: int = 0) -> Line2D:
+    """A strategy's point, hollow where it did not complete or is a reference; half filled in its later jobs."""
+    fill = FILLS[turn % len(FILLS)] if competes else "full"
     face = look.colour if competes else "white"
-    return Line2D([], [], linestyle="", marker=look.marker, markersize=8, color=look.colour, markerfacecolor=face)
+    kind = {"color": look.colour, "markerfacecolor": face, "markerfacecoloralt": "white", "fillstyle": fill}
+    return Line2D([], [], linestyle="", marker=look.marker, markersize=8, **kind)
 
 
-def points_panel(
-    axes: Axes, summary: pd.DataFrame, column: str, memory: np.ndarray, style: dict[str, Look]
-) -> Panel | None:
-    """Draw one trade-off: points, intervals and front; None where there is nothing to draw."""
-    times = summary[column].to_numpy(dtype=float) if column in summary else np.full(len(summary), np.nan)
+def points_panel(axes: Axes, summary: pd.DataFrame, column: str, memory: np.ndarray, sheet: Sheet) -> Tradeoff:
+    """Draw one trade-off: points, intervals and front.
+
+    Args:
+        axes: the panel.
+        summary: a row a strategy, or a row a strategy and job; some row has a point.
+        column: what memory is traded against.
+        memory: a peak a row, in the unit shown.
+        sheet: gives looks.
+    """
+    times = summary[column].to_numpy(dtype=float)
     unit = shown_unit(SUMMARY[column], times)
-    axes.set_xlabel(SUMMARY[column].axis(unit.name), fontsize=axes.yaxis.label.get_size())
+    axes.set_xlabel(SUMMARY[column].axis(unit.name), fontsize=FONT)
     rows = np.flatnonzero(np.isfinite(times) & np.isfinite(memory))
-    if not rows.size:
-        empty(axes, f"no strategy has a value of {column}")
-        return None
     times = times / unit.divisor
     has_bars = column in WITH_INTERVAL
     spread = np.nan_to_num(half_widths(summary, column)) / unit.divisor if has_bars else np.zeros(len(summary))
-    names = summary["strategy"].astype(str).to_numpy()
+    names = summary["strategy"].astype(str)
+    turns = names.groupby(names).cumcount().to_numpy()
     competes = may_win(summary)
     ends = [
         np.array([[times[row] - spread[row], memory[row]], [times[row] + spread[row], memory[row]]]) for row in rows
     ]
     for row in rows:
-        mark = point_mark(style[names[row]], competes[row])
-        mark.set(xdata=[times[row]], ydata=[memory[row]], zorder=4)
+        look = sheet.looks[names.iloc[row]]
+        mark = point_mark(look, competes[row], turns[row])
+        mark.set(xdata=[times[row]], ydata=[memory[row]], zorder=3 if sheet.is_rest(names.iloc[row]) else 4)
         axes.add_line(mark)
         if spread[row] > 0:
-            colour = style[names[row]].colour
-            axes.errorbar(times[row], memory[row], xerr=spread[row], ecolor=colour, elinewidth=1, capsize=2, fmt="none")
+            axes.errorbar(
+                times[row], memory[row], xerr=spread[row], ecolor=look.colour, elinewidth=1, capsize=2, fmt="none"
+            )
     points = np.column_stack([times, memory])[rows]
     on_front = front_of(summary, column)[rows]
     axes.update_datalim(points)
     _scales(axes, points, max(end[1, 0] for end in ends))
     path = front_path(axes, points[on_front])
     axes.plot(*path.T, color=INK, linestyle=FRONT, linewidth=1.2, zorder=2)
-    return Panel(rows, points, on_front, [path, *ends])
+    return Tradeoff(rows, points, on_front, [path, *ends])
 
 
 def front_path(axes: Axes, points: np.ndarray) -> np.ndarray:

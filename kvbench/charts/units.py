@@ -13,7 +13,8 @@ _MICROSECONDS = (("s", 1e6), ("ms", 1e3), ("µs", 1.0))
 _SPANS = (("h", 3600.0, 3 * 3600.0), ("min", 60.0, 600.0))
 LARGE_RANGE = 10.0
 MANY_DECADES = 2e2
-MANY_TICKS = 9
+MANY_TICKS, FEW_TICKS = 9, 6
+MANY_DIGITS = 1e4
 
 
 class Unit(NamedTuple):
@@ -31,18 +32,23 @@ def finite_max(values: object) -> float:
 
 
 def shown_unit(column: Column, values: object) -> Unit:
-    """The unit in which a column's largest value is at least 1: MiB or GiB for bytes, µs, ms or s for times.
+    """The unit in which a column's usual value is at least 1: MiB or GiB for bytes, µs, ms or s for times.
+
+    Usual is the median of what is not 0, so that one value far above the others does not make them all small; a unit in
+    which the largest would have eight digits is too small.
 
     Args:
         column: gives the unit of the values: bytes, µs and s are scaled, any other is kept.
         values: numbers; NaN is left out.
     """
-    largest = finite_max(values)
+    sizes = np.abs(np.asarray(values, dtype=float))
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    usual = max(float(np.median(sizes)), sizes.max() / MANY_DIGITS) if sizes.size else 0.0
     if column.unit == "bytes":
-        return next((Unit(*pair) for pair in _BYTES if largest >= pair[1]), Unit("MiB", 2.0**20))
-    if column.unit in ("µs", "s") and largest > 0:
+        return next((Unit(*pair) for pair in _BYTES if usual >= pair[1]), Unit("MiB", 2.0**20))
+    if column.unit in ("µs", "s") and usual > 0:
         recorded = 1.0 if column.unit == "µs" else 1e6
-        name, size = next((pair for pair in _MICROSECONDS if largest * recorded >= pair[1]), _MICROSECONDS[-1])
+        name, size = next((pair for pair in _MICROSECONDS if usual * recorded >= pair[1]), _MICROSECONDS[-1])
         return Unit(name, size / recorded)
     return Unit(column.unit, 1.0)
 
@@ -52,17 +58,6 @@ def span_unit(seconds: object) -> Unit:
     longest = finite_max(seconds)
     found = next((Unit(name, size) for name, size, least in _SPANS if longest >= least), None)
     return found or shown_unit(Column("s", ""), seconds)
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits and commas between thousands; – where there is none."""
-    if not np.isfinite(value):
-        return "–"
-    if value == 0:
-        return "0"
-    decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
-    text = f"{value:,.{decimals}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def wants_log(values: object) -> bool:
@@ -94,7 +89,7 @@ def number_axis(
         axes.set(**{f"{which}scale": "log"})
         array = np.asarray(values, dtype=float)
         array = array[np.isfinite(array) & (array > 0)]
-        wide = array.size and array.max() / array.min() > MANY_DECADES
+        wide = array.size and array.max() / array.min() > (MANY_DECADES if most > FEW_TICKS else MANY_DECADES / 4)
         locator = LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=most)
     else:
         locator = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=whole)

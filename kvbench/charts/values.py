@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from kvbench.charts.canvas import canvas, empty, finish, label
+from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import FAINT, FONT, look, short_names
 from kvbench.charts.units import number_axis, shown_unit
 from kvbench.results.schema import Column
@@ -65,19 +65,17 @@ def values_chart(
     names = list(dict.fromkeys(frame["scenario"].astype(str)))
     short = short_names(names, NAME_LENGTH)
     num_rows = -(-len(panels) // COLUMNS)
-    figure, axes_list = canvas(num_rows, min(COLUMNS, len(panels)), ROW_IN * num_rows)
-    legend: list[tuple[Line2D | Patch, str]] = []
-    for axes, panel in zip(axes_list, panels, strict=False):
+    sheet = Sheet(title, notes=notes)
+    shown = sheet.panels(num_rows, min(COLUMNS, len(panels)), ROW_IN * num_rows, count=len(panels))
+    for axes, panel in zip(shown, panels, strict=True):
         drawn = _panel(axes, frame, parameter, panel, names)
         if drawn:
             axes.axvspan(*article_range, color=FAINT, alpha=0.7, linewidth=0, zorder=0)
         axes.set_xlabel(x_label, fontsize=FONT)
-        legend = legend or [(line, short[name]) for line, name in zip(drawn, names, strict=False)]
-    for axes in axes_list[len(panels) :]:
-        axes.set_axis_off()
+        sheet.legend = sheet.legend or [(line, short[name]) for line, name in zip(drawn, names, strict=False)]
     low, high = article_range
-    legend.append((Patch(facecolor=FAINT, alpha=0.7), f"the article's range, {low:g} to {high:g}"))
-    return finish(figure, title, legend, notes)
+    sheet.legend.append((Patch(facecolor=FAINT, alpha=0.7), f"the article's range, {low:g} to {high:g}"))
+    return sheet.finish()
 
 
 def _panel(axes: Axes, frame: pd.DataFrame, parameter: str, panel: ValuePanel, names: list[str]) -> list[Line2D]:

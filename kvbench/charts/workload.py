@@ -1,81 +1,154 @@
-"""What a scenario is: how long its prompts and outputs are, when requests arrive, how many are live."""
+"""What a scenario is: lengths, arrivals and live requests; of one session that only appends, its appends in order."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kvbench.charts.canvas import canvas, empty, finish, label
-from kvbench.charts.rows import thinned
+from kvbench.charts.chart import Chart
+from kvbench.charts.rows import plural
+from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import COLOURS, HATCHES
+from kvbench.charts.text import number
 from kvbench.charts.units import number_axis, shown_unit
 from kvbench.results.provenance import model_notes
 from kvbench.results.schema import Column
+from kvbench.results.series import live_over_time, thinned
 
 MAX_BINS = 30
 FEW = 30
-US_PER_S = 1e6
 TIME = Column("s", "", "Time")
 
 
-def workload_chart(
-    name: str,
-    prompt_tokens: Sequence[int],
-    output_tokens: Sequence[int],
-    arrival_s: Sequence[float],
-    live: tuple[Sequence[float], Sequence[int]] | None = None,
-    notes: Sequence[str] = (),
-) -> Figure:
-    """Lengths of prompts and outputs, arrivals over time and live requests over time.
+@dataclass(frozen=True, kw_only=True)
+class WorkloadChart(Chart):
+    """Lengths of prompts and outputs, arrivals and live requests over time; a panel that is all 0 is left out.
+
+    Of one session whose turns only append, as the article's scenarios are: tokens of each append, and their sum.
 
     Args:
-        name: the scenario's name.
+        scenario: its name.
+        met_by: the strategy under which arrivals and live requests are these; "": none.
         prompt_tokens: [num_requests] tokens.
         output_tokens: [num_requests] tokens.
         arrival_s: [num_requests] seconds after the start.
+        num_sessions: conversations that the requests are turns of.
         live: times in s in order, and the requests live from each of them on.
+        live_title: what that panel shows.
         notes: sentences at the foot.
     """
-    figure, (prompts, outputs, arrivals, lives) = canvas(2, 2, 5.4)
-    count = len(prompt_tokens)
-    _lengths(prompts, "Prompt lengths", "Prompt (tokens)", prompt_tokens, 0)
-    _lengths(outputs, "Output lengths", "Output (tokens)", output_tokens, 1)
-    times = np.sort(np.asarray(arrival_s, dtype=float))
-    _over_time(arrivals, "Arrivals", "Requests arrived (count)", times, np.arange(1, len(times) + 1))
-    live_times, live_counts = ([], []) if live is None else live
-    _over_time(lives, "Live requests", "Requests live (count)", live_times, live_counts)
-    return finish(figure, f"Workload {name}: {count:,} request{'' if count == 1 else 's'}", notes=notes)
+
+    name: str = "workload"
+    heading: str = "Workload"
+    scenario: str
+    met_by: str = ""
+    prompt_tokens: Sequence[int]
+    output_tokens: Sequence[int]
+    arrival_s: Sequence[float]
+    num_sessions: int
+    live: tuple[Sequence[float], Sequence[int]] | None = None
+    live_title: str = "Live requests"
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of_run(
+        cls, summary: pd.DataFrame, requests: pd.DataFrame, steps: pd.DataFrame, subject: str = ""
+    ) -> "WorkloadChart":
+        """A run's requests as the first strategy met them, in the last repetition.
+
+        Args:
+            summary: a row a strategy.
+            requests: a row a request, strategy and repetition.
+            steps: a row a step, strategy and repetition.
+            subject: what was run on what.
+        """
+        met, done = (_of_first(summary, frame) for frame in (requests, steps))
+        met, done = (frame[frame["repetition"] == met["repetition"].max()] for frame in (met, done))
+        return cls._met(summary, met, live_over_time(done), subject)
+
+    @classmethod
+    def of_fleet(
+        cls, summary: pd.DataFrame, requests: pd.DataFrame, timeline: pd.DataFrame, subject: str = ""
+    ) -> "WorkloadChart":
+        """A fleet's requests as the first strategy met them.
+
+        Args:
+            summary: a row a strategy.
+            requests: a row a request and strategy.
+            timeline: a row a stretch of time and strategy; may be empty.
+            subject: what was run on what.
+        """
+        over = _of_first(summary, timeline)
+        live = (over["time_s"].to_numpy(dtype=float), over["num_live"].to_numpy(dtype=float)) if len(over) else None
+        return cls._met(summary, _of_first(summary, requests), live, subject)
+
+    @classmethod
+    def _met(
+        cls, summary: pd.DataFrame, met: pd.DataFrame, live: tuple[np.ndarray, np.ndarray] | None, subject: str
+    ) -> "WorkloadChart":
+        return cls(
+            subject=subject,
+            scenario=str(summary["scenario"].iloc[0]),
+            met_by=str(summary["strategy"].iloc[0]),
+            prompt_tokens=met["prompt_tokens"].to_numpy(),
+            output_tokens=met["output_tokens"].to_numpy(),
+            arrival_s=met["arrival_s"].to_numpy(dtype=float),
+            num_sessions=met["session"].nunique(),
+            live=live,
+            notes=model_notes(summary),
+        )
+
+    @property
+    def only_appends(self) -> bool:
+        """Whether it is one session of prompts alone."""
+        return self.num_sessions == 1 and not np.any(self.output_tokens)
+
+    def figure(self) -> Figure:
+        """Draw it."""
+        count = len(self.prompt_tokens)
+        if self.only_appends:
+            sheet = Sheet(f"Workload {self.scenario}: {plural(count, 'append')} in order", self.subject, (), self.notes)
+            _appends(*sheet.panels(1, 2, 3.2), np.asarray(self.prompt_tokens, dtype=float))
+            return sheet.finish()
+        met = f" as {self.met_by} met it" if self.met_by else ""
+        title = f"Workload {self.scenario}{met}: {count:,} request{'s' * (count != 1)}"
+        sheet = Sheet(title, self.subject, (), self.notes)
+        outputs, times = np.any(self.output_tokens), np.sort(np.asarray(self.arrival_s, dtype=float))
+        shown = 2 + bool(outputs) + (self.live is not None)
+        prompts, *others = sheet.panels(-(-shown // 2), 2, 2.7 * -(-shown // 2), count=shown)
+        _lengths(prompts, "Prompt lengths", "Prompt (tokens)", self.prompt_tokens, 0)
+        if outputs:
+            _lengths(others.pop(0), "Output lengths", "Output (tokens)", self.output_tokens, 1)
+        _over_time(others[0], "Arrivals", "Requests arrived (count)", times, np.arange(1, len(times) + 1))
+        if self.live is not None:
+            _over_time(others[1], self.live_title, "Requests live (count)", *self.live)
+        return sheet.finish()
+
+    def sentences(self) -> list[str]:
+        """How many requests, and how many tokens."""
+        tokens = int(np.sum(self.prompt_tokens) + np.sum(self.output_tokens))
+        return [f"{plural(len(self.prompt_tokens), 'request')}; {number(tokens, 6)} tokens of prompts and outputs."]
 
 
-def run_workload_chart(summary: pd.DataFrame, requests: pd.DataFrame, steps: pd.DataFrame) -> Figure:
-    """The workload of a run: its requests as the first strategy met them, in the last repetition.
-
-    Args:
-        summary: a row a strategy.
-        requests: a row a request, strategy and repetition.
-        steps: a row a step, strategy and repetition.
-    """
-    first = summary["strategy"].iloc[0]
-    met, done = (frame[(frame["strategy"] == first).to_numpy()] for frame in (requests, steps))
-    met, done = (frame[frame["repetition"] == met["repetition"].max()] for frame in (met, done))
-    lengths = (met["prompt_tokens"].to_numpy(), met["output_tokens"].to_numpy(), met["arrival_s"].to_numpy())
-    live = _live(done)
-    return workload_chart(f"{summary['scenario'].iloc[0]} as {first} met it", *lengths, live, model_notes(summary))
+def _of_first(summary: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[(frame["strategy"].astype(str) == str(summary["strategy"].iloc[0])).to_numpy(dtype=bool)]
 
 
-def _live(steps: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """From when on how many requests were computed: none while idle, and none after the last step."""
-    begun_s = (steps["end_s"] - steps["step_us"] / US_PER_S).to_numpy()
-    idle_s = steps["idle_us"].to_numpy() / US_PER_S
-    waited = idle_s > 0
-    last_s = steps["end_s"].to_numpy()[-1:]
-    times = np.concatenate([(begun_s - idle_s)[waited], begun_s, last_s])
-    counts = np.concatenate([np.zeros(waited.sum(), int), steps["num_live"].to_numpy(), np.zeros(len(last_s), int)])
-    order = np.argsort(times, kind="stable")
-    changed = order[np.append(True, np.diff(counts[order]) != 0)]
-    return times[changed], counts[changed]
+def _appends(sizes: Axes, total: Axes, tokens: np.ndarray) -> None:
+    """Tokens of each append, and their sum so far."""
+    numbers = np.arange(1, len(tokens) + 1)
+    label(sizes, "Append (number)", "Appended (tokens)", "Each append")
+    sizes.bar(numbers, tokens, 0.8, color=COLOURS[0], edgecolor="white", linewidth=0.5)
+    sizes.grid(False, axis="x")
+    label(total, "Append (number)", "In the cache (tokens)", "All appends so far")
+    total.plot([0, *numbers], [0, *np.cumsum(tokens)], color=COLOURS[2], marker="." if len(tokens) < FEW else "")
+    for axes in (sizes, total):
+        number_axis(axes, "x", numbers, log=False, whole=True)
+        number_axis(axes, "y", [], log=False)
+        axes.set_ylim(bottom=0)
 
 
 def _lengths(axes: Axes, title: str, x_label: str, lengths: Sequence[int], number: int) -> None:
@@ -101,12 +174,13 @@ def _lengths(axes: Axes, title: str, x_label: str, lengths: Sequence[int], numbe
 
 def _over_time(axes: Axes, title: str, y_label: str, times_s: Sequence[float], counts: Sequence[int]) -> None:
     """A count that steps at times."""
-    unit = shown_unit(TIME, times_s)
+    times = np.asarray(times_s, dtype=float)
+    unit = shown_unit(TIME, times[-1:])
     label(axes, TIME.axis(unit.name), y_label, title)
-    if not len(times_s):
-        empty(axes, "not known before a run")
+    if not times.size:
+        empty(axes, "no requests")
         return
-    x, y = thinned(np.asarray(times_s, dtype=float) / unit.divisor, np.asarray(counts))
+    x, y = thinned(times / unit.divisor, np.asarray(counts))
     axes.plot(
         np.append(x[:1], x),
         np.append([0], y),

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kvbench.cli.command_line import SEARCH_PATH, CommandLine
 from kvbench.workload.trace import FOLDER_VARIABLE
@@ -26,7 +27,7 @@ class Asked:
     folders: tuple[Path, ...]
     files: dict[str, Path]
 
-    def record(self, overrides: Sequence[str]) -> dict[str, object]:
+    def record(self, overrides: Sequence[str]) -> dict[str, Any]:
         """A job's part of environment.json.
 
         Args:

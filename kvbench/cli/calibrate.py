@@ -116,7 +116,7 @@ def table_text(outcomes: Sequence["Outcome"]) -> str:
     """A line a strategy and scenario, and the mean: time a step measured and modelled, error and noise."""
     names = ("scenario", "strategy", "measured", "modelled", "error", "noise", "of a step", "noise")
     units = ("", "", "ms a step", "ms a step", "%", "%", "%", "%")
-    rows = [names, units]
+    rows: list[tuple[str, ...]] = [names, units]
     for each in outcomes:
         shares = (each.error, each.noise, each.step_error, each.step_noise)
         times = [f"{us / 1000:,.3f}" for us in (each.measured_us, each.modelled_us)]

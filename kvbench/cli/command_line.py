@@ -39,7 +39,7 @@ def parsed_arguments(arguments: list[str]) -> Namespace:
         UsageError: a flag is unknown, wants a value, or is refused.
     """
     parser = get_args_parser()
-    parser.error = _refuse
+    parser.error = _refuse  # type: ignore[method-assign]  # what it says is said as other refusals are
     parsed = parser.parse_intermixed_args(arguments)
     for flag, why in REFUSED.items():
         if getattr(parsed, flag) not in (None, False):
@@ -112,7 +112,12 @@ class CommandLine:
 
     def argv(self) -> list[str]:
         """The arguments for Hydra."""
-        return [*self.flags, *(override.input_line for override in self.overrides)]
+        return [*self.flags, *map(line_of, self.overrides)]
+
+
+def line_of(override: Override) -> str:
+    """An override as it was given."""
+    return override.input_line or ""
 
 
 def trusted_packages(overrides: Iterable[Override]) -> tuple[str, ...]:
@@ -298,7 +303,7 @@ def _check_hydra(override: Override) -> None:
     key = override.key_or_group
     if re.split("[./]", key)[0] != "hydra":
         return
-    if "_target_" in override.input_line or not (key in HYDRA_KEYS or key.startswith(HYDRA_NODES)):
+    if "_target_" in line_of(override) or not (key in HYDRA_KEYS or key.startswith(HYDRA_NODES)):
         raise UsageError(
             f"{override.input_line}: callbacks and targets of Hydra's are refused, and of its settings all but "
             f"{', '.join(HYDRA_KEYS)} and the launcher's and sweeper's parameters"

@@ -49,7 +49,9 @@ def parse(text: str) -> Docstring:
         else:
             blocks[section].append(line)
     description = blocks.pop("")
-    listed = {name: _entries(summary, name, blocks.pop(name)) for name in ("Args", "Raises") if name in blocks}
+    listed: dict[str, dict[str, str]] = {
+        name: _entries(summary, name, blocks.pop(name)) for name in ("Args", "Raises") if name in blocks
+    }
     return Docstring(
         summary,
         tuple(" ".join(part.split()) for part in re.split(r"\n\s*\n", "\n".join(description)) if part.strip()),

@@ -4,11 +4,12 @@ import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
 from kvbench.cli.docstring import Docstring, parse
-from kvbench.configuration.catalogue import default_strategies, file_of, names, summary_line
+from kvbench.configuration.catalogue import default_strategies, names, own_file, summary_line
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.targets import build, class_of
 from kvbench.naming import unknown
@@ -39,7 +40,7 @@ class Entry:
     signals: tuple[str, ...]
     target: str
     doc: Docstring
-    parameters: Mapping[str, object]
+    parameters: Mapping[str, Any]
 
     @property
     def title(self) -> str:
@@ -57,16 +58,17 @@ def entries() -> list[Entry]:
     """The strategies that kvbench ships, by name; those compared by default first, in their order."""
     defaults = default_strategies()
     chosen = [*defaults, *(name for name in names("strategy") if name not in defaults)]
-    nodes = {name: yaml.safe_load(file_of("strategy", name).read_text(encoding="utf-8")) for name in chosen}
+    nodes = {name: yaml.safe_load(own_file("strategy", name).read_text(encoding="utf-8")) for name in chosen}
     users = Counter(node["_target_"] for node in nodes.values())
     return [_entry(name, node, name in defaults, users[node["_target_"]] > 1) for name, node in nodes.items()]
 
 
-def _entry(name: str, node: Mapping[str, object], is_default: bool, shares_class: bool) -> Entry:
+def _entry(name: str, node: Mapping[str, Any], is_default: bool, shares_class: bool) -> Entry:
     """Where several YAMLs share a class, its docstring cannot tell them apart: the YAML's own comment does."""
     made = build(node, "strategy", f"strategy.{name}")
-    doc = parse(inspect.getdoc(type(made)))
-    what = summary_line(file_of("strategy", name)) if shares_class else doc.summary
+    assert isinstance(made, Strategy)
+    doc = parse(inspect.getdoc(type(made)) or "")
+    what = summary_line(own_file("strategy", name)) if shares_class else doc.summary
     parameters = {key: value for key, value in node.items() if key != "_target_"}
     target = str(node["_target_"])
     return Entry(name, is_default, what, made.lossless, made.reference, made.signals, target, doc, parameters)
@@ -105,7 +107,7 @@ def outside_entry(target: str, given: Sequence[str], trusted: Sequence[str]) -> 
     return Entry(target, False, doc.summary, shown.lossless is True, reference, signals, target, doc, parameters)
 
 
-def _made(made: type, parameters: Mapping[str, object], target: str) -> Strategy:
+def _made(made: type[Strategy], parameters: Mapping[str, Any], target: str) -> Strategy:
     try:
         return made(**parameters)
     except (ValueError, TypeError) as error:

@@ -6,8 +6,9 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from hydra.conf import HydraConf
 
 from kvbench.cli.terminal import complain
 from kvbench.configuration.errors import UsageError
@@ -35,7 +36,7 @@ class Failure:
     job: str
     scenario: str
     strategies: list[str]
-    asked: dict[str, object]
+    asked: dict[str, Any]
     error: str
     is_refusal: bool
     trace: str = ""
@@ -52,7 +53,7 @@ class Failure:
 
 
 def failure_of(
-    error: BaseException, hydra_config: DictConfig, strategies: Sequence[object], asked: dict[str, object]
+    error: BaseException, hydra_config: HydraConf, strategies: Sequence[object], asked: dict[str, Any]
 ) -> Failure:
     """What is to be kept of a job's error."""
     is_usage = isinstance(error, UsageError)
@@ -63,7 +64,7 @@ def failure_of(
         strategies=list(map(str, strategies)),
         asked=asked,
         error=" ".join((str(error) if is_usage else f"{type(error).__name__}: {error}").split()),
-        is_refusal=is_usage and error.status == UsageError.status,
+        is_refusal=isinstance(error, UsageError) and error.status == UsageError.status,
         trace="" if is_usage else "".join(traceback.format_exception(error)),
     )
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
@@ -67,7 +68,7 @@ class Files:
         self.single[group, name] = path.expanduser()
         return name
 
-    def admit(self, group: str, name: str, node: dict[str, object]) -> None:
+    def admit(self, group: str, name: str, node: dict[str, Any]) -> None:
         """Let Hydra see a file that was checked, as the values that it holds; kvbench's own it sees anyway."""
         if (group, name) in self.admitted or catalogue.file_of(group, name) is not None:
             return

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kvbench.cli.command_line import CommandLine, results_folder
+from kvbench.cli.command_line import CommandLine, line_of, results_folder
 from kvbench.cli.keys import compose_config, is_of_hydra
 from kvbench.configuration.errors import UsageError, WriteFailed
 from kvbench.partial import clear
@@ -26,7 +26,7 @@ def config_of(command: CommandLine) -> DictConfig:
         UsageError: it cannot be composed.
     """
     # A sweep's folder is that of all its jobs, so that only what is said of Hydra decides it.
-    given = [o.input_line for o in command.overrides if not command.is_multirun or is_of_hydra(o)]
+    given = [line_of(o) for o in command.overrides if not command.is_multirun or is_of_hydra(o)]
     return compose_config([f"{_key(command)}={results_folder(command)}", *given], with_hydra=True)
 
 

@@ -47,7 +47,7 @@ def keep(results: Results, folder: Path) -> None:
             results.save(folder)
     finally:
         print(text_of(results), flush=True)
-    charts, report = draw(folder, lambda: charts_of(results), lambda names: report_of(results, names))
+    charts, report = draw(folder, lambda: charts_of(results), lambda charts: report_of(results, charts))
     number = num_warnings(results)
     warned = f" ({number} warning{'' if number == 1 else 's'} in it)" if number else ""
     print(f"charts: {charts}\nreport: {report}{warned}", flush=True)

@@ -2,15 +2,16 @@
 
 import re
 from itertools import product
+from typing import Any, cast
 
 from hydra import compose
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from kvbench.cli.command_line import CommandLine
+from kvbench.cli.command_line import CommandLine, line_of
 from kvbench.cli.source import initialized
 from kvbench.configuration.catalogue import GROUPS, names
 from kvbench.configuration.errors import UsageError, cause
@@ -41,10 +42,9 @@ def check_keys(command: CommandLine) -> None:
 def _alternatives(group: Override, others: list[Override], command: CommandLine) -> list[str]:
     """A group's override, one a choice of a sweep; the first alone where no key depends on it."""
     if not group.is_sweep_override():
-        return [group.input_line]
-    value = group._value
-    items = value.list if hasattr(value, "list") else command.choices(group.key_or_group)
-    head = group.input_line.partition("=")[0]
+        return [line_of(group)]
+    items = getattr(group._value, "list", None) or command.choices(group.key_or_group)
+    head = line_of(group).partition("=")[0]
     lines = [f"{head}=[{','.join(map(str, item))}]" if isinstance(item, list) else f"{head}={item}" for item in items]
     if not lines:
         raise UsageError(
@@ -101,14 +101,19 @@ def compose_config(overrides: list[str], *, with_hydra: bool = False) -> DictCon
         raise UsageError(f"the configuration cannot be composed: {cause(error)}") from error
 
 
-def composed(command: CommandLine) -> dict[str, object]:
+def composed(command: CommandLine) -> dict[str, Any]:
     """The configuration of one job, plain and resolved, for a verb that needs no run.
 
     Raises:
         UsageError: it cannot be composed.
     """
-    overrides = [o.input_line for o in command.overrides if not o.key_or_group.startswith("hydra.")]
-    return OmegaConf.to_container(compose_config(overrides), resolve=True)
+    overrides = [line_of(o) for o in command.overrides if not o.key_or_group.startswith("hydra.")]
+    return plain(compose_config(overrides))
+
+
+def plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
+    """A configuration as plain values."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=resolve))
 
 
 def _keys(config: DictConfig) -> list[str]:
@@ -117,7 +122,7 @@ def _keys(config: DictConfig) -> list[str]:
 
 def _check_targets(config: DictConfig) -> None:
     """Refuse targets outside the groups, where nothing would look at whose they are."""
-    for key, value in OmegaConf.to_container(config, resolve=False).items():
+    for key, value in plain(config, resolve=False).items():
         if key not in GROUPS and _holds_target(value):
             raise UsageError(f"{key}: no _target_ may stand here")
 
@@ -130,7 +135,8 @@ def _holds_target(value: object) -> bool:
 
 def _check_path(config: DictConfig, key: str) -> None:
     """Walk a dotted key down the configuration; name the nearest where it ends."""
-    node, walked = config, []
+    node: Node | None = config
+    walked: list[str] = []
     for part in key.split("."):
         if not isinstance(node, DictConfig):
             return

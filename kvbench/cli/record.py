@@ -140,7 +140,8 @@ def _tokens(loaded: "Loaded", text: "Text", asked_for: int | None) -> list[int]:
     least = asked_for or LEAST_TOKENS
     if len(tokens) < least:
         raise UsageError(f"tokens: the text {text.name} has {len(tokens):,}, and {least:,} are needed")
-    return tokens[:most]
+    kept: list[int] = tokens[:most]
+    return kept
 
 
 def _overrides(name: str, geometry: "KVGeometry", loaded: "Loaded") -> str:

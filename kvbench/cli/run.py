@@ -6,8 +6,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -16,10 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from kvbench.cli.asked import Asked, asked_for
-from kvbench.cli.command_line import CommandLine, check, read, trusted_packages
+from kvbench.cli.command_line import CommandLine, check, line_of, read, trusted_packages
 from kvbench.cli.failure import failure_of, note
 from kvbench.cli.folder import RUN, SWEEP, config_of, folder_of, folder_override, held
-from kvbench.cli.keys import check_keys, is_of_hydra
+from kvbench.cli.keys import check_keys, is_of_hydra, plain
 from kvbench.cli.source import VERSION_BASE
 from kvbench.cli.sweep import collect
 from kvbench.cli.terminal import complain
@@ -97,7 +99,7 @@ def _refusal_of(error: BaseException) -> BaseException:
 def _sweep(command: CommandLine, folder: Path, asked: Asked) -> int:
     """Run a sweep's jobs and join what they leave, whatever ended it: 1 where one failed, 2 where one was refused."""
     swept = [override.key_or_group for override in command.overrides if override.is_sweep_override()]
-    given = [override.input_line for override in command.overrides if not is_of_hydra(override)]
+    given = [line_of(override) for override in command.overrides if not is_of_hydra(override)]
     sys.argv = ["kvbench", *command.argv(), folder_override(folder)]
     try:
         _hydra(_program(asked))
@@ -119,7 +121,8 @@ def _program(asked: Asked) -> Callable[[], None]:
     def job(config: DictConfig) -> None:
         _job_of_sweep(config, HydraConfig.get(), asked)
 
-    return job
+    program: Callable[[], None] = job
+    return program
 
 
 def _has(command: CommandLine, flags: tuple[str, ...]) -> bool:
@@ -141,7 +144,7 @@ def _hydra(program: Callable[[], None]) -> None:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def _job_of_sweep(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> None:
+def _job_of_sweep(config: DictConfig, hydra_config: HydraConf, asked: Asked) -> None:
     """Run one job; where it fails in any way, note it and let the others run."""
     sweep, folder = Path(os.path.abspath(hydra_config.sweep.dir)), Path(hydra_config.runtime.output_dir)
     try:
@@ -162,7 +165,7 @@ def _job_of_sweep(config: DictConfig, hydra_config: DictConfig, asked: Asked) ->
             folder.rmdir()  # Hydra made it; where nothing was written, nothing is left
 
 
-def _carry_out(config: DictConfig, hydra_config: DictConfig, asked: Asked) -> None:
+def _carry_out(config: DictConfig, hydra_config: HydraConf, asked: Asked) -> None:
     """Run one job.
 
     Raises:
@@ -209,10 +212,10 @@ def leave_out(config: DictConfig) -> None:
             config["strategy"].pop(name, None)
 
 
-def _resolved(config: DictConfig) -> tuple[dict[str, object], str]:
+def _resolved(config: DictConfig) -> tuple[dict[str, Any], str]:
     """The configuration as plain values and as text, interpolations filled in."""
     try:
-        return OmegaConf.to_container(config, resolve=True), OmegaConf.to_yaml(config, resolve=True)
+        return plain(config), OmegaConf.to_yaml(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UsageError(cause(error)) from error
 

@@ -1,9 +1,15 @@
 """`kvbench scenarios [NAME]`: list the scenarios, or draw what one is."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvbench.configuration.catalogue import listing
 from kvbench.configuration.errors import UsageError
+
+if TYPE_CHECKING:
+    from kvbench.workload.request import Session
+    from kvbench.workload.scenario import Workload
 
 TOKENS_PER_S = 20.0
 """Decoding speed for the chart of live requests: a reader's pace on a large model; a run measures its own."""
@@ -32,17 +38,17 @@ def main(arguments: list[str]) -> int:
         config = composed(command)
     check_numbers(config)
     try:
-        _, workload = workload_of(config)
+        scenario, workload = workload_of(config)
     except FileNotFoundError as error:
         raise UsageError(str(error)) from error
     name = command.choices("scenario")[0]
-    _draw(name, workload)
+    _draw(name, workload, scenario.max_concurrency)
     return 0
 
 
-def _draw(name: str, workload: object) -> None:
-    from kvbench.charts.canvas import save
-    from kvbench.charts.workload import workload_chart
+def _draw(name: str, workload: "Workload", max_concurrency: int) -> None:
+    from kvbench.charts.chart import save
+    from kvbench.charts.workload import WorkloadChart
     from kvbench.workload.describe import concurrency, describe
     from kvbench.workload.request import NS_PER_S
 
@@ -61,16 +67,27 @@ def _draw(name: str, workload: object) -> None:
     for row in rows:
         print(f"{row.replace('_', ' '):<14}" + "".join(f"{numbers[f'{row}_{column}']:>12,.6g}" for column in columns))
     sessions = workload.sessions
-    figure = workload_chart(
-        name,
-        [session.num_prompt_tokens for session in sessions],
-        [session.num_decode_tokens for session in sessions],
-        [session.arrival_ns / NS_PER_S for session in sessions],
-        concurrency(workload, TOKENS_PER_S),
+    places = f"at most {max_concurrency} at once"
+    chart = WorkloadChart(
+        scenario=name,
+        prompt_tokens=_lengths(sessions, "num_append_tokens"),
+        output_tokens=_lengths(sessions, "num_decode_tokens"),
+        arrival_s=[session.arrival_ns / NS_PER_S for session in sessions],
+        num_sessions=len(sessions),
+        live=concurrency(workload, TOKENS_PER_S, max_concurrency),
+        live_title=f"Live requests, {places}, if each decodes {TOKENS_PER_S:g} tokens/s",
     )
     folder = Path("results") / "scenarios"
     try:
-        paths = save(figure, folder, name)
+        paths = save(chart.figure(), folder, name)
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error}") from error
-    print(f"chart (live requests at {TOKENS_PER_S:g} tokens/s each): {', '.join(map(str, paths))}")
+    drawn = "" if chart.only_appends else f" (live requests: {places}, {TOKENS_PER_S:g} tokens/s each)"
+    print(f"chart{drawn}: {', '.join(map(str, paths))}")
+
+
+def _lengths(sessions: "Sequence[Session]", name: str) -> list[int]:
+    """Tokens of a session's turns together; of a single session, of each turn."""
+    if len(sessions) == 1:
+        return [getattr(turn, name) for turn in sessions[0].turns]
+    return [sum(getattr(turn, name) for turn in session.turns) for session in sessions]

@@ -38,7 +38,8 @@ class ScenarioSource(FileConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         """Whether this is one of the group's files."""
-        return bool(below := _below(config_path)) and super().is_config(below)
+        below = _below(config_path)
+        return bool(below) and super().is_config(below or "")
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """The group's names; at the top, the group."""

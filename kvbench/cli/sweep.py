@@ -9,8 +9,7 @@ from omegaconf import OmegaConf
 
 from kvbench.charts.catalogue import sweep_charts
 from kvbench.charts.cautions import of_busy_machine, warnings
-from kvbench.charts.findings import findings_markdown, findings_text
-from kvbench.charts.markdown import report_markdown
+from kvbench.charts.report import findings_markdown, findings_text, report_markdown
 from kvbench.charts.table import table_text
 from kvbench.cli.asked import again
 from kvbench.cli.failure import Failure, noted
@@ -66,18 +65,26 @@ def collect(folder: Path, swept: list[str], given: list[str]) -> tuple[int, list
             print("\n".join([table_text(summary, parameters), *busy]))
         print(f"sweep: {len(jobs)} jobs in {folder}{f', {len(failures)} failed' if failures else ''}", flush=True)
     if is_experiment or summary is None:
-        text = findings_markdown("sweep", [*header, *lines], busy, tables, [])
-        draw(folder, dict, lambda names: text)
+        text = findings_markdown("sweep", [*header, *lines], busy, tables, [], str(made.get("again", "")))
+        draw(folder, list, lambda charts: text)
         return len(jobs), failures
     charts, report = draw(
         folder,
-        lambda: sweep_charts(summary, parameters),
-        lambda names: report_markdown("sweep", [*header, *lines], summary, names, parameters, busy),
+        lambda: sweep_charts(summary, parameters, _subject(jobs)),
+        lambda charts: report_markdown(
+            "sweep", [*header, *lines], summary, charts, parameters, busy, str(made.get("again", ""))
+        ),
     )
     num_warnings = len(warnings(summary, parameters)) + len(busy)
     more = f" ({num_warnings} warning{'' if num_warnings == 1 else 's'} in it)" if num_warnings else ""
     print(f"charts: {charts}\nreport: {report}{more}", flush=True)
     return len(jobs), failures
+
+
+def _subject(jobs: list[Results]) -> str:
+    """What all jobs were run on: the second line of their headers, where it is one."""
+    lines = {line for job in jobs for line in job.environment.get("header", [])[1:2]}
+    return lines.pop() if len(lines) == 1 else ""
 
 
 def _headers(jobs: list[Results]) -> list[str]:

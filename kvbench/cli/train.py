@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kvbench.cli.arguments import key_values
 from kvbench.configuration.errors import UsageError
@@ -116,7 +117,7 @@ def _scenarios_requests(name: str, seed: int) -> tuple[str, str, Sequence[Sessio
     return command.choices("scenario")[0], getattr(scenario, "source", "generated"), workload.sessions
 
 
-def _table(rows: Sequence[Mapping[str, object]]) -> str:
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = ("pinball", "coverage", "waste", "short")
     lines = [f"{'predictor':<20}{'parameter':<22}" + "".join(f"{column:>10}" for column in columns)]
     lines.append(f"{'':<42}{'tokens':>10}{'%':>10}{'tokens':>10}{'tokens':>10}")

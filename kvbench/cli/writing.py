@@ -3,12 +3,10 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from kvbench.charts.canvas import save
+from kvbench.charts.chart import Chart, save
 from kvbench.configuration.errors import WriteFailed
 from kvbench.results.folder import write_text
 
@@ -54,14 +52,14 @@ def _undisturbed() -> Iterator[None]:
 
 
 def draw(
-    folder: Path, charts: Callable[[], Mapping[str, Figure]], report: Callable[[list[str]], str]
+    folder: Path, charts: Callable[[], Sequence[Chart]], report: Callable[[Sequence[Chart]], str]
 ) -> tuple[Path, Path]:
     """Draw charts and write the report of a folder whose rows are written.
 
     Args:
         folder: of the results.
-        charts: makes them, by name.
-        report: the text, from the charts' names.
+        charts: makes them.
+        report: the text, from the charts.
     Returns:
         The folder of the charts, and the report.
     Raises:
@@ -69,10 +67,10 @@ def draw(
     """
     where, path = folder / "charts", folder / "report.md"
     try:
-        figures = charts()
-        for name, figure in figures.items():
-            save(figure, where, name)
-        write_text(path, report(list(figures)))
+        made = charts()
+        for chart in made:
+            save(chart.figure(), where, chart.name)
+        write_text(path, report(made))
     except OSError as error:
         why = error.strerror or error
         raise WriteFailed(f"{folder}: its charts or its report cannot be written: {why}; its rows are whole") from error

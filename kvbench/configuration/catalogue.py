@@ -25,6 +25,13 @@ def file_of(group: str, name: str, folders: tuple[Path, ...] = ()) -> Path | Non
     return next((path for path in paths if os.path.isfile(path)), None)  # False, too, of a name that is too long
 
 
+def own_file(group: str, name: str) -> Path:
+    """The file of one of kvbench's own names."""
+    path = file_of(group, name)
+    assert path is not None
+    return path
+
+
 def _folders(group: str, more: tuple[Path, ...]) -> list[Path]:
     own = SCENARIOS if group == "scenario" else CONF / group
     return [own, *(folder / group for folder in more)]
@@ -33,7 +40,8 @@ def _folders(group: str, more: tuple[Path, ...]) -> list[Path]:
 def default_strategies() -> list[str]:
     """The strategies compared where none is chosen."""
     defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
-    return next(entry["strategy"] for entry in defaults if isinstance(entry, dict) and "strategy" in entry)
+    chosen: list[str] = next(entry["strategy"] for entry in defaults if isinstance(entry, dict) and "strategy" in entry)
+    return chosen
 
 
 def summary_line(path: Path) -> str:
@@ -49,4 +57,4 @@ def summary_line(path: Path) -> str:
 def listing(group: str) -> str:
     """A group's names and what each says of itself, a line each."""
     width = max(len(name) for name in names(group))
-    return "\n".join(f"  {name:<{width}}  {summary_line(file_of(group, name))}" for name in names(group))
+    return "\n".join(f"  {name:<{width}}  {summary_line(own_file(group, name))}" for name in names(group))

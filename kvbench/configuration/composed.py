@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -21,11 +22,11 @@ _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def composed(
-    chosen: Mapping[str, object],
+    chosen: Mapping[str, Any],
     strategies: object = None,
-    settings: Mapping[str, object] | None = None,
+    settings: Mapping[str, Any] | None = None,
     trusted: Sequence[str] = (),
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The configuration of a run or an experiment.
 
     Args:
@@ -54,16 +55,17 @@ def composed(
     return _filled_in(config, common, settings or {})
 
 
-def _read(path: Path) -> dict[str, object]:
+def _read(path: Path) -> dict[str, Any]:
     """One of kvbench's own files."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    node: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return node
 
 
-def _node(group: str, chosen: object, trusted: Sequence[str]) -> object:
+def _node(group: str, chosen: object, trusted: Sequence[str]) -> Any:
     """What a name, a path or keys stand for; an object stands for itself."""
     if isinstance(chosen, Path) or (isinstance(chosen, str) and chosen.endswith(YAML)):
         node, bases = vet_file(Path(chosen).expanduser(), group, tuple(trusted))
-        under: dict[str, object] = {}
+        under: dict[str, Any] = {}
         for base in bases:
             under |= _node(group, base, trusted)
         return under | {key: value for key, value in node.items() if key != "defaults"}
@@ -77,7 +79,7 @@ def _node(group: str, chosen: object, trusted: Sequence[str]) -> object:
     return dict(chosen) if isinstance(chosen, Mapping) else chosen
 
 
-def _strategies(given: object, config: Mapping[str, object], trusted: Sequence[str]) -> dict[str, object]:
+def _strategies(given: Any, config: Mapping[str, Any], trusted: Sequence[str]) -> dict[str, Any]:
     """Nodes and strategies by name."""
     if "experiment" in config:
         if given is not None:
@@ -90,7 +92,7 @@ def _strategies(given: object, config: Mapping[str, object], trusted: Sequence[s
         given = [given]
     if isinstance(given, Mapping):
         return {str(name): _node("strategy", each, trusted) for name, each in given.items()}
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for each in given:
         name = Path(each).stem if isinstance(each, str) else _WORDS.sub("_", type(each).__name__).lower()
         if name in found:
@@ -103,7 +105,7 @@ def _target(node: object) -> object:
     return node.get("_target_") if isinstance(node, Mapping) else f"{type(node).__module__}."
 
 
-def _set(config: dict[str, object], key: str, value: object) -> None:
+def _set(config: dict[str, Any], key: str, value: object) -> None:
     """Set a dotted key that exists."""
     *path, last = key.split(".")
     node: object = config
@@ -118,9 +120,7 @@ def _set(config: dict[str, object], key: str, value: object) -> None:
     node[last] = value  # type: ignore[index]
 
 
-def _filled_in(
-    config: dict[str, object], common: Mapping[str, object], settings: Mapping[str, object]
-) -> dict[str, object]:
+def _filled_in(config: dict[str, Any], common: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """What refers to other keys, as what stands there."""
     source = config.get("experiment") or config.get("scenario")
     own = source if isinstance(source, Mapping) else vars(source) if hasattr(source, "__dict__") else {}
@@ -133,7 +133,7 @@ def _filled_in(
     return {key: _resolved(value, config) for key, value in config.items()}
 
 
-def _resolved(value: object, config: Mapping[str, object]) -> object:
+def _resolved(value: object, config: Mapping[str, Any]) -> object:
     if isinstance(value, dict):
         return {key: _resolved(each, config) for key, each in value.items()}
     if isinstance(value, list):

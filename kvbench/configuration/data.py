@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvbench.configuration.errors import UsageError
 from kvbench.model.geometry import KVGeometry
@@ -15,7 +15,7 @@ MEASURED = "kvbench.backend.measured.Measured"
 REPLAY = "kvbench.backend.replay.Replay"
 
 
-def check_data(config: Mapping[str, object]) -> None:
+def check_data(config: Mapping[str, Any]) -> None:
     """Check the setting alone, before any file is read.
 
     Raises:
@@ -33,7 +33,7 @@ def check_data(config: Mapping[str, object]) -> None:
         )
 
 
-def recording_of(config: Mapping[str, object], geometry: KVGeometry, sessions: Sequence[Session]) -> "Recording | None":
+def recording_of(config: Mapping[str, Any], geometry: KVGeometry, sessions: Sequence[Session]) -> "Recording | None":
     """Read what steps append, as far as the longest request goes; None where they append random numbers.
 
     Raises:

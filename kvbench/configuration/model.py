@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from typing import Any
 
 from kvbench.configuration.errors import UsageError
 from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
@@ -15,7 +16,7 @@ WEIGHTS = ("hidden_size", "num_parameters", "num_active_parameters")
 ITSELF = "name_or_path"
 
 
-def geometry_of(config: Mapping[str, object]) -> KVGeometry:
+def geometry_of(config: Mapping[str, Any]) -> KVGeometry:
     """The model's geometry, in the configured dtype.
 
     Raises:
@@ -28,7 +29,7 @@ def geometry_of(config: Mapping[str, object]) -> KVGeometry:
         raise UsageError(str(error)) from error
 
 
-def weights_of(config: Mapping[str, object]) -> ModelParameters | None:
+def weights_of(config: Mapping[str, Any]) -> ModelParameters | None:
     """The model's parameters, as many bytes each as a number of the configured dtype; None where none are known.
 
     Raises:
@@ -49,16 +50,17 @@ def weights_of(config: Mapping[str, object]) -> ModelParameters | None:
         raise UsageError(str(error)) from error
 
 
-def name_or_path_of(config: Mapping[str, object]) -> str | None:
+def name_or_path_of(config: Mapping[str, Any]) -> str | None:
     """Where the model itself is to be had, weights and tokenizer; None where nothing but its geometry is known.
 
     Raises:
         UsageError: it is neither text nor null, or another of the model's keys is unknown or missing.
     """
-    return _model_of(config).get(ITSELF)
+    itself: str | None = _model_of(config).get(ITSELF)
+    return itself
 
 
-def hardware_of(config: Mapping[str, object]) -> Hardware | None:
+def hardware_of(config: Mapping[str, Any]) -> Hardware | None:
     """The machine whose figures price a modelled run; None where none was chosen.
 
     Raises:
@@ -75,7 +77,7 @@ def hardware_of(config: Mapping[str, object]) -> Hardware | None:
         raise UsageError(str(error)) from error
 
 
-def _model_of(config: Mapping[str, object]) -> dict[str, object]:
+def _model_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The model's keys, checked for their names."""
     model = {str(key): value for key, value in config["model"].items()}
     if config["dtype"] is not None:

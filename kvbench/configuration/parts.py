@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from kvbench.workload.scenario import Scenario, Workload
 if TYPE_CHECKING:
     from kvbench.backend.inputs import Recording
 
-Config = Mapping[str, object]
+Config = Mapping[str, Any]
 AUTO = "auto"
 LEAST_PROBED = 64
 """Tokens; needles have room in no fewer."""
@@ -128,7 +128,7 @@ def strategies_of(config: Config) -> dict[str, Strategy]:
     Raises:
         UsageError: a strategy refuses its parameters.
     """
-    strategies = {}
+    strategies: dict[str, Strategy] = {}
     for name, node in (config.get("strategy") or {}).items():
         where = f"strategy.{name}"
         if isinstance(node, Strategy):
@@ -136,9 +136,10 @@ def strategies_of(config: Config) -> dict[str, Strategy]:
             continue
         if not isinstance(node, Mapping):
             raise UsageError(f"{where} is a mapping with a _target_, got {node!r}")
-        strategies[str(name)] = build(node, "strategy", where, config["trusted"])
-        if not isinstance(strategies[str(name)], Strategy):
-            raise UsageError(f"{where}: _target_ is no strategy but a {type(strategies[str(name)]).__name__}")
+        made = build(node, "strategy", where, config["trusted"])
+        if not isinstance(made, Strategy):
+            raise UsageError(f"{where}: _target_ is no strategy but a {type(made).__name__}")
+        strategies[str(name)] = made
     if not strategies:
         raise UsageError("no strategy to run: name at least one, such as strategy=dynamic")
     return strategies
@@ -208,7 +209,8 @@ def budget_of(config: Config, backend: Backend) -> int:
         return backend.memory_bytes()
     if backend.hardware is not None:
         check_budget(config["budget_bytes"], backend.memory_bytes(), backend.hardware.name)
-    return config["budget_bytes"]
+    budget_bytes: int = config["budget_bytes"]
+    return budget_bytes
 
 
 def check_budget(budget_bytes: int, memory_bytes: int, machine: str) -> None:
@@ -224,7 +226,7 @@ def check_budget(budget_bytes: int, memory_bytes: int, machine: str) -> None:
         )
 
 
-def added_nodes(config: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
+def added_nodes(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Strategies that the user added to a run (+strategy.NAME), by name: none of kvbench's files.
 
     Args:

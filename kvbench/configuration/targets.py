@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from kvbench.configuration.errors import UsageError
 from kvbench.naming import unknown
@@ -65,7 +66,8 @@ def own_classes(group: str, is_part: bool) -> list[str]:
             if isinstance(node, ast.ClassDef):
                 named = {base.id for base in node.bases if isinstance(base, ast.Name)}
                 bases[f"kvbench.{module}.{node.name}"] = (node.name, named)
-    family, found = set(roots), set()
+    family = set(roots)
+    found: set[str] = set()
     while grown := {dotted for dotted, (_, named) in bases.items() if named & family} - found:
         found |= grown
         family |= {bases[dotted][0] for dotted in grown}
@@ -73,7 +75,7 @@ def own_classes(group: str, is_part: bool) -> list[str]:
 
 
 def build(
-    node: Mapping[str, object],
+    node: Mapping[str, Any],
     group: str,
     where: str,
     trusted: Sequence[str] = (),
@@ -112,7 +114,7 @@ def build(
         raise UsageError(f"{where}: {error}") from error
 
 
-def _check_arguments(made: type, arguments: Mapping[str, object], given: set[str], where: str) -> None:
+def _check_arguments(made: type, arguments: Mapping[str, Any], given: set[str], where: str) -> None:
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(made).parameters.items()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.targets import check_target
@@ -17,7 +18,7 @@ MOST_REFERRING = 1_000
 """Letters of a text with a reference; Hydra's parser takes a second for 20,000."""
 
 
-def vet_file(path: Path, group: str, trusted: tuple[str, ...]) -> tuple[dict[str, object], list[str]]:
+def vet_file(path: Path, group: str, trusted: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
     """Check one configuration file.
 
     Args:

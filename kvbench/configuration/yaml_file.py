@@ -103,22 +103,25 @@ class _Collection:
     def finished(self) -> _Part:
         """The whole, with what was merged into it."""
         for mapping in self.merged:
+            assert isinstance(self.value, dict)
             for key, value in mapping.items():
                 self.value.setdefault(key, value)
         return _Part(self.value, self.size, self.depth)
 
 
 def _mappings(value: object, event: yaml.Event) -> list[dict[str, object]]:
-    found = value if isinstance(value, list) else [value]
-    if not all(isinstance(each, dict) for each in found):
+    given = value if isinstance(value, list) else [value]
+    found = [each for each in given if isinstance(each, dict)]
+    if len(found) < len(given):
         raise Refused(event, "<< merges a mapping, or a list of them")
     return found
 
 
 def _value(text: str) -> object:
     """The value of a text that is one document."""
-    root = _Collection([], None)
-    open_collections, anchors = [root], {}
+    values: list[object] = []
+    open_collections = [_Collection(values, None)]
+    anchors: dict[str | None, object] = {}
     for event in _events(text):
         match event:
             case yaml.AliasEvent():
@@ -126,7 +129,7 @@ def _value(text: str) -> object:
             case yaml.ScalarEvent():
                 part, anchor = _Part(scalar(event)), event.anchor
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
-                empty = [] if isinstance(event, yaml.SequenceStartEvent) else {}
+                empty: list[object] | dict[str, object] = [] if isinstance(event, yaml.SequenceStartEvent) else {}
                 open_collections.append(_Collection(empty, event.anchor))
                 anchors[event.anchor] = _UNFINISHED
                 part, anchor = _Part(None), None
@@ -143,7 +146,7 @@ def _value(text: str) -> object:
         open_collections[-1].add(part, event)
         if sum(each.size for each in open_collections) > MOST_VALUES:
             raise Refused(event, f"a configuration file has at most {MOST_VALUES:,} values, aliases followed")
-    return root.value[0] if root.value else None
+    return values[0] if values else None
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -152,18 +155,19 @@ def _events(text: str) -> Iterator[yaml.Event]:
         num_documents += isinstance(event, yaml.DocumentStartEvent)
         if num_documents > 1:
             raise Refused(event, "a second document begins; a configuration file is one")
-        if getattr(event, "tag", None) is not None:
-            raise Refused(event, f"a tag, {event.tag!r}: configuration has plain values only")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise Refused(event, f"a tag, {tag!r}: configuration has plain values only")
         yield event
 
 
 def _behind(event: yaml.AliasEvent, anchors: dict[str | None, object]) -> _Part:
     part = anchors.get(event.anchor)
+    if isinstance(part, _Part):
+        return part
     if part is None:
         raise Refused(event, f"*{event.anchor} stands for nothing: there is no &{event.anchor} before it")
-    if part is _UNFINISHED:
-        raise Refused(event, f"*{event.anchor} stands for a value that it is itself in")
-    return part
+    raise Refused(event, f"*{event.anchor} stands for a value that it is itself in")
 
 
 _NULL = {"", "~", "null", "Null", "NULL"}
@@ -187,7 +191,8 @@ class Refused(Exception):
     """What is wrong, and on which line."""
 
     def __init__(self, event: yaml.Event, what: str) -> None:
-        super().__init__(f"line {event.start_mark.line + 1}: {what}")
+        line = event.start_mark.line if event.start_mark else 0
+        super().__init__(f"line {line + 1}: {what}")
 
 
 def scalar(event: yaml.ScalarEvent) -> object:

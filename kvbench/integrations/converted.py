@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -88,10 +88,11 @@ def _read(gguf: Path, dtype: str, empty: Path) -> "tuple[PreTrainedModel, PreTra
     unpacks = hasattr(transformers, "GgufConfig")
     plain = {"quantization_config": transformers.GgufConfig(dequantize=True)} if unpacks else {}
     with loading(gguf, AS):
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             empty, config=config, dtype=getattr(torch, dtype), output_loading_info=True, **plain, **given
         )
         tokenizer = AutoTokenizer.from_pretrained(empty, **given)
+    model, info = loaded
     if info["missing_keys"]:
         raise ValueError(f"{gguf}: it lacks weights of the model: {', '.join(sorted(info['missing_keys'])[:3])}")
     model.hf_quantizer, model.is_quantized = None, False

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -71,7 +71,8 @@ def load(name_or_path: str, *, device: str = "cpu", dtype: str = "float32") -> L
         folder = converted(source.path, dtype) if source.path.is_file() else source.path
     with _quiet(shows_progress=False):
         model, tokenizer, geometry = _read(folder, dtype, source.name)
-    model = model.to(where).eval().requires_grad_(False)
+    model.to(where)  # type: ignore[arg-type]  # as transformers wraps it, it is no longer a method to mypy
+    model = model.eval().requires_grad_(False)
     check_layers(model, geometry)
     return Loaded(model, tokenizer, source.name, geometry, _about(source, dtype, where))
 
@@ -85,10 +86,11 @@ def _read(folder: Path, dtype: str, name: str) -> "tuple[PreTrainedModel, PreTra
     # First: layers of other kinds are refused before a model of them is made.
     geometry = geometry_of(config, dtype)
     with loading(folder, AS):
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **given
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, **given)
+    model, info = loaded
     # Without them transformers makes weights up.
     absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if absent:

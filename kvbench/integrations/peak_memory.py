@@ -44,7 +44,7 @@ class PeakMemory(TorchDispatchMode):
         self.peak_bytes = 0
         self._live_bytes = 0
         self._given = frozenset(sizes_of(given))
-        self._alive: dict[int, weakref.ref] = {}
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         for storage in storages_in(holder):
             self._count(storage)
 

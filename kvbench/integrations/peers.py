@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import Cache, DynamicCache, PreTrainedConfig, QuantizedCache, StaticCache
-from transformers.cache_utils import DynamicLayer, StaticLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, StaticLayer
 
 from kvbench.integrations.figures import Figures
 from kvbench.integrations.peak_memory import PeakMemory, sizes_of
@@ -101,7 +101,8 @@ def why_not(name: str, config: PreTrainedConfig | None = None) -> str | None:
 @functools.cache
 def _backend_fault(name: str) -> str | None:
     """What goes wrong when a backend rounds a few tokens; None if nothing does."""
-    config = PreTrainedConfig(num_hidden_layers=1, hidden_size=GROUP, num_attention_heads=1)
+    sizes: dict[str, Any] = {"num_hidden_layers": 1, "hidden_size": GROUP, "num_attention_heads": 1}
+    config = PreTrainedConfig(**sizes)
     tokens = torch.ones(1, 1, 2, GROUP)
     try:
         cache = QuantizedCache(config=config, **_arguments(name, config))
@@ -128,6 +129,9 @@ def _arguments(name: str, config: PreTrainedConfig) -> dict[str, Any]:
 class _Counted(Cache):
     """Counts what a cache's layers hold, and what they hold in passing."""
 
+    _held: list[int]
+    _peak_bytes: int
+
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._start_counting()
@@ -141,7 +145,7 @@ class _Counted(Cache):
         layer = self.layers[layer_idx]
         append = functools.partial(super().update, key_states, value_states, layer_idx, *args, **kwargs)
         before = sizes_of(vars(layer))
-        if type(layer) in PLAIN:
+        if isinstance(layer, CacheLayerMixin) and type(layer) in PLAIN:
             old_values = sizes_of(layer.values)
             states = append()
             replaced = sum(old_values.values()) if sizes_of(layer.values) != old_values else 0
@@ -234,9 +238,10 @@ class _Static(_Counted, StaticCache):
         if torch.compiler.is_compiling():
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
         layer = self.layers[layer_idx]
-        num_tokens = int(layer.get_seq_length()) + key_states.shape[-2]
-        if not layer.is_sliding and num_tokens > layer.max_cache_len:
-            raise CapacityExceeded(num_tokens, layer.max_cache_len)
+        if isinstance(layer, StaticLayer) and not layer.is_sliding:
+            num_tokens = int(layer.get_seq_length()) + key_states.shape[-2]
+            if num_tokens > layer.max_cache_len:
+                raise CapacityExceeded(num_tokens, layer.max_cache_len)
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ def _pair(cache: DynamicCache, layer: int, num_tokens: int) -> tuple[Tensor, Ten
     """A layer's K and V, [1, num_kv_heads, num_tokens, head_dim]."""
     held = cache.layers[layer]
     keys, values = getattr(held, "keys", None), getattr(held, "values", None)
-    if keys is None or keys.shape[2] != num_tokens or values.shape != keys.shape:
+    if keys is None or values is None or keys.shape[2] != num_tokens or values.shape != keys.shape:
         held_tokens = 0 if keys is None else keys.shape[2]
         raise CannotRecord(
             f"layer {layer} ({type(held).__name__}) holds K and V of {held_tokens} of {num_tokens} tokens: record "
@@ -95,7 +96,7 @@ def _noting(model: PreTrainedModel) -> Iterator[dict[int, Tensor]]:
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: object
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
 ) -> tuple[Tensor, None]:
     """Note the query, and attend as sdpa does."""
     for setting in UNSUPPORTED:
@@ -104,5 +105,6 @@ def _attend(
     queries = _noted.get()
     if queries is not None:
         own, scaling = query.shape[-1] ** -0.5, settings.get("scaling")
-        queries[module.layer_idx] = query if scaling in (None, own) else query * (scaling / own)
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+        layer: Any = module.layer_idx
+        queries[layer] = query if scaling in (None, own) else query * (scaling / own)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)[0], None

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from kvbench.integrations.fields import foreign_fields
 from kvbench.model.geometry import KVGeometry
@@ -32,7 +32,7 @@ def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
     if getattr(config, "is_encoder_decoder", False):
         raise _unfit(name, "an encoder and a decoder", config)
     if getattr(text, "is_heterogeneous", False):
-        differing = ", ".join(sorted(text.per_layer_attributes)) or "which are left out"
+        differing = ", ".join(sorted(text.per_layer_attributes or ())) or "which are left out"
         raise _unfit(name, f"layers that differ (per_layer_config: {differing})", config)
     kinds = set(map(str, getattr(text, "layer_types", None) or ()))
     others = sorted(kinds - ATTENTIONS)
@@ -40,9 +40,10 @@ def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
         raise _unfit(name, f"layers of another kind than attention over K and V ({', '.join(others)})", config)
     if WINDOW in kinds and text.model_type in TWICE_THE_HEADS:
         raise _unfit(name, f"twice the KV heads in layers with a window (layer_types: {WINDOW})", config)
-    num_layers, num_heads = (getattr(text, key, None) for key in ("num_hidden_layers", "num_attention_heads"))
-    head_dim = getattr(text, "head_dim", None) or _divided(getattr(text, "hidden_size", None), num_heads)
-    if not all(isinstance(figure, int) and figure > 0 for figure in (num_layers, num_heads, head_dim)):
+    num_layers: object = getattr(text, "num_hidden_layers", None)
+    num_heads: object = getattr(text, "num_attention_heads", None)
+    head_dim: object = getattr(text, "head_dim", None) or _divided(getattr(text, "hidden_size", None), num_heads)
+    if not (_is_count(num_layers) and _is_count(num_heads) and _is_count(head_dim)):
         got = f"num_hidden_layers={num_layers}, num_attention_heads={num_heads}, head_dim={head_dim}"
         raise _unfit(name, f"no figures of heads and layers ({got})", config)
     num_kv_heads = _kv_heads(text, num_heads)
@@ -84,7 +85,7 @@ def check_layers(model: "PreTrainedModel", geometry: KVGeometry) -> None:
         )
 
 
-def _held(layer: object) -> list[object]:
+def _held(layer: object) -> list[Any]:
     return [tensor for tensor in (getattr(layer, "keys", None), getattr(layer, "values", None)) if tensor is not None]
 
 
@@ -96,6 +97,10 @@ def _kv_heads(text: "PreTrainedConfig", num_heads: int) -> int:
     if getattr(text, "multi_query", False) and not getattr(text, "new_decoder_architecture", False):
         return 1
     return getattr(text, "num_key_value_heads", None) or num_heads
+
+
+def _is_count(figure: object) -> TypeGuard[int]:
+    return isinstance(figure, int) and figure > 0
 
 
 def _divided(hidden_size: object, num_heads: object) -> int | None:

@@ -81,7 +81,8 @@ def _of_package() -> Source:
     if len(files) != 1:
         raise ValueError(f"{PACKAGE}: expected is one {GGUF} file in {folders[0]}, got {len(files)}")
     about = metadata.metadata(PACKAGE)
-    return Source(files[0], files[0].stem, f"the Python package {PACKAGE} {about['Version']}", about.get("License"))
+    licenses = about.get_all("License") or [None]
+    return Source(files[0], files[0].stem, f"the Python package {PACKAGE} {about['Version']}", licenses[0])
 
 
 def _of_file(path: Path) -> Source:

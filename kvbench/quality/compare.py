@@ -38,7 +38,7 @@ class Comparison:
         if found is None:
             return {"probed_tokens": self.num_tokens}
         recall = list(found.needle_recall.values())
-        planted = {RECALL: sum(recall) / len(recall)} if recall else {}
+        planted: dict[str, object] = {RECALL: sum(recall) / len(recall)} if recall else {}
         return planted | {
             "error_relative": found.error_relative,
             "error_rounding": self.rounding,

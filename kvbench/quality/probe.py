@@ -107,7 +107,8 @@ class Probe:
 
 def asked_decodes(session: Session) -> set[int]:
     """Positions of the decoded tokens whose queries are asked."""
-    positions, end = [], 0
+    positions: list[int] = []
+    end = 0
     for number, turn in enumerate(session.turns):
         end += session.num_prefill_tokens(number) + turn.num_decode_steps
         positions += range(end - turn.num_decode_steps, end)

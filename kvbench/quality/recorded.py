@@ -12,6 +12,7 @@ Layers may be any of the model's, one or more; each is probed. The metadata entr
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -116,7 +117,7 @@ def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:
     return about
 
 
-def _check(path: Path, slices: Mapping[str, object], geometry: KVGeometry) -> None:
+def _check(path: Path, slices: Mapping[str, Any], geometry: KVGeometry) -> None:
     """Check names, dtypes and shapes, before any tensor is read."""
     for name in ("keys", "values"):
         if name not in slices:

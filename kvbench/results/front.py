@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 
 from kvbench.results.intervals import halves_of
-from kvbench.results.provenance import is_modelled
+from kvbench.results.provenance import is_fleet, is_modelled
 from kvbench.results.schema import LEAST_ERROR, WITH_INTERVAL, latency_column
 
 MEMORY = "peak_bytes"
 LEAST_MEMORY = "peak_least_bytes"
 ERROR = "error_relative"
 ROUNDING = "error_rounding"
+MOST_COLOURED = 8
+_OF_FLEET = (("goodput_per_s", False), ("tokens_per_s", False), ("ttft_mean_s", True))
 
 
 class Cost(NamedTuple):
@@ -176,6 +178,23 @@ def front_of(summary: pd.DataFrame, column: str) -> np.ndarray:
 def leaders_of(summary: pd.DataFrame, column: str, less_is_better: bool) -> np.ndarray:
     """Which rows no other beats in a column."""
     return leaders(cost_of(summary, column, less_is_better).among(may_win(summary)))
+
+
+def highlighted(summary: pd.DataFrame, most: int = MOST_COLOURED) -> list[str] | None:
+    """The strategies that a crowded chart shows in colour; None where there are no more than `most`.
+
+    They are those on a front, of a fleet's those that lead in goodput, throughput or time to first token; the ones on
+    most fronts come first.
+    """
+    names = summary["strategy"].astype(str)
+    if names.nunique() <= most:
+        return None
+    if is_fleet(summary):
+        masks = [leaders_of(summary, column, less) for column, less in _OF_FLEET if summary[column].notna().any()]
+    else:
+        masks = [front_of(summary, column) for column in contested(summary)]
+    count = pd.Series(np.sum(masks, axis=0), names).groupby(level=0, sort=False).max()
+    return count[count > 0].sort_values(ascending=False, kind="stable").index[:most].tolist()
 
 
 def _numbers(summary: pd.DataFrame, column: str) -> np.ndarray:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -52,7 +53,7 @@ class Results:
     quality: pd.DataFrame | None = None
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     files: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    environment: Mapping[str, object] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
     configuration: str = ""
     schema_version: int = SCHEMA_VERSION
     folder: Path | None = None
@@ -122,7 +123,7 @@ def _read(path: Path) -> pd.DataFrame | None:
     return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path).copy()  # in one piece of memory
 
 
-def _checked(folder: Path, environment: dict[str, object]) -> dict[str, object]:
+def _checked(folder: Path, environment: dict[str, Any]) -> dict[str, Any]:
     """What a folder says of itself, where its schema is the one that can be read."""
     if not isinstance(environment, dict):
         raise ValueError(f"{folder / ENVIRONMENT} is a mapping, got {type(environment).__name__}")

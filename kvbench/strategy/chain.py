@@ -145,17 +145,20 @@ class Chain(Strategy):
 def _composed(growth: Strategy | None, eviction: Strategy | None, placement: Strategy | None) -> Strategy:
     for first, second in ((eviction, placement), (growth, eviction), (growth, placement)):
         _check(first, second)
-    if eviction is not None and placement is not None:
+    whole: Strategy | None
+    if isinstance(eviction, Sinks) and isinstance(placement, Quantized):
         whole = SinksQuantized(sinks=eviction, quantized=placement)
     else:
         whole = eviction or placement
+    assert whole is not None  # of two kinds, one is no growth
     if growth is None:
         return whole
     bound = next(getattr(whole, size) for bounded, size in BOUNDS.items() if isinstance(whole, bounded))
-    if getattr(growth, "max_capacity", bound) < bound:
-        raise ValueError(f"{_name(growth)} grows to {growth.max_capacity} tokens, and {bound} are needed")
-    if isinstance(growth, Paged):
-        whole = whole.over(growth.areas[0].layout)
+    most = getattr(growth, "max_capacity", bound)
+    if most < bound:
+        raise ValueError(f"{_name(growth)} grows to {most} tokens, and {bound} are needed")
+    if isinstance(growth, Paged) and isinstance(whole, Hierarchical):
+        whole = whole.over(growth.areas[0].blocks)
     return Grown(bounded=whole, growth=growth, bound=bound)
 
 

@@ -68,7 +68,8 @@ class Compressed(Strategy):
         num_used, num_seen = view.num_used(seq), view.num_seen(seq)
         if self._planned.pop(seq, -1) == view.num_altered(seq):  # there was no memory to do it in
             self._next_pass[seq] = num_seen
-        plan, left = (), num_used
+        plan: Plan = ()
+        left = num_used
         if num_tokens > 1:
             rule = Rule(first=num_used - num_tokens, top=num_kept(num_tokens, self.kept_fraction), by=NORM)
             left = rule.num_kept(num_used)

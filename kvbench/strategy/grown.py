@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TypeGuard
 
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import Blocks
@@ -64,10 +65,12 @@ class Grown(Strategy):
         if any(_reserves_main(op) for op in before):
             return plan
         later = view.after(before) if before else view
-        grown = self._within(self._growth.on_append(seq, plan[place].num_tokens, later), later.capacity(seq))
+        append = plan[place]
+        assert isinstance(append, Append)
+        grown = self._within(self._growth.on_append(seq, append.num_tokens, later), later.capacity(seq))
         return (*before, *grown, *plan[place:]) if grown else plan
 
-    def _within(self, plan: Iterable[Operation], capacity: int) -> list[Operation]:
+    def _within(self, plan: Iterable[Operation], capacity: int) -> list[Reserve]:
         """What a plan reserves, each within the bound and more than there is."""
         reserved = [replace(op, num_tokens=min(op.num_tokens, self._bound)) for op in plan if _reserves_main(op)]
         return [op for op in reserved if op.num_tokens > capacity]
@@ -98,5 +101,5 @@ class Grown(Strategy):
         self._growth.on_complete(session)
 
 
-def _reserves_main(op: Operation) -> bool:
+def _reserves_main(op: Operation) -> TypeGuard[Reserve]:
     return isinstance(op, Reserve) and op.area == MAIN

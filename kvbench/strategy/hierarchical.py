@@ -178,6 +178,7 @@ class Hierarchical(Strategy):
         if view.num_seen(seq) + num_tokens - stay > sum(self.capacities.values()):
             return ()
         *before, move = self._give_way(seq, used, stay, view)
+        assert isinstance(move, Move)
         return (*before, replace(move, background=True))
 
     def _make_room(self, seq: int, used: int, num_tokens: int, view: LedgerView) -> Plan:

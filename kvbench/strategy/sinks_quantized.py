@@ -1,7 +1,7 @@
 """Sinks and quantization: the first tokens and the newest as they are, those between in few bits, up to a window."""
 
 from kvbench.ledger import LedgerView
-from kvbench.plan.area import Area
+from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import MAIN, NOTHING, Append, Keep, Move, Operation, Plan, Reserve, Rule
 from kvbench.strategy.base import Strategy, rounded_up
 from kvbench.strategy.quantized import PACKED, Quantized
@@ -39,6 +39,7 @@ class SinksQuantized(Strategy):
                 f"they are, and a group), got {sinks.window}"
             )
         packed, ring = quantized.areas
+        assert isinstance(packed.layout, Chunks)
         self._chunk = packed.layout.num_tokens
         self.areas = (*([Area(SINKS)] if self._num_sinks else []), packed, ring)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from kvbench.charts.comprehensive import comprehensive_chart
+from kvbench.charts.panels import comprehensive_chart
 from kvbench.charts.text import listed, mib, number
 from kvbench.decide.sweep import Point
 from kvbench.results.columns import FROM, ends

@@ -1,5 +1,7 @@
 """A workload in numbers: what it holds, when it comes, and how much of it would be live at once."""
 
+import heapq
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,14 +60,18 @@ def _summary(name: str, values: NDArray[np.int64]) -> dict[str, int | float]:
     }
 
 
-def concurrency(workload: Workload, tokens_per_s: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Count the requests that would be live over time if none had to wait: the demand, not a measurement.
+def concurrency(
+    workload: Workload, tokens_per_s: float, most: int | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Count the requests that would be live over time if none had to wait for memory: the demand, not a measurement.
 
-    A request is live from its arrival for (decoded tokens ÷ tokens_per_s + its think times); prompts cost nothing.
+    A request is live from its arrival, or from when it has a place, for (decoded tokens ÷ tokens_per_s + its think
+    times); prompts cost nothing.
 
     Args:
         workload: the requests.
         tokens_per_s: tokens that each request decodes a second, > 0.
+        most: places, taken in the order of arrival, > 0; None: one for each.
     Returns:
         Times in seconds, increasing, and the number of requests live from each time on: steps for a chart.
     Raises:
@@ -75,8 +81,20 @@ def concurrency(workload: Workload, tokens_per_s: float) -> tuple[NDArray[np.flo
     starts_s = np.array([session.arrival_ns for session in workload.sessions], dtype=np.float64) / NS_PER_S
     think_ns = [sum(turn.think_ns for turn in session.turns) for session in workload.sessions]
     decoded = np.array([session.num_decode_tokens for session in workload.sessions], dtype=np.float64)
-    ends_s = starts_s + decoded / tokens_per_s + np.array(think_ns, dtype=np.float64) / NS_PER_S
+    lasts_s = decoded / tokens_per_s + np.array(think_ns, dtype=np.float64) / NS_PER_S
+    if most is not None:
+        starts_s = _placed(starts_s, lasts_s, most)
+    ends_s = starts_s + lasts_s
     times_s, place = np.unique(np.concatenate([starts_s, ends_s]), return_inverse=True)
     changes = np.zeros(times_s.size, dtype=np.int64)
     np.add.at(changes, place, np.repeat([1, -1], starts_s.size))
     return times_s, np.cumsum(changes)
+
+
+def _placed(arrivals_s: NDArray[np.float64], lasts_s: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+    """When each has one of so many places, in the order of arrival."""
+    free_s, starts_s = [0.0] * most, arrivals_s.copy()
+    for at in np.argsort(arrivals_s, kind="stable"):
+        starts_s[at] = max(arrivals_s[at], heapq.heappop(free_s))
+        heapq.heappush(free_s, starts_s[at] + lasts_s[at])
+    return starts_s

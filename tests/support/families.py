@@ -64,6 +64,10 @@ def softcapped() -> PreTrainedModel:
     return from_config(Gemma2Config(**SIZES, head_dim=16))
 
 
+NUM_OUTPUT = 24
+"""Tokens that are generated: with a prompt of 30, beyond windows and blocks, and the buffers that must grow."""
+
+
 def prompt(num_rows: int, num_tokens: int, seed: int = 1) -> torch.Tensor:
     return torch.randint(2, VOCABULARY, (num_rows, num_tokens), generator=torch.Generator().manual_seed(seed))
 
@@ -85,20 +89,20 @@ def generated(model: PreTrainedModel, cache: Cache, num_tokens: int, **inputs: o
 
 
 def greedy(model, cache):
-    return generated(model, cache, 40, input_ids=prompt(1, 30))
+    return generated(model, cache, NUM_OUTPUT, input_ids=prompt(1, 30))
 
 
 def sampled(model, cache):
     torch.manual_seed(7)
-    return generated(model, cache, 40, input_ids=prompt(2, 30), do_sample=True)
+    return generated(model, cache, NUM_OUTPUT, input_ids=prompt(2, 30), do_sample=True)
 
 
 def beams(model, cache):
-    return generated(model, cache, 30, input_ids=prompt(2, 20), num_beams=3)
+    return generated(model, cache, 20, input_ids=prompt(2, 20), num_beams=3)
 
 
 def left_padded(model, cache):
-    return generated(model, cache, 40, **padded(30, 0, 11, 25))
+    return generated(model, cache, NUM_OUTPUT, **padded(30, 0, 11, 25))
 
 
 def in_chunks(model, cache):
@@ -118,7 +122,7 @@ def assisted(model, cache):
     helper = from_config(type(model.config)(**SIZES))
     with torch.no_grad():
         helper.model.layers[-1].mlp.down_proj.weight.mul_(1.2)
-    return generated(model, cache, 40, input_ids=prompt(1, 30), assistant_model=helper)
+    return generated(model, cache, NUM_OUTPUT, input_ids=prompt(1, 30), assistant_model=helper)
 
 
 def cropped(model, cache):

@@ -6,6 +6,8 @@ mass must see the queries; both happen here. Caches that are not kvbench's are a
 as before.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +57,7 @@ def register() -> None:
 
 
 def attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: object
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Attend with a layer's new queries over its cache.
 
@@ -72,7 +74,7 @@ def attention(
     """
     layer = getattr(key, TAG, None)
     if layer is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)[0], None
     return layer.attend(module, query, key, value, attention_mask, **kwargs), None
 
 
@@ -95,7 +97,7 @@ def attend(
     query: Tensor,
     num_kv_heads: int,
     sight: PositionMask,
-    **kwargs: object,
+    **kwargs: Any,
 ) -> Tensor:
     """Attend with the newest tokens' queries over all that one layer holds; scores get their mass.
 
@@ -157,8 +159,7 @@ def _by_piece(sequence: SequenceStore | Compacted, query: Tensor, num_kv_heads: 
     group_size = query.shape[1] // num_kv_heads
     num_queries = query.shape[2]
     notes = is_noted(sequence, query)
-    is_plain = isinstance(sequence, SequenceStore) and not notes
-    if num_queries == 1 and sight.mask is None and is_plain:
+    if num_queries == 1 and sight.mask is None and isinstance(sequence, SequenceStore) and not notes:
         return decode(sequence, 0, packed(query, num_kv_heads))
     store = sequence.ends_with_newest
     if not notes and store is not None and len(store.pieces(0)) == 1:
@@ -182,6 +183,7 @@ def _in_one_piece(piece: Piece, query: Tensor, num_kv_heads: int, sight: Positio
     for start in range(0, query.shape[2], QUERY_CHUNK):
         asked = query[:, :, start : start + QUERY_CHUNK]
         seen = sight(piece, sight.first + start, asked.shape[2], group_size)
+        assert seen is not False  # the piece has the queries' own tokens
         outputs.append(
             F.scaled_dot_product_attention(packed(asked, num_kv_heads), piece.keys, piece.values, attn_mask=seen)
         )

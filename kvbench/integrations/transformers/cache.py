@@ -80,6 +80,7 @@ class KVBenchCache(Cache):
         """Let go of all that is held, and end background workers; the next tokens begin anew."""
         self._shared.close()
         for layer in self.layers:
+            assert isinstance(layer, KVBenchLayer)
             layer.is_initialized = False
 
     def __deepcopy__(self, memo: dict[int, object]) -> "KVBenchCache":

@@ -1,11 +1,13 @@
 """One layer of a cache: what transformers asks of it, answered by the layer's own store."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
 
 from kvbench.backend.storage import SequenceStore
-from kvbench.integrations.layerwise import Layerwise, write
+from kvbench.integrations.layerwise import write
 from kvbench.integrations.transformers.attention import TAG, attend, check_supported
 from kvbench.integrations.transformers.rotation import Compacted
 from kvbench.integrations.transformers.shared import Shared
@@ -34,7 +36,7 @@ class KVBenchLayer(CacheLayerMixin):
         self._number = number
 
     @property
-    def is_croppable(self) -> bool:
+    def is_croppable(self) -> bool:  # type: ignore[override]  # a constant of the class there
         """Whether `crop` leaves no trace: of a lossless strategy's tokens all are there."""
         strategy = self._shared.strategy
         return strategy.lossless and any(area.name == MAIN for area in strategy.areas)
@@ -46,13 +48,9 @@ class KVBenchLayer(CacheLayerMixin):
         self.is_initialized = True
 
     @property
-    def _batch(self) -> Layerwise:
-        return self._shared.batch
-
-    @property
     def _sequence(self) -> SequenceStore | None:
         """The layer's store; None before the first token."""
-        batch = self._batch
+        batch = self._shared.batch
         return batch.sequences[self._number] if batch is not None and batch.sequences else None
 
     def update(
@@ -72,7 +70,7 @@ class KVBenchLayer(CacheLayerMixin):
             CapacityExceeded: the strategy cannot hold so much.
         """
         shared = self._shared
-        if not self.is_initialized or not shared.batch.sequences:
+        if not self.is_initialized or self._sequence is None:
             self.lazy_initialization(key_states, value_states)
         shared.check(key_states, value_states)
         if shared.uses_own_attention:
@@ -80,7 +78,7 @@ class KVBenchLayer(CacheLayerMixin):
             setattr(key_states, TAG, self)
             return key_states, value_states
         shared.check_whole()
-        batch = self._batch
+        batch, _ = shared.live
         if self._number == 0:
             batch.begin(key_states.shape[2])
         sequence = batch.enter(self._number)
@@ -95,7 +93,7 @@ class KVBenchLayer(CacheLayerMixin):
         return whole(sequence)
 
     def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: object
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
     ) -> Tensor:
         """Take new tokens and attend with their queries, as many at once as the strategy says.
 
@@ -110,7 +108,8 @@ class KVBenchLayer(CacheLayerMixin):
             [num_rows, num_tokens, num_heads, head_dim].
         """
         check_supported(module, kwargs)
-        shared, batch, arranged = self._shared, self._batch, self._shared.arrangement
+        shared = self._shared
+        batch, arranged = shared.live
         shared.arrived()
         if mask is not None and mask.shape[0] < key.shape[0]:
             mask = mask.expand(key.shape[0], -1, -1, -1)
@@ -168,12 +167,13 @@ class KVBenchLayer(CacheLayerMixin):
             self._select(torch.arange(self.batch_size, device=self.device).repeat_interleave(repeats))
 
     def _select(self, index: Tensor) -> None:
-        if self._sequence is None:
+        sequence = self._sequence
+        if sequence is None:
             return
         index = row_numbers(index, self.batch_size)
         if self._number == 0:
             self._shared.book_rows(index)
-        self._sequence.select_rows(index)
+        sequence.select_rows(index)
         self.batch_size = len(index)
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -187,12 +187,13 @@ class KVBenchLayer(CacheLayerMixin):
         """
         if tokens_to_remove > 0:
             raise ValueError(f"crop takes minus the number of tokens to remove, got {tokens_to_remove}")
-        if not tokens_to_remove or self._sequence is None:
+        sequence = self._sequence
+        if not tokens_to_remove or sequence is None:
             return
         if self._number == 0:
             self._shared.book_truncation(-tokens_to_remove)
         for op in self._shared.truncation:
-            self._sequence.carry_out(op, [], [])
+            sequence.carry_out(op, [], [])
 
 
 def row_numbers(index: Tensor, num_rows: int) -> Tensor:
@@ -219,9 +220,10 @@ def whole(sequence: SequenceStore) -> tuple[Tensor, Tensor]:
         pieces = store.pieces(0)
         if len(pieces) == 1:
             return pieces[0].keys, pieces[0].values
-    keys, values, done = None, None, 0
+    keys = values = torch.empty(0)
+    done = 0
     for _, piece in sequence.pieces(0):  # a staged piece lies where the next will
-        if keys is None:
+        if not done:
             size = (*piece.keys.shape[:2], sequence.num_seen, piece.keys.shape[3])
             keys, values = piece.keys.new_empty(size), piece.values.new_empty(size)
         end = done + piece.keys.shape[2]

@@ -42,7 +42,8 @@ def frequencies(config: PreTrainedConfig, head_dim: int, device: torch.device) -
             "near it is moved"
         )
     if kind == "default":
-        return given["rope_theta"] ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
+        exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
+        return torch.pow(float(given["rope_theta"]), -exponents)
     return ROPE_INIT_FUNCTIONS[kind](config, device)[0].float()
 
 
@@ -61,8 +62,7 @@ def turned(keys: Tensor, by: int | Tensor, angles: Tensor) -> Tensor:
         by: positions; one number, or [num_rows or 1, num_kv_heads or 1, tokens].
         angles: from `frequencies`.
     """
-    by = torch.as_tensor(by, dtype=torch.float32, device=keys.device)
-    turn = by[..., None] * angles
+    turn = torch.as_tensor(by, dtype=torch.float32, device=keys.device)[..., None] * angles
     cos, sin = turn.cos(), turn.sin()
     first, second = keys.float().chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(keys.dtype)
@@ -100,9 +100,10 @@ class Compacted:
         """How much later each token would have stood."""
         lengths = [piece.keys.shape[2] for piece in pieces]
         last = self.num_seen - sum(lengths)  # position of the first, had nothing been kept but the newest
-        if all(isinstance(piece.positions, range) for piece in pieces):
+        ranges = [piece.positions for piece in pieces if isinstance(piece.positions, range)]
+        if len(ranges) == len(pieces):
             starts = [last + sum(lengths[:number]) for number in range(len(lengths))]
-            return [start - piece.positions.start for start, piece in zip(starts, pieces, strict=True)]
+            return [start - positions.start for start, positions in zip(starts, ranges, strict=True)]
         positions = torch.cat([_tensor(piece) for piece in pieces], dim=2)
         places = positions.argsort(dim=2).argsort(dim=2) + last
         return list((places - positions).split(lengths, dim=2))

@@ -56,13 +56,20 @@ class Shared:
         return self._given if self.batch is None else self.batch.strategy
 
     @property
+    def live(self) -> tuple[Layerwise, Arrangement]:
+        """The batch, and how its tokens are arranged, once the first are there."""
+        assert self.batch is not None
+        assert self.arrangement is not None
+        return self.batch, self.arrangement
+
+    @property
     def uses_own_attention(self) -> bool:
         """Whether the model attends by kvbench's attention."""
-        return self._config._attn_implementation == ATTENTION
+        return bool(self._config._attn_implementation == ATTENTION)
 
     def initialize(self, keys: Tensor, values: Tensor) -> None:
         """Make the batch from its first tokens, unless there is one of that kind from before a reset."""
-        if self.batch is not None and (self.batch.sequences or self._is_of_its_kind(keys)):
+        if self.batch is not None and (self.batch.sequences or _is_of_its_kind(self.batch, keys)):
             return
         if keys.shape != values.shape:
             raise ValueError(f"keys and values have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}")
@@ -93,22 +100,15 @@ class Shared:
             raise ValueError(
                 "a KVBenchCache is for inference, no gradients go through it: call the model under torch.no_grad()"
             )
+        batch, _ = self.live
         for tensor in (keys, values):
-            if not self._is_of_its_kind(tensor):
-                batch = self.batch
+            if not _is_of_its_kind(batch, tensor):
                 raise ValueError(
                     f"the cache holds {batch.num_rows} rows, {batch.geometry.num_kv_heads} KV heads of "
                     f"{batch.geometry.head_dim}, {batch.geometry.dtype} on {batch.device}; got {tuple(tensor.shape)}, "
                     f"{tensor.dtype} on {tensor.device}; reset() begins with another batch, and all layers are on one "
                     "device"
                 )
-
-    def _is_of_its_kind(self, tensor: Tensor) -> bool:
-        batch = self.batch
-        rows, heads, _, size = tensor.shape
-        wanted = (batch.num_rows, batch.geometry.num_kv_heads, batch.geometry.head_dim)
-        is_alike = str(tensor.dtype) == f"torch.{batch.geometry.dtype}" and tensor.device == batch.device
-        return (rows, heads, size) == wanted and is_alike
 
     def check_whole(self) -> None:
         """Refuse a strategy that needs kvbench's attention where the model attends otherwise.
@@ -161,8 +161,9 @@ class Shared:
         """
         if mask is not None and mask.dtype != torch.bool:
             raise ValueError(f"kvbench's attention takes a mask of bools, got {mask.dtype}")
-        self.arrangement.begin(mask, num_tokens, self.batch.num_seen)
-        self.batch.begin(num_tokens)
+        batch, arrangement = self.live
+        arrangement.begin(mask, num_tokens, batch.num_seen)
+        batch.begin(num_tokens)
 
     def arrived(self) -> None:
         """A layer's new tokens are there."""
@@ -187,8 +188,9 @@ class Shared:
         Args:
             index: rows, each 0 or more and less than there are.
         """
-        self.batch.book_rows(len(index))
-        self.arrangement.select_rows(index)
+        batch, arrangement = self.live
+        batch.book_rows(len(index))
+        arrangement.select_rows(index)
 
     def book_truncation(self, num_tokens: int) -> None:
         """Book for all layers that the newest tokens go.
@@ -196,9 +198,17 @@ class Shared:
         Raises:
             LedgerError: they are not the last ones that are held.
         """
-        places = self.arrangement.places
-        if places is not None and self.batch.num_seen - num_tokens < places.shape[1]:
+        batch, arrangement = self.live
+        places = arrangement.places
+        if places is not None and batch.num_seen - num_tokens < places.shape[1]:
             raise LedgerError(
                 "the first prompt's padding is held behind its first tokens, so that its last tokens cannot be cropped"
             )
-        self.truncation = self.batch.book_truncation(num_tokens)
+        self.truncation = batch.book_truncation(num_tokens)
+
+
+def _is_of_its_kind(batch: Layerwise, tensor: Tensor) -> bool:
+    rows, heads, _, size = tensor.shape
+    wanted = (batch.num_rows, batch.geometry.num_kv_heads, batch.geometry.head_dim)
+    is_alike = str(tensor.dtype) == f"torch.{batch.geometry.dtype}" and tensor.device == batch.device
+    return (rows, heads, size) == wanted and is_alike

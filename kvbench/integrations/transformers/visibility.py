@@ -1,6 +1,7 @@
 """What a step's queries may look at, told by the positions of the slots that are held."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class PositionMask:
     first: int
     places: Tensor | None = None
 
-    def __call__(self, piece: Piece, first: int, num_queries: int, group_size: int) -> Tensor | bool | None:
+    def __call__(self, piece: Piece, first: int, num_queries: int, group_size: int) -> Tensor | Literal[False] | None:
         """Which of a piece's tokens consecutive queries may look at; see `reading.visible`."""
         if self.mask is None:
             return visible(piece, first, num_queries, group_size)
@@ -43,15 +44,15 @@ class PositionMask:
             positions = positions.expand(asked.shape[0], 1, -1)
         positions = positions.long()
         if self.places is not None:
-            positions = self._placed(positions)
+            positions = _placed(positions, self.places)
         num_rows, num_heads, num_slots = positions.shape
         asked = asked.expand(num_rows, max(num_heads, asked.shape[1]), -1, -1)
         index = positions.unsqueeze(2).expand(-1, asked.shape[1], asked.shape[2], num_slots)
         return asked.gather(3, index)
 
-    def _placed(self, positions: Tensor) -> Tensor:
-        """Where tokens stood, from where they are held."""
-        num_moved = self.places.shape[1]
-        places = self.places.unsqueeze(1).expand(-1, positions.shape[1], -1)
-        found = places.gather(2, positions.clamp(max=num_moved - 1))
-        return torch.where(positions < num_moved, found, positions)
+
+def _placed(positions: Tensor, places: Tensor) -> Tensor:
+    """Where tokens stood, from where they are held."""
+    num_moved = places.shape[1]
+    found = places.unsqueeze(1).expand(-1, positions.shape[1], -1).gather(2, positions.clamp(max=num_moved - 1))
+    return torch.where(positions < num_moved, found, positions)

@@ -67,7 +67,8 @@ def step(model: PreTrainedModel, cache: Cache, ids: Sequence[int]) -> Tensor:
     """
     given = torch.tensor([list(ids)], device=model.device)
     made = model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return made.logits[0, -1].float()
+    logits: Tensor = made.logits[0, -1].float()
+    return logits
 
 
 def timed_step(model: PreTrainedModel, cache: Cache, ids: Sequence[int]) -> tuple[Tensor, float]:

@@ -39,4 +39,4 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, text: str, num_tokens: int) ->
     ids = encoder(tokenizer)(text[: CHARACTERS_A_TOKEN * num_tokens])
     beginning = tokenizer.bos_token_id
     with_special = tokenizer("a").input_ids
-    return Tokens((beginning,) if beginning is not None and with_special[0] == beginning else (), ids)
+    return Tokens((beginning,) if beginning is not None and with_special[0] == beginning else (), tuple(ids))

@@ -1,33 +1,20 @@
-"""The report as Markdown: the table, outcomes, warnings, and each chart with what it shows."""
+"""A report as Markdown: what to conclude, how to do it again, the table, warnings, and charts with what they show."""
 
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from kvbench.charts.cautions import failures, warnings
-from kvbench.charts.jobs import row_names
-from kvbench.charts.limits import bound_by, is_bound
-from kvbench.charts.modelled import apart
-from kvbench.charts.pools import pool_notes
-from kvbench.charts.sentences import chart_sentences
-from kvbench.charts.table import is_lossy, parameters_of, table_markdown
-from kvbench.charts.text import markdown_escape
+from kvbench.charts.cautions import apart, failures, warnings
+from kvbench.charts.chart import Chart
+from kvbench.charts.frame import frame_markdown, frame_text
+from kvbench.charts.rows import is_lossy
+from kvbench.charts.table import table_markdown
+from kvbench.charts.text import markdown_escape, one_line
+from kvbench.charts.verdict import verdict
 from kvbench.results.intervals import sentence
 from kvbench.results.provenance import any_fleet, is_fleet, model_notes
 
-TITLES = {
-    "memory": "Memory over tokens",
-    "latency": "Step time",
-    "panels": "Memory, utilization, resizes, efficiency",
-    "pareto": "Memory against time",
-    "quality": "What lossy strategies cost",
-    "workload": "Workload",
-    "fleet_service": "Service",
-    "fleet_memory": "Where memory goes",
-    "fleet_load": "Batch and queue",
-    "fleet_times": "Times of requests",
-    "model_error": "Modelled against measured",
-}
+MAIN = "summary"
 OF_STEPS = (
     "Peak is the most bytes live at any time, a resize's second buffer and staging buffers (through which blocks, few "
     "bits and slower tiers are read) included; of a pool it counts the blocks handed out. Util. is used over allocated "
@@ -68,9 +55,10 @@ def report_markdown(
     title: str,
     header_lines: list[str],
     summary: pd.DataFrame,
-    charts: Iterable[str] | Mapping[str, str | list[str]],
+    charts: Iterable[Chart],
     parameters: list[str] | None = None,
     cautions: Iterable[str] = (),
+    again: str = "",
 ) -> str:
     """The report of a run or a sweep.
 
@@ -78,15 +66,13 @@ def report_markdown(
         title: plain text.
         header_lines: what was run, on what; plain text.
         summary: a row a strategy, or a row a strategy and job.
-        charts: names of the charts, in order, each in charts/<name>.png; a mapping adds sentences (Markdown) to those
-            that are computed from the rows.
+        charts: in order, each in charts/<name>.png.
         parameters: columns that tell jobs apart; None finds them.
         cautions: warnings that are not computed from the rows.
+        again: the command that makes the same again.
     """
-    swept = parameters_of(summary, parameters)
-    bound = bound_by(summary, row_names(summary, swept)) if is_bound(summary) else []
-    bound = [*pool_notes(summary, swept), *bound]
-    parts = [f"# {markdown_escape(title)}", _items([*bound, *map(markdown_escape, header_lines)])]
+    parts = [f"# {markdown_escape(title)}", _items(verdict(summary, parameters)), _command(again)]
+    parts.append(_items(map(markdown_escape, header_lines)))
     notes = _items(markdown_escape(note) for note in [*model_notes(summary), *apart(summary)])
     parts += ["## Results", notes, table_markdown(summary, parameters), _explained(summary)]
     if is_lossy(summary).any() and summary["error_relative"].notna().any():
@@ -97,14 +83,7 @@ def report_markdown(
     ):
         if lines:
             parts += [f"## {heading}", _items(lines)]
-    if charts:
-        parts.append("## Charts")
-    computed = chart_sentences(summary, parameters)
-    for name in charts:
-        given = charts[name] if isinstance(charts, Mapping) else []
-        sentences = [*computed.get(name, []), *([given] if isinstance(given, str) else given)]
-        heading = TITLES.get(name, name.replace("_", " ").capitalize())
-        parts += [f"### {heading}", f"![{heading}](charts/{name}.png)", _items(filter(None, sentences))]
+    parts += _charts((chart.heading, chart.name, chart.sentences()) for chart in charts)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -118,5 +97,65 @@ def _explained(summary: pd.DataFrame) -> str:
     return (text + (SCOPES.get(scopes[0], "") if len(scopes) == 1 else "")).strip()
 
 
+def _command(again: str) -> str:
+    return f"```sh\n{one_line(again)}\n```" if again else ""
+
+
+def _charts(charts: Iterable[tuple[str, str, list[str]]]) -> list[str]:
+    """Each chart under its heading, with what is said of it."""
+    parts = []
+    for heading, name, sentences in charts:
+        shown = markdown_escape(heading)
+        parts += [f"### {shown}", f"![{shown}](charts/{name}.png)", _items(sentences)]
+    return ["## Charts", *parts] if parts else []
+
+
 def _items(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
+
+
+def findings_text(sentences: Iterable[str], tables: Mapping[str, pd.DataFrame]) -> str:
+    """The tables, each under its name but for the main one, and the sentences.
+
+    Args:
+        sentences: plain text.
+        tables: by name; the main one's is summary.
+    """
+    shown = [
+        frame_text(frame) if name == MAIN else f"{_heading(name)}\n{frame_text(frame)}"
+        for name, frame in tables.items()
+    ]
+    return "\n\n".join([*shown, "\n".join(map(one_line, sentences))])
+
+
+def findings_markdown(
+    title: str,
+    header_lines: Iterable[str],
+    sentences: Iterable[str],
+    tables: Mapping[str, pd.DataFrame],
+    charts: Iterable[Chart],
+    again: str = "",
+) -> str:
+    """The report of an experiment.
+
+    Args:
+        title: plain text.
+        header_lines: what was run, on what; plain text.
+        sentences: what was found; plain text.
+        tables: by name; the main one's is summary.
+        charts: in order, each in charts/<name>.png.
+        again: the command that makes the same again.
+    """
+    found = _items(map(markdown_escape, sentences))
+    parts = [f"# {markdown_escape(title)}", *(["## Findings", found] if found else []), _command(again)]
+    parts.append(_items(map(markdown_escape, header_lines)))
+    for name, frame in tables.items():
+        heading = "Results" if name == MAIN else markdown_escape(_heading(name))
+        parts += [f"## {heading}", frame_markdown(frame)]
+    parts.append(sentence(tables.values()))
+    parts += _charts((_heading(chart.name), chart.name, chart.sentences()) for chart in charts)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _heading(name: str) -> str:
+    return one_line(name).replace("_", " ").capitalize()
