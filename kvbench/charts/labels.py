@@ -74,18 +74,26 @@ def name_ends(axes: Axes, lines: Sequence[tuple[Line2D, str]]) -> None:
         axes: the panel.
         lines: each with its name.
     """
-    heights = []
+    ends = []
     for line, text in lines:
-        ends = axes.transData.transform((0.0, line.get_ydata()[-1]))
-        heights.append((float(np.clip(axes.transAxes.inverted().transform(ends)[1], 0.0, 1.0)), text))
-    free = 0.0
-    for place, (height, text) in enumerate(sorted(heights)):
-        most = 1.0 - _LINE_HEIGHT * (len(heights) - 1 - place)
-        free = max(free, min(height, most))
-        where = {"xycoords": "axes fraction", "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
-        arrow = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
-        axes.annotate(text, (1.0, height), (1.02, free), fontsize=SMALL, color=INK, arrowprops=arrow, **where)
-        free += _LINE_HEIGHT
+        end = line.get_xydata()[-1]
+        place = axes.transAxes.inverted().transform(axes.transData.transform(end))
+        ends.append((float(np.clip(place[1], 0.0, 1.0)), tuple(end), text))
+    ends.sort()
+    arrow = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)}
+    where = {"xycoords": "data", "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
+    for (_, end, text), height in zip(ends, _apart([height for height, *_ in ends]), strict=True):
+        axes.annotate(text, end, (1.02, height), fontsize=SMALL, color=INK, arrowprops=arrow, **where)
+
+
+def _apart(heights: list[float]) -> np.ndarray:
+    """Heights of an axis, in order, moved apart by a line's height, as little as may be and alike up and down."""
+    rising, falling = np.array(heights), np.array(heights)
+    for at in range(1, len(heights)):
+        rising[at] = max(rising[at], rising[at - 1] + _LINE_HEIGHT)
+        falling[-at - 1] = min(falling[-at - 1], falling[-at] - _LINE_HEIGHT)
+    middle = (rising + falling) / 2
+    return middle + max(0.0, -middle.min(initial=0.0)) - max(0.0, middle.max(initial=1.0) - 1.0)
 
 
 def _boxes(point: np.ndarray, width: float, height: float, scale: float) -> Iterator[Bbox]:

@@ -28,8 +28,8 @@ MAX_NAMED = 16
 LABEL_LENGTH = 18
 ROOM = 0.16
 UNDECIDED = "No front: one repetition has no interval, and no difference in time can be judged."
-FILLS = ("full", "left", "bottom", "right", "top")
-"""Of a strategy's points in several jobs, one after another."""
+FILLS = {"full": "wholly", "left": "left", "bottom": "below", "right": "right", "top": "above"}
+"""Of a strategy's points in several jobs, one after another; and in words."""
 
 
 class Tradeoff(NamedTuple):
@@ -147,7 +147,8 @@ def name_points(figure: Figure, axes: Axes, panel: Tradeoff, texts: list[str]) -
         panel: what it shows.
         texts: a name a row of the summary.
     """
-    wanted = panel.on_front if len(panel.rows) > MAX_NAMED else np.ones(len(panel.rows), dtype=bool)
+    is_crowded = len({texts[row] for row in panel.rows}) > MAX_NAMED
+    wanted = panel.on_front if is_crowded else np.ones(len(panel.rows), dtype=bool)
     order = np.lexsort((~panel.on_front, ~wanted))
     shown = [texts[panel.rows[index]] for index in order[: wanted.sum()]]
     place_names(figure, axes, panel.points[order], shown, panel.lines)
@@ -174,7 +175,11 @@ def notes_of_points(summary: pd.DataFrame, parameters: Sequence[str]) -> list[st
     if any(hollow):
         notes.append(f"Hollow: {' or '.join(filter(None, hollow))}.")
     if parameters:
-        notes.append(f"Beside a name: {', '.join(parameter.removeprefix('strategy.') for parameter in parameters)}.")
+        told = ", ".join(parameter.removeprefix("strategy.") for parameter in parameters)
+        jobs = list(dict.fromkeys(zip(*(map(value_text, summary[name]) for name in parameters), strict=True)))
+        filled = [f"{words} {', '.join(job)}" for words, job in zip(FILLS.values(), jobs, strict=False)]
+        more = "; …" * (len(jobs) > len(FILLS))
+        notes.append(f"Beside a name: {told}. Marks are filled by job: {'; '.join(filled)}{more}.")
     return notes
 
 
@@ -188,7 +193,7 @@ def legend_of_points(summary: pd.DataFrame, sheet: Sheet) -> list[tuple[Line2D, 
 
 def point_mark(look: Look, competes: bool, turn: int = 0) -> Line2D:
     """A strategy's point, hollow where it did not complete or is a reference; half filled in its later jobs."""
-    fill = FILLS[turn % len(FILLS)] if competes else "full"
+    fill = list(FILLS)[turn % len(FILLS)] if competes else "full"
     face = look.colour if competes else "white"
     kind = {"color": look.colour, "markerfacecolor": face, "markerfacecoloralt": "white", "fillstyle": fill}
     return Line2D([], [], linestyle="", marker=look.marker, markersize=8, **kind)

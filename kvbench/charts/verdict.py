@@ -13,7 +13,8 @@ from kvbench.charts.text import duration, listed, markdown_escape, mib, number, 
 from kvbench.results.front import alike, cost_of, front_of, leaders_of, may_win
 from kvbench.results.provenance import is_fleet, is_modelled, kinds
 
-MAX_GROUPS = 6
+MAX_GROUPS = 3
+MAX_NAMES = 8
 MAX_JOBS = 4
 TIME = "total_s"
 NO_INTERVALS = "one repetition has no interval"
@@ -91,7 +92,7 @@ def _alike(rows: pd.DataFrame, names: list[str]) -> Iterator[str]:
     for group in alike(cost):
         told = list(dict.fromkeys(names[row] for row in group))
         if len(told) > 1:
-            yield listed(told)
+            yield listed(told, MAX_NAMES)
 
 
 def _choices(summary: pd.DataFrame, swept: list[str]) -> str:
@@ -138,7 +139,7 @@ def _of_fleet(rows: pd.DataFrame, names: pd.Series) -> str:
     if len(led) > 1:
         why = "within the model's error" if error > SAME else "to a thousandth"
         least = names[led["peak_bytes"].idxmin()]
-        rest = listed(names[led.index].tolist())
+        rest = _named(names, led.index)
         return f"by {words} it cannot be told: {rest} are equal {why}; of them {least} holds least{_caveat(doubt)}"
     second = rows.drop(led.index)[column].max()
     more = f", {percent(led[column].iloc[0] / second - 1)} more than the next" if second > 0 else ""
@@ -149,7 +150,7 @@ def _of_fleet(rows: pd.DataFrame, names: pd.Series) -> str:
 def _of_steps(rows: pd.DataFrame, names: pd.Series) -> str:
     """By peak memory and total time: one that is best in both, or the ends of the front."""
     least = rows["peak_bytes"] == rows["peak_bytes"].min()
-    lean = f"{listed(names[rows.index[least]].tolist())} (peak {mib(rows['peak_bytes'].min())})"
+    lean = f"{_named(names, rows.index[least])} (peak {mib(rows['peak_bytes'].min())})"
     doubt = _no_judgement(rows)
     if doubt == NO_INTERVALS or not cost_of(rows, TIME).is_known.any():
         return f"for memory {lean}; by time it cannot be told, since {NO_INTERVALS}"
@@ -160,10 +161,14 @@ def _of_steps(rows: pd.DataFrame, names: pd.Series) -> str:
         return f"{names[front.index[0]]}, which no other beats in peak memory or in time ({both}){_caveat(doubt)}"
     quick = front[leaders_of(front, TIME, less_is_better=True)]
     ends = dict.fromkeys(duration(value) for value in (quick[TIME].min(), quick[TIME].max()))
-    fast = f"{listed(names[quick.index].tolist())} ({' to '.join(ends)} for all steps)"
+    fast = f"{_named(names, quick.index)} ({' to '.join(ends)} for all steps)"
     if set(rows.index[least]) & set(quick.index):
         return f"{lean}: none of the others is faster beyond noise, and all hold more{_caveat(doubt)}"
     return f"for memory {lean}, for time {fast}{_caveat(doubt)}"
+
+
+def _named(names: pd.Series, index: pd.Index) -> str:
+    return listed(list(dict.fromkeys(names[index])), MAX_NAMES)
 
 
 def _caveat(doubt: str) -> str:

@@ -183,18 +183,25 @@ def leaders_of(summary: pd.DataFrame, column: str, less_is_better: bool) -> np.n
 def highlighted(summary: pd.DataFrame, most: int = MOST_COLOURED) -> list[str] | None:
     """The strategies that a crowded chart shows in colour; None where there are no more than `most`.
 
-    They are those on a front, of a fleet's those that lead in goodput, throughput or time to first token; the ones on
-    most fronts come first.
+    They are those on a front, the ones on most fronts first; then those on the fronts of what is left, and so on. Of a
+    fleet they are those that lead in goodput, throughput or time to first token.
     """
     names = summary["strategy"].astype(str)
     if names.nunique() <= most:
         return None
-    if is_fleet(summary):
-        masks = [leaders_of(summary, column, less) for column, less in _OF_FLEET if summary[column].notna().any()]
-    else:
-        masks = [front_of(summary, column) for column in contested(summary)]
-    count = pd.Series(np.sum(masks, axis=0), names).groupby(level=0, sort=False).max()
-    return count[count > 0].sort_values(ascending=False, kind="stable").index[:most].tolist()
+    found: list[str] = []
+    while len(found) < most:
+        rows = summary[~names.isin(found)]
+        if is_fleet(summary):
+            masks = [leaders_of(rows, column, less) for column, less in _OF_FLEET if rows[column].notna().any()]
+        else:
+            masks = [front_of(rows, column) for column in contested(rows)]
+        count = pd.Series(np.sum(masks, axis=0), names[rows.index]).groupby(level=0, sort=False).max()
+        best = count[count > 0].sort_values(ascending=False, kind="stable").index.tolist()
+        if not best:
+            break
+        found += best
+    return found[:most]
 
 
 def _numbers(summary: pd.DataFrame, column: str) -> np.ndarray:
