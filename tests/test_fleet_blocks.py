@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from kvbench.charts.catalogue import fleet_charts
 from kvbench.fleet import blocks, simulate
 from kvbench.fleet.histogram import Histogram, SampleList
+from kvbench.fleet.state import OUTCOMES
 from kvbench.fleet.sums import Objective, RequestSums
 from kvbench.results.results import load
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.static import Static
-from tests.support.fleet_columns import OUTCOMES
 from tests.support.fleet_models import PRICES, SLOT_BYTES, columns_of
 from tests.support.machines import GEOMETRY
 

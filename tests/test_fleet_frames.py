@@ -91,7 +91,7 @@ def test_shares_of_memory_are_over_time():
 
 
 def test_what_was_not_told_apart_is_empty():
-    row = made(reserved_byte_ns=math.nan, waste_byte_ns=math.nan).summary.iloc[0]
+    row = made(is_split=False).summary.iloc[0]
     assert row[["reserved_share", "waste_share"]].isna().all()
     assert row["utilization_mean"] == pytest.approx(4 / 9)
 
@@ -109,7 +109,8 @@ def test_the_timeline_is_in_seconds_and_names_its_strategy():
 def test_nobody_was_served():
     nothing, arrivals = np.full(4, -1), FOUR["arrival_ns"]
     ends = {"admitted_ns": nothing, "first_token_ns": nothing, "finish_ns": arrivals}
-    frames = made(**ends, outcome=np.array([1, 2, 2, 1]), busy_ns=0, live_ns=0.0)
+    totals = four().result.totals._replace(busy_ns=0)
+    frames = made(**ends, outcome=np.array([1, 2, 2, 1]), totals=totals, sums=np.zeros((4, 6)))
     row = frames.summary.iloc[0]
     assert frames.requests["outcome"].tolist() == ["too_long", "out_of_memory", "out_of_memory", "too_long"]
     assert (row["outcome"], row["num_completed"]) == ("out_of_memory 2 of 4, too_long 2 of 4", 0)
@@ -118,9 +119,15 @@ def test_nobody_was_served():
 
 
 def test_what_a_strategy_is_stands_in_its_row_and_names_columns():
-    row = made(about={"lossless": False, "num_resizes": 7}).summary.iloc[0]
-    assert (row["lossless"], row["num_resizes"]) == (False, 7)
-    with pytest.raises(ValueError, match="names columns of the summary, got resizes"):
-        four(about={"resizes": 7})
-    with pytest.raises(ValueError, match="a value in each column"):
-        four(held_tokens=np.zeros(3))
+    row = made(facts={"lossless": False, "pool_bytes": 7}).summary.iloc[0]
+    assert (row["lossless"], row["pool_bytes"]) == (False, 7)
+    with pytest.raises(ValueError, match="name columns of the summary, got resizes"):
+        made(facts={"resizes": 7})
+    with pytest.raises(ValueError, match="same length"):
+        made(held_tokens=np.zeros(3))
+
+
+def test_slots_become_bytes():
+    totals = four().result.totals._replace(num_resizes=2, num_copied_tokens=3, num_swapped_tokens=5)
+    row = made(totals=totals, slot_bytes=64).summary.iloc[0]
+    assert (row["num_resizes"], row["copied_bytes"], row["moved_bytes"]) == (2, 3 * 64, 5 * 64)

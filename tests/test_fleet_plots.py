@@ -12,7 +12,8 @@ from kvbench.charts import catalogue
 from kvbench.charts.style import INK, STATES, looks
 from kvbench.charts.sweep import FLEET_METRICS
 from kvbench.charts.units import span_unit
-from kvbench.fleet.frames import BytesOverTime, fleet_frames
+from kvbench.fleet.frames import fleet_frames
+from kvbench.fleet.result import Timeline
 from kvbench.results.series import stretches_of
 from tests.support.drawing import draw, figures
 from tests.support.fleet_columns import GIB, OBJECTIVE, SPLITS, S, columns, three
@@ -86,11 +87,9 @@ def test_memory_stacks_the_states_up_to_what_is_held(charts):
 
 
 def test_memory_that_was_not_split_shows_what_is_used_and_the_rest():
-    nothing = {"reserved_byte_ns": math.nan, "waste_byte_ns": math.nan}
-    own = columns(**nothing)
     empty = np.full(8, math.nan)
-    timeline = own.timeline._replace(reserved_bytes=empty, waste_bytes=empty, external_bytes=empty)
-    made = charts_of(fleet_frames({"a": columns(**nothing, timeline=timeline)}, "chat", OBJECTIVE))
+    timeline = columns().result.timeline._replace(reserved=empty, internal_waste=empty, blocked_free=empty)
+    made = charts_of(fleet_frames({"a": columns(is_split=False, timeline=timeline)}, "chat", OBJECTIVE))
     assert list(areas(made["fleet_memory"].axes[0]).values()) == pytest.approx([0.4 * 32, 0.9 * 32])
     assert "allocated and not used" in words(made["fleet_memory"])
     assert "not told apart" in words(made["fleet_service"])
@@ -171,7 +170,7 @@ CASES = {
     "some failed": lambda: three(failed=3),
     "no timeline": lambda: three(num_bins=0),
     "one timeline is missing": lambda: fleet_frames({"a": columns(), "b": columns(num_bins=0)}, "chat", OBJECTIVE),
-    "nothing held": lambda: three(used_byte_ns=0.0, reserved_byte_ns=0.0, waste_byte_ns=0.0, allocated_byte_ns=0.0),
+    "nothing held": lambda: three(sums=np.zeros((4, 6))),
     "many bins": lambda: three(num_requests=3000, num_bins=1024),
 }
 
@@ -211,9 +210,8 @@ def test_every_case_gives_all_charts(case):
 
 
 def test_many_stretches_become_means_and_the_end_stays():
-    starts = np.arange(1000, dtype=np.int64) * S
-    flat = np.zeros(1000)
-    timeline = BytesOverTime(starts, np.arange(1000.0), *([flat] * 6), np.arange(1000.0), *([flat] * 3))
+    flat = dict.fromkeys(Timeline._fields, np.zeros(1000))
+    timeline = Timeline(**flat | {"bin_ns": S, "used": np.arange(1000.0), "most_used": np.arange(1000.0)})
     made = fleet_frames({"a": columns(timeline=timeline)}, "chat", OBJECTIVE)
     own = stretches_of(made.timeline, made.summary, 400)["a"]
     assert len(own.values["used_bytes"]) == 334
@@ -287,7 +285,7 @@ def test_modelled_against_measured_is_drawn_as_it_is():
 
 
 def test_available_memory_far_above_what_is_held_is_told():
-    made = fleet_frames({"a": columns(available_bytes=4096 * GIB)}, "chat", OBJECTIVE)
+    made = fleet_frames({"a": columns(facts={"available_bytes": 4096 * GIB})}, "chat", OBJECTIVE)
     axes = charts_of(made)["fleet_memory"].axes[0]
     assert axes.get_ylabel() == "Memory (GiB)"
     assert "Available to caches: 4,096 GiB, above what is shown." in words(axes.figure)

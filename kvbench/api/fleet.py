@@ -10,17 +10,12 @@ from kvbench.api.progress import watched
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import geometry_of
 from kvbench.configuration.parts import Config, backend_of, check_budget, check_numbers, scenario_of, strategies_of
-from kvbench.fleet import OUTCOMES, FleetResult
 from kvbench.fleet.bounds import last_arrival_ns
 from kvbench.fleet.fleet import SUMMARY, Fleet
-from kvbench.fleet.frames import BytesOverTime, FleetColumns, fleet_frames
+from kvbench.fleet.frames import FleetRun, fleet_frames
 from kvbench.fleet.histogram import PRECISION
 from kvbench.fleet.rules import check_rule
-from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, USED, WASTED
-from kvbench.fleet.sums import Objective, RequestSums
-from kvbench.model.cost import PS_PER_NS
 from kvbench.results.environment import environment
-from kvbench.results.provenance import origin
 from kvbench.results.results import Results
 from kvbench.strategy.base import Strategy
 from kvbench.workload.columns import scenario_columns
@@ -47,14 +42,13 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
     budget_bytes = fleet.memory_bytes() if config["budget_bytes"] is None else config["budget_bytes"]
     check_budget(budget_bytes, fleet.memory_bytes(), fleet.hardware.name)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
-    objective = Objective(*(value or np.inf for value in (fleet.ttft_objective_s, fleet.tpot_objective_s)))
 
     def run() -> Results:
-        runs, stopped = _simulated(strategies, fleet, columns, budget_bytes, objective)
+        runs, stopped = _simulated(strategies, fleet, columns, budget_bytes)
         told = [*header, f"stopped: {stopped}"] if stopped else header
         made = {"scenario": name, "seed": config["seed"], "budget_bytes": budget_bytes, **asked}
-        made = environment() | describe(fleet) | made | {"header": told}
-        results = replace(fleet_frames(runs, name, objective), environment=made, configuration=config_text)
+        made = environment() | fleet.describe() | made | {"header": told}
+        results = replace(fleet_frames(runs, name, fleet.objective), environment=made, configuration=config_text)
         if stopped:
             raise Stopped(stopped, results)
         return results
@@ -63,21 +57,21 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
 
 
 def _simulated(
-    strategies: Mapping[str, Strategy], fleet: Fleet, columns: TraceColumns, budget_bytes: int, objective: Objective
-) -> tuple[dict[str, FleetColumns], str]:
+    strategies: Mapping[str, Strategy], fleet: Fleet, columns: TraceColumns, budget_bytes: int
+) -> tuple[dict[str, FleetRun], str]:
     """What each strategy makes of the requests; and how many had their turn, where a signal ended it.
 
     Raises:
         KeyboardInterrupt: none had.
     """
-    runs: dict[str, FleetColumns] = {}
+    runs: dict[str, FleetRun] = {}
     num_requests = columns.num_requests * fleet.repeats
     total = num_requests * len(strategies)
     try:
         with watched(total, "requests", total * REQUEST_S) as advance:
             for name, strategy in strategies.items():
                 advance(name, 0)
-                runs[name] = _served(name, strategy, fleet, columns, budget_bytes, objective)
+                runs[name] = _served(name, strategy, fleet, columns, budget_bytes)
                 advance(name, num_requests)
     except KeyboardInterrupt:
         if not runs:
@@ -86,17 +80,12 @@ def _simulated(
     return runs, ""
 
 
-def _served(
-    name: str, strategy: Strategy, fleet: Fleet, columns: TraceColumns, budget_bytes: int, objective: Objective
-) -> FleetColumns:
+def _served(name: str, strategy: Strategy, fleet: Fleet, columns: TraceColumns, budget_bytes: int) -> FleetRun:
     """What one strategy makes of the requests."""
-    sums = RequestSums(OUTCOMES, objective) if fleet.keep == SUMMARY else None
     try:
-        strategy = fleet.fitted(strategy, columns, budget_bytes)
-        result = fleet.run(columns, strategy, budget_bytes, sums and sums.add)
+        return fleet.serve(name, strategy, columns, budget_bytes)
     except ValueError as error:
         raise UsageError(f"strategy.{name}: {error}") from error
-    return fleet_columns(result, sums, fleet, budget_bytes, about(name, strategy, fleet))
 
 
 def _check_rules(strategies: Mapping[str, Strategy]) -> None:
@@ -121,81 +110,6 @@ def _requests(config: Config, fleet: Fleet, overrides: list[str]) -> tuple[Trace
         return fleet.arriving(cut), columns.num_requests
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def about(name: str, strategy: Strategy, fleet: Fleet) -> dict[str, object]:
-    """What a strategy is, and where its times come from, for its row of the summary."""
-    pool_bytes = sum(strategy.ledger(fleet.geometry).pool_bytes.values()) * fleet.replicas
-    return strategy.facts | {"pool_bytes": pool_bytes} | origin(fleet.hardware, "model", name)
-
-
-def fleet_columns(
-    result: FleetResult, folded: RequestSums | None, fleet: Fleet, budget_bytes: int, own: Mapping[str, object]
-) -> FleetColumns:
-    """A simulation's result, slots as bytes, for frames."""
-    slot_bytes = fleet.geometry.bytes_per_token
-    sums = result.sums.sum(axis=0)
-    byte_ns = sums * slot_bytes / PS_PER_NS
-    blocked = result.sums[NO_MEMORY]
-    slots_each = result.num_slots / result.num_replicas
-    wasted = byte_ns[WASTED] if result.is_split else np.nan  # and so is what is reserved
-    return FleetColumns(
-        arrival_ns=result.arrival_ns,
-        prompt_tokens=result.prompt_tokens,
-        output_tokens=result.output_tokens,
-        admitted_ns=result.admitted_ns,
-        first_token_ns=result.first_token_ns,
-        finish_ns=result.finish_ns,
-        num_preemptions=result.num_preemptions,
-        outcome=result.outcome,
-        held_tokens=result.held_tokens,
-        outcomes=OUTCOMES,
-        busy_ns=result.totals.busy_ns,
-        live_ns=float(sums[BATCH]) / PS_PER_NS,
-        num_iterations=result.totals.num_iterations,
-        recomputed_tokens=result.totals.num_recomputed_tokens,
-        peak_bytes=result.totals.peak_bytes,
-        available_bytes=budget_bytes * fleet.replicas,
-        used_byte_ns=byte_ns[USED],
-        reserved_byte_ns=byte_ns[ALLOCATED] - byte_ns[USED] - wasted,
-        waste_byte_ns=wasted,
-        external_byte_ns=(slots_each * blocked[DURATION] - blocked[ALLOCATED]) * slot_bytes / PS_PER_NS,
-        allocated_byte_ns=byte_ns[ALLOCATED],
-        timeline=_timeline(result, slot_bytes),
-        sums=folded,
-        about=own
-        | result.limits._asdict()
-        | {
-            "num_resizes": result.totals.num_resizes,
-            "copied_bytes": result.totals.num_copied_tokens * slot_bytes,
-            "moved_bytes": result.totals.num_swapped_tokens * slot_bytes,
-        },
-    )
-
-
-def _timeline(result: FleetResult, slot_bytes: int) -> BytesOverTime:
-    over = result.timeline
-    return BytesOverTime(
-        time_ns=np.arange(len(over.used)) * over.bin_ns,
-        used_bytes=over.used * slot_bytes,
-        reserved_bytes=over.reserved * slot_bytes,
-        waste_bytes=over.internal_waste * slot_bytes,
-        external_bytes=over.blocked_free * slot_bytes,
-        allocated_bytes=over.allocated * slot_bytes,
-        num_live=over.batch,
-        num_waiting=over.queue,
-        used_max_bytes=over.most_used * slot_bytes,
-        allocated_max_bytes=over.most_allocated * slot_bytes,
-        live_max=over.most_batch,
-        waiting_max=over.most_queue,
-    )
-
-
-def describe(fleet: Fleet) -> dict[str, object]:
-    """What a reader must know of the machine, for environment.json."""
-    hardware = fleet.hardware
-    named = {"device": "modelled", "device_name": hardware.name, "hardware_source": hardware.source}
-    return named | {"validation": hardware.validation, "replicas": fleet.replicas}
 
 
 def header_lines(name: str, fleet: Fleet, columns: TraceColumns, num_available: int, budget_bytes: int) -> list[str]:

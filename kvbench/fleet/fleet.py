@@ -1,5 +1,6 @@
 """The fleet as configuration describes it: replicas of a model on an accelerator, and how they serve."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -8,8 +9,11 @@ import numpy as np
 from kvbench.backend.modelled import memory_left
 from kvbench.checks import check_flag, check_int, check_number
 from kvbench.fleet.bounds import MOST_BYTES, check_repeats, scaled
+from kvbench.fleet.frames import FleetRun
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.simulate import check_settings, simulate
+from kvbench.fleet.state import OUTCOMES
+from kvbench.fleet.sums import Objective, RequestSums
 from kvbench.ledger import Limits
 from kvbench.model.cost import Prices, prices_of
 from kvbench.model.geometry import KVGeometry
@@ -17,6 +21,7 @@ from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
 from kvbench.naming import unknown
 from kvbench.plan.area import Contiguous
+from kvbench.results.provenance import origin
 from kvbench.strategy.base import Strategy
 from kvbench.workload.trace_columns import TraceColumns
 
@@ -156,6 +161,45 @@ class Fleet(Simulator):
             repeats=self.repeats,
             fold=fold,
         )
+
+    def serve(self, name: str, strategy: Strategy, columns: TraceColumns, budget_bytes: int) -> FleetRun:
+        """Serve requests under a strategy, for `frames.fleet_frames`, keeping what `keep` says.
+
+        Args:
+            name: the strategy's.
+            strategy: what decides.
+            columns: from `arriving`.
+            budget_bytes: each replica's memory for caches.
+        Raises:
+            ValueError: the strategy has no integer rule, or something is left to a run that a fleet does not know.
+        """
+        sums = RequestSums(OUTCOMES, self.objective) if self.keep == SUMMARY else None
+        strategy = self.fitted(strategy, columns, budget_bytes)
+        result = self.run(columns, strategy, budget_bytes, sums and sums.add)
+        return FleetRun(result, self.facts_of(name, strategy, budget_bytes), sums)
+
+    @property
+    def objective(self) -> Objective:
+        """What goodput counts."""
+        return Objective(*(value or math.inf for value in (self.ttft_objective_s, self.tpot_objective_s)))
+
+    def facts_of(self, name: str, strategy: Strategy, budget_bytes: int) -> dict[str, object]:
+        """What a strategy is on this fleet, and where its times come from, by column of the summary.
+
+        Args:
+            name: in the run.
+            strategy: from `fitted`.
+            budget_bytes: each replica's memory for caches.
+        """
+        pool_bytes = sum(strategy.ledger(self.geometry).pool_bytes.values())
+        held = {"pool_bytes": pool_bytes * self.replicas, "available_bytes": budget_bytes * self.replicas}
+        return strategy.facts | held | origin(self.hardware, "model", name)
+
+    def describe(self) -> dict[str, object]:
+        """What a reader must know of the machine."""
+        hardware = self.hardware
+        named = {"device": "modelled", "device_name": hardware.name, "hardware_source": hardware.source}
+        return named | {"validation": hardware.validation, "replicas": self.replicas}
 
     def fitted(self, strategy: Strategy, columns: TraceColumns, budget_bytes: int) -> Strategy:
         """The strategy as this fleet has it: a pool without a size takes all of the budget, as an engine's does.

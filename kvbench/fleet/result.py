@@ -161,6 +161,7 @@ class FleetResult(Served):
         limits: what bound the service.
         timeline: memory, batch and queue over time.
         num_slots: slots of all replicas.
+        slot_bytes: bytes of one.
         num_replicas: how many there are.
         is_split: whether reserved slots and internal waste were told apart.
         sums: float64 [why waiting, what]: see `fleet.state`.
@@ -170,6 +171,7 @@ class FleetResult(Served):
     limits: Binding
     timeline: Timeline
     num_slots: int
+    slot_bytes: int
     num_replicas: int
     is_split: bool
     sums: NDArray[np.float64]

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from kvbench.fleet.histogram import Histogram, SampleList
+from kvbench.fleet.result import Served
 from kvbench.results.schema import STATISTICS, latency_column
 from kvbench.workload.request import NS_PER_S
 
@@ -18,19 +19,6 @@ class Objective(NamedTuple):
 
     ttft_s: float
     tpot_s: float
-
-
-class Ended(Protocol):
-    """Requests that have ended: columns as in `fleet_frames.FleetColumns`."""
-
-    arrival_ns: np.ndarray
-    prompt_tokens: np.ndarray
-    output_tokens: np.ndarray
-    admitted_ns: np.ndarray
-    first_token_ns: np.ndarray
-    finish_ns: np.ndarray
-    num_preemptions: np.ndarray
-    outcome: np.ndarray
 
 
 class RequestTimes(NamedTuple):
@@ -68,7 +56,7 @@ class RequestSums:
         self._objective = objective
         self._times = {name: kept() for name in ("ttft", "tpot", "latency", "queue")}
 
-    def times(self, ended: Ended) -> RequestTimes:
+    def times(self, ended: Served) -> RequestTimes:
         """Times from moments. TPOT is that of a completed request whose last output token is not its first."""
         gaps = np.maximum(ended.output_tokens - 1, 0)
         spaced = _after(ended.finish_ns, ended.first_token_ns)
@@ -81,7 +69,7 @@ class RequestSums:
             latency_s=_after(ended.finish_ns, ended.arrival_ns),
         )
 
-    def add(self, ended: Ended) -> RequestTimes:
+    def add(self, ended: Served) -> RequestTimes:
         """Add requests, at least one; their times."""
         completed, times = self._completed(ended), self.times(ended)
         self.counts += np.bincount(ended.outcome, minlength=len(self.outcomes))
@@ -96,7 +84,7 @@ class RequestSums:
             kept.add(values[~np.isnan(values)])
         return times
 
-    def _completed(self, ended: Ended) -> np.ndarray:
+    def _completed(self, ended: Served) -> np.ndarray:
         return ended.outcome == self.outcomes.index("completed")
 
     @property

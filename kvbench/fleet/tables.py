@@ -146,6 +146,7 @@ def result_of(tables: Tables, served: Served, makespan_ns: int, *, first_ns: int
         limits=_limits(sums, (makespan_ns - first_ns) * now.size, bool(own["is_small_pool"])),
         timeline=timeline,
         num_slots=slots * now.size,
+        slot_bytes=int(own["slot_bytes"]),
         num_replicas=now.size,
         is_split=is_split,
         sums=sums,

@@ -1,15 +1,18 @@
-"""A fleet's columns by simple arithmetic: what a simulation would leave, without simulating anything."""
+"""A fleet's results by simple arithmetic: what a simulation would leave, without simulating anything."""
 
 import math
 
 import numpy as np
 
-from kvbench.fleet.frames import BytesOverTime, FleetColumns, Objective, fleet_frames
+from kvbench.fleet.frames import FleetRun, fleet_frames
+from kvbench.fleet.result import Binding, FleetResult, Timeline, Totals
+from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, NUM_CLASSES, NUM_SUMS, USED, WASTED
+from kvbench.fleet.sums import Objective
+from kvbench.model.cost import PS_PER_NS
 
 GIB = 1 << 30
 MS = 1_000_000
 S = 1_000_000_000
-OUTCOMES = ("completed", "too_long", "out_of_memory")
 SPLITS = {
     "static": (0.16, 0.10, 0.70, 0.04),
     "dynamic": (0.46, 0.15, 0.26, 0.13),
@@ -20,7 +23,9 @@ SPLITS = {
 OBJECTIVE = Objective(1.0, 0.05)
 
 
-def columns(split=(0.4, 0.2, 0.3, 0.1), num_requests=40, slowness=1, failed=0, preempted=0, num_bins=8, **changed):
+def columns(
+    split=(0.4, 0.2, 0.3, 0.1), num_requests=40, slowness=1, failed=0, preempted=0, num_bins=8, facts=None, **changed
+):
     """Request i arrives at i × 100 ms; it waits and runs in proportion to its slowness.
 
     Admitted 20 ms × i × slowness after its arrival, first token 30 ms after that, then nine more, 40 ms apart. Half of
@@ -33,14 +38,25 @@ def columns(split=(0.4, 0.2, 0.3, 0.1), num_requests=40, slowness=1, failed=0, p
     last = first + 9 * 40 * MS
     outcome = np.where(number < failed, 1, 0)
     makespan = int(last.max()) - int(arrival.min()) if num_requests else 0
-    held = [share * 32 * GIB for share in split]
-    used, reserved, waste, external = held
-    timeline = None
-    if num_bins:
-        starts = np.arange(num_bins, dtype=np.int64) * (makespan // num_bins)
-        flat = [np.full(num_bins, value) for value in (used, reserved, waste, external, used + reserved + waste)]
-        live, waiting = np.full(num_bins, 5.0 / slowness), np.arange(num_bins) * 2.0 * slowness
-        timeline = BytesOverTime(starts, *flat, live, waiting, 1.5 * flat[0], 1.25 * flat[-1], 2 * live, waiting + 1)
+    used, reserved, waste, external = (share * 32 * GIB for share in split)
+    flat = {
+        "used": used,
+        "allocated": used + reserved + waste,
+        "reserved": reserved,
+        "internal_waste": waste,
+        "blocked_free": external,
+        "batch": 5.0 / slowness,
+        "busy": 1.0,
+        "most_used": 1.5 * used,
+        "most_allocated": 1.25 * (used + reserved + waste),
+        "most_batch": 10.0 / slowness,
+    }
+    waiting = np.arange(num_bins) * 2.0 * slowness
+    own = {name: np.full(num_bins, value) for name, value in flat.items()}
+    timeline = Timeline(bin_ns=makespan // max(num_bins, 1), queue=waiting, most_queue=waiting + 1, **own)
+    sums = np.zeros((NUM_CLASSES, NUM_SUMS))
+    sums[NO_MEMORY, [DURATION, USED, ALLOCATED, WASTED, BATCH]] = [1, used, flat["allocated"], waste, flat["batch"]]
+    counts = dict.fromkeys(Totals._fields, 0) | {"busy_ns": makespan, "num_iterations": 100, "peak_bytes": 33 * GIB}
     made = {
         "arrival_ns": arrival,
         "prompt_tokens": 100 + number,
@@ -50,23 +66,20 @@ def columns(split=(0.4, 0.2, 0.3, 0.1), num_requests=40, slowness=1, failed=0, p
         "finish_ns": last,
         "num_preemptions": np.where(number < preempted, 1, 0),
         "outcome": outcome,
+        "finish_order": number,
         "held_tokens": np.where(outcome == 0, 109 + number, 0),
-        "outcomes": OUTCOMES,
-        "busy_ns": makespan,
-        "live_ns": 5.0 / slowness * makespan,
-        "num_iterations": 100,
-        "recomputed_tokens": 100 * preempted,
-        "peak_bytes": 33 * GIB,
-        "available_bytes": 64 * GIB,
-        "used_byte_ns": used * makespan,
-        "reserved_byte_ns": reserved * makespan,
-        "waste_byte_ns": waste * makespan,
-        "external_byte_ns": external * makespan,
-        "allocated_byte_ns": (used + reserved + waste) * makespan,
+        "replica": 0 * number,
+        "totals": Totals(**counts | {"num_recomputed_tokens": 100 * preempted}),
+        "limits": Binding(*[math.nan] * len(Binding._fields)),
         "timeline": timeline,
-        "about": {"lossless": True, "hardware": "H100", "step_error": math.nan, "step_noise": math.nan},
+        "num_slots": used + reserved + waste + external,
+        "slot_bytes": 1,
+        "num_replicas": 1,
+        "is_split": True,
+        "sums": makespan * PS_PER_NS * sums,
     }
-    return FleetColumns(**(made | changed))
+    known = {"lossless": True, "hardware": "H100", "step_error": math.nan, "step_noise": math.nan}
+    return FleetRun(FleetResult(**made | changed), known | {"available_bytes": 64 * GIB} | (facts or {}))
 
 
 def three(**given):
