@@ -45,7 +45,9 @@ class Measured(Backend):
     is_repeatable = False
     now_ns = staticmethod(perf_counter_ns)
 
-    def __init__(self, *, geometry: KVGeometry, device: str, attend: bool, seed: int, num_rows: int = 1) -> None:
+    def __init__(
+        self, *, geometry: KVGeometry, device: str = "auto", attend: bool = True, seed: int = 0, num_rows: int = 1
+    ) -> None:
         if not geometry.is_plain:
             raise ValueError(
                 f"it holds K and V of all tokens in every layer, and {geometry.name or 'the model'} has latent "
