@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from typing import Self
 
 from kvbench.checks import check_int, check_share
@@ -10,7 +9,7 @@ from kvbench.ledger import UNLIMITED, LedgerView, Limits, OutOfMemory
 from kvbench.plan.area import Area, Blocks
 from kvbench.plan.ops import Append, Move, Operation, Plan, Release, Reserve, Rule
 from kvbench.strategy.async_growth import Ahead
-from kvbench.strategy.base import CapacityExceeded, Strategy
+from kvbench.strategy.base import CapacityExceeded, Strategy, derived
 from kvbench.strategy.classifying import CHAT, CODE, CREATIVE, DOCUMENT, Rules, settled_class
 from kvbench.strategy.compressed import Compressed
 from kvbench.strategy.dynamic import Dynamic
@@ -106,45 +105,45 @@ class Adaptive(Strategy):
         """Each class's."""
         return {name: getattr(self, name) for name in (CODE, CREATIVE, DOCUMENT, CHAT)}
 
-    @cached_property
+    @derived
     def _members(self) -> dict[str, Member]:
         positions = any(area.positions for strategy in self._strategies.values() for area in strategy.areas)
         return {name: Member(name, own, positions=positions) for name, own in self._strategies.items()}
 
-    @cached_property
+    @derived
     def _rules(self) -> Rules:
         return Rules(**{each.name: getattr(self, each.name) for each in fields(Rules)})
 
-    @cached_property
+    @derived
     def switches(self) -> list[Switch]:
         """Those made in this repetition."""
         return []
 
-    @cached_property
+    @derived
     def _conversations(self) -> dict[int, _Conversation]:
         return {}
 
-    @cached_property
+    @derived
     def areas(self) -> tuple[Area, ...]:
         """Those of all classes."""
         return tuple(area for member in self._members.values() for area in member.areas)
 
-    @cached_property
+    @derived
     def lossless(self) -> bool:
         """Whether all classes' strategies are."""
         return all(strategy.lossless for strategy in self._strategies.values())
 
-    @cached_property
+    @derived
     def reference(self) -> bool:
         """Whether a class's strategy is one."""
         return any(strategy.reference for strategy in self._strategies.values())
 
-    @cached_property
+    @derived
     def num_first(self) -> int:
         """The most that a class's strategy never evicts."""
         return max(strategy.num_first for strategy in self._strategies.values())
 
-    @cached_property
+    @derived
     def max_tokens(self) -> int:
         """What all classes' strategies can hold."""
         return min(strategy.max_tokens for strategy in self._strategies.values())

@@ -3,13 +3,22 @@
 from collections.abc import Callable
 from copy import copy
 from functools import cached_property
-from typing import ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from kvbench.ledger import UNLIMITED, Declared, Ledger, LedgerView, Limits
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import SIGNALS, Area
 from kvbench.plan.ops import NOTHING, Plan, Release, Reserve, append_plan
 from kvbench.workload.request import Session
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+
+    def derived(of: Callable[[Any], T]) -> T:
+        """What a strategy derives from its parameters, once; it stands in for an attribute, and is typed as one."""
+else:
+    derived = cached_property
 
 
 class CapacityExceeded(Exception):

@@ -1,11 +1,10 @@
 """A budget of slots: what comes beyond it takes the place of what a rule evicts."""
 
 from dataclasses import replace
-from functools import cached_property
 
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule, append_plan, keep_and_append_plan
-from kvbench.strategy.base import Strategy, resize_and_append
+from kvbench.strategy.base import Strategy, derived, resize_and_append
 from kvbench.workload.request import Session
 
 
@@ -26,12 +25,12 @@ class Bounded(Strategy):
         """What a reduction keeps: the budget."""
         raise NotImplementedError
 
-    @cached_property
+    @derived
     def capacity(self) -> int:
         """Slots of the budget, > 0."""
         return self.rule.first + self.rule.recent + self.rule.top
 
-    @cached_property
+    @derived
     def _rule_of_step(self) -> Rule:
         """What stays when one token comes: one slot less, the oldest of the recent where some are."""
         rule = self.rule

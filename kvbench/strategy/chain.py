@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import Area
 from kvbench.plan.ops import Plan
 from kvbench.strategy.async_growth import Ahead
-from kvbench.strategy.base import Strategy
+from kvbench.strategy.base import Strategy, derived
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.compressed import Compressed
 from kvbench.strategy.concat import Concat
@@ -86,7 +85,7 @@ class Chain(Strategy):
             raise ValueError(f"parts is a list of two strategies or three, got {self.parts!r}")
         self._whole  # noqa: B018, refuses what does not go together
 
-    @cached_property
+    @derived
     def _whole(self) -> Strategy:
         by_kind: dict[str, Strategy] = {}
         for part in self.parts:
@@ -96,32 +95,32 @@ class Chain(Strategy):
             by_kind[kind] = part
         return _composed(by_kind.get(GROWTH), by_kind.get(EVICTION), by_kind.get(PLACEMENT))
 
-    @cached_property
+    @derived
     def areas(self) -> tuple[Area, ...]:
         """As the parts have them together."""
         return self._whole.areas
 
-    @cached_property
+    @derived
     def lossless(self) -> bool:
         """Whether all parts are."""
         return all(part.lossless for part in self.parts)
 
-    @cached_property
+    @derived
     def reference(self) -> bool:
         """Whether a part is one."""
         return any(part.reference for part in self.parts)
 
-    @cached_property
+    @derived
     def num_first(self) -> int:
         """As the parts keep them together."""
         return self._whole.num_first
 
-    @cached_property
+    @derived
     def pooled_tokens(self) -> int | None:
         """As the parts have it together."""
         return self._whole.pooled_tokens
 
-    @cached_property
+    @derived
     def max_tokens(self) -> int:
         """What the parts hold that do not only grow."""
         return min(part.max_tokens for part in self.parts if _kind(part) != GROWTH)

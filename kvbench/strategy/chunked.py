@@ -1,13 +1,12 @@
 """Chunks: growth without copying."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import Plan
-from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, in_units
+from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,7 @@ class Chunked(Strategy):
     def __post_init__(self) -> None:
         check_int("chunk_tokens", self.chunk_tokens, 1)
 
-    @cached_property
+    @derived
     def areas(self) -> tuple[Area, ...]:
         """Chunks of that size."""
         return (Area(layout=Chunks(self.chunk_tokens)),)

@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 from kvbench.checks import check_int, check_share
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import NORM, Area
 from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule
-from kvbench.strategy.base import Strategy, append_in_units, rounded_up
+from kvbench.strategy.base import Strategy, append_in_units, derived, rounded_up
 from kvbench.workload.request import Session
 
 GROWTH_TOKENS = 64
@@ -48,12 +47,12 @@ class Compressed(Strategy):
         check_share("kept_fraction", self.kept_fraction)
         check_int("interval", self.interval, 1)
 
-    @cached_property
+    @derived
     def _next_pass(self) -> dict[int, int]:
         """Of each sequence, tokens seen at which the next pass is due."""
         return {}
 
-    @cached_property
+    @derived
     def _planned(self) -> dict[int, int]:
         """Of each sequence, tokens altered when a reduction was planned."""
         return {}

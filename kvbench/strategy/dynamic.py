@@ -1,13 +1,20 @@
 """Dynamic growth: a larger buffer by a factor, when an append does not fit."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 from kvbench.checks import check_bound, check_int, check_number
 from kvbench.ledger import UNLIMITED, LedgerView, Limits
 from kvbench.plan.ops import Plan, Reserve, append_plan
-from kvbench.strategy.base import CapacityExceeded, IntegerRule, Strategy, constant, resize_and_append, rounded_up
+from kvbench.strategy.base import (
+    CapacityExceeded,
+    IntegerRule,
+    Strategy,
+    constant,
+    derived,
+    resize_and_append,
+    rounded_up,
+)
 from kvbench.workload.request import Session
 
 
@@ -61,7 +68,7 @@ class Dynamic(Strategy):
                 f"initial_capacity is at most max_capacity ({self.max_tokens}), got {self.initial_capacity}"
             )
 
-    @cached_property
+    @derived
     def max_tokens(self) -> int:
         """The maximum; without limit as long as no run has decided it."""
         return UNLIMITED if self.max_capacity is None else self.max_capacity

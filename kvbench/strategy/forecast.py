@@ -1,7 +1,6 @@
 """Forecasts: reserve at admission what the request is predicted to hold at its end."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import Plan, Reserve
@@ -10,7 +9,7 @@ from kvbench.predictor.learned import Learned
 from kvbench.predictor.past import ExponentialAverage, PastQuantile
 from kvbench.predictor.replay import further_tokens
 from kvbench.predictor.weights import find_weights, load_weights
-from kvbench.strategy.base import rounded_up
+from kvbench.strategy.base import derived, rounded_up
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Session
 
@@ -54,7 +53,7 @@ class Forecasting(Dynamic):
         super().__post_init__()
         self._predictor  # noqa: B018, refuses parameters of its own
 
-    @cached_property
+    @derived
     def _predictor(self) -> Predictor:
         raise NotImplementedError
 
@@ -92,7 +91,7 @@ class Forecast(Forecasting):
 
     predictor: Predictor
 
-    @cached_property
+    @derived
     def _predictor(self) -> Predictor:
         if not isinstance(self.predictor, Predictor):
             raise ValueError(
@@ -122,7 +121,7 @@ class AverageForecast(Forecasting):
 
     alpha: float = 0.1
 
-    @cached_property
+    @derived
     def _predictor(self) -> Predictor:
         return ExponentialAverage(alpha=self.alpha)
 
@@ -147,7 +146,7 @@ class QuantileForecast(Forecasting):
     quantile: float = 0.9
     history_window: int = 256
 
-    @cached_property
+    @derived
     def _predictor(self) -> Predictor:
         return PastQuantile(quantile=self.quantile, history_window=self.history_window)
 
@@ -175,6 +174,6 @@ class LearnedForecast(Forecasting):
 
     weights: str = "azure_conv"
 
-    @cached_property
+    @derived
     def _predictor(self) -> Predictor:
         return Learned(weights=load_weights(find_weights(self.weights)))

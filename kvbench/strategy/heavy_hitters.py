@@ -1,11 +1,11 @@
 """Heavy hitters: the tokens that attention looked at most, and recent ones."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from kvbench.checks import check_int
 from kvbench.plan.area import SIGNALS, Area, Holes, Mass
 from kvbench.plan.ops import Rule
+from kvbench.strategy.base import derived
 from kvbench.strategy.bounded import Bounded
 
 
@@ -34,7 +34,7 @@ class HeavyHitters(Bounded):
         check_int("num_heavy", self.num_heavy, 1)
         check_int("num_recent", self.num_recent, 0)
 
-    @cached_property
+    @derived
     def rule(self) -> Rule:
         """The heavy and the recent."""
         return Rule(recent=self.num_recent, top=self.num_heavy, by=SIGNALS[Mass])

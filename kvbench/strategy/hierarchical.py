@@ -1,7 +1,6 @@
 """Tiers: the newest or most read tokens on the device, the others in the host's memory, and then in files."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from kvbench.checks import check_bound, check_flag, check_int, check_one_of
 from kvbench.ledger import UNLIMITED, LedgerView
@@ -19,7 +18,7 @@ from kvbench.plan.area import (
     Ring,
 )
 from kvbench.plan.ops import MAIN, Move, Operation, Plan, Reserve, Rule, Settle, append_plan
-from kvbench.strategy.base import CapacityExceeded, Strategy, rounded_up
+from kvbench.strategy.base import CapacityExceeded, Strategy, derived, rounded_up
 from kvbench.workload.request import Session
 
 EVICTIONS = ("age", "access")
@@ -86,13 +85,13 @@ class Hierarchical(Strategy):
         """Whether those move that are least accessed."""
         return self.eviction == "access"
 
-    @cached_property
+    @derived
     def capacities(self) -> dict[str, int]:
         """Tokens that each slow tier holds."""
         told = {DISK: self.disk_capacity, HOST: self.slow_capacity}
         return {tier: UNLIMITED if most is None else most for tier, most in told.items()}
 
-    @cached_property
+    @derived
     def areas(self) -> tuple[Area, ...]:
         """The slow tiers that there are, the slowest first, and the fast one."""
         slow = (
@@ -105,7 +104,7 @@ class Hierarchical(Strategy):
             fast = Area(layout=Ring())
         return (*slow, fast)
 
-    @cached_property
+    @derived
     def _most_at_once(self) -> int:
         return self.fast_capacity
 
@@ -131,7 +130,7 @@ class Hierarchical(Strategy):
         areas = (*self.areas[:-1], replace(self.areas[-1], layout=blocks))
         return self._with(areas=areas, _unit=size, _most_at_once=self.fast_capacity - size)
 
-    @cached_property
+    @derived
     def max_tokens(self) -> int:
         """Tokens that all tiers hold together."""
         return self.fast_capacity + sum(self.capacities.values())

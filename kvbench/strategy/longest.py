@@ -1,12 +1,11 @@
 """What strategies share that reserve by the longest sequence that there may be."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 from kvbench.checks import check_bound
 from kvbench.ledger import UNLIMITED, Limits
-from kvbench.strategy.base import Strategy
+from kvbench.strategy.base import Strategy, derived
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class Longest(Strategy):
     def __post_init__(self) -> None:
         check_bound("max_seq_len", self.max_seq_len)
 
-    @cached_property
+    @derived
     def max_tokens(self) -> int:
         """Tokens that a sequence can hold; without limit as long as no run has decided it."""
         return UNLIMITED if self.max_seq_len is None else self.max_seq_len

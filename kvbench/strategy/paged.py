@@ -1,13 +1,12 @@
 """Paging: blocks of a shared pool, a block table a sequence."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from kvbench.checks import check_bound, check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import STAGING_TOKENS, Area, Blocks
 from kvbench.plan.ops import Fork, Plan, Reserve
-from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, in_units
+from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
 from kvbench.workload.request import Session
 
 
@@ -40,7 +39,7 @@ class Paged(Strategy):
         if self.pool_tokens is not None and self.pool_tokens % self.block_size:
             raise ValueError(f"pool_tokens is a multiple of block_size ({self.block_size}), got {self.pool_tokens}")
 
-    @cached_property
+    @derived
     def areas(self) -> tuple[Area, ...]:
         """Blocks of one pool."""
         return (Area(layout=Blocks(self.block_size, self.pool_tokens)),)

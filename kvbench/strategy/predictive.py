@@ -3,12 +3,11 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from kvbench.checks import check_int, check_one_of
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import NOTHING, Plan, Reserve, append_plan
-from kvbench.strategy.base import resize_and_append, rounded_up
+from kvbench.strategy.base import derived, resize_and_append, rounded_up
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Session
 
@@ -75,7 +74,7 @@ class Predictive(Dynamic):
         check_int("history_window", self.history_window, 1)
         check_one_of("rule", self.rule, RULES)
 
-    @cached_property
+    @derived
     def _lengths(self) -> dict[int, deque[int]]:
         """Of each sequence, its last appends."""
         return {}

@@ -1,13 +1,12 @@
 """Quantization: older tokens in few bits, the newest as they are."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import STAGING_TOKENS, Area, Chunks, Packed, Ring
 from kvbench.plan.ops import MAIN, NOTHING, Append, Move, Plan, Reserve, Rule, append_plan
-from kvbench.strategy.base import Strategy, rounded_up
+from kvbench.strategy.base import Strategy, derived, rounded_up
 from kvbench.workload.request import Session
 
 PACKED = "packed"
@@ -48,13 +47,13 @@ class Quantized(Strategy):
         check_int("residual_tokens", self.residual_tokens, 0)
         Packed(self.bits, self.group_size, self.keys_per)
 
-    @cached_property
+    @derived
     def areas(self) -> tuple[Area, ...]:
         """Packed chunks, and a ring of the newest."""
         packed = Packed(self.bits, self.group_size, self.keys_per)
         return (Area(PACKED, layout=Chunks(self._chunk_tokens), format=packed), Area(layout=Ring()))
 
-    @cached_property
+    @derived
     def window(self) -> int:
         """Slots of the newest: whole groups, so that none lies at the ring's end and its beginning."""
         return rounded_up(self.residual_tokens + self.group_size, self.group_size)

@@ -1,11 +1,11 @@
 """Attention sinks: the first tokens and a recent window."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from kvbench.checks import check_int
 from kvbench.plan.area import Area, Ring
 from kvbench.plan.ops import Rule
+from kvbench.strategy.base import derived
 from kvbench.strategy.bounded import Bounded
 
 
@@ -32,17 +32,17 @@ class Sinks(Bounded):
         check_int("num_sinks", self.num_sinks, 0)
         check_int("window", self.window, 1)
 
-    @cached_property
+    @derived
     def areas(self) -> tuple[Area, ...]:
         """A ring that pins the sinks."""
         return (Area(layout=Ring(self.num_sinks)),)
 
-    @cached_property
+    @derived
     def num_first(self) -> int:
         """The sinks."""
         return self.num_sinks
 
-    @cached_property
+    @derived
     def rule(self) -> Rule:
         """The sinks and the window."""
         return Rule(first=self.num_sinks, recent=self.window)

@@ -1,13 +1,12 @@
 """SnapKV: the prompt's last tokens vote for what is kept of it."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import SIGNALS, Area, Votes
 from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule
-from kvbench.strategy.base import Strategy, append_in_units, rounded_up
+from kvbench.strategy.base import Strategy, append_in_units, derived, rounded_up
 
 GROWTH_TOKENS = 256
 """Slots by which capacity grows: a resize each 256 decoded tokens."""
@@ -49,12 +48,12 @@ class SnapKV(Strategy):
             raise ValueError(f"kernel_size is odd, got {self.kernel_size}")
         Votes(self.window, self.kernel_size, self.pooling)
 
-    @cached_property
+    @derived
     def areas(self) -> tuple[Area, ...]:
         """Slots in order, with positions and votes."""
         return (Area(positions=True, score=Votes(self.window, self.kernel_size, self.pooling)),)
 
-    @cached_property
+    @derived
     def _prompt_end(self) -> dict[int, int]:
         """Of each sequence, where its last prompt ended."""
         return {}

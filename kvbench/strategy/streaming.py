@@ -1,13 +1,12 @@
 """Streaming windows: attention reads the active one, those before are retired."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import Area, Chunks, Ring
 from kvbench.plan.ops import MAIN, Keep, Move, Plan, Reserve, Rule, append_plan
-from kvbench.strategy.base import Strategy
+from kvbench.strategy.base import Strategy, derived
 from kvbench.workload.request import Session
 
 RETIRED = "retired"
@@ -43,7 +42,7 @@ class Streaming(Strategy):
         if self.overlap_size >= self.window_size:
             raise ValueError(f"overlap_size is less than window_size ({self.window_size}), got {self.overlap_size}")
 
-    @cached_property
+    @derived
     def areas(self) -> tuple[Area, ...]:
         """Chunks of retired windows, not read, and the active one."""
         return (Area(RETIRED, Chunks(self.retired_tokens), attended=False), Area(layout=Ring()))
