@@ -7,8 +7,9 @@ from driven import GROWTH_FACTOR, SEQ, Place, geometry
 from table import Goal, print_row, print_share
 from timing import NS_PER_S, no_collection, synchronize
 
+from kvbench.backend.base import Booking
 from kvbench.backend.measured import Measured
-from kvbench.plan.ops import Settle
+from kvbench.runner.drive import Driver
 from kvbench.strategy.async_growth import Ahead
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic, grown_capacity
@@ -35,24 +36,20 @@ class Decoding:
 
     def __init__(self, strategy: Strategy) -> None:
         shape = geometry(DTYPE)
-        self._strategy = strategy
-        self._ledger = strategy.ledger(shape)
         self._backend = Measured(geometry=shape, device=Place.device, attend=True, seed=0)
         self._backend.prepare(MAX_APPEND_TOKENS, 1)
         self._backend.begin_repetition(strategy.areas)
-        self._ledger.open(SEQ)
-        self._backend.open(SEQ)
+        self._driver = Driver(strategy, strategy.ledger(shape), self._backend)
+        self._driver.open(SEQ)
         self.num_resizes = 0
         self.step_ns: list[int] = []
         self.stall_ns: list[int] = []
-        self._carry_out(strategy.on_admit(SEQ, Session(0, (Request(1),)), self._ledger.view), 0)
+        self._carry_out(self._driver.admit(SEQ, Session(0, (Request(1),))), 0)
 
-    def _carry_out(self, plan: tuple, num_queries: int) -> int:
-        """As the runner does; nanoseconds spent reserving and settling."""
-        waited_ns = sum(self._backend.check(plan)) if type(plan[0]) is Settle else 0
-        receipt = self._ledger.book(plan)
-        self.num_resizes += receipt.num_resizes if receipt else 0
-        return self._backend.step(plan, SEQ, num_queries).reserve_ns + waited_ns
+    def _carry_out(self, booking: Booking, num_queries: int) -> int:
+        """Nanoseconds spent reserving and settling."""
+        self.num_resizes += booking.receipt.num_resizes
+        return self._backend.step(booking, num_queries).reserve_ns + sum(booking.waited)
 
     def decode(self, num_tokens: int) -> None:
         """Tokens one at a time, with attention, timed."""
@@ -61,7 +58,7 @@ class Decoding:
         for _ in range(num_tokens):
             synchronize()
             start = perf_counter_ns()
-            stall_ns.append(self._carry_out(self._strategy.on_append(SEQ, 1, self._ledger.view), 1))
+            stall_ns.append(self._carry_out(self._driver.append(SEQ, 1), 1))
             synchronize()
             self.step_ns.append(perf_counter_ns() - start)
         drained = self._backend.drain()  # of an accelerator, the times come now
@@ -70,9 +67,8 @@ class Decoding:
     def append_up_to(self, length: int) -> None:
         """Tokens many at a time, without attention, not timed; they fit."""
         resizes = self.num_resizes
-        while (left := length - self._ledger.view.num_used(SEQ)) > 0:
-            plan = self._strategy.on_append(SEQ, min(left, MAX_APPEND_TOKENS), self._ledger.view)
-            self._carry_out(plan, 0)
+        while (left := length - self._driver.view.num_used(SEQ)) > 0:
+            self._carry_out(self._driver.append(SEQ, min(left, MAX_APPEND_TOKENS)), 0)
         assert self.num_resizes == resizes, "a resize that was not timed"
 
     def close(self) -> None:

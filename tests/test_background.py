@@ -353,7 +353,7 @@ def test_what_nobody_waits_for_any_more_ends_early():
     (work,) = cache.backend.sequence(0).under_way
     worker.given[0]._work = lambda: seen.append(work.given_up.is_set())
     assert not work.given_up.is_set()
-    cache.backend.sequence(0).release()
+    cache.backend.sequence(0).release(0, TINY.bytes_per_token)
     assert seen == [True]
 
 

@@ -21,6 +21,7 @@ from kvbench.configuration.parts import parts_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import hardware_from
 from kvbench.runner.run import limits_of
+from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, TINY, scenario, strategy
 from tests.support.gpu import DEVICE
@@ -247,15 +248,15 @@ class Watched(Measured):
 
 
 class Booked(Modelled):
-    """Keeps the bytes of its own books after every step."""
+    """Keeps the bytes of the run's books after every step."""
 
-    def begin_repetition(self, areas):
-        super().begin_repetition(areas)
-        self.held = []
+    def __init__(self, books, **settings):
+        super().__init__(**settings)
+        self.books, self.held = books, []
 
     def step(self, *arguments, **settings):
         times = super().step(*arguments, **settings)
-        self.held.append(self._ledger.held_bytes)
+        self.held.append(self.books[-1].held_bytes)
         return times
 
 
@@ -272,10 +273,12 @@ def pairs():
 
 
 @pytest.mark.parametrize(("name", "case"), list(pairs()))
-def test_bytes_and_resizes_are_those_that_were_measured(name, case):
+def test_bytes_and_resizes_are_those_that_were_measured(name, case, monkeypatch):
+    books, ledger = [], Strategy.ledger
+    monkeypatch.setattr(Strategy, "ledger", lambda *arguments: books.append(ledger(*arguments)) or books[-1])
     requests, max_concurrency, budget_bytes = CASES[case]()
     settings = {"weights": None, "cache_only": True, "memory_fraction": 1.0, "allocator": "none", "attend": False}
-    model = Booked(geometry=TINY, hardware=machine(), **settings)
+    model = Booked(books, geometry=TINY, hardware=machine(), **settings)
     asked = Case(case, requests, max_concurrency)
     with LiveStorages() as live:
         real = Watched(live)

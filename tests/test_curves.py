@@ -8,6 +8,7 @@ from kvbench.backend.modelled import Modelled
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Area, Blocks, Chunks, Packed, Ring
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Release, Reserve, Rule
+from tests.support.booked import BookedSteps
 from tests.support.machines import GEOMETRY, machine
 
 # Two layers; a slot has 16 bytes in each of their 4 tensors, 32 bytes a layer.
@@ -49,8 +50,8 @@ def hand(calibrated_for=CALIBRATED_FOR, **changed):
 
 def modelled(*areas, hardware=None, geometry=GEOMETRY, num_rows=1):
     settings = {"attend": True, "cache_only": True, "memory_fraction": 1.0, "allocator": "none"}
-    backend = Modelled(geometry=geometry, hardware=hardware or hand(), weights=None, num_rows=num_rows, **settings)
-    backend.begin_repetition(areas or (Area(),))
+    priced = Modelled(geometry=geometry, hardware=hardware or hand(), weights=None, num_rows=num_rows, **settings)
+    backend = BookedSteps(priced, areas or (Area(),))
     backend.open(0)
     return backend
 

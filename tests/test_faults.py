@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 
+from kvbench.backend.base import Booking
 from kvbench.backend.clock import EventClock
 from kvbench.backend.measured import Measured
 from kvbench.backend.storage import memory
@@ -192,10 +193,10 @@ def test_slots_that_could_not_be_given_back_are_given_back_later(name, monkeypat
 
 def test_a_device_that_fails_to_reduce_is_an_outcome():
     class Failing(Fake):
-        def step(self, plan, seq, num_queries, continued=False):
-            if continued and seq == 0:
+        def step(self, booking, num_queries, continued=False):
+            if continued and booking.seq == 0:
                 raise OutOfMemory(1, None)
-            return super().step(plan, seq, num_queries, continued)
+            return super().step(booking, num_queries, continued)
 
     chosen = strategy("sinks", num_sinks=2, window=6)
     requests = [Session(0, (Request(30, 6),)), Session(0, (Request(30, 6),))]
@@ -212,11 +213,11 @@ def test_a_step_whose_rest_fails_has_no_late_times(monkeypatch):
     backend._clock = EventClock(backend.device)
     monkeypatch.setattr(EventClock, "mark", lambda self: None)
     backend.open(0)
-    backend.step((Reserve(0, 8),), 0, 0)
-    backend.step((Append(0, 4),), 0, 0)
+    backend.step(Booking(0, (Reserve(0, 8),)), 0)
+    backend.step(Booking(0, (Append(0, 4),)), 0)
     refuse(monkeypatch, 6)
     with pytest.raises(OutOfMemory):
-        backend.step((Reserve(0, 6),), 0, 0, continued=True)
+        backend.step(Booking(0, (Reserve(0, 6),)), 0, continued=True)
     assert len(backend._clock._steps) == 1
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kvbench.backend.base import Booking
 from kvbench.backend.measured import Measured
 from kvbench.ledger import Ledger
 from kvbench.model.geometry import KVGeometry
@@ -28,12 +29,12 @@ def test_allocated_bytes_equal_the_books():
     backend.open(0)
     for plan in ((Reserve(0, 512),), (Append(0, 512),), (Reserve(0, 1024), Append(0, 1))):
         ledger.book(plan)
-        backend.step(plan, 0, 0)
+        backend.step(Booking(0, plan), 0)
         # 512 slots of a tensor are a multiple of the allocator's 512 bytes: it rounds nothing up.
         assert torch.cuda.memory_allocated() - before == ledger.allocated_bytes
     plan = (Release(0),)
     ledger.book(plan)
-    backend.step(plan, 0, 0)
+    backend.step(Booking(0, plan), 0)
     assert torch.cuda.memory_allocated() == before
 
 

@@ -19,8 +19,8 @@ class Late(Fake):
         super().__init__()
         self.outstanding = []
 
-    def step(self, plan, seq, num_queries, continued=False):
-        written = sum(op.num_tokens for op in plan if isinstance(op, Append))
+    def step(self, booking, num_queries, continued=False):
+        written = sum(op.num_tokens for op in booking.plan if isinstance(op, Append))
         if continued:
             self.outstanding[-1] = self.outstanding[-1]._replace(reserve_ns=7 * MS)
         else:

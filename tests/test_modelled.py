@@ -13,6 +13,7 @@ from kvbench.runner.frames import results_of
 from kvbench.runner.run import check_signals, run
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Request, Session
+from tests.support.booked import BookedSteps
 from tests.support.catalogue import strategy
 from tests.support.machines import GEOMETRY, WEIGHTS, machine
 
@@ -21,8 +22,8 @@ ONE_AREA = (Area(),)
 
 def modelled(areas=ONE_AREA, hardware=None, **changed):
     settings = {"attend": True, "cache_only": False, "memory_fraction": 0.5, "allocator": "none"} | changed
-    backend = Modelled(geometry=GEOMETRY, hardware=hardware or machine(), weights=WEIGHTS, **settings)
-    backend.begin_repetition(areas)
+    priced = Modelled(geometry=GEOMETRY, hardware=hardware or machine(), weights=WEIGHTS, **settings)
+    backend = BookedSteps(priced, areas)
     backend.open(0)
     return backend
 
@@ -159,7 +160,7 @@ def test_a_mixture_reads_the_experts_that_its_tokens_need():
 
 
 def test_a_run_is_the_same_each_time_and_says_what_it_is():
-    backend = modelled()
+    backend = modelled().backend
     chosen = Dynamic(initial_capacity=4, growth_factor=1.5, max_capacity=64, round_to=1)
     requests = [Session(0, (Request(5, 9),)), Session(300, (Request(3, 4),))]
     settings = {"num_warmup": 0, "max_concurrency": 2, "budget_bytes": backend.memory_bytes()}

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from kvbench.api.probe import is_wanted, probed
 from kvbench.backend.attention import packed
+from kvbench.backend.base import Booking
 from kvbench.backend.inputs import RecordedInputs, Recording
 from kvbench.backend.measured import Measured
 from kvbench.backend.replay import Replay
@@ -64,22 +65,22 @@ def assert_holds(backend, given, num_tokens=None, seq=0):
 def test_each_append_writes_the_tokens_of_its_positions(area, num_rows):
     given = recording()
     backend = replaying(given, area, num_rows)
-    backend.step((Reserve(0, 112), Append(0, 12)), 0, 12)
+    backend.step(Booking(0, (Reserve(0, 112), Append(0, 12))), 12)
     assert_holds(backend, given, 12)
-    backend.step((Append(0, 1),), 0, 1)
-    backend.step((Append(0, 30),), 0, 30)
-    backend.step((Append(0, 2), Append(0, 1)), 0, 3)  # two appends of one plan follow each other
+    backend.step(Booking(0, (Append(0, 1),)), 1)
+    backend.step(Booking(0, (Append(0, 30),)), 30)
+    backend.step(Booking(0, (Append(0, 2), Append(0, 1))), 3)  # two appends of one plan follow each other
     assert_holds(backend, given, 46)
-    backend.step((Append(0, 20),), 0, 20)  # over the end, from within
+    backend.step(Booking(0, (Append(0, 20),)), 20)  # over the end, from within
     assert_holds(backend, given, 66)
-    backend.step((Append(0, 1),), 0, 1)
+    backend.step(Booking(0, (Append(0, 1),)), 1)
     assert_holds(backend, given, 67)
 
 
 def test_a_short_recording_comes_again_and_again():
     given = recording(num_tokens=3)
     backend = replaying(given)
-    backend.step((Reserve(0, 64), Append(0, 11)), 0, 11)
+    backend.step(Booking(0, (Reserve(0, 64), Append(0, 11))), 11)
     assert_holds(backend, given, 11)
 
 
@@ -93,7 +94,7 @@ def test_fewer_layers_are_used_again_in_turn():
     geometry = KVGeometry(num_layers=5, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32")
     given = recording(num_layers=2)
     backend = replaying(given, geometry=geometry)
-    backend.step((Reserve(0, 16), Append(0, 16)), 0, 16)
+    backend.step(Booking(0, (Reserve(0, 16), Append(0, 16))), 16)
     assert_holds(backend, given, 16)
     same = [backend.sequence(0).full_context(layer)[0] for layer in (0, 2, 1)]
     assert torch.equal(same[0], same[1])
@@ -104,14 +105,14 @@ def test_another_sequence_and_one_begun_anew_start_at_the_first_token():
     given = recording()
     backend = replaying(given)
     backend.open(1)
-    backend.step((Reserve(0, 16), Append(0, 9)), 0, 9)
-    backend.step((Reserve(1, 16), Append(1, 4)), 1, 4)
+    backend.step(Booking(0, (Reserve(0, 16), Append(0, 9))), 9)
+    backend.step(Booking(1, (Reserve(1, 16), Append(1, 4))), 4)
     assert_holds(backend, given, 4, seq=1)
     backend.carry_out(Release(0), [], [])
     backend.open(0)
-    backend.step((Reserve(0, 16), Append(0, 10)), 0, 10)
+    backend.step(Booking(0, (Reserve(0, 16), Append(0, 10))), 10)
     assert_holds(backend, given, 10)
-    backend.step((Truncate(0, 3), Append(0, 1)), 0, 1)  # what was taken back is appended again
+    backend.step(Booking(0, (Truncate(0, 3), Append(0, 1))), 1)  # what was taken back is appended again
     assert_holds(backend, given, 8)
 
 
@@ -120,8 +121,8 @@ def test_queries_are_those_of_the_newest_tokens(held, appended):
     given = recording()
     backend = replaying(given)
     if held:
-        backend.step((Reserve(0, 100), Append(0, held)), 0, 0)
-    backend.step((Reserve(0, 100), Append(0, appended)), 0, 0)
+        backend.step(Booking(0, (Reserve(0, 100), Append(0, held))), 0)
+    backend.step(Booking(0, (Reserve(0, 100), Append(0, appended))), 0)
     outputs = backend.attention(0, appended)
     at = [position % 50 for position in range(held, held + appended)]
     for layer in range(2):
@@ -137,9 +138,10 @@ def test_queries_are_those_of_the_newest_tokens(held, appended):
 class Watched(Replay):
     """Notes at each step's end what the sequence holds."""
 
-    def step(self, plan, seq, num_queries, continued=False):
-        times = super().step(plan, seq, num_queries, continued)
-        if seq in self._sequences and any(isinstance(op, Append) for op in plan):
+    def step(self, booking, num_queries, continued=False):
+        times = super().step(booking, num_queries, continued)
+        seq = booking.seq
+        if seq in self._sequences and any(isinstance(op, Append) for op in booking.plan):
             assert_holds(self, self.recording, seq=seq)
             self.seen.append((seq, self.sequence(seq).num_seen))
         return times

@@ -152,17 +152,13 @@ def test_a_prediction_does_not_make_a_request_run_out_of_memory():
 
 
 def test_an_append_that_is_planned_twice_is_remembered_once():
-    class Noted(Predictive):
-        def on_finish(self, seq, view):
-            seen.append((seq, list(self._lengths[seq])))
-            return super().on_finish(seq, view)
-
-    seen = []
-    result(
-        Noted(initial_capacity=8, max_capacity=8192),
-        [Session(0, (Request(10),) * 9), Session(0, (Request(10),) * 9)],
-        slots=150,
+    strategy = Predictive(
+        initial_capacity=8, growth_factor=1.5, max_capacity=8192, round_to=1, history_window=10, rule="total"
     )
+    seen = []
+    forget = strategy.on_finish
+    strategy.on_finish = lambda seq, view: (seen.append((seq, list(strategy._lengths[seq]))), forget(seq, view))[1]
+    result(strategy, [Session(0, (Request(10),) * 9), Session(0, (Request(10),) * 9)], slots=150)
     assert max(len(lengths) for _, lengths in seen) == 9
 
 
@@ -197,10 +193,10 @@ def test_a_strategy_may_give_memory_back_before_anybody_is_preempted():
 
 def test_a_device_that_refuses_memory_is_an_outcome():
     class Full(Fake):
-        def step(self, plan, seq, num_queries, continued=False):
-            if any(isinstance(op, Append) and op.num_tokens == 99 for op in plan):
+        def step(self, booking, num_queries, continued=False):
+            if any(isinstance(op, Append) and op.num_tokens == 99 for op in booking.plan):
                 raise OutOfMemory(99 * TOKEN, None)
-            return super().step(plan, seq, num_queries, continued)
+            return super().step(booking, num_queries, continued)
 
     requests = [Session(0, (Request(99, 2),)), Session(0, (Request(10, 2),))]
     recorder = run(

@@ -5,7 +5,7 @@ import pytest
 from kvbench.backend.allocator import CachingAllocator
 from kvbench.backend.allocator.tensors import Storages
 from kvbench.backend.modelled import Modelled
-from kvbench.ledger import Ledger
+from kvbench.ledger import NO_RECEIPT, Ledger
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.ops import Append, Keep, Reserve, Rule
 from kvbench.runner.recorder import STEP_FIELDS
@@ -42,23 +42,25 @@ def peaks_of(chosen, allocator, appends):
     return recorder.allocator[0]
 
 
+def follow(storages, ledger, *plan):
+    for posting in (ledger.book(plan) or NO_RECEIPT).postings:
+        storages.follow(posting)
+
+
 def test_a_resize_replaces_one_tensor_after_another():
     ledger = Ledger(GEOMETRY)
     allocator = CachingAllocator(None, False)
     storages = Storages(allocator, ledger.costs, GEOMETRY, 1)
     ledger.open(0)
     for op in (Reserve(0, 8), Append(0, 8)):
-        ledger.book((op,))
-        storages.follow(0, ledger.accounts[0])
+        follow(storages, ledger, op)
     assert allocator.allocated_bytes == ledger.allocated_bytes == 4 * 1024
     allocator.reset_peaks()
-    ledger.book((Reserve(0, 16),))
-    storages.follow(0, ledger.accounts[0])
+    follow(storages, ledger, Reserve(0, 16))
     assert allocator.allocated_bytes == ledger.allocated_bytes == 4 * 2048
     # When the last of four tensors is replaced its old one is still there.
     assert allocator.peaks()["allocator_allocated_bytes"] == 4 * 2048 + 1024
-    ledger.book((Keep(0, Rule(recent=4)), Reserve(0, 4)))
-    storages.follow(0, ledger.accounts[0])
+    follow(storages, ledger, Keep(0, Rule(recent=4)), Reserve(0, 4))
     assert allocator.allocated_bytes == ledger.allocated_bytes == 4 * 512
 
 

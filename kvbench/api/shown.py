@@ -9,6 +9,7 @@ from kvbench.charts.report import findings_markdown, findings_text, report_markd
 from kvbench.charts.table import table_text
 from kvbench.results.provenance import is_fleet
 from kvbench.results.results import Results
+from kvbench.results.schema import SUMMARY
 from kvbench.studies.base import Findings
 
 
@@ -24,7 +25,7 @@ def charts_of(results: Results) -> list[Chart]:
     if _is_study(results):
         own = results.charts if isinstance(results, Findings) else {}
         return [DrawnChart(name=name, drawn=figure) for name, figure in own.items()]
-    of = str(results.environment.get("subject", "".join(_header(results)[1:2])))
+    of = " ".join(_header(results)[1:2])
     if (swept := _swept(results)) is not None:
         return sweep_charts(results.summary, swept, of)
     if is_fleet(results.summary):
@@ -65,7 +66,7 @@ def _header(results: Results) -> list[str]:
 
 def _is_study(results: Results) -> bool:
     """Whether the summary has a form of its own."""
-    return "experiment" in results.environment or "peak_bytes" not in results.summary or results.summary.empty
+    return "experiment" in results.environment or not set(SUMMARY).intersection(results.summary) >= {"peak_bytes"}
 
 
 def _swept(results: Results) -> list[str] | None:
@@ -79,8 +80,7 @@ def _sentences(results: Results) -> list[str]:
 
 
 def _tables(results: Results) -> dict[str, object]:
-    own = {} if results.summary.empty and not results.tables else {"summary": results.summary}
-    return {**own, **results.tables}
+    return {"summary": results.summary, **results.tables}
 
 
 def _busy(results: Results) -> list[str]:

@@ -1,7 +1,11 @@
-"""What a runner asks of a backend."""
+"""What a runner asks of a backend, and what it is handed."""
 
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from time import perf_counter_ns
+from typing import NamedTuple
 
+from kvbench.ledger import NO_RECEIPT, UNLIMITED, Receipt
+from kvbench.ledger.accounts import Account
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.plan.area import Area
@@ -24,64 +28,86 @@ class Times(NamedTuple):
 NO_TIMES = Times(0, 0, 0, 0)
 
 
-class Backend(Protocol):
-    """Carries plans out and says how long they took.
+def summed(times: Times, more: Times) -> Times:
+    """The times of two parts of a step."""
+    return Times(*(a + b for a, b in zip(times, more, strict=True))) if more is not NO_TIMES else times
+
+
+class Booking(NamedTuple):
+    """A plan that was booked: what there is to carry out, or to price.
+
+    Args:
+        seq: whose.
+        plan: its operations.
+        receipt: what they cost.
+        waited: what waiting for the background work took that it settles.
+        before_bytes: allocated on the device before it, over all sequences.
+        account: what the sequence holds after it; None where it was released.
+        used_bytes: of slots on the device that hold tokens after it, over all sequences.
+    """
+
+    seq: int
+    plan: Plan
+    receipt: Receipt = NO_RECEIPT
+    waited: Times = NO_TIMES
+    before_bytes: int = 0
+    account: Account | None = None
+    used_bytes: int = 0
+
+
+class Backend(ABC):
+    """Carries out what was booked, and says how long it took.
+
+    One that holds nothing, waits for nothing and is never late has only to say what it is, `step` and `describe`.
 
     Attributes:
         source: "measured" or "modelled"; every summary row says which.
         scope: "cache" where times are of the cache and its attention alone, "model" where of a whole model.
         geometry: the shape of a token's K and V.
         num_rows: rows of every sequence's batch.
-        slot_bytes: bytes of a token as the model gives it, over all layers and rows.
-        signals: what attention can tell a strategy: mass, votes, accesses.
         is_repeatable: whether a second run takes the same time to the nanosecond, so that repetitions tell nothing.
         hardware: the machine that is modelled; None where none is.
     """
 
     source: str
-    scope: str
+    scope: str = "cache"
     geometry: KVGeometry
-    num_rows: int
-    is_repeatable: bool
+    num_rows: int = 1
+    is_repeatable: bool = False
     hardware: Hardware | None = None
 
     @property
     def slot_bytes(self) -> int:
         """Bytes of a token as the model gives it, over all layers and rows."""
-        ...
+        return self.geometry.bytes_per_token * self.num_rows
 
     @property
     def signals(self) -> tuple[str, ...]:
-        """What attention can tell a strategy."""
-        ...
+        """What attention can tell a strategy: mass, votes, accesses."""
+        return ()
 
     def memory_bytes(self) -> int:
         """What live requests may hold together, unless a budget is given."""
-        ...
+        return UNLIMITED
 
-    def prepare(self, max_append_tokens: int, max_context_tokens: int) -> None:
+    def prepare(self, max_append_tokens: int, max_context_tokens: int) -> None:  # noqa: B027
         """Make all inputs that steps of these sizes will need, so that no step makes any."""
-        ...
 
-    def begin_repetition(self, areas: tuple[Area, ...]) -> None:
+    def begin_repetition(self, areas: tuple[Area, ...]) -> None:  # noqa: B027
         """Start from an emptied allocator and reset peaks; sequences opened from now on live so."""
-        ...
 
-    def end_repetition(self) -> None:
+    def end_repetition(self) -> None:  # noqa: B027
         """Wait for what runs in the background, and let go of all that is held."""
-        ...
 
     def now_ns(self) -> int:
         """The clock that a step's host time is taken from: the processor's, or the model's."""
-        ...
+        return perf_counter_ns()
 
-    def begin_iteration(self) -> None:
+    def begin_iteration(self) -> None:  # noqa: B027
         """A pass over the live requests begins: what their steps share is paid once in it."""
-        ...
 
-    def open(self, seq: int) -> None:
+    def open(self, seq: int) -> None:  # noqa: B027
         """Begin a sequence that holds nothing yet."""
-        ...
 
     def check(self, plan: Plan) -> Times:
         """Wait for the background work that a plan settles, before the plan is booked.
@@ -92,9 +118,10 @@ class Backend(Protocol):
             OutOfMemory: the work found no memory.
             BackgroundError: it failed otherwise.
         """
-        ...
+        return NO_TIMES
 
-    def step(self, plan: Plan, seq: int, num_queries: int, continued: bool = False) -> Times:
+    @abstractmethod
+    def step(self, booking: Booking, num_queries: int, continued: bool = False) -> Times:
         """Carry a plan out; then attend with so many newest tokens' queries, 0 for none.
 
         A continued step is the rest of the one before: what follows attention.
@@ -104,16 +131,15 @@ class Backend(Protocol):
         Raises:
             OutOfMemory: the device gave no memory.
         """
-        ...
 
     def drain(self) -> list[Times] | None:
         """Wait for the device; the times of all steps since the last drain, or None where `step` returned them."""
-        ...
+        return None
 
     def allocator_peaks(self) -> dict[str, int]:
         """The device allocator's own figures since the repetition began, by summary column; empty where it has none."""
-        ...
+        return {}
 
+    @abstractmethod
     def describe(self) -> dict[str, object]:
         """What a reader must know of device and calls, for environment.json."""
-        ...

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kvbench.backend.rates import Read
-from kvbench.ledger import AreaCost, Receipt
+from kvbench.ledger import AreaCost, Posting
 from kvbench.ledger.accounts import Holding
 from kvbench.model.cost import PS_PER_S
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.plan.area import DEVICE, DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Chunks, Packed
-from kvbench.plan.ops import Append, Keep, Move, Plan, Reserve
+from kvbench.plan.ops import Append, Keep, Plan, Reserve
 
 CURVES = {
     "allocate": "seconds a tensor, by its bytes: new storage, its pages taken",
@@ -150,18 +150,19 @@ class Curves:
         host = self._lines["host"]
         return _ps(host.at(0 if is_common else len(plan)) - (host.at(0) if continued else 0.0))
 
-    def reserve_ps(self, op: Reserve, cost: AreaCost, old_tokens: int, receipt: Receipt, since_bytes: int) -> int:
+    def reserve_ps(self, op: Reserve, posting: Posting, cost: AreaCost, since_bytes: int) -> int:
         """New tensors, live slots copied, old tensors given back; pools and staging buffers with the first reserve."""
-        layout, new_bytes, old_bytes = cost.area.layout, cost.bytes_of(op.num_tokens), cost.bytes_of(old_tokens)
+        layout, new_tokens, old_tokens = cost.area.layout, op.num_tokens, posting.num_before
+        new_bytes, old_bytes = cost.bytes_of(new_tokens), cost.bytes_of(old_tokens)
         own_bytes, seconds = 0, 0.0
         if isinstance(layout, Chunks):
             own_bytes = max(new_bytes - old_bytes, 0)
-            seconds = self._chunks(cost, op.num_tokens - old_tokens)
+            seconds = self._chunks(cost, new_tokens - old_tokens)
         elif not isinstance(layout, Blocks):
             own_bytes = new_bytes
-            seconds = self._tensors("allocate", new_bytes) + self._tensors("copy", receipt.copied_bytes, since_bytes)
+            seconds = self._tensors("allocate", new_bytes) + self._tensors("copy", posting.copied_bytes, since_bytes)
             seconds += self._tensors("free", old_bytes)
-        shared_bytes = max(receipt.requested_bytes - own_bytes, 0)
+        shared_bytes = max(posting.requested_bytes - own_bytes, 0)
         return _ps(seconds + self._tensors("allocate", shared_bytes))
 
     def release_ps(self, holdings: Iterable[Holding]) -> int:
@@ -206,19 +207,19 @@ class Curves:
         seconds = self._sized("append", min(num_tokens, unit)) + num_more * self._sized("append_piece", unit)
         return seconds + (self._sized("append_piece", rest) if rest else 0.0)
 
-    def evict_ps(self, op: Keep, cost: AreaCost, num_used: int, receipt: Receipt) -> int:
+    def evict_ps(self, op: Keep, posting: Posting, cost: AreaCost) -> int:
         """Slots ranked by norm, and those kept copied together."""
-        ranked = self._sized("rank", num_used) if op.rule.by == NORM else 0.0
-        return self._layers_ps(ranked + self._closed(cost, receipt))
+        ranked = self._sized("rank", posting.num_before) if op.rule.by == NORM else 0.0
+        return self._layers_ps(ranked + self._closed(cost, posting))
 
-    def _closed(self, cost: AreaCost, receipt: Receipt) -> float:
-        num_copied = receipt.copied_bytes * cost.unit_tokens / cost.unit_bytes
+    def _closed(self, cost: AreaCost, posting: Posting) -> float:
+        num_copied = posting.copied_bytes * cost.unit_tokens / cost.unit_bytes
         return self._sized("close", num_copied) if num_copied else 0.0
 
-    def move_ps(self, op: Move, src: AreaCost, dst: AreaCost, receipt: Receipt) -> int:
+    def move_ps(self, posting: Posting, src: AreaCost, dst: AreaCost) -> int:
         """Slots brought from where they are and written where they go; the rest copied together."""
-        num_moved = receipt.moved_bytes * dst.unit_tokens // dst.unit_bytes
-        seconds = self._closed(src, receipt)
+        num_moved = posting.moved_bytes * dst.unit_tokens // dst.unit_bytes
+        seconds = self._closed(src, posting)
         if isinstance(src.area.format, Packed):
             seconds += self._sized(f"restore_{src.area.format.bits}", num_moved)
         if isinstance(dst.area.format, Packed) or src.area.tier == dst.area.tier == DEVICE:

@@ -8,14 +8,13 @@ from torch import Tensor
 
 from kvbench.backend import device as devices
 from kvbench.backend.attention import CALLS, QUERY_CHUNK, causal_mask
-from kvbench.backend.base import APPEND, ATTEND, MOVE, NO_TIMES, RESERVE, Backend, Times
+from kvbench.backend.base import APPEND, ATTEND, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
 from kvbench.backend.clock import Span, clock_of
 from kvbench.backend.inputs import Inputs, RecordedInputs
 from kvbench.backend.reading import Chunk, decode, prefill
 from kvbench.backend.signals import decode_with_mass, prefill_with_mass, queries_at_once
 from kvbench.backend.storage import Areas, SequenceStore, Shape
-from kvbench.backend.storage.ahead import UnderWay
-from kvbench.ledger import BackgroundError, OutOfMemory
+from kvbench.ledger import OutOfMemory
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import SIGNALS, Area
 from kvbench.plan.ops import Append, Fork, Keep, Move, Operation, Plan, Release, Reserve, Settle, Truncate
@@ -41,13 +40,9 @@ class Measured(Backend):
     """
 
     source = "measured"
-    scope = "cache"
-    is_repeatable = False
     now_ns = staticmethod(perf_counter_ns)
 
-    def __init__(
-        self, *, geometry: KVGeometry, device: str = "auto", attend: bool = True, seed: int = 0, num_rows: int = 1
-    ) -> None:
+    def __init__(self, *, geometry: KVGeometry, device: str, attend: bool, seed: int, num_rows: int = 1) -> None:
         if not geometry.is_plain:
             raise ValueError(
                 f"it holds K and V of all tokens in every layer, and {geometry.name or 'the model'} has latent "
@@ -66,11 +61,6 @@ class Measured(Backend):
         self._sequences: dict[int, SequenceStore] = {}
         self._inputs: Inputs | RecordedInputs
         self._mask: Tensor
-
-    @property
-    def slot_bytes(self) -> int:
-        """Bytes of a token as the model gives it, over all layers and rows."""
-        return self.geometry.bytes_per_token * self.num_rows
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -109,9 +99,6 @@ class Measured(Backend):
         self._sequences.clear()
         self._areas = self._shared((Area(),))
 
-    def begin_iteration(self) -> None:
-        """Steps share nothing."""
-
     def open(self, seq: int) -> None:
         """Begin a sequence that holds nothing yet."""
         self._sequences[seq] = SequenceStore(self._areas)
@@ -134,10 +121,9 @@ class Measured(Backend):
             case Fork(seq, new):
                 self._sequences[seq].fork(op, self._sequences[new])
             case Release(seq):
-                for work, error in self._sequences.pop(seq).release():
-                    failed = self._failure(seq, work, error)
-                    if not isinstance(failed, OutOfMemory):  # what there was no memory for was not needed
-                        raise failed from error
+                error = self._sequences.pop(seq).release(seq, self.slot_bytes)
+                if error is not None:
+                    raise error
             case _:
                 self._sequences[op.seq].carry_out(op, keys, values)
 
@@ -146,48 +132,39 @@ class Measured(Backend):
         start, what = perf_counter_ns(), MOVE
         for op in plan:
             if isinstance(op, Settle):
-                for work in self._sequences[op.seq].under_way:
-                    what = RESERVE if work.is_resize else MOVE
-                    error = work.failure()
-                    if error is not None:
-                        raise self._failure(op.seq, work, error) from error
+                error = self._sequences[op.seq].failure(op.seq, self.slot_bytes)
+                if error is not None:
+                    raise error
+                what = RESERVE if self._sequences[op.seq].is_growing else MOVE
         if self.device.type != "cpu":  # the device waits, in the step
             return NO_TIMES
         spent = [0] * len(NO_TIMES)
         spent[what] = perf_counter_ns() - start
         return Times(*spent)
 
-    def _failure(self, seq: int, work: UnderWay, error: Exception) -> Exception:
-        """What is told of failed background work."""
-        if isinstance(error, OutOfMemory):
-            return OutOfMemory(error.need_bytes, error.budget_bytes, error.tier)
-        if devices.is_out_of_memory(error):
-            return OutOfMemory(work.num_tokens * self.slot_bytes, None, work.tier)
-        return BackgroundError(seq, work.what, error)
-
     def wait(self) -> None:
         """Wait until nothing is done in the background, and what was replaced is freed."""
         self._areas.background.wait()
 
-    def step(self, plan: Plan, seq: int, num_queries: int, continued: bool = False) -> Times:
+    def step(self, booking: Booking, num_queries: int, continued: bool = False) -> Times:
         """Carry a plan out and attend, timed by the device's clock. See `Backend.step`."""
         try:
-            return self._step(plan, seq, num_queries, continued)
+            return self._step(booking.seq, booking.plan, num_queries, continued)
         except (MemoryError, OutOfMemory, RuntimeError) as error:
             if continued:
                 self._clock.forget()  # the step that this is the rest of will have no row
             if isinstance(error, OutOfMemory) or not devices.is_out_of_memory(error):
                 raise
-            need_bytes = sum(op.num_tokens for op in plan if isinstance(op, Reserve)) * self.slot_bytes
+            need_bytes = sum(op.num_tokens for op in booking.plan if isinstance(op, Reserve)) * self.slot_bytes
             raise OutOfMemory(need_bytes, None) from error
 
-    def _step(self, plan: Plan, seq: int, num_queries: int, continued: bool) -> Times:
+    def _step(self, seq: int, plan: Plan, num_queries: int, continued: bool) -> Times:
         spans: list[Span] = []
         mark = self._clock.mark
         for op in plan:
             what = WHAT.get(type(op))
             if what is None:
-                what = RESERVE if any(work.is_resize for work in self._sequences[op.seq].under_way) else MOVE
+                what = RESERVE if self._sequences[op.seq].is_growing else MOVE
             pieces: Pieces = self._inputs.pieces(op) if isinstance(op, Append) else [(op, [], [])]
             start = mark()
             for piece, keys, values in pieces:

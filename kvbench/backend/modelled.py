@@ -4,27 +4,30 @@ from itertools import pairwise
 
 from kvbench.backend.allocator import CachingAllocator
 from kvbench.backend.allocator.tensors import Storages
-from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Times
+from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
 from kvbench.backend.curves import Curves
 from kvbench.backend.rates import Rates, Read, Sheet
 from kvbench.checks import check_share
-from kvbench.ledger import NO_RECEIPT, Ledger
+from kvbench.ledger import Posting
+from kvbench.ledger.accounts import area_costs
 from kvbench.model.cost import PS_PER_NS, PS_PER_S
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
 from kvbench.naming import unknown
 from kvbench.plan.area import DEVICE, Area
-from kvbench.plan.ops import Append, Fork, Keep, Move, Operation, Plan, Release, Reserve, Settle
+from kvbench.plan.ops import Append, Fork, Keep, Move, Plan, Release, Reserve, Settle
 
 ALLOCATORS = ("none", "caching", "expandable")
+NOTHING_UNDER_WAY = MOVE, 0
+"""What waiting for background work counts as, and when it is done, in picoseconds: of a sequence that has none."""
 
 
 class Modelled(Backend):
     """Price plans on a machine's figures, by a virtual clock.
 
-    A ledger of its own, without a budget, tells it what each operation moves. Work in the background runs beside the
-    steps, one piece after another.
+    What each operation moved is in the receipt of its booking. Work in the background runs beside the steps, one piece
+    after another.
 
     Args:
         geometry: the shape of a token's K and V.
@@ -43,7 +46,6 @@ class Modelled(Backend):
     """
 
     source = "modelled"
-    signals = ()
     is_repeatable = True
 
     def __init__(
@@ -51,11 +53,11 @@ class Modelled(Backend):
         *,
         geometry: KVGeometry,
         hardware: Hardware | None,
-        weights: ModelParameters | None = None,
-        attend: bool = True,
-        cache_only: bool = False,
-        memory_fraction: float = 0.9,
-        allocator: str = "none",
+        weights: ModelParameters | None,
+        attend: bool,
+        cache_only: bool,
+        memory_fraction: float,
+        allocator: str,
         num_rows: int = 1,
     ) -> None:
         if allocator not in ALLOCATORS:
@@ -91,35 +93,24 @@ class Modelled(Backend):
             )
         return Sheet(hardware, geometry, self.weights, self.num_rows)
 
-    @property
-    def slot_bytes(self) -> int:
-        """Bytes of a token as the model gives it, over all layers and rows."""
-        return self.geometry.bytes_per_token * self.num_rows
-
     def memory_bytes(self) -> int:
         """The machine's memory, as far as it may be used, less the weights."""
         return self._capacity_bytes
 
-    def prepare(self, max_append_tokens: int, max_context_tokens: int) -> None:
-        """Nothing: no input is made."""
-
     def begin_repetition(self, areas: tuple[Area, ...]) -> None:
-        """Begin with a clock at 0 and books that hold nothing."""
+        """Begin with a clock at 0, and nothing held."""
         self._now_ps = self._lane_ps = 0
-        self._ready_ps: dict[int, int] = {}
+        self._under_way: dict[int, tuple[int, int]] = {}
         self._has_stepped = False
         self._num_tokens = 0
         self._read_bytes = 0
         self._read_until: dict[int, int] = {}
-        self._ledger = Ledger(self.geometry, None, areas, self.num_rows)
+        self._costs = area_costs(areas, self.geometry, self.num_rows)
         self._allocator: CachingAllocator | None = None
         self._storages: Storages | None = None
         if self._allocator_name != "none":
             self._allocator = CachingAllocator(None, self._allocator_name == "expandable")
-            self._storages = Storages(self._allocator, self._ledger.costs, self.geometry, self.num_rows)
-
-    def end_repetition(self) -> None:
-        """Nothing is held."""
+            self._storages = Storages(self._allocator, self._costs, self.geometry, self.num_rows)
 
     def now_ns(self) -> int:
         """The virtual clock."""
@@ -130,30 +121,26 @@ class Modelled(Backend):
         self._has_stepped = False
         self._num_tokens = 0
 
-    def open(self, seq: int) -> None:
-        """Begin a sequence that holds nothing yet."""
-        self._ledger.open(seq)
-
     def check(self, plan: Plan) -> Times:
         """Wait for what a plan settles. See `Backend.check`."""
         waits = [0] * len(Times._fields)
         for op in plan:
             if isinstance(op, Settle):
-                what = RESERVE if self._ledger.accounts[op.seq].is_growing else MOVE
-                waits[what] += self._wait_ps(op.seq)
+                what, ready_ps = self._under_way.pop(op.seq, NOTHING_UNDER_WAY)
+                waits[what] += max(ready_ps - self._now_ps, 0)
         return self._pass(waits)
 
-    def step(self, plan: Plan, seq: int, num_queries: int, continued: bool = False) -> Times:
-        """Book a plan, and let the clock pass what it and attention take. See `Backend.step`."""
+    def step(self, booking: Booking, num_queries: int, continued: bool = False) -> Times:
+        """Let the clock pass what a plan and attention take. See `Backend.step`."""
         spent = [0] * len(Times._fields)
-        for op in plan:
-            what, ps = self._price(op)
+        for posting in booking.receipt.postings or map(Posting, booking.plan):
+            what, ps = self._price(posting, booking)
             spent[what] += ps
             if self._storages is not None:
-                spent[RESERVE] += self._allocate_ps(op)
+                spent[RESERVE] += self._allocate_ps(posting)
         if num_queries:
             if self._attend:
-                spent[ATTEND] += self._attend_ps(seq, num_queries)
+                spent[ATTEND] += self._attend_ps(booking, num_queries)
             before = self._rates.linear_ps(self._num_tokens)
             self._num_tokens += num_queries * self.num_rows
             spent[MODEL] += self._rates.linear_ps(self._num_tokens) - before
@@ -161,7 +148,7 @@ class Modelled(Backend):
                 spent[MODEL] += self._rates.iteration_ps()
                 self._has_stepped = True
         times = self._pass(spent)
-        self._now_ps += self._rates.host_ps(plan, continued)
+        self._now_ps += self._rates.host_ps(booking.plan, continued)
         return times
 
     def _pass(self, spent: list[int]) -> Times:
@@ -174,83 +161,64 @@ class Modelled(Backend):
             moments.append(self._now_ps // PS_PER_NS)
         return Times(*(after - before for before, after in pairwise(moments)))
 
-    def _price(self, op: Operation) -> tuple[int, int]:
-        """Book one operation; what its time counts as, and how much it is."""
-        rates, ledger = self._rates, self._ledger
-        match op:
-            case Append(seq, num_tokens, name):
-                receipt = ledger.book((op,)) or NO_RECEIPT
-                area = ledger.costs[name].area
-                copied = rates.copy_ps(receipt.copied_bytes) if receipt.copied_bytes else 0
-                return APPEND, rates.append_ps(area, num_tokens) + copied
-            case Reserve(seq, _, name, background):
-                old_tokens = ledger.accounts[seq].holdings[name].capacity
-                receipt = ledger.book((op,))
-                ps = rates.reserve_ps(op, ledger.costs[name], old_tokens, receipt, self._since_bytes(seq))
-                return RESERVE, self._beside(seq, ps) if background else ps
-            case Keep(seq, _, name):
-                num_used = ledger.accounts[seq].holdings[name].num_used
-                receipt = ledger.book((op,))
-                return MOVE, rates.evict_ps(op, ledger.costs[name], num_used, receipt)
+    def _price(self, posting: Posting, booking: Booking) -> tuple[int, int]:
+        """What an operation's time counts as, and how much it is."""
+        rates, costs = self._rates, self._costs
+        match posting.op:
+            case Append(_, num_tokens, name):
+                return APPEND, rates.append_ps(costs[name].area, num_tokens) + self._copy_ps(posting)
+            case Reserve(seq, _, name, background) as op:
+                ps = rates.reserve_ps(op, posting, costs[name], self._since_bytes(booking))
+                return RESERVE, self._beside(seq, RESERVE, ps) if background else ps
+            case Keep(_, _, name) as op:
+                return MOVE, rates.evict_ps(op, posting, costs[name])
             case Move(seq, src, dst, _, background):
-                receipt = ledger.book((op,))
-                ps = rates.move_ps(op, ledger.costs[src], ledger.costs[dst], receipt) if receipt.moved_bytes else 0
-                return MOVE, self._beside(seq, ps) if background else ps
-            case Settle(seq):
-                what = RESERVE if ledger.accounts[seq].is_growing else MOVE
-                receipt = ledger.book((op,))
-                return what, rates.copy_ps(receipt.copied_bytes) if receipt.copied_bytes else 0
+                ps = rates.move_ps(posting, costs[src], costs[dst]) if posting.moved_bytes else 0
+                return MOVE, self._beside(seq, MOVE, ps) if background else ps
+            case Settle():
+                return RESERVE if posting.capacity else MOVE, self._copy_ps(posting)
             case Fork():
-                receipt = ledger.book((op,))
-                return MOVE, rates.copy_ps(receipt.copied_bytes) if receipt.copied_bytes else 0
+                return MOVE, self._copy_ps(posting)
             case Release(seq):
-                ps = self._wait_ps(seq) + rates.release_ps(ledger.accounts[seq].holdings.values())
                 self._read_until.pop(seq, None)
-                ledger.book((op,))
-                return RESERVE, ps
+                _, ready_ps = self._under_way.pop(seq, NOTHING_UNDER_WAY)
+                return RESERVE, max(ready_ps - self._now_ps, 0) + rates.release_ps(posting.holdings)
             case _:
-                ledger.book((op,))
                 return MOVE, 0
 
-    def _allocate_ps(self, op: Operation) -> int:
+    def _copy_ps(self, posting: Posting) -> int:
+        return self._rates.copy_ps(posting.copied_bytes) if posting.copied_bytes else 0
+
+    def _allocate_ps(self, posting: Posting) -> int:
         """Let the allocator's model follow an operation; what it asked of the driver."""
         before = self._allocator.num_device_allocations
-        self._storages.follow(op.seq, self._ledger.accounts.get(op.seq), isinstance(op, Keep | Move))
+        self._storages.follow(posting)
         num_allocations = self._allocator.num_device_allocations - before
         return round(num_allocations * self.hardware.device_allocation_s * PS_PER_S)
 
-    def _beside(self, seq: int, ps: int) -> int:
+    def _beside(self, seq: int, what: int, ps: int) -> int:
         """Give work to the background, behind what it does already; the step itself takes no time for it."""
         self._lane_ps = max(self._lane_ps, self._now_ps) + ps
-        self._ready_ps[seq] = self._lane_ps
+        before, _ = self._under_way.get(seq, NOTHING_UNDER_WAY)
+        self._under_way[seq] = (min(before, what), self._lane_ps)
         return 0
 
-    def _wait_ps(self, seq: int) -> int:
-        return max(self._ready_ps.pop(seq, 0) - self._now_ps, 0)
-
-    def _attend_ps(self, seq: int, num_queries: int) -> int:
+    def _attend_ps(self, booking: Booking, num_queries: int) -> int:
         """Attention over what a sequence holds."""
-        reads, since_bytes = self._reads(seq), self._since_bytes(seq)
+        holdings = booking.account.holdings.values()
+        attended = [(held.cost, held.num_used - held.arriving) for held in holdings if held.cost.area.attended]
+        reads = tuple(Read(cost, num_slots) for cost, num_slots in attended if num_slots)
+        since_bytes = self._since_bytes(booking)
         self._read_bytes += sum(read.cost.bytes_of(read.num_slots) for read in reads)
-        self._read_until[seq] = self._read_bytes
+        self._read_until[booking.seq] = self._read_bytes
         return self._rates.attend_ps(reads, num_queries, since_bytes)
 
-    def _since_bytes(self, seq: int) -> int:
+    def _since_bytes(self, booking: Booking) -> int:
         """What other sequences have read since this one last did, at most what is in use that it does not hold too."""
-        since_bytes = self._read_bytes - self._read_until.get(seq, self._read_bytes)
-        holdings = self._ledger.accounts[seq].holdings.values()
+        since_bytes = self._read_bytes - self._read_until.get(booking.seq, self._read_bytes)
+        holdings = booking.account.holdings.values() if booking.account else ()
         own_bytes = sum(held.cost.bytes_of(held.num_used) for held in holdings if held.cost.area.tier == DEVICE)
-        return max(min(since_bytes, self._ledger.used_bytes - own_bytes), 0)
-
-    def _reads(self, seq: int) -> tuple[Read, ...]:
-        """What attention reads of a sequence now."""
-        holdings = self._ledger.accounts[seq].holdings.values()
-        attended = [(held.cost, held.num_used - held.arriving) for held in holdings if held.cost.area.attended]
-        return tuple(Read(cost, num_slots) for cost, num_slots in attended if num_slots)
-
-    def drain(self) -> None:
-        """Nothing is ever outstanding."""
-        return None
+        return max(min(since_bytes, booking.used_bytes - own_bytes), 0)
 
     def allocator_peaks(self) -> dict[str, int]:
         """Those of the allocator's model; empty where none is asked for."""

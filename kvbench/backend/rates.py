@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from kvbench.ledger import AreaCost, Receipt
+from kvbench.ledger import AreaCost, Posting
 from kvbench.ledger.accounts import Holding
 from kvbench.model.cost import PS_PER_S, linear_ps, prices_of, resize_ps
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
 from kvbench.plan.area import DEVICE, HOST, NORM, Area, Blocks, Chunks
-from kvbench.plan.ops import Keep, Move, Plan, Reserve
+from kvbench.plan.ops import Keep, Plan, Reserve
 
 
 class Read(NamedTuple):
@@ -49,14 +49,13 @@ class Rates(Protocol):
         """What the host takes to plan, book and record a step; of a continued step, to book the rest."""
         ...
 
-    def reserve_ps(self, op: Reserve, cost: AreaCost, old_tokens: int, receipt: Receipt, since_bytes: int) -> int:
+    def reserve_ps(self, op: Reserve, posting: Posting, cost: AreaCost, since_bytes: int) -> int:
         """A reserve: new storage, live slots copied to it, the old storage given back.
 
         Args:
             op: the operation.
+            posting: what was booked of it.
             cost: its area, and its bytes.
-            old_tokens: slots of the old storage.
-            receipt: of the operation.
             since_bytes: as in `attend_ps`.
         """
         ...
@@ -73,11 +72,11 @@ class Rates(Protocol):
         """Writing the K and V of new tokens."""
         ...
 
-    def evict_ps(self, op: Keep, cost: AreaCost, num_used: int, receipt: Receipt) -> int:
+    def evict_ps(self, op: Keep, posting: Posting, cost: AreaCost) -> int:
         """Evicting slots: ranking them, and copying what stays."""
         ...
 
-    def move_ps(self, op: Move, src: AreaCost, dst: AreaCost, receipt: Receipt) -> int:
+    def move_ps(self, posting: Posting, src: AreaCost, dst: AreaCost) -> int:
         """Moving slots to another area: reading, changing the format, the way to another tier, writing."""
         ...
 
@@ -134,16 +133,16 @@ class Sheet:
         """Nothing: the host runs ahead of the accelerator."""
         return 0
 
-    def reserve_ps(self, op: Reserve, cost: AreaCost, old_tokens: int, receipt: Receipt, since_bytes: int) -> int:
+    def reserve_ps(self, op: Reserve, posting: Posting, cost: AreaCost, since_bytes: int) -> int:
         """Allocations and copies of a contiguous area; each chunk is allocated, blocks are there."""
         match cost.area.layout:
             case Blocks():
                 return 0
             case Chunks(chunk_tokens):
-                return max(op.num_tokens - old_tokens, 0) // chunk_tokens * resize_ps(0, self._prices)
-        if not receipt.requested_bytes:
+                return max(op.num_tokens - posting.num_before, 0) // chunk_tokens * resize_ps(0, self._prices)
+        if not posting.requested_bytes:
             return 0
-        num_copied, rest = divmod(receipt.copied_bytes, self._geometry.bytes_per_token * self._num_rows)
+        num_copied, rest = divmod(posting.copied_bytes, self._geometry.bytes_per_token * self._num_rows)
         return resize_ps(num_copied, self._prices) + self.copy_ps(rest)
 
     def release_ps(self, holdings: Iterable[Holding]) -> int:
@@ -159,18 +158,18 @@ class Sheet:
         fixed = 0 if self._has_weights else self._prices.step_ps
         return num_tokens * self._prices.write_ps + fixed
 
-    def evict_ps(self, op: Keep, cost: AreaCost, num_used: int, receipt: Receipt) -> int:
+    def evict_ps(self, op: Keep, posting: Posting, cost: AreaCost) -> int:
         """Copies; ranking by norm reads all K and V."""
-        ranked_bytes = cost.bytes_of(num_used) if op.rule.by == NORM else 0
-        if not (ranked_bytes or receipt.copied_bytes):
+        ranked_bytes = cost.bytes_of(posting.num_before) if op.rule.by == NORM else 0
+        if not (ranked_bytes or posting.copied_bytes):
             return 0
-        return self._launch_ps + round(ranked_bytes * self._byte_ps) + self.copy_ps(receipt.copied_bytes)
+        return self._launch_ps + round(ranked_bytes * self._byte_ps) + self.copy_ps(posting.copied_bytes)
 
-    def move_ps(self, op: Move, src: AreaCost, dst: AreaCost, receipt: Receipt) -> int:
+    def move_ps(self, posting: Posting, src: AreaCost, dst: AreaCost) -> int:
         """Reads and writes; over a link, bytes over its bandwidth and a transfer's fixed cost."""
-        num_moved = receipt.moved_bytes * dst.unit_tokens // dst.unit_bytes
+        num_moved = posting.moved_bytes * dst.unit_tokens // dst.unit_bytes
         device_bytes = sum(c.bytes_of(num_moved) for c in (src, dst) if c.area.tier == DEVICE)
-        spent = self._launch_ps + round(device_bytes * self._byte_ps) + self.copy_ps(receipt.copied_bytes)
+        spent = self._launch_ps + round(device_bytes * self._byte_ps) + self.copy_ps(posting.copied_bytes)
         ways = [cost for cost in (src, dst) if cost.area.tier != DEVICE]
         return spent + sum(self._way_ps(cost, num_moved) for cost in ways)
 

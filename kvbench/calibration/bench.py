@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from kvbench.backend.base import Times
+from kvbench.backend.base import Booking, Times
 from kvbench.backend.clock import clock_of
 from kvbench.backend.measured import Measured
 from kvbench.model.geometry import KVGeometry
@@ -61,7 +61,7 @@ class CalibrationBench:
 
     def step(self, *plan: Operation, num_queries: int = 0) -> Times:
         """Carry a plan out and attend; the nanoseconds that it took."""
-        times = self.backend.step(plan, SEQ, num_queries)
+        times = self.backend.step(Booking(SEQ, plan), num_queries)
         drained = self.backend.drain()
         return drained[-1] if drained else times
 

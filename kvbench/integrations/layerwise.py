@@ -7,11 +7,13 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from kvbench.backend.base import NO_TIMES, Booking, Times
 from kvbench.backend.storage import Areas, SequenceStore, Shape
 from kvbench.integrations.figures import Figures
-from kvbench.ledger import LedgerError, Limits, OutOfMemory
+from kvbench.ledger import BackgroundError, LedgerError, Limits
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.ops import MAIN, NOTHING, Append, Plan, Rows, Settle, Truncate
+from kvbench.plan.ops import MAIN, NOTHING, Append, Plan, Release, Rows, Settle, Truncate
+from kvbench.runner.drive import Driver
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
 
@@ -35,6 +37,50 @@ class Stride:
     num_tokens: int
     plan: Plan
     after: Plan = NOTHING
+
+
+class _Layers:
+    """The stores of a batch, one a layer: what its driver opens and checks, and knows the batch by.
+
+    Args:
+        areas: of each layer.
+        geometry: the shape of a token's K and V, over all layers.
+    """
+
+    def __init__(self, areas: list[Areas], geometry: KVGeometry) -> None:
+        self.areas = areas
+        self._geometry = geometry
+        self.sequences: list[SequenceStore] = []
+        self.has_failed = False
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of a token in one layer, over all rows."""
+        return self._geometry.bytes_per_token // self._geometry.num_layers * self.areas[0].shape.num_rows
+
+    def open(self, seq: int) -> None:
+        """See `Backend.open`."""
+        self.sequences = [SequenceStore(areas) for areas in self.areas]
+
+    def check(self, plan: Plan) -> Times:
+        """See `Backend.check`."""
+        failures = [sequence.failure(op.seq, self.slot_bytes) for op in plan[:1] for sequence in self.sequences]
+        for error in filter(None, failures):
+            self.has_failed |= isinstance(error, BackgroundError)
+            raise error
+        return NO_TIMES
+
+    def release(self, seq: int, plan: Plan) -> None:
+        """Let go of all, once the rest of a plan was carried out.
+
+        Raises:
+            BackgroundError: work beside the steps had failed, and nobody was told.
+        """
+        sequences, self.sequences, self.has_failed = self.sequences, [], False
+        for sequence in sequences:
+            _carry_out(sequence, tuple(op for op in plan if not isinstance(op, Release)))
+        for error in filter(None, [sequence.release(seq, self.slot_bytes) for sequence in sequences]):
+            raise error
 
 
 class Layerwise:
@@ -67,7 +113,6 @@ class Layerwise:
     ) -> None:
         limits = Limits(geometry=geometry, budget_bytes=budget_bytes, num_rows=num_rows, context_tokens=context_tokens)
         self.strategy = strategy = deepcopy(strategy).fitted(limits)
-        self.strategy.on_begin()
         self.ledger = strategy.ledger(geometry, budget_bytes, num_rows)
         self.geometry = geometry
         self.device = device
@@ -76,15 +121,20 @@ class Layerwise:
         shape = Shape(1, num_rows, geometry.num_kv_heads, geometry.head_dim, dtype, device)
         first = Areas(strategy.areas, shape)
         others = [Areas(strategy.areas, shape, beside=first) for _ in range(geometry.num_layers - 1)]
-        self._areas = [first, *others]
+        self._layers = _Layers([first, *others], geometry)
+        self._driver = Driver(strategy, self.ledger, self._layers)
         self.seq = next(_NUMBERS)
-        self.sequences: list[SequenceStore] = []
         self.strides: list[Stride] = []
         self._turns: list[Request] = []
         self._attended: int | None = None
         self._next_layer = 0
         self._is_broken = False
         self._peak_bytes = self._num_resizes = 0
+
+    @property
+    def sequences(self) -> list[SequenceStore]:
+        """A store a layer; none before the first step."""
+        return self._layers.sequences
 
     @property
     def num_rows(self) -> int:
@@ -102,9 +152,10 @@ class Layerwise:
         Raises:
             OutOfMemory: it does not fit. Where no stride of it was booked, the batch is as it was before.
             CapacityExceeded: the strategy cannot hold so much; likewise.
+            BackgroundError: work beside the steps has failed; the cache can only be reset.
             StepFailed: the step before was not carried out in every layer.
         """
-        if self._is_broken or self._next_layer:
+        if not self._is_whole:
             self._is_broken = True
             raise StepFailed("the step before this one was not carried out in every layer; reset the cache first")
         self.end()
@@ -118,62 +169,36 @@ class Layerwise:
                 left -= stride.num_tokens
                 self.strides.append(stride)
         except BaseException:
-            self._is_broken = self.num_seen > num_seen
+            self._is_broken |= self.num_seen > num_seen
             raise
         self._note_turn(num_tokens)
 
     def _open(self, num_tokens: int) -> None:
-        self.ledger.open(self.seq)
-        self.sequences = [SequenceStore(areas) for areas in self._areas]
+        self._driver.open(self.seq)
         self._turns = []
         session = Session(0, (Request(num_tokens, self._num_output_tokens),))
         try:
-            self._carry_out(self.strategy.on_admit(self.seq, session, self.ledger.view))
+            self._carry_out(self._driver.admit(self.seq, session))
         except BaseException:
             self.finish()
             raise
 
     def _stride(self, left: int) -> Stride:
-        strategy, view = self.strategy, self.ledger.view
-        num_tokens = strategy.at_once(self.seq, left, view) if left > 1 else 1
-        plan = strategy.on_append(self.seq, num_tokens, view)
-        self._book(plan)
-        after = self._after(num_tokens) if num_tokens < left else NOTHING
-        return Stride(num_tokens, plan, after)
+        num_tokens = self._driver.at_once(self.seq, left)
+        plan = self._noted(self._driver.append(self.seq, num_tokens)).plan
+        after = self._driver.attended(self.seq, num_tokens) if num_tokens < left else None
+        return Stride(num_tokens, plan, NOTHING if after is None else self._noted(after).plan)
 
-    def _after(self, num_tokens: int) -> Plan:
-        """Plan and book what follows attention; where there is no memory to do it in, nothing is done."""
-        plan = self.strategy.on_attended(self.seq, num_tokens, self.ledger.view)
-        try:
-            self._book(plan)
-        except OutOfMemory:
-            return NOTHING
-        return plan
+    def _noted(self, booking: Booking) -> Booking:
+        self._peak_bytes = max(self._peak_bytes, booking.receipt.peak_bytes)
+        self._num_resizes += booking.receipt.num_resizes > 0
+        return booking
 
-    def _book(self, plan: Plan) -> None:
-        if plan and type(plan[0]) is Settle:
-            self._check()
-        receipt = self.ledger.book(plan)
-        if receipt is not None:
-            self._peak_bytes = max(self._peak_bytes, receipt.peak_bytes)
-            self._num_resizes += receipt.num_resizes > 0
-
-    def _check(self) -> None:
-        """Discover background work that failed, before it is settled."""
+    def _carry_out(self, booking: Booking) -> None:
+        """Carry out, in all layers, what appends nothing."""
+        self._noted(booking)
         for sequence in self.sequences:
-            for work in sequence.under_way:
-                error = work.failure()
-                if error is not None:
-                    self._is_broken = True
-                    raise error
-
-    def _carry_out(self, plan: Plan) -> None:
-        """Book a plan that appends nothing, and carry it out in all layers."""
-        if not plan:
-            return
-        self._book(plan)
-        for sequence in self.sequences:
-            _carry_out(sequence, plan)
+            _carry_out(sequence, booking.plan)
 
     def _note_turn(self, num_tokens: int) -> None:
         if num_tokens > 1 or not self._turns:
@@ -214,19 +239,24 @@ class Layerwise:
         if self._attended is None:
             return
         num_tokens, self._attended = self._attended, None
-        plan = self._after(num_tokens)
-        for sequence in self.sequences:
-            _carry_out(sequence, plan)
+        after = self._driver.attended(self.seq, num_tokens)
+        if after is not None:
+            self._carry_out(after)
 
     def _settle(self) -> None:
         """End the step, and what is done in the background."""
         self._require_whole()
         self.end()
         if any(held.busy for held in self.ledger.accounts[self.seq].holdings.values()):
-            self._carry_out((Settle(self.seq),))
+            self._carry_out(self._driver.book(self.seq, (Settle(self.seq),)))
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether all that was booked is carried out in every layer."""
+        return not (self._is_broken or self._next_layer or self._layers.has_failed)
 
     def _require_whole(self) -> None:
-        if self._is_broken or self._next_layer:
+        if not self._is_whole:
             raise StepFailed("a step was not carried out in every layer; reset the cache first")
 
     def book_rows(self, num_rows: int) -> None:
@@ -236,7 +266,7 @@ class Layerwise:
             OutOfMemory: what is held with one tensor twice is over the budget.
         """
         self._settle()
-        self._book((Rows(self.seq, num_rows),))
+        self._noted(self._driver.book(self.seq, (Rows(self.seq, num_rows),)))
 
     def book_truncation(self, num_tokens: int) -> Plan:
         """Book that the newest tokens are removed.
@@ -255,23 +285,25 @@ class Layerwise:
         return (op,)
 
     def finish(self) -> None:
-        """Let go of all that is held; the next step begins a new batch."""
+        """Let go of all that is held; the next step begins a new batch.
+
+        Raises:
+            BackgroundError: work beside the steps had failed, and nobody was told; all is let go nevertheless.
+        """
         if not self.sequences:
             return
-        is_whole = not self._is_broken and not self._next_layer
+        is_whole = self._is_whole
         self._attended, self._next_layer, self._is_broken = None, 0, False
-        self.ledger.book(self.strategy.on_finish(self.seq, self.ledger.view))
-        for sequence in self.sequences:
-            sequence.release()
-        self.sequences, self.strides = [], []
-        self._peak_bytes = self._num_resizes = 0
+        plan = self._driver.finish(self.seq).plan
+        self.strides, self._peak_bytes, self._num_resizes = [], 0, 0
+        self._layers.release(self.seq, plan)
         if is_whole and self._turns:
-            self.strategy.on_complete(Session(0, tuple(self._turns)))
+            self._driver.complete(Session(0, tuple(self._turns)))
 
     def close(self) -> None:
         """Let go of all, and end the workers."""
         self.finish()
-        self._areas[0].close()
+        self._layers.areas[0].close()
 
     def figures(self) -> Figures:
         """Bytes and counts since the batch began; of a pool, the blocks that were handed out count."""

@@ -1,6 +1,6 @@
 """The ledger: it books every byte of every plan before a backend carries it out."""
 
-from kvbench.ledger.accounts import NO_RECEIPT, AreaCost, Receipt
+from kvbench.ledger.accounts import NO_RECEIPT, AreaCost, Posting, Receipt
 from kvbench.ledger.book import Ledger
 from kvbench.ledger.declared import Declared
 from kvbench.ledger.limits import Limits
@@ -18,5 +18,6 @@ __all__ = [
     "LedgerView",
     "Limits",
     "OutOfMemory",
+    "Posting",
     "Receipt",
 ]

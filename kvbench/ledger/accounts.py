@@ -1,9 +1,11 @@
 """What the ledger knows of each sequence: slots and bytes of its areas."""
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from kvbench.model.geometry import TRACK_BYTES, KVGeometry
 from kvbench.plan.area import (
+    DEVICE,
     STAGING_TOKENS,
     Area,
     Blocks,
@@ -14,6 +16,7 @@ from kvbench.plan.area import (
     Packed,
     num_staging_buffers,
 )
+from kvbench.plan.ops import Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,16 +211,49 @@ class Account:
     @property
     def num_attended(self) -> int:
         """Tokens that attention reads."""
-        return sum(held.num_used - held.arriving for held in self.holdings.values() if held.cost.area.attended)
+        num_attended = 0
+        for held in self.holdings.values():
+            if held.cost.area.attended:
+                num_attended += held.num_used - held.arriving
+        return num_attended
 
     @property
-    def is_growing(self) -> bool:
-        """Whether a resize is under way in the background."""
-        return any(held.next_capacity for held in self.holdings.values())
+    def device_slots(self) -> tuple[int, int, int]:
+        """Slots in use and allocated on the device, those of a coming resize included, and their bytes."""
+        num_used = capacity = num_bytes = 0
+        for held in self.holdings.values():
+            if held.cost.area.tier == DEVICE:
+                num_used += held.num_used
+                capacity += held.capacity + held.next_capacity
+                num_bytes += held.num_bytes
+        return num_used, capacity, num_bytes
 
     def copy(self) -> "Account":
         """A copy that can be changed alone."""
         return Account({name: held.copy() for name, held in self.holdings.items()}, self.num_seen, self.num_altered)
+
+
+class Posting(NamedTuple):
+    """One operation's part of a receipt.
+
+    Args:
+        op: the operation.
+        num_before: slots before it: of a reserve those allocated, of an eviction those in use.
+        capacity: slots allocated after it: of an eviction or a move where it takes from, of settling where a resize was
+            put in place; else 0.
+        copied_bytes: as in the receipt, as are the next two.
+        moved_bytes: bytes written to another area.
+        requested_bytes: bytes of new allocations.
+        holdings: of a release, what it gives back.
+    """
+
+    op: Operation
+    num_before: int = 0
+    capacity: int = 0
+    copied_bytes: int = 0
+    moved_bytes: int = 0
+    requested_bytes: int = 0
+    holdings: tuple[Holding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +267,7 @@ class Receipt:
         requested_bytes: bytes of new allocations.
         transient_bytes: device bytes held during the plan beyond what was held both before and after it.
         peak_bytes: the most device bytes held during the plan, over all sequences.
+        postings: what each operation cost; none where a plan moved nothing.
     """
 
     num_resizes: int = 0
@@ -239,6 +276,7 @@ class Receipt:
     requested_bytes: int = 0
     transient_bytes: int = 0
     peak_bytes: int = 0
+    postings: tuple[Posting, ...] = ()
 
 
 NO_RECEIPT = Receipt()

@@ -2,9 +2,9 @@
 
 from typing import get_args
 
-from kvbench.ledger.accounts import Account, Holding, Receipt
+from kvbench.ledger.accounts import Account, Holding, Posting, Receipt
 from kvbench.ledger.outcome import LedgerError, OutOfMemory
-from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule, check_windows
+from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule, check_unshared, check_windows
 from kvbench.ledger.state import LedgerState
 from kvbench.naming import unknown
 from kvbench.plan.area import DEVICE, Blocks, Chunks, Contiguous, Holes, Ring
@@ -31,6 +31,7 @@ class Draft:
         self._own_peak_bytes = ledger.allocated_bytes - ledger.lent_bytes
         self.peak_bytes = ledger.allocated_bytes
         self.num_resizes = self.copied_bytes = self.moved_bytes = self.requested_bytes = 0
+        self._postings: list[Posting] = []
 
     def apply(self, op: Operation) -> None:
         """Book one operation.
@@ -39,19 +40,26 @@ class Draft:
             LedgerError: it cannot be done.
             OutOfMemory: it does not fit.
         """
+        copied_bytes, moved_bytes, requested_bytes = self.copied_bytes, self.moved_bytes, self.requested_bytes
+        num_before, capacity = 0, 0
+        released: tuple[Holding, ...] = ()
         match op:
             case Append():
                 self._append(op)
             case Reserve():
+                num_before = self._held(op, op.area)[1].capacity
                 self._reserve(op)
             case Keep():
                 account, held = self._held(op, op.area)
+                num_before = held.num_used
                 num_evicted = self._evict(op, held, op.rule)
+                capacity = held.capacity
                 account.num_altered += 0 if held.cost.area.alters else num_evicted
             case Move():
                 self._move(op)
+                capacity = self._held(op, op.src)[1].capacity
             case Settle():
-                self._settle(op)
+                capacity = self._settle(op)
             case Truncate():
                 self._truncate(op)
             case Fork():
@@ -59,7 +67,8 @@ class Draft:
             case Rows():
                 raise LedgerError(f"{op}: a change of rows stands alone in its plan")
             case Release():
-                for held in self._account(op.seq, op).holdings.values():
+                released = tuple(self._account(op.seq, op).holdings.values())
+                for held in released:
                     self._free(held)
                 self._accounts[op.seq] = None
             case _:
@@ -68,6 +77,8 @@ class Draft:
         if self._ledger.declared is not None:
             for account in filter(None, self._accounts.values()):
                 self._ledger.declared.check(op, account)
+        moved = self.copied_bytes - copied_bytes, self.moved_bytes - moved_bytes, self.requested_bytes - requested_bytes
+        self._postings.append(Posting(op, num_before, capacity, *moved, released))
 
     def _append(self, op: Append) -> None:
         account, held = self._held(op, op.area)
@@ -87,9 +98,6 @@ class Draft:
     def _fill(self, held: Holding, num_tokens: int) -> None:
         before = held.num_used
         held.num_used += num_tokens
-        self._count_used(held, before)
-
-    def _count_used(self, held: Holding, before: int) -> None:
         if held.cost.area.tier == DEVICE:
             self._used_bytes += held.cost.bytes_of(held.num_used) - held.cost.bytes_of(before)
 
@@ -156,9 +164,12 @@ class Draft:
         self._allocate(held, held.cost.bytes_of(held.cost.area.blocks.num_tokens), 0)
         return self._num_blocks
 
+    def _num_sharers(self, block: int) -> int:
+        return self._sharers.get(block) or self._ledger.sharers[block]
+
     def _drop_block(self, held: Holding, block: int) -> bool:
         """Whether it was the last sequence that held the block."""
-        sharers = self._sharers.get(block) or self._ledger.sharers[block]
+        sharers = self._num_sharers(block)
         self._sharers[block] = sharers - 1
         if sharers == 1:
             self._allocate(held, -held.cost.bytes_of(held.cost.area.blocks.num_tokens), 0)
@@ -171,7 +182,7 @@ class Draft:
         if not num_filled:
             return
         block = held.blocks[number]
-        if (self._sharers.get(block) or self._ledger.sharers[block]) == 1:
+        if self._num_sharers(block) == 1:
             return
         self._drop_block(held, block)
         held.blocks[number] = self._new_block(held)
@@ -241,7 +252,9 @@ class Draft:
         if dst.cost.area.alters and not src.cost.area.alters:
             account.num_altered += num_moved
 
-    def _settle(self, op: Settle) -> None:
+    def _settle(self, op: Settle) -> int:
+        """Returns the capacity of an area whose resize is put in place, 0 where there is none."""
+        capacity = 0
         if self._accounts:
             raise LedgerError(f"{op}: settling comes first in its plan, so that failed work is discovered before")
         for held in self._account(op.seq, op).holdings.values():
@@ -253,9 +266,11 @@ class Draft:
                 before = held.num_bytes
                 self.num_resizes += held.capacity > 0
                 held.capacity, held.next_capacity = held.next_capacity, 0
+                capacity = held.capacity
                 self._allocate(held, held.num_bytes - before, 0)
             leaving, held.leaving, held.arriving = held.leaving, 0, 0
             self._fill(held, -leaving)
+        return capacity
 
     def _truncate(self, op: Truncate) -> None:
         account, held = self._held(op, MAIN)
@@ -263,8 +278,7 @@ class Draft:
             raise LedgerError(f"{op}: background work is under way; settle it first")
         if not 1 <= op.num_tokens <= held.num_used:
             raise LedgerError(f"{op}: between 1 and {held.num_used} tokens, those in the area {MAIN}, can be removed")
-        if isinstance(held.cost.area.layout, Blocks) and self._reaches_shared(held, op.num_tokens):
-            raise LedgerError(f"{op}: others read some of these tokens")
+        check_unshared(op, held, self._num_sharers)
         check_windows(op, held)
         if account.num_altered:
             raise LedgerError(
@@ -272,13 +286,6 @@ class Draft:
             )
         account.num_seen -= op.num_tokens
         self._fill(held, -op.num_tokens)
-
-    def _reaches_shared(self, held: Holding, num_tokens: int) -> bool:
-        """Whether some of the newest tokens are in blocks that other sequences hold as well."""
-        first, end = held.num_used - num_tokens, held.num_used
-        unit = held.cost.area.blocks.num_tokens
-        touched = held.blocks[first // unit : -(-end // unit)]
-        return any((self._sharers.get(block) or self._ledger.sharers[block]) > 1 for block in touched)
 
     def _fork(self, op: Fork) -> None:
         source, src = self._held(op, MAIN)
@@ -294,7 +301,7 @@ class Draft:
         num_shared, rest = divmod(op.num_tokens, layout.num_tokens)
         num_shared += rest > 0 and op.num_tokens == src.num_used
         for block in src.blocks[:num_shared]:
-            self._sharers[block] = (self._sharers.get(block) or self._ledger.sharers[block]) + 1
+            self._sharers[block] = self._num_sharers(block) + 1
         dst.blocks = src.blocks[:num_shared]
         dst.capacity = num_shared * layout.num_tokens
         dst.num_used = min(op.num_tokens, dst.capacity)
@@ -308,12 +315,10 @@ class Draft:
             self._fill(dst, rest)
 
     def _free(self, held: Holding) -> None:
-        before = held.num_used
         if held.blocks:
             self._drop_blocks(held, len(held.blocks))
             return
-        held.num_used = 0
-        self._count_used(held, before)
+        self._fill(held, -held.num_used)
         self._allocate(held, -held.num_bytes, 0)
 
     def _drop_blocks(self, held: Holding, num_blocks: int) -> None:
@@ -390,6 +395,5 @@ class Draft:
         ledger.pooled_bytes = self._pooled_bytes
         ledger.has_begun = self._has_begun
         transient = self.peak_bytes - max(before, ledger.allocated_bytes)
-        return Receipt(
-            self.num_resizes, self.copied_bytes, self.moved_bytes, self.requested_bytes, transient, self.peak_bytes
-        )
+        moved = self.copied_bytes, self.moved_bytes, self.requested_bytes
+        return Receipt(self.num_resizes, *moved, transient, self.peak_bytes, tuple(self._postings))

@@ -1,5 +1,7 @@
 """What cannot be done with areas: checks of an operation against what a sequence holds."""
 
+from collections.abc import Callable
+
 from kvbench.ledger.accounts import Holding
 from kvbench.ledger.outcome import LedgerError
 from kvbench.plan.area import NORM, SIGNALS, Area, Blocks, Chunks, Contiguous, Holes, Packed, Ring
@@ -26,6 +28,15 @@ def check_windows(op: Truncate, held: Holding) -> None:
             f"{op}: layers with a sliding window hold the last {cost.window_tokens} of {held.num_used} tokens; what "
             "was before cannot be restored"
         )
+
+
+def check_unshared(op: Truncate, held: Holding, num_sharers: Callable[[int], int]) -> None:
+    """Refuse to go back to tokens in blocks that other sequences hold as well."""
+    if isinstance(held.cost.area.layout, Blocks):
+        unit = held.cost.area.layout.num_tokens
+        touched = held.blocks[(held.num_used - op.num_tokens) // unit : -(-held.num_used // unit)]
+        if any(num_sharers(block) > 1 for block in touched):
+            raise LedgerError(f"{op}: others read some of these tokens")
 
 
 def check_rule(op: Operation, area: Area, rule: Rule, num_used: int) -> None:

@@ -4,7 +4,6 @@ from copy import copy
 
 from kvbench.ledger.booking import Draft
 from kvbench.ledger.state import LedgerState
-from kvbench.plan.area import DEVICE
 from kvbench.plan.ops import MAIN, Plan
 
 UNLIMITED = 2**62
@@ -61,10 +60,7 @@ class LedgerView:
 
     def device_slots(self, seq: int) -> tuple[int, int, int]:
         """A sequence's slots in use and allocated on the device, those of a coming resize included, and their bytes."""
-        holdings = [h for h in self._ledger.accounts[seq].holdings.values() if h.cost.area.tier == DEVICE]
-        capacity = sum(held.capacity + held.next_capacity for held in holdings)
-        num_bytes = sum(held.num_bytes for held in holdings)
-        return sum(held.num_used for held in holdings), capacity, num_bytes
+        return self._ledger.accounts[seq].device_slots
 
     def after(self, plan: Plan) -> "LedgerView":
         """What the view would be after a plan; nothing is booked.

@@ -1,7 +1,6 @@
 """The learned predictor: a quantile of further tokens, given the prompt's length and the last requests."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +9,6 @@ from kvbench.predictor.recent import Recent
 from kvbench.predictor.weights import PredictorWeights
 
 
-@dataclass(kw_only=True, eq=False)
 class Learned:
     """Asks a trained network. With no completed request yet, it goes by the prompt alone.
 
@@ -18,9 +16,8 @@ class Learned:
         weights: the network and what it was trained for.
     """
 
-    weights: PredictorWeights
-
-    def __post_init__(self) -> None:
+    def __init__(self, weights: PredictorWeights) -> None:
+        self._weights = weights
         self.forget()
 
     def forget(self) -> None:
@@ -33,5 +30,5 @@ class Learned:
 
     def predict(self, num_prompt_tokens: int) -> int:
         """The network's answer, rounded up, never below 0."""
-        answer = self.weights.predict(np.array([features(num_prompt_tokens, self._recent)]))
+        answer = self._weights.predict(np.array([features(num_prompt_tokens, self._recent)]))
         return max(math.ceil(float(answer[0])), 0)

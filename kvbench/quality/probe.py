@@ -7,20 +7,21 @@ import torch
 from torch import Tensor
 
 from kvbench.backend.attention import QUERY_CHUNK, packed
+from kvbench.backend.base import Booking
 from kvbench.backend.device import is_out_of_memory
 from kvbench.backend.measured import Measured
 from kvbench.backend.reading import Chunk, decode
 from kvbench.backend.signals import queries_at_once
 from kvbench.ledger import Limits, OutOfMemory
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.ops import Append, Plan, Settle
+from kvbench.plan.ops import Append
 from kvbench.quality.sample import ExactAttention, Sample
+from kvbench.runner.drive import SEQ, Driver
 from kvbench.strategy.base import CapacityExceeded, Strategy
 from kvbench.workload.request import Request, Session
 
 MAX_DECODES = 64
 """Decode steps whose output is held against the exact one, evenly spread over a request's."""
-SEQ = 0
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class _Sequence:
 
     def __init__(self, probe: Probe, strategy: Strategy) -> None:
         self._probe, self._strategy, self._backend = probe, strategy, probe.backend
-        self._ledger = strategy.ledger(probe.backend.geometry)
+        self._driver = Driver(strategy, strategy.ledger(probe.backend.geometry), probe.backend)
         self._num_heads = probe.backend.geometry.num_kv_heads
         self._group_size = probe.backend.geometry.num_heads // self._num_heads
         self._position = 0
@@ -130,18 +131,16 @@ class _Sequence:
 
     def quality(self) -> Quality:
         """Run the request, and sum up."""
-        strategy, session, ledger = self._strategy, self._probe.session, self._ledger
-        strategy.on_begin()
-        ledger.open(SEQ)
-        self._backend.open(SEQ)
-        self._carry_out(strategy.on_admit(SEQ, session, ledger.view))
+        driver, session = self._driver, self._probe.session
+        driver.open(SEQ)
+        self._carry_out(driver.admit(SEQ, session))
         decodes = asked_decodes(session)
         for number, turn in enumerate(session.turns):
             self._append(session.num_prefill_tokens(number))
             for _ in range(turn.num_decode_steps):
                 self._step(1, is_asked=self._position in decodes, is_end=False)
-        num_altered = ledger.view.num_altered(SEQ)
-        self._carry_out(strategy.on_finish(SEQ, ledger.view))
+        num_altered = driver.view.num_altered(SEQ)
+        self._carry_out(driver.finish(SEQ))
         error, cosine, mass = (torch.stack(parts).mean().item() for parts in zip(*self._found, strict=True))
         num_queries = len(self._found) * self._probe.sample.num_layers
         return Quality(error, cosine, mass, self._recall, num_queries, num_altered)
@@ -149,36 +148,36 @@ class _Sequence:
     def _append(self, num_tokens: int) -> None:
         """Append at once, in as many steps as the strategy takes."""
         is_first, end = self._position == 0, self._position + num_tokens
-        while (left := end - self._position) > 0:
-            count = self._strategy.at_once(SEQ, left, self._ledger.view)
-            self._step(count, is_asked=count == left and not is_first, is_end=count == left)
+        for count in self._driver.steps(SEQ, num_tokens):
+            is_end = self._position + count == end
+            self._step(count, is_asked=is_end and not is_first, is_end=is_end)
 
     def _step(self, num_tokens: int, is_asked: bool, is_end: bool) -> None:
         """One step as a runner makes it; is_end: it ends an append, so that its last token's queries are asked again.
 
         A strategy that holds nothing between steps is asked again before it lets go.
         """
-        strategy, view = self._strategy, self._ledger.view
-        start = 0 if strategy.recomputes else self._position
+        strategy, driver = self._strategy, self._driver
+        num_written = driver.num_written(num_tokens, self._position)
         self._position += num_tokens
-        self._carry_out(strategy.on_append(SEQ, self._position - start, view), start)
+        start = self._position - num_written
+        self._carry_out(driver.append(SEQ, num_written), start)
         if is_asked or strategy.signals:
             outputs = self._attended(start)
             if is_asked:
                 self._compare(outputs)
         if strategy.recomputes:
             self._ask_again(is_end)
-        self._carry_out(strategy.on_attended(SEQ, num_tokens, view))
+        after = driver.attended(SEQ, num_tokens)
+        if after is not None:
+            self._carry_out(after)
         if not strategy.recomputes:
             self._ask_again(is_end)
 
-    def _carry_out(self, plan: Plan, position: int = 0) -> None:
-        """Book a plan and carry it out; what it appends is the sample's, from a position on."""
-        if plan and type(plan[0]) is Settle:
-            self._backend.check(plan)
-        self._ledger.book(plan)
+    def _carry_out(self, booking: Booking, position: int = 0) -> None:
+        """What is appended is the sample's, from a position on."""
         sample = self._probe.sample
-        for op in plan:
+        for op in booking.plan:
             keys, values = [], []
             if isinstance(op, Append):
                 keys, values = (
@@ -231,7 +230,7 @@ class _Sequence:
 
     def _mass(self, layer: int, weights: Tensor) -> Tensor:
         """The share of exact attention that falls on what is attended, mean over heads; weights as in `Answer`."""
-        if self._ledger.view.num_attended(SEQ) == self._position:  # each token once: no need to restore packed ones
+        if self._driver.view.num_attended(SEQ) == self._position:  # each token once: no need to restore packed ones
             return weights.sum(dim=2).mean()
         kept = torch.zeros(weights.shape[:2], device=weights.device)
         for _, piece in self._backend.sequence(SEQ).pieces(layer):

@@ -1,22 +1,146 @@
-"""One sequence driven by hand, without attention: what it then holds, and what its operations took."""
+"""The one driver of a sequence: what is asked of a strategy, in which order, and what is booked of it."""
 
-from kvbench.backend.base import Backend, Times
-from kvbench.ledger import Limits
-from kvbench.plan.ops import Plan
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from kvbench.backend.base import NO_TIMES, Backend, Booking, Times, summed
+from kvbench.ledger import NO_RECEIPT, Ledger, Limits, OutOfMemory
+from kvbench.plan.area import DEVICE
+from kvbench.plan.ops import NOTHING, Plan, Settle
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
+
+
+class Hands(Protocol):
+    """What a driver asks of those who carry out; a `Backend` is one."""
+
+    def open(self, seq: int) -> None:
+        """See `Backend.open`."""
+        ...
+
+    def check(self, plan: Plan) -> Times:
+        """See `Backend.check`."""
+        ...
+
+
+class Driver:
+    """Asks a strategy for plans and books them; who calls carries out each booking before the next is made.
+
+    A sequence is opened and admitted. An append comes in as many steps as `at_once` says: room and append, attention,
+    and what follows attention, which waits for the next step's where there is no memory to do it in. In the end it is
+    finished. Background work that a plan settles is checked before the plan is booked: what failed is never settled.
+
+    Args:
+        strategy: what decides; it begins anew.
+        ledger: what counts; it holds nothing yet.
+        hands: what is told of sequences that open, and of work that is to be settled.
+    """
+
+    def __init__(self, strategy: Strategy, ledger: Ledger, hands: Hands) -> None:
+        self.strategy = strategy
+        self.ledger = ledger
+        self.view = ledger.view
+        self._hands = hands
+        strategy.on_begin()
+
+    def open(self, seq: int) -> None:
+        """Begin a sequence that holds nothing yet."""
+        self.ledger.open(seq)
+        self._hands.open(seq)
+
+    def admit(self, seq: int, session: Session) -> Booking:
+        """What a new sequence needs before its first token."""
+        return self._do(seq, self.strategy.on_admit, session) or self.book(seq, NOTHING)
+
+    def at_once(self, seq: int, num_tokens: int) -> int:
+        """How many of an append's tokens the next step takes."""
+        return self.strategy.at_once(seq, num_tokens, self.view) if num_tokens > 1 else num_tokens
+
+    def steps(self, seq: int, num_tokens: int) -> Iterator[int]:
+        """The steps that an append comes in, in tokens; one is asked for when all of the step before is done."""
+        while num_tokens:
+            count = self.at_once(seq, num_tokens)
+            yield count
+            num_tokens -= count
+
+    def num_written(self, num_tokens: int, num_before: int) -> int:
+        """Tokens whose K and V a step computes: those before its own too, where nothing is held between steps."""
+        return num_tokens + num_before if self.strategy.recomputes else num_tokens
+
+    def append(self, seq: int, num_written: int) -> Booking:
+        """Room for a step's tokens, and their append.
+
+        Raises:
+            CapacityExceeded: the sequence would be longer than the strategy can hold.
+            OutOfMemory: it does not fit; nothing is booked.
+            BackgroundError: what it settles has failed; nothing is booked.
+        """
+        return self._do(seq, self.strategy.on_append, num_written) or self.book(seq, NOTHING)
+
+    def attended(self, seq: int, num_tokens: int) -> Booking | None:
+        """What follows attention, if anything; where there is no memory to do it in, it waits for the next step's.
+
+        Args:
+            seq: the sequence.
+            num_tokens: of the step, those anew left out.
+        """
+        try:
+            return self._do(seq, self.strategy.on_attended, num_tokens)
+        except OutOfMemory:
+            if self.has_failed(seq):
+                raise
+            return None
+
+    def has_failed(self, seq: int) -> bool:
+        """Whether a booking was left half done, so that nothing of it can wait."""
+        return False
+
+    def fork(self, seq: int, parent: int, num_tokens: int) -> Booking | None:
+        """The first tokens, taken over from another sequence; None where the strategy shares none."""
+        return self._do(seq, self.strategy.on_fork, parent, num_tokens)
+
+    def relieve(self, seq: int, need_bytes: int) -> Booking | None:
+        """What a victim gives back where memory does not last; None where it offers nothing."""
+        return self._do(seq, self.strategy.on_pressure, need_bytes)
+
+    def finish(self, seq: int) -> Booking:
+        """The end of a sequence; of a session that is completed, `complete` follows."""
+        return self._do(seq, self.strategy.on_finish) or self.book(seq, NOTHING)
+
+    def complete(self, session: Session) -> None:
+        """Let the strategy learn from a session whose sequence was finished, and not for want of anything."""
+        self.strategy.on_complete(session)
+
+    def _do(self, seq: int, hook: Callable[..., Plan], *what: object) -> Booking | None:
+        """Ask, and book the answer; None where nothing is planned."""
+        plan = hook(seq, *what, self.view)
+        return self.book(seq, plan) if plan else None
+
+    def book(self, seq: int, plan: Plan) -> Booking:
+        """Book a plan, once what it settles is known not to have failed."""
+        ledger = self.ledger
+        before = ledger.tier_bytes[DEVICE]
+        waited = self._hands.check(plan) if settles(plan) else NO_TIMES
+        receipt = ledger.book(plan) or NO_RECEIPT
+        return Booking(seq, plan, receipt, waited, before, ledger.accounts.get(seq), ledger.used_bytes)
+
+
+def settles(plan: Plan) -> bool:
+    """Whether a plan settles background work, which it does first."""
+    return bool(plan) and type(plan[0]) is Settle
+
 
 SEQ = 0
 
 
 def drive(backend: Backend, strategy: Strategy, session: Session) -> list[Times]:
-    """Append a session's tokens; the sequence stays open until the caller ends the repetition.
+    """Drive one sequence through a session without attention; it stays open until the caller ends the repetition.
 
     Inputs are made anew from the seed, so that two strategies that take the same steps are given the same tokens.
 
     Args:
         backend: where plans are carried out.
-        strategy: a lossless one that shares nothing and moves nothing in the background.
+        strategy: a lossless one that shares nothing.
         session: what is appended; it fits.
     Returns:
         The times of admission and of each step, without attention.
@@ -24,22 +148,20 @@ def drive(backend: Backend, strategy: Strategy, session: Session) -> list[Times]
     backend.prepare(max(session.appends()), session.num_tokens)
     known = (session.num_tokens,)
     strategy = strategy.fitted(Limits(geometry=backend.geometry, budget_bytes=None, live_tokens=known))
-    ledger = strategy.ledger(backend.geometry, num_rows=backend.num_rows)
     backend.begin_repetition(strategy.areas)
-    strategy.on_begin()
-    ledger.open(SEQ)
-    backend.open(SEQ)
+    driver = Driver(strategy, strategy.ledger(backend.geometry, num_rows=backend.num_rows), backend)
+    driver.open(SEQ)
     times: list[Times] = []
 
-    def carry_out(plan: Plan) -> None:
-        ledger.book(plan)
-        times.append(backend.step(plan, SEQ, 0))
+    def carry_out(booking: Booking) -> Times:
+        return summed(backend.step(booking, 0), booking.waited)
 
-    carry_out(strategy.on_admit(SEQ, session, ledger.view))
-    for left in session.appends():
-        while left:
-            now = strategy.at_once(SEQ, left, ledger.view)
-            carry_out(strategy.on_append(SEQ, now, ledger.view))
-            carry_out(strategy.on_attended(SEQ, now, ledger.view))
-            left -= now
+    times.append(carry_out(driver.admit(SEQ, session)))
+    for num_tokens in session.appends():
+        for count in driver.steps(SEQ, num_tokens):
+            step = carry_out(driver.append(SEQ, count))
+            after = driver.attended(SEQ, count)
+            if after is not None:
+                step = summed(step, summed(backend.step(after, 0, continued=True), after.waited))
+            times.append(step)
     return backend.drain() or times

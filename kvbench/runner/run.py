@@ -66,7 +66,6 @@ def run(
         for index, (name, strategy) in order[first:] + order[:first]:
             ledger = strategy.ledger(backend.geometry, budget_bytes, backend.num_rows)
             backend.begin_repetition(strategy.areas)
-            strategy.on_begin()
             batch = Scheduler(strategy, sessions, backend, ledger, recorder, (repetition, index), max_concurrency)
             try:
                 for num_tokens in batch.iterations():

@@ -4,11 +4,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
-from kvbench.backend.base import NO_TIMES, Backend, Times
+from kvbench.backend.base import NO_TIMES, Backend, Booking, summed
 from kvbench.ledger import NO_RECEIPT, BackgroundError, Ledger, OutOfMemory, Receipt
 from kvbench.plan.area import DISK, HOST
-from kvbench.plan.ops import Plan, Settle
 from kvbench.results.columns import COMPLETED, UNREACHED
+from kvbench.runner.drive import Driver
 from kvbench.runner.live import LiveRequest
 from kvbench.runner.recorder import (
     ADMIT,
@@ -63,7 +63,7 @@ class Scheduler:
         run: tuple[int, int],
         max_concurrency: int,
     ) -> None:
-        self._strategy = strategy
+        self._driver = Driver(strategy, ledger, backend)
         self._backend = backend
         self._ledger = ledger
         self._recorder = recorder
@@ -131,8 +131,7 @@ class Scheduler:
             if progress in self._idle:
                 self._idle.remove(progress)
                 continue
-            self._ledger.open(progress.index)
-            self._backend.open(progress.index)
+            self._driver.open(progress.index)
             self._begin(progress)
 
     def _begin(self, progress: LiveRequest) -> None:
@@ -140,8 +139,7 @@ class Scheduler:
         while True:
             start = self._backend.now_ns()
             try:
-                plan = self._strategy.on_admit(progress.index, progress.session, self._ledger.view)
-                self._carry_out(progress, ADMIT, 0, plan, start)
+                self._carry_out(progress, ADMIT, 0, self._driver.admit(progress.index, progress.session), start)
             except OutOfMemory as error:
                 if self._idle and self._relieved(progress, error):
                     continue
@@ -177,19 +175,16 @@ class Scheduler:
     def _append(self, progress: LiveRequest) -> tuple[int, int]:
         """Carry out what a request's next step appends, or takes over from another; its phase and number of tokens."""
         phase, num_tokens = progress.next_step()
-        seq, view, strategy = progress.index, self._ledger.view, self._strategy
+        seq, driver = progress.index, self._driver
         start, num_written = self._backend.now_ns(), 0
-        plan = self._fork(progress) if phase == PREFILL else None
-        if plan:
+        booking = self._fork(progress) if phase == PREFILL else None
+        if booking is not None:
             phase = FORK
         else:
-            if num_tokens > 1:
-                num_tokens = strategy.at_once(seq, num_tokens, view)
-            num_written = num_tokens
-            if strategy.recomputes and phase != RECOMPUTE:
-                num_written += progress.num_held
-            plan = strategy.on_append(seq, num_written, view)
-        self._carry_out(progress, phase, num_tokens, plan, start, num_written)
+            num_tokens = driver.at_once(seq, num_tokens)
+            num_written = driver.num_written(num_tokens, progress.num_held if phase != RECOMPUTE else 0)
+            booking = driver.append(seq, num_written)
+        self._carry_out(progress, phase, num_tokens, booking, start, num_written)
         return phase, num_tokens
 
     def _end_turn(self, progress: LiveRequest) -> None:
@@ -206,43 +201,41 @@ class Scheduler:
             self._ended.append(progress)
 
     def _carry_out(
-        self, progress: LiveRequest, phase: int, num_tokens: int, plan: Plan, start: int, num_queries: int = 0
+        self, progress: LiveRequest, phase: int, num_tokens: int, booking: Booking, start: int, num_queries: int = 0
     ) -> None:
-        """Book a plan, carry it out with what follows attention, advance the clock, and record the row."""
-        ledger, view, seq, row = self._ledger, self._ledger.view, progress.index, self._row
-        before = ledger.allocated_bytes
-        waited = self._backend.check(plan) if plan and type(plan[0]) is Settle else NO_TIMES
-        receipt = ledger.book(plan) or NO_RECEIPT
-        planned = self._backend.now_ns()
-        times = self._backend.step(plan, seq, num_queries)
-        if waited is not NO_TIMES:
-            times, planned = _sum(times, waited), planned - sum(waited)
-        is_open = view.is_open(seq)
-        num_used, row["capacity_tokens"], row["request_bytes"] = view.device_slots(seq) if is_open else (0, 0, 0)
-        row["context_tokens"] = view.num_attended(seq) if is_open else 0
+        """Carry a booking out with what follows attention, advance the clock, and record the row."""
+        ledger, seq, row = self._ledger, progress.index, self._row
+        planned, receipt, account = self._backend.now_ns(), booking.receipt, booking.account
+        times = self._backend.step(booking, num_queries)
+        if booking.waited is not NO_TIMES:
+            times, planned = summed(times, booking.waited), planned - sum(booking.waited)
+        num_used, row["capacity_tokens"], row["request_bytes"] = account.device_slots if account else (0, 0, 0)
+        row["context_tokens"] = account.num_attended if account else 0
         self._measure_slack(progress, num_used, row["capacity_tokens"], row["request_bytes"])
         row["reserved_bytes"], row["waste_bytes"] = self._reserved_bytes, self._waste_bytes
-        row["used_bytes"] = ledger.used_bytes
+        row["used_bytes"] = booking.used_bytes
         row["workspace_bytes"] = ledger.reading_bytes
         between = ledger.allocated_bytes
         row["allocated_bytes"] = between - ledger.reading_bytes
         row["host_bytes"], row["disk_bytes"] = ledger.tier_bytes[HOST], ledger.tier_bytes[DISK]
         later = NO_RECEIPT
         if num_queries:
-            after = self._strategy.on_attended(seq, num_tokens, view)
-            if after:
-                later, more = self._reduce(seq, after)
-                times = _sum(times, more)
+            after = self._driver.attended(seq, num_tokens)
+            if after is not None:
+                later, account = after.receipt, after.account
+                times = summed(times, summed(self._backend.step(after, 0, continued=True), after.waited))
         host_ns = self._backend.now_ns() - start
-        row["seen_tokens"] = view.num_seen(seq) if is_open else 0
-        row["kept_tokens"] = view.num_attended(seq) if is_open else 0
-        row["altered_tokens"] = view.num_altered(seq) if is_open else 0
+        row["seen_tokens"] = account.num_seen if account else 0
+        row["kept_tokens"] = account.num_attended if account and later is not NO_RECEIPT else row["context_tokens"]
+        row["altered_tokens"] = account.num_altered if account else 0
         row["session"], row["turn"], row["iteration"] = seq, progress.turn, self._iteration
         row["phase"], row["num_tokens"] = phase, num_tokens
         new_tokens = progress.num_new_tokens(phase, num_tokens) if num_tokens else (0, 0)
         row["prompt_tokens"], row["output_tokens"] = new_tokens
         row["requested_bytes"] = receipt.requested_bytes + later.requested_bytes
-        row["transient_bytes"] = transient_bytes(receipt, later, (before, between, ledger.allocated_bytes))
+        row["transient_bytes"] = transient_bytes(
+            receipt, later, (booking.before_bytes, between, ledger.allocated_bytes)
+        )
         row["num_resizes"] = receipt.num_resizes + later.num_resizes
         row["copied_bytes"] = receipt.copied_bytes + later.copied_bytes
         row["moved_bytes"] = receipt.moved_bytes + later.moved_bytes
@@ -253,24 +246,15 @@ class Scheduler:
         self._clock_ns += max(host_ns, sum(times))
         self._idle_ns = 0
 
-    def _reduce(self, seq: int, after: Plan) -> tuple[Receipt, Times]:
-        """Carry out what follows attention; where there is no memory to do it in, it waits for the next step's."""
-        try:
-            waited = self._backend.check(after) if type(after[0]) is Settle else NO_TIMES
-            receipt = self._ledger.book(after) or NO_RECEIPT
-        except OutOfMemory:
-            return NO_RECEIPT, NO_TIMES
-        return receipt, _sum(self._backend.step(after, seq, 0, continued=True), waited)
-
-    def _fork(self, progress: LiveRequest) -> Plan | None:
-        """The plan to take the first prompt over from a live request of the same group, where the strategy shares."""
+    def _fork(self, progress: LiveRequest) -> Booking | None:
+        """The first prompt, taken over from a live request of the same group, where the strategy shares."""
         if progress.num_held or progress.session.group is None:
             return None
         num_tokens = progress.session.turns[0].num_append_tokens
         for other in self._live:
             same = other is not progress and other.session.group == progress.session.group
             if same and other.num_held >= num_tokens and not other.num_to_recompute:
-                return self._strategy.on_fork(progress.index, other.index, num_tokens, self._ledger.view)
+                return self._driver.fork(progress.index, other.index, num_tokens)
         return None
 
     def _measure_slack(self, progress: LiveRequest, num_used: int, capacity: int, num_bytes: int) -> None:
@@ -286,9 +270,7 @@ class Scheduler:
         """Whether memory was found: what a victim of the scheduler's choice gives back, or else all that it held."""
         victim = self._idle[0] if self._idle else self._live[-1]
         if error.budget_bytes is not None:
-            need_bytes = error.need_bytes - error.budget_bytes
-            plan = self._strategy.on_pressure(victim.index, need_bytes, self._ledger.view)
-            if plan and self._gives_back(victim, plan, error):
+            if self._gives_back(victim, error.need_bytes - error.budget_bytes, error):
                 return True
         elif victim not in self._idle:
             return False
@@ -297,11 +279,14 @@ class Scheduler:
         self._give_way(victim, error)
         return True
 
-    def _gives_back(self, victim: LiveRequest, plan: Plan, error: OutOfMemory) -> bool:
+    def _gives_back(self, victim: LiveRequest, need_bytes: int, error: OutOfMemory) -> bool:
         """Carry out what gives memory back; no, where it finds none to do it in, or gives none."""
-        held_bytes = self._held_bytes(error)
+        start, held_bytes = self._backend.now_ns(), self._held_bytes(error)
         try:
-            self._carry_out(victim, RELIEVE, 0, plan, self._backend.now_ns())
+            booking = self._driver.relieve(victim.index, need_bytes)
+            if booking is None:
+                return False
+            self._carry_out(victim, RELIEVE, 0, booking, start)
         except OutOfMemory:
             return False
         return self._held_bytes(error) < held_bytes
@@ -329,7 +314,7 @@ class Scheduler:
         self._lacking = None
         self._recorder.requests.append(_row(self._run, progress, outcome))
         if outcome == COMPLETED:
-            self._strategy.on_complete(progress.session)
+            self._driver.complete(progress.session)
             return
         while not progress.is_last_turn:
             progress.begin_next_turn()
@@ -342,17 +327,12 @@ class Scheduler:
 
     def _release(self, progress: LiveRequest) -> None:
         start = self._backend.now_ns()
-        plan = self._strategy.on_finish(progress.index, self._ledger.view)
-        self._carry_out(progress, FINISH, 0, plan, start)
+        self._carry_out(progress, FINISH, 0, self._driver.finish(progress.index), start)
         (self._live if progress in self._live else self._idle).remove(progress)
 
 
 def _row(run: tuple[int, int], progress: LiveRequest, outcome: str) -> RequestRow:
     return RequestRow(*run, progress.index, progress.turn, outcome, progress.num_held, progress.num_preemptions)
-
-
-def _sum(times: Times, more: Times) -> Times:
-    return Times(*(a + b for a, b in zip(times, more, strict=True)))
 
 
 def transient_bytes(receipt: Receipt, later: Receipt, held: tuple[int, int, int]) -> int:

@@ -12,9 +12,9 @@ class Watched(Measured):
         super().__init__(geometry=geometry, device="cpu", attend=attend, seed=0)
         self.storages = LiveStorages()
 
-    def step(self, plan, seq, num_queries, continued=False):
+    def step(self, booking, num_queries, continued=False):
         with self.storages:
-            return super().step(plan, seq, num_queries, continued)
+            return super().step(booking, num_queries, continued)
 
     def end_repetition(self):
         super().end_repetition()

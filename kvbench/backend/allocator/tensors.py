@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kvbench.ledger import AreaCost
-from kvbench.ledger.accounts import Account, Holding
+from kvbench.ledger import AreaCost, Posting
 from kvbench.model.geometry import TRACK_BYTES, KVGeometry
 from kvbench.plan.area import DEVICE, STAGING_TOKENS, Blocks, Chunks, Packed, num_staging_buffers
+from kvbench.plan.ops import Keep, Move, Release, Reserve, Settle
 
 
 class Allocator(Protocol):
@@ -28,7 +28,6 @@ class _Held:
     `coming` are those of a background resize.
     """
 
-    capacity: int = 0
     storages: list[list[int]] = field(default_factory=list)
     coming: list[int] = field(default_factory=list)
 
@@ -51,57 +50,59 @@ class Storages:
         self._allocator = allocator
         on_device = {name: cost for name, cost in costs.items() if cost.area.tier == DEVICE}
         self._tensor_bytes = {name: _tensor_bytes(cost, geometry, num_rows) for name, cost in on_device.items()}
-        self._layouts = {name: cost.area.layout for name, cost in on_device.items()}
+        self._layouts = {
+            name: cost.area.layout for name, cost in on_device.items() if not isinstance(cost.area.layout, Blocks)
+        }
         self._held: dict[tuple[int, str], _Held] = {}
         of_layer = STAGING_TOKENS * geometry.tensor_bytes_per_token * num_rows
         for _ in range(2 * num_staging_buffers(tuple(cost.area for cost in costs.values()))):
             allocator.allocate(of_layer)
-        for name, layout in self._layouts.items():
-            if isinstance(layout, Blocks):
-                self._new(name, layout.pool)
+        for name, cost in on_device.items():
+            if isinstance(cost.area.layout, Blocks):
+                self._new(name, cost.area.layout.pool)
 
-    def follow(self, seq: int, account: Account | None, evicts: bool = False) -> None:
-        """Make a sequence's tensors what its account says.
+    def follow(self, posting: Posting) -> None:
+        """Make a sequence's tensors what an operation makes of them."""
+        match posting.op:
+            case Reserve(seq, num_tokens, name, background) if name in self._layouts:
+                own = self._held.setdefault((seq, name), _Held())
+                if background:
+                    own.coming = self._new(name, num_tokens)
+                elif isinstance(layout := self._layouts[name], Chunks):
+                    self._reserve_chunks(own, name, num_tokens, layout.num_tokens)
+                elif num_tokens != posting.num_before:
+                    self._resize(own, name, num_tokens)
+            case Keep(seq, _, name) | Move(seq, name) if (seq, name) in self._held:
+                layout, own = self._layouts[name], self._held[seq, name]
+                while isinstance(layout, Chunks) and len(own.storages) > posting.capacity // layout.num_tokens:
+                    self._free(own.storages.pop(0))
+            case Settle(seq):
+                for own in self._of(seq):
+                    if own.coming:
+                        self._free(own.storages.pop() if own.storages else [])
+                        own.storages, own.coming = [own.coming], []
+            case Release(seq):
+                for own in self._of(seq):
+                    for handles in (*own.storages, own.coming):
+                        self._free(handles)
+                for name in self._layouts:
+                    self._held.pop((seq, name), None)
 
-        Args:
-            seq: the sequence.
-            account: what it holds now; None where it was released.
-            evicts: whether chunks that went are the oldest, not the newest.
-        """
-        for name, layout in self._layouts.items():
-            if isinstance(layout, Blocks):
-                continue
-            own = self._held.setdefault((seq, name), _Held())
-            holding = None if account is None else account.holdings[name]
-            if isinstance(layout, Chunks):
-                self._follow_chunks(own, name, layout.num_tokens, holding, evicts)
-            else:
-                self._follow_contiguous(own, name, holding)
-            if account is None:
-                del self._held[seq, name]
+    def _of(self, seq: int) -> list[_Held]:
+        return [self._held[seq, name] for name in self._layouts if (seq, name) in self._held]
 
-    def _follow_chunks(self, own: _Held, name: str, chunk_tokens: int, holding: Holding | None, evicts: bool) -> None:
-        num_chunks = 0 if holding is None else holding.capacity // chunk_tokens
-        while len(own.storages) > num_chunks:
-            self._free(own.storages.pop(0 if evicts else -1))
-        while len(own.storages) < num_chunks:
+    def _reserve_chunks(self, own: _Held, name: str, num_tokens: int, chunk_tokens: int) -> None:
+        while len(own.storages) > num_tokens // chunk_tokens:
+            self._free(own.storages.pop())
+        while len(own.storages) < num_tokens // chunk_tokens:
             own.storages.append(self._new(name, chunk_tokens))
 
-    def _follow_contiguous(self, own: _Held, name: str, holding: Holding | None) -> None:
-        capacity, next_capacity = (0, 0) if holding is None else (holding.capacity, holding.next_capacity)
-        if own.coming and not next_capacity:  # settled, or released before that
-            self._free(own.storages.pop() if own.storages else [])
-            own.storages, own.coming, own.capacity = [own.coming], [], capacity
-            if not capacity:
-                self._free(own.storages.pop())
-        elif next_capacity and not own.coming:
-            own.coming = self._new(name, next_capacity)
-        if own.capacity != capacity:
-            olds = own.storages.pop() if own.storages else []
-            own.storages = [self._replaced(name, olds, capacity)] if capacity else []
-            if not capacity:
-                self._free(olds)
-            own.capacity = capacity
+    def _resize(self, own: _Held, name: str, num_tokens: int) -> None:
+        olds = own.storages.pop() if own.storages else []
+        if num_tokens:
+            own.storages = [self._replaced(name, olds, num_tokens)]
+        else:
+            self._free(olds)
 
     def _replaced(self, name: str, olds: list[int], capacity: int) -> list[int]:
         """Tensor by tensor: the new one, then the old one back."""

@@ -10,9 +10,11 @@ from threading import Event
 from torch import Tensor
 
 from kvbench.backend.background import Handle, Worker
+from kvbench.backend.device import is_out_of_memory
 from kvbench.backend.storage.base import Part, Store
 from kvbench.backend.storage.memory import while_wanted
 from kvbench.backend.storage.slots import SlotStore
+from kvbench.ledger import BackgroundError, OutOfMemory
 from kvbench.plan.ops import Move, Reserve, Rule
 
 
@@ -28,7 +30,8 @@ class UnderWay:
         handle: to wait for it.
         finish: puts what is new in its place, and returns the tensors that it takes the place of.
         given_up: set when the sequence is released; the work then ends early where it can.
-        is_reported: whether its failure was told.
+        error: what it raised, once that is known.
+        is_reported: whether somebody was told.
     """
 
     what: str
@@ -38,25 +41,40 @@ class UnderWay:
     handle: Handle[object]
     finish: Callable[[], list[Tensor]]
     given_up: Event = field(default_factory=Event)
+    error: Exception | None = None
     is_reported: bool = False
 
     def give_up(self) -> None:
         """Leave nothing to finish: who still holds this, such as an error's traceback, holds no tensors."""
         self.finish = list
 
-    def failure(self) -> Exception | None:
-        """Wait until it is known; what the work raised, where nobody was told yet."""
-        if self.is_reported:
-            return None
-        try:
-            self.handle.check()
-        except Exception as error:
-            self.is_reported = True
-            # As text: the frames of a traceback hold tensors, as do those that wait here.
-            error.add_note("".join(traceback.format_tb(error.__traceback__)))
-            error.__traceback__ = None
-            return error
-        return None
+    def failure(self, seq: int, slot_bytes: int) -> Exception | None:
+        """Wait until it is known; what is told of it where the work has failed, each time that it is asked.
+
+        Args:
+            seq: whose work it is.
+            slot_bytes: of a token in all the tensors that the work is for.
+        Returns:
+            OutOfMemory where there was no memory, BackgroundError for all else; None where nothing failed.
+        """
+        if self.error is None:
+            try:
+                self.handle.check()
+            except Exception as error:
+                # As text: the frames of a traceback hold tensors, as do those that wait here.
+                error.add_note("".join(traceback.format_tb(error.__traceback__)))
+                error.__traceback__ = None
+                self.error = error
+        return None if self.error is None else self._told(self.error, seq, slot_bytes)
+
+    def _told(self, error: Exception, seq: int, slot_bytes: int) -> Exception:
+        told: Exception = BackgroundError(seq, self.what, error)
+        if isinstance(error, OutOfMemory):
+            told = OutOfMemory(error.need_bytes, error.budget_bytes, error.tier)
+        elif is_out_of_memory(error):
+            told = OutOfMemory(self.num_tokens * slot_bytes, None, self.tier)
+        told.__cause__ = error
+        return told
 
 
 def resize_ahead(op: Reserve, store: SlotStore, worker: Worker) -> UnderWay:

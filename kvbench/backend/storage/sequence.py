@@ -17,6 +17,7 @@ from kvbench.backend.storage.packed import PackedStore
 from kvbench.backend.storage.paged import BlockPool, PagedStore
 from kvbench.backend.storage.ring import RingStore
 from kvbench.backend.storage.slots import SlotStore
+from kvbench.ledger import OutOfMemory
 from kvbench.plan.area import DEVICE, Area, Blocks, Chunks, Packed, Ring, num_staging_buffers
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Operation, Reserve, Settle, Truncate
 
@@ -259,24 +260,42 @@ class SequenceStore:
         index = order.unsqueeze(-1).expand(-1, -1, -1, shape.head_dim)
         return torch.cat(keys, 2).gather(2, index), torch.cat(values, 2).gather(2, index), joined.gather(2, order)
 
-    def release(self) -> list[tuple[UnderWay, Exception]]:
+    @property
+    def is_growing(self) -> bool:
+        """Whether a resize is under way in the background."""
+        return any(work.is_resize for work in self.under_way)
+
+    def failure(self, seq: int, slot_bytes: int) -> Exception | None:
+        """Wait for background work, and discover what failed, before it is settled. See `UnderWay.failure`."""
+        for work in self.under_way:
+            error = work.failure(seq, slot_bytes)
+            if error is not None:
+                work.is_reported = True
+                return error
+        return None
+
+    def release(self, seq: int, slot_bytes: int) -> Exception | None:
         """Wait for background work, which ends early where it can, give shared blocks back, and let everything go.
 
         Returns:
-            Background work that failed, and what it raised, where nobody was told.
+            What failed, where nobody was told; what there was no memory for was not needed. To raise it here would keep
+            what a sequence shares for as long as somebody looks at the error.
         """
         for work in self.under_way:
             work.given_up.set()
-        found = [(work, work.failure()) for work in self.under_way]
-        for work, error in found:
-            if error is None and not work.is_reported:
+        failures = []
+        for work in self.under_way:
+            error = work.failure(seq, slot_bytes)
+            if error is None:
                 work.handle.result()  # a device's own stream waits: what is freed may be written to until then
+            elif not (work.is_reported or isinstance(error, OutOfMemory)):
+                failures.append(error)
             work.give_up()
         self.under_way = []
         for store in self.stores.values():
             store.release()
         self.stores.clear()
-        return [(work, error) for work, error in found if error is not None]
+        return failures[0] if failures else None
 
 
 def _positions(piece: Piece, shape: Shape) -> Tensor:

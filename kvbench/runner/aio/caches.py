@@ -108,7 +108,7 @@ class AsyncCaches:
         strategy = strategy.fitted(Limits(geometry=geometry, budget_bytes=budget_bytes, num_rows=num_rows))
         self.ledger = strategy.ledger(geometry, budget_bytes, num_rows)
         self.backend = backend
-        self._books = Executor(strategy, self.ledger, backend)
+        self._executor = Executor(strategy, self.ledger, backend)
         self._caches: dict[Hashable, _Cache] = {}
         self._seqs = count()
         self._threads = ThreadPoolExecutor(max_workers, thread_name_prefix="kvbench-aio")
@@ -184,10 +184,10 @@ class AsyncCaches:
                 await self._pending.acquire()
                 self._num_drained += 1
         try:
-            if self._books.is_open:
-                await self._to_its_end(self._books.close)
+            if self._executor.is_open:
+                await self._to_its_end(self._executor.close)
         finally:
-            if not self._books.is_open:
+            if not self._executor.is_open:
                 self._threads.shutdown()
 
     async def _in_turn(
@@ -233,11 +233,11 @@ class AsyncCaches:
             raise
 
     def _update(self, id: Hashable, cache: _Cache, keys: Layers, values: Layers) -> None:
-        self._guarded(id, cache, keys[0].shape[2], lambda seq: self._books.append(seq, keys, values))
+        self._guarded(id, cache, keys[0].shape[2], lambda seq: self._executor.write(seq, keys, values))
 
     def _prefetch(self, id: Hashable, cache: _Cache, num_tokens: int, given_up: Event) -> None:
         def work(seq: int) -> None:
-            self._books.make_room(seq, num_tokens, given_up)
+            self._executor.make_room(seq, num_tokens, given_up)
 
         while_wanted(given_up, partial(self._guarded, id, cache, num_tokens, work))
 
@@ -248,14 +248,14 @@ class AsyncCaches:
         try:
             if is_new:
                 seq = next(self._seqs)
-                self._books.admit(seq, num_tokens)
+                self._executor.begin(seq, num_tokens)
                 cache.seq = seq
             work(cache.seq)
         except Exception as error:
-            if cache.seq is None or not self._books.has_failed(cache.seq):
+            if cache.seq is None or not self._executor.has_failed(cache.seq):
                 if is_new and cache.seq is not None:
                     seq, cache.seq = cache.seq, None
-                    self._books.release(seq)
+                    self._executor.release(seq)
                 raise CacheRefused(id, f"refused, and as it was: {error}") from error
             self._give_up(cache, error)
             raise CacheClosed(id, f"closed, since it failed half done: {error}") from error
@@ -263,7 +263,7 @@ class AsyncCaches:
     def _give_up(self, cache: _Cache, error: Exception) -> None:
         seq, cache.seq, cache.failure = cache.seq, None, error
         try:
-            self._books.release(seq)
+            self._executor.release(seq)
         except Exception as other:
             error.add_note(f"and then: {other}")
 
@@ -271,7 +271,7 @@ class AsyncCaches:
         self._check_usable(id, cache)
         if cache.seq is None:
             raise CacheRefused(id, "there is none; the first update makes it")
-        return self._books.read(cache.seq)
+        return self._executor.read(cache.seq)
 
     def _release(self, id: Hashable, cache: _Cache) -> None:
         seq, failure, cache.seq, cache.failure = cache.seq, cache.failure, None, None
@@ -279,7 +279,7 @@ class AsyncCaches:
             raise CacheRefused(id, "there is none to release")
         if seq is not None:
             try:
-                self._books.release(seq)
+                self._executor.release(seq)
             except Exception as error:
                 raise CacheClosed(id, f"released, but {error}") from error
 

@@ -140,8 +140,8 @@ def _stalls(bench: ClaimsBench) -> pd.DataFrame:
             times = drive(backend, strategy, request)
             backend.end_repetition()
             if repetition >= 0:
-                # Admission comes first; then each piece has a step, and one that plans nothing more.
-                stalls[repetition, factor] = np.cumsum([step.reserve_ns / 1e6 for step in times[1::2]])
+                # Admission comes first; then each piece has a step.
+                stalls[repetition, factor] = np.cumsum([step.reserve_ns / 1e6 for step in times[1:]])
     peaks = _running_costs(bench, TIMED_PIECE, TIMED_PIECES)[0]
     x, y = (_mean_over_lengths(values, TIMED_PIECE) for values in (peaks, np.median(stalls, axis=0)))
     halves = [0.0] * len(FACTORS)
