@@ -1,0 +1,133 @@
+"""The public calls: what a command does, a call does, with the same columns, figures and messages."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+import kvbench as kv
+from kvbench.configuration.composed import composed
+
+LIGHT = """
+import sys
+import kvbench as kv
+kv.Paged(), kv.Session, kv.plan.ops
+assert not {"torch", "pandas", "matplotlib", "hydra"} & set(sys.modules), sorted(sys.modules)
+"""
+PRICED = {"model": "llama3_8b", "hardware": "h100"}
+
+
+def test_importing_it_loads_neither_torch_nor_pandas():
+    subprocess.run([sys.executable, "-c", LIGHT], check=True)
+
+
+def test_every_public_name_is_there_and_says_what_it_is():
+    for name in kv.__all__:
+        assert getattr(kv, name).__doc__, name
+    assert set(dir(kv)) == set(kv.__all__)
+    with pytest.raises(AttributeError, match="pages"):
+        _ = kv.pages
+
+
+def test_a_call_gives_what_the_command_gives(kvbench, tmp_path):
+    kvbench(
+        "+scenario=chat_poisson",
+        "scenario.max_requests=6",
+        "strategy=[paged,dynamic,int8]",
+        "strategy.dynamic.growth_factor=2",
+        "model=llama3_8b",
+        "hardware=h100",
+        "hydra.run.dir=told",
+    )
+    chosen = [kv.Paged(), kv.Dynamic(growth_factor=2), "int8"]
+    results = kv.run("chat_poisson", chosen, settings={"scenario.max_requests": 6}, **PRICED)
+    results.save(tmp_path / "called")
+    told, called = kv.load(tmp_path / "told"), kv.load(tmp_path / "called")
+    for name in ("summary", "requests", "sessions"):
+        pd.testing.assert_frame_equal(getattr(told, name), getattr(called, name))
+    assert told.environment["header"] == called.environment["header"]
+
+
+def test_a_fleet_is_a_backend_as_any(capsys):
+    fleet = {"scenario.max_requests": 10, "backend.repeats": 2}
+    results = kv.run("chat_poisson", "paged", backend="fleet", settings=fleet, **PRICED)
+    assert results.summary["engine"].tolist() == ["fleet"]
+    assert results.summary["num_requests"].tolist() == [20]
+    kv.show(results)
+    assert "paged" in capsys.readouterr().out
+
+
+def test_a_mapping_names_strategies_and_two_of_one_name_need_it():
+    two = {"slow": kv.Dynamic(growth_factor=1.25), "fast": kv.Dynamic(growth_factor=4)}
+    assert list(kv.run("short_chat", two, **PRICED).summary["strategy"]) == ["slow", "fast"]
+    with pytest.raises(ValueError, match="two strategies are called dynamic"):
+        kv.run("short_chat", list(two.values()), **PRICED)
+
+
+def test_a_scenario_of_ones_own_is_an_object_or_a_file(tmp_path):
+    own = kv.workload.scenario.Appends(appends=(10, 20))
+    results = kv.run(own, "paged", **PRICED)
+    assert results.steps["num_tokens"].sum() == 30
+    path = tmp_path / "mine.yaml"
+    path.write_text("_target_: kvbench.workload.scenario.Appends\nappends: [10, 20]\n", encoding="utf-8")
+    same = kv.run(path, "paged", **PRICED)
+    assert same.summary["scenario"].tolist() == ["mine"]
+    assert same.summary["peak_bytes"].tolist() == results.summary["peak_bytes"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        ({"scenario": "shrt_chat"}, {}, "unknown scenario 'shrt_chat'. Did you mean 'short_chat'"),
+        ({"strategies": "pagde"}, {}, "unknown strategy 'pagde'. Did you mean 'paged'"),
+        ({"strategies": []}, {}, "no strategy to run"),
+        ({"hardware": "h1000"}, {}, "unknown hardware 'h1000'. Did you mean 'h100'"),
+        ({}, {"repetition": 3}, "unknown key 'repetition'. Did you mean 'repetitions'"),
+        ({}, {"backend.memory": 0.5}, "unknown parameter of backend 'memory'"),
+        ({}, {"warmup": -1}, "warmup is an integer of at least 0, got -1"),
+        ({"model": {"num_layers": 2}}, {}, "model: missing"),
+    ],
+)
+def test_what_is_wrong_is_told_as_on_the_command_line(arguments, settings, message):
+    given = {"scenario": "short_chat", "strategies": "paged"} | PRICED | arguments
+    with pytest.raises(ValueError, match=message.replace("'", ".")):
+        kv.run(given.pop("scenario"), given.pop("strategies"), settings=settings, **given)
+
+
+def test_what_files_refer_to_is_filled_in():
+    config = composed({"scenario": "short_chat"}, settings={"data": "mine.safetensors"})
+    assert config["quality_data"] == "mine.safetensors"
+    assert config["repetitions"] == 5
+    assert composed({"experiment": "quality"}, settings={"text": "a.txt"})["experiment"]["text"] == "a.txt"
+
+
+def test_what_is_done_when_a_run_is_stopped_is_not_lost(monkeypatch):
+    def stopping(advance):
+        def step(strategy, repetition, num_tokens):
+            if repetition == 2:
+                raise KeyboardInterrupt
+
+        return step
+
+    monkeypatch.setattr("kvbench.api.measure.stepping", stopping)
+    small = {"repetitions": 4, "warmup": 0, "scenario.max_requests": 1}
+    with pytest.raises(kv.Stopped, match="2 of 4 repetitions are done") as stop:
+        kv.run(
+            "short_chat",
+            "paged",
+            model={"num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "head_dim": 8, "dtype": "float32"},
+            settings=small,
+        )
+    assert stop.value.results.summary["num_repetitions"].tolist() == [2]
+
+
+def test_a_sweep_has_a_row_a_combination_and_strategy():
+    over = {"strategy.dynamic.growth_factor": [1.5, 3], "seed": [0, 1]}
+    results = kv.sweep("chat_poisson", ["paged", "dynamic"], over=over, settings={"scenario.max_requests": 2}, **PRICED)
+    assert len(results.summary) == 8
+    assert results.summary["strategy.dynamic.growth_factor"].tolist() == [1.5] * 4 + [3] * 4
+    assert results.summary["seed"].tolist() == [0, 0, 1, 1] * 2
+    assert results.environment["header"][0] == "sweep over strategy.dynamic.growth_factor, seed: 4 jobs"
+    with pytest.raises(ValueError, match="at least one value each"):
+        kv.sweep("short_chat", over={"seed": []})
