@@ -1,6 +1,6 @@
 """How busy other processes kept the processors meanwhile: what makes the figures of a shared machine doubtful."""
 
-from kvbench.results.busy import Processors, since
+from kvbench.results.environment import Processors, since
 
 DOUBTFUL = 0.1
 """Share of the processors' time that others may take before the figures say little."""

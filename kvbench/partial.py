@@ -1,13 +1,38 @@
-"""Files that are being written, under hidden names of their own until they are whole."""
+"""Files that appear whole: while they are written they are under hidden names of their own."""
 
 import os
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 _NAME = re.compile(r"\..+\.(\d+)\.partial")
 _STARTED_S = time.time()
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file under a temporary name beside it, then give it its own; nothing is left of a failure.
+
+    What killed processes left in the folder is removed.
+
+    Args:
+        path: the final name; its folder is made.
+        write: writes to the path that it is given.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear(path.parent)
+    partial = partial_of(path)
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def partial_of(path: Path) -> Path:

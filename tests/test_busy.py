@@ -5,8 +5,8 @@ import os
 import pytest
 
 from kvbench.charts.cautions import of_busy_machine
-from kvbench.results import busy
-from kvbench.results.busy import Processors, since
+from kvbench.results import environment
+from kvbench.results.environment import Processors, since
 
 STAT = """\
 cpu  999 0 0 999 0 0 0 0 0 0
@@ -22,7 +22,7 @@ ctxt 5
 def counted(tmp_path, monkeypatch):
     """The kernel's file, as a test writes it, for a process that may use the first two processors."""
     path = tmp_path / "stat"
-    monkeypatch.setattr(busy, "STAT", path)
+    monkeypatch.setattr(environment, "STAT", path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setattr(os, "sysconf", lambda name: 100)
     return path

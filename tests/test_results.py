@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from kvbench.charts.chart import save
-from kvbench.results.folder import write_text, write_whole
+from kvbench.partial import write_text, write_whole
 from kvbench.results.results import SCHEMA_VERSION, Results, load
 from kvbench.results.schema import REQUESTS
 
@@ -69,7 +69,7 @@ KILLED = """
 import os, sys, time
 from pathlib import Path
 from kvbench.results.schema import REQUESTS
-from kvbench.results.folder import write_whole
+from kvbench.partial import write_whole
 
 def slowly(partial):
     with partial.open("w") as file:

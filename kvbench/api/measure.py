@@ -7,7 +7,7 @@ from kvbench.api.probe import Comparison, probed, quality_line
 from kvbench.api.progress import Advance, watched
 from kvbench.backend.base import Backend
 from kvbench.configuration.parts import Config, Parts, strategies_of
-from kvbench.results.busy import Processors, since
+from kvbench.results.environment import Processors, since
 from kvbench.runner.recorder import Recorder
 from kvbench.runner.run import run
 from kvbench.workload.request import Session

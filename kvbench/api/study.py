@@ -25,8 +25,7 @@ from kvbench.configuration.parts import (
 )
 from kvbench.configuration.targets import build
 from kvbench.naming import unknown
-from kvbench.results.busy import since
-from kvbench.results.environment import environment
+from kvbench.results.environment import environment, since
 from kvbench.studies.base import Experiment, Findings, Model, Setting
 
 

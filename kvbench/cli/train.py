@@ -24,10 +24,10 @@ def main(arguments: list[str]) -> int:
     """
     given = key_values(arguments, KEYS, ("trace", "out"), USAGE, {})
     # Imported here, so that other verbs come at once.
+    from kvbench.partial import write_whole
     from kvbench.predictor.compare import compare
     from kvbench.predictor.replay import examples_of
     from kvbench.predictor.train import train
-    from kvbench.results.folder import write_whole
 
     out, quantile, seed = _out(given), _quantile(given), _seed(given)
     trace, source, sessions = _requests(given, seed)

@@ -31,7 +31,7 @@ def run_whole(tables: Tables, rule: BoundRule, columns: TraceColumns) -> tuple[S
 
 
 def run_blocks(
-    tables: Tables, rule: BoundRule, columns: TraceColumns, repeats: int, block: int, fold: Callable[[Served], None]
+    tables: Tables, rule: BoundRule, columns: TraceColumns, repeats: int, block: int, fold: Callable[[Served], object]
 ) -> tuple[Served, int]:
     """As `run_whole`, of a trace so many times, and of no more requests at once than a block and those not ended.
 

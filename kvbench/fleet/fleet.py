@@ -132,7 +132,7 @@ class Fleet(Simulator):
         columns: TraceColumns,
         strategy: Strategy,
         budget_bytes: int,
-        fold: Callable[[Served], None] | None = None,
+        fold: Callable[[Served], object] | None = None,
     ) -> FleetResult:
         """Serve requests under a strategy.
 
@@ -175,7 +175,7 @@ class Fleet(Simulator):
         """
         sums = RequestSums(OUTCOMES, self.objective) if self.keep == SUMMARY else None
         strategy = self.fitted(strategy, columns, budget_bytes)
-        result = self.run(columns, strategy, budget_bytes, sums and sums.add)
+        result = self.run(columns, strategy, budget_bytes, None if sums is None else sums.add)
         return FleetRun(result, self.facts_of(name, strategy, budget_bytes), sums)
 
     @property
@@ -198,8 +198,14 @@ class Fleet(Simulator):
     def describe(self) -> dict[str, object]:
         """What a reader must know of the machine."""
         hardware = self.hardware
-        named = {"device": "modelled", "device_name": hardware.name, "hardware_source": hardware.source}
-        return named | {"validation": hardware.validation, "replicas": self.replicas}
+        assert hardware is not None, "a fleet without a machine is refused"
+        return {
+            "device": "modelled",
+            "device_name": hardware.name,
+            "hardware_source": hardware.source,
+            "validation": hardware.validation,
+            "replicas": self.replicas,
+        }
 
     def fitted(self, strategy: Strategy, columns: TraceColumns, budget_bytes: int) -> Strategy:
         """The strategy as this fleet has it: a pool without a size takes all of the budget, as an engine's does.

@@ -12,9 +12,10 @@ from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, OUTCOMES, USED, WASTED
 from kvbench.fleet.sums import Objective, RequestSums, RequestTimes
 from kvbench.model.cost import PS_PER_NS
+from kvbench.results.columns import REQUESTS, STEPS
 from kvbench.results.intervals import of_row
 from kvbench.results.results import Results
-from kvbench.results.schema import REQUESTS, STEPS, SUMMARY, TIMELINE, WITH_INTERVAL
+from kvbench.results.schema import SUMMARY, TIMELINE, WITH_INTERVAL
 from kvbench.workload.request import NS_PER_S
 
 ENGINE = "fleet"
@@ -53,7 +54,13 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
             raise ValueError(f"facts name columns of the summary, got {', '.join(unknown)}")
         sums = folded or RequestSums(OUTCOMES, objective, SampleList)
         times = sums.times(result) if folded else sums.add(result)
-        row = {"scenario": scenario, "strategy": name, "source": "modelled", "scope": "model", "engine": ENGINE}
+        row: dict[str, object] = {
+            "scenario": scenario,
+            "strategy": name,
+            "source": "modelled",
+            "scope": "model",
+            "engine": ENGINE,
+        }
         row |= _counts(result) | _outcomes(sums) | _service(result, sums, objective) | _memory(result)
         row |= sums.latencies() | dict(facts)
         summaries.append(row | of_row(row, WITH_INTERVAL, {}))

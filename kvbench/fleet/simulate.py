@@ -43,7 +43,7 @@ def simulate(
     split: bool = True,
     step_by_step: bool = False,
     repeats: int = 1,
-    fold: Callable[[Served], None] | None = None,
+    fold: Callable[[Served], object] | None = None,
     block: int = BLOCK,
 ) -> FleetResult:
     """Run a trace through continuous batching, from event to event.

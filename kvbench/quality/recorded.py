@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kvbench.model.geometry import KVGeometry
+from kvbench.partial import write_whole
 from kvbench.quality.sample import Sample
-from kvbench.results.folder import write_whole
 
 VERSION = 1
 KEY = "kvbench_kv"

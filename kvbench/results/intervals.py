@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ def around(column: str, value: T, half: T) -> dict[str, T]:
 
 
 def of_row(
-    row: Mapping[str, object], columns: Iterable[str], repeated: Mapping[str, Sequence[float]]
+    row: Mapping[str, Any], columns: Iterable[str], repeated: Mapping[str, Sequence[float]]
 ) -> dict[str, object]:
     """The ends of a row's intervals, and what they come from.
 
@@ -55,7 +55,8 @@ def of_row(
     """
     error = float(row.get("step_error", math.nan))
     if row["source"] == "modelled" and math.isfinite(error):
-        source, halves = VALIDATION, {name: _PER_ERROR * error * row.get(name, math.nan) for name in columns}
+        source: str | None = VALIDATION
+        halves = {name: _PER_ERROR * error * row.get(name, math.nan) for name in columns if name in row}
     else:
         halves = {name: half_width(repeated[name]) for name in columns if name in repeated}
         source = REPETITIONS if any(map(math.isfinite, halves.values())) else None

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from kvbench.results.folder import write_text, write_whole
+from kvbench.partial import write_text, write_whole
 from kvbench.results.summary import sessions_frame
 
 SCHEMA_VERSION = 2
@@ -84,16 +85,19 @@ class Results:
             raise FileExistsError(f"{folder} has results in it ({there[0]}); name a new folder")
         rows = {"timeline": self.timeline, "steps": self.steps, "requests": self.requests, "sessions": self.sessions}
         for name, frame in rows.items():
-            if frame is not None:
-                write_whole(folder / f"{name}.parquet", lambda partial, own=frame: own.to_parquet(partial, index=False))
-        tables = {**self.tables, **self.files, "quality": self.quality, "summary": self.summary}
-        for name, frame in tables.items():
-            if frame is not None:
-                write_whole(folder / f"{name}.csv", lambda partial, own=frame: own.to_csv(partial, index=False))
+            _write(folder / f"{name}.parquet", frame)
+        for name, frame in {**self.tables, **self.files, "quality": self.quality, "summary": self.summary}.items():
+            _write(folder / f"{name}.csv", frame)
         if self.configuration:
             write_text(folder / CONFIGURATION, self.configuration)
         environment = {_VERSION: self.schema_version, **self.environment}
         write_text(folder / ENVIRONMENT, json.dumps(environment, indent=2, default=str) + "\n")
+
+
+def _write(path: Path, frame: pd.DataFrame | None) -> None:
+    if frame is not None:
+        write = frame.to_parquet if path.suffix == ".parquet" else frame.to_csv
+        write_whole(path, partial(write, index=False))
 
 
 def load(folder: str | Path) -> Results:
@@ -109,18 +113,20 @@ def load(folder: str | Path) -> Results:
     if missing:
         raise FileNotFoundError(f"{folder} is no finished results folder: {', '.join(missing)} missing")
     environment = _checked(folder, json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")))
-    rows = {name: _read(folder / f"{name}.parquet") for name in ("timeline", "steps", "requests")}
-    tables = {path.stem: _read(path) for path in sorted(folder.glob("*.csv"))}
-    own = {name: tables.pop(name, None) for name in ("summary", "quality")}
-    text = folder / CONFIGURATION
-    configuration = text.read_text(encoding="utf-8") if text.is_file() else ""
-    return Results(**rows, **own, tables=tables, environment=environment, configuration=configuration, folder=folder)
-
-
-def _read(path: Path) -> pd.DataFrame | None:
-    if not path.is_file():
-        return None
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path).copy()  # in one piece of memory
+    timeline, text = folder / "timeline.parquet", folder / CONFIGURATION
+    # Each in one piece of memory: pandas reads a column at a time.
+    tables = {path.stem: pd.read_csv(path).copy() for path in sorted(folder.glob("*.csv"))}
+    return Results(
+        summary=tables.pop("summary"),
+        requests=pd.read_parquet(folder / "requests.parquet"),
+        steps=pd.read_parquet(folder / "steps.parquet"),
+        timeline=pd.read_parquet(timeline) if timeline.is_file() else None,
+        quality=tables.pop("quality", None),
+        tables=tables,
+        environment=environment,
+        configuration=text.read_text(encoding="utf-8") if text.is_file() else "",
+        folder=folder,
+    )
 
 
 def _checked(folder: Path, environment: dict[str, Any]) -> dict[str, Any]:
