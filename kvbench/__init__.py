@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kvbench.api.verbs import run as run
     from kvbench.api.verbs import show as show
     from kvbench.api.verbs import study as study
+    from kvbench.api.verbs import sweep as sweep
     from kvbench.integrations.transformers.cache import KVBenchCache as KVBenchCache
     from kvbench.model.geometry import KVGeometry as KVGeometry
     from kvbench.model.hardware import Hardware as Hardware

@@ -189,7 +189,7 @@ def test_what_arrives_counts_once_against_a_maximum():
     cache = begun(adaptive(), (*turns_of(CODE, size=540), *turns_of(DOCUMENT, size=12)))
     write(cache, 0, 540)
     write(cache, 540, 12)
-    assert sum(where(cache).values()) == 552 == cache.strategy.max_capacity  # 40 and 512
+    assert sum(where(cache).values()) == 552 == cache.strategy.max_tokens  # 40 and 512
     assert where(cache).keys() == {"long_document.host", "long_document.main"}
     assert contents(cache) == list(range(552))
 
@@ -314,7 +314,7 @@ def test_a_strategy_that_cannot_hold_it_all_is_not_switched_to():
     cache = played(adaptive(code=growing(max_capacity=30)), turns_of(CHAT, CHAT, CODE, CODE, size=12))
     # 24 and 12 more are over 30; so are 36 and 12.
     assert where(cache) == {"short_chat.main": 48}
-    assert cache.strategy.max_capacity == 30
+    assert cache.strategy.max_tokens == 30
 
 
 def test_a_new_repetition_forgets_the_switches():

@@ -261,8 +261,8 @@ def test_what_a_chain_says_of_itself():
     assert not Chain(parts=[dynamic(), packing()]).lossless
     assert not Chain(parts=[sinks(), packing()]).lossless
     assert Chain(parts=[dynamic(), tiers(eviction="access")]).signals == ("accesses",)
-    assert Chain(parts=[dynamic(), tiers()]).max_capacity == 552
-    assert Chain(parts=[sinks(), packing()]).max_capacity > 2**60
+    assert Chain(parts=[dynamic(), tiers()]).max_tokens == 552
+    assert Chain(parts=[sinks(), packing()]).max_tokens > 2**60
 
 
 ALONE = {
@@ -404,8 +404,10 @@ def test_blocks_leave_whole_and_oldest_first_or_all():
 
 
 def test_a_chunk_that_lost_all_its_tokens_is_used_from_its_first_slot():
-    chosen = Chunked(chunk_tokens=8)
-    chosen.lossless = False
+    class Losing(Chunked):
+        lossless = False
+
+    chosen = Losing(chunk_tokens=8)
     cache = admitted(chosen)
     write(cache, 0, 12)
     cache.carry_out((Keep(0, Rule()),))

@@ -213,8 +213,9 @@ def test_experiments_of_a_sweep_become_one_table(kvbench, tmp_path):
     assert results.summary["growth_factor"].tolist() == [1.5, 2.0, 1.5, 2.0]
     assert set(results.steps["scenario"]) == {"short_chat"}
     assert (folder / "1" / "charts" / "growth_factors.png").is_file()
-    assert "experiment.initial\\_capacity" in (folder / "report.md").read_text()
-    assert "sweep over experiment.initial_capacity: 2 jobs" in out
+    report = (folder / "report.md").read_text()
+    assert "sweep over experiment.initial\\_capacity: 2 jobs, each with a report in its own folder" in report
+    assert "sweep: 2 jobs in" in out
 
 
 def test_a_workload_is_drawn(kvbench, tmp_path):

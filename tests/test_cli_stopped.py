@@ -143,7 +143,7 @@ def test_a_full_disk_while_writing_rows_loses_no_table(tmp_path, kvbench, monkey
 
 
 def test_a_full_disk_while_a_sweep_is_drawn_loses_no_table(tmp_path, kvbench, monkeypatch):
-    monkeypatch.setattr("kvbench.cli.sweep.sweep_charts", full)
+    monkeypatch.setattr("kvbench.api.shown.sweep_charts", full)
     said = kvbench("-m", *RUN[:-1], "seed=1,2", "hydra.sweep.dir=all", "repetitions=1", status=1)
     assert "all: its charts or its report cannot be written: No space left on device" in said
     assert load(tmp_path / "all").summary["seed"].tolist() == [1, 1, 2, 2]

@@ -1,7 +1,6 @@
-"""Every configuration file composes and builds; a parameter's default has one home, the YAML."""
+"""Every configuration file composes and builds; a parameter's default has one home, the signature."""
 
-import inspect
-from importlib import import_module
+from dataclasses import is_dataclass
 
 import pytest
 from hydra import compose
@@ -13,9 +12,9 @@ from kvbench.cli.source import initialized
 from kvbench.configuration.catalogue import CONF, GROUPS, default_strategies, file_of, names
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import geometry_of, strategies_of, workload_of
-from kvbench.configuration.targets import build, check_target
-from kvbench.workload.scenario import Scenario
-from tests.support.catalogue import node_of
+from kvbench.configuration.targets import MOVED, build, check_target, own_classes
+from tests.support import defaults
+from tests.support.catalogue import node_of, strategy
 
 BYTES_A_TOKEN = {  # published geometries: 2 · layers · KV heads · head size · bytes of the dtype
     "article": 32_768,
@@ -46,28 +45,63 @@ def test_every_file_composes_and_passes_its_own_check(group, name):
     assert config[group]
 
 
-@pytest.mark.parametrize("name", names("strategy"))
-def test_a_strategys_keys_are_its_constructors(name):
-    node = node_of("strategy", name)
-    module, _, made = node.pop("_target_").rpartition(".")
-    parameters = inspect.signature(getattr(import_module(module), made)).parameters.values()
-    assert list(node) == [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    assert all(parameter.default is parameter.empty for parameter in parameters)
-    assert list(strategies_of(composed(f"strategy={name}"))) == [name]
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in defaults.GROUPS for name in names(group)])
+def test_a_files_keys_and_defaults_are_those_of_its_class(group, name):
+    text = file_of(group, name).read_text(encoding="utf-8")
+    assert defaults.written(group, name, text) == text
+    if group == "strategy":
+        assert list(strategies_of(composed(f"strategy={name}"))) == [name]
+        made = strategy(name)
+        assert not (is_dataclass(made) and defaults.is_own(group, name)) or made == type(made)()
+
+
+def test_which_files_have_the_signatures_defaults():
+    own = {group: [name for name in names(group) if defaults.is_own(group, name)] for group in defaults.GROUPS}
+    assert {"dynamic", "hierarchical", "async", "predictive", "predictive_quantile"} <= set(own["strategy"])
+    assert not {"int4", "sinks_int4", "hierarchical_disk", "predictive_article"} & set(own["strategy"])
+    assert own["backend"] == names("backend")
+    assert own["experiment"] == names("experiment")
+    assert own["scenario"] == []
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "found", "planted"),
+    [
+        ("strategy", "sinks", "window: 1020\n", ""),
+        ("strategy", "sinks", "window: 1020\n", "window: 1020\nwidow: [1, 2]\n"),
+        ("strategy", "hierarchical", "read_ahead: false #", "read_ahead: true #"),
+        ("strategy", "adaptive", "  kept_fraction: 0.8\n", "  kept_fraction: 0.9\n"),
+        ("strategy", "sinks_int4", "    window: 4092\n", "    window: 4092\n    least:\n      one: 1\n"),
+        ("backend", "fleet", "keep: requests #", "keep: summary #"),
+        ("experiment", "recompute", "attend: true\n", ""),
+        ("scenario", "chat_poisson", "  rate_per_s: 2.0\n", "  rate_per_s: 2.0\n  rate: 3\n"),
+    ],
+)
+def test_a_file_is_written_as_its_class_is(group, name, found, planted):
+    text = file_of(group, name).read_text(encoding="utf-8")
+    assert text.count(found) == 1
+    assert defaults.written(group, name, text.replace(found, planted)) == text
+
+
+def test_a_key_that_is_wanting_comes_last_with_its_default():
+    text = file_of("strategy", "int4").read_text(encoding="utf-8")
+    wanting = text.replace("group_size: 32\n", "")
+    assert defaults.written("strategy", "int4", wanting) == wanting + "group_size: 32\n"
+
+
+def test_names_that_classes_had_are_still_taken():
+    for old, new in MOVED.items():
+        assert defaults.class_named(new).__name__ == new.rpartition(".")[2]
+        assert old not in own_classes("scenario", is_part=True) + own_classes("strategy", is_part=False)
+    node = node_of("scenario", "code_completion")
+    now = build(node, "scenario", "scenario")
+    node["arrivals"]["_target_"] = "kvbench.workload.arrivals.Constant"
+    assert build(node, "scenario", "scenario") == now
 
 
 @pytest.mark.parametrize("name", names("scenario"))
-def test_a_scenarios_own_parameters_have_no_second_default(name):
-    node = node_of("scenario", name)
-    module, _, made = node.pop("_target_").rpartition(".")
-    inherited = set(inspect.signature(Scenario).parameters)
-    own = [
-        p
-        for p in inspect.signature(getattr(import_module(module), made)).parameters.values()
-        if p.name not in inherited
-    ]
-    assert {parameter.name for parameter in own} <= set(node)
-    assert node["description"]
+def test_a_scenario_says_what_it_is(name):
+    assert node_of("scenario", name)["description"]
 
 
 @pytest.mark.parametrize(("name", "num_bytes"), BYTES_A_TOKEN.items())

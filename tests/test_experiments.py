@@ -1,8 +1,6 @@
 """Experiments: figures by hand on a backend without tensors, and what configuration gives them."""
 
 import dataclasses
-import inspect
-from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -10,9 +8,8 @@ import pytest
 
 from kvbench.api.study import experiment_of
 from kvbench.backend.measured import Measured
-from kvbench.configuration.catalogue import names
 from kvbench.configuration.errors import UsageError
-from kvbench.studies.base import Experiment, Findings, Setting
+from kvbench.studies.base import Findings, Setting
 from kvbench.studies.comprehensive import sentences_of as comprehensive_sentences
 from kvbench.studies.growth_factors import with_cost
 from kvbench.studies.ranges import COSTS_LITTLE, GROWTH, KEPT, ON_GROWTH_FRONT, SAVES
@@ -20,8 +17,6 @@ from tests.support.catalogue import TINY, node_of
 from tests.support.fake import Fake
 from tests.test_configuration import composed
 from tests.test_golden import ARTICLE, TOKEN
-
-SHARED = {field.name for field in dataclasses.fields(Experiment)}
 
 
 def setting(backend=None, num_repetitions=2):
@@ -241,15 +236,6 @@ def test_useful_fractions_by_hand():
     assert verdict.endswith("0 % of those outside.")
     assert "50 % of the kept" in made.sentences(rows.assign(error_relative=[0.3, 0.2, 0.05, 0.0]))[2]
     assert "does not hold" in made.sentences(rows.assign(error_relative=[0.3, 0.2, 0.2, 0.0]))[2]
-
-
-@pytest.mark.parametrize("name", names("experiment"))
-def test_an_experiments_own_parameters_have_no_second_default(name):
-    node = node_of("experiment", name)
-    module, _, made = node.pop("_target_").rpartition(".")
-    parameters = inspect.signature(getattr(import_module(module), made)).parameters.values()
-    assert set(node) - SHARED == {p.name for p in parameters if p.name not in SHARED}
-    assert all(p.default is p.empty for p in parameters if p.name not in SHARED)
 
 
 def test_an_experiment_says_how_it_is_measured_unless_the_command_line_does():

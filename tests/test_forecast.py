@@ -107,5 +107,5 @@ def test_a_forecast_reads_nothing_of_a_request_but_its_first_prompt(name):
 
 def test_what_is_no_predictor_is_refused():
     with pytest.raises(ValueError, match="a configuration names AverageForecast, QuantileForecast or LearnedForecast"):
-        Forecast("average", **GROWING)
-    Forecast(ConstantPredictor(3), **GROWING)
+        Forecast(predictor="average", **GROWING)
+    Forecast(predictor=ConstantPredictor(num_tokens=3), **GROWING)

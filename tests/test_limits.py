@@ -74,24 +74,23 @@ def _numbers(node):
 def test_what_reserves_holds_the_longest_request_and_growth_does_not_know_it():
     known = limits(live_tokens=(700, 30))
     for name in ("static", "power_of_two"):
-        assert strategy(name).fitted(known).max_capacity == 700
-        assert strategy(name, max_seq_len=50).fitted(known).max_capacity == 50
-        assert strategy(name).fitted(limits(context_tokens=4096)).max_capacity == 4096
+        assert strategy(name).fitted(known).max_tokens == 700
+        assert strategy(name, max_seq_len=50).fitted(known).max_tokens == 50
+        assert strategy(name).fitted(limits(context_tokens=4096)).max_tokens == 4096
     for name in ("dynamic", "predictive", "async", "predictive_quantile"):
-        assert strategy(name).fitted(known).max_capacity == UNLIMITED
-        assert strategy(name).fitted(limits(live_tokens=(700,), context_tokens=4096)).max_capacity == 4096
-        assert strategy(name).fitted(limits(live_tokens=(9000,), context_tokens=4096)).max_capacity == 9000
-        assert strategy(name, max_capacity=600).fitted(known).max_capacity == 600
+        assert strategy(name).fitted(known).max_tokens == UNLIMITED
+        assert strategy(name).fitted(limits(live_tokens=(700,), context_tokens=4096)).max_tokens == 4096
+        assert strategy(name).fitted(limits(live_tokens=(9000,), context_tokens=4096)).max_tokens == 9000
+        assert strategy(name, max_capacity=600).fitted(known).max_tokens == 600
     members = strategy("adaptive", code=node_of("strategy", "static")).fitted(known)
-    assert members.max_capacity == 700
+    assert members.max_tokens == 700
 
 
 def test_a_strategy_is_told_by_each_run_and_keeps_nothing_of_it():
     chosen = Static(max_seq_len=None)
     assert [chosen.fitted(limits(live_tokens=(count,))).max_seq_len for count in (5, 9)] == [5, 9]
-    for use in (lambda: chosen.on_admit(0, Session(0, (Request(1),)), None), lambda: chosen.max_seq_len):
-        with pytest.raises(ValueError, match="max_seq_len: null is for the run to decide"):
-            use()
+    with pytest.raises(ValueError, match="max_seq_len: null is for the run to decide"):
+        chosen.on_admit(0, Session(0, (Request(1),)), None)
     with pytest.raises(ValueError, match="a run says how large its pool is"):
         Ledger(TINY, areas=Paged(block_size=16, pool_tokens=None).areas)
 

@@ -32,25 +32,25 @@ def told(predictor, *further):
 
 def test_exponential_average_by_hand():
     # 100 is the first average; 100 + 0.25 · (200 - 100) = 125; 125 + 0.25 · (0 - 125) = 93.75, rounded up.
-    average = ExponentialAverage(0.25)
+    average = ExponentialAverage(alpha=0.25)
     assert told(average) is None
     assert told(average, 100) == 100
     assert told(average, 200) == 125
     assert told(average, 0) == 94
     average.forget()
     assert told(average) is None
-    assert told(ExponentialAverage(1), 5, 7) == 7  # all weight on the newest
+    assert told(ExponentialAverage(alpha=1), 5, 7) == 7  # all weight on the newest
 
 
 def test_quantile_by_hand():
     # 0.9 of one is the first of one; of two, 1.8, the second; of ten, 9.0, the ninth in order of size.
-    assert told(PastQuantile(0.9, 10)) is None
-    assert told(PastQuantile(0.9, 10), 70) == 70
-    assert told(PastQuantile(0.9, 10), 70, 30) == 70
-    assert told(PastQuantile(0.5, 10), 70, 30) == 30
-    assert told(PastQuantile(0.9, 10), *range(100, 0, -10)) == 90
-    assert told(PastQuantile(0.9, 3), 1000, 5, 7, 6) == 7  # the 1000 is beyond the window
-    assert told(PastQuantile(1, 3), 5, 5, 5, 4) == 5
+    assert told(PastQuantile(quantile=0.9, history_window=10)) is None
+    assert told(PastQuantile(quantile=0.9, history_window=10), 70) == 70
+    assert told(PastQuantile(quantile=0.9, history_window=10), 70, 30) == 70
+    assert told(PastQuantile(quantile=0.5, history_window=10), 70, 30) == 30
+    assert told(PastQuantile(quantile=0.9, history_window=10), *range(100, 0, -10)) == 90
+    assert told(PastQuantile(quantile=0.9, history_window=3), 1000, 5, 7, 6) == 7  # the 1000 is beyond the window
+    assert told(PastQuantile(quantile=1, history_window=3), 5, 5, 5, 4) == 5
     assert rank(0.55, 100) == 55
     assert rank(1e-6, 3) == 1
 
@@ -58,10 +58,10 @@ def test_quantile_by_hand():
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (lambda: ExponentialAverage(0), "alpha is a number above 0 and at most 1, got 0"),
-        (lambda: ExponentialAverage(math.nan), "alpha is a number"),
-        (lambda: PastQuantile(1.5, 4), "quantile is a number above 0 and at most 1, got 1.5"),
-        (lambda: PastQuantile(0.5, 0), "history_window is a positive integer, got 0"),
+        (lambda: ExponentialAverage(alpha=0), "alpha is a number above 0 and at most 1, got 0"),
+        (lambda: ExponentialAverage(alpha=math.nan), "alpha is a number"),
+        (lambda: PastQuantile(quantile=1.5, history_window=4), "quantile is a number above 0 and at most 1, got 1.5"),
+        (lambda: PastQuantile(quantile=0.5, history_window=0), "history_window is a positive integer, got 0"),
     ],
 )
 def test_a_predictor_refuses_what_is_out_of_range(made, words):
@@ -163,8 +163,8 @@ def test_a_request_is_known_once_it_has_ended_and_not_before():
     requests = [Session(s * NS_PER_S, (Request(9, tokens),)) for s, tokens in enumerate((40, 10, 100, 5))]
     examples = examples_of(requests)
     assert (examples.end_ns / NS_PER_S).tolist() == [2, 1.5, 7, 3.25]
-    assert predictions(PastQuantile(1, 9), examples, slice(0, 4)).tolist() == [0, 0, 39, 39]
-    assert predictions(ExponentialAverage(1), examples, slice(2, 4)).tolist() == [39, 39]
+    assert predictions(PastQuantile(quantile=1, history_window=9), examples, slice(0, 4)).tolist() == [0, 0, 39, 39]
+    assert predictions(ExponentialAverage(alpha=1), examples, slice(2, 4)).tolist() == [39, 39]
     spoken = examples_of([Session(0, (Request(7, 20), Request(5, 40, think_ns=NS_PER_S)))])
     assert (spoken.num_prompt_tokens[0], spoken.num_further_tokens[0], spoken.end_ns[0]) == (7, 64, 4 * NS_PER_S)
     assert len(examples_of([])) == 0
@@ -280,4 +280,4 @@ def test_a_learned_prediction_is_whole_and_never_negative():
     # The network says 0.1, and the scale makes tokens of it; below nothing is nothing.
     for output, tokens in ((0.1, math.ceil(0.1 * weights.scale)), (-0.1, 0)):
         constant = replace(weights, network=Network(*zero, np.array([output])))
-        assert Learned(constant).predict(1) == tokens
+        assert Learned(weights=constant).predict(1) == tokens

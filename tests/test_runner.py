@@ -152,13 +152,17 @@ def test_a_prediction_does_not_make_a_request_run_out_of_memory():
 
 
 def test_an_append_that_is_planned_twice_is_remembered_once():
-    strategy = Predictive(
-        initial_capacity=8, growth_factor=1.5, max_capacity=8192, round_to=1, history_window=10, rule="total"
-    )
+    class Noted(Predictive):
+        def on_finish(self, seq, view):
+            seen.append((seq, list(self._lengths[seq])))
+            return super().on_finish(seq, view)
+
     seen = []
-    forget = strategy.on_finish
-    strategy.on_finish = lambda seq, view: (seen.append((seq, list(strategy._lengths[seq]))), forget(seq, view))[1]
-    result(strategy, [Session(0, (Request(10),) * 9), Session(0, (Request(10),) * 9)], slots=150)
+    result(
+        Noted(initial_capacity=8, max_capacity=8192),
+        [Session(0, (Request(10),) * 9), Session(0, (Request(10),) * 9)],
+        slots=150,
+    )
     assert max(len(lengths) for _, lengths in seen) == 9
 
 

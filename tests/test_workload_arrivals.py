@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbench.workload.arrivals import AllAtOnce, Constant, Gamma, Poisson, Sinusoidal
+from kvbench.workload.arrivals import AllAtOnce, ConstantRate, Gamma, Poisson, Sinusoidal
 
 NUM = 40_000
 RATE = 5.0
@@ -15,7 +15,7 @@ RATE = 5.0
 rates = st.floats(1e-3, 1e5)
 processes = st.one_of(
     st.just(AllAtOnce()),
-    rates.map(lambda rate: Constant(rate_per_s=rate)),
+    rates.map(lambda rate: ConstantRate(rate_per_s=rate)),
     rates.map(lambda rate: Poisson(rate_per_s=rate)),
     st.builds(lambda rate, cv: Gamma(rate_per_s=rate, cv=cv), rates, st.floats(0.05, 10)),
     st.builds(
@@ -53,7 +53,7 @@ def test_all_at_once_is_at_the_start():
 
 
 def test_constant_by_hand():
-    assert draw(Constant(rate_per_s=4), 4).tolist() == [0, 250_000_000, 500_000_000, 750_000_000]
+    assert draw(ConstantRate(rate_per_s=4), 4).tolist() == [0, 250_000_000, 500_000_000, 750_000_000]
 
 
 def check_exponential(gaps, mean):
@@ -114,8 +114,8 @@ def test_sinusoidal_without_amplitude_is_poisson():
 
 
 BAD = [
-    (Constant, {"rate_per_s": 0}, "rate_per_s is a number of at least 1e-09 and at most 1000000000.0, got 0"),
-    (Constant, {"rate_per_s": -1.5}, "rate_per_s .* got -1.5"),
+    (ConstantRate, {"rate_per_s": 0}, "rate_per_s is a number of at least 1e-09 and at most 1000000000.0, got 0"),
+    (ConstantRate, {"rate_per_s": -1.5}, "rate_per_s .* got -1.5"),
     (Poisson, {"rate_per_s": math.nan}, "rate_per_s .* got nan"),
     (Poisson, {"rate_per_s": math.inf}, "rate_per_s .* got inf"),
     (Poisson, {"rate_per_s": "fast"}, "rate_per_s .* got 'fast'"),
@@ -149,4 +149,4 @@ def test_a_bad_number_of_requests_is_refused(num):
 
 def test_times_beyond_int64_are_refused():
     with pytest.raises(ValueError, match=r"at most 9.2e9 s \(292 years\) are allowed: raise rate_per_s"):
-        draw(Constant(rate_per_s=1e-9), 20)
+        draw(ConstantRate(rate_per_s=1e-9), 20)

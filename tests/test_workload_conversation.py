@@ -38,7 +38,7 @@ TALK = Dialogue(
         [{"user": "Hello, you two!", "answer": "Hi."}, {"user": "x = f(y)", "answer": ""}],
         [{"user": "Once more", "answer": "No"}],
     ],
-    arrivals=arrivals.Constant(rate_per_s=1),
+    arrivals=arrivals.ConstantRate(rate_per_s=1),
     think_s=2.0,
     tokens_per_word=1.5,
 )
@@ -71,10 +71,10 @@ def test_max_requests_takes_the_first(scenario):
 
 
 def test_other_lengths_leave_all_else_as_it_was():
-    other = replace(CHAT, outputs=lengths.Constant(tokens=9), prompts=lengths.Constant(tokens=8))
+    other = replace(CHAT, outputs=lengths.ConstantLength(tokens=9), prompts=lengths.ConstantLength(tokens=8))
     assert arrivals_ns(other) == arrivals_ns(CHAT)
     assert turns_of(other, "think_ns") == turns_of(CHAT, "think_ns")
-    assert turns_of(replace(CHAT, outputs=lengths.Constant(tokens=9)), "num_append_tokens") == turns_of(
+    assert turns_of(replace(CHAT, outputs=lengths.ConstantLength(tokens=9)), "num_append_tokens") == turns_of(
         CHAT, "num_append_tokens"
     )
     assert {count for counts in turns_of(other, "num_decode_tokens") for count in counts} == {9}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbench.workload.lengths import Constant, Empirical, Lognormal, Uniform, Zipf
+from kvbench.workload.lengths import ConstantLength, Empirical, Lognormal, Uniform, Zipf
 from kvbench.workload.trace_file import TraceError, TraceMissing
 
 NUM = 40_000
@@ -16,7 +16,7 @@ TOLERANCE = 4 / math.sqrt(NUM)
 
 ranges = st.tuples(st.integers(1, 2000), st.integers(0, 2000)).map(lambda pair: (pair[0], sum(pair)))
 distributions = st.one_of(
-    st.integers(1, 10**6).map(lambda tokens: (Constant(tokens=tokens), tokens, tokens)),
+    st.integers(1, 10**6).map(lambda tokens: (ConstantLength(tokens=tokens), tokens, tokens)),
     ranges.map(lambda r: (Uniform(low=r[0], high=r[1]), *r)),
     st.builds(
         lambda r, sigma: (Lognormal(median=sum(r) / 2, sigma=sigma, low=r[0], high=r[1]), *r), ranges, st.floats(0, 20)
@@ -44,7 +44,7 @@ def test_a_longer_draw_begins_with_the_shorter(case, size, more, seed):
 
 
 def test_constant_is_constant():
-    assert draw(Constant(tokens=7), 3).tolist() == [7, 7, 7]
+    assert draw(ConstantLength(tokens=7), 3).tolist() == [7, 7, 7]
 
 
 def frequencies(lengths, low, high):
@@ -124,10 +124,10 @@ def test_empirical_says_which_file_is_missing(tmp_path):
 
 LOGNORMAL = {"median": 10, "sigma": 1, "low": 1, "high": 20}
 BAD = [
-    (Constant, {"tokens": 0}, "tokens is a positive integer and at most 2,147,483,647, got 0"),
-    (Constant, {"tokens": 1.5}, "tokens .* got 1.5"),
-    (Constant, {"tokens": "8"}, "tokens .* got '8'"),
-    (Constant, {"tokens": True}, "tokens .* got True"),
+    (ConstantLength, {"tokens": 0}, "tokens is a positive integer and at most 2,147,483,647, got 0"),
+    (ConstantLength, {"tokens": 1.5}, "tokens .* got 1.5"),
+    (ConstantLength, {"tokens": "8"}, "tokens .* got '8'"),
+    (ConstantLength, {"tokens": True}, "tokens .* got True"),
     (Uniform, {"low": 0, "high": 5}, "low is a positive integer"),
     (Uniform, {"low": 6, "high": 5}, "high is at least low, got low 6 and high 5"),
     (Uniform, {"low": 1, "high": 2**31}, "high is a positive integer"),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbench.workload.arrivals import Constant, Poisson
+from kvbench.workload.arrivals import ConstantRate, Poisson
 from kvbench.workload.trace import Trace, TraceError, TraceMissing, read_trace
 from kvbench.workload.trace_columns import TraceColumns
 from kvbench.workload.trace_formats import READERS
@@ -361,7 +361,7 @@ def test_a_missing_path_is_not_looked_for_elsewhere(tmp_path, monkeypatch):
 
 def test_lengths_take_their_arrivals_from_the_process(tmp_path):
     path = str(write(tmp_path, LENGTHS_HEADER + "5,1\n6,2\n7,3\n"))
-    even = replayed(scenario(path=path, format="sharegpt", arrivals=Constant(rate_per_s=2)))
+    even = replayed(scenario(path=path, format="sharegpt", arrivals=ConstantRate(rate_per_s=2)))
     assert [request.arrival_ns for request in even.sessions] == [0, 500_000_000, 1_000_000_000]
     assert [request.turns[0].num_append_tokens for request in even.sessions] == [5, 6, 7]
     drawn = scenario(path=path, format="sharegpt", arrivals=Poisson(rate_per_s=2))
@@ -378,7 +378,10 @@ def test_lengths_take_their_arrivals_from_the_process(tmp_path):
             {"format": "sharegpt"},
             "arrivals of the format sharegpt, which has no times, is an arrival process.*got None",
         ),
-        ({"arrivals": Constant(rate_per_s=1)}, "arrivals is null for the format plain, which has times; got Constant"),
+        (
+            {"arrivals": ConstantRate(rate_per_s=1)},
+            "arrivals is null for the format plain, which has times; got ConstantRate",
+        ),
         ({"max_requests": -1}, "max_requests is a positive integer"),
     ],
 )

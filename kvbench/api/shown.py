@@ -9,7 +9,6 @@ from kvbench.charts.report import findings_markdown, findings_text, report_markd
 from kvbench.charts.table import table_text
 from kvbench.results.provenance import is_fleet
 from kvbench.results.results import Results
-from kvbench.results.schema import SUMMARY
 from kvbench.studies.base import Findings
 
 
@@ -25,7 +24,7 @@ def charts_of(results: Results) -> list[Chart]:
     if _is_study(results):
         own = results.charts if isinstance(results, Findings) else {}
         return [DrawnChart(name=name, drawn=figure) for name, figure in own.items()]
-    of = " ".join(_header(results)[1:2])
+    of = str(results.environment.get("subject", "".join(_header(results)[1:2])))
     if (swept := _swept(results)) is not None:
         return sweep_charts(results.summary, swept, of)
     if is_fleet(results.summary):
@@ -66,7 +65,7 @@ def _header(results: Results) -> list[str]:
 
 def _is_study(results: Results) -> bool:
     """Whether the summary has a form of its own."""
-    return "experiment" in results.environment or not set(SUMMARY).intersection(results.summary) >= {"peak_bytes"}
+    return "experiment" in results.environment or "peak_bytes" not in results.summary or results.summary.empty
 
 
 def _swept(results: Results) -> list[str] | None:
@@ -80,7 +79,8 @@ def _sentences(results: Results) -> list[str]:
 
 
 def _tables(results: Results) -> dict[str, object]:
-    return {"summary": results.summary, **results.tables}
+    own = {} if results.summary.empty and not results.tables else {"summary": results.summary}
+    return {**own, **results.tables}
 
 
 def _busy(results: Results) -> list[str]:

@@ -1,7 +1,8 @@
 """The public calls: run a scenario, run an experiment, show results."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,39 @@ def run(
     """
     chosen = {"scenario": scenario, "model": model, "backend": backend, "hardware": hardware}
     return _run(scenario, chosen, strategies, settings, trusted)
+
+
+def sweep(
+    scenario: "str | PathLike[str] | Scenario",
+    strategies: "Iterable[str | Strategy] | Mapping[str, str | Strategy] | str | Strategy | None" = None,
+    *,
+    over: Mapping[str, Sequence[object]],
+    settings: Mapping[str, object] | None = None,
+    **given: object,
+) -> "Results":
+    """Run a scenario once a combination of values, as `python -m kvbench -m …` does, and join the rows.
+
+    Args:
+        scenario: as in `run`.
+        strategies: as in `run`.
+        over: values by key: {"strategy.dynamic.growth_factor": [1.5, 2, 3]}.
+        settings: as in `run`, the same in each.
+        given: further arguments of `run`.
+    Returns:
+        The rows of all, with a column a key.
+    Raises:
+        ValueError: as `run`; and a key has no values.
+    """
+    from kvbench.api.sweep import together
+
+    empty = [key for key, values in over.items() if not values]
+    if empty or not over:
+        raise ValueError(f"over is a mapping from keys to at least one value each, got {dict(over)!r}")
+    jobs = []
+    for values in product(*over.values()):
+        own = {**(settings or {}), **dict(zip(over, values, strict=True))}
+        jobs.append(run(scenario, strategies, settings=own, **given))
+    return together(jobs, list(over), {"overrides": [f"{key}={list(values)}" for key, values in over.items()]})
 
 
 def study(

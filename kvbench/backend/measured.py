@@ -42,7 +42,9 @@ class Measured(Backend):
     source = "measured"
     now_ns = staticmethod(perf_counter_ns)
 
-    def __init__(self, *, geometry: KVGeometry, device: str, attend: bool, seed: int, num_rows: int = 1) -> None:
+    def __init__(
+        self, *, geometry: KVGeometry, device: str = "auto", attend: bool = True, seed: int = 0, num_rows: int = 1
+    ) -> None:
         if not geometry.is_plain:
             raise ValueError(
                 f"it holds K and V of all tokens in every layer, and {geometry.name or 'the model'} has latent "

@@ -53,11 +53,11 @@ class Modelled(Backend):
         *,
         geometry: KVGeometry,
         hardware: Hardware | None,
-        weights: ModelParameters | None,
-        attend: bool,
-        cache_only: bool,
-        memory_fraction: float,
-        allocator: str,
+        weights: ModelParameters | None = None,
+        attend: bool = True,
+        cache_only: bool = False,
+        memory_fraction: float = 0.9,
+        allocator: str = "none",
         num_rows: int = 1,
     ) -> None:
         if allocator not in ALLOCATORS:

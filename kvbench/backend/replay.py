@@ -27,9 +27,9 @@ class Replay(Measured):
         *,
         recording: Recording,
         geometry: KVGeometry,
-        device: str,
-        attend: bool,
-        seed: int,
+        device: str = "auto",
+        attend: bool = True,
+        seed: int = 0,
         num_rows: int = 1,
     ) -> None:
         super().__init__(geometry=geometry, device=device, attend=attend, seed=seed, num_rows=num_rows)

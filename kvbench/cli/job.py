@@ -36,18 +36,26 @@ def run_job(name: str, config: Config, config_text: str, asked: Config, folder: 
         raise KeyboardInterrupt(f"{stopped}; they are in {folder}")
 
 
-def keep(results: Results, folder: Path) -> None:
+def keep(results: Results, folder: Path, written: Results | None = None, said: str = "") -> None:
     """Write a folder's rows, print the table whatever becomes of them, draw the charts and write the report.
 
+    Args:
+        results: what is shown.
+        folder: where they go.
+        written: what is written, where that has more rows: jobs that failed.
+        said: a line behind the table.
     Raises:
         WriteFailed: a file could not be written; the table was printed.
     """
     try:
         with writing(folder):
-            results.save(folder)
+            (written or results).save(folder)
     finally:
-        print(text_of(results), flush=True)
+        shown = [] if results.summary.empty else [text_of(results)]
+        print("\n".join([*shown, said] if said else shown), flush=True)
     charts, report = draw(folder, lambda: charts_of(results), lambda charts: report_of(results, charts))
+    if results.summary.empty:
+        return
     number = num_warnings(results)
     warned = f" ({number} warning{'' if number == 1 else 's'} in it)" if number else ""
     print(f"charts: {charts}\nreport: {report}{warned}", flush=True)

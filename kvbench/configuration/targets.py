@@ -27,6 +27,13 @@ ROLES = {
 PARTS = {"scenario": (("workload",), ("Arrivals", "Lengths")), "strategy": (("strategy",), ("Strategy",))}
 """The same for nodes inside a group's node; a group without parts has none."""
 
+MOVED = {
+    "kvbench.strategy.ahead.Ahead": "kvbench.strategy.async_growth.Ahead",
+    "kvbench.workload.arrivals.Constant": "kvbench.workload.arrivals.ConstantRate",
+    "kvbench.workload.lengths.Constant": "kvbench.workload.lengths.ConstantLength",
+}
+"""Targets that files of yours may still name, and what they are called now."""
+
 
 def check_target(target: object, group: str, where: str, trusted: Sequence[str] = (), *, is_part: bool = False) -> None:
     """Refuse a target that is neither one of kvbench's own classes for that place nor of a trusted package.
@@ -48,7 +55,7 @@ def check_target(target: object, group: str, where: str, trusted: Sequence[str] 
         raise UsageError(f"{where}: _target_ is a dotted name such as {allowed[0]}, got {target!r}")
     if parts[0] in trusted and parts[0] != "kvbench":
         return
-    if target not in allowed:
+    if MOVED.get(str(target), target) not in allowed:
         raise UsageError(
             f"{where}: {unknown('target', target, allowed)}\n"
             f"  To admit a package of yours, name it on the command line: trusted=[{parts[0]}]"
@@ -104,7 +111,8 @@ def build(
     arguments = {
         str(key): _value(value, group, f"{where}.{key}", trusted) for key, value in node.items() if key != "_target_"
     }
-    made = class_of(str(node["_target_"]), where, trusted)
+    target = str(node["_target_"])
+    made = class_of(MOVED.get(target, target), where, trusted)
     taken = inspect.signature(made).parameters
     given = {name: value for name, value in given.items() if name in taken}
     _check_arguments(made, arguments, set(given), where)

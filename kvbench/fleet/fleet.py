@@ -60,19 +60,19 @@ class Fleet(Simulator):
     geometry: KVGeometry
     hardware: Hardware | None
     weights: ModelParameters | None
-    memory_fraction: float
-    max_batch: int
-    prefill_chunk_tokens: int | None
-    preemption: str
-    replicas: int
-    routing: str
-    space: str
-    repeats: int
-    rate_scale: float
-    ttft_objective_s: float | None
-    tpot_objective_s: float | None
-    split: bool
-    keep: str
+    memory_fraction: float = 0.9
+    max_batch: int = 256
+    prefill_chunk_tokens: int | None = None
+    preemption: str = "recompute"
+    replicas: int = 1
+    routing: str = "round_robin"
+    space: str = "counting"
+    repeats: int = 1
+    rate_scale: float = 1.0
+    ttft_objective_s: float | None = 1.0
+    tpot_objective_s: float | None = 0.05
+    split: bool = True
+    keep: str = REQUESTS
 
     def __post_init__(self) -> None:
         machine = self.machine

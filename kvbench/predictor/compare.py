@@ -35,14 +35,16 @@ def compare(weights: PredictorWeights, examples: Examples) -> list[dict[str, obj
     learning, choosing, unseen = split(len(examples))
     quantile = weights.quantile
     past = np.sort(examples.num_further_tokens[learning])
-    by_window = [(f"history_window={window}", PastQuantile(quantile, window)) for window in WINDOWS]
-    by_alpha = [(f"alpha={alpha}", ExponentialAverage(alpha)) for alpha in ALPHAS]
+    by_window = [
+        (f"history_window={window}", PastQuantile(quantile=quantile, history_window=window)) for window in WINDOWS
+    ]
+    by_alpha = [(f"alpha={alpha}", ExponentialAverage(alpha=alpha)) for alpha in ALPHAS]
     compared = {
-        "learned": ("", Learned(weights)),
+        "learned": ("", Learned(weights=weights)),
         "quantile": _chosen(by_window, examples, choosing, quantile),
         "average": _chosen(by_alpha, examples, choosing, quantile),
-        "training mean": ("", ConstantPredictor(int(np.ceil(past.mean())))),
-        "training quantile": ("", ConstantPredictor(int(past[rank(quantile, len(past)) - 1]))),
+        "training mean": ("", ConstantPredictor(num_tokens=int(np.ceil(past.mean())))),
+        "training quantile": ("", ConstantPredictor(num_tokens=int(past[rank(quantile, len(past)) - 1]))),
     }
     actual = examples.num_further_tokens[unseen]
     return [

@@ -1,6 +1,7 @@
 """The learned predictor: a quantile of further tokens, given the prompt's length and the last requests."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from kvbench.predictor.recent import Recent
 from kvbench.predictor.weights import PredictorWeights
 
 
+@dataclass(kw_only=True, eq=False)
 class Learned:
     """Asks a trained network. With no completed request yet, it goes by the prompt alone.
 
@@ -16,8 +18,9 @@ class Learned:
         weights: the network and what it was trained for.
     """
 
-    def __init__(self, weights: PredictorWeights) -> None:
-        self._weights = weights
+    weights: PredictorWeights
+
+    def __post_init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
@@ -30,5 +33,5 @@ class Learned:
 
     def predict(self, num_prompt_tokens: int) -> int:
         """The network's answer, rounded up, never below 0."""
-        answer = self._weights.predict(np.array([features(num_prompt_tokens, self._recent)]))
+        answer = self.weights.predict(np.array([features(num_prompt_tokens, self._recent)]))
         return max(math.ceil(float(answer[0])), 0)

@@ -1,11 +1,13 @@
 """Predictors that know past requests' further tokens and nothing of the prompt."""
 
 import math
+from dataclasses import dataclass
 
 from kvbench.checks import check_int, check_share
 from kvbench.predictor.recent import Recent
 
 
+@dataclass(kw_only=True, eq=False)
 class ConstantPredictor:
     """Always the same: what a predictor has to beat.
 
@@ -13,8 +15,7 @@ class ConstantPredictor:
         num_tokens: further tokens of every request, >= 0.
     """
 
-    def __init__(self, num_tokens: int) -> None:
-        self._num_tokens = num_tokens
+    num_tokens: int
 
     def forget(self) -> None:
         """There is nothing to forget."""
@@ -24,9 +25,10 @@ class ConstantPredictor:
 
     def predict(self, num_prompt_tokens: int) -> int:
         """The constant."""
-        return self._num_tokens
+        return self.num_tokens
 
 
+@dataclass(kw_only=True, eq=False)
 class ExponentialAverage:
     """The average of past requests' further tokens, in which each newer request weighs more.
 
@@ -36,27 +38,29 @@ class ExponentialAverage:
         ValueError: alpha is out of its range.
     """
 
-    def __init__(self, alpha: float) -> None:
-        check_share("alpha", alpha)
-        self._alpha = alpha
-        self._average: float | None = None
+    alpha: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_share("alpha", self.alpha)
+        self.forget()
 
     def forget(self) -> None:
         """Forget the average."""
-        self._average = None
+        self._average: float | None = None
 
     def learn(self, num_prompt_tokens: int, num_further_tokens: int) -> None:
         """Move the average towards the request; the first request is the average."""
         if self._average is None:
             self._average = float(num_further_tokens)
         else:
-            self._average += self._alpha * (num_further_tokens - self._average)
+            self._average += self.alpha * (num_further_tokens - self._average)
 
     def predict(self, num_prompt_tokens: int) -> int | None:
         """The average, rounded up."""
         return None if self._average is None else math.ceil(self._average)
 
 
+@dataclass(kw_only=True, eq=False)
 class PastQuantile:
     """A quantile of the last requests' further tokens: the least of them that so large a share does not exceed.
 
@@ -67,16 +71,17 @@ class PastQuantile:
         ValueError: a number is out of its range.
     """
 
-    def __init__(self, quantile: float, history_window: int) -> None:
-        check_share("quantile", quantile)
-        check_int("history_window", history_window, 1)
-        self._quantile = quantile
-        self._history_window = history_window
+    quantile: float = 0.9
+    history_window: int = 256
+
+    def __post_init__(self) -> None:
+        check_share("quantile", self.quantile)
+        check_int("history_window", self.history_window, 1)
         self.forget()
 
     def forget(self) -> None:
         """Forget the requests."""
-        self._recent = Recent(self._history_window)
+        self._recent = Recent(self.history_window)
 
     def learn(self, num_prompt_tokens: int, num_further_tokens: int) -> None:
         """Remember the request."""
@@ -84,4 +89,4 @@ class PastQuantile:
 
     def predict(self, num_prompt_tokens: int) -> int | None:
         """The quantile."""
-        return self._recent.quantile(self._quantile) if len(self._recent) else None
+        return self._recent.quantile(self.quantile) if len(self._recent) else None

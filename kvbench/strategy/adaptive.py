@@ -1,17 +1,21 @@
 """The article's chatbot: another strategy for each kind of conversation, and a move when the kind changes."""
 
-from collections.abc import Iterable, Mapping
-from copy import copy
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Self
 
 from kvbench.checks import check_int, check_share
 from kvbench.ledger import UNLIMITED, LedgerView, Limits, OutOfMemory
-from kvbench.plan.area import Blocks
+from kvbench.plan.area import Area, Blocks
 from kvbench.plan.ops import Append, Move, Operation, Plan, Release, Reserve, Rule
 from kvbench.strategy.async_growth import Ahead
-from kvbench.strategy.base import CapacityExceeded, Strategy
+from kvbench.strategy.base import CapacityExceeded, Strategy, derived
 from kvbench.strategy.classifying import CHAT, CODE, CREATIVE, DOCUMENT, Rules, settled_class
+from kvbench.strategy.compressed import Compressed
+from kvbench.strategy.dynamic import Dynamic
+from kvbench.strategy.hierarchical import Hierarchical
 from kvbench.strategy.member import Member
+from kvbench.strategy.predictive import Predictive
 from kvbench.workload.request import Session
 
 
@@ -45,6 +49,7 @@ class _Conversation:
     planned: Switch | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
 class Adaptive(Strategy):
     """Classify a conversation at each turn; where its class changes and stays so, move its tokens to another strategy.
 
@@ -76,54 +81,81 @@ class Adaptive(Strategy):
         ring. Counts of tokens do not tell code from other text.
     """
 
-    def __init__(
-        self,
-        *,
-        code: Strategy,
-        creative_writing: Strategy,
-        long_document: Strategy,
-        short_chat: Strategy,
-        window_messages: int,
-        document_characters: int,
-        document_tokens: int,
-        writing_share: float,
-        patience: int,
-        min_tokens: int,
-    ) -> None:
-        strategies = {CODE: code, CREATIVE: creative_writing, DOCUMENT: long_document, CHAT: short_chat}
-        for name, strategy in strategies.items():
+    code: Strategy = field(default_factory=lambda: Dynamic(growth_factor=2.0))
+    creative_writing: Strategy = field(default_factory=lambda: Compressed(kept_fraction=0.8))
+    long_document: Strategy = field(default_factory=Hierarchical)
+    short_chat: Strategy = field(default_factory=lambda: Predictive(history_window=5, initial_capacity=256))
+    window_messages: int = 10
+    document_characters: int = 2000
+    document_tokens: int = 500
+    writing_share: float = 0.8
+    patience: int = 2
+    min_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        for name, strategy in self._strategies.items():
             _check_member(name, strategy)
-        check_int("window_messages", window_messages, 1)
-        check_int("document_characters", document_characters, 1)
-        check_int("document_tokens", document_tokens, 1)
-        check_int("patience", patience, 1)
-        check_share("writing_share", writing_share)
-        check_int("min_tokens", min_tokens, 0)
-        self._rules = Rules(window_messages, document_characters, document_tokens, writing_share, patience, min_tokens)
-        self._take(strategies)
-        self.switches: list[Switch] = []
-        self._conversations: dict[int, _Conversation] = {}
+        for name in ("window_messages", "document_characters", "document_tokens", "patience"):
+            check_int(name, getattr(self, name), 1)
+        check_share("writing_share", self.writing_share)
+        check_int("min_tokens", self.min_tokens, 0)
 
-    def _take(self, strategies: Mapping[str, Strategy]) -> None:
-        """Give each class its strategy."""
-        positions = any(area.positions for strategy in strategies.values() for area in strategy.areas)
-        self._members = {name: Member(name, own, positions=positions) for name, own in strategies.items()}
-        self.areas = tuple(area for member in self._members.values() for area in member.areas)
-        self.lossless = all(strategy.lossless for strategy in strategies.values())
-        self.reference = any(strategy.reference for strategy in strategies.values())
-        self.num_first = max(strategy.num_first for strategy in strategies.values())
-        self.max_capacity = min(getattr(strategy, "max_capacity", UNLIMITED) for strategy in strategies.values())
+    @property
+    def _strategies(self) -> dict[str, Strategy]:
+        """Each class's."""
+        return {name: getattr(self, name) for name in (CODE, CREATIVE, DOCUMENT, CHAT)}
 
-    def fitted(self, limits: Limits) -> "Adaptive":
+    @derived
+    def _members(self) -> dict[str, Member]:
+        positions = any(area.positions for strategy in self._strategies.values() for area in strategy.areas)
+        return {name: Member(name, own, positions=positions) for name, own in self._strategies.items()}
+
+    @derived
+    def _rules(self) -> Rules:
+        return Rules(**{each.name: getattr(self, each.name) for each in fields(Rules)})
+
+    @derived
+    def switches(self) -> list[Switch]:
+        """Those made in this repetition."""
+        return []
+
+    @derived
+    def _conversations(self) -> dict[int, _Conversation]:
+        return {}
+
+    @derived
+    def areas(self) -> tuple[Area, ...]:
+        """Those of all classes."""
+        return tuple(area for member in self._members.values() for area in member.areas)
+
+    @derived
+    def lossless(self) -> bool:
+        """Whether all classes' strategies are."""
+        return all(strategy.lossless for strategy in self._strategies.values())
+
+    @derived
+    def reference(self) -> bool:
+        """Whether a class's strategy is one."""
+        return any(strategy.reference for strategy in self._strategies.values())
+
+    @derived
+    def num_first(self) -> int:
+        """The most that a class's strategy never evicts."""
+        return max(strategy.num_first for strategy in self._strategies.values())
+
+    @derived
+    def max_tokens(self) -> int:
+        """What all classes' strategies can hold."""
+        return min(strategy.max_tokens for strategy in self._strategies.values())
+
+    def fitted(self, limits: Limits) -> Self:
         """The same strategy, each class's as the run has it. See `Strategy.fitted`."""
-        made = copy(self)
-        made._take({name: member.strategy.fitted(limits) for name, member in self._members.items()})
-        return made
+        return self._with(**{name: strategy.fitted(limits) for name, strategy in self._strategies.items()})
 
     @property
     def attends_all(self) -> bool:
         """Whether all classes' strategies do."""
-        return all(member.strategy.attends_all for member in self._members.values())
+        return all(strategy.attends_all for strategy in self._strategies.values())
 
     def on_begin(self) -> None:
         """Forget all conversations, and the switches."""

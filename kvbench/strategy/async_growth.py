@@ -1,11 +1,14 @@
 """Growth ahead: dynamic's resizes, begun before they are needed and carried out beside the steps."""
 
+from dataclasses import dataclass
+
 from kvbench.checks import check_share
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import NOTHING, Plan, Reserve, Settle, append_plan
 from kvbench.strategy.dynamic import Dynamic
 
 
+@dataclass(frozen=True, kw_only=True)
 class Ahead(Dynamic):
     """Grow as dynamic does, but allocate and copy beside the steps, from a share of the capacity on.
 
@@ -28,23 +31,11 @@ class Ahead(Dynamic):
 
     decides_by = "background work, which is under way or not"
 
-    def __init__(
-        self,
-        *,
-        initial_capacity: int,
-        growth_factor: float,
-        max_capacity: int | None,
-        round_to: int,
-        start_at: float,
-    ) -> None:
-        super().__init__(
-            initial_capacity=initial_capacity,
-            growth_factor=growth_factor,
-            max_capacity=max_capacity,
-            round_to=round_to,
-        )
-        check_share("start_at", start_at)
-        self.start_at = start_at
+    start_at: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share("start_at", self.start_at)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits; settle, or grow in the step, where it does not; then begin the next resize in time."""
@@ -71,7 +62,7 @@ class Ahead(Dynamic):
             required: those in use then.
             view: of the ledger.
         """
-        if required < capacity * self.start_at or capacity >= self.max_capacity:
+        if required < capacity * self.start_at or capacity >= self.max_tokens:
             return NOTHING
         grown = self._grown(capacity, capacity + 1)
         if grown > view.room_beside(seq, capacity):

@@ -2,13 +2,23 @@
 
 from collections.abc import Callable
 from copy import copy
-from typing import ClassVar, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
-from kvbench.ledger import Declared, Ledger, LedgerView, Limits
+from kvbench.ledger import UNLIMITED, Declared, Ledger, LedgerView, Limits
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import SIGNALS, Area
 from kvbench.plan.ops import NOTHING, Plan, Release, Reserve, append_plan
 from kvbench.workload.request import Session
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+
+    def derived(of: Callable[[Any], T]) -> T:
+        """What a strategy derives from its parameters, once; it stands in for an attribute, and is typed as one."""
+else:
+    derived = cached_property
 
 
 class CapacityExceeded(Exception):
@@ -48,7 +58,8 @@ class Strategy:
     """The base of all strategies. Each hook has the least default; `on_append` has none.
 
     A strategy keeps no count of slots or bytes: it reads them from the view. What it does keep a sequence (such as
-    a history) it drops in `on_finish`, which is also called when a sequence is preempted.
+    a history) it drops in `on_finish`, which is also called when a sequence is preempted. kvbench's own are frozen
+    dataclasses, whose fields are their parameters; a plain class will do.
     """
 
     areas: tuple[Area, ...] = (Area(),)
@@ -68,6 +79,9 @@ class Strategy:
 
     decides_by: ClassVar[str] = "more than a sequence's capacity and length"
     """What it decides by, where it has no integer rule; for the message of those who need one."""
+
+    max_tokens: int = UNLIMITED
+    """Tokens of a sequence that it can hold, by what it was told; UNLIMITED: as many as there is memory for."""
 
     pooled_tokens: int | None = None
     """Tokens of a sequence that its pool of blocks holds at most; None: all."""
@@ -122,10 +136,15 @@ class Strategy:
             ValueError: the run does not say what is needed for it.
         """
         areas = limits.sized(self.areas, self.pooled_tokens)
-        if areas == self.areas:
-            return self
-        made = copy(self)
-        made.areas = areas
+        return self if areas == self.areas else self._with(areas=areas)
+
+    def _with(self, **decided: object) -> Self:
+        """The same strategy with other values; what it derives from them (cached properties) is derived anew."""
+        made, kind = copy(self), type(self)
+        for name in vars(self):
+            if isinstance(getattr(kind, name, None), cached_property):
+                del vars(made)[name]
+        vars(made).update(decided)
         return made
 
     def on_begin(self) -> None:

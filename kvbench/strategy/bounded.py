@@ -1,8 +1,10 @@
 """A budget of slots: what comes beyond it takes the place of what a rule evicts."""
 
+from dataclasses import replace
+
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule, append_plan, keep_and_append_plan
-from kvbench.strategy.base import Strategy, resize_and_append
+from kvbench.strategy.base import Strategy, derived, resize_and_append
 from kvbench.workload.request import Session
 
 
@@ -12,20 +14,27 @@ class Bounded(Strategy):
     A decoded token takes an evicted one's place. A longer append gets room for the while, is attended whole and reduced
     after.
 
-    Args:
-        capacity: slots of the budget, > 0.
-        rule: what a reduction keeps: capacity slots.
-        rule_of_step: what stays when one token comes: one slot less.
     Source: none; who derives from it names its own.
     Departs: none.
     """
 
     lossless = False
 
-    def __init__(self, *, capacity: int, rule: Rule, rule_of_step: Rule) -> None:
-        self.capacity = capacity
-        self._rule = rule
-        self._rule_of_step = rule_of_step
+    @property
+    def rule(self) -> Rule:
+        """What a reduction keeps: the budget."""
+        raise NotImplementedError
+
+    @derived
+    def capacity(self) -> int:
+        """Slots of the budget, > 0."""
+        return self.rule.first + self.rule.recent + self.rule.top
+
+    @derived
+    def _rule_of_step(self) -> Rule:
+        """What stays when one token comes: one slot less, the oldest of the recent where some are."""
+        rule = self.rule
+        return replace(rule, recent=rule.recent - 1) if rule.recent else replace(rule, top=rule.top - 1)
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the budget."""
@@ -44,4 +53,4 @@ class Bounded(Strategy):
         """Reduce to the budget what was let in whole."""
         if view.capacity(seq) <= self.capacity:
             return NOTHING
-        return (Keep(seq, self._rule), Reserve(seq, self.capacity))
+        return (Keep(seq, self.rule), Reserve(seq, self.capacity))

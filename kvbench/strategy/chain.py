@@ -1,11 +1,13 @@
 """Chains: strategies that decide different things, on one sequence."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from kvbench.ledger import UNLIMITED, LedgerView
+from kvbench.ledger import LedgerView
+from kvbench.plan.area import Area
 from kvbench.plan.ops import Plan
 from kvbench.strategy.async_growth import Ahead
-from kvbench.strategy.base import Strategy
+from kvbench.strategy.base import Strategy, derived
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.compressed import Compressed
 from kvbench.strategy.concat import Concat
@@ -59,6 +61,7 @@ UNFIT: dict[tuple[type[Strategy], type[Strategy]], str] = {
 """Why two parts do not go together; it is what the second part of the message begins with."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Chain(Strategy):
     """Compose strategies: one may decide how capacity grows, one what is evicted, one where tokens go and how.
 
@@ -75,23 +78,52 @@ class Chain(Strategy):
     Departs: as the parts do.
     """
 
-    def __init__(self, *, parts: Sequence[Strategy]) -> None:
-        if not isinstance(parts, list | tuple) or len(parts) < 2:  # noqa: PLR2004
-            raise ValueError(f"parts is a list of two strategies or three, got {parts!r}")
-        self.parts = tuple(parts)
+    parts: Sequence[Strategy]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.parts, list | tuple) or len(self.parts) < 2:  # noqa: PLR2004
+            raise ValueError(f"parts is a list of two strategies or three, got {self.parts!r}")
+        self._whole  # noqa: B018, refuses what does not go together
+
+    @derived
+    def _whole(self) -> Strategy:
         by_kind: dict[str, Strategy] = {}
-        for part in parts:
+        for part in self.parts:
             kind = _kind(part)
             if kind in by_kind:
                 raise ValueError(f"{_name(by_kind[kind])} and {_name(part)} both {kind}")
             by_kind[kind] = part
-        self._whole = _composed(by_kind.get(GROWTH), by_kind.get(EVICTION), by_kind.get(PLACEMENT))
-        self.areas = self._whole.areas
-        self.lossless = all(part.lossless for part in parts)
-        self.reference = any(part.reference for part in parts)
-        self.num_first = self._whole.num_first
-        self.pooled_tokens = self._whole.pooled_tokens
-        self.max_capacity = min(getattr(part, "max_capacity", UNLIMITED) for part in parts if _kind(part) != GROWTH)
+        return _composed(by_kind.get(GROWTH), by_kind.get(EVICTION), by_kind.get(PLACEMENT))
+
+    @derived
+    def areas(self) -> tuple[Area, ...]:
+        """As the parts have them together."""
+        return self._whole.areas
+
+    @derived
+    def lossless(self) -> bool:
+        """Whether all parts are."""
+        return all(part.lossless for part in self.parts)
+
+    @derived
+    def reference(self) -> bool:
+        """Whether a part is one."""
+        return any(part.reference for part in self.parts)
+
+    @derived
+    def num_first(self) -> int:
+        """As the parts keep them together."""
+        return self._whole.num_first
+
+    @derived
+    def pooled_tokens(self) -> int | None:
+        """As the parts have it together."""
+        return self._whole.pooled_tokens
+
+    @derived
+    def max_tokens(self) -> int:
+        """What the parts hold that do not only grow."""
+        return min(part.max_tokens for part in self.parts if _kind(part) != GROWTH)
 
     def within(self, budget_tokens: int, num_tokens: int) -> "Chain | None":
         """The part that evicts gets the budget; None where no part does."""
@@ -154,9 +186,8 @@ def _composed(growth: Strategy | None, eviction: Strategy | None, placement: Str
     if growth is None:
         return whole
     bound = next(getattr(whole, size) for bounded, size in BOUNDS.items() if isinstance(whole, bounded))
-    most = getattr(growth, "max_capacity", bound)
-    if most < bound:
-        raise ValueError(f"{_name(growth)} grows to {most} tokens, and {bound} are needed")
+    if growth.max_tokens < bound:
+        raise ValueError(f"{_name(growth)} grows to {growth.max_tokens} tokens, and {bound} are needed")
     if isinstance(growth, Paged) and isinstance(whole, Hierarchical):
         whole = whole.over(growth.areas[0].blocks)
     return Grown(bounded=whole, growth=growth, bound=bound)

@@ -1,12 +1,15 @@
 """Chunks: growth without copying."""
 
+from dataclasses import dataclass
+
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import Plan
-from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, in_units
+from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
 
 
+@dataclass(frozen=True, kw_only=True)
 class Chunked(Strategy):
     """Add a chunk of fixed size when an append does not fit; nothing is ever copied.
 
@@ -21,10 +24,15 @@ class Chunked(Strategy):
     Departs: none.
     """
 
-    def __init__(self, *, chunk_tokens: int) -> None:
-        check_int("chunk_tokens", chunk_tokens, 1)
-        self.chunk_tokens = chunk_tokens
-        self.areas = (Area(layout=Chunks(chunk_tokens)),)
+    chunk_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        check_int("chunk_tokens", self.chunk_tokens, 1)
+
+    @derived
+    def areas(self) -> tuple[Area, ...]:
+        """Chunks of that size."""
+        return (Area(layout=Chunks(self.chunk_tokens)),)
 
     @property
     def integer_rule(self) -> IntegerRule:

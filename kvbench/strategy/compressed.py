@@ -1,12 +1,13 @@
 """Compression by norms: the article's ranking of tokens."""
 
 import math
+from dataclasses import dataclass
 
 from kvbench.checks import check_int, check_share
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import NORM, Area
 from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule
-from kvbench.strategy.base import Strategy, append_in_units, rounded_up
+from kvbench.strategy.base import Strategy, append_in_units, derived, rounded_up
 from kvbench.workload.request import Session
 
 GROWTH_TOKENS = 64
@@ -18,6 +19,7 @@ def num_kept(num_tokens: int, kept_fraction: float) -> int:
     return math.ceil(num_tokens * kept_fraction)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Compressed(Strategy):
     """Keep a fraction of all tokens, those whose K and V are longest, in order.
 
@@ -36,15 +38,24 @@ class Compressed(Strategy):
     """
 
     lossless = False
+    areas = (Area(positions=True),)
 
-    def __init__(self, *, kept_fraction: float, interval: int) -> None:
-        check_share("kept_fraction", kept_fraction)
-        check_int("interval", interval, 1)
-        self.kept_fraction = kept_fraction
-        self.interval = interval
-        self.areas = (Area(positions=True),)
-        self._next_pass: dict[int, int] = {}
-        self._planned: dict[int, int] = {}
+    kept_fraction: float = 0.5
+    interval: int = 64
+
+    def __post_init__(self) -> None:
+        check_share("kept_fraction", self.kept_fraction)
+        check_int("interval", self.interval, 1)
+
+    @derived
+    def _next_pass(self) -> dict[int, int]:
+        """Of each sequence, tokens seen at which the next pass is due."""
+        return {}
+
+    @derived
+    def _planned(self) -> dict[int, int]:
+        """Of each sequence, tokens altered when a reduction was planned."""
+        return {}
 
     def within(self, budget_tokens: int, num_tokens: int) -> "Compressed":
         """The fraction that leaves so many of all tokens after a pass; up to `interval` more are held between two."""

@@ -1,10 +1,13 @@
 """Concatenation: the baseline that everybody uses."""
 
+from dataclasses import dataclass
+
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import Plan
 from kvbench.strategy.base import IntegerRule, Strategy, as_required, constant, resize_and_append
 
 
+@dataclass(frozen=True, kw_only=True)
 class Concat(Strategy):
     """Allocate anew at every append, exactly what is needed, and copy everything.
 

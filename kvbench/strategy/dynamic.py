@@ -1,11 +1,20 @@
 """Dynamic growth: a larger buffer by a factor, when an append does not fit."""
 
-from copy import copy
+from dataclasses import dataclass
+from typing import Self
 
 from kvbench.checks import check_bound, check_int, check_number
 from kvbench.ledger import UNLIMITED, LedgerView, Limits
 from kvbench.plan.ops import Plan, Reserve, append_plan
-from kvbench.strategy.base import CapacityExceeded, IntegerRule, Strategy, constant, resize_and_append, rounded_up
+from kvbench.strategy.base import (
+    CapacityExceeded,
+    IntegerRule,
+    Strategy,
+    constant,
+    derived,
+    resize_and_append,
+    rounded_up,
+)
 from kvbench.workload.request import Session
 
 
@@ -26,6 +35,7 @@ def grown_capacity(capacity: int, required: int, growth_factor: float, round_to:
     return min(rounded_up(grown, round_to), max_capacity)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Dynamic(Strategy):
     """Start small and grow by a factor; live data is copied at each growth.
 
@@ -43,36 +53,43 @@ class Dynamic(Strategy):
     Departs: it allocates once heads, size and dtype are known; a sequence that is too long is an outcome.
     """
 
-    def __init__(self, *, initial_capacity: int, growth_factor: float, max_capacity: int | None, round_to: int) -> None:
-        check_int("initial_capacity", initial_capacity, 1)
-        check_number("growth_factor", growth_factor, 1, 100, above=True, below=True)
-        check_bound("max_capacity", max_capacity)
-        check_int("round_to", round_to, 1)
-        if max_capacity is not None and initial_capacity > max_capacity:
-            raise ValueError(f"initial_capacity is at most max_capacity ({max_capacity}), got {initial_capacity}")
-        self.initial_capacity = initial_capacity
-        self.growth_factor = growth_factor
-        self.max_capacity = UNLIMITED if max_capacity is None else max_capacity
-        self.round_to = round_to
+    initial_capacity: int = 512
+    growth_factor: float = 1.5
+    max_capacity: int | None = None
+    round_to: int = 1
 
-    def fitted(self, limits: Limits) -> "Dynamic":
+    def __post_init__(self) -> None:
+        check_int("initial_capacity", self.initial_capacity, 1)
+        check_number("growth_factor", self.growth_factor, 1, 100, above=True, below=True)
+        check_bound("max_capacity", self.max_capacity)
+        check_int("round_to", self.round_to, 1)
+        if self.initial_capacity > self.max_tokens:
+            raise ValueError(
+                f"initial_capacity is at most max_capacity ({self.max_tokens}), got {self.initial_capacity}"
+            )
+
+    @derived
+    def max_tokens(self) -> int:
+        """The maximum; without limit as long as no run has decided it."""
+        return UNLIMITED if self.max_capacity is None else self.max_capacity
+
+    def fitted(self, limits: Limits) -> Self:
         """The same strategy with a maximum, where the run knows one. See `Strategy.fitted`."""
-        if self.max_capacity != UNLIMITED:
+        most = limits.to_grow(UNLIMITED)
+        if self.max_capacity is not None or most == UNLIMITED:
             return self
-        made = copy(self)
-        made.max_capacity = max(limits.to_grow(UNLIMITED), self.initial_capacity)
-        return made
+        return self._with(max_capacity=max(most, self.initial_capacity))
 
     @property
     def first_capacity(self) -> int:
         """Slots reserved at admission."""
-        return min(rounded_up(self.initial_capacity, self.round_to), self.max_capacity)
+        return min(rounded_up(self.initial_capacity, self.round_to), self.max_tokens)
 
     @property
     def integer_rule(self) -> IntegerRule:
         """The initial capacity at admission, and `grown_capacity`."""
-        grown_by = (self.growth_factor, self.round_to, self.max_capacity)
-        return IntegerRule(constant, (self.first_capacity,), grown_capacity, grown_by, self.max_capacity)
+        grown_by = (self.growth_factor, self.round_to, self.max_tokens)
+        return IntegerRule(constant, (self.first_capacity,), grown_capacity, grown_by, self.max_tokens)
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the initial capacity."""
@@ -86,6 +103,6 @@ class Dynamic(Strategy):
         return resize_and_append(seq, self._grown(view.capacity(seq), required), num_tokens)
 
     def _grown(self, capacity: int, required: int) -> int:
-        if required > self.max_capacity:
-            raise CapacityExceeded(required, self.max_capacity)
-        return grown_capacity(capacity, required, self.growth_factor, self.round_to, self.max_capacity)
+        if required > self.max_tokens:
+            raise CapacityExceeded(required, self.max_tokens)
+        return grown_capacity(capacity, required, self.growth_factor, self.round_to, self.max_tokens)

@@ -1,5 +1,7 @@
 """The oracle: it knows each request's final length."""
 
+from dataclasses import dataclass
+
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import Plan, Reserve
@@ -12,6 +14,7 @@ def final_length(num_prompt_tokens: int, num_further_tokens: int, round_to: int)
     return rounded_up(num_prompt_tokens + num_further_tokens, round_to)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Exact(Strategy):
     """Reserve exactly the final length at admission: what a perfect prediction would do.
 
@@ -28,9 +31,10 @@ class Exact(Strategy):
 
     reference = True
 
-    def __init__(self, *, round_to: int) -> None:
-        check_int("round_to", round_to, 1)
-        self.round_to = round_to
+    round_to: int = 1
+
+    def __post_init__(self) -> None:
+        check_int("round_to", self.round_to, 1)
 
     @property
     def integer_rule(self) -> IntegerRule:

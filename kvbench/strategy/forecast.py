@@ -1,5 +1,7 @@
 """Forecasts: reserve at admission what the request is predicted to hold at its end."""
 
+from dataclasses import dataclass
+
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import Plan, Reserve
 from kvbench.predictor.base import Predictor
@@ -7,7 +9,7 @@ from kvbench.predictor.learned import Learned
 from kvbench.predictor.past import ExponentialAverage, PastQuantile
 from kvbench.predictor.replay import further_tokens
 from kvbench.predictor.weights import find_weights, load_weights
-from kvbench.strategy.base import rounded_up
+from kvbench.strategy.base import derived, rounded_up
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Session
 
@@ -27,47 +29,33 @@ def forecast_capacity(num_prompt: int, num_total: int, round_to: int, max_capaci
     return min(max(num_prompt, min(rounded_up(num_total, round_to), room)), max_capacity)
 
 
-class Forecast(Dynamic):
+@dataclass(frozen=True, kw_only=True)
+class Forecasting(Dynamic):
     """Reserve the predicted final length at admission; grow as Dynamic does where that was too little.
 
     What is known then is the first prompt and the requests completed before, in the same repetition. Where nothing is
-    known yet, nothing is predicted to follow the prompt.
+    known yet, nothing is predicted to follow the prompt. The base of those that say which predictor.
 
     Args:
-        predictor: predicts the tokens that follow the first prompt.
         initial_capacity: slots reserved at least, > 0.
         growth_factor: as in Dynamic.
         max_capacity: as in Dynamic.
         round_to: as in Dynamic.
-    Raises:
-        ValueError: a parameter is out of its range.
     Source: Jin et al. 2023, arXiv:2306.06000 (S³), for reserving by predicted length.
     Departs: of a prompt only its length is read; who exceeds the prediction grows and is not preempted for it.
     """
 
+    initial_capacity: int = 256
+
     decides_by = "the requests completed before"
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        *,
-        initial_capacity: int,
-        growth_factor: float,
-        max_capacity: int | None,
-        round_to: int,
-    ) -> None:
-        super().__init__(
-            initial_capacity=initial_capacity,
-            growth_factor=growth_factor,
-            max_capacity=max_capacity,
-            round_to=round_to,
-        )
-        if not isinstance(predictor, Predictor):
-            raise ValueError(
-                f"predictor is an object that forgets, learns and predicts, got {predictor!r}; a configuration names "
-                "AverageForecast, QuantileForecast or LearnedForecast, which have one"
-            )
-        self._predictor = predictor
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._predictor  # noqa: B018, refuses parameters of its own
+
+    @derived
+    def _predictor(self) -> Predictor:
+        raise NotImplementedError
 
     def on_begin(self) -> None:
         """Forget the requests of the repetition before."""
@@ -77,7 +65,7 @@ class Forecast(Dynamic):
         """Reserve the prompt and the predicted tokens after it."""
         num_prompt = session.turns[0].num_append_tokens
         num_total = max(num_prompt + (self._predictor.predict(num_prompt) or 0), self.initial_capacity)
-        capacity = forecast_capacity(num_prompt, num_total, self.round_to, self.max_capacity, view.room(seq))
+        capacity = forecast_capacity(num_prompt, num_total, self.round_to, self.max_tokens, view.room(seq))
         return (Reserve(seq, capacity),)
 
     def on_complete(self, session: Session) -> None:
@@ -85,7 +73,36 @@ class Forecast(Dynamic):
         self._predictor.learn(session.turns[0].num_append_tokens, further_tokens(session))
 
 
-class AverageForecast(Forecast):
+@dataclass(frozen=True, kw_only=True)
+class Forecast(Forecasting):
+    """Forecast by a predictor of one's own.
+
+    Args:
+        predictor: predicts the tokens that follow the first prompt.
+        initial_capacity: slots reserved at least, > 0.
+        growth_factor: as in Dynamic.
+        max_capacity: as in Dynamic.
+        round_to: as in Dynamic.
+    Raises:
+        ValueError: a parameter is out of its range.
+    Source: that of the predictor.
+    Departs: none.
+    """
+
+    predictor: Predictor
+
+    @derived
+    def _predictor(self) -> Predictor:
+        if not isinstance(self.predictor, Predictor):
+            raise ValueError(
+                f"predictor is an object that forgets, learns and predicts, got {self.predictor!r}; a configuration "
+                "names AverageForecast, QuantileForecast or LearnedForecast, which have one"
+            )
+        return self.predictor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageForecast(Forecasting):
     """Forecast by the exponential average of what followed the prompts of completed requests.
 
     An average is exceeded about half the time: little is wasted, and many requests grow.
@@ -102,25 +119,15 @@ class AverageForecast(Forecast):
     Departs: one average over all requests, rounded up.
     """
 
-    def __init__(
-        self,
-        *,
-        alpha: float,
-        initial_capacity: int,
-        growth_factor: float,
-        max_capacity: int | None,
-        round_to: int,
-    ) -> None:
-        super().__init__(
-            ExponentialAverage(alpha),
-            initial_capacity=initial_capacity,
-            growth_factor=growth_factor,
-            max_capacity=max_capacity,
-            round_to=round_to,
-        )
+    alpha: float = 0.1
+
+    @derived
+    def _predictor(self) -> Predictor:
+        return ExponentialAverage(alpha=self.alpha)
 
 
-class QuantileForecast(Forecast):
+@dataclass(frozen=True, kw_only=True)
+class QuantileForecast(Forecasting):
     """Forecast by a quantile of what followed the prompts of the last completed requests.
 
     Args:
@@ -136,26 +143,16 @@ class QuantileForecast(Forecast):
     Departs: a fixed quantile at admission; nothing is drawn, and nothing predicted anew while a request runs.
     """
 
-    def __init__(
-        self,
-        *,
-        quantile: float,
-        history_window: int,
-        initial_capacity: int,
-        growth_factor: float,
-        max_capacity: int | None,
-        round_to: int,
-    ) -> None:
-        super().__init__(
-            PastQuantile(quantile, history_window),
-            initial_capacity=initial_capacity,
-            growth_factor=growth_factor,
-            max_capacity=max_capacity,
-            round_to=round_to,
-        )
+    quantile: float = 0.9
+    history_window: int = 256
+
+    @derived
+    def _predictor(self) -> Predictor:
+        return PastQuantile(quantile=self.quantile, history_window=self.history_window)
 
 
-class LearnedForecast(Forecast):
+@dataclass(frozen=True, kw_only=True)
+class LearnedForecast(Forecasting):
     """Forecast by a small trained network that reads the prompt's length and the last completed requests.
 
     It predicts from the first request on. The weights are fixed in a run; `python -m kvbench train` makes them.
@@ -175,19 +172,8 @@ class LearnedForecast(Forecast):
     Departs: a quantile from lengths alone, by a network of some 600 numbers; no text is read.
     """
 
-    def __init__(
-        self,
-        *,
-        weights: str,
-        initial_capacity: int,
-        growth_factor: float,
-        max_capacity: int | None,
-        round_to: int,
-    ) -> None:
-        super().__init__(
-            Learned(load_weights(find_weights(weights))),
-            initial_capacity=initial_capacity,
-            growth_factor=growth_factor,
-            max_capacity=max_capacity,
-            round_to=round_to,
-        )
+    weights: str = "azure_conv"
+
+    @derived
+    def _predictor(self) -> Predictor:
+        return Learned(weights=load_weights(find_weights(self.weights)))

@@ -1,11 +1,15 @@
 """Heavy hitters: the tokens that attention looked at most, and recent ones."""
 
+from dataclasses import dataclass
+
 from kvbench.checks import check_int
 from kvbench.plan.area import SIGNALS, Area, Holes, Mass
 from kvbench.plan.ops import Rule
+from kvbench.strategy.base import derived
 from kvbench.strategy.bounded import Bounded
 
 
+@dataclass(frozen=True, kw_only=True)
 class HeavyHitters(Bounded):
     """Keep the tokens with the largest accumulated attention mass, and a recent window; evict the rest.
 
@@ -21,16 +25,19 @@ class HeavyHitters(Bounded):
     Departs: with grouped heads, the mass of a KV head is the sum over its query heads.
     """
 
-    def __init__(self, *, num_heavy: int, num_recent: int) -> None:
-        check_int("num_heavy", num_heavy, 1)
-        check_int("num_recent", num_recent, 0)
-        by = SIGNALS[Mass]
-        super().__init__(
-            capacity=num_heavy + num_recent,
-            rule=Rule(recent=num_recent, top=num_heavy, by=by),
-            rule_of_step=Rule(recent=max(num_recent - 1, 0), top=num_heavy - (num_recent == 0), by=by),
-        )
-        self.areas = (Area(layout=Holes(), positions=True, score=Mass()),)
+    num_heavy: int = 512
+    num_recent: int = 512
+
+    areas = (Area(layout=Holes(), positions=True, score=Mass()),)
+
+    def __post_init__(self) -> None:
+        check_int("num_heavy", self.num_heavy, 1)
+        check_int("num_recent", self.num_recent, 0)
+
+    @derived
+    def rule(self) -> Rule:
+        """The heavy and the recent."""
+        return Rule(recent=self.num_recent, top=self.num_heavy, by=SIGNALS[Mass])
 
     def within(self, budget_tokens: int, num_tokens: int) -> "HeavyHitters":
         """Half of them by mass, the others recent."""

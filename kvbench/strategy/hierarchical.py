@@ -1,11 +1,9 @@
 """Tiers: the newest or most read tokens on the device, the others in the host's memory, and then in files."""
 
-from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from kvbench.checks import check_int
+from kvbench.checks import check_bound, check_flag, check_int, check_one_of
 from kvbench.ledger import UNLIMITED, LedgerView
-from kvbench.naming import unknown
 from kvbench.plan.area import (
     DISK,
     HOST,
@@ -20,13 +18,14 @@ from kvbench.plan.area import (
     Ring,
 )
 from kvbench.plan.ops import MAIN, Move, Operation, Plan, Reserve, Rule, Settle, append_plan
-from kvbench.strategy.base import CapacityExceeded, Strategy, rounded_up
+from kvbench.strategy.base import CapacityExceeded, Strategy, derived, rounded_up
 from kvbench.workload.request import Session
 
 EVICTIONS = ("age", "access")
 CHUNK_TOKENS = STAGING_TOKENS // 2
 
 
+@dataclass(frozen=True, kw_only=True)
 class Hierarchical(Strategy):
     """Keep what fits a fast tier on the device; when it is full, move half of it to the host, and from there to files.
 
@@ -51,56 +50,63 @@ class Hierarchical(Strategy):
         never joined to be read, and a third tier is possible.
     """
 
-    def __init__(
-        self,
-        *,
-        fast_capacity: int,
-        slow_capacity: int | None,
-        disk_capacity: int | None,
-        eviction: str,
-        top_accessed: int,
-        access_window: int,
-        read_ahead: bool,
-        background: bool,
-    ) -> None:
-        check_int("fast_capacity", fast_capacity, 1)
-        slow_capacity, disk_capacity = (
-            UNLIMITED if value is None else value for value in (slow_capacity, disk_capacity)
-        )
-        check_int("slow_capacity", slow_capacity, 1)
-        check_int("disk_capacity", disk_capacity, 0)
-        check_int("top_accessed", top_accessed, 1)
-        check_int("access_window", access_window, 1)
-        if fast_capacity < 2 or access_window > MAX_ACCESS_WINDOW:  # noqa: PLR2004
-            raise ValueError(
-                f"fast_capacity is 2 or more and access_window at most {MAX_ACCESS_WINDOW}, "
-                f"got {fast_capacity} and {access_window}"
-            )
-        for name, value in (("slow_capacity", slow_capacity), ("disk_capacity", disk_capacity)):
-            if value % CHUNK_TOKENS:
+    fast_capacity: int = 1024
+    slow_capacity: int | None = None
+    disk_capacity: int | None = 0
+    eviction: str = "age"
+    top_accessed: int = 64
+    access_window: int = 10
+    read_ahead: bool = False
+    background: bool = False
+
+    _unit = 1
+
+    def __post_init__(self) -> None:
+        check_int("fast_capacity", self.fast_capacity, 2)
+        check_bound("slow_capacity", self.slow_capacity)
+        if self.disk_capacity is not None:
+            check_int("disk_capacity", self.disk_capacity, 0)
+        check_int("top_accessed", self.top_accessed, 1)
+        check_int("access_window", self.access_window, 1, MAX_ACCESS_WINDOW)
+        for name, value in (("slow_capacity", self.slow_capacity), ("disk_capacity", self.disk_capacity)):
+            if value is not None and value % CHUNK_TOKENS:
                 raise ValueError(f"{name} is a multiple of {CHUNK_TOKENS}, got {value}")
-        if eviction not in EVICTIONS:
-            raise ValueError(unknown("eviction", eviction, EVICTIONS))
-        if background and eviction != "age":
+        check_one_of("eviction", self.eviction, EVICTIONS)
+        for name in ("read_ahead", "background"):
+            check_flag(name, getattr(self, name))
+        if self.background and self.by_access:
             raise ValueError(
                 "background: only the oldest tokens can move beside the steps (eviction: age); which tokens are least "
-                f"accessed changes while they move; got eviction: {eviction}"
+                f"accessed changes while they move; got eviction: {self.eviction}"
             )
-        self.background = background
-        self.fast_capacity = fast_capacity
-        self.capacities = {DISK: disk_capacity, HOST: slow_capacity}
-        self.by_access = eviction == "access"
-        slow = [
-            Area(tier, Chunks(CHUNK_TOKENS), tier, positions=self.by_access, read_ahead=read_ahead)
-            for tier in ((DISK, HOST) if disk_capacity else (HOST,))
-        ]
+
+    @property
+    def by_access(self) -> bool:
+        """Whether those move that are least accessed."""
+        return self.eviction == "access"
+
+    @derived
+    def capacities(self) -> dict[str, int]:
+        """Tokens that each slow tier holds."""
+        told = {DISK: self.disk_capacity, HOST: self.slow_capacity}
+        return {tier: UNLIMITED if most is None else most for tier, most in told.items()}
+
+    @derived
+    def areas(self) -> tuple[Area, ...]:
+        """The slow tiers that there are, the slowest first, and the fast one."""
+        slow = (
+            Area(tier, Chunks(CHUNK_TOKENS), tier, positions=self.by_access, read_ahead=self.read_ahead)
+            for tier in ((DISK, HOST) if self.capacities[DISK] else (HOST,))
+        )
         if self.by_access:
-            fast = Area(layout=Holes(), positions=True, score=Accesses(top_accessed, access_window))
+            fast = Area(layout=Holes(), positions=True, score=Accesses(self.top_accessed, self.access_window))
         else:
             fast = Area(layout=Ring())
-        self.areas = (*slow, fast)
-        self._unit = 1
-        self._most_at_once = fast_capacity
+        return (*slow, fast)
+
+    @derived
+    def _most_at_once(self) -> int:
+        return self.fast_capacity
 
     def over(self, blocks: Blocks) -> "Hierarchical":
         """The same tiers, the fast one in blocks of a pool, which leave whole.
@@ -121,14 +127,11 @@ class Hierarchical(Strategy):
                 f"fast_capacity is 2 blocks or more, all of them full, and at most pool_tokens ({most}), "
                 f"and a block is a part of {CHUNK_TOKENS} tokens; got {self.fast_capacity} and blocks of {size}"
             )
-        made = copy(self)
-        made.areas = (*self.areas[:-1], replace(self.areas[-1], layout=blocks))
-        made._unit = size
-        made._most_at_once = self.fast_capacity - size
-        return made
+        areas = (*self.areas[:-1], replace(self.areas[-1], layout=blocks))
+        return self._with(areas=areas, _unit=size, _most_at_once=self.fast_capacity - size)
 
-    @property
-    def max_capacity(self) -> int:
+    @derived
+    def max_tokens(self) -> int:
         """Tokens that all tiers hold together."""
         return self.fast_capacity + sum(self.capacities.values())
 
@@ -144,8 +147,8 @@ class Hierarchical(Strategy):
         """Append where it fits; else first move half of the fast tier, or as much as is needed, to the slow ones."""
         used = view.num_used(seq)
         required = view.num_seen(seq) + num_tokens
-        if required > self.max_capacity:
-            raise CapacityExceeded(required, self.max_capacity)
+        if required > self.max_tokens:
+            raise CapacityExceeded(required, self.max_tokens)
         if used + num_tokens <= self.fast_capacity:
             plan = append_plan(seq, num_tokens)
             return (*plan, *self._ahead(seq, num_tokens, 0, view)) if self.background else plan

@@ -1,13 +1,16 @@
 """Paging: blocks of a shared pool, a block table a sequence."""
 
+from dataclasses import dataclass
+
 from kvbench.checks import check_bound, check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import STAGING_TOKENS, Area, Blocks
 from kvbench.plan.ops import Fork, Plan, Reserve
-from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, in_units
+from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
 from kvbench.workload.request import Session
 
 
+@dataclass(frozen=True, kw_only=True)
 class Paged(Strategy):
     """Take blocks from a pool that all sequences share; samples of one prompt share its blocks.
 
@@ -25,15 +28,21 @@ class Paged(Strategy):
         block table; preemption recomputes, it never swaps.
     """
 
-    def __init__(self, *, block_size: int, pool_tokens: int | None) -> None:
-        check_int("block_size", block_size, 1)
-        check_bound("pool_tokens", pool_tokens)
-        if STAGING_TOKENS % block_size:
-            raise ValueError(f"block_size divides {STAGING_TOKENS}, got {block_size}")
-        if pool_tokens is not None and pool_tokens % block_size:
-            raise ValueError(f"pool_tokens is a multiple of block_size ({block_size}), got {pool_tokens}")
-        self.block_size = block_size
-        self.areas = (Area(layout=Blocks(block_size, pool_tokens)),)
+    block_size: int = 16
+    pool_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        check_int("block_size", self.block_size, 1)
+        check_bound("pool_tokens", self.pool_tokens)
+        if STAGING_TOKENS % self.block_size:
+            raise ValueError(f"block_size divides {STAGING_TOKENS}, got {self.block_size}")
+        if self.pool_tokens is not None and self.pool_tokens % self.block_size:
+            raise ValueError(f"pool_tokens is a multiple of block_size ({self.block_size}), got {self.pool_tokens}")
+
+    @derived
+    def areas(self) -> tuple[Area, ...]:
+        """Blocks of one pool."""
+        return (Area(layout=Blocks(self.block_size, self.pool_tokens)),)
 
     @property
     def integer_rule(self) -> IntegerRule:

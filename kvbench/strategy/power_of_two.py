@@ -1,5 +1,7 @@
 """An oracle that is right to a factor of two: room for the output, rounded up to a power of two."""
 
+from dataclasses import dataclass
+
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import Plan, Reserve
 from kvbench.strategy.base import (
@@ -26,6 +28,7 @@ def over_provisioned(num_prompt_tokens: int, num_further_tokens: int, max_seq_le
     return min(num_prompt_tokens + room, max_seq_len)
 
 
+@dataclass(frozen=True, kw_only=True)
 class PowerOfTwo(Longest):
     """Reserve the prompt and, for the output, the next power of two at admission; never resize.
 
@@ -46,16 +49,16 @@ class PowerOfTwo(Longest):
     @property
     def integer_rule(self) -> IntegerRule:
         """All room at admission; nothing grows."""
-        return IntegerRule(over_provisioned, (self.max_capacity,), as_required, (), self.max_capacity)
+        return IntegerRule(over_provisioned, (self.max_tokens,), as_required, (), self.max_tokens)
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the prompt and the output's room."""
         num_further_tokens = session.num_tokens - session.num_prompt_tokens
-        return (Reserve(seq, over_provisioned(session.num_prompt_tokens, num_further_tokens, self.max_seq_len)),)
+        return (Reserve(seq, over_provisioned(session.num_prompt_tokens, num_further_tokens, self.longest)),)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append, never more than the maximum; it fits, unless the request goes on beyond what was known of it."""
         required = view.num_used(seq) + num_tokens
-        if required > self.max_seq_len:
-            raise CapacityExceeded(required, self.max_seq_len)
+        if required > self.longest:
+            raise CapacityExceeded(required, self.longest)
         return append_in_units(seq, num_tokens, 1, view)

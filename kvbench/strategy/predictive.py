@@ -2,12 +2,12 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from kvbench.checks import check_int
+from kvbench.checks import check_int, check_one_of
 from kvbench.ledger import LedgerView
-from kvbench.naming import unknown
 from kvbench.plan.ops import NOTHING, Plan, Reserve, append_plan
-from kvbench.strategy.base import resize_and_append, rounded_up
+from kvbench.strategy.base import derived, resize_and_append, rounded_up
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Session
 
@@ -44,6 +44,7 @@ def predicted_append(lengths: Sequence[int], num_used: int) -> int:
     return int(lengths[-1] * (mean if stable else min(mean, CAUTIOUS_RATIO)) * MARGIN)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Predictive(Dynamic):
     """Grow as Dynamic, guided by a prediction of the next append.
 
@@ -65,28 +66,18 @@ class Predictive(Dynamic):
 
     decides_by = "each sequence's past appends"
 
-    def __init__(
-        self,
-        *,
-        history_window: int,
-        rule: str,
-        initial_capacity: int,
-        growth_factor: float,
-        max_capacity: int | None,
-        round_to: int,
-    ) -> None:
-        super().__init__(
-            initial_capacity=initial_capacity,
-            growth_factor=growth_factor,
-            max_capacity=max_capacity,
-            round_to=round_to,
-        )
-        check_int("history_window", history_window, 1)
-        if rule not in RULES:
-            raise ValueError(unknown("rule", rule, RULES))
-        self.history_window = history_window
-        self.rule = rule
-        self._lengths: dict[int, deque[int]] = {}
+    history_window: int = 10
+    rule: str = "total"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_int("history_window", self.history_window, 1)
+        check_one_of("rule", self.rule, RULES)
+
+    @derived
+    def _lengths(self) -> dict[int, deque[int]]:
+        """Of each sequence, its last appends."""
+        return {}
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the initial capacity, with an empty history."""
@@ -120,13 +111,13 @@ class Predictive(Dynamic):
         if required <= capacity:
             return append_plan(seq, num_tokens)
         needed = self._grown(capacity, required)
-        wished = min(rounded_up(required + predicted, self.round_to), self.max_capacity, view.room(seq))
+        wished = min(rounded_up(required + predicted, self.round_to), self.max_tokens, view.room(seq))
         return resize_and_append(seq, max(needed, wished), num_tokens)
 
     def _ahead(self, capacity: int, predicted: int) -> int:
         """Capacity after growing ahead: the prediction, at least 1.3 times and dynamic's own growth, never over."""
         target = max(predicted, int(capacity * LEAST_GROWTH), int(capacity * self.growth_factor))
-        return min(rounded_up(target, self.round_to), self.max_capacity)
+        return min(rounded_up(target, self.round_to), self.max_tokens)
 
     def on_finish(self, seq: int, view: LedgerView) -> Plan:
         """Release, and forget the history."""

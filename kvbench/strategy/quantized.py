@@ -1,15 +1,18 @@
 """Quantization: older tokens in few bits, the newest as they are."""
 
+from dataclasses import dataclass
+
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import STAGING_TOKENS, Area, Chunks, Packed, Ring
 from kvbench.plan.ops import MAIN, NOTHING, Append, Move, Plan, Reserve, Rule, append_plan
-from kvbench.strategy.base import Strategy, rounded_up
+from kvbench.strategy.base import Strategy, derived, rounded_up
 from kvbench.workload.request import Session
 
 PACKED = "packed"
 
 
+@dataclass(frozen=True, kw_only=True)
 class Quantized(Strategy):
     """Round older tokens to few bits, packed into bytes; keep a window of the newest in full precision.
 
@@ -32,17 +35,28 @@ class Quantized(Strategy):
 
     lossless = False
 
-    def __init__(self, *, bits: int, group_size: int, residual_tokens: int, keys_per: str) -> None:
-        check_int("group_size", group_size, 1)
-        if STAGING_TOKENS % group_size:
-            raise ValueError(f"group_size divides {STAGING_TOKENS}, got {group_size}")
-        check_int("residual_tokens", residual_tokens, 0)
-        self.group_size = group_size
-        self.residual_tokens = residual_tokens
-        # Whole groups, so that none lies at the ring's end and its beginning.
-        self.window = rounded_up(residual_tokens + group_size, group_size)
-        packed = Packed(bits, group_size, keys_per)
-        self.areas = (Area(PACKED, layout=Chunks(self._chunk_tokens), format=packed), Area(layout=Ring()))
+    bits: int = 4
+    group_size: int = 32
+    residual_tokens: int = 128
+    keys_per: str = "channel"
+
+    def __post_init__(self) -> None:
+        check_int("group_size", self.group_size, 1)
+        if STAGING_TOKENS % self.group_size:
+            raise ValueError(f"group_size divides {STAGING_TOKENS}, got {self.group_size}")
+        check_int("residual_tokens", self.residual_tokens, 0)
+        Packed(self.bits, self.group_size, self.keys_per)
+
+    @derived
+    def areas(self) -> tuple[Area, ...]:
+        """Packed chunks, and a ring of the newest."""
+        packed = Packed(self.bits, self.group_size, self.keys_per)
+        return (Area(PACKED, layout=Chunks(self._chunk_tokens), format=packed), Area(layout=Ring()))
+
+    @derived
+    def window(self) -> int:
+        """Slots of the newest: whole groups, so that none lies at the ring's end and its beginning."""
+        return rounded_up(self.residual_tokens + self.group_size, self.group_size)
 
     @property
     def attends_all(self) -> bool:

@@ -1,10 +1,13 @@
 """No cache: everything is computed again for each token."""
 
+from dataclasses import dataclass
+
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import Plan, Reserve, Truncate
 from kvbench.strategy.base import Strategy, resize_and_append
 
 
+@dataclass(frozen=True, kw_only=True)
 class Recompute(Strategy):
     """Hold nothing between steps: each step writes K and V of the whole sequence and attends with all its queries.
 

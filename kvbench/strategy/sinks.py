@@ -1,11 +1,15 @@
 """Attention sinks: the first tokens and a recent window."""
 
+from dataclasses import dataclass
+
 from kvbench.checks import check_int
 from kvbench.plan.area import Area, Ring
 from kvbench.plan.ops import Rule
+from kvbench.strategy.base import derived
 from kvbench.strategy.bounded import Bounded
 
 
+@dataclass(frozen=True, kw_only=True)
 class Sinks(Bounded):
     """Keep attention sinks and a recent window in a ring; evict the rest.
 
@@ -21,17 +25,27 @@ class Sinks(Bounded):
     Departs: positions are not re-rotated; a prompt longer than the window is attended whole before it is reduced.
     """
 
-    def __init__(self, *, num_sinks: int, window: int) -> None:
-        check_int("num_sinks", num_sinks, 0)
-        check_int("window", window, 1)
-        self.num_sinks = self.num_first = num_sinks
-        self.window = window
-        super().__init__(
-            capacity=num_sinks + window,
-            rule=Rule(first=num_sinks, recent=window),
-            rule_of_step=Rule(first=num_sinks, recent=window - 1),
-        )
-        self.areas = (Area(layout=Ring(num_sinks)),)
+    num_sinks: int = 4
+    window: int = 1020
+
+    def __post_init__(self) -> None:
+        check_int("num_sinks", self.num_sinks, 0)
+        check_int("window", self.window, 1)
+
+    @derived
+    def areas(self) -> tuple[Area, ...]:
+        """A ring that pins the sinks."""
+        return (Area(layout=Ring(self.num_sinks)),)
+
+    @derived
+    def num_first(self) -> int:
+        """The sinks."""
+        return self.num_sinks
+
+    @derived
+    def rule(self) -> Rule:
+        """The sinks and the window."""
+        return Rule(first=self.num_sinks, recent=self.window)
 
     def within(self, budget_tokens: int, num_tokens: int) -> "Sinks":
         """As many sinks, and a window of the rest."""

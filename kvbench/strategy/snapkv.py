@@ -1,15 +1,18 @@
 """SnapKV: the prompt's last tokens vote for what is kept of it."""
 
+from dataclasses import dataclass, replace
+
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import SIGNALS, Area, Votes
 from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule
-from kvbench.strategy.base import Strategy, append_in_units, rounded_up
+from kvbench.strategy.base import Strategy, append_in_units, derived, rounded_up
 
 GROWTH_TOKENS = 256
 """Slots by which capacity grows: a resize each 256 decoded tokens."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class SnapKV(Strategy):
     """Reduce each prompt to the tokens that its last ones look at, and those last ones; keep all that is decoded.
 
@@ -30,25 +33,35 @@ class SnapKV(Strategy):
 
     lossless = False
 
-    def __init__(self, *, budget: int, window: int, kernel_size: int, pooling: str) -> None:
-        check_int("budget", budget, 1)
-        check_int("window", window, 1)
-        check_int("kernel_size", kernel_size, 1)
-        if window >= budget:
-            raise ValueError(f"window is less than budget ({budget}), got {window}")
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is odd, got {kernel_size}")
-        self.budget = budget
-        self.areas = (Area(positions=True, score=Votes(window, kernel_size, pooling)),)
-        self.window = window
-        self.kernel_size = kernel_size
-        self.pooling = pooling
-        self._prompt_end: dict[int, int] = {}
+    budget: int = 1024
+    window: int = 32
+    kernel_size: int = 7
+    pooling: str = "max"
+
+    def __post_init__(self) -> None:
+        check_int("budget", self.budget, 1)
+        check_int("window", self.window, 1)
+        check_int("kernel_size", self.kernel_size, 1)
+        if self.window >= self.budget:
+            raise ValueError(f"window is less than budget ({self.budget}), got {self.window}")
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is odd, got {self.kernel_size}")
+        Votes(self.window, self.kernel_size, self.pooling)
+
+    @derived
+    def areas(self) -> tuple[Area, ...]:
+        """Slots in order, with positions and votes."""
+        return (Area(positions=True, score=Votes(self.window, self.kernel_size, self.pooling)),)
+
+    @derived
+    def _prompt_end(self) -> dict[int, int]:
+        """Of each sequence, where its last prompt ended."""
+        return {}
 
     def within(self, budget_tokens: int, num_tokens: int) -> "SnapKV":
         """So many of all that is held when a prompt ends; what is decoded after comes on top."""
         check_int("snapkv: its budget in tokens", budget_tokens, self.window + 1)
-        return SnapKV(budget=budget_tokens, window=self.window, kernel_size=self.kernel_size, pooling=self.pooling)
+        return replace(self, budget=budget_tokens)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or make room first."""

@@ -1,5 +1,7 @@
 """Static allocation: the maximum, at once."""
 
+from dataclasses import dataclass
+
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import Plan, Reserve, append_plan
 from kvbench.strategy.base import (
@@ -12,6 +14,7 @@ from kvbench.strategy.longest import Longest
 from kvbench.workload.request import Session
 
 
+@dataclass(frozen=True, kw_only=True)
 class Static(Longest):
     """Allocate the maximum when a sequence is admitted; never resize.
 
@@ -27,15 +30,15 @@ class Static(Longest):
     @property
     def integer_rule(self) -> IntegerRule:
         """The maximum at admission; nothing grows."""
-        return IntegerRule(constant, (self.max_capacity,), as_required, (), self.max_capacity)
+        return IntegerRule(constant, (self.max_tokens,), as_required, (), self.max_tokens)
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the maximum."""
-        return (Reserve(seq, self.max_seq_len),)
+        return (Reserve(seq, self.longest),)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append; never more than the maximum."""
         required = view.num_used(seq) + num_tokens
-        if required > self.max_seq_len:
-            raise CapacityExceeded(required, self.max_seq_len)
+        if required > self.longest:
+            raise CapacityExceeded(required, self.longest)
         return append_plan(seq, num_tokens)

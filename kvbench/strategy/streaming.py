@@ -1,15 +1,18 @@
 """Streaming windows: attention reads the active one, those before are retired."""
 
+from dataclasses import dataclass
+
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import Area, Chunks, Ring
 from kvbench.plan.ops import MAIN, Keep, Move, Plan, Reserve, Rule, append_plan
-from kvbench.strategy.base import Strategy
+from kvbench.strategy.base import Strategy, derived
 from kvbench.workload.request import Session
 
 RETIRED = "retired"
 
 
+@dataclass(frozen=True, kw_only=True)
 class Streaming(Strategy):
     """Read a window; when it is full, retire it and begin the next with its last tokens.
 
@@ -28,17 +31,26 @@ class Streaming(Strategy):
 
     lossless = False
 
-    def __init__(self, *, window_size: int, overlap_size: int, max_retired: int) -> None:
-        check_int("window_size", window_size, 1)
-        check_int("overlap_size", overlap_size, 0)
-        check_int("max_retired", max_retired, 1)
-        if overlap_size >= window_size:
-            raise ValueError(f"overlap_size is less than window_size ({window_size}), got {overlap_size}")
-        self.window_size = window_size
-        self.overlap_size = overlap_size
-        self.max_retired = max_retired
-        self.retired_tokens = window_size - overlap_size
-        self.areas = (Area(RETIRED, Chunks(self.retired_tokens), attended=False), Area(layout=Ring()))
+    window_size: int = 1024
+    overlap_size: int = 128
+    max_retired: int = 10
+
+    def __post_init__(self) -> None:
+        check_int("window_size", self.window_size, 1)
+        check_int("overlap_size", self.overlap_size, 0)
+        check_int("max_retired", self.max_retired, 1)
+        if self.overlap_size >= self.window_size:
+            raise ValueError(f"overlap_size is less than window_size ({self.window_size}), got {self.overlap_size}")
+
+    @derived
+    def areas(self) -> tuple[Area, ...]:
+        """Chunks of retired windows, not read, and the active one."""
+        return (Area(RETIRED, Chunks(self.retired_tokens), attended=False), Area(layout=Ring()))
+
+    @property
+    def retired_tokens(self) -> int:
+        """Tokens of a retired window."""
+        return self.window_size - self.overlap_size
 
     def within(self, budget_tokens: int, num_tokens: int) -> "Streaming":
         """A window of so many, the overlap the same share of it."""

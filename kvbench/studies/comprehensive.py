@@ -54,6 +54,8 @@ class Comprehensive(SweepExperiment):
     scenarios: Mapping[str, Scenario]
     strategies: Mapping[str, Strategy]
     raised_strategies: Mapping[str, Strategy]
+    repetitions: int = 3
+    attend: bool = False
 
     def __post_init__(self) -> None:
         tokens_of(self.scenarios)

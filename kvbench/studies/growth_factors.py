@@ -35,9 +35,11 @@ class GrowthFactors(RangeExperiment):
     Departs: the article gives the range without a measurement.
     """
 
-    growth_factors: tuple[float, ...]
-    initial_capacity: int
-    max_capacity: int
+    growth_factors: tuple[float, ...] = (1.1, 1.2, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+    initial_capacity: int = 256
+    max_capacity: int = 65536
+    repetitions: int = 3
+    attend: bool = False
 
     useful = GROWTH
     varied = "dynamic"

@@ -48,10 +48,12 @@ class KeptFractions(RangeExperiment):
     Departs: the article gives the range without a measurement.
     """
 
-    kept_fractions: tuple[float, ...]
-    interval: int
-    probed_heads: int
-    probed_tokens: int
+    kept_fractions: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    interval: int = 64
+    probed_heads: int = 4
+    probed_tokens: int = 2048
+    repetitions: int = 2
+    attend: bool = False
 
     useful = KEPT
     varied = "compressed"

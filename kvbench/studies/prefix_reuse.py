@@ -60,14 +60,16 @@ class PrefixReuse(Experiment):
     """
 
     scenarios: Mapping[str, Scenario]
-    device_blocks: tuple[int, ...]
-    host_blocks: int
-    disk_blocks: int
-    host_bytes_per_s: float
-    disk_bytes_per_s: float
-    policies: tuple[str, ...]
-    reuse: tuple[str, ...]
-    warmup_share: float
+    device_blocks: tuple[int, ...] = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
+    host_blocks: int = 0
+    disk_blocks: int = 0
+    host_bytes_per_s: float = 6.4e10
+    disk_bytes_per_s: float = 7.0e9
+    policies: tuple[str, ...] = ("fifo", "lru", "optimal")
+    reuse: tuple[str, ...] = ("block_hash", "radix", "radix_trimmed")
+    warmup_share: float = 0.5
+    repetitions: int = 1
+    attend: bool = False
 
     def __post_init__(self) -> None:
         for name, what in (("device_blocks", "size"), ("policies", "policy"), ("reuse", "kind of reuse")):

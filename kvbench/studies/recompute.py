@@ -39,8 +39,8 @@ class RecomputeExperiment(SweepExperiment):
     Departs: attention and cache are measured; the article evaluates a formula.
     """
 
-    context_tokens: tuple[int, ...]
-    num_decode_tokens: int
+    context_tokens: tuple[int, ...] = (100, 500, 1000, 2000, 4000)
+    num_decode_tokens: int = 3
 
     def __post_init__(self) -> None:
         if not isinstance(self.context_tokens, list | tuple) or not self.context_tokens:

@@ -13,7 +13,7 @@ from kvbench.workload.request import NS_PER_S
 MAX_REQUESTS = 1_000_000_000
 RATES_PER_S = (1e-9, 1e9)
 PERIODS_S = (1e-9, 1e12)
-KINDS = "an arrival process (AllAtOnce, Constant, Poisson, Gamma, Sinusoidal)"
+KINDS = "an arrival process (AllAtOnce, ConstantRate, Poisson, Gamma, Sinusoidal)"
 
 
 class Arrivals(Protocol):
@@ -47,7 +47,7 @@ class AllAtOnce(Arrivals):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant(Arrivals):
+class ConstantRate(Arrivals):
     """Request i arrives at i ÷ rate: even gaps, the first at 0.
 
     Args:

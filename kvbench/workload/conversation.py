@@ -1,12 +1,12 @@
 """Generated workloads: conversations of several turns, and samples drawn in parallel from one prompt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from kvbench.checks import check_int, check_number
-from kvbench.workload.arrivals import MAX_REQUESTS, Arrivals, check_arrivals
-from kvbench.workload.lengths import Constant, Lengths, check_lengths
+from kvbench.workload.arrivals import MAX_REQUESTS, AllAtOnce, Arrivals, check_arrivals
+from kvbench.workload.lengths import ConstantLength, Lengths, check_lengths
 from kvbench.workload.request import NS_PER_S, Request, Session
 from kvbench.workload.scenario import Scenario, Workload
 
@@ -47,11 +47,11 @@ class Conversations(Scenario):
     """
 
     num_requests: int
-    arrivals: Arrivals
+    arrivals: Arrivals = field(default_factory=AllAtOnce)
     prompts: Lengths
     outputs: Lengths
-    turns: Lengths | int
-    think_s: float
+    turns: Lengths | int = 1
+    think_s: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,7 +70,7 @@ class Conversations(Scenario):
         arrivals_rng, turns_rng, prompts_rng, outputs_rng, think_rng = rng.spawn(5)
         num = min(self.num_requests, self.max_requests or self.num_requests)
         arrivals = self.arrivals.times_ns(num, arrivals_rng).tolist()
-        turns = Constant(tokens=self.turns) if isinstance(self.turns, int) else self.turns
+        turns = ConstantLength(tokens=self.turns) if isinstance(self.turns, int) else self.turns
         ends = np.cumsum(turns.draw(num, turns_rng))
         total = int(ends[-1])
         prompts = self.prompts.draw(total, prompts_rng).tolist()
@@ -105,7 +105,7 @@ class ParallelSampling(Scenario):
 
     num_prompts: int
     num_samples: int
-    arrivals: Arrivals
+    arrivals: Arrivals = field(default_factory=AllAtOnce)
     prompts: Lengths
     outputs: Lengths
 

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from kvbench.checks import check_number
 from kvbench.naming import unknown
-from kvbench.workload.arrivals import Arrivals, check_arrivals
+from kvbench.workload.arrivals import AllAtOnce, Arrivals, check_arrivals
 from kvbench.workload.conversation import MAX_THINK_S, draw_think_ns
 from kvbench.workload.request import Request, Session
 from kvbench.workload.scenario import Scenario, Workload
@@ -61,9 +61,9 @@ class Dialogue(Scenario):
     """
 
     conversations: tuple[tuple[Exchange, ...], ...]
-    arrivals: Arrivals
-    think_s: float
-    tokens_per_word: float
+    arrivals: Arrivals = field(default_factory=AllAtOnce)
+    think_s: float = 0.0
+    tokens_per_word: float = 1.3
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,7 +12,7 @@ from kvbench.workload.trace_file import read_csv
 from kvbench.workload.trace_values import MAX_TOKENS, whole_numbers
 
 MAX_RANKS = 10_000_000
-KINDS = "a length distribution (Constant, Uniform, Lognormal, Zipf, Empirical)"
+KINDS = "a length distribution (ConstantLength, Uniform, Lognormal, Zipf, Empirical)"
 
 
 class Lengths(Protocol):
@@ -33,7 +33,7 @@ def check_lengths(name: str, value: object) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant(Lengths):
+class ConstantLength(Lengths):
     """The same length always.
 
     Args:
@@ -63,7 +63,7 @@ class Uniform(Lengths):
         ValueError: a bound is not a positive integer, or they are the wrong way round.
     """
 
-    low: int
+    low: int = 1
     high: int
 
     def __post_init__(self) -> None:
@@ -92,8 +92,8 @@ class Lognormal(Lengths):
 
     median: float
     sigma: float
-    low: int
-    high: int
+    low: int = 1
+    high: int = MAX_TOKENS
 
     def __post_init__(self) -> None:
         _check_range(self.low, self.high)
@@ -119,7 +119,7 @@ class Zipf(Lengths):
     """
 
     exponent: float
-    low: int
+    low: int = 1
     high: int
 
     def __post_init__(self) -> None:

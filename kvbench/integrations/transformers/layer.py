@@ -143,9 +143,8 @@ class KVBenchLayer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         """Tokens that the strategy can hold; -1 where it names no maximum."""
-        rule = self._shared.strategy.integer_rule
-        most = getattr(self._shared.strategy, "max_capacity", None) if rule is None else rule.max_tokens
-        return -1 if most is None or most >= UNLIMITED else most
+        most = self._shared.strategy.max_tokens
+        return -1 if most >= UNLIMITED else most
 
     def reset(self) -> None:
         """Forget all tokens."""

@@ -97,9 +97,9 @@ class ClaimsExperiment(Experiment):
     Departs: it states these claims; here each is a range, and figures that lie in it or do not.
     """
 
-    claims: tuple[str, ...]
+    claims: tuple[str, ...] = tuple(CLAIMS)
     scenarios: Mapping[str, Scenario]
-    timed_heads: int
+    timed_heads: int = 4
 
     def __post_init__(self) -> None:
         if not isinstance(self.claims, list | tuple) or not self.claims:

@@ -54,15 +54,16 @@ class QualityExperiment(Experiment):
     """
 
     strategies: Mapping[str, Strategy]
-    peers: tuple[str, ...]
-    budgets: tuple[float, ...]
-    text_tokens: int
-    prefill_tokens: int
-    text: str | None
-    needle_tokens: tuple[int, ...]
-    needle_depths: tuple[float, ...]
-    needles_asked: int
-    resume: bool
+    peers: tuple[str, ...] = ("dynamic", "static", "fp8", "quanto_4bit", "quanto_2bit")
+    budgets: tuple[float, ...] = (0.2, 0.5)
+    text_tokens: int = 1024
+    prefill_tokens: int = 512
+    text: str | None = None
+    needle_tokens: tuple[int, ...] = (256, 512, 1000)
+    needle_depths: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    needles_asked: int = 2
+    resume: bool = True
+    repetitions: int = 1
     is_repeated: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

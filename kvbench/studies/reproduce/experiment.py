@@ -44,12 +44,14 @@ class Reproduce(Experiment):
     Departs: what the papers leave open, and how it was chosen, stands in the report.
     """
 
-    results: tuple[str, ...]
+    results: tuple[str, ...] = RESULTS
     scenarios: Mapping[str, Scenario]
     models: Mapping[str, Model]
     hardware: Hardware
-    rates_per_s: tuple[float, ...]
-    judged_rate_per_s: float
+    rates_per_s: tuple[float, ...] = (0.5, 1, 1.5, 2, 2.5, 3, 4)
+    judged_rate_per_s: float = 2
+    repetitions: int = 1
+    attend: bool = False
 
     def __post_init__(self) -> None:
         for result in self.results:
