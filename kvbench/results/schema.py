@@ -143,7 +143,12 @@ _SUMMARY: dict[str, Column] = {
         "bytes", "live bytes copied within their area in a repetition, mean over repetitions", "Copied"
     ),
     "moved_bytes": Column("bytes", "bytes moved to other areas in a repetition, mean over repetitions", "Moved"),
-    "stall_s": Column("s", "time of reserve in steps that resized, summed in a repetition, mean over them", "Stall"),
+    "stall_s": Column(
+        "s",
+        "time of reserve in steps that resized, summed in a repetition, mean over them",
+        "Stall",
+        has_interval=True,
+    ),
     "admit_s": Column("s", "time of reserve at admissions, summed in a repetition, mean over them", "Admission"),
     "allocation_s": Column(
         "s",

@@ -7,9 +7,8 @@ import pandas as pd
 from kvbench.charts.text import duration, listed, number
 from kvbench.charts.values import ValuePanel
 from kvbench.checks import check_int
-from kvbench.results.intervals import around, half_width
+from kvbench.results.columns import ends
 from kvbench.results.results import Results
-from kvbench.results.summary import US_PER_S
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.studies.base import Setting
@@ -43,7 +42,7 @@ class GrowthFactors(RangeExperiment):
 
     useful = GROWTH
     varied = "dynamic"
-    figures = ("peak_bytes", "copied_bytes", "num_resizes", "stall_s", "utilization_mean")
+    figures = ("peak_bytes", "copied_bytes", "num_resizes", "stall_s", *ends("stall_s"), "utilization_mean")
     panels = (
         ValuePanel("Peak memory, the double buffer included", "peak_per_needed", "Peak ÷ bytes of the tokens"),
         ValuePanel("Copied by resizes", "copied_per_needed", "Copied ÷ bytes of the tokens"),
@@ -71,9 +70,9 @@ class GrowthFactors(RangeExperiment):
             initial_capacity=self.initial_capacity, growth_factor=value, max_capacity=self.max_capacity, round_to=1
         )
 
-    def table(self, rows: pd.DataFrame, measured: Results, setting: Setting) -> pd.DataFrame:
-        """With the intervals of stalls, the cost, and whether no factor beats another in both of its parts."""
-        return with_cost(rows.assign(**around("stall_s", rows["stall_s"], stall_intervals(measured))))
+    def rows(self, measured: Results, setting: Setting) -> pd.DataFrame:
+        """With the cost of each, and whether no other factor has both less peak and less copied."""
+        return with_cost(super().rows(measured, setting))
 
     def sentences(self, table: pd.DataFrame) -> list[str]:
         """Where each workload's best factors lie, and whether the article's range holds.
@@ -97,18 +96,6 @@ class GrowthFactors(RangeExperiment):
         if len(done):
             sentences += [_overall(done), *GROWTH.verdicts(done), _stall(table)]
         return sentences
-
-
-def stall_intervals(measured: Results) -> pd.Series:
-    """Of each row of the summary, half the width of the interval of its stall, from repetitions."""
-    steps = measured.steps[~measured.steps["warmup"]]
-    stalls_s = (steps["reserve_us"].where(steps["num_resizes"] > 0, 0.0) / US_PER_S).groupby(
-        [steps["scenario"].astype(str), steps["strategy"].astype(str), steps["repetition"]]
-    )
-    sums = stalls_s.sum()
-    rows = zip(measured.summary["scenario"], measured.summary["strategy"], strict=True)
-    halves = [half_width(sums[scenario, strategy]) for scenario, strategy in rows]
-    return pd.Series(halves, measured.summary.index, float)
 
 
 def with_cost(rows: pd.DataFrame) -> pd.DataFrame:

@@ -89,8 +89,9 @@ class KeptFractions(RangeExperiment):
         """Compressed to a fraction."""
         return Compressed(kept_fraction=value, interval=self.interval)
 
-    def table(self, rows: pd.DataFrame, measured: Results, setting: Setting) -> pd.DataFrame:
+    def rows(self, measured: Results, setting: Setting) -> pd.DataFrame:
         """With what attention loses; those columns are empty on a backend without tensors."""
+        rows = super().rows(measured, setting)
         return rows.assign(
             token_us=US_PER_S * rows["total_s"] / rows["workload_tokens"],
             kept_share=rows["kept_tokens"] / rows["workload_tokens"],

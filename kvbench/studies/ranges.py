@@ -159,10 +159,6 @@ class RangeExperiment(SweepExperiment):
         """The strategy with a value of the parameter."""
         raise NotImplementedError
 
-    def table(self, rows: pd.DataFrame, measured: Results, setting: Setting) -> pd.DataFrame:
-        """The rows with what else they are judged by."""
-        raise NotImplementedError
-
     def sentences(self, table: pd.DataFrame) -> list[str]:
         """What the table shows."""
         raise NotImplementedError
@@ -187,13 +183,8 @@ class RangeExperiment(SweepExperiment):
         """A point a workload, at which the values are compared."""
         return compared(self.strategies(), self.scenarios)
 
-    def rows(self, measured: Results, slot_bytes: int) -> pd.DataFrame:
-        """A row a workload and value: figures where it was completed, peak and copied bytes over those of the tokens.
-
-        Args:
-            measured: of the points.
-            slot_bytes: bytes of a token.
-        """
+    def rows(self, measured: Results, setting: Setting) -> pd.DataFrame:
+        """A row a workload and value: figures where it was completed, and peak and copied bytes over the tokens'."""
         summary = measured.summary
         rows = summary[["scenario"]].assign(
             **{self.useful.column: summary["strategy"].astype(str).map(self.by_name()).astype(float)},
@@ -202,14 +193,14 @@ class RangeExperiment(SweepExperiment):
         )
         figures = summary[list(self.figures)].astype(float).join(summary[FROM])
         rows = rows.join(figures.where(summary["outcome"] == "completed"))
-        needed_bytes = rows["workload_tokens"] * slot_bytes
+        needed_bytes = rows["workload_tokens"] * setting.backend.slot_bytes
         over = {f"{name}_per_needed": rows[f"{name}_bytes"] / needed_bytes for name in ("peak", "copied")}
         return rows.assign(**over)
 
     def findings(self, measured: Results, setting: Setting) -> Findings:
         """A row a workload and value, a chart of it, and whether the article's range is the useful one."""
         useful, notes = self.useful, model_notes(measured.summary)
-        table = self.table(self.rows(measured, setting.backend.slot_bytes), measured, setting)
+        table = self.rows(measured, setting)
         span, label = (useful.low, useful.high), useful.what.capitalize()
         return Findings(
             summary=table,

@@ -34,7 +34,7 @@ NO_TENSORS = "this backend holds no tensors"
 def ranges(bench: ClaimsBench) -> Evidence:
     """C7: a range is the useful one if its values are useful, and others are not."""
     sweep = _growing(bench)
-    on_lists = sweep.rows(bench.counting.run(sweep.points), bench.geometry.bytes_per_token)
+    on_lists = sweep.rows(bench.counting.run(sweep.points), bench.counting)
     factors, stalls, fractions = _lengths(bench), _stalls(bench), _fractions(bench)
     error = 100 * fractions["error_relative"]
     unknown = NO_TENSORS if error.isna().any() else ""
