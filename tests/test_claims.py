@@ -10,7 +10,7 @@ import pytest
 from kvbench.api.study import experiment_of
 from kvbench.backend.counted import Counted
 from kvbench.backend.measured import Measured
-from kvbench.charts.claim_curves import ranges_chart
+from kvbench.charts.claims import ranges_chart
 from kvbench.model.geometry import KVGeometry
 from kvbench.studies.base import Setting
 from kvbench.studies.claims import choice, concurrency, counted, ranges, stream, tiers

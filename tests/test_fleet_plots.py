@@ -276,7 +276,7 @@ def test_modelled_against_measured_is_drawn_as_it_is():
     priced = measured.assign(backend="modelled", source="modelled", hardware="H100", step_mean_us=times)
     figure = sweep_charts(pd.concat([measured, priced], ignore_index=True), ["backend"])["model_error"]
     points, bars = figure.axes
-    marks = [line for line in points.lines if len(line.get_xdata()) == 1 and line.get_marker() in "os^"]
+    marks = [line for line in points.lines if len(line.get_xdata()) == 1 and line.get_marker() in "osD^vP"]
     assert [line.get_xdata()[0] for line in marks] == pytest.approx(measured["step_mean_us"])
     assert [line.get_ydata()[0] for line in marks] == pytest.approx(times)
     assert [bar.get_width() for bar in bars.patches] == pytest.approx([10, 20, 0], abs=1e-9)

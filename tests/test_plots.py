@@ -201,7 +201,7 @@ def test_pareto_points_front_and_intervals(decode):
     figure = pareto_chart(decode.summary)
     assert contested(decode.summary) == ["total_s", "allocation_s", "decode_p90_us"]
     for axes, column in zip(figure.axes, contested(decode.summary), strict=True):
-        marks = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() in "osD^"]
+        marks = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() in "osD^vP"]
         peaks = [line.get_ydata()[0] * MIB for line in marks]
         assert peaks == pytest.approx(decode.summary["peak_bytes"].tolist())
         unit = {"(s)": 1, "(ms)": 1e-3, "(µs)": 1 if column.endswith("_us") else 1e-6}[axes.get_xlabel().split()[-1]]
@@ -216,7 +216,7 @@ def test_references_are_hollow_and_on_no_front(decode):
     rows = decode.summary.assign(reference=[False, False, True], peak_bytes=[300 * MIB, 200 * MIB, MIB])
     figure = pareto_chart(rows)
     for axes in figure.axes:
-        marks = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() in "osD^"]
+        marks = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() in "osD^vP"]
         assert [line.get_markerfacecolor() == "white" for line in marks] == [False, False, True]
         assert axes.lines[-1].get_ydata().min() >= 200
     assert "For reference, on no front and never the best: concat." in words(figure)
@@ -412,5 +412,5 @@ def test_a_strategy_that_never_held_anything_is_no_point(decode):
     made = decode.summary.copy()
     made.loc[0, ["peak_bytes", "outcome"]] = [0, "out_of_memory 1 of 1"]
     for axes in pareto_chart(made).axes:
-        marks = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() in "osD^"]
+        marks = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() in "osD^vP"]
         assert all(line.get_ydata()[0] > 0 for line in marks)

@@ -15,6 +15,8 @@ _WORDS = (
 )
 LIMITS = {f"{name}_share": words for name, words in zip(NAMES, _WORDS, strict=True)}
 """What the head of the queue waited for, by the summary's column."""
+NOBODY = next(iter(LIMITS))
+HALF = 0.5
 LEAST = 5e-4
 """Smaller shares are not told."""
 
@@ -36,7 +38,9 @@ def binding_limits(summary: pd.DataFrame) -> list[str]:
 
 
 def bound_by(rows: pd.DataFrame, parameters: list[str]) -> str:
-    """What the next request waited for longest, and whose; "" where nothing tells. Markdown.
+    """What the next request waited for longest, and whose; that nobody waited, where that was so most of the time.
+
+    "" where nothing tells. Markdown.
 
     Args:
         rows: of a summary.
@@ -47,6 +51,7 @@ def bound_by(rows: pd.DataFrame, parameters: list[str]) -> str:
     known = _tells(rows)
     shares = rows.loc[known, list(LIMITS)].astype(float)
     names = pd.Series(row_names(rows, parameters), index=rows.index)[known]
+    shares[NOBODY] = shares[NOBODY].where(shares[NOBODY] >= HALF, 0.0)
     held: dict[str, list[str]] = {}
     for name, column, share in zip(names, shares.idxmax(axis=1), shares.max(axis=1), strict=True):
         held.setdefault(LIMITS[column], []).append(f"{name} {percent(share)}")

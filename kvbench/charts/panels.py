@@ -112,7 +112,7 @@ class PanelsChart(Chart):
         return by_job(self.summary, self.parameters, _best_of)
 
 
-def comprehensive_chart(table: pd.DataFrame, what: str, notes: Sequence[str] = ()) -> Figure:
+def comprehensive_chart(table: pd.DataFrame, what: str, notes: Sequence[str] = (), subject: str = "") -> Figure:
     """The article's comprehensive benchmark: a group of bars a workload.
 
     A strategy that does not hold a workload has a cross with its outcome and no bar.
@@ -121,6 +121,7 @@ def comprehensive_chart(table: pd.DataFrame, what: str, notes: Sequence[str] = (
         table: a row a scenario and strategy, with an outcome and the panels' columns, empty where not completed.
         what: under which capacities, for the title.
         notes: sentences at the foot, before its own.
+        subject: what was run on what.
     Source: the article, its comprehensive benchmark.
     Departs: memory is the peak of live bytes; the article's figure is the mark; a panel of time joins the four.
     """
@@ -130,7 +131,7 @@ def comprehensive_chart(table: pd.DataFrame, what: str, notes: Sequence[str] = (
     tiered = strategy_names(table[table["peak_host_bytes"] > 0])
     if tiered:
         feet.append(f"Memory is the device's. What {', '.join(tiered)} keeps in the host's is in the mark only.")
-    sheet = Sheet(f"The comprehensive benchmark: {what}", names=strategy_names(table), notes=feet)
+    sheet = Sheet(f"The comprehensive benchmark: {what}", subject, names=strategy_names(table), notes=feet)
     return groups_figure(sheet, table, OF_ARTICLE)
 
 

@@ -19,6 +19,7 @@ ROW_IN = (3.6, 2.6)
 CEILING = (0, (5, 2))
 TIERS = {"device": ("#3C4A57", ""), "host": ("#8FB7D9", ""), "disk": ("#E69F00", "///")}
 BAR = 0.72
+TICK = 7.0
 EVERYTHING = "unlimited cache"
 NOT_FULL = "Open: the cache was not full before the requests that count."
 RATE = "Reused prompt tokens (%)"
@@ -47,7 +48,7 @@ def prefix_rates_chart(table: pd.DataFrame, unlimited: pd.DataFrame, lower_block
         axes.axhline(100 * ceilings[scenario], color=INK, linestyle=CEILING, linewidth=1.1)
         number_axis(axes, "x", own["device_blocks"], log=True)
         value_ticks(axes, "x", own["device_blocks"])
-        axes.tick_params(axis="x", labelrotation=45)
+        axes.tick_params(axis="x", labelsize=TICK)
         panel = kind if len(scenarios) == 1 else f"{scenario}: {kind}"
         label(axes, f"Device ({_block_text(own)})", RATE if place % len(kinds) == 0 else "", plain(panel))
     number_axis(panels[0], "y", [], log=False)
@@ -135,5 +136,5 @@ def _bars(axes: Axes, rows: pd.DataFrame, names: list[str], with_sizes: bool) ->
         heights = 100 * rows[f"from_{name}"].to_numpy()
         axes.bar(places, heights, BAR, bottom=bottom, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
         bottom += heights
-    axes.set_xticks(places, [tick_text(size) if with_sizes else "" for size in rows["device_blocks"]], rotation=45)
+    axes.set_xticks(places, [tick_text(size) if with_sizes else "" for size in rows["device_blocks"]], fontsize=TICK)
     axes.grid(False, axis="x")

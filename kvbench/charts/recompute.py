@@ -17,18 +17,19 @@ STEP = STEPS["step_us"]
 CONTEXT = STEPS["context_tokens"].axis()
 
 
-def recompute_chart(frame: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
+def recompute_chart(frame: pd.DataFrame, notes: Sequence[str] = (), subject: str = "") -> Figure:
     """A decode step's time with a cache and without one, and the speed-up, over the context.
 
     Args:
         frame: context_tokens, cached_us, recompute_us, speedup; where known the ends of the intervals of the times,
             and formula (the article's n² / (n + 100)).
         notes: sentences at the foot.
+        subject: what was run on what.
     Source: the article, no cache against cache.
     Departs: times are measured or modelled; the formula stands beside them.
     """
     frame = frame.sort_values("context_tokens")
-    sheet = Sheet("Decoding with a KV cache against recomputing", notes=notes)
+    sheet = Sheet("Decoding with a KV cache against recomputing", subject, notes=notes)
     times, speedup = sheet.panels(1, 2, 4.0)
     values = frame[["cached_us", "recompute_us"]].to_numpy(dtype=float)
     unit = shown_unit(STEP, values)

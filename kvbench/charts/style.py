@@ -28,10 +28,10 @@ KNOWN = (
     "paged",
     "predictive",
     "exact",
+    "concat",
     "streaming",
     "hierarchical",
     "compressed",
-    "concat",
     "recompute",
 )
 """Strategies that have their look first. Any other takes one that its name points at and no strategy beside it has."""

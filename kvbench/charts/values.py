@@ -50,6 +50,7 @@ def values_chart(
     title: str,
     article_range: tuple[float, float],
     notes: Sequence[str] = (),
+    subject: str = "",
 ) -> Figure:
     """Each panel's column over a parameter, a line a workload, the article's range of the parameter shaded.
 
@@ -61,11 +62,12 @@ def values_chart(
         title: of the figure.
         article_range: from, to.
         notes: sentences at the foot.
+        subject: what was run on what.
     """
     names = list(dict.fromkeys(frame["scenario"].astype(str)))
     short = short_names(names, NAME_LENGTH)
     num_rows = -(-len(panels) // COLUMNS)
-    sheet = Sheet(title, notes=notes)
+    sheet = Sheet(title, subject, notes=notes)
     shown = sheet.panels(num_rows, min(COLUMNS, len(panels)), ROW_IN * num_rows, count=len(panels))
     for axes, panel in zip(shown, panels, strict=True):
         drawn = _panel(axes, frame, parameter, panel, names)

@@ -72,6 +72,13 @@ class Setting:
         return joined(jobs, [point.values for point in points])
 
     @property
+    def subject(self) -> str:
+        """What is run on what, under the titles of charts."""
+        geometry, hardware = self.backend.geometry, self.backend.hardware
+        machine = "measured here" if hardware is None else f"modelled on {hardware.name}"
+        return f"{geometry.name or 'model'}, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; {machine}"
+
+    @property
     def notes(self) -> list[str]:
         """What modelled times are worth, for charts and reports; nothing where times are measured."""
         backend = self.backend

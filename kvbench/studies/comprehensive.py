@@ -98,8 +98,12 @@ class Comprehensive(SweepExperiment):
                 *notes,
             ],
             charts={
-                "article_capacities": comprehensive_chart(tables[ARTICLE], "the article's capacities", notes),
-                "raised_capacities": comprehensive_chart(tables[RAISED], "capacities that hold each workload", notes),
+                "article_capacities": comprehensive_chart(
+                    tables[ARTICLE], "the article's capacities", notes, setting.subject
+                ),
+                "raised_capacities": comprehensive_chart(
+                    tables[RAISED], "capacities that hold each workload", notes, setting.subject
+                ),
             },
             tables={"raised_capacities": tables[RAISED]},
         )

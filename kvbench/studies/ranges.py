@@ -207,5 +207,9 @@ class RangeExperiment(SweepExperiment):
             requests=measured.requests,
             steps=measured.steps,
             sentences=[*self.sentences(table), *notes],
-            charts={useful.plural: values_chart(table, useful.column, label, self.panels, self.title, span, notes)},
+            charts={
+                useful.plural: values_chart(
+                    table, useful.column, label, self.panels, self.title, span, notes, setting.subject
+                )
+            },
         )

@@ -79,7 +79,7 @@ class RecomputeExperiment(SweepExperiment):
             requests=measured.requests,
             steps=measured.steps,
             sentences=[*recompute_sentences(table, setting.backend.scope), *setting.notes],
-            charts={"recompute": recompute_chart(table, setting.notes)},
+            charts={"recompute": recompute_chart(table, setting.notes, setting.subject)},
         )
 
     def _frame(self, steps: pd.DataFrame) -> pd.DataFrame:

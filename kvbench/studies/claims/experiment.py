@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kvbench.charts.claim_curves import choices_chart, ranges_chart, stream_chart
-from kvbench.charts.claims import claim_chart
+from kvbench.charts.claims import choices_chart, claim_chart, ranges_chart, stream_chart
 from kvbench.charts.text import number
 from kvbench.checks import check_int
 from kvbench.naming import unknown
