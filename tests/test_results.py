@@ -48,12 +48,23 @@ def test_what_is_read_back_is_what_was_written(tmp_path):
         results.save(tmp_path)
 
 
-@pytest.mark.parametrize("version", ["0", "99", '"new"', "null"])
-def test_a_folder_of_another_schema_says_so(tmp_path, version):
+MARK = f'"schema_version": {SCHEMA_VERSION},'
+
+
+@pytest.mark.parametrize("mark", ['"schema_version": 99,', '"schema_version": "new",', '"schema_version": null,', ""])
+def test_a_folder_of_another_schema_says_so(tmp_path, mark):
     Results(summary=pd.DataFrame({"strategy": ["a"]}), environment={"again": "kvbench +scenario=x"}).save(tmp_path)
     text = (tmp_path / "environment.json").read_text()
-    (tmp_path / "environment.json").write_text(text.replace(f": {SCHEMA_VERSION},", f": {version},", 1))
+    assert MARK in text
+    (tmp_path / "environment.json").write_text(text.replace(MARK, mark))
     with pytest.raises(ValueError, match=f"written with schema .*; this kvbench reads {SCHEMA_VERSION}; kvbench"):
+        load(tmp_path)
+
+
+def test_an_environment_that_is_none_is_one_message(tmp_path):
+    Results(summary=pd.DataFrame({"strategy": ["a"]})).save(tmp_path)
+    (tmp_path / "environment.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"environment\.json is a mapping, got list"):
         load(tmp_path)
 
 
