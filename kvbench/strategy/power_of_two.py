@@ -4,13 +4,8 @@ from dataclasses import dataclass
 
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import Plan, Reserve
-from kvbench.strategy.base import (
-    CapacityExceeded,
-    IntegerRule,
-    append_in_units,
-    as_required,
-)
-from kvbench.strategy.longest import Longest
+from kvbench.strategy.base import CapacityExceeded, IntegerRule, append_in_units, as_required
+from kvbench.strategy.static import Longest
 from kvbench.workload.request import Session
 
 

@@ -1,17 +1,50 @@
-"""Static allocation: the maximum, at once."""
+"""Static allocation: the maximum, at once; and what all share that reserve by the longest sequence."""
 
 from dataclasses import dataclass
+from typing import Self
 
-from kvbench.ledger import LedgerView
+from kvbench.checks import check_bound
+from kvbench.ledger import UNLIMITED, LedgerView, Limits
 from kvbench.plan.ops import Plan, Reserve, append_plan
-from kvbench.strategy.base import (
-    CapacityExceeded,
-    IntegerRule,
-    as_required,
-    constant,
-)
-from kvbench.strategy.longest import Longest
+from kvbench.strategy.base import CapacityExceeded, IntegerRule, Strategy, as_required, constant, derived
 from kvbench.workload.request import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Longest(Strategy):
+    """The base of strategies with a longest sequence, which they reserve by.
+
+    Args:
+        max_seq_len: tokens that a sequence can hold, > 0; None: those of the run's longest request, or the model's
+            context where requests are not known beforehand.
+    Raises:
+        ValueError: max_seq_len is not positive.
+    """
+
+    max_seq_len: int | None = None
+
+    def __post_init__(self) -> None:
+        check_bound("max_seq_len", self.max_seq_len)
+
+    @derived
+    def max_tokens(self) -> int:
+        """Tokens that a sequence can hold; without limit as long as no run has decided it."""
+        return UNLIMITED if self.max_seq_len is None else self.max_seq_len
+
+    @property
+    def longest(self) -> int:
+        """Tokens that a sequence can hold.
+
+        Raises:
+            ValueError: it was left to the run, and that has not begun.
+        """
+        if self.max_seq_len is None:
+            raise ValueError("max_seq_len: null is for the run to decide (Strategy.fitted), and none has")
+        return self.max_seq_len
+
+    def fitted(self, limits: Limits) -> Self:
+        """The same strategy with a longest sequence. See `Strategy.fitted`."""
+        return self if self.max_seq_len is not None else self._with(max_seq_len=limits.to_hold("max_seq_len"))
 
 
 @dataclass(frozen=True, kw_only=True)
