@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from kvbench.workload.scenario import Scenario as Scenario
 
 _PACKAGES = ("plan", "strategy", "workload")
-_OWN = ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))
-_HOME = {each.names[0].name: each.module for each in _OWN if isinstance(each, ast.ImportFrom) and each.names[0].asname}
+_NODES = ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))
+_OWN = [each for each in _NODES if isinstance(each, ast.ImportFrom) and each.names[0].asname]
+_HOME = {each.names[0].name: each.module or "" for each in _OWN}
 """The module of each public name: those imported above, which type checkers read and nothing has loaded yet."""
 
 __all__ = sorted([*_HOME, *_PACKAGES])

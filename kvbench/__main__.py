@@ -76,7 +76,8 @@ def _answer(arguments: list[str]) -> int:
             from kvbench.cli.help import unknown_verb
 
             raise UsageError(unknown_verb(arguments))
-        return importlib.import_module(VERBS[arguments[0]]).main(arguments[1:])
+        status: int = importlib.import_module(VERBS[arguments[0]]).main(arguments[1:])
+        return status
     from kvbench.cli.run import main as run
 
     return run(arguments)

@@ -40,7 +40,7 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
     _check_rules(strategies)
     columns, num_available = _requests(config, fleet, asked["overrides"])
     budget_bytes = fleet.memory_bytes() if config["budget_bytes"] is None else config["budget_bytes"]
-    check_budget(budget_bytes, fleet.memory_bytes(), fleet.hardware.name)
+    check_budget(budget_bytes, fleet.memory_bytes(), fleet.machine.name)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
 
     def run() -> Results:
@@ -115,7 +115,7 @@ def _requests(config: Config, fleet: Fleet, overrides: list[str]) -> tuple[Trace
 def header_lines(name: str, fleet: Fleet, columns: TraceColumns, num_available: int, budget_bytes: int) -> list[str]:
     """What was served, on what."""
     geometry, num_run = fleet.geometry, columns.num_requests
-    span_s = (last_arrival_ns(columns, fleet.repeats) - int(columns.arrival_ns[0])) / NS_PER_S
+    span_s = (last_arrival_ns(columns, fleet.repeats) - int(columns.arrivals_ns[0])) / NS_PER_S
     times = f", {fleet.repeats} times" if fleet.repeats > 1 else ""
     machines = "1 replica" if fleet.replicas == 1 else f"{fleet.replicas} replicas, {fleet.routing}"
     kept = [f"no rows of requests are kept: {PRECISION}"] if fleet.keep == SUMMARY else []
@@ -123,7 +123,7 @@ def header_lines(name: str, fleet: Fleet, columns: TraceColumns, num_available: 
         f"{name}: {num_run * fleet.repeats:,} requests ({num_run:,} of {num_available:,}{times}) arriving over "
         f"{span_s:,.4g} s, at most {fleet.max_batch} live at once on a replica",
         f"{geometry.name}, {geometry.num_layers} layers, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; "
-        f"{machines} of {fleet.hardware.name}",
+        f"{machines} of {fleet.machine.name}",
         f"budget {budget_bytes:,} bytes a replica; preemption by {fleet.preemption}; modelled, scope model, "
         "engine fleet",
         *kept,

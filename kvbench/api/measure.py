@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from kvbench.api.probe import Comparison, probed, quality_line
+from kvbench.api.probe import probed, quality_line
 from kvbench.api.progress import Advance, watched
 from kvbench.backend.base import Backend
 from kvbench.configuration.parts import Config, Parts, strategies_of
+from kvbench.quality.compare import Comparison
 from kvbench.results.environment import Processors, since
 from kvbench.runner.recorder import Recorder
 from kvbench.runner.run import run

@@ -73,11 +73,11 @@ def watched(total: int, unit: str, estimate_s: float | None = None) -> Iterator[
     with tqdm(total=total or None, unit=unit, disable=None, leave=False) as bar:
         if not bar.disable:
 
-            def advance(what: str, amount: int) -> None:
+            def move(what: str, amount: int) -> None:
                 bar.set_description(what, refresh=False)
                 bar.update(amount)
 
-            yield advance
+            yield move
             return
     with _told(total, unit, estimate_s) as advance:
         yield advance

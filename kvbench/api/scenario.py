@@ -25,7 +25,7 @@ def scenario_job(name: str, config: Config, config_text: str, asked: Config) -> 
 
     def run() -> Results:
         found = measure(config, parts, device)
-        told = asked | {"header": [*header, *found.notes]}
+        told = {**asked, "header": [*header, *found.notes]}
         results = recorded(found, name, config, parts, device, told, config_text)
         if found.stopped:
             raise Stopped(found.stopped, results)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import pandas as pd
+
 from kvbench.charts.catalogue import fleet_charts, run_charts, sweep_charts
 from kvbench.charts.cautions import of_busy_machine, warnings
 from kvbench.charts.chart import Chart, DrawnChart
@@ -9,6 +11,7 @@ from kvbench.charts.report import findings_markdown, findings_text, report_markd
 from kvbench.charts.table import table_text
 from kvbench.results.provenance import is_fleet
 from kvbench.results.results import Results
+from kvbench.results.schema import TIMELINE
 from kvbench.studies.base import Findings
 
 
@@ -28,7 +31,8 @@ def charts_of(results: Results) -> list[Chart]:
     if (swept := _swept(results)) is not None:
         return sweep_charts(results.summary, swept, of)
     if is_fleet(results.summary):
-        return fleet_charts(results.summary, results.requests, results.timeline, of)
+        timeline = pd.DataFrame(columns=list(TIMELINE)) if results.timeline is None else results.timeline
+        return fleet_charts(results.summary, results.requests, timeline, of)
     return run_charts(results.summary, results.requests, results.steps, results.quality, of)
 
 
@@ -78,7 +82,7 @@ def _sentences(results: Results) -> list[str]:
     return [*(results.sentences if isinstance(results, Findings) else []), *_busy(results)]
 
 
-def _tables(results: Results) -> dict[str, object]:
+def _tables(results: Results) -> dict[str, pd.DataFrame]:
     own = {} if results.summary.empty and not results.tables else {"summary": results.summary}
     return {**own, **results.tables}
 

@@ -135,8 +135,8 @@ def _strategies(
     strategies = {}
     for name, given in value.items():
         own = dict(given)
-        node = {} if "_target_" in own else _node("strategy", str(own.pop("strategy", name)), where)
-        strategies[str(name)] = build(node | own, "strategy", f"{where}.{name}", trusted)
+        node: Mapping[str, Any] = {} if "_target_" in own else _node("strategy", str(own.pop("strategy", name)), where)
+        strategies[str(name)] = build({**node, **own}, "strategy", f"{where}.{name}", trusted)
     for name, node in added.items():
         if name in strategies:
             raise UsageError(f"strategy.{name}: {where} has a {name} already; give it another name")

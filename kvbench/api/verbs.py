@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvbench.configuration.composed import composed
 
@@ -53,7 +53,7 @@ def sweep(
     *,
     over: Mapping[str, Sequence[object]],
     settings: Mapping[str, object] | None = None,
-    **given: object,
+    **given: Any,
 ) -> "Results":
     """Run a scenario once a combination of values, as `python -m kvbench -m …` does, and join the rows.
 

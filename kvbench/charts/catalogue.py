@@ -1,6 +1,7 @@
 """The charts of a run, of a fleet's simulation and of a sweep, in a report's order."""
 
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -36,7 +37,7 @@ def run_charts(
         quality: needles found by depth, where there were any.
         subject: what was run on what, under each title.
     """
-    of = {"summary": summary, "subject": subject}
+    of: dict[str, Any] = {"summary": summary, "subject": subject}
     charts: list[Chart] = [
         MemoryChart(steps=steps, **of),
         LatencyChart(steps=steps, **of),
@@ -61,7 +62,7 @@ def fleet_charts(
         timeline: a row a stretch of time and strategy, columns as in schema.TIMELINE; may be empty.
         subject: what was run on what, under each title.
     """
-    of = {"summary": summary, "subject": subject}
+    of: dict[str, Any] = {"summary": summary, "subject": subject}
     charts: list[Chart] = [
         FleetServiceChart(**of),
         FleetMemoryChart(timeline=timeline, **of),
@@ -102,7 +103,7 @@ def sweep_charts(summary: pd.DataFrame, parameters: list[str], subject: str = ""
 
 def _of_kind(kind: RowKind, parameters: list[str], subject: str) -> list[Chart]:
     charts: list[Chart] = []
-    of = {"summary": kind.rows, "subject": subject}
+    of: dict[str, Any] = {"summary": kind.rows, "subject": subject}
     for turn, parameter in enumerate(parameters, start=1):
         if not kind.words or kind.rows[parameter].nunique(dropna=False) > 1:
             others = [other for other in parameters if other != parameter]

@@ -45,11 +45,13 @@ def claim_chart(rows: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Fi
         title: what is claimed, and the verdict.
         notes: sentences at the foot, before its own.
     """
-    panels = [(unit, _lines(group)) for unit, group in rows.groupby("unit", sort=False)]
+    panels = [(str(unit), _lines(group)) for unit, group in rows.groupby("unit", sort=False)]
     heights = [len(lines) + 1.2 for _, lines in panels]
     sheet = Sheet(title, notes=[*notes, *_missing(rows)])
     axes = sheet.panels(len(panels), 1, _LINE_IN * sum(heights))
-    axes[0].get_gridspec().set_height_ratios(heights)
+    grid = axes[0].get_gridspec()
+    assert grid is not None
+    grid.set_height_ratios(heights)
     for panel, (unit, lines) in zip(axes, panels, strict=True):
         _panel(panel, unit, lines)
     shown = [verdict for verdict in VERDICTS if (rows["verdict"] == verdict).any()]
@@ -147,7 +149,7 @@ def _missing(rows: pd.DataFrame) -> list[str]:
     without = rows[rows["measured"].isna()]
     reasons: dict[str, list[str]] = {}
     for row in without.itertuples():
-        reasons.setdefault(row.note, []).append(row.condition)
+        reasons.setdefault(str(row.note), []).append(str(row.condition))
     return [f"No figure ({reason}): {'; '.join(dict.fromkeys(who))}." for reason, who in reasons.items()]
 
 
@@ -219,7 +221,7 @@ def _ranks(axes: Axes, own: pd.DataFrame, definitions: list[str]) -> None:
     axes.grid(False)
     axes.set(xlim=(-0.5, len(definitions) - 0.5), ylim=(len(names) - 0.5, -0.5))
     for row in own.itertuples():
-        x, y = definitions.index(row.definition), names.index(row.strategy)
+        x, y = definitions.index(str(row.definition)), names.index(row.strategy)
         colour = "#E4E4E4" if not row.fits else BEST if row.rank == 1 else WORST
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="white"))
         axes.text(x, y, f"{row.rank:.0f}" if row.fits else "–", ha="center", va="center", fontsize=SMALL, color=INK)
@@ -243,7 +245,8 @@ def stream_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> 
     sheet = Sheet(title, names=curve["strategy"].unique(), notes=notes)
     (axes,) = sheet.panels(1, 1, 3.6)
     unit = shown_unit(STEPS["allocated_bytes"], curve["allocated_bytes"])
-    for name, own in curve.groupby("strategy", sort=False):
+    for strategy, own in curve.groupby("strategy", sort=False):
+        name = str(strategy)
         (line,) = axes.plot(
             own["seen_tokens"],
             own["allocated_bytes"] / unit.divisor,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import ArrayLike
 
 from kvbench.charts.style import FAINT, FONT
 from kvbench.charts.units import tick_text
@@ -58,15 +59,17 @@ class _Spread:
         self.level = level
         self.near = near
 
-    def places(self, values: object) -> np.ndarray:
+    def places(self, values: ArrayLike) -> np.ndarray:
         """The places of values."""
         excess = (np.asarray(values, dtype=float) - self.level) / self.near
-        return np.sign(excess) * np.log1p(np.abs(excess))
+        places: np.ndarray = np.sign(excess) * np.log1p(np.abs(excess))
+        return places
 
-    def values(self, places: object) -> np.ndarray:
+    def values(self, places: ArrayLike) -> np.ndarray:
         """The values at places."""
         places = np.asarray(places, dtype=float)
-        return self.level + self.near * np.sign(places) * np.expm1(np.abs(places))
+        values: np.ndarray = self.level + self.near * np.sign(places) * np.expm1(np.abs(places))
+        return values
 
     def limits(self, values: list[float]) -> tuple[float, float]:
         """Limits of an axis that shows these values with room around them."""

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from kvbench.charts.chart import Chart
 from kvbench.charts.rows import Metric, ends
 from kvbench.charts.sheet import Sheet, empty, label
-from kvbench.charts.style import EDGE, INK, NOT_SPLIT, STATES, MemoryShare, state_patch
+from kvbench.charts.style import EDGE, INK, NOT_SPLIT, STATES, MemoryShare, Settings, state_patch
 from kvbench.charts.text import number, percent
 from kvbench.charts.units import Unit, finite_max, number_axis, shown_unit, span_unit
 from kvbench.results.schema import TIMELINE
@@ -79,7 +79,7 @@ class FleetMemoryChart(Chart):
             over = shown[name].edges_s / span.divisor
             (legend["most allocated"],) = axes.plot(over, most, drawstyle="steps-post", color=INK, linewidth=0.7)
             if np.isfinite(available[name]) and not is_far:
-                where = {"color": INK, "linestyle": AVAILABLE, "linewidth": 1.1}
+                where: Settings = {"color": INK, "linestyle": AVAILABLE, "linewidth": 1.1}
                 legend["available to caches"] = axes.axhline(available[name] / size.divisor, **where)
             number_axis(axes, "x", [], log=False)
             axes.set_xlim(0, end_s / span.divisor)

@@ -11,7 +11,7 @@ from kvbench.charts.chart import Chart
 from kvbench.charts.panels import BAR_IN, Panel, bars
 from kvbench.charts.rows import THROUGHPUT, Metric, ends, failures, most_of, named
 from kvbench.charts.sheet import Sheet, empty, label
-from kvbench.charts.style import EDGE, SMALL, STATES, state_patch
+from kvbench.charts.style import EDGE, SMALL, STATES, Settings, state_patch
 from kvbench.charts.text import number, percent
 from kvbench.charts.units import number_axis, shown_unit, value_ticks
 from kvbench.results.front import is_reference
@@ -97,8 +97,8 @@ def _shares(axes: Axes, summary: pd.DataFrame, short: dict[str, str]) -> bool:
     """Stack the states of memory, as shares of what is allocated or unusable; whether there was anything to draw."""
     label(axes, "Share of memory held or unusable (%)", "", "Where memory goes, averaged over time")
     external = summary["external_share"].to_numpy(dtype=float)
-    shares = [summary[state.share].to_numpy(dtype=float) * (1 - external) for state in STATES[:-1]]
-    shares = np.array([*shares, external])
+    parts = [summary[state.share].to_numpy(dtype=float) * (1 - external) for state in STATES[:-1]]
+    shares = np.array([*parts, external])
     rows = np.arange(len(summary))
     axes.set_yticks(rows, [short[name] for name in summary["strategy"].astype(str)])
     if not np.isfinite(shares).all(axis=0).any():
@@ -106,11 +106,11 @@ def _shares(axes: Axes, summary: pd.DataFrame, short: dict[str, str]) -> bool:
         return False
     left = np.zeros(len(summary))
     for state, share in zip(STATES, np.nan_to_num(shares), strict=True):
-        look = {"color": state.colour, "hatch": state.hatch, "edgecolor": EDGE, "linewidth": 0.5}
+        look: Settings = {"color": state.colour, "hatch": state.hatch, "edgecolor": EDGE, "linewidth": 0.5}
         axes.barh(rows, WHOLE * share, 0.7, WHOLE * left, **look)
         for row in rows[share >= LEAST_TEXT]:
             middle = WHOLE * (left[row] + share[row] / 2)
-            where = {"ha": "center", "va": "center", "fontsize": SMALL, "color": state.ink}
+            where: Settings = {"ha": "center", "va": "center", "fontsize": SMALL, "color": state.ink}
             text = axes.text(middle, row, f"{WHOLE * share[row]:.0f}", **where)
             if state.hatch:
                 text.set_bbox({"facecolor": state.colour, "edgecolor": "none", "pad": 1.0})

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -81,7 +81,7 @@ def _columns(frame: pd.DataFrame) -> Iterator[_Column]:
             yield _Column(one_line(name.replace("_", " ")), "", [_cell(value) for value in values], False)
 
 
-def _cell(value: object) -> str:
+def _cell(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if value is None or value is pd.NA or value != value:

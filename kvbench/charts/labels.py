@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 
-from kvbench.charts.style import INK, SMALL
+from kvbench.charts.style import INK, SMALL, Settings
 
 _DISTANCES_POINTS = (7.0, 16.0, 28.0, 42.0, 58.0)
 _DIRECTIONS = ((1, 0.3), (1, -0.6), (-1, 0.3), (-1, -0.6), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -19,7 +19,7 @@ _FAR_POINTS = 10.0
 _POINT_RADIUS = 5.5
 _NOTHING = 1e-6
 _LINE_HEIGHT = 0.042
-LEADER = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkB": 3}
+LEADER: Settings = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkB": 3}
 
 
 def place_names(figure: Figure, axes: Axes, points: np.ndarray, names: list[str], lines: list[np.ndarray]) -> None:
@@ -39,7 +39,7 @@ def place_names(figure: Figure, axes: Axes, points: np.ndarray, names: list[str]
     scale = figure.dpi / 72
     radius = _POINT_RADIUS * scale
     taken = [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in pixels]
-    renderer = figure._get_renderer()
+    renderer = figure._get_renderer()  # type: ignore[attr-defined]  # for a figure without a canvas of its own
     for corners in map(axes.transData.transform, lines):
         taken += [Bbox.from_extents(*np.minimum(a, b) - 1, *np.maximum(a, b) + 1) for a, b in pairwise(corners)]
     crowd = _Crowd(axes.get_window_extent(renderer), taken)
@@ -76,12 +76,13 @@ def name_ends(axes: Axes, lines: Sequence[tuple[Line2D, str]]) -> None:
     """
     ends = []
     for line, text in lines:
-        end = line.get_xydata()[-1]
+        end = np.asarray(line.get_xydata())[-1]
         place = axes.transAxes.inverted().transform(axes.transData.transform(end))
         ends.append((float(np.clip(place[1], 0.0, 1.0)), tuple(end), text))
     ends.sort()
-    arrow = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)}
-    where = {"xycoords": "data", "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
+    arrow: Settings = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2}
+    arrow["relpos"] = (0, 0.5)
+    where: Settings = {"xycoords": "data", "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
     for (_, end, text), height in zip(ends, _apart([height for height, *_ in ends]), strict=True):
         axes.annotate(text, end, (1.02, height), fontsize=SMALL, color=INK, arrowprops=arrow, **where)
 
@@ -93,7 +94,8 @@ def _apart(heights: list[float]) -> np.ndarray:
         rising[at] = max(rising[at], rising[at - 1] + _LINE_HEIGHT)
         falling[-at - 1] = min(falling[-at - 1], falling[-at] - _LINE_HEIGHT)
     middle = (rising + falling) / 2
-    return middle + max(0.0, -middle.min(initial=0.0)) - max(0.0, middle.max(initial=1.0) - 1.0)
+    apart: np.ndarray = middle + max(0.0, -middle.min(initial=0.0)) - max(0.0, middle.max(initial=1.0) - 1.0)
+    return apart
 
 
 def _boxes(point: np.ndarray, width: float, height: float, scale: float) -> Iterator[Bbox]:
@@ -146,4 +148,4 @@ def _shared(box: Bbox, other: Bbox) -> float:
     """The area that two boxes share."""
     wide = min(box.x1, other.x1) - max(box.x0, other.x0)
     high = min(box.y1, other.y1) - max(box.y0, other.y0)
-    return max(0.0, wide) * max(0.0, high)
+    return float(max(0.0, wide) * max(0.0, high))

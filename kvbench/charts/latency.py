@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
 from kvbench.charts.chart import Chart
 from kvbench.charts.labels import name_ends
@@ -84,9 +85,9 @@ class LatencyChart(Chart):
         sheet.legend.append((_mark(INK, [], []), "resize"))
         smaller = ", ".join(splitters(self.summary))
         sheet.notes += [f"Splits appends, so that its steps are smaller than others': {smaller}."] if smaller else []
-        what = {(True,): "Median over repetitions", (False,): "Last repetition"}.get(
-            tuple(medians), "Median over repetitions, or the last where they differ"
-        )
+        whats = {True: "Median over repetitions", False: "Last repetition"}
+        kinds = list(medians)
+        what = whats[kinds[0]] if len(kinds) == 1 else "Median over repetitions, or the last where they differ"
         is_long = any(len(own) > MANY_STEPS for own, _ in found.values())
         label(over, "Step (number)", STEP.axis(unit.name), f"{what}{'; band p10 to p90' if is_long else ''}")
         number_axis(over, "y", rows["step_us"].to_numpy() / unit.divisor)
@@ -138,7 +139,7 @@ def _over_steps(axes: Axes, rows: pd.DataFrame, divisor: float, look: Look, shif
     return line
 
 
-def _mark(colour: str, x: object, y: object) -> Line2D:
+def _mark(colour: str, x: ArrayLike, y: ArrayLike) -> Line2D:
     return Line2D(x, y, linestyle="", marker="o", markersize=8.5, markerfacecolor="none", markeredgecolor=colour)
 
 
@@ -189,9 +190,9 @@ def mark_shares(axes: Axes, lines: Iterable[tuple[Line2D, str]] = ()) -> None:
         axes.text(
             1.005, height, text, transform=axes.get_yaxis_transform(), fontsize=SMALL, va="center", color="#555555"
         )
-    lines = sorted(lines, key=lambda pair: float(np.median(pair[0].get_xdata())))
+    lines = sorted(lines, key=lambda pair: float(np.median(np.asarray(pair[0].get_xdata()))))
     for turn, (line, text) in enumerate(lines, start=1):
-        x, y = line.get_data()
+        x, y = map(np.asarray, line.get_data())
         at = min(int(np.searchsorted(y, 0.92 * turn / (len(lines) + 1))), len(x) - 1)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}
         axes.text(x[at], y[at], text, fontsize=SMALL, color=INK, ha="center", va="center", bbox=box, zorder=5)

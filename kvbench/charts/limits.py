@@ -32,8 +32,8 @@ def binding_limits(summary: pd.DataFrame) -> list[str]:
     known = _tells(summary)
     largest = shares[known].idxmax(axis=1).reindex(shares.index)
     return [
-        f"{column.removesuffix('_share')} {percent(shares.loc[row, column])}" if known[row] else ""
-        for row, column in largest.items()
+        f"{str(column).removesuffix('_share')} {percent(share)}" if is_known else ""
+        for column, share, is_known in zip(largest, shares.max(axis=1), known, strict=True)
     ]
 
 
@@ -54,7 +54,7 @@ def bound_by(rows: pd.DataFrame, parameters: list[str]) -> str:
     shares[NOBODY] = shares[NOBODY].where(shares[NOBODY] >= HALF, 0.0)
     held: dict[str, list[str]] = {}
     for name, column, share in zip(names, shares.idxmax(axis=1), shares.max(axis=1), strict=True):
-        held.setdefault(LIMITS[column], []).append(f"{name} {percent(share)}")
+        held.setdefault(LIMITS[str(column)], []).append(f"{name} {percent(share)}")
     return "; ".join(f"{words}: {listed(who)}" for words, who in held.items())
 
 

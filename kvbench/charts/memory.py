@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
 from kvbench.charts.chart import Chart
 from kvbench.charts.labels import name_ends
@@ -119,7 +120,7 @@ class MemoryChart(Chart):
         found += [f"{markdown_escape(row['strategy'])} holds {listed(held)}." for row, held in _beside(done)]
         paid = done[done["num_resizes"] > 0]
         if len(paid):
-            row = paid.loc[paid["allocation_s"].fillna(0).idxmax()]
+            row = paid.iloc[int(paid["allocation_s"].fillna(0).to_numpy().argmax())]
             time = f" ({duration(row['stall_s'])} stalled)" if np.isfinite(row["stall_s"]) else ""
             who = markdown_escape(row["strategy"])
             found.append(f"{who} pays most for growing: {plural(row['num_resizes'], 'resize')}{time}.")
@@ -178,7 +179,7 @@ def _held(rows: pd.DataFrame) -> pd.Series:
     return rows["allocated_bytes"] + rows["workspace_bytes"]
 
 
-def _mark(colour: str, x: object, y: object) -> Line2D:
+def _mark(colour: str, x: ArrayLike, y: ArrayLike) -> Line2D:
     return Line2D(x, y, linestyle="", marker="o", markersize=7, markerfacecolor="none", markeredgecolor=colour)
 
 

@@ -13,7 +13,7 @@ from kvbench.charts.excess_axis import changed_axis, excess_axis
 from kvbench.charts.labels import place_names
 from kvbench.charts.rows import failures, strategy_names
 from kvbench.charts.sheet import Sheet, empty, label
-from kvbench.charts.style import FONT, INK, Look, short_names
+from kvbench.charts.style import FONT, INK, Look, Settings, short_names
 from kvbench.charts.text import number
 from kvbench.charts.tradeoff import FRONT, LABEL_LENGTH, front_path, point_mark
 from kvbench.charts.units import Unit, number_axis, shown_unit, tick_text, wants_log
@@ -21,7 +21,13 @@ from kvbench.results.front import Cost, is_reference, may_win, pareto_front, rou
 from kvbench.results.schema import Column
 
 FULL_LINE = (0, (1, 1.2))
-RING = {"marker": "o", "markersize": 12.5, "markerfacecolor": "none", "markeredgecolor": INK, "linestyle": ""}
+RING: Settings = {
+    "marker": "o",
+    "markersize": 12.5,
+    "markerfacecolor": "none",
+    "markeredgecolor": INK,
+    "linestyle": "",
+}
 RING_POINTS = 6.8
 PEER = "transformers"
 MEMORY = "Peak memory of K and V"

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from kvbench.charts.chart import Chart
 from kvbench.charts.rows import strategy_names
 from kvbench.charts.sheet import Sheet, label
-from kvbench.charts.style import INK, SMALL, Look
+from kvbench.charts.style import INK, SMALL, Look, Settings
 from kvbench.charts.text import duration, markdown_escape, number, percent
 from kvbench.charts.tradeoff import point_mark
 from kvbench.charts.units import number_axis, shown_unit
@@ -51,9 +51,15 @@ class ModelErrorChart(Chart):
         off = (100 * errors["error"].abs()).groupby(errors["strategy"].astype(str)).mean()[sheet.names]
         label(bars, "Mean |modelled - measured| ÷ measured (%)", "", "Error of a step's time")
         for row, (name, share) in enumerate(off.items()):
-            look = sheet.looks[name]
+            look = sheet.looks[str(name)]
             bars.barh(row, share, 0.7, color=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0.5)
-            beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": SMALL, "color": INK}
+            beside: Settings = {
+                "xytext": (6, 0),
+                "textcoords": "offset points",
+                "va": "center",
+                "fontsize": SMALL,
+                "color": INK,
+            }
             bars.annotate(number(share), (share, row), **beside)
         bars.set_yticks(range(len(sheet.names)), [sheet.short[name] for name in sheet.names])
         bars.set_ylim(len(sheet.names) - 0.4, -0.6)
@@ -76,8 +82,8 @@ class ModelErrorChart(Chart):
                 text = f"a step takes {times[0]} modelled, {times[1]} measured: {percent(abs(first['error']))} {more}"
             else:
                 ends = f"from {number(100 * off.min())} to {number(100 * off.max())} %"
-                mean = percent(off.abs().mean())
-                text = f"modelled times a step are off by {mean} on average, {ends}, of {len(rows)} runs"
+                mean_off = percent(off.abs().mean())
+                text = f"modelled times a step are off by {mean_off} on average, {ends}, of {len(rows)} runs"
             sentences.append(f"{markdown_escape(name)}: {text}.")
         if len(sentences) > 1:
             mean = errors["error"].abs().groupby(errors["strategy"].astype(str)).mean().mean()

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from kvbench.charts.chart import Chart
 from kvbench.charts.rows import THROUGHPUT, Metric, by_job, completed, failures, named, strategy_names
 from kvbench.charts.sheet import Sheet, label
-from kvbench.charts.style import INK, SMALL, Look, plain, short_names
+from kvbench.charts.style import INK, SMALL, Look, Settings, plain, short_names
 from kvbench.charts.text import mib, number, percent
 from kvbench.charts.units import number_axis, shown_unit, value_ticks, wants_log
 from kvbench.results.front import is_reference, leaders_of, may_win
@@ -177,14 +177,14 @@ def _best(rows: pd.DataFrame, metric: Metric) -> str:
     return f"{named(led)} ({' to '.join(ends)})"
 
 
-def _face(look: Look, is_hollow: bool) -> dict[str, object]:
+def _face(look: Look, is_hollow: bool) -> Settings:
     """How a bar is filled."""
     if is_hollow:
         return {"facecolor": "white", "edgecolor": look.colour, "hatch": look.hatch, "linewidth": 0.9}
     return {"facecolor": look.colour, "edgecolor": "white", "hatch": look.hatch, "linewidth": 0.5}
 
 
-def _cross(x: object, y: object) -> Line2D:
+def _cross(x: np.ndarray, y: np.ndarray) -> Line2D:
     cross = Line2D(
         x, y, linestyle="", marker="x", markersize=6, color=INK, markeredgewidth=1.4, zorder=5, clip_on=False
     )
@@ -305,5 +305,5 @@ def groups(axes: Axes, summary: pd.DataFrame, panel: Panel, sheet: Sheet, scenar
 
 def _at_foot(axes: Axes, at: float, text: str) -> None:
     """Words that rise from the foot: why there is no bar, or whose a grey one is."""
-    foot = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+    foot: Settings = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
     axes.annotate(text, (at, 0), (0, 8), rotation=90, ha="center", va="bottom", fontsize=SMALL, color=INK, **foot)

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from kvbench.charts.chart import Chart
 from kvbench.charts.rows import Metric, ends, is_lossy
 from kvbench.charts.sheet import Sheet, empty, label
+from kvbench.charts.style import Settings
 from kvbench.charts.text import listed, percent
 from kvbench.charts.tradeoff import (
     PEAK,
@@ -83,6 +84,7 @@ class QualityChart(Chart):
             lines = _recall(panels[1], self.quality, sheet)
             coloured = [name for name in sheet.names if not sheet.is_rest(name)]
             for (mark, _), name in zip(sheet.legend, coloured, strict=False):
+                assert isinstance(mark, Line2D)
                 lines[name].set_markerfacecolor(mark.get_markerfacecolor())
             sheet.legend = [*((lines[name], sheet.short[name]) for name in coloured), sheet.legend[-1]]
         if rounded.any():
@@ -120,7 +122,12 @@ def _recall(axes: Axes, quality: pd.DataFrame, sheet: Sheet) -> dict[str, Line2D
         for turn, name in enumerate(group):
             look = sheet.looks[name]
             x = own[name]["depth"].to_numpy(dtype=float) + apart * (turn - (len(group) - 1) / 2)
-            kind = {"color": look.colour, "marker": look.marker, "linestyle": look.line, "markersize": 7}
+            kind: Settings = {
+                "color": look.colour,
+                "marker": look.marker,
+                "linestyle": look.line,
+                "markersize": 7,
+            }
             (legend[name],) = axes.plot(x, values, clip_on=False, **kind)
     if not depths.size:
         empty(axes, "no needle was planted")

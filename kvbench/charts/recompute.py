@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import INK, look
@@ -60,7 +61,7 @@ def recompute_chart(frame: pd.DataFrame, notes: Sequence[str] = (), subject: str
     return sheet.finish()
 
 
-def _times(axes: Axes, frame: pd.DataFrame, column: str, divisor: float, number: int) -> object:
+def _times(axes: Axes, frame: pd.DataFrame, column: str, divisor: float, number: int) -> Line2D:
     kind = look(number)
     x, y = frame["context_tokens"], frame[column] / divisor
     (line,) = axes.plot(x, y, color=kind.colour, linestyle=kind.line, marker=kind.marker, markersize=6)

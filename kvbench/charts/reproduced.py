@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kvbench.charts.sheet import Sheet, empty, label
-from kvbench.charts.style import EDGE, FAINT, FONT, INK, SMALL, STATES, look, plain, state_patch
+from kvbench.charts.style import EDGE, FAINT, FONT, INK, SMALL, STATES, Settings, look, plain, state_patch
 from kvbench.charts.text import number
 from kvbench.charts.units import number_axis
 
@@ -42,7 +42,7 @@ def occupancy_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     values = own.set_index("quantity")
     for place, name in enumerate(names):
         for column, shift in (("published", -BAR / 2), ("ours", BAR / 2)):
-            _stack(shares, place + shift, [values.loc[f"{name}, {part}", column] for part in PARTS])
+            _stack(shares, place + shift, [float(values[column][f"{name}, {part}"]) for part in PARTS])
     shares.set_xticks(range(len(names)), [plain(name) for name in names], fontsize=FONT)
     shares.set_ylim(0, 104)
     label(shares, "left bar: as printed, right bar: ours", "Share of the cache's memory (%)", "Memory")
@@ -56,11 +56,11 @@ def _stack(axes: Axes, x: float, values: list[float]) -> None:
     for value, state in zip(values, STATES, strict=True):
         if not np.isfinite(value):
             continue
-        filled = {"color": state.colour, "hatch": state.hatch, "edgecolor": EDGE, "linewidth": 0.5}
+        filled: Settings = {"color": state.colour, "hatch": state.hatch, "edgecolor": EDGE, "linewidth": 0.5}
         axes.bar(x, value, BAR * 0.92, bottom=bottom, **filled)
         if value >= LEAST_WRITTEN:
             box = {"facecolor": state.colour, "edgecolor": "none", "pad": 0.8}
-            where = {"ha": "center", "va": "center", "fontsize": SMALL - 1, "color": state.ink}
+            where: Settings = {"ha": "center", "va": "center", "fontsize": SMALL - 1, "color": state.ink}
             axes.text(x, bottom + value / 2, f"{value:.1f}", bbox=box, **where)
         bottom += value
 
@@ -144,8 +144,8 @@ def reproduced_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure
         style = look(turn)
         axes.plot(shown[mask], places[mask], linestyle="", color=style.colour, marker=style.marker, markersize=6)
     texts = [
-        f"{plain(row.quantity)}: {number(row.published, 4)}, ours {number(row.ours, 4)} {row.unit}"
-        for row in judged.itertuples()
+        f"{plain(row['quantity'])}: {number(row['published'], 4)}, ours {number(row['ours'], 4)} {row['unit']}"
+        for row in judged.to_dict("records")
     ]
     axes.set_yticks(places, texts, fontsize=SMALL)
     axes.set_ylim(-0.8, len(judged) - 0.2)

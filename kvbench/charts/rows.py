@@ -93,7 +93,7 @@ def by_job(
     return sentences
 
 
-def setting(swept: list[str], values: tuple) -> str:
+def setting(swept: list[str], values: tuple[object, ...]) -> str:
     """Parameters and their values, in words."""
     return ", ".join(
         markdown_escape(value)
@@ -108,7 +108,7 @@ def row_names(summary: pd.DataFrame, swept: list[str]) -> list[str]:
     strategies = summary["strategy"].astype(str).tolist()
     names = []
     for name, values in zip(strategies, summary[swept].to_dict("records"), strict=True):
-        own = {key: value for key, value in values.items() if parameter_applies(key, name, strategies)}
+        own = {str(key): value for key, value in values.items() if parameter_applies(str(key), name, strategies)}
         told = f" ({setting(list(own), tuple(own.values()))})" if own else ""
         names.append(f"{markdown_escape(name)}{told}")
     return names
@@ -140,7 +140,8 @@ def ends(rows: pd.DataFrame, metric: Metric) -> str:
 def most_of(rows: pd.DataFrame, column: str, within: float = SAME) -> pd.DataFrame:
     """The rows, references left out, of which a column is the most, within a share of it; none where that is 0."""
     competing = rows[column].mask(is_reference(rows))
-    return rows[(competing > 0) & (competing >= (1 - within) * competing.max())]
+    most: pd.DataFrame = rows[(competing > 0) & (competing >= (1 - within) * competing.max())]
+    return most
 
 
 def plural(count: float, word: str) -> str:

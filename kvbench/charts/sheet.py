@@ -7,10 +7,11 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from kvbench.charts.rows import notes_of, strategy_names
-from kvbench.charts.style import FAINT, FONT, INK, NAME_LENGTH, REST, SMALL, TITLE, looks, plain, short_names
+from kvbench.charts.style import FAINT, FONT, INK, NAME_LENGTH, REST, SMALL, TITLE, Settings, looks, plain, short_names
 from kvbench.results.front import highlighted
 
 WIDTH_IN = 10.0
@@ -74,7 +75,12 @@ class Sheet:
         return cls(title, subject, strategy_names(summary), notes_of(summary), highlighted(summary), name_length)
 
     def panels(
-        self, rows: int, columns: int, height_in: float, share_y: bool | str = False, count: int | None = None
+        self,
+        rows: int,
+        columns: int,
+        height_in: float,
+        share_y: bool = False,
+        count: int | None = None,
     ) -> list[Axes]:
         """Panels in a grid.
 
@@ -82,7 +88,7 @@ class Sheet:
             rows: rows of panels.
             columns: columns of panels.
             height_in: their height together in inches; title, legend and notes come on top of it.
-            share_y: as in matplotlib.
+            share_y: whether all have one y axis.
             count: panels that are wanted; the grid's other places stay empty.
         """
         self._figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
@@ -145,7 +151,7 @@ class Sheet:
         height = panels_in + top_in + bottom_in
         figure.set_size_inches(width, height)
         left = _MARGIN_IN / width
-        where = {"va": "top", "fontsize": TITLE, "color": INK, "weight": "bold"}
+        where: Settings = {"va": "top", "fontsize": TITLE, "color": INK, "weight": "bold"}
         figure.text(left, 1 - _MARGIN_IN / height, "\n".join(titles), **where)
         if subjects:
             y = 1 - (_MARGIN_IN + _TITLE_LINE_IN * len(titles)) / height
@@ -166,6 +172,7 @@ class Sheet:
                 handlelength=3.4,
             ).set_in_layout(False)
         engine = figure.get_layout_engine()
+        assert isinstance(engine, ConstrainedLayoutEngine)
         engine.set(
             rect=(0, bottom_in / height, 1, panels_in / height), h_pad=0.06, w_pad=0.06, hspace=0.04, wspace=0.03
         )

@@ -2,14 +2,15 @@
 
 import zlib
 from collections.abc import Container, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.patches import Patch
+from matplotlib.typing import LineStyleType
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E5A3C", "#882255")
 """Okabe and Ito's palette for the colour-blind; its black is kept for "used", its yellow is a brown (seen on white)."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = (
+LINES: tuple[LineStyleType, ...] = (
     "-",
     (0, (6, 2)),
     (0, (1, 1.2)),
@@ -45,12 +46,16 @@ NAME_LENGTH = 30
 _HEAD = 6
 
 
+Settings = dict[str, Any]
+"""Of what is drawn, by matplotlib's keyword."""
+
+
 class Look(NamedTuple):
     """A strategy's colour, marker, line style and hatch: any one of them tells it apart from the other seven."""
 
     colour: str
     marker: str
-    line: str | tuple[float, tuple[float, ...]]
+    line: LineStyleType
     hatch: str
 
 
@@ -60,7 +65,8 @@ REST = Look("#9A9A9A", ".", "-", "")
 
 def look(number: int) -> Look:
     """The look of this number; eight differ in everything, and then they repeat."""
-    return Look(*(looks[number % NUM_LOOKS] for looks in (COLOURS, MARKERS, LINES, HATCHES)))
+    turn = number % NUM_LOOKS
+    return Look(COLOURS[turn], MARKERS[turn], LINES[turn], HATCHES[turn])
 
 
 def variant(of: Look, turn: int) -> Look:
@@ -81,8 +87,8 @@ def looks(names: Iterable[str], coloured: Container[str] | None = None) -> dict[
         Name to look, in the order given; grey for the rest.
     """
     wanted = list(dict.fromkeys(str(name) for name in names))
-    few = coloured is None or len(wanted) <= NUM_LOOKS
-    shown = [name for name in wanted if few or name in coloured][:NUM_LOOKS]
+    own = None if len(wanted) <= NUM_LOOKS else coloured
+    shown = [name for name in wanted if own is None or name in own][:NUM_LOOKS]
     ordered = [name for name in KNOWN if name in shown] + sorted(set(shown) - set(KNOWN))
     free, found = list(range(NUM_LOOKS)), {}
     for name in ordered:

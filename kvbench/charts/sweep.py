@@ -60,6 +60,9 @@ MAX_LEGEND = 24
 MAX_LEVEL_LETTERS = 28
 CATEGORY_LENGTH = 16
 
+_Line = tuple[str, str, int, pd.DataFrame]
+"""A strategy, what its line is called, which of its lines that is, and its rows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepChart(Chart):
@@ -149,9 +152,7 @@ def _parameter_text(parameter: str) -> str:
     return plain(parameter.removeprefix("strategy."))
 
 
-def _lines(
-    summary: pd.DataFrame, parameter: str, x: np.ndarray, others: list[str]
-) -> list[tuple[str, str, int, pd.DataFrame]]:
+def _lines(summary: pd.DataFrame, parameter: str, x: np.ndarray, others: list[str]) -> list[_Line]:
     """A strategy, a text, a number within the strategy and the rows, with their `x`, of every line."""
     names = strategy_names(summary)
     short = short_names(names, 24)
@@ -170,7 +171,14 @@ def _lines(
     return lines
 
 
-def _panel(axes: Axes, lines: list, column: str, sheet: Sheet, chart: SweepChart, joined: bool) -> None:
+def _panel(
+    axes: Axes,
+    lines: list[_Line],
+    column: str,
+    sheet: Sheet,
+    chart: SweepChart,
+    joined: bool,
+) -> None:
     """Draw one metric, references' marks hollow."""
     hollow = strategy_names(chart.summary[is_reference(chart.summary)])
     values = np.concatenate([part[column].to_numpy(dtype=float) for *_, part in lines])

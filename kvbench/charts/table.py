@@ -166,7 +166,7 @@ def _is_shown(summary: pd.DataFrame, source: str) -> bool:
         return False
     if source in OF_FLEET and not any_fleet(summary):
         return False
-    return there and not (source in STANDS_IN and _is_shown(summary, STANDS_IN[source]))
+    return bool(there) and not (source in STANDS_IN and _is_shown(summary, STANDS_IN[source]))
 
 
 def _column(summary: pd.DataFrame, column: _Column) -> list[str]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,7 +16,7 @@ from kvbench.charts.chart import Chart
 from kvbench.charts.labels import place_names
 from kvbench.charts.rows import Metric, failures, named, row_names, strategy_names
 from kvbench.charts.sheet import Sheet, empty, label
-from kvbench.charts.style import FONT, INK, Look, plain, short_names
+from kvbench.charts.style import FONT, INK, Look, Settings, plain, short_names
 from kvbench.charts.text import duration, listed, value_text
 from kvbench.charts.units import LARGE_RANGE, Unit, number_axis, shown_unit, tick_text
 from kvbench.results.front import contested, cost_of, front_of, half_widths, is_reference, may_win
@@ -171,9 +172,10 @@ def row_texts(summary: pd.DataFrame, parameters: Sequence[str]) -> list[str]:
 def notes_of_points(summary: pd.DataFrame, parameters: Sequence[str]) -> list[str]:
     """Why some points are hollow, what decides a front, and what stands beside names."""
     notes = ["On a front: no other is better in one and, as far as intervals tell, as good in the other."]
-    hollow = [is_reference(summary).any() and "for reference", bool(failures(summary)) and "not completed"]
-    if any(hollow):
-        notes.append(f"Hollow: {' or '.join(filter(None, hollow))}.")
+    hollow = ["for reference"] if is_reference(summary).any() else []
+    hollow += ["not completed"] if failures(summary) else []
+    if hollow:
+        notes.append(f"Hollow: {' or '.join(hollow)}.")
     if parameters:
         told = ", ".join(parameter.removeprefix("strategy.") for parameter in parameters)
         jobs = list(dict.fromkeys(zip(*(map(value_text, summary[name]) for name in parameters), strict=True)))
@@ -183,19 +185,24 @@ def notes_of_points(summary: pd.DataFrame, parameters: Sequence[str]) -> list[st
     return notes
 
 
-def legend_of_points(summary: pd.DataFrame, sheet: Sheet) -> list[tuple[Line2D, str]]:
+def legend_of_points(summary: pd.DataFrame, sheet: Sheet) -> list[tuple[Artist, str]]:
     """Each strategy's mark, hollow where it is a reference, and the front's line; not of grey ones."""
     references = strategy_names(summary[is_reference(summary)])
     shown = [name for name in sheet.names if not sheet.is_rest(name)]
-    legend = [(point_mark(sheet.looks[name], name not in references), sheet.short[name]) for name in shown]
-    return [*legend, (Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front")]
+    marks = [(point_mark(sheet.looks[name], name not in references), sheet.short[name]) for name in shown]
+    return [*marks, (Line2D([], [], color=INK, linewidth=1.2, linestyle=FRONT), "Pareto front")]
 
 
 def point_mark(look: Look, competes: bool, turn: int = 0) -> Line2D:
     """A strategy's point, hollow where it did not complete or is a reference; half filled in its later jobs."""
     fill = list(FILLS)[turn % len(FILLS)] if competes else "full"
     face = look.colour if competes else "white"
-    kind = {"color": look.colour, "markerfacecolor": face, "markerfacecoloralt": "white", "fillstyle": fill}
+    kind: Settings = {
+        "color": look.colour,
+        "markerfacecolor": face,
+        "markerfacecoloralt": "white",
+        "fillstyle": fill,
+    }
     return Line2D([], [], linestyle="", marker=look.marker, markersize=8, **kind)
 
 

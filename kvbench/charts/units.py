@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.axes._secondary_axes import SecondaryAxis
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from kvbench.results.schema import Column
 
@@ -15,6 +16,9 @@ LARGE_RANGE = 10.0
 MANY_DECADES = 2e2
 MANY_TICKS, FEW_TICKS = 9, 6
 MANY_DIGITS = 1e4
+
+
+Panel = Axes | SecondaryAxis
 
 
 class Unit(NamedTuple):
@@ -73,7 +77,12 @@ def tick_text(value: float, position: int | None = None) -> str:
 
 
 def number_axis(
-    axes: Axes, which: str, values: object, log: bool | None = None, whole: bool = False, most: int = MANY_TICKS + 3
+    axes: Axes | SecondaryAxis,
+    which: str,
+    values: object,
+    log: bool | None = None,
+    whole: bool = False,
+    most: int = MANY_TICKS + 3,
 ) -> None:
     """Scale an axis (logarithmic where the range is large) and write its ticks as plain numbers.
 
@@ -90,7 +99,7 @@ def number_axis(
         array = np.asarray(values, dtype=float)
         array = array[np.isfinite(array) & (array > 0)]
         wide = array.size and array.max() / array.min() > (MANY_DECADES if most > FEW_TICKS else MANY_DECADES / 4)
-        locator = LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=most)
+        locator: Locator = LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=most)
     else:
         locator = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=whole)
     axis = axes.xaxis if which == "x" else axes.yaxis

@@ -138,7 +138,7 @@ def _of_fleet(rows: pd.DataFrame, names: pd.Series) -> str:
     led = most_of(rows, column, max(SAME, error))
     if len(led) > 1:
         why = "within the model's error" if error > SAME else "to a thousandth"
-        least = names[led["peak_bytes"].idxmin()]
+        least = names[led.index].iloc[int(np.nanargmin(led["peak_bytes"]))]
         rest = _named(names, led.index)
         return f"by {words} it cannot be told: {rest} are equal {why}; of them {least} holds least{_caveat(doubt)}"
     second = rows.drop(led.index)[column].max()

@@ -22,6 +22,9 @@ MAX_BINS = 30
 FEW = 30
 TIME = Column("s", "", "Time")
 
+Numbers = Sequence[float] | np.ndarray
+"""A figure a request, in whatever holds them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadChart(Chart):
@@ -45,11 +48,11 @@ class WorkloadChart(Chart):
     heading: str = "Workload"
     scenario: str
     met_by: str = ""
-    prompt_tokens: Sequence[int]
-    output_tokens: Sequence[int]
-    arrival_s: Sequence[float]
+    prompt_tokens: Numbers
+    output_tokens: Numbers
+    arrival_s: Numbers
     num_sessions: int
-    live: tuple[Sequence[float], Sequence[int]] | None = None
+    live: tuple[Numbers, Numbers] | None = None
     live_title: str = "Live requests"
     notes: list[str] = field(default_factory=list)
 
@@ -111,7 +114,8 @@ class WorkloadChart(Chart):
         count = len(self.prompt_tokens)
         if self.only_appends:
             sheet = Sheet(f"Workload {self.scenario}: {plural(count, 'append')} in order", self.subject, (), self.notes)
-            _appends(*sheet.panels(1, 2, 3.2), np.asarray(self.prompt_tokens, dtype=float))
+            sizes, total = sheet.panels(1, 2, 3.2)
+            _appends(sizes, total, np.asarray(self.prompt_tokens, dtype=float))
             return sheet.finish()
         met = f" as {self.met_by} met it" if self.met_by else ""
         title = f"Workload {self.scenario}{met}: {count:,} request{'s' * (count != 1)}"
@@ -151,7 +155,7 @@ def _appends(sizes: Axes, total: Axes, tokens: np.ndarray) -> None:
         axes.set_ylim(bottom=0)
 
 
-def _lengths(axes: Axes, title: str, x_label: str, lengths: Sequence[int], number: int) -> None:
+def _lengths(axes: Axes, title: str, x_label: str, lengths: Numbers, number: int) -> None:
     """How many requests have a length."""
     label(axes, x_label, "Requests (count)", title)
     values = np.asarray(lengths, dtype=float)
@@ -161,18 +165,18 @@ def _lengths(axes: Axes, title: str, x_label: str, lengths: Sequence[int], numbe
     distinct = np.unique(values)
     if distinct.size == 1:
         half = max(0.5, 0.02 * distinct[0])
-        bins = np.array([distinct[0] - half, distinct[0] + half])
+        bins = [distinct[0] - half, distinct[0] + half]
         axes.set_xlim(max(0.0, distinct[0] - 10 * half), distinct[0] + 10 * half)
     else:
         whole = max(1.0, np.ceil((distinct[-1] - distinct[0] + 1) / MAX_BINS))
-        bins = np.arange(distinct[0] - 0.5, distinct[-1] + whole + 0.5, whole)
+        bins = np.arange(distinct[0] - 0.5, distinct[-1] + whole + 0.5, whole).tolist()
     axes.hist(values, bins, color=COLOURS[number], hatch=HATCHES[number], edgecolor="white", linewidth=0.5)
     number_axis(axes, "x", values, log=False)
     number_axis(axes, "y", [], log=False, whole=True)
     axes.grid(False, axis="x")
 
 
-def _over_time(axes: Axes, title: str, y_label: str, times_s: Sequence[float], counts: Sequence[int]) -> None:
+def _over_time(axes: Axes, title: str, y_label: str, times_s: Numbers, counts: Numbers) -> None:
     """A count that steps at times."""
     times = np.asarray(times_s, dtype=float)
     unit = shown_unit(TIME, times[-1:])

@@ -71,8 +71,14 @@ def _jobs(folder: Path) -> tuple[list[Results], list[Failure]]:
         except (OSError, ValueError) as error:  # one folder that cannot be read is one job, not all
             name = str(path.parent.relative_to(folder))
             failures.append(Failure(name, "", [], {}, " ".join(str(error).split()), is_refusal=False))
-    jobs.sort(key=lambda job: _order(str(job.folder.relative_to(folder))))
+    jobs.sort(key=lambda job: _order(_name(job, folder)))
     return jobs, sorted(failures, key=lambda failure: _order(failure.job))
+
+
+def _name(job: Results, folder: Path) -> str:
+    """A job's folder below that of the sweep."""
+    assert job.folder is not None  # it was read from there
+    return str(job.folder.relative_to(folder))
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, cast
 
 from kvbench.configuration.errors import UsageError
 from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
@@ -43,7 +43,7 @@ def weights_of(config: Mapping[str, Any]) -> ModelParameters | None:
         return ModelParameters(
             num_parameters=num_parameters,
             num_active_parameters=num_parameters if num_active is None else num_active,
-            hidden_size=hidden_size,
+            hidden_size=cast(int, hidden_size),  # which is checked there
             bytes_per_parameter=DTYPE_BYTES[geometry_of(config).dtype],
         )
     except (ValueError, TypeError) as error:

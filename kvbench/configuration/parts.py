@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -160,7 +160,7 @@ def backend_of(config: Config, geometry: KVGeometry, recording: "Recording | Non
     node = config["backend"]
     if recording is not None:
         node, given = {**node, "_target_": REPLAY}, given | {"recording": recording}
-    return build(node, "backend", "backend", config["trusted"], **given)
+    return cast(Backend, build(node, "backend", "backend", config["trusted"], **given))
 
 
 def parts_of(config: Config) -> Parts:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +79,7 @@ def joined(jobs: Sequence[Results], values: Sequence[Mapping[str, object]]) -> R
     Returns:
         The frames; without a job, empty ones.
     """
-    frames = {}
+    frames: dict[str, pd.DataFrame] = {}
     for name, columns in FRAMES.items():
         told = [_told_apart(name, job, own) for job, own in zip(jobs, values, strict=True)]
         frames[name] = _rows(told) if told else pd.DataFrame(columns=list(columns))
@@ -106,7 +107,7 @@ def _number(text: str) -> object:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else text
 
 
-def _told_apart(name: str, job: Results, values: Mapping[str, object]) -> pd.DataFrame:
+def _told_apart(name: str, job: Results, values: Mapping[str, Any]) -> pd.DataFrame:
     """A job's rows of one frame with what tells them apart. A study's name their own scenario, as each summary does.
 
     Words are kept as categories where rows are many: a fleet's job may have one for each of millions of requests.

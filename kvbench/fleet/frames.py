@@ -75,8 +75,8 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
     )
 
 
-def _named(code: int, size: int, names: list[str]) -> pd.Categorical:
-    return pd.Categorical.from_codes(np.full(size, code, dtype=np.int8), categories=names)
+def _named(code: int, size: int, names: list[str]) -> "pd.Categorical[str]":
+    return pd.Categorical.from_codes(np.full(size, code, dtype=np.int8), categories=pd.Index(names))
 
 
 def _requests(run: Served, times: RequestTimes) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def _requests(run: Served, times: RequestTimes) -> pd.DataFrame:
             "warmup": np.zeros(num_requests, dtype=bool),
             "session": np.arange(num_requests),
             "turn": np.zeros(num_requests, dtype=np.int64),
-            "outcome": pd.Categorical.from_codes(run.outcome.astype(np.int8), categories=list(OUTCOMES)),
+            "outcome": pd.Categorical.from_codes(run.outcome.astype(np.int8), categories=pd.Index(OUTCOMES)),
             "arrival_s": run.arrival_ns / NS_PER_S,
             "prompt_tokens": run.prompt_tokens,
             "output_tokens": run.output_tokens,

@@ -85,7 +85,8 @@ class RequestSums:
         return times
 
     def _completed(self, ended: Served) -> np.ndarray:
-        return ended.outcome == self.outcomes.index("completed")
+        completed: np.ndarray = ended.outcome == self.outcomes.index("completed")
+        return completed
 
     @property
     def num_requests(self) -> int:

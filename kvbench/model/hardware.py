@@ -61,7 +61,7 @@ class Hardware:
     source: str
     curves: Mapping[str, Curve] | None
     calibrated_for: Mapping[str, object] | None
-    validation: Mapping[str, object] | None
+    validation: Mapping[str, Any] | None
 
     def __post_init__(self) -> None:
         for key in ("name", "source"):

@@ -35,7 +35,8 @@ class Cost(NamedTuple):
     @property
     def is_known(self) -> np.ndarray:
         """Which points have it."""
-        return np.isfinite(self.low) & np.isfinite(self.high)
+        known: np.ndarray = np.isfinite(self.low) & np.isfinite(self.high)
+        return known
 
     def among(self, points: np.ndarray) -> "Cost":
         """Of these points only; the others have none."""
@@ -134,7 +135,8 @@ def half_widths(summary: pd.DataFrame, column: str) -> np.ndarray:
 
 def roundings(summary: pd.DataFrame) -> np.ndarray:
     """Relative errors that rounding alone may give, a row each: those of its dtype, or of float32."""
-    return np.fmax(_numbers(summary, ROUNDING), LEAST_ERROR)
+    rounding: np.ndarray = np.fmax(_numbers(summary, ROUNDING), LEAST_ERROR)
+    return rounding
 
 
 def rounded_cost(values: np.ndarray, lossless: np.ndarray) -> Cost:
@@ -160,7 +162,9 @@ def cost_of(summary: pd.DataFrame, column: str, less_is_better: bool = True) -> 
 
 def may_win(summary: pd.DataFrame) -> np.ndarray:
     """Which rows compete: those that completed, and are no reference."""
-    return (summary["outcome"].astype(str) == "completed").to_numpy() & ~is_reference(summary)
+    completed: np.ndarray = (summary["outcome"].astype(str) == "completed").to_numpy()
+    competing: np.ndarray = completed & ~is_reference(summary)
+    return competing
 
 
 def is_reference(summary: pd.DataFrame) -> np.ndarray:
@@ -206,3 +210,18 @@ def highlighted(summary: pd.DataFrame, most: int = MOST_COLOURED) -> list[str] |
 
 def _numbers(summary: pd.DataFrame, column: str) -> np.ndarray:
     return summary[column].to_numpy(dtype=float) if column in summary else np.full(len(summary), np.nan)
+
+
+def row_of_least(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
+    """The row whose value is the least, of equal ones the first.
+
+    Args:
+        rows: at least one with a value.
+        values: one a row; NaN where there is none.
+    """
+    return rows.iloc[int(np.nanargmin(values.to_numpy(dtype=float)))]
+
+
+def row_of_most(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
+    """As `row_of_least`, of the most."""
+    return row_of_least(rows, -values)

@@ -1,7 +1,7 @@
 """The interval of a figure, at one level of confidence everywhere: where it ends, and what it comes from."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,7 +25,7 @@ _PER_ERROR = _NORMAL / math.sqrt(2 / math.pi)
 """Half an interval over the mean distance from its middle, of a normal error."""
 
 
-def half_width(values: Sequence[float]) -> float:
+def half_width(values: Iterable[float]) -> float:
     """Half width of the interval of the mean: t · s / √n; NaN under two finite values.
 
     Args:
@@ -44,7 +44,7 @@ def around(column: str, value: T, half: T) -> dict[str, T]:
 
 
 def of_row(
-    row: Mapping[str, Any], columns: Iterable[str], repeated: Mapping[str, Sequence[float]]
+    row: Mapping[str, Any], columns: Iterable[str], repeated: Mapping[str, Iterable[float]]
 ) -> dict[str, object]:
     """The ends of a row's intervals, and what they come from.
 

@@ -50,8 +50,8 @@ def origin(hardware: Hardware | None, scope: str, strategy: str | None = None) -
     validation = hardware.validation
     if validation is not None and validation.get("scope", "cache") == scope:
         errors = validation.get("errors")
-        by_strategy = strategy is not None and errors is not None
-        found["step_error"] = errors.get(strategy, math.nan) if by_strategy else validation["error"]
+        of_strategy = None if strategy is None else errors
+        found["step_error"] = validation["error"] if of_strategy is None else of_strategy.get(strategy, math.nan)
         found["step_noise"] = validation["noise"]
     return found
 
@@ -194,4 +194,7 @@ def _column(summary: pd.DataFrame, name: str) -> pd.Series:
 
 def _kind_texts(summary: pd.DataFrame) -> pd.Series:
     parts = [_column(summary, name) for name in KIND]
-    return parts[0].str.cat(parts[1:], sep="\n")
+    text = parts[0]
+    for part in parts[1:]:
+        text = text + "\n" + part
+    return text

@@ -5,7 +5,11 @@ The tables of docs/results.md are made from here (`python -m kvbench metrics`).
 
 from collections.abc import Iterable
 
-from kvbench.results.columns import FROM, PERCENT, REQUESTS, SESSIONS, STEPS, Column, ends
+from kvbench.results.columns import FROM, PERCENT, ends
+from kvbench.results.columns import REQUESTS as REQUESTS
+from kvbench.results.columns import SESSIONS as SESSIONS
+from kvbench.results.columns import STEPS as STEPS
+from kvbench.results.columns import Column as Column
 
 _SUMMARY: dict[str, Column] = {
     "scenario": Column("", "the scenario's name"),

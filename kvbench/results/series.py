@@ -164,6 +164,6 @@ def stretches_of(timeline: pd.DataFrame, summary: pd.DataFrame, most: int) -> di
 
 def _joined(column: str, values: np.ndarray, firsts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The mean of means, the most of what is the most."""
-    if "_max" in column:
-        return np.maximum.reduceat(values, firsts)
-    return np.add.reduceat(values, firsts) / counts
+    together = np.maximum if "_max" in column else np.add
+    joined: np.ndarray = together.reduceat(values, firsts)
+    return joined if "_max" in column else joined / counts

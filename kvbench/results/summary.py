@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,18 +53,18 @@ def summary_frame(
         own_steps, own_requests = steps[steps["strategy"] == name], requests[requests["strategy"] == name]
         if own_requests.empty:  # the run was stopped before it had a turn
             continue
-        row = {"scenario": scenario, "strategy": name, "source": source, "scope": scope, "engine": ENGINE}
+        row: dict[str, Any] = {"scenario": scenario, "strategy": name, "source": source, "scope": scope}
+        row["engine"] = ENGINE
         row |= _outcomes(own_requests) | _memory(own_steps) | _kept(own_steps)
         row |= _service(own_steps, own_requests)
-        repeated = _times(own_steps)
-        row |= {column: values.mean() for column, values in repeated.items()}
-        row["spread"] = _ratio(repeated["total_s"].std(), row["total_s"])
+        times = _times(own_steps)
+        row |= {column: values.mean() for column, values in times.items()}
+        row["spread"] = _ratio(times["total_s"].std(), row["total_s"])
         row["roofline_share"] = _roofline_share(own_steps, slot_bytes, copy_bandwidth_bytes_per_s)
         row |= (about or {}).get(name, {})
         samples = _samples(whole_steps(own_steps, scope), own_requests, tokens[tokens["strategy"] == name])
         row |= _latencies(samples)
-        repeated |= _repeated_latencies(samples)
-        row |= of_row(row, WITH_INTERVAL, repeated)
+        row |= of_row(row, WITH_INTERVAL, {**times, **_repeated_latencies(samples)})
         row["efficiency"] = _ratio(row["utilization_peak"], row["cumulative_bytes"] / MIB / 1000)
         if allocator is not None:
             peaks = allocator[allocator["strategy"] == name]
@@ -159,7 +160,7 @@ def _times(steps: pd.DataFrame) -> dict[str, pd.Series]:
     total_s = _per_repetition(steps, "step_us") / US_PER_S
     stalled = steps["reserve_us"].where(steps["num_resizes"] > 0, 0.0)
     admitted = steps["reserve_us"].where(steps["phase"] == "admit", 0.0)
-    parts_us = {"admit_s": admitted, "stall_s": stalled, "allocation_s": np.maximum(stalled, admitted)}
+    parts_us = {"admit_s": admitted, "stall_s": stalled, "allocation_s": stalled.where(stalled > admitted, admitted)}
     return {
         **{name: part_us.groupby(steps["repetition"]).sum() / US_PER_S for name, part_us in parts_us.items()},
         "total_s": total_s,
@@ -191,7 +192,7 @@ def limit_shares(steps: pd.DataFrame, span_s: float) -> dict[str, float]:
         span_s: seconds from the first arrival to the end, of all repetitions.
     """
     waited_s = steps["step_us"].groupby(steps["limit"], observed=False).sum() / US_PER_S
-    shares = {name: _ratio(float(waited), span_s) for name, waited in waited_s.items()}
+    shares = {str(name): _ratio(float(waited), span_s) for name, waited in waited_s.items()}
     shares["arrivals"] = 1 - sum(share for name, share in shares.items() if name != "arrivals")
     return shares
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ def results_of(
     backend: Backend,
     scenario: str,
     *,
-    machine: Mapping[str, object] | None = None,
+    machine: Mapping[str, Any] | None = None,
     about: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Results:
     """What a run leaves; its environment is what the machine says of itself.
@@ -74,9 +75,9 @@ def steps_frame(recorder: Recorder) -> pd.DataFrame:
     frame = pd.DataFrame(recorder.steps(), columns=list(STEP_FIELDS))
     for name in [name for name in STEP_FIELDS if name.endswith("_ns")]:
         frame[name.removesuffix("_ns") + "_us"] = frame.pop(name) / NS_PER_US
-    frame["strategy"] = pd.Categorical.from_codes(frame["strategy"], categories=list(recorder.strategies))
-    frame["phase"] = pd.Categorical.from_codes(frame["phase"], categories=list(PHASES))
-    frame["limit"] = pd.Categorical.from_codes(frame["limit"], categories=list(LIMITS))
+    frame["strategy"] = pd.Categorical.from_codes(frame["strategy"], categories=pd.Index(recorder.strategies))
+    frame["phase"] = pd.Categorical.from_codes(frame["phase"], categories=pd.Index(PHASES))
+    frame["limit"] = pd.Categorical.from_codes(frame["limit"], categories=pd.Index(LIMITS))
     frame["warmup"] = frame["repetition"] < recorder.num_warmup
     frame["step_us"] = np.maximum(
         frame[["reserve_us", "append_us", "move_us", "attend_us", "model_us"]].sum(axis=1), frame["host_us"]

@@ -52,7 +52,7 @@ class Recorder:
     requests: list[RequestRow] = field(default_factory=list)
     allocator: list[dict[str, int]] = field(default_factory=list)
     facts: dict[str, dict[str, object]] = field(default_factory=dict)
-    _cells: array = field(default_factory=lambda: array("q"))
+    _cells: "array[int]" = field(default_factory=lambda: array("q"))
     _num_filled: int = 0
 
     @property

@@ -9,6 +9,7 @@ from kvbench.charts.panels import comprehensive_chart
 from kvbench.charts.text import listed, mib, number
 from kvbench.decide.sweep import Point
 from kvbench.results.columns import FROM, ends
+from kvbench.results.front import row_of_least, row_of_most
 from kvbench.results.provenance import model_notes
 from kvbench.results.results import Results
 from kvbench.strategy.base import Strategy
@@ -142,17 +143,17 @@ def sentences_of(table: pd.DataFrame, under: str, references: Sequence[str] = ()
     if len(held):
         live_bytes = held["peak_bytes"] + held["peak_host_bytes"]
         times = held["cumulative_bytes"] / live_bytes
-        row = held.loc[times.idxmax()]
+        row = row_of_most(held, times)
         sentences.append(
             f"{under}: the article's memory (every allocation ever made, summed) comes to as much as "
             f"{number(times.max())} times the most bytes live at once: {mib(row['cumulative_bytes'])} against "
-            f"{mib(live_bytes[times.idxmax()])}, {row['strategy']} on {row['scenario']}."
+            f"{mib(row['peak_bytes'] + row['peak_host_bytes'])}, {row['strategy']} on {row['scenario']}."
         )
     return sentences
 
 
 def _best(rows: pd.DataFrame) -> str:
-    least, efficient = rows.loc[rows["peak_bytes"].idxmin()], rows.loc[rows["efficiency"].idxmax()]
+    least, efficient = row_of_least(rows, rows["peak_bytes"]), row_of_most(rows, rows["efficiency"])
     memory = f"the least live memory ({mib(least['peak_bytes'])}{_beside(least)})"
     score = f"the best efficiency by the article's formula ({number(efficient['efficiency'])})"
     if least["strategy"] == efficient["strategy"]:

@@ -8,6 +8,7 @@ from kvbench.charts.text import duration, listed, number
 from kvbench.charts.values import ValuePanel
 from kvbench.checks import check_int
 from kvbench.results.columns import ends
+from kvbench.results.front import row_of_least
 from kvbench.results.results import Results
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic
@@ -87,7 +88,7 @@ class GrowthFactors(RangeExperiment):
             if held.empty:
                 sentences.append(f"{name}: no factor was completed within the budget.")
                 continue
-            best = held.loc[held["cost"].idxmin()]
+            best = row_of_least(held, held["cost"])
             sentences.append(
                 f"{name} ({best['workload_tokens']:,} tokens): {best['growth_factor']:g} costs least, "
                 f"{number(best['cost'])} times the tokens' bytes ({number(best['peak_per_needed'])} at the peak, "
@@ -116,7 +117,7 @@ def _near(rows: pd.DataFrame) -> str:
 def _overall(done: pd.DataFrame) -> str:
     costs = ["cost", "peak_per_needed", "copied_per_needed"]
     mean = done.groupby("growth_factor")[costs].mean().reset_index()
-    best = mean.loc[mean["cost"].idxmin()]
+    best = row_of_least(mean, mean["cost"])
     return (
         f"Mean over the workloads: {best['growth_factor']:g} costs least ({number(best['cost'])}); {_near(mean)}. With "
         "few appends, where the last growth lands decides much of the peak."

@@ -14,6 +14,7 @@ from kvbench.checks import check_int
 from kvbench.quality.probe import Probe, request_to_probe
 from kvbench.quality.structured import structured
 from kvbench.results.columns import ends
+from kvbench.results.front import row_of_least
 from kvbench.results.results import Results
 from kvbench.results.summary import US_PER_S
 from kvbench.strategy.base import Strategy
@@ -150,7 +151,7 @@ def _costs(rows: pd.DataFrame) -> str:
     """Peak memory and time of each end of the article's range, or of what is nearest to it."""
     parts = []
     for end in (KEPT.low, KEPT.high):
-        row = rows.loc[(rows["fraction"] - end).abs().idxmin()]
+        row = row_of_least(rows, (rows["fraction"] - end).abs())
         off = f", attention off by {percent(row['error_relative'])}" if np.isfinite(row["error_relative"]) else ""
         parts.append(
             f"at {row['fraction']:g} the peak is {number(row['peak_per_needed'])} times the bytes of all tokens, "

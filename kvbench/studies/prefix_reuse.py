@@ -1,9 +1,9 @@
 """Prefix reuse: what a cache of prompts' blocks would have held, by size, policy and kind of reuse."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -256,7 +256,7 @@ def sentences_of(table: pd.DataFrame, unlimited: pd.DataFrame, lower_blocks: Map
     return sentences
 
 
-def _counted(ceiling: Mapping[str, object]) -> Iterator[str]:
+def _counted(ceiling: Mapping[Any, Any]) -> Iterator[str]:
     yield (
         f"the last {ceiling['num_counted']:,} of {ceiling['num_requests']:,} requests count; those before fill the "
         f"cache. The token hit rate is of their {ceiling['prompt_tokens']:,} prompt tokens, the block hit rate of "
@@ -270,8 +270,8 @@ def _counted(ceiling: Mapping[str, object]) -> Iterator[str]:
     )
 
 
-def _named(way: tuple[str, str]) -> str:
-    reuse, policy = way
+def _named(way: Hashable) -> str:
+    reuse, policy = cast(tuple[str, str], way)
     return f"{policy} with {reuse}"
 
 
@@ -284,7 +284,7 @@ def _by_size(rows: pd.DataFrame) -> pd.DataFrame:
 def _real(rows: pd.DataFrame) -> pd.DataFrame:
     """The same of what can be built: without the optimum, which knows what comes."""
     rates = _by_size(rows)
-    return rates[[way for way in rates if way[1] != OPTIMUM]]
+    return rates[[way for way in rates.columns if way[1] != OPTIMUM]]
 
 
 def _wins(rates: pd.DataFrame) -> pd.Series:
@@ -303,12 +303,12 @@ def _best(rows: pd.DataFrame) -> Iterator[str]:
         yield "all policies and kinds of reuse but the optimum are equal at each size."
         return
     gaps = rates.max(axis=1) - rates.min(axis=1)
-    size = gaps.idxmax()
-    most, least = rates.loc[size].idxmax(), rates.loc[size].idxmin()
+    size: Any = gaps.idxmax()
+    rated = rates.loc[size]
     ways = [f"{_named(way)} (at {count} of {len(rates)} sizes)" for way, count in wins.items()]
     yield (
         f"short of the optimum, most is reused by {listed(ways)}. The choice matters most at {size:,} blocks: "
-        f"{percent(rates.loc[size, most])} by {_named(most)}, {percent(rates.loc[size, least])} by {_named(least)}."
+        f"{percent(rated.max())} by {_named(rated.idxmax())}, {percent(rated.min())} by {_named(rated.idxmin())}."
     )
 
 
@@ -327,7 +327,7 @@ def _distance(lru: pd.Series, optimum: pd.Series) -> str:
     gaps = optimum - lru
     if not gaps.any():
         return "reuses as much as Belady's optimum at each size."
-    size = gaps.idxmax()
+    size: Any = gaps.idxmax()
     enough = lru.index[lru >= optimum[size]]
     needed = f"with {enough.min():,}" if len(enough) else "at no size that was run"
     return (
@@ -339,18 +339,18 @@ def _distance(lru: pd.Series, optimum: pd.Series) -> str:
 def _way(rows: pd.DataFrame) -> tuple[str, str]:
     """What memory and tiers are told of: the best at most sizes; the optimum where nothing else was run."""
     rates = _real(rows)
-    return _by_size(rows).columns[0] if rates.columns.empty else _wins(rates).idxmax()
+    return cast(tuple[str, str], _by_size(rows).columns[0] if rates.columns.empty else _wins(rates).idxmax())
 
 
-def _memory(rows: pd.DataFrame, ceiling: Mapping[str, object]) -> Iterator[str]:
+def _memory(rows: pd.DataFrame, ceiling: Mapping[Any, Any]) -> Iterator[str]:
     way = _way(rows)
     rates = _by_size(rows)[way]
     if len(rates) < 2:  # noqa: PLR2004
         return
     sizes = dict(zip(rows["device_blocks"], rows["device_bytes"], strict=True))
     gains = rates.diff()
-    step = gains.idxmax()
-    before = rates.index[rates.index.get_loc(step) - 1]
+    step: Any = gains.idxmax()
+    before = rates.index[rates.index.tolist().index(step) - 1]
     near = rates.index[rates >= ceiling["token_hit_rate"] - NEAR]
     end = f"the ceiling is within a point from {near[0]:,} on" if len(near) else "the ceiling is never within a point"
     yield (
@@ -361,13 +361,13 @@ def _memory(rows: pd.DataFrame, ceiling: Mapping[str, object]) -> Iterator[str]:
     )
 
 
-def _tiers(rows: pd.DataFrame, ceiling: Mapping[str, object], lower_blocks: Mapping[str, int]) -> Iterator[str]:
+def _tiers(rows: pd.DataFrame, ceiling: Mapping[Any, Any], lower_blocks: Mapping[str, int]) -> Iterator[str]:
     """What tiers behind the smallest device give, and what their loads take."""
     if not lower_blocks:
         return
     way = _way(rows)
     own = rows[(rows["reuse"] == way[0]) & (rows["policy"] == way[1])]
-    row = own.loc[own["device_blocks"].idxmin()]
+    row = own.sort_values("device_blocks").iloc[0]
     behind = listed([f"{count:,} blocks of {name}" for name, count in lower_blocks.items()])
     time_s = row["load_s"]
     parts = listed([f"{percent(row[f'from_{name}'])} from the {name}" for name in ("device", *lower_blocks)])
@@ -378,7 +378,7 @@ def _tiers(rows: pd.DataFrame, ceiling: Mapping[str, object], lower_blocks: Mapp
     )
 
 
-def _not_full(rows: pd.DataFrame, ceiling: Mapping[str, object], lower_blocks: Mapping[str, int]) -> Iterator[str]:
+def _not_full(rows: pd.DataFrame, ceiling: Mapping[Any, Any], lower_blocks: Mapping[str, int]) -> Iterator[str]:
     behind = sum(lower_blocks.values())
     sizes = sorted(set(rows.loc[~rows["filled_first"], "device_blocks"]))
     ample = [f"{size:,}" for size in sizes if size + behind >= ceiling["num_distinct"]]

@@ -1,6 +1,6 @@
 """Ranges of a parameter that the article calls useful: what a useful value is, and whether the range has them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,7 +41,8 @@ def on_growth_front(rows: pd.DataFrame) -> np.ndarray:
 def costs_little(rows: pd.DataFrame) -> np.ndarray:
     """Which rows' cost is near the least."""
     cost = growth_cost(rows)
-    return (cost <= LOW_COST * cost.min()).to_numpy()
+    is_low: np.ndarray = (cost <= LOW_COST * cost.min()).to_numpy()
+    return is_low
 
 
 def on_error_front(rows: pd.DataFrame) -> np.ndarray:
@@ -79,7 +80,7 @@ class UsefulRange:
         """What an experiment's parameter and chart are called."""
         return f"{self.what}s".replace(" ", "_")
 
-    def inside(self, values: Sequence[float]) -> np.ndarray:
+    def inside(self, values: Iterable[float]) -> np.ndarray:
         """Which values lie in the range, both ends included."""
         return np.array([self.low <= value <= self.high for value in values])
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -87,7 +88,7 @@ class RecomputeExperiment(SweepExperiment):
         medians = decode.groupby(["scenario", "strategy", "repetition"], observed=True)["step_us"].median()
         rows = []
         for num_tokens in self.context_tokens:
-            row: dict[str, float] = {"context_tokens": num_tokens}
+            row: dict[str, Any] = {"context_tokens": num_tokens}
             for strategy, name in ((CACHED, "cached"), (RECOMPUTED, "recompute")):
                 values = medians.get((_named(num_tokens), strategy), pd.Series(dtype=float))
                 row[f"{name}_us"] = values.mean()
@@ -111,14 +112,15 @@ def recompute_sentences(frame: pd.DataFrame, scope: str = "cache") -> list[str]:
         scope: whose times they are, the cache's or a whole model's.
     """
     sentences = []
-    for row in frame.itertuples():
-        if math.isnan(row.speedup):
-            sentences.append(f"At {row.context_tokens:,.0f} tokens there is no figure: the budget does not hold them.")
+    for row in frame.to_dict("records"):
+        at = f"At {row['context_tokens']:,.0f} tokens"
+        if math.isnan(row["speedup"]):
+            sentences.append(f"{at} there is no figure: the budget does not hold them.")
             continue
         sentences.append(
-            f"At {row.context_tokens:,.0f} tokens a cached token takes {row.cached_us / 1000:,.3g} ms, "
-            f"a recomputed one {row.recompute_us / 1000:,.4g} ms: {row.speedup:,.3g} times as long; "
-            f"the article's formula says {row.formula:,.0f}."
+            f"{at} a cached token takes {row['cached_us'] / 1000:,.3g} ms, "
+            f"a recomputed one {row['recompute_us'] / 1000:,.4g} ms: {row['speedup']:,.3g} times as long; "
+            f"the article's formula says {row['formula']:,.0f}."
         )
     if scope == "cache":
         sentences.append(

@@ -303,7 +303,7 @@ class AsyncCaches:
                 )
 
 
-async def _uncancelled(ended: asyncio.Future) -> None:
+async def _uncancelled(ended: asyncio.Future[object]) -> None:
     """Wait, whatever is asked meanwhile; who was cancelled once is told already."""
     try:
         await asyncio.wait([ended])

@@ -147,10 +147,10 @@ def beats(costs: pd.DataFrame, other: str, own: str) -> bool:
         other: a strategy.
         own: another one.
     """
-    saved = costs.loc[own] - costs.loc[other]
+    saved = costs.loc[own].astype(float) - costs.loc[other].astype(float)
     if isinstance(costs.columns[0], str):
         return bool(saved.iloc[0] > 0)
-    return bool(saved.mean() > half_width(saved))
+    return bool(float(saved.mean()) > half_width(saved))
 
 
 def _ranks(costs: pd.DataFrame, fits: pd.Series) -> pd.Series:

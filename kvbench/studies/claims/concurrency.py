@@ -47,7 +47,7 @@ def concurrency(bench: ClaimsBench) -> Evidence:
             Finding(
                 condition=condition,
                 definition="peak memory, of dynamic's",
-                measured=float(rows.loc[ASYNCHRONOUS, "peak_bytes"] / rows.loc[SYNCHRONOUS, "peak_bytes"]),
+                measured=float(rows["peak_bytes"][ASYNCHRONOUS]) / float(rows["peak_bytes"][SYNCHRONOUS]),
                 unit="×",
                 claimed=ANY,
                 note="old and new buffer are held beside each other; the claim does not mention it",

@@ -70,8 +70,8 @@ class Case:
         counts = [count(self.own, self.other, appends) for appends in self.lists]
         held = [rows for rows in counts if (rows["outcome"] == "completed").all()]
         for column, definition in self.definitions.items():
-            part = sum(rows.loc["own", column] for rows in held)
-            whole = sum(rows.loc["other", column] for rows in held) if self.other is not None else 1.0
+            part = sum(float(rows[column]["own"]) for rows in held)
+            whole = sum(float(rows[column]["other"]) for rows in held) if self.other is not None else 1.0
             if held and whole:
                 share = part / whole
                 measured, note = 100 * (1 - share if self.is_rest else share), self.note.format(part, whole)

@@ -106,7 +106,8 @@ def _mean_over_lengths(values: np.ndarray, piece: int) -> np.ndarray:
         piece: tokens.
     """
     ends = np.geomspace(LEAST_LENGTH, piece * values.shape[1], NUM_LENGTHS)
-    return values[:, np.minimum((ends / piece).astype(int), values.shape[1]) - 1].mean(axis=1)
+    means: np.ndarray = values[:, np.minimum((ends / piece).astype(int), values.shape[1]) - 1].mean(axis=1)
+    return means
 
 
 def _running_costs(bench: ClaimsBench, piece: int, num_pieces: int) -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +163,8 @@ def _of_stalls(frame: pd.DataFrame) -> Finding:
 def _fractions(bench: ClaimsBench) -> pd.DataFrame:
     """Error of attention's output by kept fraction; NaN where the backend holds no tensors."""
     probe = attention_probe(bench.timed_backend, bench.num_heads, PROBED, bench.setting.seed)
-    errors = [math.nan if probe is None else probe(compressed(fraction)).error_relative for fraction in FRACTIONS]
+    found = [None if probe is None else probe(compressed(fraction)) for fraction in FRACTIONS]
+    errors = [math.nan if each is None else each.error_relative for each in found]
     return pd.DataFrame(
         {"scenario": "probed", "fraction": FRACTIONS, "kept_share": FRACTIONS, "error_relative": errors}
     )

@@ -29,16 +29,16 @@ def speedup(bench: ClaimsBench) -> Evidence:
     ]
     measured = EXPERIMENT.run(replace(bench.setting, backend=bench.timed_backend))
     bench.keep("C8", measured)
-    for row in measured.summary.itertuples():
-        is_claimed = row.context_tokens == NUM_TOKENS
+    for row in measured.summary.to_dict("records"):
+        is_claimed = row["context_tokens"] == NUM_TOKENS
         findings.append(
             Finding(
-                condition=f"{row.context_tokens:.0f} tokens",
+                condition=f"{row['context_tokens']:.0f} tokens",
                 definition="measured: attention and cache, a token without a cache over one with it",
-                measured=row.speedup,
+                measured=row["speedup"],
                 unit="×",
                 claimed=claimed if is_claimed else ANY,
-                note=f"{row.recompute_us / 1000:,.3g} ms against {row.cached_us / 1000:,.3g} ms",
+                note=f"{row['recompute_us'] / 1000:,.3g} ms against {row['cached_us'] / 1000:,.3g} ms",
             )
         )
     return Evidence(findings=findings)

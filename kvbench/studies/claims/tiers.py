@@ -1,6 +1,7 @@
 """C6: whether hierarchical serves documents that the fast tier does not hold, unchanged, and what that costs."""
 
 import math
+from typing import Any
 
 from kvbench.backend.measured import Measured
 from kvbench.runner.drive import SEQ, drive
@@ -34,7 +35,7 @@ def _lists(bench: ClaimsBench) -> list[Finding]:
         for name, appends in bench.workloads.items():
             if sum(appends) <= fast:
                 continue
-            row = bench.count({"tiers": hierarchical(fast, slow)}, appending(appends)).loc["tiers"]
+            (row,) = bench.count({"tiers": hierarchical(fast, slow)}, appending(appends)).to_dict("records")
             fits = row["outcome"] == "completed"
             findings.append(
                 Finding(
@@ -57,7 +58,7 @@ def _counts(bench: ClaimsBench) -> list[Finding]:
     steps = bench.count_steps(strategies, (DOCUMENT,))
     document_bytes = DOCUMENT.num_tokens * slot_bytes
     allowed_bytes = FAST * slot_bytes + steps["workspace_bytes"].max()
-    figures = (
+    figures: tuple[tuple[str, Any, str, tuple[float, float]], ...] = (
         ("longest document served, in fast tiers", longer["num_tokens"] / FAST, "×", (1 + 1 / FAST, math.inf)),
         ("peak on the device, in fast tier and staging buffers", row["peak_bytes"] / allowed_bytes, "×", (0, 1)),
         ("peak on the device, in bytes of the whole document", row["peak_bytes"] / document_bytes, "×", (0, 1)),
@@ -106,7 +107,7 @@ def _times(bench: ClaimsBench) -> list[Finding]:
         Finding(
             condition=WHOLE,
             definition=name,
-            measured=float(rows.loc["hierarchical", column] / rows.loc["static", column]),
+            measured=float(rows[column]["hierarchical"] / rows[column]["static"]),
             unit="×",
             claimed=ANY,
             note="the claim does not mention what it costs; on a CPU both tiers are the same memory",

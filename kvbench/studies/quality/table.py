@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kvbench.charts.text import listed, number, percent
-from kvbench.results.front import Cost, may_win, pareto_front, rounded_cost
+from kvbench.results.front import Cost, may_win, pareto_front, rounded_cost, row_of_most
 from kvbench.results.schema import LEAST_ERROR
 from kvbench.studies.quality.cells import (
     COMPLETED,
@@ -217,7 +217,7 @@ def _needles(table: pd.DataFrame) -> Iterable[str]:
     if min(first, later) < KNOWS_LITTLE:
         yield "That is so little that needles tell of the model here, and not of caches."
     lost = asked["recall_first"] - asked["recall_later"]
-    row = asked.loc[lost.idxmax()]
+    row = row_of_most(asked, lost)
     if lost.max() > 0:
         yield (
             f"From the first turn to the later one {_title(row)} loses most: {percent(row['recall_first'])}, then "

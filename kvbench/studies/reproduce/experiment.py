@@ -176,7 +176,9 @@ def _summed_up(table: pd.DataFrame) -> list[str]:
             continue
         num_held = int((judged["verdict"] == "reproduced").sum())
         missed = judged[judged["verdict"] == "missed"]
-        named = "; ".join(f"{row.quantity} by {number(row.difference)} {row.unit}" for row in missed.itertuples())
+        named = "; ".join(
+            f"{row['quantity']} by {number(row['difference'])} {row['unit']}" for row in missed.to_dict("records")
+        )
         tail = f" Missed: {named}." if named else f" Differences: {number(judged['difference'].min())} to "
         if not named:
             tail += f"{number(judged['difference'].max())} {judged['unit'].iloc[0]}."
