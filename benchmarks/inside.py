@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache
 
 from kvbench.configuration.catalogue import file_of
 from kvbench.configuration.targets import build
-from kvbench.integrations.models import PACKAGE, Loaded, load
+from kvbench.integrations.models import PACKAGE, Loaded, load_model
 from kvbench.integrations.peers import peer_of
 from kvbench.integrations.text import default_text
 from kvbench.integrations.transformers import KVBenchCache
@@ -42,7 +42,7 @@ def main() -> None:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     num_tokens, num_rounds = (128, 4) if arguments.quick else (arguments.tokens, arguments.rounds)
-    loaded = load(PACKAGE)
+    loaded = load_model(PACKAGE)
     print(f"machine: {processor_name()}, {os.cpu_count()} cores; {platform.platform()}")
     print(f"threads: {torch.get_num_threads()} (torch)")
     print("versions:", ", ".join(f"{name} {version(name)}" for name in ("kvbench", "torch", "transformers")))

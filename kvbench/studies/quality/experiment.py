@@ -128,12 +128,12 @@ class QualityExperiment(Experiment):
             ValueError: there is no such model or text, transformers is missing, or the text is too short.
         """
         from kvbench.integrations.folders import cache_folder
-        from kvbench.integrations.models import load
+        from kvbench.integrations.models import load_model
         from kvbench.integrations.text import text_of
 
         name = _name_of(setting)
         text = text_of(self.text)
-        loaded = load(name, device=setting.device, dtype=setting.backend.geometry.dtype)
+        loaded = load_model(name, device=setting.device, dtype=setting.backend.geometry.dtype)
         rows, notes = self.contenders()
         present, missing = available(rows, loaded)
         subject = self.subject(loaded, text, setting)
