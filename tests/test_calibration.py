@@ -275,7 +275,7 @@ def pairs():
 @pytest.mark.parametrize(("name", "case"), list(pairs()))
 def test_bytes_and_resizes_are_those_that_were_measured(name, case, monkeypatch):
     books, ledger = [], Strategy.ledger
-    monkeypatch.setattr(Strategy, "ledger", lambda *arguments: books.append(ledger(*arguments)) or books[-1])
+    monkeypatch.setattr(Strategy, "ledger", lambda *of, **more: books.append(ledger(*of, **more)) or books[-1])
     requests, max_concurrency, budget_bytes = CASES[case]()
     settings = {"weights": None, "cache_only": True, "memory_fraction": 1.0, "allocator": "none", "attend": False}
     model = Booked(books, geometry=TINY, hardware=machine(), **settings)

@@ -120,7 +120,7 @@ class Driver:
         """Book a plan, once what it settles is known not to have failed."""
         ledger = self.ledger
         before = ledger.tier_bytes[DEVICE]
-        waited = self._hands.check(plan) if settles(plan) else NO_TIMES
+        waited = self._hands.check(plan) if plan and type(plan[0]) is Settle else NO_TIMES
         receipt = ledger.book(plan) or NO_RECEIPT
         return Booking(seq, plan, receipt, waited, before, ledger.accounts.get(seq), ledger.used_bytes)
 
