@@ -47,6 +47,7 @@ class Modelled(Backend):
 
     source = "modelled"
     is_repeatable = True
+    hardware: Hardware
 
     def __init__(
         self,
@@ -191,6 +192,8 @@ class Modelled(Backend):
 
     def _allocate_ps(self, posting: Posting) -> int:
         """Let the allocator's model follow an operation; what it asked of the driver."""
+        assert self._allocator is not None
+        assert self._storages is not None
         before = self._allocator.num_device_allocations
         self._storages.follow(posting)
         num_allocations = self._allocator.num_device_allocations - before
@@ -205,6 +208,7 @@ class Modelled(Backend):
 
     def _attend_ps(self, booking: Booking, num_queries: int) -> int:
         """Attention over what a sequence holds."""
+        assert booking.account is not None  # who attends is live
         holdings = booking.account.holdings.values()
         attended = [(held.cost, held.num_used - held.arriving) for held in holdings if held.cost.area.attended]
         reads = tuple(Read(cost, num_slots) for cost, num_slots in attended if num_slots)

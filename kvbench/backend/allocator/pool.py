@@ -21,7 +21,6 @@ class AllocatorPool(ABC):
     def __init__(self, device: Device, is_small: bool) -> None:
         self.num_segments = 0
         self._device = device
-        self._is_small = is_small
         self._least_rest = MIN_BLOCK_BYTES if is_small else SMALL_BYTES + 1
         self._cached = BySize()
 

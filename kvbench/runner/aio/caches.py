@@ -8,6 +8,7 @@ from functools import partial
 from itertools import count
 from threading import Event
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from kvbench.model.geometry import KVGeometry
 from kvbench.runner.aio.executor import Executor, Layers
 from kvbench.runner.run import check_signals
 from kvbench.strategy.base import Strategy
+
+Found = TypeVar("Found")
 
 
 class CacheError(Exception):
@@ -191,8 +194,8 @@ class AsyncCaches:
                 self._threads.shutdown()
 
     async def _in_turn(
-        self, id: Hashable, work: Callable[[Hashable, _Cache], object], given_up: Event | None = None
-    ) -> object:
+        self, id: Hashable, work: Callable[[Hashable, _Cache], Found], given_up: Event | None = None
+    ) -> Found:
         """Wait for room in the queue, then for the id's turn; then work in a thread."""
         self._check_open(id)
         async with self._pending:
@@ -212,7 +215,7 @@ class AsyncCaches:
         if self._is_closing:
             raise CacheRefused(id, "all caches are being closed")
 
-    async def _to_its_end(self, work: Callable[[], object], given_up: Event | None = None) -> object:
+    async def _to_its_end(self, work: Callable[[], Found], given_up: Event | None = None) -> Found:
         """Work in a thread; a cancellation comes through before it has begun, or after it has ended.
 
         Args:
@@ -244,13 +247,13 @@ class AsyncCaches:
     def _guarded(self, id: Hashable, cache: _Cache, num_tokens: int, work: Callable[[int], None]) -> None:
         """Work on a cache, which is made first where there is none; what fails is told by what it leaves."""
         self._check_usable(id, cache)
-        is_new = cache.seq is None
+        seq, is_new = cache.seq, cache.seq is None
         try:
-            if is_new:
+            if seq is None:
                 seq = next(self._seqs)
                 self._executor.begin(seq, num_tokens)
                 cache.seq = seq
-            work(cache.seq)
+            work(seq)
         except Exception as error:
             if cache.seq is None or not self._executor.has_failed(cache.seq):
                 if is_new and cache.seq is not None:
@@ -262,6 +265,7 @@ class AsyncCaches:
 
     def _give_up(self, cache: _Cache, error: Exception) -> None:
         seq, cache.seq, cache.failure = cache.seq, None, error
+        assert seq is not None
         try:
             self._executor.release(seq)
         except Exception as other:
@@ -303,7 +307,7 @@ class AsyncCaches:
                 )
 
 
-async def _uncancelled(ended: asyncio.Future[object]) -> None:
+async def _uncancelled(ended: asyncio.Future[Found]) -> None:
     """Wait, whatever is asked meanwhile; who was cancelled once is told already."""
     try:
         await asyncio.wait([ended])

@@ -79,8 +79,9 @@ class Executor(Driver):
         done = 0
         try:
             for count in self.steps(seq, keys[0].shape[2]):
-                self._given[seq] = tuple(
-                    [each.narrow(2, done, count) for each in tensors] for tensors in (keys, values)
+                self._given[seq] = (
+                    [each.narrow(2, done, count) for each in keys],
+                    [each.narrow(2, done, count) for each in values],
                 )
                 self.append(seq, count)
                 done += count
