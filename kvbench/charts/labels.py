@@ -19,6 +19,7 @@ _FAR_POINTS = 10.0
 _POINT_RADIUS = 5.5
 _NOTHING = 1e-6
 _LINE_HEIGHT = 0.042
+_END_LENGTH = 18
 LEADER: Settings = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkB": 3}
 
 
@@ -83,8 +84,16 @@ def name_ends(axes: Axes, lines: Sequence[tuple[Line2D, str]]) -> None:
     arrow: Settings = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2}
     arrow["relpos"] = (0, 0.5)
     where: Settings = {"xycoords": "data", "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
+    where |= {"fontsize": SMALL, "color": INK, "arrowprops": arrow, "parse_math": False}
     for (_, end, text), height in zip(ends, _apart([height for height, *_ in ends]), strict=True):
-        axes.annotate(text, end, (1.02, height), fontsize=SMALL, color=INK, arrowprops=arrow, **where)
+        axes.annotate(_cut(text), end, (1.02, height), **where)
+
+
+def _cut(text: str) -> str:
+    """A name for a narrow margin, as `plain` has made it, letter by letter."""
+    letters = text.replace(r"\$", "$")
+    half = _END_LENGTH // 2
+    return letters if len(letters) <= _END_LENGTH else f"{letters[:half]}…{letters[1 - half :]}"
 
 
 def _apart(heights: list[float]) -> np.ndarray:

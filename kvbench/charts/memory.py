@@ -93,7 +93,9 @@ class MemoryChart(Chart):
                 _resizes(axes, line, unit.divisor)
             used = _used(axes, lines, unit.divisor)
             axes.set_xlim(left=0)
-            name_ends(axes, [(artist, line.text) for artist, line in drawn if sheet.is_rest(line.name)])
+            own = [peak <= limits[-1] if axes is panels[-1] else peak > limits[-1] for peak in peaks]
+            rest = [pair for pair, is_own in zip(drawn, own, strict=True) if is_own and sheet.is_rest(pair[1].name)]
+            name_ends(axes, [(artist, line.text) for artist, line in rest])
         for artist, line in drawn:
             sheet.entry(artist, line.name, f"{line.text}: {plural(int(line.rows['num_resizes'].sum()), 'resize')}")
         sheet.legend += [*used, (_mark(INK, [], []), "resize, at the bytes held during it")]
