@@ -5,7 +5,7 @@ Source: PyTorch 2.13, c10/core/AllocatorConfig.h: kMinBlockSize, kSmallSize, kSm
     are round_size, get_pool and get_allocation_size in c10/cuda/CUDACachingAllocator.cpp.
 """
 
-KIB, MIB = 1 << 10, 1 << 20
+MIB = 1 << 20
 MIN_BLOCK_BYTES = 512
 SMALL_BYTES = MIB
 """The largest block of the small pool."""
