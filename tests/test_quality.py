@@ -100,7 +100,7 @@ def test_what_is_asked_without_appending_leaves_no_trace():
         found.append(store.scores[0][:, :, : store.num_used].sum(dim=2))
         return finish(seq, view)
 
-    chosen.on_finish = on_finish
+    object.__setattr__(chosen, "on_finish", on_finish)
     assert probe(chosen).num_queries == 3
     assert found[0].flatten().tolist() == pytest.approx([400, 400], rel=1e-4)
 

@@ -43,7 +43,7 @@ SMALL = {
 def tiny(monkeypatch, tmp_path):
     """A tiny model and a text in place of the real ones, and an empty folder of kept files."""
     loaded = Loaded(tiny_llama(), Letters(), "tiny", GEOMETRY, "tiny, made up; float32, cpu")
-    monkeypatch.setattr(models, "load", lambda name, device, dtype: loaded)
+    monkeypatch.setattr(models, "load_model", lambda name, device, dtype: loaded)
     monkeypatch.setattr(text, "text_of", lambda path: Text("a text", "public domain", TEXT))
     monkeypatch.setenv("KVBENCH_CACHE", str(tmp_path / "kept"))
     return loaded

@@ -27,7 +27,7 @@ def real(smollm2, monkeypatch, tmp_path):
     """SmolLM2 with kvbench's attention, and an empty folder for what is measured with it."""
     before = smollm2.model.config._attn_implementation
     use_attention(smollm2.model)
-    monkeypatch.setattr(models, "load", lambda name, device, dtype: smollm2)
+    monkeypatch.setattr(models, "load_model", lambda name, device, dtype: smollm2)
     monkeypatch.setenv("KVBENCH_CACHE", str(tmp_path))
     yield smollm2
     smollm2.model.set_attn_implementation(before)
