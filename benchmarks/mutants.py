@@ -35,10 +35,10 @@ RUNS = "late_times limits runner golden corners metrics within forking backgroun
 NEAR = {
     "ledger": f"{MOVES} background runner chain",
     "plan": f"{MOVES} attention curves chain",
-    "strategy": f"{BOOKS} limits forking forecast adaptive within runner peaks background chain outside",
-    "runner": f"{RUNS} busy record readme",
-    "results/summary.py": f"metrics {RUNS} readme front report",
-    "fleet": "fleet_bounds fleet_spaces fleet_rules fleet_golden fleet",
+    "strategy": f"{BOOKS} limits forking forecast adaptive within runner peaks background chain outside contract",
+    "runner": f"{RUNS} busy record drive",
+    "results/summary.py": f"metrics {RUNS} results front report",
+    "fleet": "fleet_bounds fleet_spaces fleet_rules fleet_golden fleet_blocks fleet_frames fleet",
     "fleet/prefix": "prefix prefix_experiment prefix_models",
     "backend/storage": "storages corners attention windows storage_models background peaks faults replay aio chain "
     "attention_strategies",
