@@ -28,7 +28,7 @@ REQUEST_S = 1e-4
 
 
 def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job:
-    """The configured strategies on a scenario, from event to event; see `job.job_of`.
+    """The configured strategies on a scenario, from event to event; see `engines.job_of`.
 
     Raises:
         UsageError: the configuration is wrong; nothing was run.

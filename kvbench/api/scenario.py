@@ -13,7 +13,7 @@ from kvbench.workload.request import NS_PER_S
 
 
 def scenario_job(name: str, config: Config, config_text: str, asked: Config) -> Job:
-    """The configured strategies on a scenario, step by step; see `job.job_of`.
+    """The configured strategies on a scenario, step by step; see `engines.job_of`.
 
     Raises:
         UsageError: the configuration is wrong; nothing was run.

@@ -30,7 +30,7 @@ from kvbench.studies.base import Experiment, Findings, Model, Setting
 
 
 def study_job(name: str, config: Config, config_text: str, asked: Config) -> Job:
-    """An experiment; see `job.job_of`.
+    """An experiment; see `engines.job_of`.
 
     Raises:
         UsageError: the configuration is wrong; nothing was run.

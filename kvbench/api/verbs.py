@@ -111,7 +111,7 @@ def _run(
     settings: Mapping[str, object] | None,
     trusted: Iterable[str],
 ) -> "Results":
-    from kvbench.api.job import job_of
+    from kvbench.api.engines import job_of
 
     config = composed(chosen, strategies, settings, tuple(trusted))
     asked = {"overrides": [f"{key}={value}" for key, value in (settings or {}).items()]}

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from kvbench.api.job import Stopped, job_of
+from kvbench.api.engines import job_of
+from kvbench.api.job import Stopped
 from kvbench.api.shown import charts_of, num_warnings, report_of, text_of
 from kvbench.cli.terminal import say
 from kvbench.cli.writing import draw, writing

@@ -1,0 +1,35 @@
+"""Which code runs what a configuration asks for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kvbench.api.job import Job
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.parts import Config, is_fleet
+
+
+def job_of(name: str, config: Config, config_text: str, asked: Mapping[str, Any]) -> Job:
+    """Build all that a configuration describes, and check it.
+
+    Args:
+        name: the scenario's or the experiment's.
+        config: composed and resolved.
+        config_text: the same as YAML, for config.yaml; "" where it was put together in Python.
+        asked: what was asked for, for environment.json; `overrides`, a line KEY=VALUE each, among it.
+    Raises:
+        UsageError: the configuration is wrong.
+        FileNotFoundError: a trace is missing.
+    """
+    if "experiment" in config:
+        from kvbench.api.study import study_job
+
+        return study_job(name, config, config_text, asked)
+    if is_fleet(config):
+        try:
+            from kvbench.api.fleet import fleet_job
+        except ImportError as error:  # the extra is not installed
+            raise UsageError(str(error)) from error
+        return fleet_job(name, config, config_text, asked)
+    from kvbench.api.scenario import scenario_job
+
+    return scenario_job(name, config, config_text, asked)
