@@ -4,10 +4,9 @@ The public names are here; `kvbench.strategy`, `kvbench.workload` and `kvbench.p
 when it is used: `import kvbench` loads neither torch nor pandas.
 """
 
-import ast
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from kvbench.lazy import public
 
 __version__ = "0.1.0"
 
@@ -42,23 +41,7 @@ if TYPE_CHECKING:
     from kvbench.workload.request import Session as Session
     from kvbench.workload.scenario import Scenario as Scenario
 
-_PACKAGES = ("plan", "strategy", "workload")
-_NODES = ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))
-_OWN = [each for each in _NODES if isinstance(each, ast.ImportFrom) and each.names[0].asname]
-_HOME = {each.names[0].name: each.module or "" for each in _OWN}
-"""The module of each public name: those imported above, which type checkers read and nothing has loaded yet."""
-
-__all__ = sorted([*_HOME, *_PACKAGES])
-
-
-def __getattr__(name: str) -> object:
-    if name in _PACKAGES:
-        return import_module(f"kvbench.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module 'kvbench' has no attribute {name!r}")
-    found = getattr(import_module(_HOME[name]), name)
-    globals()[name] = found
-    return found
+__getattr__, __all__ = public(__name__, __file__, ("plan", "strategy", "workload"))
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ from kvbench.configuration.composed import composed
 LIGHT = """
 import sys
 import kvbench as kv
-kv.Paged(), kv.Session, kv.plan.ops
+kv.Paged(), kv.Session, kv.plan.Reserve, kv.strategy.Chunked
 assert not {"torch", "pandas", "matplotlib", "hydra"} & set(sys.modules), sorted(sys.modules)
 """
 PRICED = {"model": "llama3_8b", "hardware": "h100"}
@@ -26,8 +26,11 @@ def test_every_public_name_is_there_and_says_what_it_is():
     for name in kv.__all__:
         assert getattr(kv, name).__doc__, name
     assert set(dir(kv)) == set(kv.__all__)
-    with pytest.raises(AttributeError, match="pages"):
-        _ = kv.pages
+    for package in (kv.plan, kv.strategy, kv.workload):
+        assert all(getattr(package, name).__doc__ for name in dir(package))
+    for missing in ("kv.pages", "kv.strategy.pages"):
+        with pytest.raises(AttributeError, match="pages"):
+            eval(missing)
 
 
 def test_a_call_gives_what_the_command_gives(kvbench, tmp_path):
@@ -66,7 +69,7 @@ def test_a_mapping_names_strategies_and_two_of_one_name_need_it():
 
 
 def test_a_scenario_of_ones_own_is_an_object_or_a_file(tmp_path):
-    own = kv.workload.scenario.Appends(appends=(10, 20))
+    own = kv.workload.Appends(appends=(10, 20))
     results = kv.run(own, "paged", **PRICED)
     assert results.steps["num_tokens"].sum() == 30
     path = tmp_path / "mine.yaml"

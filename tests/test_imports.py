@@ -15,6 +15,7 @@ GROUND = {
     "printable": set(),
     "partial": set(),
     "compiled": set(),
+    "lazy": set(),
     "regular_file": set(),
     "naming": {"printable"},
     "checks": {"naming"},
