@@ -176,3 +176,5 @@ def test_how_many_iterations_may_be_taken_at_once_is_what_64_bits_hold():
     rows = [(0, 1_000, 200)] * 8
     few, many = (check_requests(columns_of(rows), PRICES, max_batch) for max_batch in (2, 8))
     assert 1 < many < few
+    same = [(0, 1_199, 1)] * 8  # as long in the end
+    assert check_requests(columns_of(same), PRICES, 2) == few
