@@ -40,8 +40,8 @@ NEAR = {
     "results/summary.py": f"metrics {RUNS} results front report",
     "fleet": "fleet_bounds fleet_spaces fleet_rules fleet_golden fleet_blocks fleet_frames fleet",
     "fleet/prefix": "prefix prefix_experiment prefix_models",
-    "backend/storage": "storage_parts storages corners attention windows storage_models background peaks faults replay aio chain "
-    "attention_strategies",
+    "backend/storage": "storage_parts storages corners attention windows storage_models background peaks faults replay "
+    "aio chain attention_strategies",
     "workload": "workload_conversation workload_lengths workload_arrivals workload_traces trace_mooncake configuration "
     "life within forecast record prefix_experiment",
 }
