@@ -85,6 +85,8 @@ def test_a_scenario_of_ones_own_is_an_object_or_a_file(tmp_path):
         ({"scenario": "shrt_chat"}, {}, "unknown scenario 'shrt_chat'. Did you mean 'short_chat'"),
         ({"strategies": "pagde"}, {}, "unknown strategy 'pagde'. Did you mean 'paged'"),
         ({"strategies": []}, {}, "no strategy to run"),
+        ({"strategies": 7}, {}, "strategies are names and strategies, or a mapping that names them, got 7"),
+        ({"scenario": 5}, {}, "scenario: it is no scenario but a int"),
         ({"hardware": "h1000"}, {}, "unknown hardware 'h1000'. Did you mean 'h100'"),
         ({}, {"repetition": 3}, "unknown key 'repetition'. Did you mean 'repetitions'"),
         ({}, {"backend.memory": 0.5}, "unknown parameter of backend 'memory'"),

@@ -1,7 +1,7 @@
 """A configuration from names, objects and settings, as the command line composes it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,8 @@ def _strategies(given: Any, config: Mapping[str, Any], trusted: Sequence[str]) -
         given = [given]
     if isinstance(given, Mapping):
         return {str(name): _node("strategy", each, trusted) for name, each in given.items()}
+    if not isinstance(given, Iterable):
+        raise UsageError(f"strategies are names and strategies, or a mapping that names them, got {given!r}")
     found: dict[str, Any] = {}
     for each in given:
         name = Path(each).stem if isinstance(each, str) else _WORDS.sub("_", type(each).__name__).lower()

@@ -60,7 +60,7 @@ def scenario_of(config: Config) -> Scenario:
     if isinstance(scenario, Mapping):
         scenario = build(scenario, "scenario", "scenario", config["trusted"])
     if not isinstance(scenario, Scenario):
-        raise UsageError(f"scenario: _target_ is no scenario but a {type(scenario).__name__}")
+        raise UsageError(f"scenario: it is no scenario but a {type(scenario).__name__}; name one, or a file")
     return scenario
 
 
