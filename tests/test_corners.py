@@ -2,11 +2,13 @@
 
 import pytest
 
-from kvbench.ledger import Ledger, LedgerError
+from kvbench.backend.counted import Counted
+from kvbench.ledger import Ledger, LedgerError, Receipt
 from kvbench.plan.area import HOST, NORM, Area, Blocks
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Reserve, Rows, Rule
 from kvbench.runner.frames import requests_frame, steps_frame
 from kvbench.runner.run import run
+from kvbench.runner.scheduler import transient_bytes
 from kvbench.strategy.compressed import Compressed
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.heavy_hitters import HeavyHitters
@@ -111,6 +113,42 @@ def test_rows_do_not_change_beside_background_work():
     ledger.book((Reserve(0, 8), Append(0, 4), Reserve(0, 16, background=True)))
     with pytest.raises(LedgerError, match="background work is under way; settle it first"):
         ledger.book((Rows(0, 3),))
+
+
+def test_what_is_held_follows_the_rows_of_the_only_sequence():
+    """Two areas of 8 and 4 slots; while rows change, the largest tensor, K of a layer of 8, is held twice."""
+    areas = (Area("main"), Area("old"))
+    ledger = Ledger(TINY, areas=areas, num_rows=2)
+    ledger.open(0)
+    ledger.book((Reserve(0, 8), Reserve(0, 4, "old"), Append(0, 3)))
+    tensor = 8 * TOKEN // (2 * TINY.num_layers)
+    for num_rows in (1, 3):
+        receipt = ledger.book((Rows(0, num_rows),))
+        assert (ledger.used_bytes, ledger.allocated_bytes) == (3 * num_rows * TOKEN, 12 * num_rows * TOKEN)
+        assert receipt.transient_bytes == tensor  # of the fewer rows, before or after: one
+        assert receipt.peak_bytes == 12 * max(num_rows, 2 if num_rows == 1 else 1) * TOKEN + tensor
+    with pytest.raises(LedgerError, match="a batch has 1 row or more"):
+        ledger.book((Rows(0, 0),))
+
+
+def test_what_a_backend_cannot_tell_is_refused_before_anything_is_run():
+    once = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
+    with pytest.raises(ValueError, match="it needs attention to tell it: mass; backend counted supplies none"):
+        run({"it": strategy("heavy_hitters")}, [Session(0, (Request(4),))], Counted(TINY), **once)
+
+
+@pytest.mark.parametrize(
+    ("peaks", "held", "expected"),
+    [
+        ((10, 0), (4, 6, 6), 4),
+        ((10, 0), (12, 5, 6), 0),  # no more than was held before
+        ((5, 11), (4, 5, 2), 6),
+        ((3, 3), (2, 3, 7), 4),
+    ],
+)
+def test_what_is_held_in_passing_is_beyond_what_was_held_before_and_between(peaks, held, expected):
+    receipts = [Receipt(peak_bytes=peak) for peak in peaks]
+    assert transient_bytes(*receipts, held) == expected
 
 
 def test_of_what_stays_by_access_a_quarter_of_the_fast_tier_at_most_is_the_newest():

@@ -75,6 +75,15 @@ def test_dynamic_on_short_chat_by_hand(frames):
     assert row["tokens_per_s"] == pytest.approx(3500, rel=0.02)
 
 
+def test_stalls_are_what_resizes_take_and_admissions_what_the_first_reserve(frames):
+    steps, requests, _ = frames
+    times_us = np.where(steps["num_resizes"] > 0, 1_000, np.where(steps["phase"] == "admit", 300, 20))
+    about = {"scenario": "x", "source": "measured", "scope": "cache", "slot_bytes": TOKEN}
+    summary = summary_frame(steps.assign(reserve_us=times_us), requests, copy_bandwidth_bytes_per_s=1e10, **about)
+    row = summary.set_index("strategy").loc["dynamic", ["stall_s", "admit_s", "allocation_s"]]
+    assert row.tolist() == pytest.approx([4 * 0.001, 0.0003, 4 * 0.001 + 0.0003])
+
+
 def test_what_reading_takes_is_allocated_too(frames):
     # Whole blocks of 16, weighted by the tokens appended, and a buffer of 1,024 tokens of the one layer to gather into.
     blocks = 50 * 64 + 100 * 160 + 150 * 304 + 200 * 512 + 250 * 752 + 300 * 1056
