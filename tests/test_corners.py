@@ -11,6 +11,7 @@ from kvbench.runner.run import run
 from kvbench.runner.scheduler import transient_bytes
 from kvbench.strategy.compressed import Compressed
 from kvbench.strategy.concat import Concat
+from kvbench.strategy.grown import Grown
 from kvbench.strategy.heavy_hitters import HeavyHitters
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import TINY, strategy
@@ -165,3 +166,9 @@ def test_of_what_stays_by_access_a_quarter_of_the_fast_tier_at_most_is_the_newes
     assert {rule.recent for rule in rules} == {10}
     assert {rule.top for rule in rules[:-1]} == {10}
     assert rules[-1].top > 10
+
+
+def test_a_chain_that_knows_the_future_in_a_part_is_for_reference():
+    plain, knowing = Concat(), strategy("exact")
+    chains = [Grown(bounded=a, growth=b, bound=64) for a, b in ((plain, plain), (plain, knowing), (knowing, plain))]
+    assert [chain.reference for chain in chains] == [False, True, True]
