@@ -4,7 +4,7 @@ import pytest
 
 from kvbench.backend.counted import Counted
 from kvbench.ledger import Ledger, LedgerError, Receipt
-from kvbench.plan.area import HOST, NORM, Area, Blocks
+from kvbench.plan.area import HOST, NORM, Area, Blocks, Votes
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Reserve, Rows, Rule
 from kvbench.runner.frames import requests_frame, steps_frame
 from kvbench.runner.run import run
@@ -172,3 +172,7 @@ def test_a_chain_that_knows_the_future_in_a_part_is_for_reference():
     plain, knowing = Concat(), strategy("exact")
     chains = [Grown(bounded=a, growth=b, bound=64) for a, b in ((plain, plain), (plain, knowing), (knowing, plain))]
     assert [chain.reference for chain in chains] == [False, True, True]
+
+
+def test_the_least_window_of_votes_is_one_token():
+    assert strategy("snapkv", budget=2, window=1, kernel_size=1).areas[0].score == Votes(1, 1, "max")

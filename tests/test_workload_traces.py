@@ -404,6 +404,8 @@ def test_a_trace_repeated_begins_again_a_mean_gap_after_its_last_arrival():
     assert twice.num_output_tokens.tolist() == [1, 2, 3, 1, 2, 3]
     assert twice.block_ids.tolist() == [8, 9, 8, 8, 8, 9, 8, 8]
     assert twice.block_offsets.tolist() == [0, 2, 3, 4, 6, 7, 8]
+    cut = twice.first(4)
+    assert (cut.block_ids.tolist(), cut.block_offsets.tolist()) == ([8, 9, 8, 8, 8, 9], [0, 2, 3, 4, 6])
     assert columns.repeated(3, 1_000).arrival_ns.tolist() == [0, 10, 40, 1_000, 1_010, 1_040, 2_000, 2_010, 2_040]
 
 
