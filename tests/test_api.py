@@ -87,6 +87,7 @@ def test_a_scenario_of_ones_own_is_an_object_or_a_file(tmp_path):
         ({"strategies": []}, {}, "no strategy to run"),
         ({"strategies": 7}, {}, "strategies are names and strategies, or a mapping that names them, got 7"),
         ({"scenario": 5}, {}, "scenario: it is no scenario but a int"),
+        ({"backend": 5}, {}, "backend is measured, modelled or fleet, or the keys of one, got 5"),
         ({"hardware": "h1000"}, {}, "unknown hardware 'h1000'. Did you mean 'h100'"),
         ({}, {"repetition": 3}, "unknown key 'repetition'. Did you mean 'repetitions'"),
         ({}, {"backend.memory": 0.5}, "unknown parameter of backend 'memory'"),

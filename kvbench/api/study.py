@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import yaml
 from tqdm.auto import tqdm
 
 from kvbench.api.job import Job
 from kvbench.api.measure import clocked, stepping
 from kvbench.api.progress import watched
-from kvbench.configuration.catalogue import names, own_file
+from kvbench.configuration.catalogue import names, own_node
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import geometry_of, hardware_of, name_or_path_of, weights_of
 from kvbench.configuration.parts import (
@@ -122,7 +121,7 @@ def _models(value: object, where: str) -> dict[str, Model]:
 
 def _takers() -> list[str]:
     """Experiments that compare strategies by name."""
-    nodes = {name: yaml.safe_load(own_file("experiment", name).read_text("utf-8")) for name in names("experiment")}
+    nodes = {name: own_node("experiment", name) for name in names("experiment")}
     return [name for name, node in nodes.items() if any(key.endswith("strategies") for key in node)]
 
 
@@ -148,8 +147,7 @@ def _node(group: str, name: str, where: str) -> dict[str, Any]:
     """What one of kvbench's own files says."""
     if name not in names(group):
         raise UsageError(f"{where}: {unknown(group, name, names(group))}")
-    node: dict[str, Any] = yaml.safe_load(own_file(group, name).read_text(encoding="utf-8"))
-    return node
+    return own_node(group, name)
 
 
 def _run(experiment: Experiment, setting: Setting) -> Findings:

@@ -103,13 +103,9 @@ def _line(axes: Axes, own: Stretches, column: str, span: Unit, look: Look, shift
         x,
         y,
         drawstyle="steps-post",
-        color=look.colour,
-        linestyle=look.line,
-        marker=look.marker,
+        **look.of_line(),
         markevery=(int(shift * every), every),
         markersize=6,
-        markeredgecolor="white",
-        markeredgewidth=0.4,
         linewidth=1.4,
     )
     return line

@@ -127,13 +127,9 @@ def _over_steps(axes: Axes, rows: pd.DataFrame, divisor: float, look: Look, shif
     (line,) = axes.plot(
         x,
         y,
-        color=look.colour,
-        linestyle=look.line,
-        marker=look.marker,
+        **look.of_line(),
         markevery=(int(shift * every), every),
         markersize=6.5,
-        markeredgecolor="white",
-        markeredgewidth=0.4,
         linewidth=1.4,
     )
     return line
@@ -165,13 +161,9 @@ def ecdf(axes: Axes, values: np.ndarray, look: Look) -> Line2D:
         x,
         y,
         drawstyle="steps-post",
-        color=look.colour,
-        linestyle=look.line,
-        marker=look.marker,
+        **look.of_line(),
         markevery=max(1, len(x) // 6),
         markersize=6.5,
-        markeredgecolor="white",
-        markeredgewidth=0.4,
         linewidth=1.6,
     )
     return line

@@ -165,13 +165,9 @@ def _allocated(axes: Axes, line: _Line, divisor: float) -> Line2D:
         x,
         y,
         drawstyle="steps-pre",
-        color=line.look.colour,
-        linestyle=line.look.line,
-        marker=line.look.marker,
+        **line.look.of_line(),
         markevery=(min(len(x) - 1, 1 + int(line.shift * every)), every),
         markersize=7,
-        markeredgecolor="white",
-        markeredgewidth=0.4,
         linewidth=1.8,
     )
     return artist

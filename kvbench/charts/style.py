@@ -58,6 +58,11 @@ class Look(NamedTuple):
     line: LineStyleType
     hatch: str
 
+    def of_line(self) -> dict[str, Any]:
+        """A line's keywords; a white edge tells its marks from the lines that they stand on."""
+        marks = {"marker": self.marker, "markeredgecolor": "white", "markeredgewidth": 0.4}
+        return {"color": self.colour, "linestyle": self.line, **marks}
+
 
 REST = Look("#9A9A9A", ".", "-", "")
 """Of all strategies beyond eight: their names stand at what is drawn of them."""

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from kvbench.cli.docstring import Docstring, parse
-from kvbench.configuration.catalogue import default_strategies, names, own_file, summary_line
+from kvbench.configuration.catalogue import default_strategies, names, own_file, own_node, summary_line
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.targets import build, class_of
 from kvbench.naming import unknown
@@ -58,7 +58,7 @@ def entries() -> list[Entry]:
     """The strategies that kvbench ships, by name; those compared by default first, in their order."""
     defaults = default_strategies()
     chosen = [*defaults, *(name for name in names("strategy") if name not in defaults)]
-    nodes = {name: yaml.safe_load(own_file("strategy", name).read_text(encoding="utf-8")) for name in chosen}
+    nodes = {name: own_node("strategy", name) for name in chosen}
     users = Counter(node["_target_"] for node in nodes.values())
     return [_entry(name, node, name in defaults, users[node["_target_"]] > 1) for name, node in nodes.items()]
 

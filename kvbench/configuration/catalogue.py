@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -32,6 +33,21 @@ def own_file(group: str, name: str) -> Path:
     return path
 
 
+def own_node(group: str, name: str) -> dict[str, Any]:
+    """What the file of one of kvbench's own names says."""
+    return _read(own_file(group, name))
+
+
+def own_settings() -> dict[str, Any]:
+    """What conf/config.yaml says, for Hydra and for everyone."""
+    return _read(CONF / "config.yaml")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    node: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return node
+
+
 def _folders(group: str, more: tuple[Path, ...]) -> list[Path]:
     own = SCENARIOS if group == "scenario" else CONF / group
     return [own, *(folder / group for folder in more)]
@@ -39,8 +55,8 @@ def _folders(group: str, more: tuple[Path, ...]) -> list[Path]:
 
 def default_strategies() -> list[str]:
     """The strategies compared where none is chosen."""
-    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
-    chosen: list[str] = next(entry["strategy"] for entry in defaults if isinstance(entry, dict) and "strategy" in entry)
+    entries = own_settings()["defaults"]
+    chosen: list[str] = next(entry["strategy"] for entry in entries if isinstance(entry, dict) and "strategy" in entry)
     return chosen
 
 

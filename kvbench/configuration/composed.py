@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kvbench.configuration.catalogue import CONF, default_strategies, file_of, names
+from kvbench.configuration.catalogue import default_strategies, names, own_node, own_settings
 from kvbench.configuration.errors import UsageError
+from kvbench.configuration.parts import is_fleet
 from kvbench.configuration.vet import vet_file
 from kvbench.model.geometry import KVGeometry
 from kvbench.naming import unknown
@@ -38,7 +37,7 @@ def composed(
     Raises:
         UsageError: a name is unknown, a file is broken, or a key does not exist.
     """
-    config = _read(CONF / "config.yaml")
+    config = own_settings()
     config = {key: value for key, value in config.items() if key not in OF_HYDRA} | {"trusted": list(trusted)}
     common = config.pop("scenario")
     wanted = {group: name for group, name in chosen.items() if name is not None}
@@ -49,16 +48,12 @@ def composed(
             config[group] = None if name is None else _node(group, name, trusted)
     if isinstance(config.get("scenario"), dict):
         config["scenario"] = common | config["scenario"]
+    if not isinstance(config["backend"], dict):
+        raise UsageError(f"backend is measured, modelled or fleet, or the keys of one, got {config['backend']!r}")
     config["strategy"] = _strategies(strategies, config, trusted)
     for key, value in (settings or {}).items():
         _set(config, key, value)
     return _filled_in(config, common, settings or {})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """One of kvbench's own files."""
-    node: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return node
 
 
 def _node(group: str, chosen: object, trusted: Sequence[str]) -> Any:
@@ -70,10 +65,9 @@ def _node(group: str, chosen: object, trusted: Sequence[str]) -> Any:
             under |= _node(group, base, trusted)
         return under | {key: value for key, value in node.items() if key != "defaults"}
     if isinstance(chosen, str):
-        path = file_of(group, chosen)
-        if path is None:
+        if chosen not in names(group):
             raise UsageError(unknown(group, chosen, names(group)))
-        return _read(path)
+        return own_node(group, chosen)
     if isinstance(chosen, KVGeometry):
         return {key: value for key, value in vars(chosen).items() if value is not None}
     return dict(chosen) if isinstance(chosen, Mapping) else chosen
@@ -86,8 +80,7 @@ def _strategies(given: Any, config: Mapping[str, Any], trusted: Sequence[str]) -
             raise UsageError("an experiment has strategies of its own: set experiment.strategies.NAME.…")
         return {}
     if given is None:
-        is_fleet = str(_target(config["backend"])).startswith("kvbench.fleet.")
-        given = config["fleet_strategies"] if is_fleet else default_strategies()
+        given = config["fleet_strategies"] if is_fleet(config) else default_strategies()
     if isinstance(given, str | Strategy):
         given = [given]
     if isinstance(given, Mapping):
@@ -101,10 +94,6 @@ def _strategies(given: Any, config: Mapping[str, Any], trusted: Sequence[str]) -
             raise UsageError(f"two strategies are called {name}: name them, as {{'first': …, 'second': …}}")
         found[name] = _node("strategy", each, trusted)
     return found
-
-
-def _target(node: object) -> object:
-    return node.get("_target_") if isinstance(node, Mapping) else f"{type(node).__module__}."
 
 
 def _set(config: dict[str, Any], key: str, value: object) -> None:
