@@ -20,6 +20,18 @@ if TRACES.is_dir():
     os.environ.setdefault("KVBENCH_TRACES", str(TRACES))
 
 
+@pytest.fixture(autouse=True)
+def forgotten(tmp_path_factory, monkeypatch):
+    """Modules that a test wrote and imported are forgotten after it, and where they were looked for: names recur."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    written = str(tmp_path_factory.getbasetemp())
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(written):
+            del sys.modules[name]
+
+
 @pytest.fixture
 def traces():
     """The folder that holds published traces; a test that needs one skips where it is missing."""
