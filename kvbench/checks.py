@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Iterable
 
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 
 
 def check_int(what: str, value: object, least: int, most: int | None = None) -> None:

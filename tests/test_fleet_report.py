@@ -13,8 +13,8 @@ from kvbench.charts.table import table_text
 from kvbench.charts.verdict import verdict
 from kvbench.cli.failure import Failure, note
 from kvbench.cli.sweep import collect
+from kvbench.files import write_text
 from kvbench.fleet.frames import fleet_frames
-from kvbench.partial import write_text
 from kvbench.results.results import Results, load
 from tests.support.fleet_columns import OBJECTIVE, columns, three
 from tests.support.frames import make_frames

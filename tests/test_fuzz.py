@@ -16,7 +16,7 @@ from kvbench.configuration.catalogue import file_of, names
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import parts_of
 from kvbench.configuration.vet import vet_file
-from kvbench.printable import bounded, printable_lines
+from kvbench.messages import bounded, printable_lines
 from kvbench.runner.run import run
 from kvbench.workload.trace_file import TraceError
 from kvbench.workload.trace_formats import READERS, WITHOUT_TIMES, read_trace

@@ -11,15 +11,7 @@ import kvbench
 
 ROOT = Path(kvbench.__file__).resolve().parent
 
-GROUND = {
-    "printable": set(),
-    "partial": set(),
-    "compiled": set(),
-    "lazy": set(),
-    "regular_file": set(),
-    "naming": {"printable"},
-    "checks": {"naming"},
-}
+GROUND = {"messages": set(), "files": set(), "compiled": set(), "lazy": set(), "checks": {"messages"}}
 DECIDE = {
     "plan": set(),
     "model": set(),

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from kvbench.charts.chart import save
-from kvbench.partial import write_text, write_whole
+from kvbench.files import write_text, write_whole
 from kvbench.results.results import SCHEMA_VERSION, Results, load
 from kvbench.results.schema import REQUESTS
 
@@ -80,7 +80,7 @@ KILLED = """
 import os, sys, time
 from pathlib import Path
 from kvbench.results.schema import REQUESTS
-from kvbench.partial import write_whole
+from kvbench.files import write_whole
 
 def slowly(partial):
     with partial.open("w") as file:

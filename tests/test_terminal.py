@@ -13,8 +13,7 @@ import pytest
 import kvbench
 from kvbench.cli.help import unknown_verb
 from kvbench.cli.terminal import Shown, complain, say, shown, unsaid
-from kvbench.naming import NUM_NEIGHBOURS, unknown
-from kvbench.printable import MOST_LINE, MOST_LINES, bounded, cut, printable
+from kvbench.messages import MOST_LINE, MOST_LINES, NUM_NEIGHBOURS, bounded, cut, printable, unknown
 from kvbench.results.results import load
 from tests.support.undrawn import SITE
 

@@ -23,7 +23,7 @@ from kvbench.configuration.parts import (
     repetitions_of,
 )
 from kvbench.configuration.targets import build
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.results.environment import environment, since
 from kvbench.studies.base import Experiment, Findings, Model, Setting
 

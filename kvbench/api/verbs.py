@@ -138,7 +138,7 @@ def show(results: "Results", *charts: str) -> None:
     """
     from kvbench.api.progress import is_notebook
     from kvbench.api.shown import charts_of, text_of
-    from kvbench.naming import unknown
+    from kvbench.messages import unknown
 
     drawn = {chart.name: chart for chart in charts_of(results)} if charts or is_notebook() else {}
     for name in charts:

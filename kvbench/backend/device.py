@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.results.environment import processor_name
 
 DEVICES = ("auto", "cpu", "cuda")

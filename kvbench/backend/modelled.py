@@ -10,11 +10,11 @@ from kvbench.backend.rates import Rates, Read, Sheet
 from kvbench.checks import check_share
 from kvbench.ledger import Posting
 from kvbench.ledger.accounts import area_costs
+from kvbench.messages import unknown
 from kvbench.model.cost import PS_PER_NS, PS_PER_S
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
-from kvbench.naming import unknown
 from kvbench.plan.area import DEVICE, Area
 from kvbench.plan.ops import Append, Fork, Keep, Move, Plan, Release, Reserve, Settle
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from kvbench.partial import clear, partial_of
+from kvbench.files import clear, partial_of
 
 DPI = 150
 

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from kvbench.printable import printable
+from kvbench.messages import printable
 
 MIB = 1 << 20
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$&@])")

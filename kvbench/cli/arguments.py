@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kvbench.configuration.errors import UsageError
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 
 
 def key_values(

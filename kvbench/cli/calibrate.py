@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     from kvbench.calibration.file import file_text
     from kvbench.calibration.measure import FULL
     from kvbench.calibration.whole import calibrated
-    from kvbench.partial import write_text
+    from kvbench.files import write_text
 
     geometry, strategies, cases = composed_for(given, CASES)
     try:

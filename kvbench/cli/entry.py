@@ -12,7 +12,7 @@ from kvbench.cli.docstring import Docstring, parse
 from kvbench.configuration.catalogue import default_strategies, names, own_file, own_node, summary_line
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.targets import build, class_of
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.strategy.base import Strategy
 
 

@@ -12,7 +12,7 @@ from hydra.conf import HydraConf
 
 from kvbench.cli.terminal import complain
 from kvbench.configuration.errors import UsageError
-from kvbench.partial import write_text
+from kvbench.files import write_text
 
 FOLDER = "failed"
 LONGEST = 300

@@ -17,7 +17,7 @@ from kvbench.configuration import catalogue
 from kvbench.configuration.catalogue import GROUPS
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.vet import vet_file
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 
 MOST_FILES = 10_000
 _NAME = re.compile(r"\w[\w-]*")

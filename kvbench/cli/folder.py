@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kvbench.cli.command_line import CommandLine, line_of, results_folder
 from kvbench.cli.keys import compose_config, is_of_hydra
 from kvbench.configuration.errors import UsageError, WriteFailed
-from kvbench.partial import clear
+from kvbench.files import clear
 
 LOCK = ".kvbench.lock"
 RUN, SWEEP = "hydra.run.dir", "hydra.sweep.dir"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kvbench.cli import VERBS
 from kvbench.configuration.catalogue import GROUPS, default_strategies, listing, names
-from kvbench.naming import listed, unknown
+from kvbench.messages import listed, unknown
 
 _TEXT = """kvbench: which KV-cache strategy for which workload, measured.
 

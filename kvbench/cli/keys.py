@@ -15,7 +15,7 @@ from kvbench.cli.command_line import CommandLine, line_of
 from kvbench.cli.source import initialized
 from kvbench.configuration.catalogue import GROUPS, names
 from kvbench.configuration.errors import UsageError, cause
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 
 NAME_OR_PATH = "model.name_or_path"
 OPEN_PATH = re.compile(r"experiment\.\w*strategies\.")

@@ -6,7 +6,7 @@ import textwrap
 
 from kvbench.cli.entry import Entry, entries
 from kvbench.configuration.errors import UsageError
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 
 WIDTH = 100
 INDENT = " " * 4

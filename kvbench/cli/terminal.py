@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from kvbench.printable import bounded, printable, printable_lines
+from kvbench.messages import bounded, printable, printable_lines
 
 PLAIN = {"±": "+-", "µ": "u", "–": "-", "…": "...", "×": "x", "→": "->", "≥": ">=", "≤": "<="}
 """What stands for letters that kvbench prints, where an encoding lacks them; others are shown as escapes."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from kvbench.cli.arguments import key_values
 from kvbench.configuration.errors import UsageError
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.workload.request import Session
 
 KEYS = ("trace", "out", "quantile", "seed", "format")
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     """
     given = key_values(arguments, KEYS, ("trace", "out"), USAGE, {})
     # Imported here, so that other verbs come at once.
-    from kvbench.partial import write_whole
+    from kvbench.files import write_whole
     from kvbench.predictor.compare import compare
     from kvbench.predictor.replay import examples_of
     from kvbench.predictor.train import train

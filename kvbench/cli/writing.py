@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kvbench.charts.chart import Chart, save
 from kvbench.configuration.errors import WriteFailed
-from kvbench.partial import write_text
+from kvbench.files import write_text
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -9,8 +9,8 @@ from kvbench.configuration.catalogue import default_strategies, names, own_node,
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import is_fleet
 from kvbench.configuration.vet import vet_file
+from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
-from kvbench.naming import unknown
 from kvbench.strategy.base import Strategy
 
 DEFAULTS = {"scenario": None, "experiment": None, "model": "article", "backend": "measured", "hardware": None}

@@ -5,10 +5,10 @@ from dataclasses import MISSING, fields
 from typing import Any, cast
 
 from kvbench.configuration.errors import UsageError
+from kvbench.messages import unknown
 from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
 from kvbench.model.hardware import Hardware, hardware_from
 from kvbench.model.parameters import ModelParameters
-from kvbench.naming import unknown
 
 GEOMETRY = tuple(field.name for field in fields(KVGeometry))
 NEEDED = tuple(field.name for field in fields(KVGeometry) if field.default is MISSING)

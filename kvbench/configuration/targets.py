@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kvbench.configuration.errors import UsageError
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 
 PACKAGE = Path(__file__).resolve().parent.parent
 ROLES = {

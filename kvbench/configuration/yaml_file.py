@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from kvbench.configuration.errors import UsageError
-from kvbench.regular_file import check_regular
+from kvbench.files import check_regular
 
 MOST_BYTES = 2**20
 MOST_DEPTH = 32

@@ -15,11 +15,11 @@ from kvbench.fleet.simulate import check_settings, simulate
 from kvbench.fleet.state import OUTCOMES
 from kvbench.fleet.sums import Objective, RequestSums
 from kvbench.ledger import Limits
+from kvbench.messages import unknown
 from kvbench.model.cost import Prices, prices_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
-from kvbench.naming import unknown
 from kvbench.plan.area import Contiguous
 from kvbench.results.provenance import origin
 from kvbench.strategy.base import Strategy

@@ -16,9 +16,9 @@ from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.rules import bound_rule
 from kvbench.fleet.state import CONTIGUOUS, PREEMPTIONS, ROUTINGS, SPACES, UNBOUNDED
 from kvbench.fleet.tables import check_order, fixed_of, result_of, tables_of
+from kvbench.messages import unknown
 from kvbench.model.cost import Prices
 from kvbench.model.geometry import KVGeometry
-from kvbench.naming import unknown
 from kvbench.strategy.base import Strategy
 from kvbench.workload.trace_columns import TraceColumns
 

@@ -14,8 +14,8 @@ from kvbench.integrations.converted import converted
 from kvbench.integrations.required import loading, required
 from kvbench.integrations.shape import check_layers, geometry_of
 from kvbench.integrations.sources import PACKAGE, ModelMissing, Source, source_of
+from kvbench.messages import unknown
 from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
-from kvbench.naming import unknown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -11,7 +11,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, StaticLayer
 
 from kvbench.integrations.figures import Figures
 from kvbench.integrations.peak_memory import PeakMemory, sizes_of
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.strategy.base import CapacityExceeded
 
 BACKENDS: dict[str, dict[str, Any]] = {

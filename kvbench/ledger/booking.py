@@ -6,7 +6,7 @@ from kvbench.ledger.accounts import Account, Holding, Posting, Receipt
 from kvbench.ledger.outcome import LedgerError, OutOfMemory
 from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule, check_unshared, check_windows
 from kvbench.ledger.state import LedgerState
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.plan.area import DEVICE, Blocks, Chunks, Contiguous, Holes, Ring
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Operation, Release, Reserve, Rows, Rule, Settle, Truncate
 

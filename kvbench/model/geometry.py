@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kvbench.checks import check_int
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 TRACK_BYTES = 4

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from kvbench.checks import check_int, check_number, check_share
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 
 Curve = Sequence[Sequence[float]]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.predictor.features import FEATURES, NUM_INPUTS, WINDOW, inputs
 from kvbench.predictor.network import Network
 

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kvbench.files import write_whole
 from kvbench.model.geometry import KVGeometry
-from kvbench.partial import write_whole
 from kvbench.quality.sample import Sample
 
 VERSION = 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from kvbench.partial import write_text, write_whole
+from kvbench.files import write_text, write_whole
 from kvbench.results.summary import sessions_frame
 
 SCHEMA_VERSION = 2

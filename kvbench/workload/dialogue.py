@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kvbench.checks import check_number
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.workload.arrivals import AllAtOnce, Arrivals, check_arrivals
 from kvbench.workload.conversation import MAX_THINK_S, draw_think_ns
 from kvbench.workload.request import Request, Session

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kvbench.checks import check_int
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.workload.arrivals import Arrivals, check_arrivals
 from kvbench.workload.request import Request, Session
 from kvbench.workload.scenario import Scenario, Workload

@@ -14,8 +14,8 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.naming import unknown
-from kvbench.regular_file import check_regular
+from kvbench.files import check_regular
+from kvbench.messages import unknown
 
 GZIP_MAGIC = b"\x1f\x8b"
 # Rows converted at a time. More rows as Python strings cost memory, and twice the time in the garbage collector.

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.workload.trace_columns import TraceColumns
 from kvbench.workload.trace_file import Converter, read_csv
 from kvbench.workload.trace_mooncake import read_mooncake

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace_columns import TraceColumns
 from kvbench.workload.trace_file import CHUNK_ROWS, Chunk, TraceError, bad_cell, open_text

@@ -1,6 +1,6 @@
 """Names and shares that a prefix simulation takes; checked without what compiles it."""
 
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 
 POLICIES = ("lru", "fifo", "optimal")
 REUSES = ("block_hash", "radix", "radix_trimmed")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvbench.checks import check_int, check_number
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 
 TIER_NAMES = ("device", "host", "disk")
 

@@ -11,7 +11,7 @@ from kvbench.integrations.shape import context_of, geometry_of
 from kvbench.integrations.transformers.layer import KVBenchLayer
 from kvbench.integrations.transformers.shared import Shared
 from kvbench.ledger import Ledger
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.strategy.base import Strategy
 
 ORIGINAL, COMPACTED = POSITIONS = ("original", "compacted")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from kvbench.charts.claims import choices_chart, claim_chart, ranges_chart, stream_chart
 from kvbench.charts.text import number
 from kvbench.checks import check_int
-from kvbench.naming import unknown
+from kvbench.messages import unknown
 from kvbench.studies.base import Experiment, Findings, Setting
 from kvbench.studies.claims import choice, speedup, stream, tiers
 from kvbench.studies.claims.bench import ClaimsBench

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kvbench.partial import write_text
+from kvbench.files import write_text
 from kvbench.strategy.base import Strategy
 
 KVBENCH, TRANSFORMERS = "kvbench", "transformers"

@@ -9,9 +9,9 @@ import pandas as pd
 from kvbench.charts.reproduced import occupancy_chart, rates_chart, reproduced_chart
 from kvbench.charts.text import number
 from kvbench.checks import check_number
+from kvbench.messages import unknown
 from kvbench.model.cost import prices_of
 from kvbench.model.hardware import Hardware
-from kvbench.naming import unknown
 from kvbench.results.provenance import model_notes, origin
 from kvbench.studies.base import Experiment, Findings, Model, Setting
 from kvbench.studies.reproduce import figures, paged_attention

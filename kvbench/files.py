@@ -1,11 +1,31 @@
-"""Files that appear whole: while they are written they are under hidden names of their own."""
+"""Files that are read are regular ones; those that are written appear whole, until then under hidden names."""
 
 import os
 import re
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+
+
+class NotRegular(OSError):
+    """A path that leads to no regular file."""
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a pipe, a device or a socket, before it is opened; to open a folder fails by itself.
+
+    Raises:
+        NotRegular: it is one; `strerror` says which.
+        OSError: there is nothing, or it cannot be looked at.
+    """
+    kind = _KINDS.get(stat.S_IFMT(path.stat().st_mode))
+    if kind is not None:
+        raise NotRegular(None, f"it is {kind}, not a file")
+
 
 _NAME = re.compile(r"\..+\.(\d+)\.partial")
 _STARTED_S = time.time()

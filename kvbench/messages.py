@@ -1,0 +1,84 @@
+"""What messages say: a kind's nearest names; text from outside, cut, without what a terminal would obey."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+MOST_NAME = 80
+MOST_LINE = 700
+MOST_LINES = 40
+_LONG_WORD = re.compile(rf"\S{{{3 * MOST_NAME},}}")
+
+
+def printable(text: object) -> str:
+    """Text with each character that is not printed, line breaks too, as its escape, such as \\x1b."""
+    text = str(text)
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def printable_lines(text: str) -> str:
+    """The same of each line of a text."""
+    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+
+
+def cut(text: object, most: int = MOST_NAME) -> str:
+    """Text of at most so many characters, with an ellipsis where it was longer."""
+    text = str(text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def bounded(message: str) -> str:
+    """A message with each long word, and each long line, cut in its middle, and without the lines beyond the most."""
+    lines = message.split("\n")
+    if len(lines) > MOST_LINES:
+        lines = [*lines[:MOST_LINES], "…"]
+    return "\n".join(_without_middle(_LONG_WORD.sub(_shortened, line), MOST_LINE) for line in lines)
+
+
+def _shortened(word: re.Match[str]) -> str:
+    return _without_middle(word[0], 2 * MOST_NAME)
+
+
+def _without_middle(text: str, most: int) -> str:
+    kept = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:kept]}…{text[-kept:]}"
+
+
+def _shown(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+
+
+MOST_LISTED, MOST_LETTERS = 40, 1_500
+"""Names, and letters in them, that are listed whole; of more, the nearest."""
+NUM_NEIGHBOURS = 5
+MOST_COMPARED = 2_000
+
+
+def unknown(kind: str, got: object, allowed: Iterable[str]) -> str:
+    """Describe an unknown name in one or two lines.
+
+    Args:
+        kind: what the name stands for, such as "scenario".
+        got: what was given.
+        allowed: the names that exist.
+    Returns:
+        The message, with the nearest match where one is close.
+    """
+    names = sorted(allowed)
+    given = cut(got)
+    nearest = _nearest(given, names, 1, 0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return f"unknown {kind} {given!r}.{hint}\n  there are: {listed(names, given)}"
+
+
+def listed(names: list[str], got: str = "") -> str:
+    """Names for a message: all of them where they are few, or else those nearest to what was given, and how many."""
+    if len(names) <= MOST_LISTED and sum(map(len, names)) <= MOST_LETTERS:
+        return ", ".join(names) or "none"
+    nearest = _nearest(got, names, NUM_NEIGHBOURS, 0.0)
+    return f"{', '.join(nearest)}, … ({len(names):,} in all)"
+
+
+def _nearest(got: str, names: list[str], most: int, cutoff: float) -> list[str]:
+    by_folded = {cut(name).casefold(): cut(name) for name in names[:MOST_COMPARED]}
+    return [by_folded[name] for name in difflib.get_close_matches(got.casefold(), by_folded, n=most, cutoff=cutoff)]
