@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from kvbench.backend.base import Booking
 from kvbench.backend.measured import Measured
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.ops import Plan
+from kvbench.runner.drive import Driver
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Request, Session
@@ -15,7 +16,6 @@ NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 32, 8, 128
 GROWTH_FACTOR = 1.5
 MAX_CAPACITY = 1 << 20
 NUM_TOKENS_MADE = 64
-MAX_STEP_TOKENS = 1024
 DTYPES = ("bfloat16", "float32")
 
 
@@ -41,7 +41,7 @@ def decoded_tokens(dtype: str) -> list[tuple[Tensor, Tensor]]:
 
 
 class Driven:
-    """One sequence under a strategy: strategy, ledger and backend, called in the runner's order.
+    """One sequence under a strategy, driven by the runner's driver.
 
     Args:
         dtype: of K and V.
@@ -51,35 +51,31 @@ class Driven:
 
     def __init__(self, dtype: str, strategy: Strategy, prompt: tuple[Tensor, Tensor]) -> None:
         shape = geometry(dtype)
-        self.strategy = strategy
-        self.ledger = strategy.ledger(shape)
         self.backend = Measured(geometry=shape, device=Place.device, attend=True, seed=0)
         self.backend.begin_repetition(strategy.areas)
-        self.ledger.open(SEQ)
-        self.backend.open(SEQ)
+        self._driver = Driver(strategy, strategy.ledger(shape), self.backend)
+        self._driver.open(SEQ)
         num_tokens = prompt[0].shape[2]
-        self._obey(self.strategy.on_admit(SEQ, Session(0, (Request(num_tokens),)), self.ledger.view), [], [])
+        self._carry_out(self._driver.admit(SEQ, Session(0, (Request(num_tokens),))), [], [])
         done = 0
-        while done < num_tokens:
-            count = strategy.at_once(SEQ, min(num_tokens - done, MAX_STEP_TOKENS), self.ledger.view)
+        for count in self._driver.steps(SEQ, num_tokens):
             self.append(*([part.narrow(2, done, count)] for part in prompt), count)
             done += count
 
     @property
     def capacity(self) -> int:
         """Slots allocated."""
-        return self.ledger.view.capacity(SEQ)
+        return self._driver.view.capacity(SEQ)
 
     def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int = 1) -> None:
         """Append as the runner does: the strategy plans, the ledger books, the backend carries out."""
-        self._obey(self.strategy.on_append(SEQ, num_tokens, self.ledger.view), keys, values)
-        after = self.strategy.on_attended(SEQ, num_tokens, self.ledger.view)
-        if after:
-            self._obey(after, [], [])
+        self._carry_out(self._driver.append(SEQ, num_tokens), keys, values)
+        after = self._driver.attended(SEQ, num_tokens)
+        if after is not None:
+            self._carry_out(after, [], [])
 
-    def _obey(self, plan: Plan, keys: list[Tensor], values: list[Tensor]) -> None:
-        self.ledger.book(plan)
-        for op in plan:
+    def _carry_out(self, booking: Booking, keys: list[Tensor], values: list[Tensor]) -> None:
+        for op in booking.plan:
             self.backend.carry_out(op, keys, values)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
 from threading import Event, Lock
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,7 +110,7 @@ class Executor(Driver):
         before = {area: self.view.allocated(seq, area) for area in self._units}
         is_whole = False
 
-        def plan(seq: int, view: LedgerView) -> Plan:
+        def plan(seq: int, _: object, view: LedgerView) -> Plan:
             nonlocal is_whole
             wanted = self._room(seq, num_tokens)
             parts = [self._part(op) for op in wanted]
@@ -125,7 +126,7 @@ class Executor(Driver):
                 self._do(seq, plan)
         except Exception:
             if not self.has_failed(seq):
-                self._do(seq, lambda seq, view: self._given_back(seq, before))
+                self._do(seq, lambda seq, _, view: self._given_back(seq, before))
             raise
 
     def _room(self, seq: int, num_tokens: int) -> Plan:
@@ -199,12 +200,12 @@ class Executor(Driver):
         grows = capacity < op.num_tokens <= self.view.room_beside(op.seq, capacity, op.area)
         return replace(op, background=op.background or (grows and not self.view.is_busy(op.seq, op.area)))
 
-    def _do(self, seq: int, hook: Callable[..., Plan], *what: object) -> Booking | None:
+    def _do(self, seq: int, hook: Callable[[int, Any, LedgerView], Plan], what: object = None) -> Booking | None:
         """Ask, book the answer, and carry it out; None where nothing is planned."""
         has_waited = False
         while True:
             with self._lock:  # what others have booked since it was asked last may have changed it
-                asked = hook(seq, *what, self.view)
+                asked = hook(seq, what, self.view)
                 if not asked:
                     return None
                 plan = self._unhindered(seq, asked)
