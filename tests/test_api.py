@@ -1,5 +1,6 @@
 """The public calls: what a command does, a call does, with the same columns, figures and messages."""
 
+import itertools
 import subprocess
 import sys
 
@@ -137,3 +138,21 @@ def test_a_sweep_has_a_row_a_combination_and_strategy():
     assert results.environment["header"][0] == "sweep over strategy.dynamic.growth_factor, seed: 4 jobs"
     with pytest.raises(ValueError, match="at least one value each"):
         kv.sweep("short_chat", over={"seed": []})
+
+
+def test_jobs_that_are_done_when_a_sweep_is_stopped_are_not_lost(monkeypatch):
+    def stopping(advance):
+        def step(strategy, repetition, num_tokens):
+            if next(seen) > 12:  # six appends a job: in the third
+                raise KeyboardInterrupt
+
+        return step
+
+    seen = itertools.count(1)
+    monkeypatch.setattr("kvbench.api.measure.stepping", stopping)
+    shape = {"num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "head_dim": 8, "dtype": "float32"}
+    small = {"repetitions": 1, "warmup": 0}
+    with pytest.raises(kv.Stopped, match="2 of 3 jobs are done") as stop:
+        kv.sweep("short_chat", "paged", over={"seed": [3, 4, 5]}, model=shape, settings=small)
+    assert stop.value.results.summary["seed"].tolist()[:2] == [3, 4]
+    assert stop.value.results.environment["swept"] == ["seed"]

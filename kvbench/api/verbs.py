@@ -66,17 +66,28 @@ def sweep(
         The rows of all, with a column a key.
     Raises:
         ValueError: as `run`; and a key has no values.
+        Stopped: it was interrupted; the jobs that are done, and what is of the one that was not, are in its `results`.
     """
+    from kvbench.api.job import Stopped
     from kvbench.api.sweep import together
 
     empty = [key for key, values in over.items() if not values]
     if empty or not over:
         raise ValueError(f"over is a mapping from keys to at least one value each, got {dict(over)!r}")
-    jobs = []
-    for values in product(*over.values()):
-        own = {**(settings or {}), **dict(zip(over, values, strict=True))}
-        jobs.append(run(scenario, strategies, settings=own, **given))
-    return together(jobs, list(over), {"overrides": [f"{key}={list(values)}" for key, values in over.items()]})
+    asked = {"overrides": [f"{key}={list(values)}" for key, values in over.items()]}
+    points = list(product(*over.values()))
+    jobs: list[Results] = []
+    try:
+        for values in points:
+            own = {**(settings or {}), **dict(zip(over, values, strict=True))}
+            jobs.append(run(scenario, strategies, settings=own, **given))
+    except KeyboardInterrupt as stop:
+        part = [stop.results] if isinstance(stop, Stopped) else []
+        if not jobs + part:
+            raise
+        how_far = f"{len(jobs)} of {len(points)} jobs are done{f', and of the next {stop}' if part else ''}"
+        raise Stopped(how_far, together(jobs + part, list(over), asked)) from stop
+    return together(jobs, list(over), asked)
 
 
 def study(
