@@ -131,7 +131,7 @@ def cropped(model, cache):
         model(input_ids=tokens, past_key_values=cache)
         cache.crop(-7)
         model(input_ids=prompt(1, 5, seed=3), past_key_values=cache)
-        cache.crop(-1)
+        cache.crop(torch.tensor(-1))  # as assisted generation of transformers 5.14 to 5.17 says it
     again = torch.cat((tokens[:, :33], prompt(1, 5, seed=3)[:, :4], prompt(1, 2, seed=4)), dim=1)
     return generated(model, cache, 20, input_ids=again)
 

@@ -175,15 +175,17 @@ class KVBenchLayer(CacheLayerMixin):
         sequence.select_rows(index)
         self.batch_size = len(index)
 
-    def crop(self, tokens_to_remove: int) -> None:
+    def crop(self, tokens_to_remove: int | Tensor) -> None:
         """Remove the newest tokens.
 
         Args:
-            tokens_to_remove: minus how many; 0 for none.
+            tokens_to_remove: minus how many; 0 for none. Generation counts what a draft got wrong on the device, and
+                hands the count over as it is.
         Raises:
             ValueError: it is positive.
             LedgerError: tokens were evicted or rounded, so that what was cannot be restored.
         """
+        tokens_to_remove = int(tokens_to_remove)
         if tokens_to_remove > 0:
             raise ValueError(f"crop takes minus the number of tokens to remove, got {tokens_to_remove}")
         sequence = self._sequence
