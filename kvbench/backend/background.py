@@ -117,7 +117,7 @@ class _OnStream(Generic[Result]):
 
 
 class Stream:
-    """A second stream of an accelerator.
+    """A second stream of an accelerator, for one thread at a time: entered by two, it is lost to both.
 
     Args:
         device: the accelerator.
@@ -126,11 +126,13 @@ class Stream:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.Stream(device=device)
+        self._entering = threading.Lock()
 
     def submit(self, work: Callable[[], Result]) -> _OnStream[Result]:
         """See `Worker.submit`."""
-        self._stream.wait_stream(torch.accelerator.current_stream(self._device))
-        with self._stream:
+        before = torch.accelerator.current_stream(self._device)
+        with self._entering, self._stream:
+            self._stream.wait_stream(before)
             value = work()
             event = torch.Event(device=self._device)
             event.record()
