@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+import weakref
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from kvbench.__main__ import main
+from kvbench.backend.storage.memory import Memory
 from tests.support.gpu import DEVICE
 from tests.support.undrawn import undraw
 
@@ -80,3 +83,26 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device; torch finds none here"))
+
+
+@pytest.fixture
+def live():
+    """Bytes of live storages, counted as memory gives them, whatever thread asks."""
+    found, lock = {"bytes": 0}, threading.Lock()
+    given = Memory.untouched
+
+    def died(num_bytes):
+        with lock:
+            found["bytes"] -= num_bytes
+
+    def watched(self, size, dtype):
+        tensor = given(self, size, dtype)
+        storage = tensor.untyped_storage()
+        with lock:
+            found["bytes"] += storage.nbytes()
+        weakref.finalize(storage, died, storage.nbytes())
+        return tensor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Memory, "untouched", watched)
+        yield found

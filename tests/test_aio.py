@@ -1,101 +1,22 @@
-"""Several caches for asyncio: order, concurrency, cancellation, a bounded queue, and failures that name their cache."""
+"""Several caches for asyncio: order, concurrency, cancellation, a bounded queue, and an end."""
 
 import asyncio
-import threading
-import weakref
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.backend.storage.memory import Memory
-from kvbench.ledger import Limits, OutOfMemory
-from kvbench.runner.aio import AsyncCaches, CacheClosed, CacheRefused
-from kvbench.strategy.base import CapacityExceeded
+from kvbench.ledger import Limits
+from kvbench.runner.aio import AsyncCaches, CacheRefused
+from tests.support.asynchronous import Held, closed, equal, new
 from tests.support.catalogue import STRATEGIES, TINY, strategy
-from tests.support.driven import tokens
-from tests.support.workers import Failing
 from tests.test_background import ahead
 from tests.test_contract import small
 
 TOKEN = TINY.bytes_per_token
-PATIENCE_S = 10
-"""How long a failed test holds its threads up."""
 UNUSABLE = ("recompute", "exact", "power_of_two")
 """What holds nothing, and what must know a cache's length before."""
 USABLE = [name for name in STRATEGIES if name not in UNUSABLE and not strategy(name).signals]
-
-
-def new(count, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return tokens(generator, 1, count), tokens(generator, 1, count)
-
-
-def joined(parts, layer):
-    return [torch.cat([part[which][layer] for part in parts], 2) for which in (0, 1)]
-
-
-def equal(pairs, parts):
-    """Whether what was got is what was written."""
-    return all(
-        torch.equal(live, whole)
-        for layer, pair in enumerate(pairs)
-        for live, whole in zip(pair, joined(parts, layer), strict=True)
-    )
-
-
-@pytest.fixture
-def live():
-    """Bytes of live storages, counted as memory gives them, whatever thread asks."""
-    found, lock = {"bytes": 0}, threading.Lock()
-    given = Memory.untouched
-
-    def died(num_bytes):
-        with lock:
-            found["bytes"] -= num_bytes
-
-    def watched(self, size, dtype):
-        tensor = given(self, size, dtype)
-        storage = tensor.untyped_storage()
-        with lock:
-            found["bytes"] += storage.nbytes()
-        weakref.finalize(storage, died, storage.nbytes())
-        return tensor
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Memory, "untouched", watched)
-        yield found
-
-
-async def closed(caches, live):
-    """Books and storages agree, and after closing nothing is held."""
-    caches.backend.wait()
-    assert live["bytes"] == caches.ledger.held_bytes
-    await caches.close()
-    assert caches.ledger.held_bytes == caches.ledger.fixed_bytes
-    assert live["bytes"] == 0
-
-
-class Held:
-    """Holds up what a cache's backend carries out, at an operation of a sequence."""
-
-    def __init__(self, caches, kind, seq=0):
-        self.begun, self.may_go_on = threading.Event(), threading.Event()
-        self._carry_out = caches.backend.carry_out
-        self._kind, self._seq = kind, seq
-        self.order = []
-        caches.backend.carry_out = self
-
-    def __call__(self, op, keys, values):
-        self.order.append((op.seq, type(op).__name__))
-        if type(op).__name__ == self._kind and op.seq == self._seq and not self.may_go_on.is_set():
-            self.begun.set()
-            self.may_go_on.wait(PATIENCE_S)
-        self._carry_out(op, keys, values)
-
-    async def until_begun(self):
-        assert await asyncio.to_thread(self.begun.wait, PATIENCE_S)
 
 
 @pytest.mark.parametrize("name", USABLE)
@@ -246,86 +167,6 @@ def test_an_update_cancelled_before_its_turn_does_nothing(waits_for, live):
     asyncio.run(main())
 
 
-def test_what_does_not_fit_is_refused_and_changes_nothing(live):
-    async def main():
-        # 16 slots each for a and b; 20 more tokens need 24 beside 16.
-        caches = AsyncCaches(ahead(1.0), TINY, device="cpu", budget_bytes=40 * TOKEN)
-        await caches.update("a", *new(10))
-        await caches.update("b", *new(10))
-        with pytest.raises(CacheRefused, match="cache 'a': refused, and as it was") as caught:
-            await caches.update("a", *new(40, 1))
-        assert isinstance(caught.value.__cause__, OutOfMemory)
-        with pytest.raises(CacheRefused, match="cache 'c'"):
-            await caches.update("c", *new(1))
-        assert equal(await caches.get("a"), [new(10)])
-        await caches.release("b")
-        await caches.update("a", *new(6, 2))
-        await caches.update("a", *new(1, 3))
-        assert equal(await caches.get("a"), [new(10), new(6, 2), new(1, 3)])
-        await closed(caches, live)
-
-    asyncio.run(main())
-
-
-def test_too_long_is_refused(live):
-    async def main():
-        caches = AsyncCaches(ahead(maximum=30), TINY, device="cpu")
-        await caches.update("a", *new(30))
-        for call in (caches.update("a", *new(1)), caches.prefetch("a", 1)):
-            with pytest.raises(CacheRefused) as caught:
-                await call
-            assert isinstance(caught.value.__cause__, CapacityExceeded)
-        assert equal(await caches.get("a"), [new(30)])
-        await closed(caches, live)
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("kind", ["Append", "Reserve", "Settle"])
-def test_a_worker_that_raises_closes_its_cache_and_no_other(kind, live):
-    async def main():
-        caches = AsyncCaches(ahead(), TINY, device="cpu")
-        await caches.update("a", *new(12))
-        await caches.update("b", *new(5))
-        carry_out = caches.backend.carry_out
-
-        def failing(op, keys, values):
-            if type(op).__name__ == kind and op.seq == 0:
-                raise RuntimeError("torn")
-            carry_out(op, keys, values)
-
-        caches.backend.carry_out = failing
-        with pytest.raises(CacheClosed, match="cache 'a': closed, since it failed half done: torn"):
-            await caches.update("a", *new(30, 1))
-        caches.backend.carry_out = carry_out
-        for call in (caches.update("a", *new(1)), caches.get("a"), caches.prefetch("a", 3)):
-            with pytest.raises(CacheClosed, match="cache 'a': closed before, until it is released: torn"):
-                await call
-        assert equal(await caches.get("b"), [new(5)])
-        caches.backend.wait()
-        assert live["bytes"] == caches.ledger.held_bytes == 16 * TOKEN
-        await caches.release("a")
-        await caches.update("a", *new(2, 2))
-        assert equal(await caches.get("a"), [new(2, 2)])
-        await closed(caches, live)
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("error", [RuntimeError("torn"), MemoryError()])
-def test_background_work_that_failed_closes_the_cache_when_it_is_settled(error, live):
-    async def main():
-        caches = AsyncCaches(ahead(), TINY, device="cpu")
-        caches.backend._areas.background = Failing(error)
-        await caches.update("a", *new(12))
-        await caches.update("a", *new(4, 1))
-        with pytest.raises(CacheClosed, match="cache 'a': closed, since it failed half done"):
-            await caches.update("a", *new(1, 2))
-        await closed(caches, live)
-
-    asyncio.run(main())
-
-
 def test_a_prefetch_reserves_beside_other_work_and_is_settled_when_it_is_needed(live):
     async def main():
         caches = AsyncCaches(strategy("dynamic", initial_capacity=16), TINY, device="cpu")
@@ -376,21 +217,6 @@ def test_a_prefetch_that_is_cancelled_gives_back_what_came(name, is_known, live)
     asyncio.run(main())
 
 
-def test_a_prefetch_refused_after_some_pieces_gives_them_back(live):
-    async def main():
-        caches = AsyncCaches(strategy("chunked"), TINY, device="cpu", budget_bytes=1 << 27)
-        await caches.update("a", *new(10))
-        before = caches.ledger.held_bytes
-        with pytest.raises(CacheRefused, match="budget"):
-            await caches.prefetch("a", 10**7)
-        assert caches.ledger.held_bytes == before
-        await caches.prefetch("a", 10**5)
-        assert caches.ledger.view.room(0) >= caches.ledger.view.capacity(0) >= 10**5 + 10
-        await closed(caches, live)
-
-    asyncio.run(main())
-
-
 def test_closing_lets_what_runs_end_and_refuses_what_waits(live):
     async def main():
         caches = AsyncCaches(ahead(), TINY, device="cpu", max_pending=2)
@@ -434,43 +260,3 @@ def test_the_body_of_async_with_may_be_cancelled(live):
         assert live["bytes"] == caches.ledger.held_bytes == 0
 
     asyncio.run(main())
-
-
-def test_what_was_never_there_is_refused():
-    async def main():
-        async with AsyncCaches(ahead(), TINY, device="cpu") as caches:
-            for call in (caches.get("x"), caches.release("x")):
-                with pytest.raises(CacheRefused, match="cache 'x': there is none"):
-                    await call
-            assert not caches._caches
-
-    asyncio.run(main())
-
-
-def test_bad_input_is_refused_before_it_has_a_turn():
-    async def main():
-        async with AsyncCaches(ahead(), TINY, device="cpu") as caches:
-            keys, values = new(3)
-            for bad in (
-                keys[:1],
-                [t[:, :1] for t in keys],
-                [t.half() for t in keys],
-                [t[:, :, :0] for t in keys],
-                [*keys[:1], values[1][:, :, :2]],
-            ):
-                with pytest.raises(ValueError, match=r"keys are 2 tensors \[1, 2, num_tokens, 8\] of float32 on cpu"):
-                    await caches.update("a", bad, values)
-            with pytest.raises(ValueError, match="num_tokens is a positive integer"):
-                await caches.prefetch("a", 0)
-
-    asyncio.run(main())
-    for name, words in (
-        ("recompute", "holds none between"),
-        ("heavy_hitters", "needs attention to tell it"),
-        ("static", "max_seq_len: null is the longest request .* give a number"),
-        ("paged", "pool_tokens: null is all of the budget.* give a number, or a budget_bytes"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            AsyncCaches(strategy(name), TINY, device="cpu")
-    with pytest.raises(ValueError, match="max_pending is a positive integer, got 0"):
-        AsyncCaches(ahead(), TINY, device="cpu", max_pending=0)

@@ -3,7 +3,7 @@
 import pytest
 
 from kvbench.workload.trace import TraceError, read_trace
-from tests.test_workload_traces import row, write
+from tests.support.traces import row, write
 
 
 def second(number, tokens, num_ids):

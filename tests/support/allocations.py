@@ -32,6 +32,11 @@ PEAKS = {
 }
 
 
+def figures(model):
+    """Bytes allocated, reserved, and free in split segments."""
+    return model.allocated_bytes, model.reserved_bytes, model.inactive_split_bytes
+
+
 def boundaries():
     """Sizes on both sides of every rule, in pairs, of which first the one, then the other is freed."""
     edges = [1, 512, MIB, 2 * MIB, 10 * MIB, 12 * MIB, 20 * MIB]
