@@ -15,10 +15,9 @@ from kvbench.charts.units import span_unit
 from kvbench.fleet.frames import fleet_frames
 from kvbench.fleet.result import Timeline
 from kvbench.results.series import stretches_of
-from tests.support.drawing import draw, figures
+from tests.support.drawing import check_panels_and_failures, draw, figures, line_of, words
 from tests.support.fleet_columns import GIB, OBJECTIVE, SPLITS, S, columns, three
 from tests.support.frames import decode_work, make_frames, multi_work
-from tests.test_plots import line_of, words
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 NAMES = ["fleet_service", "fleet_memory", "fleet_load", "fleet_times", "workload"]
@@ -193,14 +192,7 @@ def test_every_case_gives_all_charts(case):
     made = CASES[case]()
     charts = charts_of(made)
     assert list(charts) == NAMES if case != "one request" else NAMES[:-1]
-    for name, figure in charts.items():
-        if case == MOST:
-            draw(figure)
-        for axes in figure.axes:
-            assert axes.get_xlabel() or not axes.axison, f"{name} has a panel without an axis text"
-        if name != "workload":
-            for outcome in made.summary["outcome"]:
-                assert outcome == "completed" or outcome in words(figure)
+    check_panels_and_failures(charts, made.summary, drawn=case == MOST)
     if case == "none completed":
         assert "no completed request has one" in words(charts["fleet_times"])
     if case == "no timeline":

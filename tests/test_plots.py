@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 import kvbench.charts
@@ -22,7 +21,7 @@ from kvbench.charts.tradeoff import ParetoChart
 from kvbench.results.front import contested, front_of, highlighted
 from kvbench.results.schema import parameter_applies
 from kvbench.results.series import band
-from tests.support.drawing import draw, figures
+from tests.support.drawing import check_panels_and_failures, draw, figures, line_of, words
 from tests.support.frames import (
     SHORT_CHAT,
     SLOT_BYTES,
@@ -81,24 +80,6 @@ def pareto_chart(summary):
 
 def sweep_charts(summary, parameters):
     return figures(catalogue.sweep_charts(summary, parameters))
-
-
-def line_of(axes, colour, style=None):
-    """The one long line of a strategy's colour."""
-    found = [
-        line
-        for line in axes.lines
-        if to_hex(line.get_color()) == to_hex(colour) and line.get_linestyle() != "None" and len(line.get_xdata()) > 1
-    ]
-    return found[0]
-
-
-def words(figure):
-    """Every text of a figure."""
-    texts = [text.get_text() for text in figure.texts]
-    texts += [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    texts += [text.get_text() for axes in figure.axes for text in axes.texts]
-    return "\n".join(texts)
 
 
 def test_memory_lines_are_the_allocated_bytes(chat):
@@ -323,16 +304,7 @@ def test_every_case_gives_all_charts(case):
     made = CASES[case]()
     charts = charts_of(made)
     assert list(charts)[:4] == ["memory", "latency", "panels", "pareto"]
-    failed = made.summary[made.summary["outcome"] != "completed"]
-    for name, figure in charts.items():
-        if case == MOST:
-            draw(figure)
-        for axes in figure.axes:
-            assert axes.get_xlabel(), f"{name} has a panel without an axis text"
-        if name != "workload":
-            for strategy, outcome in zip(failed["strategy"], failed["outcome"], strict=True):
-                assert f"({outcome}): " in words(figure)
-                assert strategy in words(figure)
+    check_panels_and_failures(charts, made.summary, drawn=case == MOST)
 
 
 def test_smaller_steps_are_told_beside_the_others(chat):
