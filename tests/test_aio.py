@@ -13,7 +13,6 @@ from tests.support.catalogue import STRATEGIES, TINY, strategy
 from tests.test_background import ahead
 from tests.test_contract import small
 
-TOKEN = TINY.bytes_per_token
 UNUSABLE = ("recompute", "exact", "power_of_two")
 """What holds nothing, and what must know a cache's length before."""
 USABLE = [name for name in STRATEGIES if name not in UNUSABLE and not strategy(name).signals]

@@ -7,7 +7,6 @@ from kvbench.backend.allocator.blocks import CACHED, LIVE
 from kvbench.ledger import OutOfMemory
 from tests.support.allocations import MIB, PEAKS, figures
 
-KIB = 1 << 10
 BOTH = pytest.mark.parametrize("expandable", [False, True], ids=["segments", "expandable"])
 
 
