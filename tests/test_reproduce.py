@@ -71,6 +71,11 @@ def test_charts_with_a_modelled_figure_say_how_far_to_trust_it():
     charts = (occupancy_chart(own, notes), rates_chart(rates_frame({1.0: found, 2.0: found}), notes))
     for chart in (*charts, reproduced_chart(own, notes)):
         assert any("Modelled on A: unvalidated." in text.get_text() for text in chart.texts)
+    waiting = charts[1].axes[5]
+    assert waiting.get_ylabel() == "Share of time (%)"
+    assert [line.get_ydata().tolist() for line in waiting.lines] == [
+        [100 * own.waiting_share] * 2 for own in found.values()
+    ]
 
 
 def test_without_traces_what_needs_them_is_listed_and_the_rest_runs(monkeypatch, tmp_path):

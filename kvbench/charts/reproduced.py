@@ -91,11 +91,12 @@ def rates_chart(rates: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     )
     sheet = Sheet("PagedAttention's figure 2 over the arrival rate", notes=[meant, *notes])
     panels = sheet.panels(2, 3, 5.6)
+    rates = rates.assign(waiting_percent=100 * rates["waiting_share"])
     names = list(dict.fromkeys(rates["system"]))
     panels_of = [(text, column, "Share of memory (%)") for text, column in zip(PARTS.values(), columns, strict=True)]
     panels_of += [
         ("mean batch", "mean_batch", "Requests (mean)"),
-        ("waiting for memory", "waiting_share", "Share of time"),
+        ("waiting for memory", "waiting_percent", "Share of time (%)"),
     ]
     for axes, (title, column, axis) in zip(panels, panels_of, strict=True):
         for place, name in enumerate(names):
