@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from kvbench.api.job import Stopped as Stopped
+    from kvbench.api.training import train as train
     from kvbench.api.verbs import run as run
     from kvbench.api.verbs import show as show
     from kvbench.api.verbs import study as study

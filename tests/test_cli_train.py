@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+import kvbench as kv
 from kvbench.cli.train import main as train_verb
 from kvbench.configuration.errors import UsageError
 from kvbench.predictor.weights import load_weights
@@ -34,6 +35,18 @@ def test_the_verb_trains_on_a_file_and_on_a_scenario_and_writes_whole(tmp_path, 
     assert (about["trace"], about["source"], about["split"]["unseen"]) == ("chat", "generated", [48, 60])
 
 
+def test_the_call_makes_what_the_verb_writes_and_writes_only_when_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.csv").write_text(TRACE)
+    trained = kv.train("mine.csv", format="plain", seed=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+    assert trained.comparison[0]["predictor"] == "learned"
+    train_verb(["trace=mine.csv", "format=plain", "out=mine.safetensors", "seed=3"])
+    assert (tmp_path / "mine.safetensors").read_bytes() == trained.weights.to_bytes()
+    with pytest.raises(ValueError, match="seed is a whole number from 0"):
+        kv.train("mine.csv", format="plain", seed=-1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -46,7 +59,7 @@ def test_the_verb_trains_on_a_file_and_on_a_scenario_and_writes_whole(tmp_path, 
         (["trace=none.csv", "format=azure", "out=a.safetensors"], "trace file none.csv is missing"),
         (["trace=a.csv", "format=azur", "out=a.safetensors"], "unknown trace format 'azur'"),
         (["trace=azure_conv", "out=a.pt"], r"ends in \.safetensors, got 'a\.pt'"),
-        (["trace=azure_conv", "out=a.safetensors", "quantile=1"], "quantile is a number above 0 and below 1, got '1'"),
+        (["trace=azure_conv", "out=a.safetensors", "quantile=1"], "quantile is a number above 0 and below 1, got 1.0"),
         (["trace=azure_conv", "out=a.safetensors", "quantile=x"], "got 'x'"),
         (["trace=azure_conv", "out=a.safetensors", "seed=-1"], "seed is a whole number from 0"),
         (["trace=short_chat", "out=a.safetensors"], "trace=short_chat: training needs at least 50 requests, got 1"),

@@ -34,7 +34,7 @@ ALLOWED["quality"] = ALLOWED["integrations"] | {"integrations"}
 ALLOWED["decide"] = {*ALLOWED["runner"], "runner", "fleet"}
 ALLOWED["studies"] = {*ALLOWED["quality"], "quality", "calibration", "fleet", "charts", "decide"}
 ALLOWED["configuration"] = {*ALLOWED["studies"], "studies"}
-ALLOWED["api"] = {*ALLOWED["configuration"], "configuration"}
+ALLOWED["api"] = {*ALLOWED["configuration"], "configuration", "predictor"}
 THIRD_PARTY = {
     "charts": {"numpy", "pandas", "matplotlib"},
     "results": {"numpy", "pandas", "pyarrow"},

@@ -1,7 +1,6 @@
 """The arguments of verbs: key=value."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from kvbench.configuration.errors import UsageError
 from kvbench.messages import unknown
@@ -33,17 +32,3 @@ def key_values(
         if not given.get(key):
             raise UsageError(f"{key}=… is missing; for example: {usage}")
     return given
-
-
-def new_file(text: str, suffix: str) -> Path:
-    """A file that is yet to be made.
-
-    Raises:
-        UsageError: its name ends otherwise, or it exists.
-    """
-    out = Path(text).expanduser()
-    if out.suffix != suffix:
-        raise UsageError(f"out is a file whose name ends in {suffix}, got {text!r}")
-    if out.exists():
-        raise UsageError(f"out={out}: it exists already; name a new file")
-    return out

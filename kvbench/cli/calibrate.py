@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvbench.api.out import new_file
 from kvbench.api.progress import alive
-from kvbench.cli.arguments import key_values, new_file
+from kvbench.cli.arguments import key_values
 from kvbench.configuration.errors import UsageError
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from kvbench.cli.arguments import key_values, new_file
+from kvbench.api.out import new_file
+from kvbench.cli.arguments import key_values
 from kvbench.configuration.errors import UsageError
 
 if TYPE_CHECKING:

@@ -1,0 +1,115 @@
+"""The public call that trains the predictor of predictive_learned."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvbench.api.out import new_file
+from kvbench.configuration.errors import UsageError
+from kvbench.messages import unknown
+
+if TYPE_CHECKING:
+    from kvbench.predictor.weights import PredictorWeights
+    from kvbench.workload.request import Session
+
+QUANTILE = 0.9
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gives.
+
+    Args:
+        weights: the network; `about` holds its trace, split, quantile, seed and figures on requests not seen.
+        comparison: a row a predictor, the trained one first, rated on requests not seen.
+    """
+
+    weights: "PredictorWeights"
+    comparison: Sequence[Mapping[str, Any]]
+
+
+def train(
+    trace: str | PathLike[str],
+    *,
+    out: str | PathLike[str] | None = None,
+    format: str | None = None,
+    quantile: float = QUANTILE,
+    seed: int = SEED,
+) -> Trained:
+    """Train the predictor of predictive_learned and rate it, as `python -m kvbench train trace=… out=…` does.
+
+    Args:
+        trace: a scenario's name, its YAML file, or with a format a trace file.
+        out: a new file for the weights, whose name ends in .safetensors; None: nothing is written.
+        format: of a trace file: azure, mooncake, plain or sharegpt.
+        quantile: of the further tokens, above 0, below 1.
+        seed: the same seed gives the same weights.
+    Returns:
+        The `weights`, and the `comparison` with other predictors on requests not seen.
+    Raises:
+        ValueError: an argument is wrong, or the trace is missing, malformed or too short; nothing is written.
+    """
+    from kvbench.predictor.compare import compare
+    from kvbench.predictor.replay import examples_of
+    from kvbench.predictor.train import train as trained
+    from kvbench.predictor.weights import SUFFIX
+
+    path = None if out is None else new_file(out, SUFFIX)
+    if not (isinstance(quantile, int | float) and 0 < quantile < 1):
+        raise UsageError(f"quantile is a number above 0 and below 1, got {quantile!r}")
+    if not (isinstance(seed, int) and 0 <= seed < 2**63):
+        raise UsageError(f"seed is a whole number from 0 to 2^63 - 1, got {seed!r}")
+    name, source, sessions = _requests(str(trace), format, seed)
+    examples = examples_of(sessions)
+    try:
+        weights = trained(examples, quantile, seed, name, source)
+    except ValueError as error:
+        raise UsageError(f"trace={trace}: {error}") from error
+    rows = compare(weights, examples)
+    rated = {key: rows[0][key] for key in ("num_requests", "pinball_tokens", "coverage")}
+    weights = replace(weights, about={**weights.about, "unseen": rated})
+    if path is not None:
+        _write(path, weights.to_bytes())
+    return Trained(weights, rows)
+
+
+def _write(out: Path, content: bytes) -> None:
+    from kvbench.files import write_whole
+
+    try:
+        write_whole(out, lambda partial: partial.write_bytes(content))
+    except OSError as error:
+        raise UsageError(f"out={out}: it cannot be written: {error.strerror or error}") from error
+
+
+def _requests(trace: str, format: str | None, seed: int) -> tuple[str, str, Sequence["Session"]]:
+    """The trace's name, where it is from, and its requests: all of them, whatever the scenario's max_requests."""
+    import numpy as np
+
+    from kvbench.workload.trace import Trace
+
+    try:
+        if format is None:
+            return _scenarios_requests(trace, seed)
+        path = Path(trace)
+        read = Trace(path=str(path), file=path.name, format=format, source=path.name)
+        return path.name, path.name, read.workload(np.random.default_rng(seed)).sessions
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _scenarios_requests(name: str, seed: int) -> tuple[str, str, Sequence["Session"]]:
+    from kvbench.configuration.catalogue import names
+    from kvbench.configuration.composed import composed
+    from kvbench.configuration.parts import workload_of
+
+    if name not in names("scenario") and not name.endswith((".yaml", ".yml")):
+        hint = "a trace file needs format=azure, mooncake, plain or sharegpt beside it"
+        raise UsageError(f"{unknown('scenario', name, names('scenario'))}\n  {hint}")
+    config = composed({"scenario": name}, None, {"seed": seed})
+    config["scenario"]["max_requests"] = None
+    scenario, workload = workload_of(config)
+    return Path(name).stem, getattr(scenario, "source", "generated"), workload.sessions
