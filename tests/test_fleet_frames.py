@@ -1,6 +1,7 @@
 """From a fleet's columns to rows, by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_the_timeline_is_in_seconds_and_names_its_strategy():
 def test_nobody_was_served():
     nothing, arrivals = np.full(4, -1), FOUR["arrival_ns"]
     ends = {"admitted_ns": nothing, "first_token_ns": nothing, "finish_ns": arrivals}
-    totals = four().result.totals._replace(busy_ns=0)
+    totals = replace(four().result.totals, busy_ns=0)
     frames = made(**ends, outcome=np.array([1, 2, 2, 1]), totals=totals, sums=np.zeros((4, 6)))
     row = frames.summary.iloc[0]
     assert frames.requests["outcome"].tolist() == ["too_long", "out_of_memory", "out_of_memory", "too_long"]
@@ -128,6 +129,6 @@ def test_what_a_strategy_is_stands_in_its_row_and_names_columns():
 
 
 def test_slots_become_bytes():
-    totals = four().result.totals._replace(num_resizes=2, num_copied_tokens=3, num_swapped_tokens=5)
+    totals = replace(four().result.totals, num_resizes=2, num_copied_tokens=3, num_swapped_tokens=5)
     row = made(totals=totals, slot_bytes=64).summary.iloc[0]
     assert (row["num_resizes"], row["copied_bytes"], row["moved_bytes"]) == (2, 3 * 64, 5 * 64)

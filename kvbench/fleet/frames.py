@@ -124,7 +124,7 @@ def _timeline(result: FleetResult) -> pd.DataFrame:
 def _counts(result: FleetResult) -> dict[str, float]:
     """What replicas count, and what bound them: under a column's own name it is that column; slots become bytes."""
     totals, slot_bytes = result.totals, result.slot_bytes
-    named = totals._asdict() | result.limits._asdict()
+    named = vars(totals) | result.limits._asdict()
     return {name: value for name, value in named.items() if name in SUMMARY} | {
         "recomputed_tokens": totals.num_recomputed_tokens,
         "copied_bytes": totals.num_copied_tokens * slot_bytes,

@@ -6,38 +6,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, FULL_BATCH, NO_MEMORY, ROUNDED, USED, WASTED
+from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, FULL_BATCH, NO_MEMORY, ROUNDED, USED, WASTED, Counters
 from kvbench.model.cost import PS_PER_S
 
 
-class Totals(NamedTuple):
-    """Sums over all replicas.
+@dataclass(kw_only=True)
+class Totals(Counters):
+    """Sums over all replicas of what each counts, and their times.
 
     Args:
         makespan_ns: when the last request ended.
         busy_ns: time in which a replica had something to do.
-        num_iterations: passes over a replica's live requests.
-        num_prompt_tokens: tokens of prompts computed, without those computed again.
-        num_decoded_tokens: decode steps.
-        num_recomputed_tokens: tokens computed again after preemptions.
-        num_swapped_tokens: slots moved to the host's memory, and those moved back.
-        num_preemptions: how often a request that had begun gave its memory back.
-        num_resizes: storages replaced by larger ones.
-        num_copied_tokens: slots copied by that.
-        peak_bytes: the most that one replica held at any time, a resize's second tensor and staging buffers included.
     """
 
     makespan_ns: int
     busy_ns: int
-    num_iterations: int
-    num_prompt_tokens: int
-    num_decoded_tokens: int
-    num_recomputed_tokens: int
-    num_swapped_tokens: int
-    num_preemptions: int
-    num_resizes: int
-    num_copied_tokens: int
-    peak_bytes: int
 
 
 class Shares(NamedTuple):

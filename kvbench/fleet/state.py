@@ -1,6 +1,7 @@
 """What the kernel works on: tables of integers, one record a request, a live request, and a replica."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -93,7 +94,34 @@ class LiveRow(Protocol):
     growing: int  # sequences of blocks, by the step modulo a block's size at which they take another
 
 
-class ReplicaRow(Protocol):
+@dataclass(kw_only=True)
+class Counters:
+    """What a replica counts, and a fleet's totals have of all replicas.
+
+    Args:
+        num_iterations: passes over a replica's live requests.
+        num_prompt_tokens: tokens of prompts computed, without those computed again.
+        num_decoded_tokens: decode steps.
+        num_recomputed_tokens: tokens computed again after preemptions.
+        num_swapped_tokens: slots moved to the host's memory, and those moved back.
+        num_preemptions: how often a request that had begun gave its memory back.
+        num_resizes: storages replaced by larger ones.
+        num_copied_tokens: slots copied by that.
+        peak_bytes: the most that one replica held at any time, a resize's second tensor and staging buffers included.
+    """
+
+    num_iterations: int
+    num_prompt_tokens: int
+    num_decoded_tokens: int
+    num_recomputed_tokens: int
+    num_swapped_tokens: int
+    num_preemptions: int
+    num_resizes: int
+    num_copied_tokens: int
+    peak_bytes: int
+
+
+class ReplicaRow(Counters):
     """A record of a replica: where it is."""
 
     has_begun: int
@@ -144,15 +172,6 @@ class ReplicaRow(Protocol):
     num_routed: int
     num_finished: int
     num_finished_before: int
-    num_iterations: int
-    num_prompt_tokens: int
-    num_decoded_tokens: int
-    num_recomputed_tokens: int
-    num_swapped_tokens: int
-    num_preemptions: int
-    num_resizes: int
-    num_copied_tokens: int
-    peak_bytes: int
 
 
 class FixedRow(Prices):
@@ -184,7 +203,8 @@ def _record(row: type, *more: str) -> np.dtype[np.void]:
     return np.dtype([(name, np.int64) for name in (*row.__annotations__, *more)])
 
 
-REQUEST, LIVE, REPLICA = _record(RequestRow), _record(LiveRow), _record(ReplicaRow)
+COUNTERS = tuple(field.name for field in fields(Counters))
+REQUEST, LIVE, REPLICA = _record(RequestRow), _record(LiveRow), _record(ReplicaRow, *COUNTERS)
 FIXED = _record(FixedRow, *Prices._fields)
 
 Row = TypeVar("Row", covariant=True)

@@ -14,6 +14,7 @@ from kvbench.fleet.state import (
     BUDDY,
     COMPUTING,
     CONTIGUOUS,
+    COUNTERS,
     COUNTING,
     DURATION,
     FIXED,
@@ -26,7 +27,6 @@ from kvbench.fleet.state import (
     REPLICA,
     REQUEST,
     UNBOUNDED,
-    ReplicaRow,
     Tables,
 )
 from kvbench.fleet.timeline import timeline_of
@@ -134,15 +134,15 @@ def result_of(tables: Tables, served: Served, makespan_ns: int, *, first_ns: int
     now, (own,) = tables.replicas, tables.fixed
     assert (now["num_live"] == 0).all()
     assert (now["allocated"] == 0).all()
-    summed = {name: int(now[name].sum()) for name in Totals._fields if name in ReplicaRow.__annotations__}
+    summed = {name: int(now[name].sum()) for name in COUNTERS}
     summed["peak_bytes"] = int(now["peak_bytes"].max())
-    summed["busy_ns"] = int((now["clock_ns"] - now["idle_ns"]).sum())
+    busy_ns = int((now["clock_ns"] - now["idle_ns"]).sum())
     slots = int(own["limit_bytes"] // own["slot_bytes"])
     is_split = bool(own["is_split"])
     timeline, sums = timeline_of(tables.sums, now["bin_ns"], makespan_ns, slots, is_split)
     return FleetResult(
         **vars(served),
-        totals=Totals(makespan_ns=makespan_ns, **summed),
+        totals=Totals(makespan_ns=makespan_ns, busy_ns=busy_ns, **summed),
         limits=_limits(sums, (makespan_ns - first_ns) * now.size, bool(own["is_small_pool"])),
         timeline=timeline,
         num_slots=slots * now.size,

@@ -1,6 +1,7 @@
 """A fleet's results by simple arithmetic: what a simulation would leave, without simulating anything."""
 
 import math
+from dataclasses import fields
 
 import numpy as np
 
@@ -56,7 +57,11 @@ def columns(
     timeline = Timeline(bin_ns=makespan // max(num_bins, 1), queue=waiting, most_queue=waiting + 1, **own)
     sums = np.zeros((NUM_CLASSES, NUM_SUMS))
     sums[NO_MEMORY, [DURATION, USED, ALLOCATED, WASTED, BATCH]] = [1, used, flat["allocated"], waste, flat["batch"]]
-    counts = dict.fromkeys(Totals._fields, 0) | {"busy_ns": makespan, "num_iterations": 100, "peak_bytes": 33 * GIB}
+    counts = dict.fromkeys((field.name for field in fields(Totals)), 0) | {
+        "busy_ns": makespan,
+        "num_iterations": 100,
+        "peak_bytes": 33 * GIB,
+    }
     made = {
         "arrival_ns": arrival,
         "prompt_tokens": 100 + number,
