@@ -81,15 +81,7 @@ def simulate(
         ValueError: a parameter is out of its range, the trace has no arrivals, or the strategy no integer rule.
     """
     check_settings(max_batch, prefill_chunk_tokens, preemption, replicas, routing, space)
-    check_int("budget_bytes", budget_bytes, 1, MOST_BYTES)
-    check_int("min_block_tokens", min_block_tokens, 1, MOST_TOKENS)
-    if min_block_tokens & (min_block_tokens - 1):
-        raise ValueError(f"min_block_tokens is a power of two, got {min_block_tokens}")
-    if geometry.num_window_layers:
-        raise ValueError(
-            f"a fleet's slots all cost the same; {geometry.name or 'this model'} has layers with a sliding window: "
-            "use backend=modelled"
-        )
+    _check_memory(geometry, budget_bytes, min_block_tokens)
     rule = bound_rule(strategy)
     if rule.layout != CONTIGUOUS and space != "counting":
         raise ValueError(f"space={space} places contiguous slots; {type(strategy).__name__} takes them in units")
@@ -115,6 +107,18 @@ def simulate(
     else:
         ended = run_blocks(tables, rule, columns, repeats, block, fold)
     return result_of(tables, *ended, first_ns=int(columns.arrivals_ns[0]))
+
+
+def _check_memory(geometry: KVGeometry, budget_bytes: int, min_block_tokens: int) -> None:
+    check_int("budget_bytes", budget_bytes, 1, MOST_BYTES)
+    check_int("min_block_tokens", min_block_tokens, 1, MOST_TOKENS)
+    if min_block_tokens & (min_block_tokens - 1):
+        raise ValueError(f"min_block_tokens is a power of two, got {min_block_tokens}")
+    if geometry.num_window_layers:
+        raise ValueError(
+            f"a fleet's slots all cost the same; {geometry.name or 'this model'} has layers with a sliding window: "
+            "use backend=modelled"
+        )
 
 
 def check_settings(

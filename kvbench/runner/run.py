@@ -51,13 +51,7 @@ def run(
     check_signals(strategies, backend)
     limits = limits_of(sessions, backend, max_concurrency, budget_bytes)
     strategies = {name: strategy.fitted(limits) for name, strategy in strategies.items()}
-    largest_append = max(session.num_prefill_tokens(turn) for session in sessions for turn in range(len(session.turns)))
-    longest = max(session.num_tokens for session in sessions)
-    areas = [area for strategy in strategies.values() for area in strategy.areas]
-    if budget_bytes is not None and all(area.tier == DEVICE and area.format == Native() for area in areas):
-        longest = min(longest, budget_bytes // backend.slot_bytes)  # no cache will be longer
-    # A prefill after a preemption, or without a cache, appends all at once.
-    backend.prepare(longest if any(s.recomputes for s in strategies.values()) else largest_append, longest)
+    _prepare(strategies, sessions, backend, budget_bytes)
     recorder = recorder or Recorder(tuple(strategies), num_warmup)
     recorder.facts |= {name: facts_of(name, own, backend, budget_bytes) for name, own in strategies.items()}
     order = list(enumerate(strategies.items()))
@@ -68,20 +62,41 @@ def run(
             backend.begin_repetition(strategy.areas)
             batch = Scheduler(strategy, sessions, backend, ledger, recorder, (repetition, index), max_concurrency)
             try:
-                for num_tokens in batch.iterations():
-                    if on_iteration is not None:
-                        on_iteration(name, repetition, num_tokens)
-            except (LedgerError, BadOperation) as error:
-                raise LedgerError(f"strategy {name} planned what cannot be done: {error}") from error
-            except Exception as error:
-                error.add_note(f"while strategy {name} ran, repetition {repetition}")
-                raise
+                _run_once(batch, name, repetition, on_iteration)
             finally:
                 backend.end_repetition()
             recorder.allocator.append({"repetition": repetition, "strategy": index} | backend.allocator_peaks())
             left = ledger.held_bytes - ledger.fixed_bytes
             assert left == 0, f"{name} left {left} bytes allocated"
     return recorder
+
+
+def _prepare(
+    strategies: Mapping[str, Strategy], sessions: Sequence[Session], backend: Backend, budget_bytes: int | None
+) -> None:
+    """Tell the backend the longest append and the longest cache that can come."""
+    largest_append = max(session.num_prefill_tokens(turn) for session in sessions for turn in range(len(session.turns)))
+    longest = max(session.num_tokens for session in sessions)
+    areas = [area for strategy in strategies.values() for area in strategy.areas]
+    if budget_bytes is not None and all(area.tier == DEVICE and area.format == Native() for area in areas):
+        longest = min(longest, budget_bytes // backend.slot_bytes)  # no cache will be longer
+    # A prefill after a preemption, or without a cache, appends all at once.
+    backend.prepare(longest if any(s.recomputes for s in strategies.values()) else largest_append, longest)
+
+
+def _run_once(
+    batch: Scheduler, name: str, repetition: int, on_iteration: Callable[[str, int, int], None] | None
+) -> None:
+    """One strategy, one repetition; what ends it says which."""
+    try:
+        for num_tokens in batch.iterations():
+            if on_iteration is not None:
+                on_iteration(name, repetition, num_tokens)
+    except (LedgerError, BadOperation) as error:
+        raise LedgerError(f"strategy {name} planned what cannot be done: {error}") from error
+    except Exception as error:
+        error.add_note(f"while strategy {name} ran, repetition {repetition}")
+        raise
 
 
 def facts_of(name: str, strategy: Strategy, backend: Backend, budget_bytes: int | None) -> dict[str, object]:
