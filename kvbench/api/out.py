@@ -1,5 +1,7 @@
 """A file that a call is to make."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -18,3 +20,16 @@ def new_file(text: str | PathLike[str], suffix: str) -> Path:
     if out.exists():
         raise UsageError(f"out={out}: it exists already; name a new file")
     return out
+
+
+@contextmanager
+def written(out: Path) -> Iterator[None]:
+    """What is done here writes that file.
+
+    Raises:
+        UsageError: the system refuses it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"out={out}: it cannot be written: {error.strerror or error}") from error

@@ -6,8 +6,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvbench.api.out import new_file
+from kvbench.api.out import new_file, written
 from kvbench.configuration.errors import UsageError
+from kvbench.files import write_whole
 from kvbench.messages import unknown
 
 if TYPE_CHECKING:
@@ -72,17 +73,9 @@ def train(
     rated = {key: rows[0][key] for key in ("num_requests", "pinball_tokens", "coverage")}
     weights = replace(weights, about={**weights.about, "unseen": rated})
     if path is not None:
-        _write(path, weights.to_bytes())
+        with written(path):
+            write_whole(path, lambda partial: partial.write_bytes(weights.to_bytes()))
     return Trained(weights, rows)
-
-
-def _write(out: Path, content: bytes) -> None:
-    from kvbench.files import write_whole
-
-    try:
-        write_whole(out, lambda partial: partial.write_bytes(content))
-    except OSError as error:
-        raise UsageError(f"out={out}: it cannot be written: {error.strerror or error}") from error
 
 
 def _requests(trace: str, format: str | None, seed: int) -> tuple[str, str, Sequence["Session"]]:
@@ -109,7 +102,5 @@ def _scenarios_requests(name: str, seed: int) -> tuple[str, str, Sequence["Sessi
     if name not in names("scenario") and not name.endswith((".yaml", ".yml")):
         hint = "a trace file needs format=azure, mooncake, plain or sharegpt beside it"
         raise UsageError(f"{unknown('scenario', name, names('scenario'))}\n  {hint}")
-    config = composed({"scenario": name}, None, {"seed": seed})
-    config["scenario"]["max_requests"] = None
-    scenario, workload = workload_of(config)
+    scenario, workload = workload_of(composed({"scenario": name}, None, {"seed": seed, "scenario.max_requests": None}))
     return Path(name).stem, getattr(scenario, "source", "generated"), workload.sessions

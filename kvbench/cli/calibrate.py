@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvbench.api.out import new_file
+from kvbench.api.out import new_file, written
 from kvbench.api.progress import alive
 from kvbench.cli.arguments import key_values
 from kvbench.configuration.errors import UsageError
@@ -55,10 +55,8 @@ def main(arguments: list[str]) -> int:
             hardware, outcomes = calibrated(geometry, given["device"], FULL, chosen, cases, NUM_REPETITIONS)
     except ValueError as error:
         raise UsageError(f"model={given['model']}: {error}") from error
-    try:
+    with written(out):
         write_text(out, file_text(hardware))
-    except OSError as error:
-        raise UsageError(f"out={out}: it cannot be written: {error.strerror or error}") from error
     path = out if out.is_absolute() or out.parts[0] == ".." else f"./{out}"
     print(
         f"{hardware.name}; {hardware.source}\n\n{table_text(outcomes)}\n\n{verdict_text(outcomes)}\n"

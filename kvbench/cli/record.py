@@ -5,7 +5,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from kvbench.api.out import new_file
+from kvbench.api.out import new_file, written
 from kvbench.cli.arguments import key_values
 from kvbench.configuration.errors import UsageError
 
@@ -49,10 +49,8 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     about = {"model": loaded.name, "text": text.name, "licence": text.licence, "layers": chosen}
-    try:
+    with written(out):
         write(out, recorded.keys, recorded.values, recorded.queries, about)
-    except OSError as error:
-        raise UsageError(f"out={out}: it cannot be written: {error.strerror or error}") from error
     print(
         f"{out}: K, V and queries of {len(tokens):,} tokens in {len(chosen)} of {loaded.geometry.num_layers} layers, "
         f"{out.stat().st_size:,} bytes\nmodel: {loaded.about}\ntext: {text.name} ({text.licence})\n"

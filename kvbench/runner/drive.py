@@ -97,7 +97,7 @@ class Driver:
 
     def fork(self, seq: int, parent: int, num_tokens: int) -> Booking | None:
         """The first tokens, taken over from another sequence; None where the strategy shares none."""
-        return self._do(seq, lambda seq, _, view: self.strategy.on_fork(seq, parent, num_tokens, view), None)
+        return self._do(seq, lambda seq, _, view: self.strategy.on_fork(seq, parent, num_tokens, view))
 
     def relieve(self, seq: int, need_bytes: int) -> Booking | None:
         """What a victim gives back where memory does not last; None where it offers nothing."""
@@ -105,13 +105,13 @@ class Driver:
 
     def finish(self, seq: int) -> Booking:
         """The end of a sequence; of a session that is completed, `complete` follows."""
-        return self._do(seq, lambda seq, _, view: self.strategy.on_finish(seq, view), None) or self.book(seq, NOTHING)
+        return self._do(seq, lambda seq, _, view: self.strategy.on_finish(seq, view)) or self.book(seq, NOTHING)
 
     def complete(self, session: Session) -> None:
         """Let the strategy learn from a session whose sequence was finished, and not for want of anything."""
         self.strategy.on_complete(session)
 
-    def _do(self, seq: int, hook: Callable[[int, Any, LedgerView], Plan], what: object) -> Booking | None:
+    def _do(self, seq: int, hook: Callable[[int, Any, LedgerView], Plan], what: object = None) -> Booking | None:
         """Ask, and book the answer; None where nothing is planned.
 
         A hook takes one thing beside the sequence: calls that gather any number took 0.6 µs more a step.
