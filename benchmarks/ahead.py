@@ -7,8 +7,8 @@ from driven import GROWTH_FACTOR, SEQ, Place, geometry
 from table import Goal, print_row, print_share
 from timing import NS_PER_S, no_collection, synchronize
 
-from kvbench.backend.base import Booking
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Booking, Conditions
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.runner.drive import Driver
 from kvbench.strategy.async_growth import Ahead
 from kvbench.strategy.base import Strategy
@@ -36,7 +36,7 @@ class Decoding:
 
     def __init__(self, strategy: Strategy) -> None:
         shape = geometry(DTYPE)
-        self._backend = Measured(geometry=shape, device=Place.device, attend=True, seed=0)
+        self._backend = MeasuredBackend(Conditions(geometry=shape, device=Place.device))
         self._backend.prepare(MAX_APPEND_TOKENS, 1)
         self._backend.begin_repetition(strategy.areas)
         self._driver = Driver(strategy, strategy.ledger(shape), self._backend)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from kvbench.backend.base import Booking
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Booking, Conditions
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.model.geometry import KVGeometry
 from kvbench.runner.drive import Driver
 from kvbench.strategy.base import Strategy
@@ -51,7 +51,7 @@ class Driven:
 
     def __init__(self, dtype: str, strategy: Strategy, prompt: tuple[Tensor, Tensor]) -> None:
         shape = geometry(dtype)
-        self.backend = Measured(geometry=shape, device=Place.device, attend=True, seed=0)
+        self.backend = MeasuredBackend(Conditions(geometry=shape, device=Place.device))
         self.backend.begin_repetition(strategy.areas)
         self._driver = Driver(strategy, strategy.ledger(shape), self.backend)
         self._driver.open(SEQ)

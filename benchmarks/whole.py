@@ -9,7 +9,8 @@ import numpy as np
 from table import Goal, print_absolute, print_row
 from timing import no_collection
 
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Conditions
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.model.geometry import KVGeometry
 from kvbench.runner.frames import steps_frame
 from kvbench.runner.run import run
@@ -25,7 +26,7 @@ COMMAND_GOAL = Goal(12, at_least=False, unit=" s")
 LIMIT_S = 600
 
 
-class TimedPrepare(Measured):
+class TimedPrepare(MeasuredBackend):
     """The measured backend; it also says how long its inputs took to make."""
 
     prepare_s = 0.0
@@ -49,7 +50,7 @@ def inside_operations(quick: bool) -> None:
 
 def _one_run() -> tuple[float, float]:
     """Seconds inside operations, and of the loop, of one request under dynamic."""
-    backend = TimedPrepare(geometry=ARTICLE, device="cpu", attend=True, seed=0)
+    backend = TimedPrepare(Conditions(geometry=ARTICLE, device="cpu"))
     strategy = Dynamic(initial_capacity=512, growth_factor=1.5, max_capacity=8192, round_to=1)
     request = Session(0, (Request(PROMPT_TOKENS, DECODED_TOKENS),))
     with no_collection():

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from kvbench.api.verbs import show as show
     from kvbench.api.verbs import study as study
     from kvbench.api.verbs import sweep as sweep
+    from kvbench.backend.measured import Measured as Measured
+    from kvbench.backend.modelled import Modelled as Modelled
+    from kvbench.fleet.fleet import Fleet as Fleet
     from kvbench.integrations.models import load_model as load_model
     from kvbench.integrations.transformers.attention import use_attention as use_attention
     from kvbench.integrations.transformers.cache import KVBenchCache as KVBenchCache

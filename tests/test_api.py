@@ -3,7 +3,10 @@
 import itertools
 import subprocess
 import sys
+from dataclasses import is_dataclass
+from functools import partial
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -60,6 +63,54 @@ def test_a_fleet_is_a_backend_as_any(capsys):
     assert results.summary["num_requests"].tolist() == [20]
     kv.show(results)
     assert "paged" in capsys.readouterr().out
+
+
+def test_a_backend_with_settings_is_the_one_that_the_keys_make(tmp_path):
+    """A mapping, settings and an object are one thing, and the object checks what the keys do, in the same words."""
+    few = {"scenario.max_requests": 3}
+    for chosen, keys in (
+        (kv.Modelled(memory_fraction=0.5, allocator="caching"), {"memory_fraction": 0.5, "allocator": "caching"}),
+        (kv.Fleet(replicas=2, keep="summary"), {"replicas": 2, "keep": "summary"}),
+    ):
+        name = type(chosen).__name__.lower()
+        told = kv.run(
+            "chat_poisson",
+            "paged",
+            backend=name,
+            settings=few | {f"backend.{key}": value for key, value in keys.items()},
+            **PRICED,
+        )
+        called = kv.run("chat_poisson", "paged", backend=chosen, settings=few, **PRICED)
+        pd.testing.assert_frame_equal(told.summary, called.summary)
+        assert told.environment["header"] == called.environment["header"]
+        with pytest.raises(ValueError, match="memory_fraction is a number above 0 and at most 1, got 2") as own:
+            type(chosen)(memory_fraction=2)
+        with pytest.raises(ValueError, match="memory_fraction") as of_keys:
+            kv.run("chat_poisson", "paged", backend=name, settings={"backend.memory_fraction": 2}, **PRICED)
+        assert str(of_keys.value) == f"backend: {own.value}"
+    with pytest.raises(ValueError, match="is an object; give it what it needs where it is made"):
+        kv.run("short_chat", "paged", backend=kv.Modelled(), settings={"backend.allocator": "none"}, **PRICED)
+    measured = {"model.num_layers": 1, "repetitions": 1, "warmup": 0, "device": "cpu"}
+    assert kv.run("short_chat", "paged", backend=kv.Measured(), settings=measured).summary["source"][0] == "measured"
+    with pytest.raises(ValueError, match="name one, such as hardware=h100"):
+        kv.run("short_chat", "paged", backend=kv.Modelled())
+
+
+def test_what_is_chosen_has_defaults():
+    """Strategies, scenarios, what they are made of, and backends; only what is read from a file names it."""
+    of_files = {"Trace", "Empirical"}
+    chosen = [
+        each
+        for package in (kv, kv.strategy, kv.workload)
+        for each in map(partial(getattr, package), dir(package))
+        if is_dataclass(each) and each.__module__.split(".")[1] in ("backend", "fleet", "strategy", "workload")
+    ]
+    values = {"Request", "Session", "Exchange", "Switch", "Workload"}
+    made = {each.__name__: each() for each in chosen if each.__name__ not in of_files | values}
+    assert {"Modelled", "Fleet", "Hierarchical", "Conversations", "Zipf", "Gamma"} <= set(made)
+    rng = np.random.default_rng(0)
+    for name in ("Conversations", "ParallelSampling", "Appends", "Dialogue"):
+        assert made[name].workload(rng).sessions, name
 
 
 def test_a_mapping_names_strategies_and_two_of_one_name_need_it():

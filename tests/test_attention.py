@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from kvbench.backend.attention import Merging, attention_and_lse, merged, packed
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Conditions
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Area, Blocks, Chunks, Ring
 from kvbench.plan.ops import Append, Move, Reserve, Rule
@@ -37,7 +38,7 @@ def unpacked(rows, num_heads):
 @pytest.mark.parametrize(("held", "appended"), [(0, 1), (0, 7), (40, 1), (40, 30), (10, 300), (0, 600)])
 def test_attention_is_causal_and_aligned_lower_right(num_heads, num_kv_heads, held, appended, area):
     geometry = KVGeometry(num_layers=2, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=16, dtype="float32")
-    backend = Measured(geometry=geometry, device="cpu", attend=True, seed=3)
+    backend = MeasuredBackend(Conditions(geometry=geometry, device="cpu", seed=3))
     backend.prepare(600, 700)
     backend.begin_repetition((area,))
     backend.open(0)
@@ -76,7 +77,7 @@ HOST = Area("old", Chunks(8), tier="host")
 )
 def test_only_what_lies_in_one_area_on_the_device_is_read_in_place(areas, num_moved, in_place, is_staged):
     geometry = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, dtype="float32")
-    backend = Measured(geometry=geometry, device="cpu", attend=True, seed=3)
+    backend = MeasuredBackend(Conditions(geometry=geometry, device="cpu", seed=3))
     backend.prepare(600, 700)
     backend.begin_repetition(areas)
     backend.open(0)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbench.backend.background import NICENESS, Thread
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Conditions
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.storage import memory
 from kvbench.backend.storage import sequence as sequences
 from kvbench.configuration.errors import UsageError
@@ -160,7 +161,10 @@ def test_what_a_move_beside_the_steps_takes_is_read_where_it_was_until_settled()
 
 def test_scores_that_attention_changed_meanwhile_are_the_new_ones():
     area = Area(positions=True, score=Mass())
-    ledger, backend = Ledger(TINY, areas=(area,)), Measured(geometry=TINY, device="cpu", attend=False, seed=0)
+    ledger, backend = (
+        Ledger(TINY, areas=(area,)),
+        MeasuredBackend(Conditions(geometry=TINY, device="cpu", attend=False)),
+    )
     backend.begin_repetition((area,))
     ledger.open(0)
     backend.open(0)
@@ -241,7 +245,7 @@ def test_a_release_waits_for_the_work():
 def batch(worker, monkeypatch, requests, **more):
     """A run under a worker, with what it leaves."""
     monkeypatch.setattr(sequences, "worker_of", lambda device, steps_back: worker)
-    backend = Measured(geometry=TINY, device="cpu", attend=True, seed=0)
+    backend = MeasuredBackend(Conditions(geometry=TINY, device="cpu"))
     chosen, ledger, recorder = ahead(), Ledger(TINY), Recorder(("async",), 0)
     backend.prepare(64, 256)
     backend.begin_repetition(chosen.areas)
@@ -273,7 +277,7 @@ def test_memory_refused_beside_the_steps_is_an_outcome(monkeypatch, num_requests
 
 
 def test_a_run_resizes_as_often_as_dynamic():
-    backend = Measured(geometry=TINY, device="cpu", attend=True, seed=0)
+    backend = MeasuredBackend(Conditions(geometry=TINY, device="cpu"))
     plain = Dynamic(initial_capacity=16, growth_factor=1.5, max_capacity=8192, round_to=1)
     requests, once = [Session(0, (Request(5, 200),))], {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1}
     recorder = run({"dynamic": plain, "async": ahead()}, requests, backend, budget_bytes=None, **once)

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from kvbench.backend.base import Conditions
 from kvbench.backend.curves import CURVES, Curves
-from kvbench.backend.measured import Measured
-from kvbench.backend.modelled import Modelled
+from kvbench.backend.measured import MeasuredBackend
+from kvbench.backend.modelled import Modelled, ModelledBackend
 from kvbench.calibration import measure
 from kvbench.calibration.file import file_text, validation_of
 from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, num_probes, warmed_up
@@ -227,13 +228,13 @@ CASES = {
 }
 
 
-class Watched(Measured):
+class Watched(MeasuredBackend):
     """Keeps the bytes of live storages, counted by themselves, after every step; runs once, without warm-up."""
 
     is_repeatable = True
 
     def __init__(self, live, **settings):
-        super().__init__(geometry=TINY, device="cpu", attend=False, seed=0, **settings)
+        super().__init__(Conditions(geometry=TINY, device="cpu", attend=False, **settings))
         self.live, self.held = live, []
 
     def begin_repetition(self, areas):
@@ -247,11 +248,12 @@ class Watched(Measured):
         return times
 
 
-class Booked(Modelled):
+class Booked(ModelledBackend):
     """Keeps the bytes of the run's books after every step."""
 
-    def __init__(self, books, **settings):
-        super().__init__(**settings)
+    def __init__(self, books):
+        conditions = Conditions(geometry=TINY, hardware=machine(), cache_only=True, attend=False)
+        super().__init__(Modelled(memory_fraction=1.0), conditions)
         self.books, self.held = books, []
 
     def step(self, *arguments, **settings):
@@ -277,8 +279,7 @@ def test_bytes_and_resizes_are_those_that_were_measured(name, case, monkeypatch)
     books, ledger = [], Strategy.ledger
     monkeypatch.setattr(Strategy, "ledger", lambda *of, **more: books.append(ledger(*of, **more)) or books[-1])
     requests, max_concurrency, budget_bytes = CASES[case]()
-    settings = {"weights": None, "cache_only": True, "memory_fraction": 1.0, "allocator": "none", "attend": False}
-    model = Booked(books, geometry=TINY, hardware=machine(), **settings)
+    model = Booked(books)
     asked = Case(case, requests, max_concurrency)
     with LiveStorages() as live:
         real = Watched(live)

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from kvbench.api.study import experiment_of
+from kvbench.backend.base import Conditions
 from kvbench.backend.counted import Counted
-from kvbench.backend.measured import Measured
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.charts.claims import ranges_chart
 from kvbench.model.geometry import KVGeometry
 from kvbench.studies.base import Setting
@@ -170,7 +171,7 @@ def test_hierarchical_holds_the_fast_tier_and_nine_times_its_tokens():
 
 
 def test_hierarchical_holds_the_very_tokens():
-    backend = Measured(geometry=TINY, device="cpu", attend=True, seed=0)
+    backend = MeasuredBackend(Conditions(geometry=TINY, device="cpu"))
     elements, output = tiers._contents(bench(backend))
     assert (elements.measured, elements.verdict, output.verdict) == (0, HOLDS, HOLDS)
     assert [finding.verdict for finding in tiers._contents(bench())] == [NO_FIGURE, NO_FIGURE]

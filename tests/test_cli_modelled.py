@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from kvbench.backend.measured import Measured
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.results.results import load
 
 H100 = ["backend=modelled", "hardware=h100", "model=llama3_8b"]
@@ -33,9 +33,9 @@ def test_a_run_says_what_it_is(kvbench, tmp_path):
 
 
 def test_a_probe_sets_no_pool_of_a_modelled_machines_memory_aside(kvbench, tmp_path, monkeypatch):
-    pools, begin = [], Measured.begin_repetition
+    pools, begin = [], MeasuredBackend.begin_repetition
     told = lambda self, areas: (pools.append(areas[0].layout.pool_tokens), begin(self, areas))  # noqa: E731
-    monkeypatch.setattr(Measured, "begin_repetition", told)
+    monkeypatch.setattr(MeasuredBackend, "begin_repetition", told)
     probe = ["quality=true", "quality_tokens=64", "scenario.max_requests=1"]
     kvbench("+scenario=chat_poisson", "strategy=paged", *probe, *H100)
     assert pools == [64]

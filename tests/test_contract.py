@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Conditions
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.ledger import OutOfMemory
 from kvbench.runner.run import run
 from kvbench.strategy.base import CapacityExceeded
@@ -171,7 +172,7 @@ def test_a_run_leaves_nothing_held_and_every_request_has_an_outcome(name):
         Session(0, (Request(12, 4),)),
         Session(10**9, (Request(longest),)),
     ]
-    backend = Measured(geometry=TINY, device="cpu", attend=True, seed=0)
+    backend = MeasuredBackend(Conditions(geometry=TINY, device="cpu"))
     recorder = run(
         {name: chosen},
         requests,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvbench.backend.base import Times
+from kvbench.backend.base import Conditions, Times
 from kvbench.backend.curves import CURVES, Curves, Lines, PiecewiseLinear
 from kvbench.backend.modelled import Modelled
 from kvbench.model.geometry import KVGeometry
@@ -49,9 +49,8 @@ def hand(calibrated_for=CALIBRATED_FOR, **changed):
 
 
 def modelled(*areas, hardware=None, geometry=GEOMETRY, num_rows=1):
-    settings = {"attend": True, "cache_only": True, "memory_fraction": 1.0, "allocator": "none"}
-    priced = Modelled(geometry=geometry, hardware=hardware or hand(), weights=None, num_rows=num_rows, **settings)
-    backend = BookedSteps(priced, areas or (Area(),))
+    conditions = Conditions(geometry=geometry, hardware=hardware or hand(), cache_only=True, num_rows=num_rows)
+    backend = BookedSteps(Modelled(memory_fraction=1.0).made(conditions), areas or (Area(),))
     backend.open(0)
     return backend
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 import torch
 
-from kvbench.backend.base import Booking, Times
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Booking, Conditions, Times
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.integrations.layerwise import Layerwise, StepFailed, write
 from kvbench.ledger import BackgroundError, Ledger, LedgerError, OutOfMemory
 from kvbench.plan.area import Area
@@ -200,7 +200,7 @@ def growing():
 
 @pytest.mark.parametrize(("error", "told"), [(RuntimeError("torn"), BackgroundError), (MemoryError(), OutOfMemory)])
 def test_failed_work_is_told_each_time_until_its_sequence_is_released(error, told):
-    backend, chosen = Measured(geometry=TINY, device="cpu", attend=False, seed=0), growing()
+    backend, chosen = MeasuredBackend(Conditions(geometry=TINY, device="cpu", attend=False)), growing()
     backend.begin_repetition(chosen.areas)
     backend._areas.background = Failing(error)
     driver = Driver(chosen, chosen.ledger(TINY), backend)

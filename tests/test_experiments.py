@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from kvbench.api.study import experiment_of
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Conditions
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.configuration.errors import UsageError
 from kvbench.studies.base import Findings, Setting
 from kvbench.studies.comprehensive import sentences_of as comprehensive_sentences
@@ -205,7 +206,7 @@ def test_fractions_without_tensors_count_and_judge_nothing():
 
 
 def test_fractions_on_tensors_lose_more_the_less_they_keep():
-    backend = Measured(geometry=TINY, device="cpu", attend=False, seed=0)
+    backend = MeasuredBackend(Conditions(geometry=TINY, device="cpu", attend=False))
     fractions = {"kept_fractions": [0.2, 0.6, 1.0], "probed_tokens": 300, "probed_heads": 1}
     findings = experiment("kept_fractions", scenarios=["short_chat"], **fractions).run(setting(backend, 1))
     errors, masses = findings.summary["error_relative"], findings.summary["mass_kept"]

@@ -6,9 +6,9 @@ import os
 import pytest
 import torch
 
-from kvbench.backend.base import Booking
+from kvbench.backend.base import Booking, Conditions
 from kvbench.backend.clock import EventClock
-from kvbench.backend.measured import Measured
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.storage import memory
 from kvbench.ledger import Ledger, OutOfMemory
 from kvbench.plan.area import Area, Ring
@@ -88,7 +88,11 @@ def test_a_full_disk_is_an_outcome(monkeypatch, tmp_path, code):
 def test_a_disk_that_fails_otherwise_is_an_error(monkeypatch):
     full_disk(monkeypatch, errno.EACCES)
     with pytest.raises(OSError, match="Permission denied"):
-        result(tiers(disk_capacity=512), LONG_AND_SHORT, Measured(geometry=TINY, device="cpu", attend=False, seed=0))
+        result(
+            tiers(disk_capacity=512),
+            LONG_AND_SHORT,
+            MeasuredBackend(Conditions(geometry=TINY, device="cpu", attend=False)),
+        )
 
 
 def test_a_host_that_refuses_memory_is_an_outcome_of_the_host(monkeypatch):
@@ -109,7 +113,7 @@ def test_a_device_that_refuses_memory_is_an_outcome_of_the_device(monkeypatch, e
 def test_another_error_of_an_allocator_is_an_error(monkeypatch):
     refuse(monkeypatch, 64, (RuntimeError, "invalid size"))
     with pytest.raises(RuntimeError, match="invalid size"):
-        result(tiers(), LONG_AND_SHORT, Measured(geometry=TINY, device="cpu", attend=False, seed=0))
+        result(tiers(), LONG_AND_SHORT, MeasuredBackend(Conditions(geometry=TINY, device="cpu", attend=False)))
 
 
 @pytest.mark.parametrize("refused", [400, 1024])

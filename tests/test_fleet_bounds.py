@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvbench.backend.base import Conditions
 from kvbench.fleet import simulate
 from kvbench.fleet.bounds import LATEST_NS, MEMORY_BYTES, ROW_BYTES, check_requests
 from kvbench.fleet.fleet import Fleet
@@ -113,26 +114,10 @@ def test_what_passes_ends_and_adds_up(rows, made, max_batch, chunk, budget, pric
     assert (spent_ps >= 0.999 * least_ps)[done].all()
 
 
-def fleet(**changed):
-    chosen = {
-        "geometry": GEOMETRY,
-        "hardware": machine(),
-        "weights": WEIGHTS,
-        "memory_fraction": 0.5,
-        "max_batch": 2,
-        "prefill_chunk_tokens": None,
-        "preemption": "recompute",
-        "replicas": 1,
-        "routing": "round_robin",
-        "space": "counting",
-        "repeats": 1,
-        "rate_scale": 1.0,
-        "ttft_objective_s": None,
-        "tpot_objective_s": None,
-        "split": True,
-        "keep": "requests",
-    }
-    return Fleet(**chosen | changed)
+def fleet(hardware=None, **changed):
+    chosen = {"memory_fraction": 0.5, "max_batch": 2, "ttft_objective_s": None, "tpot_objective_s": None}
+    conditions = Conditions(geometry=GEOMETRY, hardware=hardware or machine(), weights=WEIGHTS)
+    return Fleet(**chosen | changed).made(conditions)
 
 
 @pytest.mark.parametrize(

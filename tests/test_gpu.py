@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kvbench.backend.base import Booking
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Booking, Conditions
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.ledger import Ledger
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.ops import Append, Release, Reserve
@@ -22,7 +22,10 @@ LLAMA_LAYER = KVGeometry(num_layers=2, num_heads=32, num_kv_heads=8, head_dim=12
 
 @on_cuda
 def test_allocated_bytes_equal_the_books():
-    backend, ledger = Measured(geometry=LLAMA_LAYER, device=DEVICE, attend=False, seed=0), Ledger(LLAMA_LAYER)
+    backend, ledger = (
+        MeasuredBackend(Conditions(geometry=LLAMA_LAYER, device=DEVICE, attend=False)),
+        Ledger(LLAMA_LAYER),
+    )
     backend.prepare(512, 1024)
     before = torch.cuda.memory_allocated()
     ledger.open(0)
@@ -40,7 +43,7 @@ def test_allocated_bytes_equal_the_books():
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_runs_and_its_steps_have_device_times(name):
-    backend = Measured(geometry=LLAMA_LAYER, device=DEVICE, attend=True, seed=0)
+    backend = MeasuredBackend(Conditions(geometry=LLAMA_LAYER, device=DEVICE))
     requests = [Session(0, (Request(300, 40), Request(20, 10))), Session(0, (Request(700, 5),))]
     recorder = run(
         {name: strategy(name)}, requests, backend, num_repetitions=1, num_warmup=1, max_concurrency=2, budget_bytes=None
@@ -54,14 +57,14 @@ def test_every_strategy_runs_and_its_steps_have_device_times(name):
 
 @on_cuda
 def test_a_run_keeps_the_allocators_own_peaks():
-    backend = Measured(geometry=LLAMA_LAYER, device=DEVICE, attend=True, seed=0)
+    backend = MeasuredBackend(Conditions(geometry=LLAMA_LAYER, device=DEVICE))
     settings = {"num_repetitions": 1, "num_warmup": 1, "max_concurrency": 2, "budget_bytes": None}
     recorder = run({"dynamic": strategy("dynamic")}, [Session(0, (Request(300, 40),))], backend, **settings)
     assert {"allocator_allocated_bytes", "allocator_reserved_bytes"} <= set(recorder.allocator[0])
 
 
 def test_copies_on_the_device_keep_the_tokens():
-    backend = Measured(geometry=LLAMA_LAYER, device=DEVICE, attend=False, seed=0)
+    backend = MeasuredBackend(Conditions(geometry=LLAMA_LAYER, device=DEVICE, attend=False))
     backend.open(0)
     keys = [torch.randn(1, 8, 100, 128, device=DEVICE, dtype=torch.bfloat16) for _ in range(2)]
     backend.carry_out(Reserve(0, 100), [], [])

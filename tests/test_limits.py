@@ -2,7 +2,8 @@
 
 import pytest
 
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Conditions
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.modelled import Modelled
 from kvbench.ledger import UNLIMITED, Ledger, Limits
 from kvbench.model.hardware import hardware_from
@@ -119,7 +120,7 @@ THINKING = [*CHATS, Session(9, (Request(5, 1), Request(5, 1, think_ns=10)))]
 
 
 def test_a_run_knows_as_many_requests_as_can_hold_a_cache_at_once():
-    measured = Measured(geometry=TINY, device="cpu", attend=False, seed=0)
+    measured = MeasuredBackend(Conditions(geometry=TINY, device="cpu", attend=False))
     assert limits_of(CHATS, measured, 2, BUDGET) == limits(live_tokens=(91, 55))
     assert limits_of(THINKING, measured, 2, BUDGET).live_tokens == (91, 55, 11, 10)
     assert limits_of(CHATS, machine(), 2, BUDGET) == limits(live_tokens=(91, 55), is_modelled=True)
@@ -127,15 +128,7 @@ def test_a_run_knows_as_many_requests_as_can_hold_a_cache_at_once():
 
 def machine():
     node = node_of("hardware", "h100")
-    return Modelled(
-        geometry=TINY,
-        hardware=hardware_from(node),
-        weights=None,
-        attend=True,
-        cache_only=True,
-        memory_fraction=0.9,
-        allocator="none",
-    )
+    return Modelled().made(Conditions(geometry=TINY, hardware=hardware_from(node), cache_only=True))
 
 
 def test_requests_that_fit_the_budget_are_never_preempted_by_a_pool():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from kvbench.backend.base import Times
+from kvbench.backend.base import Conditions, Times
 from kvbench.backend.modelled import Modelled
 from kvbench.model.cost import decode_ps, linear_ps, prices_of
 from kvbench.plan.area import Area, Chunks
@@ -20,10 +20,9 @@ from tests.support.machines import GEOMETRY, WEIGHTS, machine
 ONE_AREA = (Area(),)
 
 
-def modelled(areas=ONE_AREA, hardware=None, **changed):
-    settings = {"attend": True, "cache_only": False, "memory_fraction": 0.5, "allocator": "none"} | changed
-    priced = Modelled(geometry=GEOMETRY, hardware=hardware or machine(), weights=WEIGHTS, **settings)
-    backend = BookedSteps(priced, areas)
+def modelled(areas=ONE_AREA, hardware=None, memory_fraction=0.5, **changed):
+    conditions = Conditions(**{"geometry": GEOMETRY, "hardware": hardware or machine(), "weights": WEIGHTS} | changed)
+    backend = BookedSteps(Modelled(memory_fraction=memory_fraction).made(conditions), areas)
     backend.open(0)
     return backend
 
@@ -187,13 +186,12 @@ def test_a_memory_fraction_is_a_share(fraction):
 
 
 def test_bad_settings_say_what_is_allowed():
-    common = {"geometry": GEOMETRY, "attend": True, "memory_fraction": 0.9}
     with pytest.raises(ValueError, match="name one, such as hardware=h100"):
-        Modelled(hardware=None, weights=WEIGHTS, cache_only=False, allocator="none", **common)
+        Modelled().made(Conditions(geometry=GEOMETRY, weights=WEIGHTS))
     with pytest.raises(ValueError, match="cache_only=true"):
-        Modelled(hardware=machine(), weights=None, cache_only=False, allocator="none", **common)
+        Modelled().made(Conditions(geometry=GEOMETRY, hardware=machine()))
     with pytest.raises(ValueError, match="Did you mean 'caching'"):
-        Modelled(hardware=machine(), weights=WEIGHTS, cache_only=False, allocator="cachin", **common)
+        Modelled(allocator="cachin")
 
 
 def test_a_strategy_that_attention_must_tell_something_is_refused():

@@ -7,10 +7,9 @@ from omegaconf import OmegaConf
 
 from kvbench.api.probe import is_wanted, probed
 from kvbench.backend.attention import packed
-from kvbench.backend.base import Booking
+from kvbench.backend.base import Booking, Conditions
 from kvbench.backend.inputs import RecordedInputs, Recording
-from kvbench.backend.measured import Measured
-from kvbench.backend.replay import Replay
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.cli.source import initialized
 from kvbench.configuration.data import recording_of
 from kvbench.configuration.parts import geometry_of, workload_of
@@ -38,7 +37,9 @@ def recording(num_layers=2, num_tokens=50, geometry=TINY):
 
 
 def replaying(given, area=None, num_rows=1, attend=True, geometry=TINY):
-    backend = Replay(recording=given, geometry=geometry, device="cpu", attend=attend, seed=0, num_rows=num_rows)
+    backend = MeasuredBackend(
+        Conditions(recording=given, geometry=geometry, device="cpu", attend=attend, num_rows=num_rows)
+    )
     backend.prepare(40, 400)
     backend.begin_repetition((area or Area(),))
     backend.open(0)
@@ -135,14 +136,14 @@ def test_queries_are_those_of_the_newest_tokens(held, appended):
         assert torch.allclose(got, packed(expected.unsqueeze(0), 2), atol=1e-5)
 
 
-class Watched(Replay):
+class Watched(MeasuredBackend):
     """Notes at each step's end what the sequence holds."""
 
     def step(self, booking, num_queries, continued=False):
         times = super().step(booking, num_queries, continued)
         seq = booking.seq
         if seq in self._sequences and any(isinstance(op, Append) for op in booking.plan):
-            assert_holds(self, self.recording, seq=seq)
+            assert_holds(self, self._recording, seq=seq)
             self.seen.append((seq, self.sequence(seq).num_seen))
         return times
 
@@ -158,7 +159,7 @@ class Watched(Replay):
     ],
 )
 def test_a_run_writes_the_recording_whoever_is_preempted(name, changed, budget_tokens):
-    backend = Watched(recording=recording(), geometry=TINY, device="cpu", attend=True, seed=0)
+    backend = Watched(Conditions(recording=recording(), geometry=TINY, device="cpu"))
     backend.seen = []
     recorder = run(
         {name: strategy(name, **changed)},
@@ -176,7 +177,7 @@ def test_a_run_writes_the_recording_whoever_is_preempted(name, changed, budget_t
 
 
 def test_random_inputs_are_as_they_were():
-    backend = Measured(geometry=TINY, device="cpu", attend=True, seed=0)
+    backend = MeasuredBackend(Conditions(geometry=TINY, device="cpu"))
     backend.prepare(8, 16)
     assert not isinstance(backend._inputs, RecordedInputs)
     (_, keys, _), *_ = backend._inputs.pieces(Append(0, 8))

@@ -4,6 +4,7 @@ import pytest
 
 from kvbench.backend.allocator import CachingAllocator
 from kvbench.backend.allocator.tensors import Storages
+from kvbench.backend.base import Conditions
 from kvbench.backend.modelled import Modelled
 from kvbench.ledger import NO_RECEIPT, Ledger
 from kvbench.model.geometry import KVGeometry
@@ -23,15 +24,8 @@ LARGE = KVGeometry(num_layers=8, num_heads=8, num_kv_heads=8, head_dim=128, dtyp
 
 
 def modelled(allocator, geometry=GEOMETRY):
-    return Modelled(
-        geometry=geometry,
-        hardware=machine(memory_bytes=10**12),
-        weights=None,
-        attend=True,
-        cache_only=True,
-        memory_fraction=0.9,
-        allocator=allocator,
-    )
+    conditions = Conditions(geometry=geometry, hardware=machine(memory_bytes=10**12), cache_only=True)
+    return Modelled(allocator=allocator).made(conditions)
 
 
 def peaks_of(chosen, allocator, appends):

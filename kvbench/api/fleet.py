@@ -11,7 +11,7 @@ from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import geometry_of
 from kvbench.configuration.parts import Config, backend_of, check_budget, check_numbers, scenario_of, strategies_of
 from kvbench.fleet.bounds import last_arrival_ns
-from kvbench.fleet.fleet import SUMMARY, Fleet
+from kvbench.fleet.fleet import SUMMARY, FleetServer
 from kvbench.fleet.frames import FleetRun, fleet_frames
 from kvbench.fleet.histogram import PRECISION
 from kvbench.fleet.rules import check_rule
@@ -36,11 +36,11 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
     check_numbers(config)
     strategies = strategies_of(config)
     fleet = backend_of(config, geometry_of(config))
-    assert isinstance(fleet, Fleet)
+    assert isinstance(fleet, FleetServer)
     _check_rules(strategies)
     columns, num_available = _requests(config, fleet, asked["overrides"])
-    budget_bytes = fleet.memory_bytes() if config["budget_bytes"] is None else config["budget_bytes"]
-    check_budget(budget_bytes, fleet.memory_bytes(), fleet.machine.name)
+    budget_bytes = fleet.memory_bytes if config["budget_bytes"] is None else config["budget_bytes"]
+    check_budget(budget_bytes, fleet.memory_bytes, fleet.machine.name)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
 
     def run() -> Results:
@@ -48,7 +48,7 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
         told = [*header, f"stopped: {stopped}"] if stopped else header
         made = {"scenario": name, "seed": config["seed"], "budget_bytes": budget_bytes, **asked}
         made = environment() | fleet.describe() | made | {"header": told}
-        results = replace(fleet_frames(runs, name, fleet.objective), environment=made, configuration=config_text)
+        results = replace(fleet_frames(runs, name, fleet.chosen.objective), environment=made, configuration=config_text)
         if stopped:
             raise Stopped(stopped, results)
         return results
@@ -57,7 +57,7 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
 
 
 def _simulated(
-    strategies: Mapping[str, Strategy], fleet: Fleet, columns: TraceColumns, budget_bytes: int
+    strategies: Mapping[str, Strategy], fleet: FleetServer, columns: TraceColumns, budget_bytes: int
 ) -> tuple[dict[str, FleetRun], str]:
     """What each strategy makes of the requests; and how many had their turn, where a signal ended it.
 
@@ -65,7 +65,7 @@ def _simulated(
         KeyboardInterrupt: none had.
     """
     runs: dict[str, FleetRun] = {}
-    num_requests = columns.num_requests * fleet.repeats
+    num_requests = columns.num_requests * fleet.chosen.repeats
     total = num_requests * len(strategies)
     try:
         with watched(total, "requests", total * REQUEST_S) as advance:
@@ -80,7 +80,7 @@ def _simulated(
     return runs, ""
 
 
-def _served(name: str, strategy: Strategy, fleet: Fleet, columns: TraceColumns, budget_bytes: int) -> FleetRun:
+def _served(name: str, strategy: Strategy, fleet: FleetServer, columns: TraceColumns, budget_bytes: int) -> FleetRun:
     """What one strategy makes of the requests."""
     try:
         return fleet.serve(name, strategy, columns, budget_bytes)
@@ -97,7 +97,7 @@ def _check_rules(strategies: Mapping[str, Strategy]) -> None:
             raise UsageError(f"strategy.{name}: {error}") from error
 
 
-def _requests(config: Config, fleet: Fleet, overrides: list[str]) -> tuple[TraceColumns, int]:
+def _requests(config: Config, fleet: FleetServer, overrides: list[str]) -> tuple[TraceColumns, int]:
     """The requests that are served, and how many the scenario has. A trace is served whole unless it was cut by the
     command line: what its file says is for runs on tensors.
     """
@@ -112,19 +112,21 @@ def _requests(config: Config, fleet: Fleet, overrides: list[str]) -> tuple[Trace
         raise UsageError(str(error)) from error
 
 
-def header_lines(name: str, fleet: Fleet, columns: TraceColumns, num_available: int, budget_bytes: int) -> list[str]:
+def header_lines(
+    name: str, fleet: FleetServer, columns: TraceColumns, num_available: int, budget_bytes: int
+) -> list[str]:
     """What was served, on what."""
-    geometry, num_run = fleet.geometry, columns.num_requests
-    span_s = (last_arrival_ns(columns, fleet.repeats) - int(columns.arrivals_ns[0])) / NS_PER_S
-    times = f", {fleet.repeats} times" if fleet.repeats > 1 else ""
-    machines = "1 replica" if fleet.replicas == 1 else f"{fleet.replicas} replicas, {fleet.routing}"
-    kept = [f"no rows of requests are kept: {PRECISION}"] if fleet.keep == SUMMARY else []
+    chosen, geometry, num_run = fleet.chosen, fleet.geometry, columns.num_requests
+    span_s = (last_arrival_ns(columns, chosen.repeats) - int(columns.arrivals_ns[0])) / NS_PER_S
+    times = f", {chosen.repeats} times" if chosen.repeats > 1 else ""
+    machines = "1 replica" if chosen.replicas == 1 else f"{chosen.replicas} replicas, {chosen.routing}"
+    kept = [f"no rows of requests are kept: {PRECISION}"] if chosen.keep == SUMMARY else []
     return [
-        f"{name}: {num_run * fleet.repeats:,} requests ({num_run:,} of {num_available:,}{times}) arriving over "
-        f"{span_s:,.4g} s, at most {fleet.max_batch} live at once on a replica",
+        f"{name}: {num_run * chosen.repeats:,} requests ({num_run:,} of {num_available:,}{times}) arriving over "
+        f"{span_s:,.4g} s, at most {chosen.max_batch} live at once on a replica",
         f"{geometry.name}, {geometry.num_layers} layers, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; "
         f"{machines} of {fleet.machine.name}",
-        f"budget {budget_bytes:,} bytes a replica; preemption by {fleet.preemption}; modelled, scope model, "
+        f"budget {budget_bytes:,} bytes a replica; preemption by {chosen.preemption}; modelled, scope model, "
         "engine fleet",
         *kept,
     ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kvbench.configuration.composed import composed
 
 if TYPE_CHECKING:
+    from kvbench.backend.base import BackendChoice
     from kvbench.model.geometry import KVGeometry
     from kvbench.model.hardware import Hardware
     from kvbench.results.results import Results
@@ -20,7 +21,7 @@ def run(
     strategies: "Iterable[str | Strategy] | Mapping[str, str | Strategy] | str | Strategy | None" = None,
     *,
     model: "str | Mapping[str, object] | KVGeometry | None" = None,
-    backend: str | Mapping[str, object] | None = None,
+    backend: "str | Mapping[str, object] | BackendChoice | None" = None,
     hardware: "str | PathLike[str] | Mapping[str, object] | Hardware | None" = None,
     trusted: Iterable[str] = (),
     settings: Mapping[str, object] | None = None,
@@ -31,7 +32,8 @@ def run(
         scenario: a name, such as "chat_poisson", a YAML file, or a Scenario.
         strategies: names and strategies; a mapping names them; None: those compared by default.
         model: a name, such as "llama3_8b", a shape, or its keys; None: the article's.
-        backend: measured, modelled or fleet; None: modelled where there is a hardware, else measured.
+        backend: "measured", "modelled" or "fleet", or one with settings, such as Modelled(memory_fraction=0.8); None:
+            modelled where there is a hardware, else measured.
         hardware: a name, such as "h100", a YAML file, or a machine; None: none.
         trusted: packages of yours that files may name.
         settings: further keys of the command line: {"repetitions": 3, "scenario.max_requests": 20, "seed": 1}.
@@ -94,7 +96,7 @@ def study(
     experiment: str,
     *,
     model: "str | Mapping[str, object] | KVGeometry | None" = None,
-    backend: str | Mapping[str, object] | None = None,
+    backend: "str | Mapping[str, object] | BackendChoice | None" = None,
     hardware: "str | PathLike[str] | Mapping[str, object] | Hardware | None" = None,
     settings: Mapping[str, object] | None = None,
 ) -> "Results":

@@ -1,6 +1,7 @@
 """The measured backend: plans carried out on tensors, on any torch device."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter_ns
 
 import torch
@@ -8,14 +9,24 @@ from torch import Tensor
 
 from kvbench.backend import device as devices
 from kvbench.backend.attention import CALLS, QUERY_CHUNK, causal_mask
-from kvbench.backend.base import APPEND, ATTEND, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
+from kvbench.backend.base import (
+    APPEND,
+    ATTEND,
+    MOVE,
+    NO_TIMES,
+    RESERVE,
+    Backend,
+    BackendChoice,
+    Booking,
+    Conditions,
+    Times,
+)
 from kvbench.backend.clock import Span, clock_of
 from kvbench.backend.inputs import Inputs, RecordedInputs
 from kvbench.backend.reading import Chunk, decode, prefill
 from kvbench.backend.signals import decode_with_mass, prefill_with_mass, queries_at_once
 from kvbench.backend.storage import Areas, SequenceStore, Shape
 from kvbench.ledger import OutOfMemory
-from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import SIGNALS, Area
 from kvbench.plan.ops import Append, Fork, Keep, Move, Operation, Plan, Release, Reserve, Settle, Truncate
 
@@ -26,15 +37,23 @@ Pieces = Sequence[tuple[Operation, list[Tensor], list[Tensor]]]
 """An operation in parts, with the keys and values of an append."""
 
 
-class Measured(Backend):
-    """Carry plans out on real tensors and time them.
+@dataclass(frozen=True, kw_only=True)
+class Measured(BackendChoice):
+    """Carry plans out on real tensors, on the run's device, and time them."""
+
+    def made(self, conditions: Conditions) -> "MeasuredBackend":
+        """See `MeasuredBackend`."""
+        return MeasuredBackend(conditions)
+
+
+class MeasuredBackend(Backend):
+    """Plans on real tensors, timed.
+
+    With a recording, a token is the recording's at its position in the sequence, whichever request it is of, and after
+    a preemption again; rows are alike, and queries are the recording's. See `RecordedInputs`.
 
     Args:
-        geometry: the shape of a token's K and V.
-        device: auto, cpu or cuda.
-        attend: whether steps attend over the live cache; without, the cache alone is timed.
-        seed: of the random inputs.
-        num_rows: rows of every sequence's batch, > 0.
+        conditions: the run's; the recording is in the geometry's heads, head_dim and dtype.
     Raises:
         ValueError: no such device here, or layers do not all hold K and V of all tokens.
     """
@@ -42,19 +61,19 @@ class Measured(Backend):
     source = "measured"
     now_ns = staticmethod(perf_counter_ns)
 
-    def __init__(
-        self, *, geometry: KVGeometry, device: str = "auto", attend: bool = True, seed: int = 0, num_rows: int = 1
-    ) -> None:
+    def __init__(self, conditions: Conditions) -> None:
+        geometry = conditions.geometry
         if not geometry.is_plain:
             raise ValueError(
                 f"it holds K and V of all tokens in every layer, and {geometry.name or 'the model'} has latent "
                 "attention or sliding-window layers; use backend=modelled"
             )
         self.geometry = geometry
-        self.device = devices.find_device(device)
-        self.attend = attend
-        self._seed = seed
-        self.num_rows = num_rows
+        self.device = devices.find_device(conditions.device)
+        self.attend = conditions.attend
+        self.num_rows = conditions.num_rows
+        self._seed = conditions.seed
+        self._recording = conditions.recording
         self._group_size = geometry.num_heads // geometry.num_kv_heads
         self._dtype = getattr(torch, geometry.dtype)
         self._areas = self._shared((Area(),))
@@ -75,12 +94,13 @@ class Measured(Backend):
 
     def prepare(self, max_append_tokens: int, max_context_tokens: int) -> None:
         """Make keys, values, queries and mask for steps of these sizes."""
-        self._inputs = self._inputs_of(max_append_tokens)
+        shape = self.geometry, self.num_rows, max_append_tokens, self.device
+        if self._recording is None:
+            self._inputs = Inputs(*shape, self._seed)
+        else:
+            self._inputs = RecordedInputs(self._recording, *shape, self._sequences)
         if self.attend:
             self._mask = causal_mask(max_context_tokens, self._group_size, self.device)
-
-    def _inputs_of(self, max_append_tokens: int) -> Inputs | RecordedInputs:
-        return Inputs(self.geometry, self.num_rows, max_append_tokens, self.device, self._seed)
 
     def _shared(self, areas: tuple[Area, ...]) -> Areas:
         geometry = self.geometry
@@ -225,10 +245,11 @@ class Measured(Backend):
         return {name: peak - self._baseline[name] for name, peak in peaks.items()}
 
     def describe(self) -> dict[str, object]:
-        """Device, bandwidth and attention calls."""
+        """Device, bandwidth and attention calls; and what K and V are, where they are recorded."""
         return {
             "device": str(self.device),
             "device_name": devices.device_name(self.device),
             "copy_bandwidth_bytes_per_s": round(devices.copy_bandwidth(self.device)),
             "attention": CALLS if self.attend else "off",
+            **({} if self._recording is None else {"data": self._recording.about}),
         }

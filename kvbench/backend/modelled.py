@@ -1,10 +1,23 @@
 """The modelled backend: the same plans, priced on a machine that need not be here. No tensor is made."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 from kvbench.backend.allocator import CachingAllocator
 from kvbench.backend.allocator.tensors import Storages
-from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
+from kvbench.backend.base import (
+    APPEND,
+    ATTEND,
+    MODEL,
+    MOVE,
+    NO_TIMES,
+    RESERVE,
+    Backend,
+    BackendChoice,
+    Booking,
+    Conditions,
+    Times,
+)
 from kvbench.backend.curves import Curves
 from kvbench.backend.rates import Rates, Read, Sheet
 from kvbench.checks import check_share
@@ -23,61 +36,67 @@ NOTHING_UNDER_WAY = MOVE, 0
 """What waiting for background work counts as, and when it is done, in picoseconds: of a sequence that has none."""
 
 
-class Modelled(Backend):
-    """Price plans on a machine's figures, by a virtual clock.
+@dataclass(frozen=True, kw_only=True)
+class Modelled(BackendChoice):
+    """Price plans on a machine that need not be here, by a virtual clock.
+
+    Args:
+        memory_fraction: share of the machine's memory that may hold weights and cache, above 0 and at most 1.
+        allocator: "caching" allocates every tensor in a model of torch's CUDA allocator as well, and pays for what
+            that asks of the driver; "expandable" does so with its expandable segments; "none" does not.
+    Raises:
+        ValueError: a setting is out of its range.
+    Source: Williams et al. 2009, Roofline, doi:10.1145/1498765.1498785.
+    Departs: kernels follow each other, each with a roofline of its own; fixed costs are added.
+    """
+
+    memory_fraction: float = 0.9
+    allocator: str = "none"
+
+    def __post_init__(self) -> None:
+        check_share("memory_fraction", self.memory_fraction)
+        if self.allocator not in ALLOCATORS:
+            raise ValueError(unknown("allocator", self.allocator, ALLOCATORS))
+
+    def made(self, conditions: Conditions) -> "ModelledBackend":
+        """See `ModelledBackend`."""
+        return ModelledBackend(self, conditions)
+
+
+class ModelledBackend(Backend):
+    """Prices of plans on a machine's figures.
 
     What each operation moved is in the receipt of its booking. Work in the background runs beside the steps, one piece
     after another.
 
     Args:
-        geometry: the shape of a token's K and V.
-        hardware: the machine's figures; None names none.
-        weights: the model's parameters; None where they are not known.
-        attend: whether steps attend.
-        cache_only: whether weights and projections are left out, so that times are of the cache alone.
-        memory_fraction: share of the machine's memory that may hold weights and cache, above 0 and at most 1.
-        allocator: "caching" allocates every tensor in a model of torch's CUDA allocator as well, and pays for what
-            that asks of the driver; "expandable" does so with its expandable segments; "none" does not.
-        num_rows: rows of every sequence's batch, > 0.
+        chosen: the settings.
+        conditions: the run's.
     Raises:
         ValueError: there is no hardware, a whole model has no weights, or they do not fit.
-    Source: Williams et al. 2009, Roofline, doi:10.1145/1498765.1498785.
-    Departs: kernels follow each other, each with a roofline of its own; fixed costs are added.
     """
 
     source = "modelled"
     is_repeatable = True
     hardware: Hardware
 
-    def __init__(
-        self,
-        *,
-        geometry: KVGeometry,
-        hardware: Hardware | None,
-        weights: ModelParameters | None = None,
-        attend: bool = True,
-        cache_only: bool = False,
-        memory_fraction: float = 0.9,
-        allocator: str = "none",
-        num_rows: int = 1,
-    ) -> None:
-        if allocator not in ALLOCATORS:
-            raise ValueError(unknown("allocator", allocator, ALLOCATORS))
-        if allocator != "none" and geometry.num_window_layers:
+    def __init__(self, chosen: Modelled, conditions: Conditions) -> None:
+        geometry, hardware, cache_only = conditions.geometry, conditions.hardware, conditions.cache_only
+        if chosen.allocator != "none" and geometry.num_window_layers:
             raise ValueError(
-                f"allocator={allocator} holds every layer alike; {geometry.name} has sliding-window layers"
+                f"allocator={chosen.allocator} holds every layer alike; {geometry.name} has sliding-window layers"
             )
         if hardware is None:
             raise ValueError("it prices plans on a machine: name one, such as hardware=h100, or use backend=measured")
         self.geometry = geometry
         self.hardware = hardware
-        self.weights = None if cache_only else weights
+        self.weights = None if cache_only else conditions.weights
         self.scope = "cache" if cache_only else "model"
-        self.num_rows = num_rows
-        self._attend = attend
-        self._allocator_name = allocator
+        self.num_rows = conditions.num_rows
+        self._attend = conditions.attend
+        self._allocator_name = chosen.allocator
         self._rates = self._rates_of(cache_only)
-        self._capacity_bytes = memory_left(hardware, geometry, self.weights, memory_fraction)
+        self._capacity_bytes = memory_left(hardware, geometry, self.weights, chosen.memory_fraction)
         self._now_ps = 0
         self.begin_repetition((Area(),))
 
@@ -246,9 +265,8 @@ def memory_left(
     """Bytes that a machine has for caches.
 
     Raises:
-        ValueError: the fraction is no share, or the weights leave nothing.
+        ValueError: the weights leave nothing.
     """
-    check_share("memory_fraction", memory_fraction)
     usable = int(hardware.memory_bytes * memory_fraction)
     needed = 0 if weights is None else weights.num_bytes
     if needed >= usable:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from kvbench.backend.base import Booking, Times
+from kvbench.backend.base import Booking, Conditions, Times
 from kvbench.backend.clock import clock_of
-from kvbench.backend.measured import Measured
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import STAGING_TOKENS, Area
 from kvbench.plan.ops import Append, Operation, Release, Reserve
@@ -40,9 +40,9 @@ class CalibrationBench:
         dtype = getattr(torch, self.geometry.dtype)
         self.buffers = tuple(torch.zeros(size, dtype=dtype, device=self.backend.device) for _ in range(2))
 
-    def new_backend(self, device: str) -> Measured:
+    def new_backend(self, device: str) -> MeasuredBackend:
         """Another backend for the same layer, with inputs of its own."""
-        return Measured(geometry=self.geometry, device=device, attend=True, seed=0)
+        return MeasuredBackend(Conditions(geometry=self.geometry, device=device))
 
     def tensor_bytes(self, num_slots: int) -> int:
         """Bytes of so many slots in one tensor."""

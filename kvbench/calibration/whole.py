@@ -8,8 +8,9 @@ from dataclasses import replace
 import pandas as pd
 from tqdm import tqdm
 
-from kvbench.backend.measured import Measured
-from kvbench.backend.modelled import Modelled
+from kvbench.backend.base import Conditions
+from kvbench.backend.measured import MeasuredBackend
+from kvbench.backend.modelled import Modelled, ModelledBackend
 from kvbench.calibration.file import validation_of
 from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, num_probes, warmed_up
 from kvbench.calibration.validate import Case, Outcome, outcomes_of, steps_of
@@ -47,7 +48,7 @@ def calibrated(
     """
     bench, grid = bench_for(geometry, device, grid)
     size = num_probes(bench, grid)
-    machine = Measured(geometry=geometry, device=device, attend=True, seed=0)
+    machine = MeasuredBackend(Conditions(geometry=geometry, device=device))
     budget_bytes = machine.memory_bytes()
 
     # A pool is as large in the model as it is here, whatever memory each has.
@@ -78,16 +79,8 @@ def calibrated(
     return replace(hardware, validation=validation_of(outcomes)), outcomes
 
 
-def _model_of(hardware: Hardware, geometry: KVGeometry) -> Modelled:
-    return Modelled(
-        geometry=geometry,
-        hardware=hardware,
-        weights=None,
-        attend=True,
-        cache_only=True,
-        memory_fraction=1.0,
-        allocator="none",
-    )
+def _model_of(hardware: Hardware, geometry: KVGeometry) -> ModelledBackend:
+    return Modelled(memory_fraction=1.0).made(Conditions(geometry=geometry, hardware=hardware, cache_only=True))
 
 
 def _advancing(bar: tqdm) -> Callable[[str, int, int], None]:

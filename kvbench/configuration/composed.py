@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kvbench.backend.base import BackendChoice
 from kvbench.configuration.catalogue import default_strategies, names, own_node, own_settings
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import is_fleet
@@ -48,7 +49,7 @@ def composed(
             config[group] = None if name is None else _node(group, name, trusted)
     if isinstance(config.get("scenario"), dict):
         config["scenario"] = common | config["scenario"]
-    if not isinstance(config["backend"], dict):
+    if not isinstance(config["backend"], Mapping | BackendChoice):
         raise UsageError(f"backend is measured, modelled or fleet, or the keys of one, got {config['backend']!r}")
     config["strategy"] = _strategies(strategies, config, trusted)
     for key, value in (settings or {}).items():

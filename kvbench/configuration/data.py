@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvbench.configuration.errors import UsageError
+from kvbench.configuration.targets import target_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.workload.request import Session
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from kvbench.backend.inputs import Recording
 
 MEASURED = "kvbench.backend.measured.Measured"
-REPLAY = "kvbench.backend.replay.Replay"
 
 
 def check_data(config: Mapping[str, Any]) -> None:
@@ -21,13 +21,13 @@ def check_data(config: Mapping[str, Any]) -> None:
     Raises:
         UsageError: it is no path, or the backend fills no tensors.
     """
-    data, target = config.get("data"), config["backend"].get("_target_")
+    data, target = config.get("data"), target_of(config["backend"])
     if data is None:
         return
     if not isinstance(data, str):
         raise UsageError(f"data is a path, or null, got {data!r}")
     if target != MEASURED:
-        what = str(target).rpartition(".")[2].lower()
+        what = target.rpartition(".")[2].lower()
         raise UsageError(
             f"data={data} fills tensors, and backend={what} makes none: use backend=measured, or data=null"
         )

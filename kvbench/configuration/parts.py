@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from kvbench.backend.base import Backend
+from kvbench.backend.base import Backend, BackendChoice, Conditions
 from kvbench.checks import check_int
 from kvbench.configuration.catalogue import names
-from kvbench.configuration.data import REPLAY, check_data, recording_of
+from kvbench.configuration.data import check_data, recording_of
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import geometry_of, hardware_of, weights_of
-from kvbench.configuration.targets import build
+from kvbench.configuration.targets import build, target_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.runner.run import check_signals, limits_of
 from kvbench.strategy.base import Strategy
@@ -155,12 +155,22 @@ def backend_of(config: Config, geometry: KVGeometry, recording: "Recording | Non
     Raises:
         UsageError: no such device, or a parameter is wrong.
     """
-    given = {name: config[name] for name in ("device", "attend", "seed", "cache_only")} | {"geometry": geometry}
-    given |= {"hardware": hardware_of(config), "weights": weights_of(config)}
-    node = config["backend"]
-    if recording is not None:
-        node, given = {**node, "_target_": REPLAY}, given | {"recording": recording}
-    return cast(Backend, build(node, "backend", "backend", config["trusted"], **given))
+    chosen = config["backend"]
+    if isinstance(chosen, Mapping):
+        chosen = build(chosen, "backend", "backend", config["trusted"])
+    if not isinstance(chosen, BackendChoice):
+        raise UsageError(f"backend: it is no backend but a {type(chosen).__name__}; name one, such as backend=modelled")
+    conditions = Conditions(
+        geometry=geometry,
+        hardware=hardware_of(config),
+        weights=weights_of(config),
+        recording=recording,
+        **{name: config[name] for name in ("device", "attend", "cache_only", "seed")},
+    )
+    try:
+        return cast(Backend, chosen.made(conditions))
+    except ValueError as error:
+        raise UsageError(f"backend: {error}") from error
 
 
 def parts_of(config: Config) -> Parts:
@@ -191,7 +201,7 @@ def parts_of(config: Config) -> Parts:
 
 def is_fleet(config: Config) -> bool:
     """Whether the configured backend simulates a whole scenario by itself, without the runner."""
-    return str(config["backend"].get("_target_")).startswith("kvbench.fleet.")
+    return target_of(config["backend"]).startswith("kvbench.fleet.")
 
 
 def repetitions_of(config: Config, backend: Backend) -> tuple[int, int]:

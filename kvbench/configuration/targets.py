@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 ROLES = {
     "strategy": (("strategy",), ("Strategy",)),
     "scenario": (("workload",), ("Scenario",)),
-    "backend": (("backend", "fleet"), ("Backend", "Simulator")),
+    "backend": (("backend", "fleet"), ("BackendChoice",)),
     "experiment": (("studies",), ("Experiment",)),
 }
 """Of each group of configuration: where its classes live, and what the class of the group's own node derives from."""
@@ -33,6 +33,13 @@ MOVED = {
     "kvbench.workload.lengths.Constant": "kvbench.workload.lengths.ConstantLength",
 }
 """Targets that files of yours may still name, and what they are called now."""
+
+
+def target_of(chosen: object) -> str:
+    """The dotted name of the class of a node, or of an object that stands in its place."""
+    if isinstance(chosen, Mapping):
+        return str(chosen.get("_target_"))
+    return f"{type(chosen).__module__}.{type(chosen).__qualname__}"
 
 
 def check_target(target: object, group: str, where: str, trusted: Sequence[str] = (), *, is_part: bool = False) -> None:

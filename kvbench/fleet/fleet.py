@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kvbench.backend.base import BackendChoice, Conditions
 from kvbench.backend.modelled import memory_left
-from kvbench.checks import check_flag, check_int, check_number
+from kvbench.checks import check_flag, check_int, check_number, check_share
 from kvbench.fleet.bounds import MOST_BYTES, check_repeats, scaled
 from kvbench.fleet.frames import FleetRun
 from kvbench.fleet.result import FleetResult, Served
@@ -17,9 +18,6 @@ from kvbench.fleet.sums import Objective, RequestSums
 from kvbench.ledger import Limits
 from kvbench.messages import unknown
 from kvbench.model.cost import Prices, prices_of
-from kvbench.model.geometry import KVGeometry
-from kvbench.model.hardware import Hardware
-from kvbench.model.parameters import ModelParameters
 from kvbench.plan.area import Contiguous
 from kvbench.results.provenance import origin
 from kvbench.strategy.base import Strategy
@@ -28,38 +26,32 @@ from kvbench.workload.trace_columns import TraceColumns
 REQUESTS, SUMMARY = KEEPS = ("requests", "summary")
 
 
-class Simulator:
-    """The base of what carries a whole scenario out by itself, without the runner."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Fleet(Simulator):
-    """Serve a trace by continuous batching on replicas of a model, priced event by event.
+class Fleet(BackendChoice):
+    """Serve a trace by continuous batching on replicas of a model, priced event by event, without the runner.
 
     Args:
-        geometry: bytes of a slot.
-        hardware: a replica's machine; None names none.
-        weights: the model's parameters; None where they are not known.
         memory_fraction: share of a machine's memory that may hold weights and caches, above 0 and at most 1.
-        max_batch: as in `simulate`.
-        prefill_chunk_tokens: as in `simulate`.
-        preemption: as in `simulate`.
-        replicas: as in `simulate`.
-        routing: as in `simulate`.
-        space: as in `simulate`, for strategies with contiguous slots; those of others are counted.
+        max_batch: requests live at once on a replica, > 0.
+        prefill_chunk_tokens: prompt tokens computed in an iteration, at most, oldest request first; None: whole
+            prompts.
+        preemption: recompute, or swap: slots go to the host's memory (which is not bounded) in the iteration that takes
+            them, and come back in one of their own.
+        replicas: machines that each serve a share of the requests, > 0.
+        routing: round_robin, or least_loaded: to the replica with the fewest requests not finished at the arrival, of
+            several to the next in turn.
+        space: where contiguous slots lie: counting (anywhere), buddy or best_fit: an address space of the budget's
+            slots, in which a resize takes its new range before it frees the old one. Others are counted.
         repeats: the trace so many times, one after another, > 0.
         rate_scale: requests arrive so many times as fast, > 0.
         ttft_objective_s: goodput counts requests whose TTFT is at most this; None for any.
         tpot_objective_s: and whose TPOT is at most this; None for any.
-        split: as in `simulate`.
+        split: whether slots that no token will fill are told from those that tokens to come will.
         keep: requests, a row of each; or summary: what they come to, in memory that does not grow with them.
     Raises:
-        ValueError: a setting is out of its range, or the machine cannot hold the model.
+        ValueError: a setting is out of its range.
     """
 
-    geometry: KVGeometry
-    hardware: Hardware | None
-    weights: ModelParameters | None
     memory_fraction: float = 0.9
     max_batch: int = 256
     prefill_chunk_tokens: int | None = None
@@ -75,14 +67,7 @@ class Fleet(Simulator):
     keep: str = REQUESTS
 
     def __post_init__(self) -> None:
-        machine = self.machine
-        if machine.curves is not None:
-            raise ValueError(f"{machine.name} was calibrated for the cache alone; a fleet serves whole models")
-        if self.weights is None:
-            raise ValueError(
-                f"model {self.geometry.name or 'without a name'} has no num_parameters: name one that has, such as "
-                "model=llama3_8b"
-            )
+        check_share("memory_fraction", self.memory_fraction)
         check_settings(
             self.max_batch, self.prefill_chunk_tokens, self.preemption, self.replicas, self.routing, self.space
         )
@@ -94,19 +79,41 @@ class Fleet(Simulator):
         check_flag("split", self.split)
         if self.keep not in KEEPS:
             raise ValueError(unknown("keep", self.keep, KEEPS))
-        check_int("hardware.memory_bytes", machine.memory_bytes, 1, MOST_BYTES)
-        memory_left(machine, self.geometry, self.weights, self.memory_fraction)
-
-    def memory_bytes(self) -> int:
-        """What a replica has for caches."""
-        return memory_left(self.machine, self.geometry, self.weights, self.memory_fraction)
 
     @property
-    def machine(self) -> Hardware:
-        """A replica's machine."""
-        if self.hardware is None:
+    def objective(self) -> Objective:
+        """What goodput counts."""
+        return Objective(*(value or math.inf for value in (self.ttft_objective_s, self.tpot_objective_s)))
+
+    def made(self, conditions: Conditions) -> "FleetServer":
+        """See `FleetServer`."""
+        return FleetServer(self, conditions)
+
+
+class FleetServer:
+    """A fleet of one model on machines of one kind.
+
+    Args:
+        chosen: its settings.
+        conditions: the run's; a fleet takes its model and machine.
+    Raises:
+        ValueError: there is no machine, or it cannot hold the model.
+    """
+
+    def __init__(self, chosen: Fleet, conditions: Conditions) -> None:
+        machine, geometry, weights = conditions.hardware, conditions.geometry, conditions.weights
+        if machine is None:
             raise ValueError("it serves on a machine: name one, such as hardware=h100")
-        return self.hardware
+        if machine.curves is not None:
+            raise ValueError(f"{machine.name} was calibrated for the cache alone; a fleet serves whole models")
+        if weights is None:
+            raise ValueError(
+                f"model {geometry.name or 'without a name'} has no num_parameters: name one that has, such as "
+                "model=llama3_8b"
+            )
+        check_int("hardware.memory_bytes", machine.memory_bytes, 1, MOST_BYTES)
+        self.chosen, self.machine, self.geometry, self.weights = chosen, machine, geometry, weights
+        self.memory_bytes = memory_left(machine, geometry, weights, chosen.memory_fraction)
 
     @property
     def prices(self) -> Prices:
@@ -121,10 +128,10 @@ class Fleet(Simulator):
         """
         if columns.arrival_ns is None or not columns.arrival_ns.size:
             return columns
-        if self.rate_scale != 1:
-            columns = replace(columns, arrival_ns=scaled(columns.arrival_ns, self.rate_scale))
-        if self.repeats > 1:
-            check_repeats(columns, self.repeats, has_rows=self.keep == REQUESTS)
+        if self.chosen.rate_scale != 1:
+            columns = replace(columns, arrival_ns=scaled(columns.arrival_ns, self.chosen.rate_scale))
+        if self.chosen.repeats > 1:
+            check_repeats(columns, self.chosen.repeats, has_rows=self.chosen.keep == REQUESTS)
         return columns
 
     def run(
@@ -151,14 +158,14 @@ class Fleet(Simulator):
             self.prices,
             geometry=self.geometry,
             budget_bytes=budget_bytes,
-            max_batch=self.max_batch,
-            prefill_chunk_tokens=self.prefill_chunk_tokens,
-            preemption=self.preemption,
-            replicas=self.replicas,
-            routing=self.routing,
-            space=self.space if is_contiguous else "counting",
-            split=self.split,
-            repeats=self.repeats,
+            max_batch=self.chosen.max_batch,
+            prefill_chunk_tokens=self.chosen.prefill_chunk_tokens,
+            preemption=self.chosen.preemption,
+            replicas=self.chosen.replicas,
+            routing=self.chosen.routing,
+            space=self.chosen.space if is_contiguous else "counting",
+            split=self.chosen.split,
+            repeats=self.chosen.repeats,
             fold=fold,
         )
 
@@ -173,15 +180,10 @@ class Fleet(Simulator):
         Raises:
             ValueError: the strategy has no integer rule, or something is left to a run that a fleet does not know.
         """
-        sums = RequestSums(OUTCOMES, self.objective) if self.keep == SUMMARY else None
+        sums = RequestSums(OUTCOMES, self.chosen.objective) if self.chosen.keep == SUMMARY else None
         strategy = self.fitted(strategy, columns, budget_bytes)
         result = self.run(columns, strategy, budget_bytes, None if sums is None else sums.add)
         return FleetRun(result, self.facts_of(name, strategy, budget_bytes), sums)
-
-    @property
-    def objective(self) -> Objective:
-        """What goodput counts."""
-        return Objective(*(value or math.inf for value in (self.ttft_objective_s, self.tpot_objective_s)))
 
     def facts_of(self, name: str, strategy: Strategy, budget_bytes: int) -> dict[str, object]:
         """What a strategy is on this fleet, and where its times come from, by column of the summary.
@@ -192,19 +194,17 @@ class Fleet(Simulator):
             budget_bytes: each replica's memory for caches.
         """
         pool_bytes = sum(strategy.ledger(self.geometry).pool_bytes.values())
-        held = {"pool_bytes": pool_bytes * self.replicas, "available_bytes": budget_bytes * self.replicas}
-        return strategy.facts | held | origin(self.hardware, "model", name)
+        held = {"pool_bytes": pool_bytes * self.chosen.replicas, "available_bytes": budget_bytes * self.chosen.replicas}
+        return strategy.facts | held | origin(self.machine, "model", name)
 
     def describe(self) -> dict[str, object]:
         """What a reader must know of the machine."""
-        hardware = self.hardware
-        assert hardware is not None, "a fleet without a machine is refused"
         return {
             "device": "modelled",
-            "device_name": hardware.name,
-            "hardware_source": hardware.source,
-            "validation": hardware.validation,
-            "replicas": self.replicas,
+            "device_name": self.machine.name,
+            "hardware_source": self.machine.source,
+            "validation": self.machine.validation,
+            "replicas": self.chosen.replicas,
         }
 
     def fitted(self, strategy: Strategy, columns: TraceColumns, budget_bytes: int) -> Strategy:

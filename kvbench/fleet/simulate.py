@@ -58,20 +58,16 @@ def simulate(
         prices: of the model on an accelerator.
         geometry: bytes of a slot.
         budget_bytes: memory of each replica for caches.
-        max_batch: requests live at once on a replica.
-        prefill_chunk_tokens: prompt tokens computed in an iteration, at most, oldest request first; None: whole
-            prompts.
-        preemption: recompute, or swap: slots go to the host's memory (which is not bounded) in the iteration that takes
-            them, and come back in one of their own.
-        replicas: machines that each serve a share of the requests.
-        routing: round_robin, or least_loaded: to the replica with the fewest requests not finished at the arrival, of
-            several to the next in turn.
-        space: where contiguous slots lie: counting (anywhere), buddy or best_fit: an address space of the budget's
-            slots, in which a resize takes its new range before it frees the old one.
+        max_batch: as in `Fleet`, like all that stand there.
+        prefill_chunk_tokens: so too.
+        preemption: so too.
+        replicas: so too.
+        routing: so too.
+        space: so too; of a strategy without contiguous slots only counting.
         min_block_tokens: slots of a buddy allocator's smallest range, a power of two.
-        split: whether slots that no token will fill are told from those that tokens to come will.
+        split: as in `Fleet`.
         step_by_step: take every iteration by itself, to the same result.
-        repeats: the trace so many times, one after another.
+        repeats: as in `Fleet`.
         fold: takes what became of requests, some at a time, as they end; nothing else keeps it, and memory does not
             grow with them. None: the result has it of all.
         block: requests that get a row at once, with a fold.

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from kvbench.backend.attention import QUERY_CHUNK, packed
-from kvbench.backend.base import Booking
+from kvbench.backend.base import Booking, Conditions
 from kvbench.backend.device import is_out_of_memory
-from kvbench.backend.measured import Measured
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.reading import Chunk, decode
 from kvbench.backend.signals import queries_at_once
 from kvbench.ledger import Limits, OutOfMemory
@@ -76,7 +76,7 @@ class Probe:
 
     def __init__(self, session: Session, sample: Sample, geometry: KVGeometry, device: str) -> None:
         shape = replace(geometry, num_layers=sample.num_layers)
-        self.backend = Measured(geometry=shape, device=device, attend=True, seed=0)
+        self.backend = MeasuredBackend(Conditions(geometry=shape, device=device))
         # Inputs come from the sample: those that the backend would make are kept small.
         self.backend.prepare(1, session.num_tokens)
         on_device = {name: getattr(sample, name).to(self.backend.device) for name in ("keys", "values", "queries")}

@@ -78,7 +78,7 @@ class Chain(Strategy):
     Departs: as the parts do.
     """
 
-    parts: Sequence[Strategy]
+    parts: Sequence[Strategy] = (Sinks(), Quantized())
 
     def __post_init__(self) -> None:
         if not isinstance(self.parts, list | tuple) or len(self.parts) < 2:  # noqa: PLR2004

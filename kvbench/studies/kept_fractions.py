@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from kvbench.backend.base import Backend
-from kvbench.backend.measured import Measured
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.charts.text import duration, listed, number, percent
 from kvbench.charts.values import ValuePanel
 from kvbench.checks import check_int
@@ -139,7 +139,7 @@ def attention_probe(backend: Backend, num_heads: int, session: Session, seed: in
         session: what is appended.
         seed: of K and V.
     """
-    if not isinstance(backend, Measured):
+    if not isinstance(backend, MeasuredBackend):
         return None
     geometry = backend.geometry
     num_heads, group = min(num_heads, geometry.num_kv_heads), geometry.num_heads // geometry.num_kv_heads

@@ -56,7 +56,7 @@ class ConstantRate(Arrivals):
         ValueError: the rate is not such a number.
     """
 
-    rate_per_s: float
+    rate_per_s: float = 2.0
 
     def __post_init__(self) -> None:
         check_number("rate_per_s", self.rate_per_s, *RATES_PER_S)
@@ -77,7 +77,7 @@ class Poisson(Arrivals):
         ValueError: the rate is not such a number.
     """
 
-    rate_per_s: float
+    rate_per_s: float = 2.0
 
     def __post_init__(self) -> None:
         check_number("rate_per_s", self.rate_per_s, *RATES_PER_S)
@@ -101,8 +101,8 @@ class Gamma(Arrivals):
         ValueError: a number is out of its range.
     """
 
-    rate_per_s: float
-    cv: float
+    rate_per_s: float = 2.0
+    cv: float = 3.0
 
     def __post_init__(self) -> None:
         check_number("rate_per_s", self.rate_per_s, *RATES_PER_S)
@@ -131,9 +131,9 @@ class Sinusoidal(Arrivals):
     Departs: none.
     """
 
-    rate_per_s: float
-    amplitude: float
-    period_s: float
+    rate_per_s: float = 2.0
+    amplitude: float = 0.9
+    period_s: float = 10.0
 
     def __post_init__(self) -> None:
         check_number("rate_per_s", self.rate_per_s, *RATES_PER_S)

@@ -6,7 +6,7 @@ import numpy as np
 
 from kvbench.checks import check_int, check_number
 from kvbench.workload.arrivals import MAX_REQUESTS, AllAtOnce, Arrivals, check_arrivals
-from kvbench.workload.lengths import ConstantLength, Lengths, check_lengths
+from kvbench.workload.lengths import ConstantLength, Lengths, Lognormal, check_lengths
 from kvbench.workload.request import NS_PER_S, Request, Session
 from kvbench.workload.scenario import Scenario, Workload
 
@@ -28,6 +28,11 @@ def draw_think_ns(size: int, think_s: float, rng: np.random.Generator) -> list[i
     return times_ns
 
 
+CHAT_PROMPTS = Lognormal(median=160, sigma=0.7, low=50, high=600)
+CHAT_OUTPUTS = Lognormal(median=60, sigma=0.4, low=20, high=120)
+"""A short chat's lengths, where nothing else is said."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Conversations(Scenario):
     """Users who send a message, read the answer, think, and send the next. One cache holds a conversation.
@@ -46,10 +51,10 @@ class Conversations(Scenario):
         ValueError: a number is out of its range, or a part is not of its kind.
     """
 
-    num_requests: int
+    num_requests: int = 12
     arrivals: Arrivals = field(default_factory=AllAtOnce)
-    prompts: Lengths
-    outputs: Lengths
+    prompts: Lengths = CHAT_PROMPTS
+    outputs: Lengths = CHAT_OUTPUTS
     turns: Lengths | int = 1
     think_s: float = 0.0
 
@@ -103,11 +108,11 @@ class ParallelSampling(Scenario):
         ValueError: a number is out of its range, or a part is not of its kind.
     """
 
-    num_prompts: int
-    num_samples: int
+    num_prompts: int = 3
+    num_samples: int = 4
     arrivals: Arrivals = field(default_factory=AllAtOnce)
-    prompts: Lengths
-    outputs: Lengths
+    prompts: Lengths = CHAT_PROMPTS
+    outputs: Lengths = CHAT_OUTPUTS
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -47,6 +47,9 @@ class Exchange:
     answer: str
 
 
+EXAMPLE = Exchange("Why is the sea salt?", "Rivers bring salts from the rocks, and only the water leaves again.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dialogue(Scenario):
     """Conversations given word for word. A turn carries its message as text; the answer is only counted.
@@ -60,7 +63,7 @@ class Dialogue(Scenario):
         ValueError: a conversation is not such a list, or a number is out of its range.
     """
 
-    conversations: tuple[tuple[Exchange, ...], ...]
+    conversations: tuple[tuple[Exchange, ...], ...] = ((EXAMPLE,),)
     arrivals: Arrivals = field(default_factory=AllAtOnce)
     think_s: float = 0.0
     tokens_per_word: float = 1.3

@@ -42,7 +42,7 @@ class ConstantLength(Lengths):
         ValueError: it is not a positive integer.
     """
 
-    tokens: int
+    tokens: int = 160
 
     def __post_init__(self) -> None:
         check_int("tokens", self.tokens, 1, MAX_TOKENS)
@@ -64,7 +64,7 @@ class Uniform(Lengths):
     """
 
     low: int = 1
-    high: int
+    high: int = 512
 
     def __post_init__(self) -> None:
         _check_range(self.low, self.high)
@@ -90,8 +90,8 @@ class Lognormal(Lengths):
         ValueError: a number is out of its range.
     """
 
-    median: float
-    sigma: float
+    median: float = 160
+    sigma: float = 0.7
     low: int = 1
     high: int = MAX_TOKENS
 
@@ -118,9 +118,9 @@ class Zipf(Lengths):
         ValueError: a number is out of its range.
     """
 
-    exponent: float
+    exponent: float = 1.0
     low: int = 1
-    high: int
+    high: int = 512
 
     def __post_init__(self) -> None:
         check_number("exponent", self.exponent, 0, 100)

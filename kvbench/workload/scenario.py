@@ -64,7 +64,7 @@ class Appends(Scenario):
     Departs: none.
     """
 
-    appends: tuple[int, ...]
+    appends: tuple[int, ...] = (50, 100, 150, 200, 250, 300)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,6 +13,7 @@ PARTS = {
     "Workloads": ("workload.",),
     "Models and machines": ("model.",),
     "Strategies": ("strategy.",),
+    "Backends": ("backend.", "fleet."),
     "In a program of your own": ("runner.", "integrations."),
 }
 """Headings, and where the names below each live."""

@@ -18,7 +18,6 @@ from kvbench.workload.scenario import Scenario
 
 GROUPS = ("strategy", "scenario", "backend", "experiment")
 GIVEN = {
-    "backend": {"geometry", "hardware", "weights", "device", "attend", "seed", "cache_only", "num_rows"},
     "scenario": {field.name for field in fields(Scenario)},
 }
 """Parameters that need not stand in a group's files: a run gives them, or every scenario has them."""

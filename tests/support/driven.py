@@ -3,7 +3,8 @@
 import torch
 
 from kvbench.backend.attention import QUERY_CHUNK, packed
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Conditions
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.ledger import NO_RECEIPT, Limits
 from kvbench.plan.ops import Append, Settle, Truncate
 from tests.support.catalogue import TINY
@@ -20,7 +21,9 @@ class Cache:
         chosen = chosen.fitted(Limits(geometry=geometry, budget_bytes=None, num_rows=num_rows, live_tokens=LONGEST))
         self.strategy, self.geometry, self.num_rows = chosen, geometry, num_rows
         self.ledger = chosen.ledger(geometry, num_rows=num_rows)
-        self.backend = Measured(geometry=geometry, device=device, attend=attend, seed=0, num_rows=num_rows)
+        self.backend = MeasuredBackend(
+            Conditions(geometry=geometry, device=device, attend=attend, seed=0, num_rows=num_rows)
+        )
         if attend:
             self.backend.prepare(1500, 9000)
         self.backend.begin_repetition(chosen.areas)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kvbench.backend.base import Conditions
 from kvbench.backend.modelled import Modelled
 from kvbench.fleet import OUTCOMES
 from kvbench.model.cost import Prices, prices_of
@@ -51,15 +52,8 @@ def by_runner(columns, strategy, budget_bytes, max_batch):
             columns.arrival_ns, columns.num_prompt_tokens, columns.num_output_tokens, strict=True
         )
     ]
-    backend = Modelled(
-        geometry=GEOMETRY,
-        hardware=machine(),
-        weights=WEIGHTS,
-        attend=True,
-        cache_only=False,
-        memory_fraction=0.5,
-        allocator="none",
-    )
+    conditions = Conditions(geometry=GEOMETRY, hardware=machine(), weights=WEIGHTS)
+    backend = Modelled(memory_fraction=0.5).made(conditions)
     recorder = run(
         {"it": strategy},
         requests,

@@ -1,15 +1,16 @@
 """The measured backend, its live storages counted over a whole run."""
 
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Conditions
+from kvbench.backend.measured import MeasuredBackend
 from tests.support.catalogue import TINY
 from tests.support.storages import LiveStorages
 
 
-class Watched(Measured):
+class Watched(MeasuredBackend):
     """Counts what steps allocate; at the end of each repetition nothing of it may be left."""
 
     def __init__(self, attend=True, geometry=TINY):
-        super().__init__(geometry=geometry, device="cpu", attend=attend, seed=0)
+        super().__init__(Conditions(geometry=geometry, device="cpu", attend=attend))
         self.storages = LiveStorages()
 
     def step(self, booking, num_queries, continued=False):

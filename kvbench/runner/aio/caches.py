@@ -13,7 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kvbench.backend.measured import Measured
+from kvbench.backend.base import Conditions
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.storage.memory import while_wanted
 from kvbench.checks import check_int
 from kvbench.ledger import Limits
@@ -104,7 +105,7 @@ class AsyncCaches:
     ) -> None:
         check_int("max_workers", max_workers, 1)
         check_int("max_pending", max_pending, 1)
-        backend = Measured(geometry=geometry, device=device, attend=False, seed=0, num_rows=num_rows)
+        backend = MeasuredBackend(Conditions(geometry=geometry, device=device, attend=False, seed=0, num_rows=num_rows))
         check_signals({type(strategy).__name__: strategy}, backend)
         if strategy.recomputes:
             raise ValueError(f"{type(strategy).__name__} computes all tokens anew in each step, and holds none between")

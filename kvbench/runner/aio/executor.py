@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kvbench.backend.base import Booking
-from kvbench.backend.measured import Measured
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.ledger import BackgroundError, Ledger, LedgerView
 from kvbench.plan.area import Blocks, Chunks, Contiguous
 from kvbench.plan.ops import NOTHING, Append, Operation, Plan, Release, Reserve, Settle
@@ -43,7 +43,7 @@ class Executor(Driver):
         backend: what carries out.
     """
 
-    def __init__(self, strategy: Strategy, ledger: Ledger, backend: Measured) -> None:
+    def __init__(self, strategy: Strategy, ledger: Ledger, backend: MeasuredBackend) -> None:
         self._backend = backend
         self._names = [area.name for area in strategy.areas]
         self._units = {

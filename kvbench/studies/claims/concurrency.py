@@ -7,7 +7,7 @@ from time import perf_counter
 
 import pandas as pd
 
-from kvbench.backend.measured import Measured
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.quality.structured import structured
 from kvbench.results.intervals import half_width
 from kvbench.runner.aio import AsyncCaches
@@ -104,7 +104,7 @@ def append_ratios(setting: Setting) -> list[float]:
         A ratio a repetition; none where the backend holds no tensors.
     """
     backend = setting.backend
-    if not isinstance(backend, Measured):
+    if not isinstance(backend, MeasuredBackend):
         return []
     geometry = backend.geometry
     sample = structured(geometry, UPDATE_TOKENS, setting.seed)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from kvbench.backend.measured import Measured
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.results.front import Cost, pareto_front
 from kvbench.results.intervals import half_width
 from kvbench.runner.drive import drive
@@ -146,7 +146,7 @@ def _stalls(bench: ClaimsBench) -> pd.DataFrame:
     peaks = _running_costs(bench, TIMED_PIECE, TIMED_PIECES)[0]
     x, y = (_mean_over_lengths(values, TIMED_PIECE) for values in (peaks, np.median(stalls, axis=0)))
     halves = [0.0] * len(FACTORS)
-    if isinstance(backend, Measured):
+    if isinstance(backend, MeasuredBackend):
         own = np.array([_mean_over_lengths(repetition, TIMED_PIECE) for repetition in stalls])
         halves = [half_width(values) for values in own.T]
     return pd.DataFrame({"growth_factor": FACTORS, "x": x, "y": y, "y_half": halves})

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from kvbench.backend.measured import Measured
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.runner.drive import SEQ, drive
 from kvbench.strategy.base import Strategy
 from kvbench.studies.claims.article import appending, hierarchical, static
@@ -73,7 +73,7 @@ def _counts(bench: ClaimsBench) -> list[Finding]:
 def _contents(bench: ClaimsBench) -> list[Finding]:
     """K and V, and attention's output, against a cache that is all on the device and was given the same tokens."""
     names = ("K and V that differ from a cache all on the device", "attention's output, difference to that")
-    if not isinstance(bench.timed_backend, Measured):
+    if not isinstance(bench.timed_backend, MeasuredBackend):
         note = "this backend holds no tensors"
         return [
             Finding(condition=WHOLE, definition=name, measured=math.nan, unit="", claimed=(0, 0), note=note)
