@@ -13,13 +13,14 @@ from time import perf_counter
 import torch
 from load import OtherLoad
 
+from kvbench.api.calibrating import composed_for
 from kvbench.calibration.measure import FULL
+from kvbench.calibration.result import table_text
 from kvbench.calibration.whole import calibrated
-from kvbench.cli.calibrate import composed_for, fitting, table_text, verdict_text
 from kvbench.results.environment import processor_name
 
-CASES = {"short_chat": "null", "parallel_sampling": "4", "mixed": "null"}
-QUICK_CASES = {"short_chat": "null", "parallel_sampling": "1"}
+CASES = {"short_chat": None, "parallel_sampling": 4, "mixed": None}
+QUICK_CASES = {"short_chat": None, "parallel_sampling": 1}
 NUM_REPETITIONS = 2
 
 
@@ -29,12 +30,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round: shows that it works, no figures to quote")
     parser.add_argument("--threads", type=int, help="torch's threads; default: its own choice")
     parser.add_argument("--model", default="article", help="whose geometry is measured; default: article")
-    parser.add_argument("--dtype", default="null", help="float32, float16 or bfloat16; default: the model's")
+    parser.add_argument("--dtype", help="float32, float16 or bfloat16; default: the model's")
     arguments = parser.parse_args()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    given = {"model": arguments.model, "dtype": arguments.dtype}
-    geometry, strategies, cases = composed_for(given, QUICK_CASES if arguments.quick else CASES)
+    sizes = QUICK_CASES if arguments.quick else CASES
+    geometry, strategies, cases = composed_for(arguments.model, arguments.dtype, sizes)
     print(f"machine: {processor_name()}, {os.cpu_count()} cores; {platform.platform()}")
     print(f"threads: {torch.get_num_threads()} (torch)")
     print("versions:", ", ".join(f"{name} {version(name)}" for name in ("kvbench", "torch")))
@@ -44,8 +45,10 @@ def main() -> None:
     grid = replace(FULL, num_rounds=1) if arguments.quick else FULL
     load, start = OtherLoad(), perf_counter()
     num_repetitions = 1 if arguments.quick else NUM_REPETITIONS
-    _, outcomes = calibrated(geometry, "auto", grid, fitting(geometry, strategies), cases, num_repetitions)
-    print(f"\n{table_text(outcomes)}\n\n{verdict_text(outcomes)}")
+    found = calibrated(geometry, "auto", grid, strategies, cases, num_repetitions)
+    for name, why in found.left_out.items():
+        print(f"{name} is left out: {why}")
+    print(f"\n{table_text(found.table)}\n{found.verdict}")
     print(f"in {perf_counter() - start:.0f} s {load.report()}")
 
 

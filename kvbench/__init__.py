@@ -11,6 +11,7 @@ from kvbench.lazy import public
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from kvbench.api.calibrating import calibrate as calibrate
     from kvbench.api.job import Stopped as Stopped
     from kvbench.api.training import train as train
     from kvbench.api.verbs import run as run

@@ -145,6 +145,7 @@ def test_a_scenario_of_ones_own_is_an_object_or_a_file(tmp_path):
         ({}, {"backend.memory": 0.5}, "unknown parameter of backend 'memory'"),
         ({}, {"warmup": -1}, "warmup is an integer of at least 0, got -1"),
         ({"model": {"num_layers": 2}}, {}, "model: missing"),
+        ({"model": 5}, {}, "model is a name, a YAML file, a shape or its keys, got 5"),
     ],
 )
 def test_what_is_wrong_is_told_as_on_the_command_line(arguments, settings, message):

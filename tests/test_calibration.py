@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 import yaml
 
+import kvbench as kv
+from kvbench.api import calibrating
 from kvbench.backend.base import Conditions
 from kvbench.backend.curves import CURVES, Curves
 from kvbench.backend.measured import MeasuredBackend
@@ -12,8 +14,10 @@ from kvbench.backend.modelled import Modelled, ModelledBackend
 from kvbench.calibration import measure
 from kvbench.calibration.file import file_text, validation_of
 from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, num_probes, warmed_up
+from kvbench.calibration.result import Calibration, table_text
 from kvbench.calibration.samples import Samples, growing
-from kvbench.calibration.validate import OF_ALL, OF_REQUEST, STEP, Case, outcomes_of, steps_of, typical
+from kvbench.calibration.validate import OF_ALL, OF_REQUEST, STEP, Case, Outcome, outcomes_of, steps_of, typical
+from kvbench.calibration.whole import fitting
 from kvbench.cli import calibrate
 from kvbench.cli.command_line import check, read
 from kvbench.cli.keys import composed
@@ -135,14 +139,19 @@ def test_a_fake_clock_gives_the_curves_that_it_should(monkeypatch):
     assert curves["append_piece"] == [[4, 1.875e-7], [16, 7.5e-7]]
 
 
-def test_a_machine_is_written_whole_and_loads(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """An empty folder, where a calibration is of a tiny model, with few points and runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measure, "FULL", Grid(**vars(TINY_GRID) | {"bits": (8, 4, 2)}))
-    monkeypatch.setattr(calibrate, "STRATEGIES", ("dynamic", "int8", "paged"))
-    monkeypatch.setattr(calibrate, "CASES", {"streaming": "null", "parallel_sampling": "1"})
-    monkeypatch.setattr(calibrate, "NUM_REPETITIONS", 1)
-    of_configuration = calibrate.composed_for
-    monkeypatch.setattr(calibrate, "composed_for", lambda *given: (TINY, *of_configuration(*given)[1:]))
+    monkeypatch.setattr(calibrating, "STRATEGIES", ("dynamic", "int8", "paged"))
+    monkeypatch.setattr(calibrating, "CASES", {"streaming": None, "parallel_sampling": 1})
+    monkeypatch.setattr(calibrating, "NUM_REPETITIONS", 1)
+
+
+def test_a_machine_is_written_whole_and_loads(tmp_path, monkeypatch, small, capsys):
+    of_configuration = calibrating.composed_for
+    monkeypatch.setattr(calibrating, "composed_for", lambda *given: (TINY, *of_configuration(*given)[1:]))
     assert calibrate.main(["out=mine.yaml", "device=cpu"]) == 0
     said = capsys.readouterr().out
     assert "bytes, slots and resizes: equal in every step" in said
@@ -161,6 +170,43 @@ def test_a_machine_is_written_whole_and_loads(tmp_path, monkeypatch, capsys):
     assert (backend.hardware.name, backend.scope) == (hardware.name, "cache")
     with pytest.raises(UsageError, match="it exists already"):
         calibrate.main(["out=mine.yaml"])
+
+
+def test_a_call_gives_the_machine_its_errors_and_what_is_left_out(tmp_path, small):
+    odd = kv.KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=40, dtype="float32")
+    found = kv.calibrate(odd, dtype="float16", device="cpu")
+    assert list(tmp_path.iterdir()) == []
+    assert list(found.left_out) == ["int8"]
+    assert found.is_exact
+    assert "bytes, slots and resizes: equal in every step" in found.verdict
+    table = found.table.set_index(["scenario", "strategy"])
+    names = ("streaming", "parallel_sampling, 1 requests")
+    assert list(table.index) == [(scenario, strategy) for scenario in names for strategy in ("dynamic", "paged")]
+    assert (found.hardware.calibrated_for["head_dim"], found.hardware.calibrated_for["dtype"]) == (40, "float16")
+    of_streaming = found.hardware.validation["scenarios"]["streaming"]["paged"]
+    assert table.loc[("streaming", "paged"), "error"] == pytest.approx(of_streaming["error"], rel=1e-3)
+    settings = {"cache_only": True, "dtype": "float16"}
+    results = kv.run("streaming", "paged", model=odd, hardware=found.hardware, settings=settings)
+    assert results.summary["source"].tolist() == ["modelled"]
+
+
+def outcome(scenario, strategy, error, *differences):
+    shares = {"noise": 0.05, "step_error": 0.2, "step_noise": 0.1}
+    return Outcome(scenario, strategy, 1500.0, 1200.0, error, **shares, differences=differences)
+
+
+def test_what_a_calibration_says_by_hand():
+    outcomes = [outcome("chat", "paged", 0.1), outcome("chat", "int8", 0.3, "copied_bytes"), outcome("m", "x", 0.15)]
+    found = Calibration(machine(), outcomes, {})
+    assert not found.is_exact
+    assert found.verdict.splitlines() == [
+        "bytes, slots and resizes: NOT equal in every step: int8 in chat: copied_bytes",
+        "chat: mean error 20.0 %, noise 5.0 %; goal of at most 15 %: MISSED",
+        "m: mean error 15.0 %, noise 5.0 %; goal of at most 15 %: met",
+    ]
+    lines = [line.split() for line in table_text(found.table).splitlines()]
+    assert lines[2] == ["chat", "paged", "1.500", "1.200", "10.0", "5.0", "20.0", "10.0"]
+    assert lines[5] == ["mean", "18.3", "5.0", "20.0", "10.0"]
 
 
 @pytest.mark.parametrize(
@@ -292,10 +338,11 @@ def test_bytes_and_resizes_are_those_that_were_measured(name, case, monkeypatch)
     assert (first["num_tokens"].sum() > 0) == ((name, case) not in TOO_LARGE)
 
 
-def test_a_strategy_that_the_model_has_no_room_for_is_left_out_aloud(capsys):
+def test_a_strategy_that_the_model_has_no_room_for_is_left_out_with_the_reason():
     odd = KVGeometry(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=80, dtype="float16")
-    assert list(calibrate.fitting(odd, {name: strategy(name) for name in ("static", "int8")})) == ["static"]
-    assert "int8 is left out: 8 bits in groups of 32: head_dim is a multiple" in capsys.readouterr().out
+    found, left_out = fitting(odd, {name: strategy(name) for name in ("static", "int8")})
+    assert list(found) == ["static"]
+    assert "8 bits in groups of 32: head_dim is a multiple" in left_out["int8"]
     bench, grid = bench_for(odd, "cpu", TINY_GRID)
     *_, samples = measured(bench, grid)
     assert "pack_8" in samples.curves()  # in smaller groups

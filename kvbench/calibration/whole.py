@@ -13,7 +13,9 @@ from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.modelled import Modelled, ModelledBackend
 from kvbench.calibration.file import validation_of
 from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, num_probes, warmed_up
+from kvbench.calibration.result import Calibration
 from kvbench.calibration.validate import Case, Outcome, outcomes_of, steps_of
+from kvbench.ledger import Limits
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.runner.run import limits_of
@@ -30,7 +32,7 @@ def calibrated(
     strategies: Mapping[str, Strategy],
     cases: Sequence[Case],
     num_repetitions: int,
-) -> tuple[Hardware, list[Outcome]]:
+) -> Calibration:
     """Measure the machine, and hold its model against the cases.
 
     What the model is made of is measured between the two runs that it is held against: a drift of the machine's speed
@@ -40,12 +42,13 @@ def calibrated(
         geometry: of the model.
         device: auto, cpu or cuda.
         grid: at which sizes to measure.
-        strategies: by name; the geometry goes into their areas.
+        strategies: by name; those that the geometry's heads do not go into are left out.
         cases: workloads that fit nothing, at least one.
         num_repetitions: of each of their runs.
     Raises:
         ValueError: there is no such device, memory does not last, or the model cannot be measured.
     """
+    strategies, left_out = fitting(geometry, strategies)
     bench, grid = bench_for(geometry, device, grid)
     size = num_probes(bench, grid)
     machine = MeasuredBackend(Conditions(geometry=geometry, device=device))
@@ -76,7 +79,20 @@ def calibrated(
     outcomes: list[Outcome] = []
     for case, own, one, other in zip(cases, fitted, first, second, strict=True):
         outcomes += outcomes_of(case, strategies, one, other, steps_of(model, own, case, budget_bytes))
-    return replace(hardware, validation=validation_of(outcomes)), outcomes
+    return Calibration(replace(hardware, validation=validation_of(outcomes)), outcomes, left_out)
+
+
+def fitting(geometry: KVGeometry, strategies: Mapping[str, Strategy]) -> tuple[dict[str, Strategy], dict[str, str]]:
+    """The strategies whose areas the model's heads go into; and of the others, why not."""
+    found, left_out = {}, {}
+    for name, strategy in strategies.items():
+        try:
+            strategy.fitted(Limits(geometry=geometry, budget_bytes=None, live_tokens=(1,))).ledger(geometry)
+        except ValueError as error:
+            left_out[name] = str(error)
+        else:
+            found[name] = strategy
+    return found, left_out
 
 
 def _model_of(hardware: Hardware, geometry: KVGeometry) -> ModelledBackend:

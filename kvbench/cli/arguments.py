@@ -32,3 +32,8 @@ def key_values(
         if not given.get(key):
             raise UsageError(f"{key}=… is missing; for example: {usage}")
     return given
+
+
+def or_none(text: str) -> str | None:
+    """A value; None of `null`, as YAML has it."""
+    return None if text == "null" else text

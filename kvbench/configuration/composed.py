@@ -49,6 +49,8 @@ def composed(
             config[group] = None if name is None else _node(group, name, trusted)
     if isinstance(config.get("scenario"), dict):
         config["scenario"] = common | config["scenario"]
+    if not isinstance(config["model"], dict):
+        raise UsageError(f"model is a name, a YAML file, a shape or its keys, got {config['model']!r}")
     if not isinstance(config["backend"], Mapping | BackendChoice):
         raise UsageError(f"backend is measured, modelled or fleet, or the keys of one, got {config['backend']!r}")
     config["strategy"] = _strategies(strategies, config, trusted)
