@@ -6,10 +6,8 @@ from typing import Any
 import pandas as pd
 
 from kvbench.charts.chart import Chart
-from kvbench.charts.fleet_load import FleetLoadChart
-from kvbench.charts.fleet_memory import FleetMemoryChart
-from kvbench.charts.fleet_service import FleetServiceChart
-from kvbench.charts.fleet_times import FleetTimesChart
+from kvbench.charts.fleet_service import FleetServiceChart, FleetTimesChart
+from kvbench.charts.fleet_timeline import FleetLoadChart, FleetMemoryChart
 from kvbench.charts.latency import LatencyChart
 from kvbench.charts.memory import MemoryChart
 from kvbench.charts.model_error import ModelErrorChart
