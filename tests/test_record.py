@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import kvbench as kv
 from kvbench.quality.compare import compare
 from kvbench.quality.recorded import KEY, write
 from kvbench.workload.request import Request, Session
@@ -187,6 +188,33 @@ def test_all_of_a_short_text_is_taken_unless_more_was_asked_for(kvbench, folder)
         assert file.get_tensor("queries").dtype == torch.bfloat16
 
 
+def test_a_call_records_what_the_verb_writes(kvbench, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    kvbench(*TINY, "tokens=50", "layers=2,0", "out=told.safetensors")
+    tiny = {"name_or_path": folder / "tiny", "text": folder / "page.txt", "device": "cpu", "tokens": 50}
+    found = kv.record("smollm2", layers=[2, 0], **tiny)
+    assert (len(found.tokens), found.layers, found.geometry.num_layers) == (50, [2, 0], 3)
+    with safe_open("told.safetensors", framework="pt") as file:
+        for name in ("keys", "values", "queries"):
+            assert torch.equal(file.get_tensor(name), getattr(found.tensors, name)), name
+    before = sorted(path.name for path in folder.iterdir())
+    refused = [
+        ({"layers": 3}, "layers is all, or .* got 3"),
+        ({"layers": []}, r"got \[\]"),
+        ({"tokens": 2.0}, "got 2.0"),
+    ]
+    for wrong, words in refused:
+        with pytest.raises(ValueError, match=words):
+            kv.record("smollm2", **tiny | wrong)
+    with pytest.raises(ValueError, match="is a geometry without a model to be had"):
+        kv.record(found.geometry)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    kv.record("smollm2", out="called.safetensors", **tiny)
+    settings = {**found.settings, "data": "called.safetensors", "repetitions": 1, "warmup": 0, "device": "cpu"}
+    results = kv.run(kv.workload.Appends(appends=(20, 60)), "int8", model="smollm2", settings=settings)
+    assert "appended are K and V recorded in called.safetensors" in " ".join(results.environment["header"])
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -199,12 +227,13 @@ def test_all_of_a_short_text_is_taken_unless_more_was_asked_for(kvbench, folder)
         (["model.name_or_path=nowhere"], "nowhere"),
         (["dtype=float8"], "unknown dtype 'float8'"),
         (["device=tpu"], "tpu"),
-        (["tokens=1"], "tokens is a whole number of at least 2, got '1'"),
+        (["tokens=1"], "tokens is an integer of at least 2, got 1"),
+        (["tokens=many"], "tokens is an integer of at least 2, got 'many'"),
         (["tokens=61"], "the text page.txt has 60, and 61 are needed"),
         (["tokens=129"], "has 128 positions, got 129"),
         (["layers=0,3"], "layers: the model has layers 0 to 2, got 3"),
-        (["layers=0,0"], "layers is all, or numbers from 0 with commas between, each once, such as 0,7,29; got '0,0'"),
-        (["layers=first"], "got 'first'"),
+        (["layers=0,0"], "layers is all, or numbers from 0, each once, such as 0,7,29; got [0, 0]"),
+        (["layers=first"], "got ['first']"),
         (["out=kv.pt"], "out is a file whose name ends in .safetensors, got 'kv.pt'"),
         (["out=there.safetensors"], "out=there.safetensors: it exists already; name a new file"),
         (["out=page.txt/kv.safetensors"], "out=page.txt/kv.safetensors: it cannot be written"),

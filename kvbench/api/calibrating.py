@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kvbench.api.out import new_file, written
 from kvbench.api.progress import alive
 from kvbench.configuration.composed import composed
-from kvbench.configuration.errors import UsageError
+from kvbench.configuration.errors import refusing
 from kvbench.files import write_text
 
 if TYPE_CHECKING:
@@ -52,15 +52,10 @@ def calibrate(
     from kvbench.calibration.whole import calibrated
 
     geometry, strategies, cases = composed_for(model, dtype, CASES)
-    try:
+    with refusing():
         find_device(device)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    try:
-        with alive():
-            found = calibrated(geometry, device, FULL, strategies, cases, NUM_REPETITIONS)
-    except ValueError as error:
-        raise UsageError(f"model={model}: {error}" if isinstance(model, str) else str(error)) from error
+    with refusing(f"model={model}: " if isinstance(model, str) else ""), alive():
+        found = calibrated(geometry, device, FULL, strategies, cases, NUM_REPETITIONS)
     if path is not None:
         with written(path):
             write_text(path, file_text(found.hardware))

@@ -1,6 +1,7 @@
 """The arguments of verbs: key=value."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kvbench.configuration.errors import UsageError
 from kvbench.messages import unknown
@@ -37,3 +38,8 @@ def key_values(
 def or_none(text: str) -> str | None:
     """A value; None of `null`, as YAML has it."""
     return None if text == "null" else text
+
+
+def whole_number(text: str) -> Any:
+    """A whole number; what is none is left for a call to refuse."""
+    return int(text) if text.isascii() and text.isdecimal() else text

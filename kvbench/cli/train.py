@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kvbench.api.training import QUANTILE, SEED, train
-from kvbench.cli.arguments import key_values
+from kvbench.cli.arguments import key_values, whole_number
 
 KEYS = ("trace", "out", "quantile", "seed", "format")
 USAGE = "python -m kvbench train trace=azure_conv out=FILE.safetensors quantile=0.9 seed=0"
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
         UsageError: an argument is wrong, or the trace is missing, malformed or too short.
     """
     given = key_values(arguments, KEYS, ("trace", "out"), USAGE, {"quantile": str(QUANTILE), "seed": str(SEED)})
-    quantile, seed, out = _quantile(given["quantile"]), _seed(given["seed"]), Path(given["out"]).expanduser()
+    quantile, seed, out = _quantile(given["quantile"]), whole_number(given["seed"]), Path(given["out"]).expanduser()
     trained = train(given["trace"], out=out, format=given.get("format"), quantile=quantile, seed=seed)
     about = trained.weights.about
     shares = about["split"]
@@ -38,10 +38,6 @@ def _quantile(text: str) -> Any:
         return float(text)
     except ValueError:
         return text
-
-
-def _seed(text: str) -> Any:
-    return int(text) if text.isascii() and text.isdecimal() else text
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,5 +1,7 @@
 """What is said when the command line or a configuration file is wrong, or results cannot be written."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -18,3 +20,20 @@ class WriteFailed(UsageError):
     """A file or a folder could not be written. Exit status 1."""
 
     status: ClassVar[int] = 1
+
+
+@contextmanager
+def refusing(where: str = "") -> Iterator[None]:
+    """What is done here takes the user's input, and refuses it with a ValueError.
+
+    Args:
+        where: what stands before the message, such as `model=NAME: `.
+    Raises:
+        UsageError: it was refused.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"{where}{error}") from error
