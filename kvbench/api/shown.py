@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from kvbench.charts.catalogue import fleet_charts, run_charts, sweep_charts
-from kvbench.charts.cautions import of_busy_machine, warnings
+from kvbench.charts.cautions import of_busy_machine, of_small_caches, warnings
 from kvbench.charts.chart import Chart, DrawnChart
 from kvbench.charts.report import findings_markdown, findings_text, report_markdown
 from kvbench.charts.table import table_text
@@ -89,4 +89,5 @@ def _tables(results: Results) -> dict[str, pd.DataFrame]:
 
 def _busy(results: Results) -> list[str]:
     shares = results.environment.get("others_share")
-    return of_busy_machine(shares if isinstance(shares, list) else [shares])
+    busy = of_busy_machine(shares if isinstance(shares, list) else [shares])
+    return [*busy, *of_small_caches(results.steps, results.environment)]

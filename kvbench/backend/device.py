@@ -4,16 +4,21 @@ import gc
 import math
 import os
 from pathlib import Path
+from time import perf_counter
 
 import torch
 
 from kvbench.messages import unknown
-from kvbench.results.environment import processor_name
+from kvbench.results.environment import driver_and_clocks, processor_name
 
 DEVICES = ("auto", "cpu", "cuda")
 CPU_SHARE = 0.5
 ACCELERATOR_SHARE = 0.9
 MIB = 1 << 20
+CACHES = 8
+"""An accelerator's bandwidth is that of tensors so many times as large as its L2."""
+WARMING_S = 0.3
+"""An idle GPU's clocks are a fraction of what they are under load."""
 NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "cuda error: out of memory")
 """What a CPU's allocator, a mapped file and pinned memory say; they have no exception of their own."""
 CGROUP = Path("/sys/fs/cgroup")
@@ -69,6 +74,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(words in said for words in NO_MEMORY)
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was given; a CPU has when the call returns."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def reset_allocator(device: torch.device) -> None:
     """Give cached memory back and begin its peaks anew. A CPU's allocator keeps no statistics."""
     if device.type == "cpu":
@@ -79,33 +90,67 @@ def reset_allocator(device: torch.device) -> None:
 
 
 def allocator_peaks(device: torch.device) -> dict[str, int]:
-    """The allocator's own peaks, by summary column; empty on a CPU."""
+    """The allocator's own peaks, by summary column; empty on a CPU, and 0 of one that was not used yet."""
     if device.type == "cpu":
         return {}
     stats = torch.accelerator.memory_stats(device)
     return {
-        "allocator_allocated_bytes": stats["allocated_bytes.all.peak"],
-        "allocator_reserved_bytes": stats["reserved_bytes.all.peak"],
+        "allocator_allocated_bytes": stats.get("allocated_bytes.all.peak", 0),
+        "allocator_reserved_bytes": stats.get("reserved_bytes.all.peak", 0),
         "allocator_split_bytes": stats.get("inactive_split_bytes.all.peak", 0),
     }
 
 
-def copy_bandwidth(device: torch.device, num_bytes: int = 64 * MIB, num_copies: int = 5) -> float:
-    """Bytes read and written a second by the fastest of a few copies of a large tensor."""
+def copy_bandwidth(device: torch.device, num_bytes: int = 64 * MIB, num_tries: int = 5) -> float:
+    """Bytes read and written a second by the fastest of a few copies of a large tensor.
+
+    On an accelerator the tensor is beyond its L2, its clocks are up, and a try is many copies that follow each other:
+    none waits for the host.
+
+    Args:
+        device: whose memory.
+        num_bytes: of the tensor, at least.
+        num_tries: of which the fastest counts.
+    """
     from kvbench.backend.clock import clock_of
 
+    is_cpu = device.type == "cpu"
+    num_bytes, num_copies = (num_bytes, 1) if is_cpu else (max(num_bytes, CACHES * l2_bytes(device)), 20)
     source = torch.ones(num_bytes, dtype=torch.uint8, device=device)
     target = source.clone()
+    until = perf_counter() + (0 if is_cpu else WARMING_S)
+    while perf_counter() < until:
+        target.copy_(source)
     clock = clock_of(device)
     best_ns: float = math.inf
-    for _ in range(num_copies):
+    for _ in range(num_tries):
         start = clock.mark()
-        target.copy_(source)
+        for _ in range(num_copies):
+            target.copy_(source)
         times = clock.times([(0, start, clock.mark())])
         drained = clock.drain()
-        ns = (drained[0] if drained else times).reserve_ns
-        best_ns = min(best_ns, ns)
-    return 2 * num_bytes / (max(best_ns, 1) / 1e9)
+        best_ns = min(best_ns, (drained[0] if drained else times).reserve_ns)
+    del source, target
+    reset_allocator(device)  # what is free then is what a run may hold
+    return 2 * num_copies * num_bytes / (max(best_ns, 1) / 1e9)
+
+
+def l2_bytes(device: torch.device) -> int:
+    """An accelerator's L2 cache."""
+    return int(torch.cuda.get_device_properties(device).L2_cache_size)
+
+
+def about(device: torch.device) -> dict[str, object]:
+    """What stands behind an accelerator's times, for environment.json; empty on a CPU.
+
+    Returns:
+        accelerator: versions of CUDA and cuDNN, l2_bytes, and what its driver says of itself and of the clocks now.
+    """
+    if device.type == "cpu":
+        return {}
+    versions = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "l2_bytes": l2_bytes(device)}
+    uuid = torch.cuda.get_device_properties(device).uuid
+    return {"accelerator": versions | driver_and_clocks(f"GPU-{uuid}")}
 
 
 def device_name(device: torch.device) -> str:

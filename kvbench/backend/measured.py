@@ -245,11 +245,12 @@ class MeasuredBackend(Backend):
         return {name: peak - self._baseline[name] for name, peak in peaks.items()}
 
     def describe(self) -> dict[str, object]:
-        """Device, bandwidth and attention calls; and what K and V are, where they are recorded."""
+        """Device, bandwidth, what stands behind a GPU's times, attention calls, and what recorded K and V are."""
         return {
             "device": str(self.device),
             "device_name": devices.device_name(self.device),
             "copy_bandwidth_bytes_per_s": round(devices.copy_bandwidth(self.device)),
+            **devices.about(self.device),  # its clocks are up
             "attention": CALLS if self.attend else "off",
             **({} if self._recording is None else {"data": self._recording.about}),
         }

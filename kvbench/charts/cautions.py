@@ -1,6 +1,7 @@
 """What the reader must know before comparing rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,26 @@ def of_busy_machine(shares: Iterable[float | None]) -> list[str]:
     when = "the run" if len(shares) == 1 else f"{len(busy)} of {len(shares)} jobs"
     most = f"{'' if len(shares) == 1 else 'up to '}{percent(max(busy))}"
     return [f"The machine was busy: other programs took {most} of the processors during {when}."]
+
+
+def of_small_caches(steps: pd.DataFrame, environment: Mapping[str, Any]) -> list[str]:
+    """A sentence where all that strategies held fits into a GPU's L2: its memory is then hardly read.
+
+    Args:
+        steps: rows of the run; none where it kept none.
+        environment: the run's.
+    """
+    most = environment.get("accelerator", {}).get("l2_bytes")
+    if most is None or "allocated_bytes" not in steps:
+        return []
+    peaks = steps.groupby(steps["strategy"].astype(str))["allocated_bytes"].max()
+    fitting = peaks[peaks <= most]
+    if fitting.empty:
+        return []
+    names = [markdown_escape(name) for name in fitting.index]
+    which = "all strategies" if len(names) == len(peaks) else listed(names)
+    words = f"What {which} held fits into the device's L2 of {mib(most)}"
+    return [f"{words} (at most {mib(fitting.max())}): their times are of that cache, not of the device's memory."]
 
 
 def _contention(summary: pd.DataFrame, names: list[str]) -> list[str]:

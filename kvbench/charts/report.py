@@ -40,7 +40,8 @@ SCOPES = {
 
 OF_ALLOCATOR = (
     "Reserved is the most that the device's allocator, or the model of one, took from the driver; unused what of that "
-    "is beyond the most that was ever allocated: external fragmentation. "
+    "is beyond the most that was ever allocated: external fragmentation. Where measured, both hold what attention "
+    "needs in passing, which no strategy books; attend=false leaves that out. "
 )
 OF_LOSSY = (
     "Kept is tokens that attention still reads over tokens seen, at the run's end. The columns after it come from one "

@@ -44,6 +44,24 @@ def processor_name() -> str:
     )
 
 
+GPU_FACTS = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "clocks.max.mem")
+
+
+def driver_and_clocks(gpu: str = "0") -> dict[str, str]:
+    """What nvidia-smi says of a GPU now, clocks in MHz; empty where there is none to ask, or it does not know the GPU.
+
+    Args:
+        gpu: its number or UUID.
+    """
+    command = ["nvidia-smi", f"--id={gpu}", f"--query-gpu={','.join(GPU_FACTS)}", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    names = (name.replace("clocks.", "clock_mhz_").replace(".", "_") for name in GPU_FACTS)
+    return dict(zip(names, (value.strip() for value in said.split(",")), strict=False))
+
+
 def _commit() -> str | None:
     """The commit of the checkout that this package stands in, with + where it was changed; None where it is in none."""
     folder = Path(kvbench.__file__).resolve().parent

@@ -185,7 +185,9 @@ _SUMMARY: dict[str, Column] = {
     ),
     "spread": Column("", "standard deviation / mean of total_s over repetitions"),
     "allocator_allocated_bytes": Column(
-        "bytes", "the device allocator's own peak of allocated bytes; empty on a CPU, and where none is modelled"
+        "bytes",
+        "the device allocator's own peak of allocated bytes, with what attention holds in passing (attend=false leaves "
+        "that out); empty on a CPU, and where none is modelled",
     ),
     "allocator_reserved_bytes": Column(
         "bytes", "its peak of bytes reserved from the driver: allocated, and kept for later", "Reserved"

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from kvbench.backend.device import wait_for
 from kvbench.integrations.figures import Figures
 from kvbench.integrations.peers import peer_of
 from kvbench.integrations.transformers import KVBenchCache
@@ -75,6 +76,5 @@ def timed_step(model: PreTrainedModel, cache: Cache, ids: Sequence[int]) -> tupl
     """`step`, and its seconds."""
     start = perf_counter()
     logits = step(model, cache, ids)
-    if model.device.type != "cpu":
-        torch.accelerator.synchronize(model.device)
+    wait_for(model.device)
     return logits, perf_counter() - start

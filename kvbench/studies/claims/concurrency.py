@@ -7,6 +7,7 @@ from time import perf_counter
 
 import pandas as pd
 
+from kvbench.backend.device import wait_for
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.quality.structured import structured
 from kvbench.results.intervals import half_width
@@ -124,7 +125,8 @@ def append_ratios(setting: Setting) -> list[float]:
                 for name in range(NUM_CACHES):
                     await append(caches, name)
             for name in range(NUM_CACHES):
-                await caches.get(name)  # a device that runs behind has then caught up
+                await caches.get(name)
+            wait_for(backend.device)  # it may run behind the host
             return perf_counter() - start
 
     ratios = []
