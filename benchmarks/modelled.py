@@ -15,7 +15,6 @@ from load import OtherLoad
 
 from kvbench.api.calibrating import composed_for
 from kvbench.calibration.measure import FULL
-from kvbench.calibration.result import table_text
 from kvbench.calibration.whole import calibrated
 from kvbench.results.environment import processor_name
 
@@ -48,7 +47,7 @@ def main() -> None:
     found = calibrated(geometry, "auto", grid, strategies, cases, num_repetitions)
     for name, why in found.left_out.items():
         print(f"{name} is left out: {why}")
-    print(f"\n{table_text(found.table)}\n{found.verdict}")
+    print(f"\n{found.text}")
     print(f"in {perf_counter() - start:.0f} s {load.report()}")
 
 

@@ -154,6 +154,15 @@ def test_what_is_wrong_is_told_as_on_the_command_line(arguments, settings, messa
         kv.run(given.pop("scenario"), given.pop("strategies"), settings=settings, **given)
 
 
+def test_a_strategy_that_plans_what_cannot_be_done_is_told_as_on_the_command_line():
+    class Odd(kv.Strategy):
+        def on_append(self, seq, num_tokens, view):
+            return (kv.plan.Append(seq, num_tokens),)
+
+    with pytest.raises(ValueError, match="strategy mine planned what cannot be done: Append"):
+        kv.run("short_chat", {"mine": Odd()}, **PRICED)
+
+
 def test_what_files_refer_to_is_filled_in():
     config = composed({"scenario": "short_chat"}, settings={"data": "mine.safetensors"})
     assert config["quality_data"] == "mine.safetensors"

@@ -14,7 +14,7 @@ from kvbench.backend.modelled import Modelled, ModelledBackend
 from kvbench.calibration import measure
 from kvbench.calibration.file import file_text, validation_of
 from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, num_probes, warmed_up
-from kvbench.calibration.result import Calibration, table_text
+from kvbench.calibration.result import Calibration
 from kvbench.calibration.samples import Samples, growing
 from kvbench.calibration.validate import OF_ALL, OF_REQUEST, STEP, Case, Outcome, outcomes_of, steps_of, typical
 from kvbench.calibration.whole import fitting
@@ -204,7 +204,7 @@ def test_what_a_calibration_says_by_hand():
         "chat: mean error 20.0 %, noise 5.0 %; goal of at most 15 %: MISSED",
         "m: mean error 15.0 %, noise 5.0 %; goal of at most 15 %: met",
     ]
-    lines = [line.split() for line in table_text(found.table).splitlines()]
+    lines = [line.split() for line in found.text.splitlines()]
     assert lines[2] == ["chat", "paged", "1.500", "1.200", "10.0", "5.0", "20.0", "10.0"]
     assert lines[5] == ["mean", "18.3", "5.0", "20.0", "10.0"]
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from kvbench.cli.docstring import parse
-from kvbench.cli.entry import Entry, entries
 from kvbench.cli.strategies import in_full, listing, main, markdown_table
 from kvbench.configuration.catalogue import default_strategies, names
+from kvbench.configuration.docstring import parse
+from kvbench.configuration.entry import Entry, entries
 from kvbench.configuration.errors import UsageError
 
 DOC = """Forget the middle.

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from kvbench.cli.docstring import parse
+from kvbench.configuration.docstring import parse
 from tests.support.catalogue import STRATEGIES, strategy
 
 WHOLE = """Keep sinks and a window.

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvbench.cli.entry import entries
+from kvbench.configuration.entry import entries
 from kvbench.results.front import Cost, alike, leaders, pareto_front, rounded_cost
 from kvbench.strategy.chain import Chain
 from kvbench.strategy.dynamic import Dynamic

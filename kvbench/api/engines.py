@@ -1,11 +1,13 @@
 """Which code runs what a configuration asks for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from kvbench.api.job import Job
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import Config, is_fleet
+from kvbench.ledger import LedgerError
 
 
 def job_of(name: str, config: Config, config_text: str, asked: Mapping[str, Any]) -> Job:
@@ -16,10 +18,27 @@ def job_of(name: str, config: Config, config_text: str, asked: Mapping[str, Any]
         config: composed and resolved.
         config_text: the same as YAML, for config.yaml; "" where it was put together in Python.
         asked: what was asked for, for environment.json; `overrides`, a line KEY=VALUE each, among it.
+    Returns:
+        The job, whose `run` raises UsageError too: a strategy of the user's own may plan what cannot be done.
     Raises:
         UsageError: the configuration is wrong.
         FileNotFoundError: a trace is missing.
     """
+    with _own_plans():
+        job = _job_of(name, config, config_text, asked)
+    return job._replace(run=_own_plans()(job.run))
+
+
+@contextmanager
+def _own_plans() -> Iterator[None]:
+    """What a strategy of the user's own plans and the ledger refuses is bad input."""
+    try:
+        yield
+    except LedgerError as error:
+        raise UsageError(str(error)) from error
+
+
+def _job_of(name: str, config: Config, config_text: str, asked: Mapping[str, Any]) -> Job:
     if "experiment" in config:
         from kvbench.api.study import study_job
 

@@ -4,15 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
-from kvbench.decide.sweep import OWN_COLUMNS, joined, swept_values
+from kvbench.decide.sweep import joined, swept_values
 from kvbench.results.results import Results
 
 MAX_LINES = 4
-
-
-def parameters_of(swept: Sequence[str]) -> list[str]:
-    """Those of the swept keys that rows have a column for; strategies and scenarios they name already."""
-    return [key for key in swept if key not in OWN_COLUMNS or key == "scenario"]
 
 
 def together(jobs: Sequence[Results], swept: Sequence[str], made: Mapping[str, object]) -> Results:
@@ -23,7 +18,7 @@ def together(jobs: Sequence[Results], swept: Sequence[str], made: Mapping[str, o
         swept: keys that differ between them.
         made: its environment, where that is not the first job's.
     """
-    values = [swept_values(job.environment["overrides"], parameters_of(swept)) for job in jobs]
+    values = [swept_values(job.environment["overrides"], swept) for job in jobs]
     about = {"swept": list(swept), "others_share": [job.environment.get("others_share") for job in jobs]}
     about["subject"] = _subject(jobs)
     first = jobs[0].environment if jobs else {}

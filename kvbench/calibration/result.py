@@ -10,6 +10,8 @@ from kvbench.model.hardware import Hardware
 
 MOST_ERROR = 0.15
 """The error that a model should not exceed."""
+ABOUT = """error: distance of the modelled mean time a step from the measured one; noise: of a second measurement
+from the first; of a step: the same of single steps, mean over them"""
 SHARES = ("error", "noise", "step_error", "step_noise")
 
 
@@ -50,13 +52,13 @@ class Calibration:
             lines.append(f"{scenario}: mean error {100 * error:.1f} %, noise {100 * noise:.1f} %; {goal}")
         return "\n".join(lines)
 
+    @property
+    def text(self) -> str:
+        """The table, with the mean, what its columns are, and the verdict."""
+        return f"{_table_text(self.table)}\n\n{ABOUT}\n{self.verdict}"
 
-def table_text(table: pd.DataFrame) -> str:
-    """A line a strategy and scenario, and the mean: time a step measured and modelled, error and noise; what they are.
 
-    Args:
-        table: a calibration's.
-    """
+def _table_text(table: pd.DataFrame) -> str:
     names = ("scenario", "strategy", "measured", "modelled", "error", "noise", "of a step", "noise")
     units = ("", "", "ms a step", "ms a step", "%", "%", "%", "%")
     rows: list[Sequence[str]] = [names, units]
@@ -65,12 +67,4 @@ def table_text(table: pd.DataFrame) -> str:
         rows.append([each["scenario"], each["strategy"], *times, *(f"{100 * each[name]:.1f}" for name in SHARES)])
     rows.append(["mean", "", "", "", *(f"{100 * table[name].mean():.1f}" for name in SHARES)])
     wide = max(len(row[0]) for row in rows)
-    lines = [f"{row[0]:<{wide}}  {row[1]:<10}" + "".join(f"{cell:>11}" for cell in row[2:]) for row in rows]
-    return "\n".join(
-        (
-            *lines,
-            "",
-            "error: distance of the modelled mean time a step from the measured one; noise: of a second measurement",
-            "from the first; of a step: the same of single steps, mean over them",
-        )
-    )
+    return "\n".join(f"{row[0]:<{wide}}  {row[1]:<10}" + "".join(f"{cell:>11}" for cell in row[2:]) for row in rows)

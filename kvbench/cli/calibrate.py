@@ -21,13 +21,10 @@ def main(arguments: list[str]) -> int:
     given = key_values(arguments, KEYS, ("out",), USAGE, DEFAULTS)
     model, out = given["model"], Path(given["out"]).expanduser()
     found = calibrate(model, dtype=or_none(given["dtype"]), device=given["device"], out=out)
-    # With pandas, which the call has needed.
-    from kvbench.calibration.result import table_text
-
     path = out if out.is_absolute() or out.parts[0] == ".." else f"./{out}"
     print("".join(f"{name} is left out: {why}\n" for name, why in found.left_out.items()), end="")
     print(
-        f"{found.hardware.name}; {found.hardware.source}\n\n{table_text(found.table)}\n{found.verdict}\n"
+        f"{found.hardware.name}; {found.hardware.source}\n\n{found.text}\n"
         f"hardware file: {out}; price plans on it: python -m kvbench +scenario=short_chat backend=modelled "
         f"hardware={path} cache_only=true model={model}"
     )

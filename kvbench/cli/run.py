@@ -27,7 +27,6 @@ from kvbench.cli.sweep import collect
 from kvbench.cli.terminal import complain
 from kvbench.configuration.catalogue import CONF, default_strategies
 from kvbench.configuration.errors import UsageError, cause
-from kvbench.ledger import LedgerError
 from kvbench.workload.trace import TraceMissing
 
 
@@ -189,8 +188,6 @@ def _carry_out(config: DictConfig, hydra_config: HydraConf, asked: Asked) -> Non
     except TraceMissing as error:
         if plain["scenario"].get("path") is None:
             raise TraceSkipped(str(error)) from error
-        raise UsageError(str(error)) from error
-    except LedgerError as error:  # a strategy of the user's own
         raise UsageError(str(error)) from error
 
 

@@ -4,7 +4,7 @@ import json
 import re
 import textwrap
 
-from kvbench.cli.entry import Entry, entries
+from kvbench.configuration.entry import Entry, entries
 from kvbench.configuration.errors import UsageError
 from kvbench.messages import unknown
 
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _outside(arguments: list[str]) -> Entry:
-    from kvbench.cli.entry import outside_entry
+    from kvbench.configuration.entry import outside_entry
 
     trusted = [word.removeprefix(TRUSTED).strip("[]").split(",") for word in arguments if word.startswith(TRUSTED)]
     target, *given = [word for word in arguments if not word.startswith(TRUSTED)] or [""]

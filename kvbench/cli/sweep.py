@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import OmegaConf
 
-from kvbench.api.sweep import parameters_of, together
+from kvbench.api.sweep import together
 from kvbench.cli.asked import again
 from kvbench.cli.failure import Failure, noted
 from kvbench.cli.job import keep
@@ -41,22 +41,22 @@ def collect(folder: Path, swept: list[str], given: list[str]) -> tuple[int, list
         about["again"] = again(asked["working_directory"], asked["arguments"])
     configuration = OmegaConf.to_yaml({"overrides": given})
     finished = replace(finished, environment={**asked, **about}, configuration=configuration)
-    rows = _with_failed(finished.summary, failures, parameters_of(swept))
+    rows = _with_failed(finished.summary, failures, swept)
     said = f"sweep: {len(jobs)} jobs in {folder}{f', {len(failures)} failed' if failures else ''}"
     keep(finished, folder, replace(finished, summary=rows), said)
     return len(jobs), failures
 
 
-def _row(failure: Failure, parameters: list[str]) -> dict[str, object]:
+def _row(failure: Failure, swept: list[str]) -> dict[str, object]:
     own = {"scenario": failure.scenario, "strategy": ", ".join(failure.strategies), "outcome": failure.outcome}
-    return own | swept_values(failure.overrides, parameters)
+    return own | swept_values(failure.overrides, swept)
 
 
-def _with_failed(summary: pd.DataFrame, failures: list[Failure], parameters: list[str]) -> pd.DataFrame:
+def _with_failed(summary: pd.DataFrame, failures: list[Failure], swept: list[str]) -> pd.DataFrame:
     """The rows of finished jobs, and of each that failed one with its error."""
     if not failures:
         return summary
-    failed = pd.DataFrame([_row(failure, parameters) for failure in failures])
+    failed = pd.DataFrame([_row(failure, swept) for failure in failures])
     return pd.concat([summary.astype(object), failed], ignore_index=True)
 
 

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator
 
 import kvbench as kv
-from kvbench.cli.docstring import Docstring, parse
+from kvbench.configuration.docstring import Docstring, parse
 
 PARTS = {
     "Calls": ("api.",),

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from kvbench.cli.entry import entries
 from kvbench.cli.strategies import markdown_table as strategies_table
+from kvbench.configuration.entry import entries
 from kvbench.results.schema import markdown_table as metrics_table
 from tests.support.api import api_text
 from tests.support.pages import PAGES, blocks, text_of

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from kvbench.cli.docstring import Docstring, parse
 from kvbench.configuration.catalogue import default_strategies, names, own_file, own_node, summary_line
+from kvbench.configuration.docstring import Docstring, parse
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.targets import build, class_of
 from kvbench.messages import unknown
