@@ -35,6 +35,7 @@ from kvbench.studies.claims.finding import (
 )
 from kvbench.studies.ranges import GROWTH
 from tests.support.catalogue import TINY, node_of, scenario
+from tests.support.drawing import words
 from tests.support.fake import Fake
 from tests.test_configuration import composed
 
@@ -251,6 +252,8 @@ def test_the_configuration_builds_all_claims():
 def test_counted_claims_give_tables_sentences_and_a_chart_each():
     found = experiment("C1", "C5").run(setting(Counted(ARTICLE)))
     assert list(found.charts) == ["c01", "c05"]
+    for chart in found.charts.values():
+        assert ARTICLE.about in words(chart)
     assert found.tables["verdicts"]["verdict"].tolist() == [HOLDS, PARTLY]
     assert list(found.files["figures"].columns) == list(COLUMNS)
     assert found.sentences[0].startswith("C1, holds: static waste")

@@ -120,7 +120,7 @@ def test_a_queue_far_above_another_bends_the_axis():
     runs = {"static": columns(slowness=50), "paged": columns(slowness=1)}
     _, waiting = charts_of(fleet_frames(runs, "chat", OBJECTIVE))["fleet_load"].axes
     assert waiting.get_yscale() == "symlog"
-    assert waiting.get_ylim()[0] == 0
+    assert -1 < waiting.get_ylim()[0] < 0  # marks at 0 are whole
 
 
 def test_times_are_shares_of_completed_requests_with_the_objective(charts, frames):

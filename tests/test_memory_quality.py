@@ -166,10 +166,10 @@ def test_every_point_of_the_wide_panel_has_its_name_and_budget():
 def test_notes_tell_what_is_not_drawn():
     frame = table()
     frame.loc[3, "perplexity"] = np.nan
-    said = notes(memory_quality_chart(frame, "Mine", ["A note."]))
+    said = notes(memory_quality_chart(frame, "A model.", "Mine"))
     for part in (
         "Mine",
-        "A note.",
+        "A model.",
         "Not completed (out_of_memory): hierarchical.",
         "No perplexity: int2.",
         "% of the tok",

@@ -13,6 +13,7 @@ from kvbench.studies.base import Setting
 from kvbench.studies.reproduce.figures import PublishedFigure, figures_frame
 from kvbench.studies.reproduce.paged_attention import Occupancy, figures, rates_frame, systems
 from tests.support.catalogue import node_of
+from tests.support.drawing import words
 from tests.support.fake import Fake
 
 TRACES = Path(os.environ.get("KVBENCH_TRACES", "traces"))
@@ -65,17 +66,20 @@ def test_shares_and_batches_stand_beside_what_was_printed():
     assert frame.loc[("PagedAttention, batch", "vLLM"), "verdict"] == "shown"
 
 
-def test_charts_with_a_modelled_figure_say_how_far_to_trust_it():
+def test_charts_say_what_was_modelled_and_how_far_to_trust_it():
     found = dict.fromkeys(systems(15_728), Occupancy((20.0, 13.0, 57.0, 10.0), 8.0, 1.0))
     own, notes = figures_frame(figures(found)), ["Modelled on A: unvalidated."]
-    charts = (occupancy_chart(own, notes), rates_chart(rates_frame({1.0: found, 2.0: found}), notes))
-    for chart in (*charts, reproduced_chart(own, notes)):
-        assert any("Modelled on A: unvalidated." in text.get_text() for text in chart.texts)
+    subject = "sharegpt, OPT-13B"
+    charts = (occupancy_chart(own, notes, subject), rates_chart(rates_frame({1.0: found, 2.0: found}), notes, subject))
+    for chart in (*charts, reproduced_chart(own, notes, subject)):
+        assert "Modelled on A: unvalidated." in words(chart)
+        assert subject in words(chart)
     waiting = charts[1].axes[5]
     assert waiting.get_ylabel() == "Share of time (%)"
     assert [line.get_ydata().tolist() for line in waiting.lines] == [
         [100 * own.waiting_share] * 2 for own in found.values()
     ]
+    assert all(axes.get_ylim()[0] < 0 for axes in charts[1].axes)  # marks at 0 are whole
 
 
 def test_without_traces_what_needs_them_is_listed_and_the_rest_runs(monkeypatch, tmp_path):
@@ -114,6 +118,8 @@ def test_all_published_figures_are_within_their_goals():
     assert order == sorted(order)  # the paper's
     assert len(findings.files["paged_attention_rates"]) == 2 * 4
     assert set(findings.charts) == {"paged_attention", "rates", "reproduced"}
+    for chart in findings.charts.values():
+        assert "sharegpt, OPT-13B, 40 layers, float16" in words(chart)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def header_lines(
     name: str, fleet: FleetServer, columns: TraceColumns, num_available: int, budget_bytes: int
 ) -> list[str]:
     """What was served, on what."""
-    chosen, geometry, num_run = fleet.chosen, fleet.geometry, columns.num_requests
+    chosen, num_run = fleet.chosen, columns.num_requests
     span_s = (last_arrival_ns(columns, chosen.repeats) - int(columns.arrivals_ns[0])) / NS_PER_S
     times = f", {chosen.repeats} times" if chosen.repeats > 1 else ""
     machines = "1 replica" if chosen.replicas == 1 else f"{chosen.replicas} replicas, {chosen.routing}"
@@ -124,8 +124,7 @@ def header_lines(
     return [
         f"{name}: {num_run * chosen.repeats:,} requests ({num_run:,} of {num_available:,}{times}) arriving over "
         f"{span_s:,.4g} s, at most {chosen.max_batch} live at once on a replica",
-        f"{geometry.name}, {geometry.num_layers} layers, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; "
-        f"{machines} of {fleet.machine.name}",
+        f"{fleet.geometry.about}; {machines} of {fleet.machine.name}",
         f"budget {budget_bytes:,} bytes a replica; preemption by {chosen.preemption}; modelled, scope model, "
         "engine fleet",
         *kept,

@@ -56,10 +56,8 @@ def recorded(
 
 def header_lines(name: str, config: Config, parts: Parts, device: dict[str, object]) -> list[str]:
     """What was run, on what: model, layers, dtype, bytes a token, device, repetitions, requests."""
-    geometry = parts.backend.geometry
     sessions, num_all = parts.workload.sessions, parts.workload.num_available
     num_requests = sum(len(session.turns) for session in sessions)
-    layers = f"{geometry.num_layers} layer{'s' if geometry.num_layers > 1 else ''}"
     span_s = (sessions[-1].arrival_ns - sessions[0].arrival_ns) / NS_PER_S
     arriving = f" arriving over {span_s:,.4g} s" if span_s > 0 else ""
     num_repetitions = parts.num_repetitions
@@ -67,8 +65,8 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
     return [
         f"{name}: {len(sessions):,} of {num_all:,} sessions{arriving}, {num_requests:,} requests, at most "
         f"{parts.max_concurrency} at once",
-        f"{geometry.name or 'model'}, {layers}, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; "
-        f"{device['device']} ({device['device_name']}); attention {'on' if config['attend'] else 'off'}",
+        f"{parts.backend.geometry.about}; {device['device']} ({device['device_name']}); "
+        f"attention {'on' if config['attend'] else 'off'}",
         f"{num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {parts.num_warmup} of warm-up; "
         f"budget {parts.budget_bytes:,} bytes; {parts.backend.source}, scope {parts.backend.scope}",
         *([str(device["data"])] if "data" in device else []),

@@ -178,17 +178,11 @@ def _header(
     return [
         f"{name}: {num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {setting.num_warmup} of "
         f"warm-up; {setting.backend.source}, scope {setting.backend.scope}; budget {setting.budget_bytes:,} bytes",
-        f"{_model(setting)}; {device['device']} ({device['device_name']}); "
+        f"{setting.backend.geometry.about}; {device['device']} ({device['device_name']}); "
         f"attention {'on' if config['attend'] else 'off'}",
     ]
 
 
 def _untimed_header(name: str, setting: Setting) -> list[str]:
     """The same for an experiment that appends nothing: it has no repetitions, and no device does anything."""
-    return [f"{name}: computed; nothing is carried out or timed", _model(setting)]
-
-
-def _model(setting: Setting) -> str:
-    geometry = setting.backend.geometry
-    layers = f"{geometry.num_layers} layer{'s' if geometry.num_layers > 1 else ''}"
-    return f"{geometry.name or 'model'}, {layers}, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token"
+    return [f"{name}: computed; nothing is carried out or timed", setting.backend.geometry.about]

@@ -147,7 +147,7 @@ class Backend(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, object]:
-        """What a reader must know of device and calls, for environment.json."""
+        """What a reader must know of device (`device`, `device_name`) and calls, for environment.json."""
 
 
 @dataclass(frozen=True, kw_only=True)

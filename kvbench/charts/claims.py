@@ -14,7 +14,7 @@ from kvbench.charts.labels import place_names
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import COLOURS, FONT, INK, SMALL, plain
 from kvbench.charts.text import number
-from kvbench.charts.units import number_axis, shown_unit
+from kvbench.charts.units import from_zero, number_axis, shown_unit
 from kvbench.results.front import Cost, pareto_front
 from kvbench.results.schema import STEPS
 
@@ -37,17 +37,18 @@ _WRAP = 34
 _STEEP = 3.0
 
 
-def claim_chart(rows: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Figure:
+def claim_chart(rows: pd.DataFrame, title: str, notes: Sequence[str] = (), subject: str = "") -> Figure:
     """A line a definition, or a line a figure where the claimed ranges differ; a panel a unit.
 
     Args:
         rows: of one claim: condition, definition, measured, unit, low, high, verdict.
         title: what is claimed, and the verdict.
         notes: sentences at the foot, before its own.
+        subject: what was run on what.
     """
     panels = [(str(unit), _lines(group)) for unit, group in rows.groupby("unit", sort=False)]
     heights = [len(lines) + 1.2 for _, lines in panels]
-    sheet = Sheet(title, notes=[*notes, *_missing(rows)])
+    sheet = Sheet(title, subject, notes=[*notes, *_missing(rows)])
     axes = sheet.panels(len(panels), 1, _LINE_IN * sum(heights))
     grid = axes[0].get_gridspec()
     assert grid is not None
@@ -153,7 +154,7 @@ def _missing(rows: pd.DataFrame) -> list[str]:
     return [f"No figure ({reason}): {'; '.join(dict.fromkeys(who))}." for reason, who in reasons.items()]
 
 
-def ranges_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Figure:
+def ranges_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = (), subject: str = "") -> Figure:
     """Parameters as points between two costs, a panel a trade-off; the range that is claimed to be useful in colour.
 
     Args:
@@ -161,9 +162,10 @@ def ranges_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> 
             the value is in the claimed range).
         title: what is claimed, and the verdict.
         notes: sentences at the foot.
+        subject: what was run on what.
     """
     names = list(dict.fromkeys(curve["panel"]))
-    sheet = Sheet(title, notes=notes)
+    sheet = Sheet(title, subject, notes=notes)
     axes = sheet.panels(1, len(names), 4.2)
     for panel, name in zip(axes, names, strict=True):
         own = curve[curve["panel"] == name]
@@ -185,18 +187,19 @@ def ranges_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> 
     return figure
 
 
-def choices_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Figure:
+def choices_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = (), subject: str = "") -> Figure:
     """Ranks of strategies by each definition of best, a panel a kind of conversation, the article's choice framed.
 
     Args:
         curve: kind, choice, definition, strategy, rank, fits (whether the strategy holds it).
         title: what is claimed, and the verdict.
         notes: sentences at the foot.
+        subject: what was run on what.
     """
     kinds = list(dict.fromkeys(curve["kind"]))
     definitions = list(dict.fromkeys(curve["definition"]))
     columns = 2
-    sheet = Sheet(title, notes=notes)
+    sheet = Sheet(title, subject, notes=notes)
     axes = sheet.panels(-(-len(kinds) // columns), columns, 3.3 * -(-len(kinds) // columns))
     for panel, kind in zip(axes, kinds, strict=False):
         _ranks(panel, curve[curve["kind"] == kind], definitions)
@@ -234,15 +237,16 @@ def _ranks(axes: Axes, own: pd.DataFrame, definitions: list[str]) -> None:
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def stream_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Figure:
+def stream_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = (), subject: str = "") -> Figure:
     """Bytes held while a stream goes on, by strategy, and what streaming's attention reads of them.
 
     Args:
         curve: strategy, seen_tokens, allocated_bytes, attended_bytes.
         title: what is claimed, and the verdict.
         notes: sentences at the foot.
+        subject: what was run on what.
     """
-    sheet = Sheet(title, names=curve["strategy"].unique(), notes=notes)
+    sheet = Sheet(title, subject, names=curve["strategy"].unique(), notes=notes)
     (axes,) = sheet.panels(1, 1, 3.6)
     unit = shown_unit(STEPS["allocated_bytes"], curve["allocated_bytes"])
     for strategy, own in curve.groupby("strategy", sort=False):
@@ -260,6 +264,6 @@ def stream_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> 
     sheet.legend.append((line, "streaming, read by attention"))
     number_axis(axes, "x", curve["seen_tokens"], log=False)
     number_axis(axes, "y", np.append(curve["allocated_bytes"] / unit.divisor, 0.0), log=False)
-    axes.set_ylim(bottom=0)
+    from_zero(axes, axes.dataLim.y1)
     label(axes, STEPS["seen_tokens"].axis(), f"On the device ({unit.name})")
     return sheet.finish()

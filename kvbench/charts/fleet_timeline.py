@@ -16,7 +16,7 @@ from kvbench.charts.rows import Metric, ends
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import EDGE, INK, NOT_SPLIT, STATES, Look, MemoryShare, Settings, state_patch
 from kvbench.charts.text import duration, listed, markdown_escape, number, percent
-from kvbench.charts.units import Unit, finite_max, number_axis, shown_unit, span_unit, tick_text
+from kvbench.charts.units import Unit, finite_max, from_zero, number_axis, shown_unit, span_unit, tick_text
 from kvbench.results.schema import TIMELINE
 from kvbench.results.series import Stretches, stretches_of
 
@@ -144,10 +144,10 @@ def _load_scale(axes: Axes, values: list[np.ndarray]) -> None:
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1.0, subs=[1.0]))
         axes.yaxis.set_major_formatter(FuncFormatter(tick_text))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.set_ylim(0, 2 * positive.max())
+        axes.set_ylim(-0.2, 2 * positive.max())
         return
     number_axis(axes, "y", [], log=False, whole=True)
-    axes.set_ylim(0, 1.06 * tops.max(initial=0.0) or 1.0)
+    from_zero(axes, tops.max(initial=0.0))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """What a cache saves in memory and costs in quality, in a real model: a point a strategy and budget."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +54,7 @@ class _Drawn(NamedTuple):
     lines: list[np.ndarray]
 
 
-def memory_quality_chart(table: pd.DataFrame, title: str = TITLE, notes: Sequence[str] = ()) -> Figure:
+def memory_quality_chart(table: pd.DataFrame, subject: str = "", title: str = TITLE) -> Figure:
     """Peak memory against perplexity (streaming, and prefill then continue) and against changed next tokens.
 
     The Pareto front joins those that no other beats in both; a dotted line is the full cache. Perplexity's axis is
@@ -66,10 +65,10 @@ def memory_quality_chart(table: pd.DataFrame, title: str = TITLE, notes: Sequenc
         table: a row a strategy and budget: strategy, kind (kvbench or transformers), lossless, budget_tokens, outcome,
             perplexity, perplexity_continued, agreement, peak_bytes, peak_bytes_continued if known, ideal_bytes,
             num_attended; values may be NaN.
+        subject: which model, on what text.
         title: of the figure.
-        notes: sentences at the foot.
     """
-    sheet = Sheet(title, names=strategy_names(table), notes=notes, coloured=_on_front(table))
+    sheet = Sheet(title, subject, strategy_names(table), coloured=_on_front(table))
     shared = _shared(table, sheet.looks)
     panels = sheet.wide_panels(5.0, 2, 3.6)
     changed = 100 * (1 - _numbers(table, "agreement"))

@@ -1,6 +1,5 @@
 """Needles found in a long context: heat maps of recall, how deep they lie against how long the context is."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,14 +36,14 @@ class _Grid(NamedTuple):
     turns: list[str]
 
 
-def needle_charts(needles: pd.DataFrame, title: str = TITLE, notes: Sequence[str] = ()) -> dict[str, Figure]:
+def needle_charts(needles: pd.DataFrame, subject: str = "", title: str = TITLE) -> dict[str, Figure]:
     """Recall by depth and context length: a heat map a strategy, budget and turn, all of one scale from 0 to 100 %.
 
     Args:
         needles: a row a strategy, budget, length, depth and turn: strategy, budget_tokens (NaN: none), context_tokens,
             depth (0 start, 1 end), turn (first or later), recall (0 to 1, NaN: not asked), num_asked.
+        subject: which model.
         title: of the figures.
-        notes: sentences at the foot.
     Returns:
         Name to figure: needles, or needles_1, needles_2, … where there are more panels than one figure holds; none
         where nothing was asked.
@@ -57,12 +56,11 @@ def needle_charts(needles: pd.DataFrame, title: str = TITLE, notes: Sequence[str
     keys = needles.assign(strategy=needles["strategy"].astype(str))[["strategy", "budget_tokens"]].drop_duplicates()
     most = MAX_ACROSS * MAX_ROWS
     pages = [keys[start : start + most] for start in range(0, len(keys), most)]
-    feet = [*notes, _asked_text(asked)]
     charts = {}
     for turn, page in enumerate(pages, start=1):
         many = len(pages) > 1
         name, text = (f"needles_{turn}", f"{title} ({turn} of {len(pages)})") if many else ("needles", title)
-        charts[name] = _page(needles, page, grid, text, feet)
+        charts[name] = _page(needles, page, grid, Sheet(text, subject, notes=[_asked_text(asked)]))
     return charts
 
 
@@ -72,12 +70,11 @@ def _asked_text(asked: pd.DataFrame) -> str:
     return f"Cells: % found of the needles planted there, {count} asked for in each."
 
 
-def _page(needles: pd.DataFrame, keys: pd.DataFrame, grid: _Grid, title: str, notes: list[str]) -> Figure:
+def _page(needles: pd.DataFrame, keys: pd.DataFrame, grid: _Grid, sheet: Sheet) -> Figure:
     """A figure of so many strategies, each with its turns side by side."""
     num_turns = len(grid.turns)
     across = min(len(keys), MAX_ACROSS)
     num_rows = -(-len(keys) // across)
-    sheet = Sheet(title, notes=notes)
     count = len(keys) * num_turns
     panels = sheet.panels(num_rows, across * num_turns, ROW_IN * num_rows + 0.3, count=count)
     short = short_names(keys["strategy"], NAME_LENGTH)

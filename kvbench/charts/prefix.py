@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from kvbench.charts.sheet import Sheet, label
 from kvbench.charts.style import INK, look, plain
-from kvbench.charts.units import number_axis, shown_unit, tick_text, value_ticks
+from kvbench.charts.units import from_zero, number_axis, shown_unit, tick_text, value_ticks
 from kvbench.results.schema import Column
 
 ROW_IN = (3.6, 2.6)
@@ -25,19 +25,22 @@ NOT_FULL = "Open: the cache was not full before the requests that count."
 RATE = "Reused prompt tokens (%)"
 
 
-def prefix_rates_chart(table: pd.DataFrame, unlimited: pd.DataFrame, lower_blocks: Mapping[str, int]) -> Figure:
+def prefix_rates_chart(
+    table: pd.DataFrame, unlimited: pd.DataFrame, lower_blocks: Mapping[str, int], subject: str = ""
+) -> Figure:
     """Token hit rates over the device's size, a line a policy, a panel a kind of reuse; a row of panels a scenario.
 
     Args:
         table: scenario, reuse, policy, device_blocks, device_bytes, token_hit_rate, filled_first.
         unlimited: a row a scenario: token_hit_rate of a cache that holds everything.
         lower_blocks: blocks of each tier behind the device, by name.
+        subject: what was run on what.
     """
     kinds, policies = _distinct(table, "reuse"), _distinct(table, "policy")
     scenarios = _distinct(unlimited, "scenario")
     whose = f"{scenarios[0]}: what" if len(scenarios) == 1 else "What"
     notes = [] if table["filled_first"].all() else [NOT_FULL]
-    sheet = Sheet(f"{whose} prompts reuse of the cache{_behind(lower_blocks)}", notes=notes)
+    sheet = Sheet(f"{whose} prompts reuse of the cache{_behind(lower_blocks)}", subject, notes=notes)
     panels = sheet.panels(len(scenarios), len(kinds), ROW_IN[len(scenarios) > 1] * len(scenarios), share_y=True)
     ceilings = dict(zip(unlimited["scenario"], unlimited["token_hit_rate"], strict=True))
     for place, axes in enumerate(panels):
@@ -52,22 +55,27 @@ def prefix_rates_chart(table: pd.DataFrame, unlimited: pd.DataFrame, lower_block
         panel = kind if len(scenarios) == 1 else f"{scenario}: {kind}"
         label(axes, f"Device ({_block_text(own)})", RATE if place % len(kinds) == 0 else "", plain(panel))
     number_axis(panels[0], "y", [], log=False)
-    panels[0].set_ylim(0, 100)
+    from_zero(panels[0], 100)
     sheet.legend = [(_mark(turn), plain(policy)) for turn, policy in enumerate(policies)]
     sheet.legend.append((Line2D([], [], color=INK, linestyle=CEILING, linewidth=1.1), EVERYTHING))
     return sheet.finish()
 
 
-def prefix_tiers_chart(table: pd.DataFrame, unlimited: pd.DataFrame, lower_blocks: Mapping[str, int]) -> Figure:
-    """Token hit rates by tier, over the device's size; a row a policy, a column a kind of reuse.
+def prefix_tiers_chart(
+    table: pd.DataFrame, unlimited: pd.DataFrame, scenario: str, lower_blocks: Mapping[str, int], subject: str = ""
+) -> Figure:
+    """Token hit rates of a scenario by tier, over the device's size; a row a policy, a column a kind of reuse.
 
     Args:
-        table: one scenario's rows, with from_device, from_host and from_disk where there are such tiers.
-        unlimited: the scenario's row: token_hit_rate of a cache that holds everything.
+        table: as for `prefix_rates_chart`, with from_device, from_host and from_disk where there are such tiers.
+        unlimited: a row a scenario: token_hit_rate of a cache that holds everything.
+        scenario: which.
         lower_blocks: blocks of each tier behind the device, by name.
+        subject: what was run on what.
     """
     kinds, policies = _distinct(table, "reuse"), _distinct(table, "policy")
-    sheet = Sheet(f"{_distinct(unlimited, 'scenario')[0]}: the tiers of what is reused{_behind(lower_blocks)}")
+    table, unlimited = (frame[frame["scenario"] == scenario] for frame in (table, unlimited))
+    sheet = Sheet(f"{scenario}: the tiers of what is reused{_behind(lower_blocks)}", subject)
     panels = sheet.panels(len(policies), len(kinds), ROW_IN[len(policies) > 1] * len(policies), share_y=True)
     names = ["device", *lower_blocks]
     ceiling = float(unlimited["token_hit_rate"].iloc[0])

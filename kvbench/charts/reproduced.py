@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import EDGE, FAINT, FONT, INK, SMALL, STATES, Settings, look, plain, state_patch
 from kvbench.charts.text import number
-from kvbench.charts.units import number_axis
+from kvbench.charts.units import from_zero, number_axis
 
 PARTS = {
     "token states": "token states",
@@ -24,18 +24,20 @@ BAR = 0.38
 LEAST_WRITTEN = 5.0
 ROW_IN = 0.2
 CLIPPED = 3.0
+MARK_POINTS = (8, 7, 6, 5)
+"""The later a line is drawn, the smaller its marks, so that those that it covers are seen."""
 
 
-def occupancy_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
+def occupancy_chart(figures: pd.DataFrame, notes: Sequence[str] = (), subject: str = "") -> Figure:
     """Where a cache's memory goes under each system: printed and ours side by side, and the mean batch.
 
     Args:
         figures: rows of `reproduce.figures_frame`, of PagedAttention's figures.
         notes: sentences at the foot.
+        subject: what was run on what.
     """
-    sheet = Sheet(
-        "PagedAttention's figure 2: printed and ours", notes=["Of vLLM only token states are printed.", *notes]
-    )
+    feet = ["Of vLLM only token states are printed.", *notes]
+    sheet = Sheet("PagedAttention's figure 2: printed and ours", subject, notes=feet)
     shares, batches = sheet.panels(1, 2, 3.8)
     own = figures[figures["unit"] == "%"]
     names = list(dict.fromkeys(text.rpartition(", ")[0] for text in own["quantity"]))
@@ -47,6 +49,8 @@ def occupancy_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     shares.set_ylim(0, 104)
     label(shares, "left bar: as printed, right bar: ours", "Share of the cache's memory (%)", "Memory")
     _batches(batches, figures[figures["unit"] == "requests"])
+    for axes in (shares, batches):
+        axes.grid(False, axis="x")
     sheet.legend = [(state_patch(state), text) for state, text in zip(STATES, PARTS.values(), strict=True)]
     return sheet.finish()
 
@@ -77,19 +81,20 @@ def _batches(axes: Axes, rows: pd.DataFrame) -> None:
     label(axes, "left bar: as printed, right bar: ours", "Requests in a batch (mean)", "Batch")
 
 
-def rates_chart(rates: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
+def rates_chart(rates: pd.DataFrame, notes: Sequence[str] = (), subject: str = "") -> Figure:
     """How memory's shares and the mean batch move with the arrival rate.
 
     Args:
-        rates: from `experiment.reproduce.paged_attention.rates_frame`.
+        rates: from `studies.reproduce.paged_attention.rates_frame`.
         notes: sentences at the foot.
+        subject: what was run on what.
     """
     columns = [f"{part.replace(' ', '_')}_percent" for part in PARTS]
     meant = (
         "Shares are averaged over the time in which a request waits for memory; of a system in which none ever waits, "
         "over all time in which something is live."
     )
-    sheet = Sheet("PagedAttention's figure 2 over the arrival rate", notes=[meant, *notes])
+    sheet = Sheet("PagedAttention's figure 2 over the arrival rate", subject, notes=[meant, *notes])
     panels = sheet.panels(2, 3, 5.6)
     rates = rates.assign(waiting_percent=100 * rates["waiting_share"])
     names = list(dict.fromkeys(rates["system"]))
@@ -107,10 +112,11 @@ def rates_chart(rates: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
                 color=style.colour,
                 marker=style.marker,
                 linestyle=style.line,
-                markersize=5,
+                markersize=MARK_POINTS[place % len(MARK_POINTS)],
             )
         number_axis(axes, "x", rates["rate_per_s"], log=False)
-        axes.set_ylim(bottom=0)
+        number_axis(axes, "y", rates[column], log=False)
+        from_zero(axes, axes.dataLim.y1)
         label(axes, "Arrivals (requests/s)", axis, title[:1].upper() + title[1:])
     sheet.legend = [
         (Line2D([], [], color=look(i).colour, marker=look(i).marker, linestyle=look(i).line), plain(name))
@@ -119,15 +125,17 @@ def rates_chart(rates: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     return sheet.finish()
 
 
-def reproduced_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
+def reproduced_chart(figures: pd.DataFrame, notes: Sequence[str] = (), subject: str = "") -> Figure:
     """Every figure's difference from the printed one, as a part of its goal.
 
     Args:
         figures: rows of `reproduce.figures_frame`.
         notes: sentences at the foot.
+        subject: what was run on what.
     """
     judged = figures[figures["verdict"].isin(["reproduced", "missed"])].reset_index(drop=True)
-    sheet = Sheet("Published figures and ours", notes=["Shaded: within the goal.", *notes])
+    feet = ["Shaded: within the goal. At the left: the figure as printed, and ours.", *notes]
+    sheet = Sheet("Published figures and ours", subject, notes=feet)
     (axes,) = sheet.panels(1, 1, max(1.6, ROW_IN * len(judged) + 0.8))
     if judged.empty:
         empty(axes, "no figure was computed")
@@ -150,8 +158,9 @@ def reproduced_chart(figures: pd.DataFrame, notes: Sequence[str] = ()) -> Figure
     ]
     axes.set_yticks(places, texts, fontsize=SMALL)
     axes.set_ylim(-0.8, len(judged) - 0.2)
+    number_axis(axes, "x", shown, log=False)
     axes.set_xlim(-max(1.3, np.abs(shown).max() * 1.1), max(1.3, np.abs(shown).max() * 1.1))
-    label(axes, "Difference, ours less printed (of the goal)", "", "")
+    label(axes, "Difference, ours less printed (÷ the goal)", "", "")
     sheet.legend = [
         (Line2D([], [], linestyle="", color=look(i).colour, marker=look(i).marker), plain(result))
         for i, result in enumerate(results)

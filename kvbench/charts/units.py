@@ -109,6 +109,17 @@ def number_axis(
     axis.set_minor_formatter(NullFormatter())
 
 
+def from_zero(axes: Axes, top: float) -> None:
+    """Let y go from 0 to the most, with so much room that marks at either end are whole.
+
+    Args:
+        axes: the panel, its y axis linear.
+        top: the most that is shown, >= 0.
+    """
+    top = top or 1.0
+    axes.set_ylim(-0.03 * top, 1.06 * top)
+
+
 def value_ticks(axes: Axes, which: str, values: object) -> None:
     """Put an axis's ticks at the values themselves, where they are few."""
     distinct = np.unique(np.asarray(values, dtype=float))

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import FAINT, FONT, look, short_names
-from kvbench.charts.units import number_axis, shown_unit
+from kvbench.charts.units import from_zero, number_axis, shown_unit
 from kvbench.results.schema import Column
 
 COLUMNS = 3
@@ -106,6 +106,5 @@ def _panel(axes: Axes, frame: pd.DataFrame, parameter: str, panel: ValuePanel, n
     number_axis(axes, "x", frame[parameter], log=False)
     number_axis(axes, "y", values / unit.divisor, log=panel.log, whole=panel.whole)
     if axes.get_yscale() == "linear":
-        top = axes.dataLim.y1 or 1.0
-        axes.set_ylim(-0.03 * top, 1.06 * top)
+        from_zero(axes, axes.dataLim.y1)
     return lines

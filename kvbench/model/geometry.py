@@ -101,6 +101,12 @@ class KVGeometry:
         return width * DTYPE_BYTES[self.dtype]
 
     @property
+    def about(self) -> str:
+        """Name, layers, dtype and bytes a token, for people."""
+        layers = f"{self.num_layers} layer{'s' if self.num_layers > 1 else ''}"
+        return f"{self.name or 'model'}, {layers}, {self.dtype}, {self.bytes_per_token:,} bytes a token"
+
+    @property
     def bytes_per_token(self) -> int:
         """Bytes of one token over all layers, as long as it is in every window."""
         return self.num_tensors * self.tensor_bytes_per_token

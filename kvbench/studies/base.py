@@ -74,9 +74,8 @@ class Setting:
     @property
     def subject(self) -> str:
         """What is run on what, under the titles of charts."""
-        geometry, hardware = self.backend.geometry, self.backend.hardware
-        machine = "measured here" if hardware is None else f"modelled on {hardware.name}"
-        return f"{geometry.name or 'model'}, {geometry.dtype}, {geometry.bytes_per_token:,} bytes a token; {machine}"
+        device = self.backend.describe()
+        return f"{self.backend.geometry.about}; {device['device']} ({device['device_name']})"
 
     @property
     def notes(self) -> list[str]:

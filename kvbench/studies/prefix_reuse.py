@@ -127,7 +127,7 @@ class PrefixReuse(Experiment):
         return Findings(
             summary=table,
             sentences=sentences_of(table, unlimited, {tier.name: tier.num_blocks for tier in self.lower_tiers()}),
-            charts=self._charts(table, unlimited),
+            charts=self._charts(table, unlimited, setting.backend.geometry.about),
             tables={"unlimited": unlimited},
             files={"tiers": pd.DataFrame(tiers)},
         )
@@ -149,13 +149,13 @@ class PrefixReuse(Experiment):
             )
             yield {"reuse": kind, "device_blocks": size, "policy": policy}, result
 
-    def _charts(self, table: pd.DataFrame, unlimited: pd.DataFrame) -> dict[str, Figure]:
+    def _charts(self, table: pd.DataFrame, unlimited: pd.DataFrame, subject: str) -> dict[str, Figure]:
         """Hit rates over the device's size, and where there are tiers, a chart of hits by tier a scenario."""
         lower = {tier.name: tier.num_blocks for tier in self.lower_tiers()}
-        charts = {"prefix_reuse": prefix_rates_chart(table, unlimited, lower)}
+        charts = {"prefix_reuse": prefix_rates_chart(table, unlimited, lower, subject)}
         for name in self.scenarios if lower else ():
-            rows, ceiling = (frame[frame["scenario"] == name] for frame in (table, unlimited))
-            charts["tiers" if len(self.scenarios) == 1 else f"tiers_{name}"] = prefix_tiers_chart(rows, ceiling, lower)
+            key = "tiers" if len(self.scenarios) == 1 else f"tiers_{name}"
+            charts[key] = prefix_tiers_chart(table, unlimited, name, lower, subject)
         return charts
 
 

@@ -37,4 +37,4 @@ class Fake(Backend):
         return Times(0, ms * MS, 0, 0)
 
     def describe(self):
-        return {}
+        return {"device": "none", "device_name": "fake"}

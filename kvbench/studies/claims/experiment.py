@@ -38,13 +38,13 @@ class Claim:
         words: what the article claims.
         measure: gives its figures.
         num_tokens: tokens that one timed repetition of it appends.
-        chart: from its curve where it has one, or else from its figures; with a title and notes.
+        chart: from its curve where it has one, or else from its figures; with a title, notes and a subject.
     """
 
     words: str
     measure: Callable[[ClaimsBench], Evidence]
     num_tokens: int = 0
-    chart: Callable[[pd.DataFrame, str, Sequence[str]], Figure] = claim_chart
+    chart: Callable[[pd.DataFrame, str, Sequence[str], str], Figure] = claim_chart
 
 
 CLAIMS = {
@@ -124,6 +124,7 @@ class ClaimsExperiment(Experiment):
             steps of the timed runs, told apart by a column `part`.
         """
         bench = ClaimsBench(setting, self.timed_heads, lists_of(self.scenarios))
+        times = [times_sentence(bench.num_heads)] if setting.backend.scope == "cache" else []
         rows, charts = [], {}
         details: list[str] = []
         for name in self.claims:
@@ -131,14 +132,13 @@ class ClaimsExperiment(Experiment):
             evidence = claim.measure(bench)
             own = pd.DataFrame([finding.row(name, claim.words) for finding in evidence.findings])
             title = f"{name}, {by_claim(own)['verdict'].iloc[0]}: {claim.words}"
-            charts[f"c{int(name[1:]):02d}"] = claim.chart(
-                own if evidence.curve is None else evidence.curve, title, setting.notes
-            )
+            shown = own if evidence.curve is None else evidence.curve
+            notes = [*setting.notes, *(times if claim.num_tokens else [])]
+            charts[f"c{int(name[1:]):02d}"] = claim.chart(shown, title, notes, setting.subject)
             rows.append(own)
             details += evidence.sentences
         figures = pd.concat(rows, ignore_index=True)
         definitions, verdicts = by_definition(figures), by_claim(figures)
-        times = [times_sentence(bench.num_heads)] if setting.backend.scope == "cache" else []
         return Findings(
             summary=definitions,
             requests=_joined(bench.requests),

@@ -140,7 +140,7 @@ class QualityExperiment(Experiment):
         about = common(loaded, subject, setting, {key: getattr(self, key) for key in DETERMINING})
         kept = CellFolder(cache_folder() / "quality", about, reads=self.resume)
         found = measured(self.cells(present), kept, subject, setting)
-        about_run = f"{loaded.about}; text: {text.name} ({text.licence})."
+        about_run = f"{loaded.about}; text: {text.name} ({text.licence})"
         ideal_bytes = self.text_tokens * loaded.geometry.bytes_per_token
         table, reference = table_of(present, found, ideal_bytes), subject.reference()
         sentences = sentences_of(table, reference.perplexity(), reference.perplexity(self.prefill_tokens))
@@ -148,8 +148,11 @@ class QualityExperiment(Experiment):
         needles = needles_of(found)
         return Findings(
             summary=table,
-            sentences=[about_run, *sentences],
-            charts={"memory_quality": memory_quality_chart(table, notes=[about_run]), **needle_charts(needles)},
+            sentences=[f"{about_run}.", *sentences],
+            charts={
+                "memory_quality": memory_quality_chart(table, about_run),
+                **needle_charts(needles, loaded.about),
+            },
             files={"needles": needles} if self.needle_tokens else {},
         )
 

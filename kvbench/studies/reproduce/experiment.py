@@ -22,6 +22,7 @@ from kvbench.workload.trace_columns import TraceColumns
 
 RESULTS = ("paged_attention", "prefix_hit_rates", "kv_bytes", "static_waste")
 LENGTHS, PREFIXES = "sharegpt", "mooncake_synthetic"
+SERVED = "opt_13b"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,23 +76,27 @@ class Reproduce(Experiment):
         """
         found: list[PublishedFigure] = []
         sentences: list[str] = []
-        charts, files = {}, {}
+        charts, files, subjects = {}, {}, []
         for result in self.results:
             try:
                 match result:
                     case "paged_attention":
                         own, rates = self._paged_attention(setting.seed)
-                        charts["paged_attention"] = occupancy_chart(figures_frame(own), self._notes)
-                        charts["rates"] = rates_chart(rates, self._notes)
+                        subjects.append(self._served)
+                        at_rate = f"{self._served}; {self.judged_rate_per_s:g} requests/s"
+                        charts["paged_attention"] = occupancy_chart(figures_frame(own), self._notes, at_rate)
+                        charts["rates"] = rates_chart(rates, self._notes, self._served)
                         files["paged_attention_rates"] = rates
                         sentences += [_open_choices(self.judged_rate_per_s), _batches(rates)]
                     case "prefix_hit_rates":
                         own = list(figures.hit_rate_figures(self._trace(PREFIXES, setting.seed)))
+                        subjects.append(f"prefixes: {PREFIXES}")
                         sentences.append(figures.DEFINITION)
                     case "kv_bytes":
                         own = list(figures.byte_figures({name: model.geometry for name, model in self.models.items()}))
                     case _:
                         own = list(figures.waste_figures(setting))
+                        subjects.append(f"static waste: {setting.backend.geometry.about}")
             except (ImportError, TraceMissing) as error:
                 missing, name = _NEEDS[result]
                 own = list(missing())
@@ -103,7 +108,7 @@ class Reproduce(Experiment):
         return Findings(
             summary=table.drop(columns="source"),
             sentences=[*_summed_up(table), *sentences, *notes],
-            charts={"reproduced": reproduced_chart(table, notes), **charts},
+            charts={"reproduced": reproduced_chart(table, notes, "; ".join(subjects)), **charts},
             tables={"sources": table[["result", "source"]].drop_duplicates(ignore_index=True)},
             files=files,
         )
@@ -112,6 +117,11 @@ class Reproduce(Experiment):
     def _notes(self) -> list[str]:
         """How far the modelled machine's times can be trusted."""
         return model_notes(pd.DataFrame([{"source": "modelled"} | origin(self.hardware, "model")]))
+
+    @property
+    def _served(self) -> str:
+        """What PagedAttention's figure was computed of."""
+        return f"PagedAttention: {LENGTHS}, {self.models[SERVED].geometry.about}, modelled ({self.hardware.name})"
 
     def _trace(self, name: str, seed: int) -> TraceColumns:
         """A trace whole; lengths without times keep theirs empty.
@@ -126,9 +136,9 @@ class Reproduce(Experiment):
 
     def _paged_attention(self, seed: int) -> tuple[list[PublishedFigure], pd.DataFrame]:
         lengths = self._trace(LENGTHS, seed)
-        if "opt_13b" not in self.models:
-            raise ValueError("models: opt_13b is needed for PagedAttention's figure")
-        model = self.models["opt_13b"]
+        if SERVED not in self.models:
+            raise ValueError(f"models: {SERVED} is needed for PagedAttention's figure")
+        model = self.models[SERVED]
         prices = prices_of(self.hardware, model.geometry, model.weights)
         by_rate = paged_attention.occupancies(lengths, self.rates_per_s, prices, model.geometry, seed)
         own = list(paged_attention.figures(by_rate[self.judged_rate_per_s]))
