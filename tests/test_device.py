@@ -10,13 +10,14 @@ import torch
 from kvbench.backend import device as devices
 from kvbench.charts.cautions import of_small_caches
 from kvbench.results.environment import driver_and_clocks
+from tests.support import device
 
 CUDA = torch.device("cuda")
 MIB = 1 << 20
 
 
-def test_an_allocator_that_was_not_used_yet_has_no_peaks(monkeypatch):
-    monkeypatch.setattr("torch._C._accelerator_isAllocatorInitialized", lambda: False)
+def test_an_allocator_that_was_not_used_yet_is_reset_and_has_no_peaks(monkeypatch):
+    device.use(monkeypatch)
     devices.reset_allocator(CUDA)
     peaks = devices.allocator_peaks(CUDA)
     assert set(peaks.values()) == {0}
@@ -40,6 +41,14 @@ def test_what_stands_behind_a_gpus_times(monkeypatch):
     assert (found["clock_mhz_sm"], found["clock_mhz_max_mem"]) == ("1980", "3201")
     assert "--id=GPU-1234-ab" in asked[0]
     assert devices.about(torch.device("cpu")) == {}
+
+
+def test_bandwidth_is_of_copies_beyond_the_l2_between_two_marks(monkeypatch):
+    # The fake device's clock counts marks: between two of them 1 ms, in which 20 copies read and write 8 x 1 MiB each.
+    device.use(monkeypatch)
+    monkeypatch.setattr(devices, "l2_bytes", lambda device: MIB)
+    monkeypatch.setattr(devices, "WARMING_S", 0.001)
+    assert devices.copy_bandwidth(CUDA, num_bytes=MIB, num_tries=2) == 20 * 2 * 8 * MIB / 1e-3
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("nvidia-smi"), subprocess.CalledProcessError(6, "nvidia-smi")])

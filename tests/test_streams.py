@@ -1,40 +1,148 @@
-"""Work in a second stream of a device, from several threads, on a device that is not here."""
+"""A device's second stream, its events and pinned memory, on a device that is not here."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
 
 import pytest
 import torch
 
 from kvbench.backend.background import worker_of
+from kvbench.backend.base import NO_TIMES
+from kvbench.backend.clock import clock_of
+from kvbench.backend.storage.transfer import carry
+from kvbench.plan.ops import MAIN
+from kvbench.workload.request import Request, Session
 from tests.support import device
+from tests.support.catalogue import strategy
+from tests.support.device import CUDA, FakeEvent, FakeStream, OnDevice, on_device
+from tests.support.driven import Cache, tokens
 
 
-def test_two_threads_do_not_enter_a_stream_at_once(monkeypatch):
+@pytest.fixture(autouse=True)
+def _use(monkeypatch):
     device.use(monkeypatch)
-    worker = worker_of(torch.device("cuda"), steps_back=False)
-    first_is_in, second_is_in = Event(), Event()
-
-    def first():
-        first_is_in.set()
-        return second_is_in.wait(0.05)  # in vain, where the second has to wait
-
-    with ThreadPoolExecutor(2) as pool:
-        one = pool.submit(worker.submit, first)
-        assert first_is_in.wait(10)
-        other = pool.submit(worker.submit, second_is_in.set)
-        assert one.result().result() is False
-        other.result().result()
-    assert second_is_in.is_set()
 
 
-def test_work_that_fails_leaves_the_stream_to_others(monkeypatch):
-    device.use(monkeypatch)
-    worker = worker_of(torch.device("cuda"), steps_back=False)
+@pytest.fixture
+def worker():
+    found = worker_of(CUDA, steps_back=False)
+    yield found
+    found.close()
 
+
+def pinned(size):
+    return torch.empty(size, pin_memory=True)
+
+
+def pageable(size):
+    return torch.empty(size)
+
+
+def test_what_the_device_refuses():
+    stream, event = FakeStream(), FakeEvent(enable_timing=True)
+    with stream, pytest.raises(AssertionError, match="entered twice"), stream:
+        pass
+    with pytest.raises(AssertionError, match="never recorded"):
+        event.wait()
+    event.record()
+    with pytest.raises(AssertionError, match="before the device has come to it"):
+        event.elapsed_time(event)
+    with pytest.raises(AssertionError, match="two devices"):
+        on_device(torch.ones(3)).add(torch.ones(3))
+
+
+@pytest.mark.parametrize("host", [pinned, pageable])
+def test_what_the_device_lets_pass_as_wrong_tokens(host):
+    target, source = host(3), on_device(torch.ones(3))
+    target.copy_(source, non_blocking=True)
+    assert target.isnan().all()  # read too early
+    device.current().synchronize()
+    assert target.eq(1).all()
+    with FakeStream():
+        source.mul_(2)
+    moved = torch.empty(3, device=CUDA)
+    with (side := FakeStream()):
+        moved.copy_(source)
+    assert moved.clone().to(torch.device("cpu")).isnan().all()  # another stream's, and nobody waited
+    side.synchronize()
+    assert moved.to(torch.device("cpu")).eq(2).all()
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(2, 5)])
+@pytest.mark.parametrize("host", [pinned, pageable])
+def test_a_copy_to_the_host_is_there_and_one_from_it_waits_for_nobody(host, part):
+    source = torch.arange(48.0).view(1, 2, 8, 3)
+    away, back = host((1, 2, 8, 3)), torch.empty(1, 2, 8, 3, device=CUDA)
+    carry(away[:, :, part], on_device(source)[:, :, part])
+    assert torch.equal(away[:, :, part], source[:, :, part])
+    device.waits.clear()
+    carry(back[:, :, part], away[:, :, part])
+    assert not device.waits
+    assert torch.equal(back[:, :, part].to(torch.device("cpu")), source[:, :, part])
+
+
+def test_marks_are_read_when_the_device_has_come_to_them():
+    clock = clock_of(CUDA)
+    marks = [clock.mark() for _ in range(3)]
+    assert clock.times([(0, *marks[:2]), (3, *marks[1:])]) is NO_TIMES
+    clock.times([(1, marks[2], clock.mark())], continued=True)
+    (times,) = clock.drain()
+    assert min(times.reserve_ns, times.append_ns, times.attend_ns) > 0
+    assert clock.drain() == []
+
+
+def test_several_threads_give_a_worker_work_that_runs_one_after_another(worker):
+    order = []
+
+    def given(number):
+        return worker.submit(lambda: order.append((number, threading.get_ident())))
+
+    with ThreadPoolExecutor(4) as pool:
+        for handle in list(pool.map(given, range(32))):
+            handle.result()
+    assert sorted(number for number, _ in order) == list(range(32))
+    assert len({thread for _, thread in order}) == 1
+
+
+def test_work_is_behind_what_the_device_was_given_and_before_what_waits_for_it(worker):
+    source, target = torch.empty(3, device=CUDA), torch.empty(3, device=CUDA)
+    source.copy_(on_device(torch.ones(3)))
+    handle = worker.submit(lambda: target.copy_(source))
+    worker.wait()
+    assert handle.result() is target
+    assert target.clone().to(torch.device("cpu")).eq(1).all()
+
+
+def test_work_that_fails_leaves_the_stream_to_others(worker):
     def failing():
         raise RuntimeError("no memory")
 
-    with pytest.raises(RuntimeError, match="no memory"):
-        worker.submit(failing)
+    handle = worker.submit(failing)
+    for ask in (handle.check, handle.result):
+        with pytest.raises(RuntimeError, match="no memory"):
+            ask()
     assert worker.submit(lambda: 7).result() == 7
+
+
+@pytest.mark.parametrize("disk_capacity", [0, 512])
+def test_what_moves_and_is_read_beside_the_steps_lets_no_step_wait(disk_capacity, monkeypatch):
+    """Tokens leave beside the steps, in parts of chunks; they are read back, each part behind the one before."""
+    settings = {"fast_capacity": 40, "slow_capacity": 512, "background": True, "read_ahead": True}
+    cache = Cache(strategy("hierarchical", disk_capacity=disk_capacity, **settings), device="cuda")
+    monkeypatch.setattr(cache.backend, "wait", lambda: None)  # nothing is replaced that the books would miss
+    cache.admit(Session(0, (Request(1),)))
+    generator, written, read = torch.Generator().manual_seed(0), [], []
+    device.waits.clear()
+    for count in (25, *[5, 3, 1, 7] * 5):
+        new = tokens(generator, 1, count), tokens(generator, 1, count)
+        written.append(new)
+        cache.append(*[[on_device(layer) for layer in each] for each in new])
+        read.append([[piece.keys.clone() for _, piece in cache.sequence().pieces(layer)] for layer in range(2)])
+    assert threading.get_ident() not in device.waits
+    assert device.waits  # but their worker did
+    assert isinstance(cache.sequence().stores[MAIN].keys[0], OnDevice)
+    for number, layers in enumerate(read, start=1):
+        for layer, pieces in enumerate(layers):
+            expected = torch.cat([keys[layer] for keys, _ in written[:number]], 2)
+            assert torch.equal(torch.cat([piece.to(torch.device("cpu")) for piece in pieces], 2), expected)
+    cache.finish()

@@ -1,4 +1,4 @@
-"""Work beside the main one: a thread on a CPU, a second stream on a GPU."""
+"""Work beside the main one: a thread on a CPU, a thread with a second stream on a GPU."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -101,23 +102,34 @@ def _step_back() -> None:
 
 
 class _OnStream(Generic[Result]):
-    """Work in another stream: waiting for it is the device's business, not the host's."""
+    """Work in another stream: once it was given to the device, waiting for it is the device's business."""
 
-    def __init__(self, event: torch.Event, value: Result) -> None:
-        self._event = event
-        self._value = value
+    def __init__(self, given: _OnThread[tuple[torch.Event, Result]], work: Callable[[], Result]) -> None:
+        self._given = given
+        self._work: Callable[[], Result] | None = work
+        """Held until another stream waits: what the work reads would be free for that stream's use before."""
 
     def check(self) -> None:
-        """Nothing: it would have failed when it was given away. See `Handle.check`."""
+        """See `Handle.check`."""
+        try:
+            self._given.check()
+        except BaseException:
+            self._work = None
+            raise
 
     def result(self) -> Result:
         """Let the current stream wait. See `Handle.result`."""
-        self._event.wait()
-        return self._value
+        self.check()
+        done, value = self._given.result()
+        done.wait()
+        self._work = None
+        return value
 
 
 class Stream:
-    """A second stream of an accelerator, for one thread at a time: entered by two, it is lost to both.
+    """A second stream of an accelerator and the one thread that enters it: what waits on the host waits there.
+
+    A stream that two threads enter is lost to both. Files and copies that do not lie together make a host wait.
 
     Args:
         device: the accelerator.
@@ -126,24 +138,33 @@ class Stream:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.Stream(device=device)
-        self._entering = threading.Lock()
+        self._thread = Thread(steps_back=False)
 
     def submit(self, work: Callable[[], Result]) -> _OnStream[Result]:
         """See `Worker.submit`."""
-        before = torch.accelerator.current_stream(self._device)
-        with self._entering, self._stream:
-            self._stream.wait_stream(before)
+        before = self._event()
+        return _OnStream(self._thread.submit(partial(self._given, work, before)), work)
+
+    def _given(self, work: Callable[[], Result], before: torch.Event) -> tuple[torch.Event, Result]:
+        with self._stream:
+            before.wait()
             value = work()
-            event = torch.Event(device=self._device)
-            event.record()
-        return _OnStream(event, value)
+            return self._event(), value
+
+    def _event(self) -> torch.Event:
+        """An event behind all that the current stream was given."""
+        event = torch.Event(device=self._device)
+        event.record()
+        return event
 
     def wait(self) -> None:
         """See `Worker.wait`."""
+        self._thread.wait()
         self._stream.synchronize()
 
     def close(self) -> None:
         """See `Worker.close`."""
+        self._thread.close()
         self._stream.synchronize()
 
 

@@ -158,7 +158,7 @@ class MeasuredBackend(Backend):
                 if error is not None:
                     raise error
                 what = RESERVE if self._sequences[op.seq].is_growing else MOVE
-        if self.device.type != "cpu":  # the device waits, in the step
+        if self.device.type != "cpu":  # it waits in the step; the host, for its worker, in the plan
             return NO_TIMES
         spent = [0] * len(NO_TIMES)
         spent[what] = perf_counter_ns() - start

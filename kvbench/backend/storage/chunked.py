@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Positions, Shape, narrowed
 from kvbench.backend.storage.memory import Memory
+from kvbench.backend.storage.transfer import carry
 from kvbench.plan.area import STAGING_TOKENS, Area, Chunks
 from kvbench.plan.ops import Rule
 
@@ -26,6 +27,7 @@ class ChunkedStore:
 
     __slots__ = (
         "_chunk_tokens",
+        "_is_near",
         "_memory",
         "_offset",
         "_shape",
@@ -40,6 +42,7 @@ class ChunkedStore:
         self.area = area
         self._shape = shape
         self._memory = memory
+        self._is_near = memory.device == shape.device
         layout = area.layout
         assert isinstance(layout, Chunks)
         self._chunk_tokens = layout.num_tokens
@@ -85,15 +88,21 @@ class ChunkedStore:
                 self._put(chunks[number], keys[layer], values[layer], start, done, count)
             for layer, tracks in enumerate(self.tracks):
                 cut = narrowed(positions, done, count)
-                written = torch.tensor(cut, dtype=torch.int32) if isinstance(cut, range) else cut[layer]
-                tracks[number].narrow(2, start, count).copy_(written)
+                target = tracks[number].narrow(2, start, count)
+                if isinstance(cut, range):
+                    target.copy_(torch.arange(cut.start, cut.stop, dtype=torch.int32, device=target.device))
+                else:
+                    carry(target, cut[layer])
             done += count
             self.num_used += count
 
     def _put(self, chunk: Sequence[Tensor], keys: Tensor, values: Tensor, start: int, done: int, count: int) -> None:
         """Write count tokens, from the done-th, into a chunk from slot start on."""
         for target, new in zip(chunk, (keys, values), strict=True):
-            target[:, :, start : start + count] = new[:, :, done : done + count]
+            if self._is_near:
+                target[:, :, start : start + count] = new[:, :, done : done + count]
+            else:
+                carry(target.narrow(2, start, count), new.narrow(2, done, count))
 
     def _cuts(self) -> list[Cut]:
         """Each chunk's live slots."""
@@ -164,7 +173,9 @@ class ChunkedStore:
                 filled += cut[2]
             positions: Positions = self._stretch(cuts)
             if self.tracks:
-                positions = torch.cat([self._track(layer, cut) for cut in cuts], dim=2).to(keys.device)
+                found = torch.cat([self._track(layer, cut) for cut in cuts], dim=2)
+                positions = torch.empty_like(found, device=keys.device)
+                carry(positions, found)
             return Piece(keys.narrow(2, 0, filled), values.narrow(2, 0, filled), positions)
 
         return fill
@@ -172,8 +183,8 @@ class ChunkedStore:
     def _bring(self, layer: int, cut: Cut, keys: Tensor, values: Tensor) -> None:
         """Copy live slots of one chunk to where they are read."""
         piece = self._piece(layer, cut)
-        keys.copy_(piece.keys, non_blocking=True)
-        values.copy_(piece.values, non_blocking=True)
+        carry(keys, piece.keys)
+        carry(values, piece.values)
 
     def leaving(self, rule: Rule) -> list[Part]:
         """Views of the oldest slots, a part a chunk. See `Store.leaving`."""

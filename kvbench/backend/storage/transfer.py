@@ -1,0 +1,28 @@
+"""Copies between a device and the host's memory."""
+
+import torch
+from torch import Tensor
+
+
+def carry(target: Tensor, source: Tensor) -> None:
+    """Copy; between a device and the host by pinned memory that lies together.
+
+    From or to any other memory, torch copies by pageable memory of its own: a fraction of the rate, and the host waits
+    in both directions.
+
+    Args:
+        target: where to. On the host it holds the tokens when this returns; on a device, a copy from pinned memory
+            stands behind what the current stream was given.
+        source: as target.
+    """
+    if target.device == source.device:
+        target.copy_(source)
+        return
+    is_leaving = target.device.type == "cpu"
+    host = target if is_leaving else source
+    if host.is_pinned() and host.is_contiguous():
+        target.copy_(source, non_blocking=not is_leaving)
+        return
+    staged = torch.empty(host.shape, dtype=host.dtype, pin_memory=True)
+    staged.copy_(source)
+    target.copy_(staged, non_blocking=not is_leaving)
