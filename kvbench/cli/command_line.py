@@ -18,7 +18,7 @@ from hydra.errors import OverrideParseException
 
 from kvbench.cli.files import YAML, Files, checked_folders, vet_choice
 from kvbench.cli.help import unknown_verb
-from kvbench.configuration.catalogue import GROUPS, default_strategies
+from kvbench.configuration.catalogue import GROUPS, default_strategies, implied
 from kvbench.configuration.errors import UsageError
 
 REFUSED = {
@@ -178,10 +178,11 @@ def read(arguments: list[str]) -> Iterator[CommandLine]:
 
 
 def _implied(command: CommandLine) -> list[str]:
-    """What is meant and not said: a machine that is named is there to be modelled."""
-    machines = command.choices("hardware")
-    is_named = bool(machines) and str(None) not in machines
-    return ["backend=modelled"] if is_named and not command.choices("backend") else []
+    """The choices that are meant and not said."""
+    chosen = {group for group in GROUPS if command.choices(group)}
+    if str(None) in command.choices("hardware"):
+        chosen.remove("hardware")
+    return [f"{group}={name}" for group, name in implied(chosen).items()]
 
 
 def _parse(lines: list[str]) -> list[Override]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def default_strategies() -> list[str]:
     entries = own_settings()["defaults"]
     chosen: list[str] = next(entry["strategy"] for entry in entries if isinstance(entry, dict) and "strategy" in entry)
     return chosen
+
+
+def implied(chosen: Container[str]) -> dict[str, str]:
+    """What is meant and not said, by group: a machine that is named is there to be modelled.
+
+    Args:
+        chosen: groups of which something was.
+    """
+    return {"backend": "modelled"} if "hardware" in chosen and "backend" not in chosen else {}
 
 
 def summary_line(path: Path) -> str:

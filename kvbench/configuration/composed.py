@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kvbench.backend.base import BackendChoice
-from kvbench.configuration.catalogue import default_strategies, names, own_node, own_settings
+from kvbench.configuration.catalogue import default_strategies, implied, names, own_node, own_settings
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import is_fleet
 from kvbench.configuration.vet import vet_file
@@ -42,9 +42,7 @@ def composed(
     config = {key: value for key, value in config.items() if key not in OF_HYDRA} | {"trusted": list(trusted)}
     common = config.pop("scenario")
     wanted = {group: name for group, name in chosen.items() if name is not None}
-    if "hardware" in wanted:  # a machine that is named is there to be modelled
-        wanted.setdefault("backend", "modelled")
-    for group, name in (DEFAULTS | wanted).items():
+    for group, name in (DEFAULTS | wanted | implied(wanted)).items():
         if name is not None or group == "hardware":
             config[group] = None if name is None else _node(group, name, trusted)
     if isinstance(config.get("scenario"), dict):
