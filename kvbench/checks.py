@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from kvbench.messages import unknown
 
+MOST_SEED = 2**63 - 1
+
 
 def check_int(what: str, value: object, least: int, most: int | None = None) -> None:
     """Refuse what is no integer of the range.

@@ -43,8 +43,10 @@ def test_the_call_makes_what_the_verb_writes_and_writes_only_when_told(tmp_path,
     assert trained.comparison[0]["predictor"] == "learned"
     train_verb(["trace=mine.csv", "format=plain", "out=mine.safetensors", "seed=3"])
     assert (tmp_path / "mine.safetensors").read_bytes() == trained.weights.to_bytes()
-    with pytest.raises(ValueError, match="seed is a whole number from 0"):
+    with pytest.raises(ValueError, match="seed is an integer of at least 0"):
         kv.train("mine.csv", format="plain", seed=-1)
+    with pytest.raises(ValueError, match="quantile is a number above 0 and below 1, got True"):
+        kv.train("mine.csv", format="plain", quantile=True)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,8 @@ def test_the_call_makes_what_the_verb_writes_and_writes_only_when_told(tmp_path,
         (["trace=azure_conv", "out=a.pt"], r"ends in \.safetensors, got 'a\.pt'"),
         (["trace=azure_conv", "out=a.safetensors", "quantile=1"], "quantile is a number above 0 and below 1, got 1.0"),
         (["trace=azure_conv", "out=a.safetensors", "quantile=x"], "got 'x'"),
-        (["trace=azure_conv", "out=a.safetensors", "seed=-1"], "seed is a whole number from 0"),
+        (["trace=azure_conv", "out=a.safetensors", "seed=-1"], "seed is an integer of at least 0"),
+        (["trace=azure_conv", "out=a.safetensors", f"seed={2**63}"], "and at most 9,223,372,036,854,775,807, got"),
         (["trace=short_chat", "out=a.safetensors"], "trace=short_chat: training needs at least 50 requests, got 1"),
     ],
 )

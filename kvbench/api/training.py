@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvbench.api.out import new_file, written
-from kvbench.configuration.errors import UsageError
+from kvbench.checks import MOST_SEED, check_int, check_number
+from kvbench.configuration.errors import UsageError, refusing
 from kvbench.files import write_whole
 from kvbench.messages import unknown
 
@@ -59,16 +60,13 @@ def train(
     from kvbench.predictor.weights import SUFFIX
 
     path = None if out is None else new_file(out, SUFFIX)
-    if not (isinstance(quantile, int | float) and 0 < quantile < 1):
-        raise UsageError(f"quantile is a number above 0 and below 1, got {quantile!r}")
-    if not (isinstance(seed, int) and 0 <= seed < 2**63):
-        raise UsageError(f"seed is a whole number from 0 to 2^63 - 1, got {seed!r}")
+    with refusing():
+        check_number("quantile", quantile, 0, 1, above=True, below=True)
+        check_int("seed", seed, 0, MOST_SEED)
     name, source, sessions = _requests(str(trace), format, seed)
     examples = examples_of(sessions)
-    try:
+    with refusing(f"trace={trace}: "):
         weights = trained(examples, quantile, seed, name, source)
-    except ValueError as error:
-        raise UsageError(f"trace={trace}: {error}") from error
     rows = compare(weights, examples)
     rated = {key: rows[0][key] for key in ("num_requests", "pinball_tokens", "coverage")}
     weights = replace(weights, about={**weights.about, "unseen": rated})

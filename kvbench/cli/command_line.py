@@ -180,8 +180,6 @@ def read(arguments: list[str]) -> Iterator[CommandLine]:
 def _implied(command: CommandLine) -> list[str]:
     """The choices that are meant and not said."""
     chosen = {group for group in GROUPS if command.choices(group)}
-    if str(None) in command.choices("hardware"):
-        chosen.remove("hardware")
     return [f"{group}={name}" for group, name in implied(chosen).items()]
 
 

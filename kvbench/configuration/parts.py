@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from kvbench.backend.base import Backend, BackendChoice, Conditions
-from kvbench.checks import check_int
+from kvbench.checks import MOST_SEED, check_int
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.data import check_data, recording_of
 from kvbench.configuration.errors import UsageError
@@ -88,7 +88,7 @@ def check_numbers(config: Config) -> None:
         ("repetitions", 1, None),
         ("warmup", 0, None),
         ("budget_bytes", 1, None),
-        ("seed", 0, 2**63 - 1),
+        ("seed", 0, MOST_SEED),
         ("quality_tokens", LEAST_PROBED, None),
     ):
         value = config.get(name)
