@@ -7,7 +7,7 @@ import numpy as np
 
 from kvbench.api.job import Job, Stopped
 from kvbench.api.progress import watched
-from kvbench.configuration.errors import UsageError
+from kvbench.configuration.errors import refusing
 from kvbench.configuration.model import geometry_of
 from kvbench.configuration.parts import Config, backend_of, check_budget, check_numbers, scenario_of, strategies_of
 from kvbench.fleet.bounds import last_arrival_ns
@@ -82,19 +82,15 @@ def _simulated(
 
 def _served(name: str, strategy: Strategy, fleet: FleetServer, columns: TraceColumns, budget_bytes: int) -> FleetRun:
     """What one strategy makes of the requests."""
-    try:
+    with refusing(f"strategy.{name}: "):
         return fleet.serve(name, strategy, columns, budget_bytes)
-    except ValueError as error:
-        raise UsageError(f"strategy.{name}: {error}") from error
 
 
 def _check_rules(strategies: Mapping[str, Strategy]) -> None:
     """Refuse strategies that a fleet cannot run before anything is read."""
     for name, strategy in strategies.items():
-        try:
+        with refusing(f"strategy.{name}: "):
             check_rule(strategy)
-        except ValueError as error:
-            raise UsageError(f"strategy.{name}: {error}") from error
 
 
 def _requests(config: Config, fleet: FleetServer, overrides: list[str]) -> tuple[TraceColumns, int]:
@@ -103,13 +99,11 @@ def _requests(config: Config, fleet: FleetServer, overrides: list[str]) -> tuple
     """
     scenario = scenario_of(config)
     asked = any(line.lstrip("+").startswith("scenario.max_requests=") for line in overrides)
-    try:
+    with refusing():
         columns = scenario_columns(scenario, np.random.default_rng(config["seed"]))
         most = scenario.max_requests if asked or not isinstance(scenario, Trace) else None
         cut = columns if most is None else columns.first(most)
         return fleet.arriving(cut), columns.num_requests
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def header_lines(

@@ -11,7 +11,7 @@ from kvbench.api.job import Job
 from kvbench.api.measure import clocked, stepping
 from kvbench.api.progress import watched
 from kvbench.configuration.catalogue import names, own_node
-from kvbench.configuration.errors import UsageError
+from kvbench.configuration.errors import UsageError, refusing
 from kvbench.configuration.model import geometry_of, hardware_of, name_or_path_of, weights_of
 from kvbench.configuration.parts import (
     Config,
@@ -38,10 +38,8 @@ def study_job(name: str, config: Config, config_text: str, asked: Config) -> Job
     experiment = experiment_of(config)
     setting = setting_of(config)
     device = setting.backend.describe()
-    try:
+    with refusing():
         header = _header(name, config, experiment, setting, device)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
     def run() -> Findings:
         start = clocked(setting.backend) if experiment.num_tokens else None
@@ -152,11 +150,8 @@ def _node(group: str, name: str, where: str) -> dict[str, Any]:
 
 def _run(experiment: Experiment, setting: Setting) -> Findings:
     num_runs = setting.num_repetitions + setting.num_warmup if experiment.is_repeated else 1
-    with watched(experiment.num_tokens * num_runs, "tokens") as advance:
-        try:
-            return experiment.run(replace(setting, on_iteration=stepping(advance), say=_said))
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+    with watched(experiment.num_tokens * num_runs, "tokens") as advance, refusing():
+        return experiment.run(replace(setting, on_iteration=stepping(advance), say=_said))
 
 
 def _said(line: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvbench.configuration.errors import UsageError
+from kvbench.configuration.errors import UsageError, refusing
 from kvbench.configuration.targets import target_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.workload.request import Session
@@ -46,10 +46,8 @@ def recording_of(config: Mapping[str, Any], geometry: KVGeometry, sessions: Sequ
     from kvbench.quality.recorded import read
 
     longest = max(session.num_tokens for session in sessions)
-    try:
+    with refusing("data: "):
         sample = read(Path(config["data"]).expanduser(), geometry, longest, config["seed"])
-    except ValueError as error:
-        raise UsageError(f"data: {error}") from error
     about = f"appended are {sample.about}"
     if sample.num_tokens < longest:
         about += f"; its {sample.num_tokens:,} tokens begin again where a sequence is longer (at most {longest:,})"

@@ -10,7 +10,7 @@ from kvbench.backend.base import Backend, BackendChoice, Conditions
 from kvbench.checks import MOST_SEED, check_int
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.data import check_data, recording_of
-from kvbench.configuration.errors import UsageError
+from kvbench.configuration.errors import UsageError, refusing
 from kvbench.configuration.model import geometry_of, hardware_of, weights_of
 from kvbench.configuration.targets import build, target_of
 from kvbench.model.geometry import KVGeometry
@@ -72,10 +72,8 @@ def workload_of(config: Config) -> tuple[Scenario, Workload]:
         FileNotFoundError: its trace is missing.
     """
     scenario = scenario_of(config)
-    try:
+    with refusing():
         return scenario, scenario.workload(np.random.default_rng(config["seed"]))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def check_numbers(config: Config) -> None:
@@ -94,10 +92,8 @@ def check_numbers(config: Config) -> None:
         value = config.get(name)
         if name == "budget_bytes" and value is None:
             continue
-        try:
+        with refusing():
             check_int(name, value, least, most)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
     if not isinstance(config.get("attend"), bool):
         raise UsageError(f"attend is true or false, got {config.get('attend')!r}")
     check_data(config)
@@ -167,10 +163,8 @@ def backend_of(config: Config, geometry: KVGeometry, recording: "Recording | Non
         recording=recording,
         **{name: config[name] for name in ("device", "attend", "cache_only", "seed")},
     )
-    try:
+    with refusing("backend: "):
         return cast(Backend, chosen.made(conditions))
-    except ValueError as error:
-        raise UsageError(f"backend: {error}") from error
 
 
 def parts_of(config: Config) -> Parts:
@@ -184,18 +178,14 @@ def parts_of(config: Config) -> Parts:
     scenario, workload = workload_of(config)
     geometry = geometry_of(config)
     backend = backend_of(config, geometry, recording_of(config, geometry, workload.sessions))
-    try:
+    with refusing():
         check_signals(strategies, backend)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     budget_bytes, max_concurrency = budget_of(config, backend), scenario.max_concurrency
     limits, fitted = limits_of(workload.sessions, backend, max_concurrency, budget_bytes), {}
     for name, strategy in strategies.items():
-        try:
+        with refusing(f"strategy.{name}: "):
             fitted[name] = strategy.fitted(limits)
             fitted[name].ledger(backend.geometry, num_rows=backend.num_rows)
-        except ValueError as error:
-            raise UsageError(f"strategy.{name}: {error}") from error
     return Parts(workload, fitted, backend, budget_bytes, max_concurrency, *repetitions_of(config, backend))
 
 
