@@ -111,6 +111,9 @@ class Backend(ABC):
     def begin_iteration(self) -> None:  # noqa: B027
         """A pass over the live requests begins: what their steps share is paid once in it."""
 
+    def end_iteration(self) -> None:  # noqa: B027
+        """All live requests have stepped: what was put off to be done for them together is done."""
+
     def open(self, seq: int) -> None:  # noqa: B027
         """Begin a sequence that holds nothing yet."""
 

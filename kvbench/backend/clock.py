@@ -1,5 +1,6 @@
 """How long work took, by the clock of the device that does it. The one place that knows which."""
 
+from abc import ABC, abstractmethod
 from time import perf_counter_ns
 from typing import Any, Protocol
 
@@ -56,22 +57,20 @@ class HostClock:
         return None
 
 
-class EventClock:
-    """Work that a device does behind the host: events in its stream, read when drained.
+class LateClock(ABC):
+    """A clock that is read when drained, so that work may be shared out between steps that are over."""
 
-    Args:
-        device: an accelerator.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self) -> None:
         self._steps: list[list[Span]] = []
+        self._shared: list[tuple[Span, dict[int, float]]] = []
 
-    def mark(self) -> torch.Event:
-        """An event behind all work given to the device so far."""
-        event = torch.Event(device=self._device, enable_timing=True)
-        event.record()
-        return event
+    @abstractmethod
+    def mark(self) -> Mark:
+        """See `Clock.mark`."""
+
+    @abstractmethod
+    def _elapsed_ns(self, start: Mark, end: Mark) -> int:
+        """Between two marks."""
 
     def times(self, spans: list[Span], continued: bool = False) -> Times:
         """Keep the spans for `drain`."""
@@ -85,19 +84,74 @@ class EventClock:
         """See `Clock.forget`."""
         self._steps.pop()
 
+    @property
+    def last_step(self) -> int:
+        """The number of the newest step, counted from the last drain."""
+        return len(self._steps) - 1
+
+    def share(self, what: int, start: Mark, end: Mark, shares: dict[int, float]) -> None:
+        """Give parts of the time between two marks to steps, by their number."""
+        self._shared.append(((what, start, end), shares))
+
+    def drain(self) -> list[Times]:
+        """Read all marks."""
+        steps, self._steps = self._steps, []
+        shared, self._shared = self._shared, []
+        sums = [[0] * len(Times._fields) for _ in steps]
+        for own, spans in zip(sums, steps, strict=True):
+            for what, start, end in spans:
+                own[what] += self._elapsed_ns(start, end)
+        for (what, start, end), shares in shared:
+            elapsed_ns = self._elapsed_ns(start, end)
+            for number, part in shares.items():
+                sums[number][what] += round(elapsed_ns * part)
+        return [Times(*own) for own in sums]
+
+
+class LateHostClock(LateClock):
+    """The processor's own clock, read when drained."""
+
+    def mark(self) -> int:
+        """See `Clock.mark`."""
+        return perf_counter_ns()
+
+    def _elapsed_ns(self, start: Mark, end: Mark) -> int:
+        elapsed_ns: int = end - start
+        return elapsed_ns
+
+
+class EventClock(LateClock):
+    """Work that a device does behind the host: events in its stream, read when drained.
+
+    Args:
+        device: an accelerator.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device
+
+    def mark(self) -> torch.Event:
+        """An event behind all work given to the device so far."""
+        event = torch.Event(device=self._device, enable_timing=True)
+        event.record()
+        return event
+
+    def _elapsed_ns(self, start: Mark, end: Mark) -> int:
+        elapsed_ns: int = round(start.elapsed_time(end) * NS_PER_MS)
+        return elapsed_ns
+
     def drain(self) -> list[Times]:
         """Wait for the device, and read all events."""
         torch.accelerator.synchronize(self._device)
-        steps, self._steps = self._steps, []
-        drained = []
-        for spans in steps:
-            sums = [0] * len(Times._fields)
-            for what, start, end in spans:
-                sums[what] += round(start.elapsed_time(end) * NS_PER_MS)
-            drained.append(Times(*sums))
-        return drained
+        return super().drain()
 
 
 def clock_of(device: torch.device) -> Clock:
-    """The clock of a device."""
+    """The clock of a device, which gives a step's times as soon as they are known."""
     return HostClock() if device.type == "cpu" else EventClock(device)
+
+
+def late_clock_of(device: torch.device) -> LateClock:
+    """The clock of a device, which gives a step's times when it is drained."""
+    return LateHostClock() if device.type == "cpu" else EventClock(device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kvbench.backend import device as devices
-from kvbench.backend.attention import CALLS, QUERY_CHUNK, causal_mask
+from kvbench.backend.attention import CALLS, ON_CPU, QUERY_CHUNK, causal_mask
 from kvbench.backend.base import (
     APPEND,
     ATTEND,
@@ -21,11 +21,13 @@ from kvbench.backend.base import (
     Conditions,
     Times,
 )
-from kvbench.backend.clock import Span, clock_of
+from kvbench.backend.clock import Clock, LateClock, Span, clock_of, late_clock_of
 from kvbench.backend.inputs import Inputs, RecordedInputs
 from kvbench.backend.reading import Chunk, decode, prefill
 from kvbench.backend.signals import decode_with_mass, prefill_with_mass, queries_at_once
 from kvbench.backend.storage import Areas, SequenceStore, Shape
+from kvbench.backend.together import MOST_BYTES, Together
+from kvbench.checks import check_flag
 from kvbench.ledger import OutOfMemory
 from kvbench.plan.area import SIGNALS, Area
 from kvbench.plan.ops import Append, Fork, Keep, Move, Operation, Plan, Release, Reserve, Settle, Truncate
@@ -39,11 +41,25 @@ Pieces = Sequence[tuple[Operation, list[Tensor], list[Tensor]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(BackendChoice):
-    """Carry plans out on real tensors, on the run's device, and time them."""
+    """Carry plans out on real tensors, on the run's device, and time them.
+
+    Args:
+        batch_decode: whether live requests' decode steps attend in one call a layer, which copies K and V to lie
+            together; None: on an accelerator, where caches are so short that calls cost more than that. A row's
+            attention is then its share of the call, by the tokens that it holds.
+    Raises:
+        ValueError: it is none of these.
+    """
+
+    batch_decode: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_decode is not None:
+            check_flag("batch_decode", self.batch_decode)
 
     def made(self, conditions: Conditions) -> "MeasuredBackend":
         """See `MeasuredBackend`."""
-        return MeasuredBackend(conditions)
+        return MeasuredBackend(conditions, self.batch_decode)
 
 
 class MeasuredBackend(Backend):
@@ -54,6 +70,7 @@ class MeasuredBackend(Backend):
 
     Args:
         conditions: the run's; the recording is in the geometry's heads, head_dim and dtype.
+        batch_decode: as in `Measured`.
     Raises:
         ValueError: no such device here, or layers do not all hold K and V of all tokens.
     """
@@ -61,7 +78,7 @@ class MeasuredBackend(Backend):
     source = "measured"
     now_ns = staticmethod(perf_counter_ns)
 
-    def __init__(self, conditions: Conditions) -> None:
+    def __init__(self, conditions: Conditions, batch_decode: bool | None = None) -> None:
         geometry = conditions.geometry
         if not geometry.is_plain:
             raise ValueError(
@@ -78,10 +95,19 @@ class MeasuredBackend(Backend):
         self._dtype = getattr(torch, geometry.dtype)
         self._areas = self._shared((Area(),))
         self._baseline: dict[str, int] = {}
-        self._clock = clock_of(self.device)
+        self._together: Together | None = None
+        self._clock: Clock | LateClock = clock_of(self.device)
+        if self._can_wait(batch_decode):
+            self._clock = late_clock_of(self.device)
+            self._together = Together(self._clock, geometry.num_layers, None if batch_decode else MOST_BYTES)
         self._sequences: dict[int, SequenceStore] = {}
         self._inputs: Inputs | RecordedInputs
         self._mask: Tensor
+
+    def _can_wait(self, batch_decode: bool | None) -> bool:
+        """Whether decode steps may attend together: of one row each."""
+        wanted = self.device.type != ON_CPU if batch_decode is None else batch_decode
+        return wanted and self.attend and self.num_rows == 1
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -183,6 +209,8 @@ class MeasuredBackend(Backend):
     def _step(self, seq: int, plan: Plan, num_queries: int, continued: bool) -> Times:
         spans: list[Span] = []
         mark = self._clock.mark
+        if self._together is not None:
+            self._together.before(seq)
         for op in plan:
             what = WHAT.get(type(op))
             if what is None:
@@ -192,11 +220,29 @@ class MeasuredBackend(Backend):
             for piece, keys, values in pieces:
                 self.carry_out(piece, keys, values)
             spans.append((what, start, mark()))
+        if num_queries == 1 and self._together is not None:
+            sequence = self._sequences[seq]
+            query = self._decode_query(sequence)
+            if query is not None and sequence.is_read_in_place:
+                times = self._clock.times(spans, continued)
+                self._together.add(seq, sequence, query)
+                return times
         if num_queries and self.attend:
             start = mark()
             self.attention(seq, num_queries)
             spans.append((ATTEND, start, mark()))
         return self._clock.times(spans, continued)
+
+    def _decode_query(self, sequence: SequenceStore) -> Tensor | None:
+        """The query of the newest token, where all layers have the same and nobody is told what it finds; else None."""
+        if sequence.score is None and isinstance(self._inputs, Inputs):
+            return self._inputs.decode_query(sequence.num_seen)
+        return None
+
+    def end_iteration(self) -> None:
+        """Attend with the decode steps that wait for each other."""
+        if self._together is not None:
+            self._together.finish()
 
     def attention(self, seq: int, num_queries: int) -> list[list[Tensor]]:
         """Attend, layer by layer, with the queries of a sequence's newest tokens over all that it holds.
@@ -205,9 +251,8 @@ class MeasuredBackend(Backend):
             A layer's outputs, a chunk of queries each, packed as its queries.
         """
         sequence, inputs = self._sequences[seq], self._inputs
-        if num_queries == 1 and sequence.score is None and isinstance(inputs, Inputs):
-            queries = inputs.decode_query(sequence.num_seen)  # the common case, at the least cost
-            return [[decode(sequence, layer, queries)] for layer in range(self.geometry.num_layers)]
+        if num_queries == 1 and (query := self._decode_query(sequence)) is not None:  # the common case, at least cost
+            return [[decode(sequence, layer, query)] for layer in range(self.geometry.num_layers)]
         first = sequence.num_seen - num_queries
         return self.attend_with(seq, inputs.chunks(first, num_queries, self._chunk_size(sequence)))
 
@@ -237,6 +282,7 @@ class MeasuredBackend(Backend):
 
     def drain(self) -> list[Times] | None:
         """The times of steps that the device had not finished when `step` returned; None on a CPU."""
+        self.end_iteration()
         return self._clock.drain()
 
     def allocator_peaks(self) -> dict[str, int]:
@@ -252,5 +298,6 @@ class MeasuredBackend(Backend):
             "copy_bandwidth_bytes_per_s": round(devices.copy_bandwidth(self.device)),
             **devices.about(self.device),  # its clocks are up
             "attention": CALLS if self.attend else "off",
+            **({} if self._together is None else {"batch_decode": self._together.about}),
             **({} if self._recording is None else {"data": self._recording.about}),
         }

@@ -97,6 +97,7 @@ class Scheduler:
                     except BackgroundError as error:
                         self._let_go(error.seq)
                         raise
+            self._backend.end_iteration()
             self._iteration += 1
             if self._coming or self._iteration % DRAIN_EVERY == 0:
                 self._drain()

@@ -180,11 +180,26 @@ class PagedStore:
                 found.append(Piece(keys, values, range(position, position + count)))
         return found
 
+    @property
+    def slots(self) -> Tensor:
+        """Of the pool, those that hold its tokens, in order: int64 [num_used], on the pool's device."""
+        of_a_block = torch.arange(self._block_tokens, device=self._blocks.device)
+        return (self._blocks[:, None] * self._block_tokens + of_a_block).flatten()[: self.num_used]
+
+    def slots_of(self, layer: int) -> Pair:
+        """All slots of the pool, of which `slots` are this store's."""
+        return self._pool.keys[layer], self._pool.values[layer]
+
+    @property
+    def _blocks(self) -> Tensor:
+        """The table on the device, as long as it stays as it is."""
+        if self._index is None:
+            self._index = torch.tensor(self.table, dtype=torch.int64, device=self._pool.keys[0].device)
+        return self._index
+
     def fills(self, layer: int) -> list[Fill]:
         """A gather of as many blocks as a staging buffer holds, each. See `Store.fills`."""
-        index = self._index
-        if index is None:
-            index = self._index = torch.tensor(self.table, dtype=torch.int64, device=self._pool.keys[0].device)
+        index = self._blocks
         a_time = STAGING_TOKENS // self._block_tokens
         num_blocks = -(-self.num_used // self._block_tokens)
         firsts = range(0, num_blocks, a_time)

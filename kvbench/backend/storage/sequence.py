@@ -228,6 +228,22 @@ class SequenceStore:
             return [pair for store in live for pair in store.read(layer)]
         return ((piece.keys, piece.values) for _, piece in self.pieces(layer))
 
+    @property
+    def device(self) -> torch.device:
+        """Where attention is computed."""
+        return self._shared.shape.device
+
+    @property
+    def only_blocks(self) -> PagedStore | None:
+        """The one store that attention reads, where it is of blocks of a pool on the device; else None."""
+        store = self.stores.get(self._attended[0]) if len(self._attended) == 1 else None
+        return store if isinstance(store, PagedStore) and store.area.tier == DEVICE else None
+
+    @property
+    def is_read_in_place(self) -> bool:
+        """Whether all that attention reads lies on the device, as it is, until the sequence's next step."""
+        return not self._is_staged or self.only_blocks is not None
+
     def pieces(self, layer: int) -> Iterator[tuple[Store, Piece]]:
         """What attention reads, with positions; each piece is read before the next is asked for."""
         for store in self._live(self._attended):
