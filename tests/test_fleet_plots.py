@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -135,6 +136,14 @@ def test_times_are_shares_of_completed_requests_with_the_objective(charts, frame
     places = [line.get_xdata()[0] for line in marks]
     assert places == pytest.approx([1.0, 50.0]), "1 s, 50 ms; latency has none"
     assert tpot.get_xlabel() == "TPOT (ms)"
+
+
+def test_an_objective_far_above_all_times_is_told_and_presses_no_line(frames):
+    far = frames.summary.assign(ttft_objective_s=60.0)  # the slowest first token comes after 6.27 s
+    chart = charts_of(replace(frames, summary=far))["fleet_times"]
+    assert not [line for line in chart.axes[0].lines if line.get_color() == INK]
+    assert chart.axes[0].get_xlim()[1] < 10
+    assert "Objective of TTFT: 60 s, above what is shown." in words(chart)
 
 
 def test_requests_that_did_not_complete_are_in_no_distribution():

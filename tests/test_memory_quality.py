@@ -13,7 +13,7 @@ from kvbench.charts.memory_quality import _on_front, memory_quality_chart
 from kvbench.charts.needles import needle_charts
 from kvbench.charts.style import REST, looks
 from kvbench.results.front import Cost, pareto_front
-from tests.support.drawing import draw
+from tests.support.drawing import draw, words
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 MIB = 2**20
@@ -217,6 +217,14 @@ def test_every_case_gives_a_chart(change):
     figure = memory_quality_chart(change(table()))
     figure.draw_without_rendering()
     assert all(axes.get_ylabel() for axes in figure.axes[:3])
+
+
+def test_a_small_panel_without_values_is_left_out():
+    frame = table().assign(agreement=np.nan)
+    titles = {axes.get_title(loc="left") for axes in memory_quality_chart(frame).axes}
+    assert titles == {"Streaming: token by token from the start", "Prefill, then token by token", ""}
+    figure = memory_quality_chart(frame.assign(perplexity=np.nan, perplexity_continued=np.nan))
+    assert "no strategy has a value here" in words(figure)
 
 
 def test_without_a_full_cache_budgets_are_tokens():

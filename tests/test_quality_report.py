@@ -111,6 +111,22 @@ def test_the_chart_shows_errors_and_recall(frames, quality):
     assert alike[0] == pytest.approx(alike[1] - 0.022)
 
 
+def test_of_many_strategies_those_on_the_front_of_errors_are_in_colour_and_grey_lines_are_named(frames, quality):
+    times = ["total_s", "allocation_s", "decode_p99_us", "decode_p90_us", "decode_p50_us"]
+    base = frames.summary.assign(lossless=False, error_relative=0.3, **dict.fromkeys(times, 1e3))
+    row, recall = base.iloc[-1:], quality[quality["strategy"] == "concat"]
+    quick = {"error_relative": 0.5, "peak_bytes": 1e3} | dict.fromkeys(times, 1.0)
+    faithful = {"error_relative": 0.01, "peak_bytes": 1e12} | dict.fromkeys(times, 1e6)
+    more = {f"quick_{number}": quick for number in range(7)} | {"faithful": faithful}
+    figure = QualityChart(
+        summary=pd.concat([base, *(row.assign(strategy=name, **own) for name, own in more.items())], ignore_index=True),
+        quality=pd.concat([quality, *(recall.assign(strategy=name) for name in more)]),
+    ).figure()
+    coloured = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {*more} < coloured
+    assert {text.get_text() for text in figure.axes[1].texts} == {*base["strategy"]} == {*THREE}
+
+
 def test_the_chart_is_drawn_only_where_a_strategy_is_lossy(frames, quality):
     given = (frames.requests, frames.steps, quality)
     for summary, is_drawn in ((frames.summary, True), (frames.summary.assign(lossless=True), False)):

@@ -37,6 +37,8 @@ TIME_PANELS = (
 )
 TIMES = (("ttft", "TTFT"), ("tpot", "TPOT"), ("latency", "Latency"))
 OBJECTIVE = (0, (5, 2))
+FAR = 3.0
+"""An objective over the slowest request's time, from which it would press the lines together."""
 MOST_TICKS = 6
 
 
@@ -136,6 +138,8 @@ def _shares(axes: Axes, summary: pd.DataFrame, short: dict[str, str]) -> bool:
 class FleetTimesChart(Chart):
     """The share of completed requests that are no slower, a panel a time, a line a strategy; the objective marked.
 
+    An objective of over three times what any request took is told in a note.
+
     Args:
         summary: a row a strategy.
         requests: a row a request and strategy.
@@ -192,11 +196,12 @@ def _distributions(
         empty(axes, "no completed request has one")
         return {}, []
     lines = {name: ecdf(axes, own / unit.divisor, sheet.looks[name]) for name, own in there.items()}
-    marks = [
-        axes.axvline(objective / unit.divisor, color=INK, linestyle=OBJECTIVE, linewidth=1.2)
-        for objective in objectives
-    ]
-    ends = [end / unit.divisor for own in there.values() for end in (own.min(), own.max())]
-    number_axis(axes, "x", [*ends, *(objectives / unit.divisor)], most=MOST_TICKS)
+    ends = np.array([end for own in there.values() for end in (own.min(), own.max())])
+    shown = objectives[objectives <= FAR * ends.max()]
+    marks = [axes.axvline(each / unit.divisor, color=INK, linestyle=OBJECTIVE, linewidth=1.2) for each in shown]
+    far = [duration(each) for each in objectives if each not in shown]
+    if far:
+        sheet.notes.append(f"Objective of {REQUESTS[column].label}: {' or '.join(far)}, above what is shown.")
+    number_axis(axes, "x", np.append(ends, shown) / unit.divisor, most=MOST_TICKS)
     mark_shares(axes, [(line, sheet.short[name]) for name, line in lines.items() if sheet.is_rest(name)])
     return lines, marks

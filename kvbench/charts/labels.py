@@ -18,6 +18,7 @@ _DIRECTIONS = ((1, 0.3), (1, -0.6), (-1, 0.3), (-1, -0.6), (0, 1), (0, -1), (1, 
 _FAR_POINTS = 10.0
 _POINT_RADIUS = 5.5
 _NOTHING = 1e-6
+_PIECE_PIXELS = 6.0
 _LINE_HEIGHT = 0.042
 _END_LENGTH = 18
 LEADER: Settings = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkB": 3}
@@ -34,7 +35,7 @@ def place_names(figure: Figure, axes: Axes, points: np.ndarray, names: list[str]
         axes: the panel.
         points: [num_points, 2], in data coordinates; the first len(names) of them are named.
         names: texts; the first have the first choice, and of equal ones only the first is written.
-        lines: each [num_corners, 2], of upright and level pieces; names keep clear of them.
+        lines: each [num_corners, 2]; names keep clear of them.
     """
     pixels = axes.transData.transform(points)
     scale = figure.dpi / 72
@@ -42,7 +43,7 @@ def place_names(figure: Figure, axes: Axes, points: np.ndarray, names: list[str]
     taken = [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in pixels]
     renderer = figure._get_renderer()  # type: ignore[attr-defined]  # for a figure without a canvas of its own
     for corners in map(axes.transData.transform, lines):
-        taken += [Bbox.from_extents(*np.minimum(a, b) - 1, *np.maximum(a, b) + 1) for a, b in pairwise(corners)]
+        taken += [Bbox.from_extents(*np.minimum(a, b) - 1, *np.maximum(a, b) + 1) for a, b in _pieces(corners)]
     crowd = _Crowd(axes.get_window_extent(renderer), taken)
     for name in dict.fromkeys(names):
         point = pixels[names.index(name)]
@@ -87,6 +88,14 @@ def name_ends(axes: Axes, lines: Sequence[tuple[Line2D, str]]) -> None:
     where |= {"fontsize": SMALL, "color": INK, "arrowprops": arrow, "parse_math": False}
     for (_, end, text), height in zip(ends, _apart([height for height, *_ in ends]), strict=True):
         axes.annotate(_cut(text), end, (1.02, height), **where)
+
+
+def _pieces(corners: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A line's pieces in pixels; an oblique one in so short ones that their boxes hold little but the line."""
+    for start, end in pairwise(corners):
+        size = np.abs(end - start)
+        count = 1 if size.min() < _PIECE_PIXELS else int(np.ceil(size.max() / _PIECE_PIXELS))
+        yield from pairwise(np.linspace(start, end, count + 1))
 
 
 def _cut(text: str) -> str:

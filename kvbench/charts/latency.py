@@ -176,6 +176,7 @@ def mark_shares(axes: Axes, lines: Iterable[tuple[Line2D, str]] = ()) -> None:
         axes: the panel.
         lines: from `ecdf`, each with the name that is written on it.
     """
+    number_axis(axes, "y", [], log=False)
     axes.set_ylim(0, 1.03)
     for height, text in ((0.5, "p50"), (0.99, "p99")):
         axes.axhline(height, color="#888888", linewidth=0.8, linestyle=":", zorder=0)

@@ -45,6 +45,24 @@ class _Points(NamedTuple):
     memory_text: str
 
 
+class _Tradeoff(NamedTuple):
+    """What a panel is to show: a cost a row, its words, and the full cache's perplexity.
+
+    That is NaN where it is not known, and None where costs are no perplexities.
+    """
+
+    shared: _Points
+    costs: np.ndarray
+    title: str
+    y_label: str
+    full: float | None = None
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The rows that have both a memory and a cost."""
+        return np.flatnonzero(np.isfinite(self.costs) & np.isfinite(self.shared.memory))
+
+
 class _Drawn(NamedTuple):
     """Where a panel's points lie, which row each is, whether it is on the front, and the lines between them."""
 
@@ -59,7 +77,7 @@ def memory_quality_chart(table: pd.DataFrame, subject: str = "", title: str = TI
 
     The Pareto front joins those that no other beats in both; a dotted line is the full cache. Perplexity's axis is
     logarithmic in what lies above the full cache's, linear within 1 % of it. A row that did not complete is in a note;
-    where it has a value all the same, its point is hollow and on no front.
+    where it has a value all the same, its point is hollow and on no front. A small panel without values is left out.
 
     Args:
         table: a row a strategy and budget: strategy, kind (kvbench or transformers), lossless, budget_tokens, outcome,
@@ -70,13 +88,15 @@ def memory_quality_chart(table: pd.DataFrame, subject: str = "", title: str = TI
     """
     sheet = Sheet(title, subject, strategy_names(table), coloured=_on_front(table))
     shared = _shared(table, sheet.looks)
-    panels = sheet.wide_panels(5.0, 2, 3.6)
     changed = 100 * (1 - _numbers(table, "agreement"))
-    drawn = [
-        _perplexity_panel(panels[0], shared, "perplexity", "Streaming: token by token from the start"),
-        _perplexity_panel(panels[1], _continued(shared), "perplexity_continued", "Prefill, then token by token"),
-        _panel(panels[2], shared, changed, "Streaming: next tokens changed", "Other than the full cache's (%)"),
+    first = _perplexity(shared, "perplexity", "Streaming: token by token from the start")
+    others = [
+        _perplexity(_continued(shared), "perplexity_continued", "Prefill, then token by token"),
+        _Tradeoff(shared, changed, "Streaming: next tokens changed", "Other than the full cache's (%)"),
     ]
+    shown = [first, *(each for each in others if each.rows.size)]
+    panels = sheet.wide_panels(5.0, len(shown) - 1, 3.6)
+    drawn = [_panel(axes, each) for axes, each in zip(panels, shown, strict=True)]
     for axes, is_drawn in zip(panels, drawn, strict=True):
         if is_drawn is not None:
             _ideal_axis(axes, shared)
@@ -169,21 +189,15 @@ def _full(shared: _Points, column: str) -> float:
     return float(np.median(own)) if own.size else np.nan
 
 
-def _perplexity_panel(axes: Axes, shared: _Points, column: str, title: str) -> _Drawn | None:
-    values, full = _numbers(shared.table, column), _full(shared, column)
-    return _panel(axes, shared, values, title, "Perplexity", full)
+def _perplexity(shared: _Points, column: str, title: str) -> _Tradeoff:
+    return _Tradeoff(shared, _numbers(shared.table, column), title, "Perplexity", _full(shared, column))
 
 
-def _panel(
-    axes: Axes, shared: _Points, costs: np.ndarray, title: str, y_label: str, full: float | None = None
-) -> _Drawn | None:
-    """Draw one trade-off; None where no row has both a memory and a cost.
-
-    Args:
-        full: the full cache's perplexity, NaN where it is not known; None: costs are no perplexities.
-    """
+def _panel(axes: Axes, tradeoff: _Tradeoff) -> _Drawn | None:
+    """Draw one trade-off; None where no row has both a memory and a cost."""
+    shared, costs, title, y_label, full = tradeoff
+    rows = tradeoff.rows
     label(axes, f"{shared.memory_text} ({shared.unit.name})", y_label, title)
-    rows = np.flatnonzero(np.isfinite(costs) & np.isfinite(shared.memory))
     if not rows.size:
         empty(axes, "no strategy has a value here")
         return None
@@ -195,6 +209,7 @@ def _panel(
         look, own = shared.style[name], points[names[rows] == name]
         own = own[np.argsort(own[:, 0], kind="stable")]
         axes.plot(*own.T, color=look.colour, linestyle=look.line, linewidth=0.9, alpha=0.6, zorder=2)
+        lines.append(own)
     for row, point in zip(rows, points, strict=True):
         mark = point_mark(shared.style[names[row]], shared.competes[row])
         mark.set(xdata=point[:1], ydata=point[1:], zorder=4)

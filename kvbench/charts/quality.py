@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kvbench.charts.chart import Chart
+from kvbench.charts.labels import place_names
 from kvbench.charts.rows import Metric, ends, is_lossy
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import Settings
@@ -80,6 +81,7 @@ class QualityChart(Chart):
             label(panels[0], SUMMARY[ERROR].label, f"{PEAK.label} memory ({unit.name})")
             empty(panels[0], "no strategy has both a peak and an error")
         sheet.legend = legend_of_points(summary, sheet)
+        lines: dict[str, Line2D] = {}
         if self.quality is not None:
             lines = _recall(panels[1], self.quality, sheet)
             coloured = [name for name in sheet.names if not sheet.is_rest(name)]
@@ -93,6 +95,8 @@ class QualityChart(Chart):
         figure = sheet.finish()
         if drawn is not None:
             name_points(figure, panels[0], drawn, row_texts(summary, self.parameters))
+        if lines:
+            _name_rest(figure, panels[1], lines, sheet)
         return figure
 
     def sentences(self) -> list[str]:
@@ -138,3 +142,15 @@ def _recall(axes: Axes, quality: pd.DataFrame, sheet: Sheet) -> dict[str, Line2D
     value_ticks(axes, "y", QUARTERS)
     axes.set_ylim(-0.03, 1.03)
     return {name: legend[name] for name in sheet.names}
+
+
+def _name_rest(figure: Figure, axes: Axes, lines: dict[str, Line2D], sheet: Sheet) -> None:
+    """Write the names of grey lines where each is lowest, which is where it is told from others; level ones in turn."""
+    paths = {name: np.asarray(line.get_xydata()) for name, line in lines.items()}
+    rest = [name for name, path in paths.items() if len(path) and sheet.is_rest(name)]
+    lowest = []
+    for turn, name in enumerate(rest):
+        least = paths[name][paths[name][:, 1] == paths[name][:, 1].min()]
+        lowest.append(least[turn % len(least)])
+    points = np.concatenate([np.reshape(lowest, (-1, 2)), *paths.values()])
+    place_names(figure, axes, points, [sheet.short[name] for name in rest], list(paths.values()))

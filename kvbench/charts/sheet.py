@@ -102,9 +102,11 @@ class Sheet:
 
         Args:
             top_in: height of the wide panel in inches.
-            columns: panels below it.
+            columns: panels below it, if any.
             bottom_in: their height.
         """
+        if not columns:
+            return self.panels(1, 1, top_in)
         self._figure = Figure(figsize=(WIDTH_IN, top_in + bottom_in), layout="constrained")
         grid = self._figure.add_gridspec(2, columns, height_ratios=(top_in, bottom_in))
         below = (self._figure.add_subplot(grid[1, column]) for column in range(columns))

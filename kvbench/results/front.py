@@ -187,8 +187,8 @@ def leaders_of(summary: pd.DataFrame, column: str, less_is_better: bool) -> np.n
 def highlighted(summary: pd.DataFrame, most: int = MOST_COLOURED) -> list[str] | None:
     """The strategies that a crowded chart shows in colour; None where there are no more than `most`.
 
-    They are those on a front, the ones on most fronts first; then those on the fronts of what is left, and so on. Of a
-    fleet they are those that lead in goodput, throughput or time to first token.
+    They are those on a front, of time or of error, the ones on most fronts first; then those on the fronts of what is
+    left, and so on. Of a fleet they are those that lead in goodput, throughput or time to first token.
     """
     names = summary["strategy"].astype(str)
     if names.nunique() <= most:
@@ -199,7 +199,8 @@ def highlighted(summary: pd.DataFrame, most: int = MOST_COLOURED) -> list[str] |
         if is_fleet(summary):
             masks = [leaders_of(rows, column, less) for column, less in _OF_FLEET if rows[column].notna().any()]
         else:
-            masks = [front_of(rows, column) for column in contested(rows)]
+            lossy = [ERROR] if ERROR in rows and rows[ERROR].notna().any() else []
+            masks = [front_of(rows, column) for column in [*contested(rows), *lossy]]
         count = pd.Series(np.sum(masks, axis=0), names[rows.index]).groupby(level=0, sort=False).max()
         best = count[count > 0].sort_values(ascending=False, kind="stable").index.tolist()
         if not best:
