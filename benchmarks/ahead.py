@@ -7,7 +7,8 @@ from driven import GROWTH_FACTOR, SEQ, Place, geometry
 from table import Goal, print_row, print_share
 from timing import NS_PER_S, no_collection, synchronize
 
-from kvbench.backend.base import Booking, Conditions
+from kvbench.backend.base import Booking
+from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.runner.drive import Driver
 from kvbench.strategy.async_growth import Ahead

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from kvbench.backend.base import Booking, Conditions
+from kvbench.backend.base import Booking
+from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.model.geometry import KVGeometry
 from kvbench.runner.drive import Driver

@@ -9,7 +9,7 @@ import numpy as np
 from table import Goal, print_absolute, print_row
 from timing import no_collection
 
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.model.geometry import KVGeometry
 from kvbench.runner.frames import steps_frame

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kvbench.backend.attention import Merging, attention_and_lse, merged, packed
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Area, Blocks, Chunks, Ring

@@ -7,7 +7,7 @@ import yaml
 
 import kvbench as kv
 from kvbench.api import calibrating
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.backend.curves import CURVES, Curves
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.modelled import Modelled, ModelledBackend

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kvbench.api.study import experiment_of
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.backend.counted import Counted
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.charts.claims import ranges_chart

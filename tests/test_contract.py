@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.ledger import OutOfMemory
 from kvbench.runner.run import run

@@ -2,7 +2,8 @@
 
 import pytest
 
-from kvbench.backend.base import Conditions, Times
+from kvbench.backend.base import Times
+from kvbench.backend.choice import Conditions
 from kvbench.backend.curves import CURVES, Curves, Lines, PiecewiseLinear
 from kvbench.backend.modelled import Modelled
 from kvbench.model.geometry import KVGeometry

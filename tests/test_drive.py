@@ -5,7 +5,8 @@ import asyncio
 import pytest
 import torch
 
-from kvbench.backend.base import Booking, Conditions, Times
+from kvbench.backend.base import Booking, Times
+from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.integrations.layerwise import Layerwise, StepFailed, write
 from kvbench.ledger import BackgroundError, Ledger, LedgerError, OutOfMemory

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from kvbench.api.study import experiment_of
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.configuration.errors import UsageError
 from kvbench.studies.base import Findings, Setting

@@ -6,7 +6,8 @@ import os
 import pytest
 import torch
 
-from kvbench.backend.base import Booking, Conditions
+from kvbench.backend.base import Booking
+from kvbench.backend.choice import Conditions
 from kvbench.backend.clock import EventClock
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.storage import memory

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.fleet import simulate
 from kvbench.fleet.bounds import LATEST_NS, MEMORY_BYTES, ROW_BYTES, check_requests
 from kvbench.fleet.fleet import Fleet

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kvbench.backend.base import Booking, Conditions
+from kvbench.backend.base import Booking
+from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.ledger import Ledger
 from kvbench.model.geometry import KVGeometry

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.modelled import Modelled
 from kvbench.ledger import UNLIMITED, Ledger, Limits

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from kvbench.backend.base import Conditions, Times
+from kvbench.backend.base import Times
+from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled
 from kvbench.model.cost import decode_ps, linear_ps, prices_of
 from kvbench.plan.area import Area, Chunks

@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 
 from kvbench.api.probe import is_wanted, probed
 from kvbench.backend.attention import packed
-from kvbench.backend.base import Booking, Conditions
+from kvbench.backend.base import Booking
+from kvbench.backend.choice import Conditions
 from kvbench.backend.inputs import RecordedInputs, Recording
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.cli.source import initialized

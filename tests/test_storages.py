@@ -4,7 +4,7 @@ import pytest
 
 from kvbench.backend.allocator import CachingAllocator
 from kvbench.backend.allocator.tensors import Storages
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled
 from kvbench.ledger import NO_RECEIPT, Ledger
 from kvbench.model.geometry import KVGeometry

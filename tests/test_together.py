@@ -6,7 +6,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kvbench.backend import together
-from kvbench.backend.base import ATTEND, Conditions
+from kvbench.backend.base import ATTEND
+from kvbench.backend.choice import Conditions
 from kvbench.backend.clock import LateHostClock
 from kvbench.backend.measured import Measured
 from kvbench.backend.reading import decode

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kvbench.configuration.composed import composed
 
 if TYPE_CHECKING:
-    from kvbench.backend.base import BackendChoice
+    from kvbench.backend.choice import BackendChoice
     from kvbench.model.geometry import KVGeometry
     from kvbench.model.hardware import Hardware
     from kvbench.results.results import Results

@@ -9,18 +9,8 @@ from torch import Tensor
 
 from kvbench.backend import device as devices
 from kvbench.backend.attention import CALLS, ON_CPU, QUERY_CHUNK, causal_mask
-from kvbench.backend.base import (
-    APPEND,
-    ATTEND,
-    MOVE,
-    NO_TIMES,
-    RESERVE,
-    Backend,
-    BackendChoice,
-    Booking,
-    Conditions,
-    Times,
-)
+from kvbench.backend.base import APPEND, ATTEND, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
+from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.clock import Clock, LateClock, Span, clock_of, late_clock_of
 from kvbench.backend.inputs import Inputs, RecordedInputs
 from kvbench.backend.reading import Chunk, decode, prefill

@@ -5,19 +5,8 @@ from itertools import pairwise
 
 from kvbench.backend.allocator import CachingAllocator
 from kvbench.backend.allocator.tensors import Storages
-from kvbench.backend.base import (
-    APPEND,
-    ATTEND,
-    MODEL,
-    MOVE,
-    NO_TIMES,
-    RESERVE,
-    Backend,
-    BackendChoice,
-    Booking,
-    Conditions,
-    Times,
-)
+from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
+from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.curves import Curves
 from kvbench.backend.rates import Rates, Read, Sheet
 from kvbench.checks import check_share

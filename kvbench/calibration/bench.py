@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from kvbench.backend.base import Booking, Conditions, Times
+from kvbench.backend.base import Booking, Times
+from kvbench.backend.choice import Conditions
 from kvbench.backend.clock import clock_of
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.model.geometry import KVGeometry

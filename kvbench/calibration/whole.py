@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 from tqdm import tqdm
 
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.modelled import Modelled, ModelledBackend
 from kvbench.calibration.file import validation_of

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kvbench.backend.base import BackendChoice
+from kvbench.backend.choice import BackendChoice
 from kvbench.configuration.catalogue import default_strategies, implied, names, own_node, own_settings
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import is_fleet

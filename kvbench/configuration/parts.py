@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from kvbench.backend.base import Backend, BackendChoice, Conditions
+from kvbench.backend.base import Backend
+from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.checks import MOST_SEED, check_int
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.data import check_data, recording_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kvbench.backend.base import BackendChoice, Conditions
+from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.modelled import memory_left
 from kvbench.checks import check_flag, check_int, check_number, check_share
 from kvbench.fleet.bounds import MOST_BYTES, check_repeats, scaled

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from kvbench.backend.attention import QUERY_CHUNK, packed
-from kvbench.backend.base import Booking, Conditions
+from kvbench.backend.base import Booking
+from kvbench.backend.choice import Conditions
 from kvbench.backend.device import is_out_of_memory
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.reading import Chunk, decode

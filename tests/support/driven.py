@@ -3,7 +3,7 @@
 import torch
 
 from kvbench.backend.attention import QUERY_CHUNK, packed
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.ledger import NO_RECEIPT, Limits
 from kvbench.plan.ops import Append, Settle, Truncate

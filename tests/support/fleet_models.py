@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled
 from kvbench.fleet import OUTCOMES
 from kvbench.model.cost import Prices, prices_of

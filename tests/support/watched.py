@@ -1,6 +1,6 @@
 """The measured backend, its live storages counted over a whole run."""
 
-from kvbench.backend.base import Conditions
+from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from tests.support.catalogue import TINY
 from tests.support.storages import LiveStorages

@@ -1,0 +1,51 @@
+"""What a user chooses as `backend`, and what a run gives it to be made of."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import Hardware
+from kvbench.model.parameters import ModelParameters
+
+if TYPE_CHECKING:
+    from kvbench.backend.inputs import Recording
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What a run gives its backend, whichever was chosen; each takes what concerns it.
+
+    Args:
+        geometry: the shape of a token's K and V.
+        hardware: the machine to model; None names none.
+        weights: the model's parameters; None where they are not known.
+        device: auto, cpu or cuda.
+        attend: whether steps attend over the live cache; without, the cache alone is timed.
+        cache_only: whether weights and projections are left out of a modelled step.
+        seed: of random inputs.
+        num_rows: rows of every sequence's batch, > 0.
+        recording: what steps append; None for what the backend makes itself.
+    """
+
+    geometry: KVGeometry
+    hardware: Hardware | None = None
+    weights: ModelParameters | None = None
+    device: str = "auto"
+    attend: bool = True
+    cache_only: bool = False
+    seed: int = 0
+    num_rows: int = 1
+    recording: "Recording | None" = None
+
+
+class BackendChoice(ABC):
+    """The base of what a user chooses as `backend`: settings, with defaults, of which a run makes what it needs."""
+
+    @abstractmethod
+    def made(self, conditions: Conditions) -> object:
+        """What carries a run out: a `Backend`, or a simulation of a whole scenario.
+
+        Raises:
+            ValueError: settings and conditions do not go together.
+        """
