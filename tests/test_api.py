@@ -139,6 +139,7 @@ def test_a_scenario_of_ones_own_is_an_object_or_a_file(tmp_path):
         ({"strategies": []}, {}, "no strategy to run"),
         ({"strategies": 7}, {}, "strategies are names and strategies, or a mapping that names them, got 7"),
         ({"scenario": 5}, {}, "scenario: it is no scenario but a int"),
+        ({"scenario": None}, {}, "scenario: it is no scenario but a NoneType; name one, or a file"),
         ({"backend": 5}, {}, "backend is measured, modelled or fleet, or the keys of one, got 5"),
         ({"hardware": "h1000"}, {}, "unknown hardware 'h1000'. Did you mean 'h100'"),
         ({}, {"repetition": 3}, "unknown key 'repetition'. Did you mean 'repetitions'"),
@@ -161,6 +162,19 @@ def test_a_strategy_that_plans_what_cannot_be_done_is_told_as_on_the_command_lin
 
     with pytest.raises(ValueError, match="strategy mine planned what cannot be done: Append"):
         kv.run("short_chat", {"mine": Odd()}, **PRICED)
+
+
+def test_a_scenario_is_described_as_the_verb_does(kvbench):
+    found = kv.describe("bursty_gamma", settings={"scenario.max_requests": 12, "seed": 3})
+    assert (found.name, found.numbers["num_sessions"]) == ("bursty_gamma", 12)
+    assert found.text in kvbench("scenarios", "bursty_gamma", "scenario.max_requests=12", "seed=3")
+    assert found.chart.figure().axes
+    own = kv.describe(kv.workload.Appends(appends=(30, 10)))
+    assert (own.name, own.numbers["prompt_tokens_sum"], own.chart.prompt_tokens) == ("appends", 40, [30, 10])
+    with pytest.raises(ValueError, match="unknown scenario 'bursty_gama'"):
+        kv.describe("bursty_gama")
+    with pytest.raises(ValueError, match="seed is an integer of at least 0"):
+        kv.describe("bursty_gamma", settings={"seed": -1})
 
 
 def test_what_files_refer_to_is_filled_in():

@@ -1,4 +1,4 @@
-"""The public calls: run a scenario, run an experiment, show results."""
+"""The public calls: describe a scenario, run it, run an experiment, show results."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kvbench.configuration.composed import composed
 
 if TYPE_CHECKING:
+    from kvbench.api.describing import Description
     from kvbench.backend.choice import BackendChoice
     from kvbench.model.geometry import KVGeometry
     from kvbench.model.hardware import Hardware
@@ -115,6 +116,30 @@ def study(
     """
     chosen = {"experiment": experiment, "model": model, "backend": backend, "hardware": hardware}
     return _run(experiment, chosen, None, settings, ())
+
+
+def describe(
+    scenario: "str | PathLike[str] | Scenario",
+    *,
+    trusted: Iterable[str] = (),
+    settings: Mapping[str, object] | None = None,
+) -> "Description":
+    """Say what a scenario is, as `python -m kvbench scenarios NAME` does; nothing is run or written.
+
+    Args:
+        scenario: as in `run`.
+        trusted: as in `run`.
+        settings: further keys, such as {"scenario.max_requests": 20, "seed": 1}.
+    Returns:
+        Its `numbers`, by name (counts, seconds and tokens, such as `prompt_tokens_p90` a session), the same as `text`,
+        and a `chart` of lengths, arrivals and live requests, whose `figure()` draws it.
+    Raises:
+        ValueError: the input is wrong.
+        FileNotFoundError: a trace is missing.
+    """
+    from kvbench.api.describing import described
+
+    return described(_name(scenario), composed({"scenario": scenario}, None, settings, tuple(trusted)))
 
 
 def _run(

@@ -57,7 +57,7 @@ def scenario_of(config: Config) -> Scenario:
     Raises:
         UsageError: it refuses its parameters.
     """
-    scenario = config["scenario"]
+    scenario = config.get("scenario")
     if isinstance(scenario, Mapping):
         scenario = build(scenario, "scenario", "scenario", config["trusted"])
     if not isinstance(scenario, Scenario):
