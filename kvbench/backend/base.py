@@ -1,6 +1,7 @@
 """What a runner asks of a backend, and what it is handed."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import NamedTuple
 
@@ -67,6 +68,7 @@ class Backend(ABC):
         num_rows: rows of every sequence's batch.
         is_repeatable: whether a second run takes the same time to the nanosecond, so that repetitions tell nothing.
         hardware: the machine that is modelled; None where none is.
+        busy_ns: for how long its device is busy with work that is handed over; None where the host is the device.
     """
 
     source: str
@@ -75,6 +77,7 @@ class Backend(ABC):
     num_rows: int = 1
     is_repeatable: bool = False
     hardware: Hardware | None = None
+    busy_ns: Callable[[Callable[[], object]], int | None] | None = None
 
     @property
     def slot_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from kvbench.backend import device as devices
 from kvbench.backend.attention import CALLS, ON_CPU, QUERY_CHUNK, causal_mask
 from kvbench.backend.base import APPEND, ATTEND, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
+from kvbench.backend.busy import busy_ns
 from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.clock import Clock, LateClock, Span, clock_of, late_clock_of
 from kvbench.backend.inputs import Inputs, RecordedInputs
@@ -90,6 +92,7 @@ class MeasuredBackend(Backend):
         if self._can_wait(batch_decode):
             self._clock = late_clock_of(self.device)
             self._together = Together(self._clock, geometry.num_layers, None if batch_decode else MOST_BYTES)
+        self.busy_ns = partial(busy_ns, self.device) if self.device.type == "cuda" else None
         self._sequences: dict[int, SequenceStore] = {}
         self._inputs: Inputs | RecordedInputs
         self._mask: Tensor

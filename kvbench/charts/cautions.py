@@ -15,6 +15,8 @@ from kvbench.results.provenance import is_fleet, is_modelled, kinds
 LARGE_SPREAD = 0.10
 MAX_GROUPS = 6
 BUSY = 0.10
+LAUNCH_BOUND = 1.5
+"""Host times so many times a device's own are what a step takes."""
 
 
 def failures(summary: pd.DataFrame, parameters: list[str] | None = None) -> list[str]:
@@ -41,6 +43,7 @@ def warnings(summary: pd.DataFrame, parameters: list[str] | None = None) -> list
     if timed.any() and np.isnan(halves_of(summary[timed], "tokens_per_s")).all():
         found.append("One repetition only: there are no intervals, and no difference in time can be judged.")
     found += [] if is_fleet(summary) else [*_contention(summary, names), *_smaller_steps(summary, swept)]
+    found += _launch_bound(summary, names)
     found += _inactive(summary, names)
     return found + doubts(summary)
 
@@ -97,6 +100,18 @@ def _contention(summary: pd.DataFrame, names: list[str]) -> list[str]:
         words = "Peak memory differs between repetitions, since the machine's speed decides which requests meet"
         found.append(f"{words}: {listed(varied)}.")
     return found
+
+
+def _launch_bound(summary: pd.DataFrame, names: list[str]) -> list[str]:
+    """Whose decode steps take as long as the host takes to launch them; who has no busy time is not among them."""
+    if "busy_us" not in summary:  # written before it was measured
+        return []
+    rows = zip(names, summary["busy_host_us"].to_numpy(float), summary["busy_us"].to_numpy(float), strict=True)
+    bound = [f"{name} {number(host)} µs for {number(busy)}" for name, host, busy in rows if host > LAUNCH_BOUND * busy]
+    if not bound:
+        return []
+    words = "Bound by launches: the host takes longer to give the device a decode step than the device to do it"
+    return [f"{words} ({listed(bound)}). Their times are the host's; busy_us has the device's."]
 
 
 def _smaller_steps(summary: pd.DataFrame, swept: list[str]) -> list[str]:

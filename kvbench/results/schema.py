@@ -179,10 +179,23 @@ _SUMMARY: dict[str, Column] = {
     ),
     "roofline_share": Column(
         "",
-        "time to move the bytes of all decode steps at the measured copy bandwidth / time that they took; "
+        "time to move the bytes of all decode steps at the measured copy bandwidth / time that they took (on a GPU, "
+        "busy_bytes and busy_us: a device that waits for launches is not slow); "
         "above 1 where a processor's cache is faster than its memory; empty where reads go through staging buffers, "
         "and where modelled",
     ),
+    "busy_us": Column(
+        "µs",
+        "time that the device was busy in a decode step, copies included, by its profiler: mean of the last steps of "
+        "one request alone, driven apart from the timed run; empty on a CPU, where the host does the work",
+        "Device busy",
+    ),
+    "busy_host_us": Column(
+        "µs",
+        "host time of as many steps before those, each given to an idle device; well above busy_us, steps are bound by "
+        "launches",
+    ),
+    "busy_bytes": Column("bytes", "bytes that those steps move at least: what they attend, write and copy, a step"),
     "spread": Column("", "standard deviation / mean of total_s over repetitions"),
     "allocator_allocated_bytes": Column(
         "bytes",

@@ -62,6 +62,8 @@ def summary_frame(
         row["spread"] = _ratio(times["total_s"].std(), row["total_s"])
         row["roofline_share"] = _roofline_share(own_steps, slot_bytes, copy_bandwidth_bytes_per_s)
         row |= (about or {}).get(name, {})
+        if "busy_us" in row and not math.isnan(row["roofline_share"]):
+            row["roofline_share"] = _ratio(row["busy_bytes"] / copy_bandwidth_bytes_per_s, row["busy_us"] / US_PER_S)
         samples = _samples(whole_steps(own_steps, scope), own_requests, tokens[tokens["strategy"] == name])
         row |= _latencies(samples)
         row |= of_row(row, WITH_INTERVAL, {**times, **_repeated_latencies(samples)})
@@ -233,12 +235,17 @@ def _repeated_latencies(samples: Mapping[str, pd.Series]) -> dict[str, list[floa
 
 
 def _roofline_share(steps: pd.DataFrame, slot_bytes: int, bandwidth: float) -> float:
-    """A decode step reads the live cache once, and reads and writes its token and what it copies."""
+    """Of the time that decode steps took, what moving their bytes takes."""
     decode = steps[steps["phase"] == "decode"]
     attended = np.where(decode["attend_us"] > 0, decode["context_tokens"], 0).sum()
-    moved_bytes = attended * slot_bytes + 2 * decode["num_tokens"].sum() * slot_bytes + 2 * decode["copied_bytes"].sum()
+    moved_bytes = least_bytes(attended, decode["num_tokens"].sum(), decode["copied_bytes"].sum(), slot_bytes)
     spent_s = decode[["reserve_us", "append_us", "move_us", "attend_us"]].to_numpy().sum() / US_PER_S
     return _ratio(moved_bytes / bandwidth, spent_s)
+
+
+def least_bytes(attended_tokens: float, num_tokens: float, copied_bytes: float, slot_bytes: int) -> float:
+    """What a decode step moves: it reads the live cache once, and reads and writes its token and what it copies."""
+    return attended_tokens * slot_bytes + 2 * num_tokens * slot_bytes + 2 * copied_bytes
 
 
 def iteration_ends(steps: pd.DataFrame) -> pd.Series:

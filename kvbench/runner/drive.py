@@ -136,6 +136,29 @@ def settles(plan: Plan) -> bool:
 SEQ = 0
 
 
+def step(
+    driver: Driver, backend: Backend, num_tokens: int, num_before: int, attends: bool = True
+) -> tuple[Times, list[Booking]]:
+    """One step of the only sequence, as a runner makes it: room and append, attention, and what follows it.
+
+    Args:
+        driver: the sequence's.
+        backend: where plans are carried out.
+        num_tokens: that are appended.
+        num_before: tokens appended before them.
+        attends: whether their queries attend.
+    Returns:
+        What it took, and what was booked.
+    """
+    num_written = driver.num_written(num_tokens, num_before)
+    first = driver.append(SEQ, num_written)
+    times = summed(backend.step(first, num_written if attends else 0), first.waited)
+    after = driver.attended(SEQ, num_tokens)
+    if after is None:
+        return times, [first]
+    return summed(times, summed(backend.step(after, 0, continued=True), after.waited)), [first, after]
+
+
 def drive(backend: Backend, strategy: Strategy, session: Session) -> list[Times]:
     """Drive one sequence through a session without attention; it stays open until the caller ends the repetition.
 
@@ -154,17 +177,10 @@ def drive(backend: Backend, strategy: Strategy, session: Session) -> list[Times]
     backend.begin_repetition(strategy.areas)
     driver = Driver(strategy, strategy.ledger(backend.geometry, num_rows=backend.num_rows), backend)
     driver.open(SEQ)
-    times: list[Times] = []
-
-    def carry_out(booking: Booking) -> Times:
-        return summed(backend.step(booking, 0), booking.waited)
-
-    times.append(carry_out(driver.admit(SEQ, session)))
+    first, held = driver.admit(SEQ, session), 0
+    times = [summed(backend.step(first, 0), first.waited)]
     for num_tokens in session.appends():
         for count in driver.steps(SEQ, num_tokens):
-            step = carry_out(driver.append(SEQ, count))
-            after = driver.attended(SEQ, count)
-            if after is not None:
-                step = summed(step, summed(backend.step(after, 0, continued=True), after.waited))
-            times.append(step)
+            times.append(step(driver, backend, count, held, attends=False)[0])
+            held += count
     return backend.drain() or times

@@ -9,6 +9,7 @@ from kvbench.ledger import LedgerError, Limits
 from kvbench.plan.area import DEVICE, Native
 from kvbench.plan.ops import BadOperation
 from kvbench.results.provenance import origin
+from kvbench.runner.busy import busy_facts
 from kvbench.runner.recorder import Recorder
 from kvbench.runner.scheduler import Scheduler
 from kvbench.strategy.base import Strategy
@@ -68,6 +69,8 @@ def run(
             recorder.allocator.append({"repetition": repetition, "strategy": index} | backend.allocator_peaks())
             left = ledger.held_bytes - ledger.fixed_bytes
             assert left == 0, f"{name} left {left} bytes allocated"
+    for name, strategy in strategies.items():
+        recorder.facts[name] |= busy_facts(strategy, sessions, backend, budget_bytes)
     return recorder
 
 
