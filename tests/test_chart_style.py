@@ -5,7 +5,7 @@ import pytest
 
 from kvbench.charts import text
 from kvbench.charts.style import NUM_LOOKS, REST, looks, short_names
-from kvbench.charts.units import shown_unit
+from kvbench.charts.text import shown_unit
 from kvbench.results.schema import SUMMARY
 from kvbench.results.series import thinned
 from tests.support.frames import THREE

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from kvbench.charts import catalogue
 from kvbench.charts.style import INK, STATES, looks
 from kvbench.charts.sweep import FLEET_METRICS
-from kvbench.charts.units import span_unit
+from kvbench.charts.text import span_unit
 from kvbench.fleet.frames import fleet_frames
 from kvbench.fleet.result import Timeline
 from kvbench.results.series import stretches_of

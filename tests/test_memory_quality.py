@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from kvbench.charts.excess_axis import _Spread
+from kvbench.charts.axes import _Spread
 from kvbench.charts.memory_quality import _on_front, memory_quality_chart
 from kvbench.charts.needles import needle_charts
 from kvbench.charts.style import REST, looks

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from kvbench.charts.axes import from_zero, number_axis
 from kvbench.charts.labels import place_names
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import COLOURS, FONT, INK, SMALL, plain
-from kvbench.charts.text import number
-from kvbench.charts.units import from_zero, number_axis, shown_unit
+from kvbench.charts.text import number, shown_unit
 from kvbench.results.front import Cost, pareto_front
 from kvbench.results.schema import STEPS
 

@@ -8,14 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kvbench.charts.axes import number_axis, value_ticks
 from kvbench.charts.chart import Chart
 from kvbench.charts.latency import ecdf, mark_shares
 from kvbench.charts.panels import BAR_IN, Panel, bars
 from kvbench.charts.rows import THROUGHPUT, Metric, ends, failures, most_of, named
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import EDGE, INK, SMALL, STATES, Settings, state_patch
-from kvbench.charts.text import duration, number, percent
-from kvbench.charts.units import number_axis, shown_unit, value_ticks
+from kvbench.charts.text import duration, number, percent, shown_unit
 from kvbench.results.front import is_reference
 from kvbench.results.schema import REQUESTS, SUMMARY
 

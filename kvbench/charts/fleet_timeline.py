@@ -10,13 +10,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator, SymmetricalLogLocator
 
+from kvbench.charts.axes import from_zero, number_axis, tick_text
 from kvbench.charts.chart import Chart
 from kvbench.charts.labels import name_ends
 from kvbench.charts.rows import Metric, ends
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import EDGE, INK, NOT_SPLIT, STATES, Look, MemoryShare, Settings, state_patch
-from kvbench.charts.text import duration, listed, markdown_escape, number, percent
-from kvbench.charts.units import Unit, finite_max, from_zero, number_axis, shown_unit, span_unit, tick_text
+from kvbench.charts.text import (
+    Unit,
+    duration,
+    finite_max,
+    listed,
+    markdown_escape,
+    number,
+    percent,
+    shown_unit,
+    span_unit,
+)
 from kvbench.results.schema import TIMELINE
 from kvbench.results.series import Stretches, stretches_of
 

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
+from kvbench.charts.axes import number_axis
 from kvbench.charts.chart import Chart
 from kvbench.charts.labels import name_ends
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import INK, SMALL, Look
-from kvbench.charts.text import duration, markdown_escape, number
-from kvbench.charts.units import number_axis, shown_unit
+from kvbench.charts.text import duration, markdown_escape, number, shown_unit
 from kvbench.results.front import splitters
 from kvbench.results.provenance import require_one_kind, whole_steps
 from kvbench.results.schema import STEPS

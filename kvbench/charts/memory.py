@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
+from kvbench.charts.axes import number_axis
 from kvbench.charts.chart import Chart
 from kvbench.charts.labels import name_ends
 from kvbench.charts.rows import Metric, completed, ends, plural
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import INK, Look
-from kvbench.charts.text import duration, listed, markdown_escape, mib
-from kvbench.charts.units import number_axis, shown_unit
+from kvbench.charts.text import duration, listed, markdown_escape, mib, shown_unit
 from kvbench.results.schema import STEPS
 from kvbench.results.series import last_repetitions, thinned
 

@@ -8,14 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kvbench.charts.excess_axis import changed_axis, excess_axis
+from kvbench.charts.axes import changed_axis, excess_axis, number_axis, tick_text, wants_log
 from kvbench.charts.labels import place_names
 from kvbench.charts.rows import failures, strategy_names
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import FONT, INK, Look, Settings, short_names
-from kvbench.charts.text import number
+from kvbench.charts.text import Unit, number, shown_unit
 from kvbench.charts.tradeoff import FRONT, LABEL_LENGTH, front_path, point_mark
-from kvbench.charts.units import Unit, number_axis, shown_unit, tick_text, wants_log
 from kvbench.results.front import Cost, is_reference, may_win, pareto_front, rounded_cost
 from kvbench.results.schema import Column
 

@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kvbench.charts.axes import number_axis
 from kvbench.charts.chart import Chart
 from kvbench.charts.rows import strategy_names
 from kvbench.charts.sheet import Sheet, label
 from kvbench.charts.style import INK, SMALL, Look, Settings
-from kvbench.charts.text import duration, markdown_escape, number, percent
+from kvbench.charts.text import duration, markdown_escape, number, percent, shown_unit
 from kvbench.charts.tradeoff import point_mark
-from kvbench.charts.units import number_axis, shown_unit
 from kvbench.results.intervals import halves_of
 from kvbench.results.schema import STEPS
 

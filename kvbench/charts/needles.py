@@ -10,9 +10,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from kvbench.charts.axes import tick_text
 from kvbench.charts.sheet import Sheet
 from kvbench.charts.style import FONT, INK, SMALL, short_names
-from kvbench.charts.units import tick_text
 
 MAX_ROWS = 4
 MAX_ACROSS = 3

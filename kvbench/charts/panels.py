@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from kvbench.charts.axes import number_axis, value_ticks, wants_log
 from kvbench.charts.chart import Chart
 from kvbench.charts.rows import THROUGHPUT, Metric, by_job, completed, failures, named, strategy_names
 from kvbench.charts.sheet import Sheet, label
 from kvbench.charts.style import INK, SMALL, Look, Settings, plain, short_names
-from kvbench.charts.text import mib, number, percent
-from kvbench.charts.units import number_axis, shown_unit, value_ticks, wants_log
+from kvbench.charts.text import mib, number, percent, shown_unit
 from kvbench.results.front import is_reference, leaders_of, may_win
 from kvbench.results.intervals import halves_of
 from kvbench.results.schema import SUMMARY

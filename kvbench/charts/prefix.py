@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from kvbench.charts.axes import from_zero, number_axis, tick_text, value_ticks
 from kvbench.charts.sheet import Sheet, label
 from kvbench.charts.style import INK, look, plain
-from kvbench.charts.units import from_zero, number_axis, shown_unit, tick_text, value_ticks
+from kvbench.charts.text import shown_unit
 from kvbench.results.schema import Column
 
 ROW_IN = (3.6, 2.6)

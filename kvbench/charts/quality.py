@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kvbench.charts.axes import number_axis, value_ticks
 from kvbench.charts.chart import Chart
 from kvbench.charts.labels import place_names
 from kvbench.charts.rows import Metric, ends, is_lossy
@@ -25,7 +26,6 @@ from kvbench.charts.tradeoff import (
     points_panel,
     row_texts,
 )
-from kvbench.charts.units import number_axis, value_ticks
 from kvbench.results.front import ERROR, roundings
 from kvbench.results.schema import QUALITY, SUMMARY
 

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kvbench.charts.axes import number_axis, value_ticks
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import INK, look
-from kvbench.charts.units import finite_max, number_axis, shown_unit, value_ticks
+from kvbench.charts.text import finite_max, shown_unit
 from kvbench.results.intervals import halves_of
 from kvbench.results.schema import STEPS
 

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kvbench.charts.axes import from_zero, number_axis
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import EDGE, FAINT, FONT, INK, SMALL, STATES, Settings, look, plain, state_patch
 from kvbench.charts.text import number
-from kvbench.charts.units import from_zero, number_axis
 
 PARTS = {
     "token states": "token states",

@@ -7,13 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kvbench.charts.axes import number_axis, value_ticks
 from kvbench.charts.chart import Chart
 from kvbench.charts.labels import name_ends
 from kvbench.charts.rows import THROUGHPUT, Metric, completed, setting, strategy_names
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import FONT, plain, short_names, variant
-from kvbench.charts.text import duration, listed, markdown_escape, mib, number, value_text
-from kvbench.charts.units import finite_max, number_axis, shown_unit, value_ticks
+from kvbench.charts.text import duration, finite_max, listed, markdown_escape, mib, number, shown_unit, value_text
 from kvbench.results.front import cost_of, is_reference
 from kvbench.results.intervals import halves_of
 from kvbench.results.provenance import is_fleet, require_one_kind

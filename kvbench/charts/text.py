@@ -1,15 +1,64 @@
-"""Numbers and names as text: units, significant digits, and what Markdown or a terminal would take for its own."""
+"""Numbers and names as text: units that keep numbers short, digits, and what Markdown or a terminal would act on."""
 
 import math
 import re
+from typing import NamedTuple
 
 import numpy as np
 
 from kvbench.messages import printable
+from kvbench.results.schema import Column
 
 MIB = 1 << 20
+_BYTES = (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("bytes", 1.0))
+_MICROSECONDS = (("s", 1e6), ("ms", 1e3), ("µs", 1.0))
+_SPANS = (("h", 3600.0, 3 * 3600.0), ("min", 60.0, 600.0))
+MANY_DIGITS = 1e4
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$&@])")
 _LINE_START = re.compile(r"^(\s*)([-+=]|\d+[.)](?=\s|$))")
+
+
+class Unit(NamedTuple):
+    """A unit shown, and what recorded values are divided by to be in it."""
+
+    name: str
+    divisor: float
+
+
+def finite_max(values: object) -> float:
+    """The largest finite magnitude; 0 where there is none."""
+    array = np.abs(np.asarray(values, dtype=float))
+    array = array[np.isfinite(array)]
+    return float(array.max()) if array.size else 0.0
+
+
+def shown_unit(column: Column, values: object) -> Unit:
+    """The unit in which a column's usual value is at least 1: MiB or GiB for bytes, µs, ms or s for times.
+
+    Usual is the median of what is not 0, so that one value far above the others does not make them all small; a unit in
+    which the largest would have eight digits is too small.
+
+    Args:
+        column: gives the unit of the values: bytes, µs and s are scaled, any other is kept.
+        values: numbers; NaN is left out.
+    """
+    sizes = np.abs(np.asarray(values, dtype=float))
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    usual = max(float(np.median(sizes)), sizes.max() / MANY_DIGITS) if sizes.size else 0.0
+    if column.unit == "bytes":
+        return next((Unit(*pair) for pair in _BYTES if usual >= pair[1]), Unit("MiB", 2.0**20))
+    if column.unit in ("µs", "s") and usual > 0:
+        recorded = 1.0 if column.unit == "µs" else 1e6
+        name, size = next((pair for pair in _MICROSECONDS if usual * recorded >= pair[1]), _MICROSECONDS[-1])
+        return Unit(name, size / recorded)
+    return Unit(column.unit, 1.0)
+
+
+def span_unit(seconds: object) -> Unit:
+    """The unit of an axis along a run: hours or minutes where it is long."""
+    longest = finite_max(seconds)
+    found = next((Unit(name, size) for name, size, least in _SPANS if longest >= least), None)
+    return found or shown_unit(Column("s", ""), seconds)
 
 
 def number(value: float, digits: int = 3) -> str:

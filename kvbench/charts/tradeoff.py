@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
+from kvbench.charts.axes import LARGE_RANGE, number_axis, tick_text
 from kvbench.charts.chart import Chart
 from kvbench.charts.labels import place_names
 from kvbench.charts.rows import Metric, failures, named, row_names, strategy_names
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import FONT, INK, Look, Settings, plain, short_names
-from kvbench.charts.text import duration, listed, value_text
-from kvbench.charts.units import LARGE_RANGE, Unit, number_axis, shown_unit, tick_text
+from kvbench.charts.text import Unit, duration, listed, shown_unit, value_text
 from kvbench.results.front import contested, cost_of, front_of, half_widths, is_reference, may_win
 from kvbench.results.provenance import require_one_kind
 from kvbench.results.schema import SUMMARY, WITH_INTERVAL, parameter_applies

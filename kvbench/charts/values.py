@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from kvbench.charts.axes import from_zero, number_axis
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import FAINT, FONT, look, short_names
-from kvbench.charts.units import from_zero, number_axis, shown_unit
+from kvbench.charts.text import shown_unit
 from kvbench.results.schema import Column
 
 COLUMNS = 3

@@ -8,12 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kvbench.charts.axes import number_axis
 from kvbench.charts.chart import Chart
 from kvbench.charts.rows import plural
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import COLOURS, HATCHES
-from kvbench.charts.text import number
-from kvbench.charts.units import number_axis, shown_unit
+from kvbench.charts.text import number, shown_unit
 from kvbench.results.provenance import model_notes
 from kvbench.results.schema import Column
 from kvbench.results.series import live_over_time, thinned

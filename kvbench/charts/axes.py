@@ -1,22 +1,90 @@
-"""An axis that spreads what lies near a level: linear within a hundredth of it, logarithmic in the rest above."""
+"""Axes: linear or logarithmic as the range wants, ticks as plain numbers; and one that spreads what is near a level."""
 
 from collections.abc import Callable, Iterable
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.axes._secondary_axes import SecondaryAxis
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
 from kvbench.charts.style import FAINT, FONT
-from kvbench.charts.units import tick_text
 
+LARGE_RANGE = 10.0
+MANY_DECADES = 2e2
+MANY_TICKS, FEW_TICKS = 9, 6
 NEAR = 0.01
+"""The share of a level within which an axis that spreads what is near it is linear."""
 RATIOS = (1.0, 2.0, 10.0, 1.1, 1.01, 5.0, 20.0, 1.5, 1.2, 1.02, 1.05, 3.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 CHANGED = (0.0, 1.0, 10.0, 100.0, 2.0, 5.0, 20.0, 50.0)
 _ROUND = ((1, (1, 2, 5)), (1, range(1, 10)), (2, (10, 15, 25)), (2, range(10, 100)), (3, range(100, 1000)))
 _APART = 0.065
 _ROOM = 0.08
 _LEAST = 0.02
+
+
+def wants_log(values: object) -> bool:
+    """Whether values, all positive, range so widely that a linear axis would hide the small ones."""
+    array = np.asarray(values, dtype=float)
+    array = array[np.isfinite(array)]
+    return bool(array.size and array.min() > 0 and array.max() / array.min() > LARGE_RANGE)
+
+
+def tick_text(value: float, position: int | None = None) -> str:
+    """A tick as a plain number."""
+    return f"{value:,.10g}"
+
+
+def number_axis(
+    axes: Axes | SecondaryAxis,
+    which: str,
+    values: object,
+    log: bool | None = None,
+    whole: bool = False,
+    most: int = MANY_TICKS + 3,
+) -> None:
+    """Scale an axis (logarithmic where the range is large) and write its ticks as plain numbers.
+
+    Args:
+        axes: the panel.
+        which: x or y.
+        values: what is shown along it.
+        log: True or False overrules the range.
+        whole: no ticks between whole numbers.
+        most: ticks of a logarithmic axis, about.
+    """
+    if wants_log(values) if log is None else log:
+        axes.set(**{f"{which}scale": "log"})
+        array = np.asarray(values, dtype=float)
+        array = array[np.isfinite(array) & (array > 0)]
+        wide = array.size and array.max() / array.min() > (MANY_DECADES if most > FEW_TICKS else MANY_DECADES / 4)
+        locator: Locator = LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=most)
+    else:
+        locator = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=whole)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(locator)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(tick_text))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def from_zero(axes: Axes, top: float) -> None:
+    """Let y go from 0 to the most, with so much room that marks at either end are whole.
+
+    Args:
+        axes: the panel, its y axis linear.
+        top: the most that is shown, >= 0.
+    """
+    top = top or 1.0
+    axes.set_ylim(-0.03 * top, 1.06 * top)
+
+
+def value_ticks(axes: Axes, which: str, values: object) -> None:
+    """Put an axis's ticks at the values themselves, where they are few."""
+    distinct = np.unique(np.asarray(values, dtype=float))
+    distinct = distinct[np.isfinite(distinct)]
+    if 0 < distinct.size <= MANY_TICKS:
+        (axes.xaxis if which == "x" else axes.yaxis).set_major_locator(FixedLocator(distinct))
 
 
 def excess_axis(axes: Axes, costs: np.ndarray, level: float) -> None:
