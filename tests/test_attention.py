@@ -9,6 +9,7 @@ from kvbench.backend.measured import MeasuredBackend
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Area, Blocks, Chunks, Ring
 from kvbench.plan.ops import Append, Move, Reserve, Rule
+from tests.support import kernels
 
 
 def reference(queries, keys, values):
@@ -36,7 +37,12 @@ def unpacked(rows, num_heads):
     [Area(), Area(layout=Ring(3)), Area(layout=Chunks(64)), Area(layout=Chunks(7)), Area(layout=Blocks(16, 1024))],
 )
 @pytest.mark.parametrize(("held", "appended"), [(0, 1), (0, 7), (40, 1), (40, 30), (10, 300), (0, 600)])
-def test_attention_is_causal_and_aligned_lower_right(num_heads, num_kv_heads, held, appended, area):
+@pytest.mark.parametrize("is_accelerator", [False, True])
+def test_attention_is_causal_and_aligned_lower_right(
+    num_heads, num_kv_heads, held, appended, area, is_accelerator, monkeypatch
+):
+    if is_accelerator:
+        kernels.use(monkeypatch)
     geometry = KVGeometry(num_layers=2, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=16, dtype="float32")
     backend = MeasuredBackend(Conditions(geometry=geometry, device="cpu", seed=3))
     backend.prepare(600, 700)
@@ -105,13 +111,13 @@ def test_packing_puts_a_tokens_rows_together():
     assert torch.equal(unpacked(packed(queries, 2), 6), queries)
 
 
-@pytest.mark.parametrize("device_rule", ["cpu", "other"])
-def test_parts_and_their_log_sum_exp_merge_into_the_whole(device_rule, monkeypatch):
+@pytest.mark.parametrize("is_accelerator", [False, True])
+def test_parts_and_their_log_sum_exp_merge_into_the_whole(is_accelerator, monkeypatch):
     generator = torch.Generator().manual_seed(2)
     queries, keys, values = (torch.randn(1, 2, n, 16, generator=generator) for n in (5, 40, 40))
     mask = torch.ones(5, 40, dtype=torch.bool).tril(35)
-    if device_rule == "other":  # the rule of devices without a call that gives the log-sum-exp
-        monkeypatch.setattr("kvbench.backend.attention.ON_CPU", "nowhere")
+    if is_accelerator:
+        kernels.use(monkeypatch)
     spans = [(0, 10), (10, 37), (37, 40)]
     parts = [attention_and_lse(queries, keys[:, :, a:b], values[:, :, a:b], mask[:, a:b]) for a, b in spans]
     assert torch.allclose(merged(parts), reference(queries, keys, values), atol=1e-5)
@@ -119,3 +125,22 @@ def test_parts_and_their_log_sum_exp_merge_into_the_whole(device_rule, monkeypat
     for part in parts:
         merging.add(*part)
     assert torch.allclose(merging.output(), reference(queries, keys, values), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_on_an_accelerator_what_comes_before_a_chunk_is_attended_without_a_mask(dtype, monkeypatch):
+    called = kernels.use(monkeypatch).called
+    geometry = KVGeometry(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=16, dtype=dtype)
+    backend = MeasuredBackend(Conditions(geometry=geometry, device="cpu"))
+    backend.prepare(400, 500)
+    backend.begin_repetition((Area(),))
+    backend.open(0)
+    backend.carry_out(Reserve(0, 448), [], [])
+    tokens = [torch.randn(1, 2, 401, 16).to(getattr(torch, dtype))]
+    backend.carry_out(Append(0, 400), [tokens[0][:, :, :400]], [tokens[0][:, :, :400]])
+    backend.attention(0, 400)  # 256 tokens among themselves, then 144 on those and among themselves
+    unmasked = "flash" if dtype == "bfloat16" else "efficient"
+    assert called == ["efficient", unmasked, "efficient"]
+    backend.carry_out(Append(0, 1), [tokens[0][:, :, 400:]], [tokens[0][:, :, 400:]])
+    backend.attention(0, 1)
+    assert called[3:] == [unmasked]

@@ -71,7 +71,7 @@ def test_one_may_stand_in_the_experiments_own_list():
     "name", ["claims", "growth_factors", "kept_fractions", "recompute", "prefix_reuse", "reproduce"]
 )
 def test_an_experiment_that_has_its_own_refuses_it_and_says_which_do_not(name):
-    with pytest.raises(UsageError, match=r"\+strategy.mine: .* takes no others.*comprehensive, quality"):
+    with pytest.raises(UsageError, match=r"\+strategy.mine: .* takes no others.*comprehensive, launches, quality"):
         experiment(f"+experiment={name}", ADDED)
 
 

@@ -1,23 +1,53 @@
-"""Attention of new queries over a live cache: one call for every case, found by measuring.
+"""Attention of new queries over a live cache: which kernel is called, and how pieces of the cache are merged.
 
 The query heads of a KV head are packed as rows of one query, so that a call needs neither repeated K and V nor
 `enable_gqa`: on a CPU a decode step with `enable_gqa` took 12 to 13 times as long in bfloat16 (4,096 tokens, 32 heads
 on 8), and CUDA's memory-efficient kernel takes a mask but no grouped heads. A prefill attends in chunks of queries, so
 that the mask stays small.
+
+On an accelerator the kernel is chosen here, never by torch: its first choice in half precision may be cuDNN's, which
+plans anew for each length. The chosen ones give the log-sum-exp by which pieces are merged. Only the mask among a
+chunk's own tokens is handed to a kernel; what lies before them is attended without one, by the flash kernel.
 """
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 QUERY_CHUNK = 256
 ON_CPU = "cpu"
+FLASH_DTYPES = (torch.bfloat16, torch.float16)
+FLASH_UNIT, FLASH_MOST = 8, 256
+"""The flash kernel's head_dim: a multiple of the one, at most the other."""
+BIAS_UNIT = 16
+"""Elements by which rows of a mask are aligned, as the memory-efficient kernel asks for."""
 
-CALLS = (
-    "scaled_dot_product_attention, query heads packed as rows of their KV head; "
-    f"prefill in chunks of at most {QUERY_CHUNK} queries, mask aligned lower right"
-)
-"""What is called, for environment.json."""
+aten = torch.ops.aten
+
+
+def calls(device: torch.device) -> str:
+    """What is called, for environment.json."""
+    chosen = (
+        "scaled_dot_product_attention; several pieces _scaled_dot_product_flash_attention_for_cpu"
+        if device.type == ON_CPU
+        else "_scaled_dot_product_flash_attention in bfloat16 and float16 without a mask, else "
+        "_scaled_dot_product_efficient_attention; never cuDNN's"
+    )
+    return (
+        f"{chosen}; pieces merged by log-sum-exp in float32; query heads packed as rows of their KV head; prefill "
+        f"in chunks of at most {QUERY_CHUNK} queries, the mask aligned lower right"
+    )
+
+
+def chosen_kernels(device: torch.device) -> AbstractContextManager[None]:
+    """Where torch chooses the kernel of a call, leave it those that are chosen here: never cuDNN's."""
+    if device.type == ON_CPU:
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 def packed(queries: Tensor, num_kv_heads: int) -> Tensor:
@@ -60,13 +90,36 @@ def attention(queries: Tensor, pieces: list[tuple[Tensor, Tensor]], mask: Tensor
     Returns:
         As queries.
     """
-    lengths = [keys.shape[2] for keys, _ in pieces]
-    if mask is not None:
-        mask = mask[mask.shape[0] - queries.shape[2] :, mask.shape[1] - sum(lengths) :]
-    if len(pieces) == 1:
-        return F.scaled_dot_product_attention(queries, *pieces[0], attn_mask=mask)
-    masks = [None] * len(pieces) if mask is None else mask.split(lengths, dim=1)
-    return merged([attention_and_lse(queries, *piece, part) for piece, part in zip(pieces, masks, strict=True)])
+    if len(pieces) == 1 and (mask is None or queries.device.type == ON_CPU):
+        keys, values = pieces[0]
+        if queries.device.type != ON_CPU:
+            return attention_and_lse(queries, keys, values, None)[0]
+        if mask is not None:
+            mask = _corner(mask, queries.shape[2], keys.shape[2])
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    if mask is None:
+        return merged([attention_and_lse(queries, *piece, None) for piece in pieces])
+    num_own = queries.shape[2] * QUERY_CHUNK // mask.shape[0]
+    num_before = sum(keys.shape[2] for keys, _ in pieces) - num_own
+    own = _corner(mask, queries.shape[2], num_own)
+    parts, start = [], 0
+    for keys, values in pieces:
+        count = keys.shape[2]
+        before = min(max(num_before - start, 0), count)
+        if before:
+            cut = (keys, values) if before == count else (keys.narrow(2, 0, before), values.narrow(2, 0, before))
+            parts.append(attention_and_lse(queries, *cut, None))
+        if before < count:
+            seen = own.narrow(1, start + before - num_before, count - before)
+            rest = keys.narrow(2, before, count - before), values.narrow(2, before, count - before)
+            parts.append(attention_and_lse(queries, *rest, seen))
+        start += count
+    return merged(parts)
+
+
+def _corner(mask: Tensor, num_rows: int, num_columns: int) -> Tensor:
+    """A mask's lower right corner."""
+    return mask[mask.shape[0] - num_rows :, mask.shape[1] - num_columns :]
 
 
 def attention_and_lse(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -81,16 +134,28 @@ def attention_and_lse(queries: Tensor, keys: Tensor, values: Tensor, mask: Tenso
         The output, as queries, and [num_rows, num_kv_heads, num_queries] in float32; -inf, and an output of no meaning,
         for a query that may look nowhere.
     """
-    if queries.device.type == ON_CPU:
-        bias = None if mask is None else torch.zeros_like(mask, dtype=queries.dtype).masked_fill_(~mask, -torch.inf)
-        output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, values, attn_mask=bias)
-        # The call gives a finite figure for a query that may look nowhere.
-        return output, lse if mask is None else lse.masked_fill(~mask.any(dim=-1), -torch.inf)
-    scores = (queries @ keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5
+    if queries.device.type != ON_CPU:
+        return _on_accelerator(queries, keys, values, mask)
+    bias = None if mask is None else torch.zeros_like(mask, dtype=queries.dtype).masked_fill_(~mask, -torch.inf)
+    output, lse = aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, values, attn_mask=bias)
+    # The call gives a finite figure for a query that may look nowhere.
+    return output, lse if mask is None else lse.masked_fill(~mask.any(dim=-1), -torch.inf)
+
+
+def _on_accelerator(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    head_dim = queries.shape[3]
+    if mask is None and queries.dtype in FLASH_DTYPES and head_dim % FLASH_UNIT == 0 and head_dim <= FLASH_MOST:
+        flashed = aten._scaled_dot_product_flash_attention(queries, keys, values)
+        return cast(tuple[Tensor, Tensor], flashed[:2])
+    bias = None
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    lse = torch.logsumexp(scores, dim=-1)
-    return torch.exp(scores - lse[..., None]).to(values.dtype) @ values, lse
+        num_keys = mask.shape[-1]
+        room = queries.new_zeros((*mask.shape[:-1], -(-num_keys // BIAS_UNIT) * BIAS_UNIT))
+        bias = room.narrow(-1, 0, num_keys).masked_fill_(~mask, -torch.inf)
+        bias = bias.expand(*queries.shape[:3], num_keys)
+    output, padded, *_ = aten._scaled_dot_product_efficient_attention(queries, keys, values, bias, True)
+    lse = padded.narrow(2, 0, queries.shape[2])
+    return output, lse if mask is None else lse.masked_fill(~mask.any(dim=-1), -torch.inf)
 
 
 class Merging:
@@ -132,10 +197,17 @@ def merged(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
         As one part's output.
     Source: Milakov and Gimelshein 2018, arXiv:1805.02867.
     """
-    lse = torch.stack([part_lse for _, part_lse in parts])
-    weights = torch.softmax(lse.float(), dim=0).unsqueeze(-1)
-    outputs = torch.stack([output for output, _ in parts])
-    return torch.where(weights > 0, outputs * weights, 0).sum(dim=0).to(outputs.dtype)
+    if len(parts) == 1:
+        return parts[0][0]
+    weights = torch.stack([lse for _, lse in parts], dim=-1).float().softmax(dim=-1)
+    outputs = torch.stack([output for output, _ in parts], dim=-2)
+    return (weights.unsqueeze(-2) @ outputs.float()).squeeze(-2).to(outputs.dtype)
+
+
+def lse_of(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The log-sum-exp over all pieces, from `attention_and_lse` of each; float32."""
+    lse = [lse.float() for _, lse in parts]
+    return lse[0] if len(lse) == 1 else torch.stack(lse).logsumexp(dim=0)
 
 
 def up_to(pieces: list[tuple[Tensor, Tensor]], num_tokens: int) -> list[tuple[Tensor, Tensor]]:

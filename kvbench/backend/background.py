@@ -170,4 +170,4 @@ class Stream:
 
 def worker_of(device: torch.device, *, steps_back: bool) -> Worker:
     """A worker of a device; see `Thread` for steps_back."""
-    return Thread(steps_back) if device.type == "cpu" else Stream(device)
+    return Stream(device) if device.type == "cuda" else Thread(steps_back)

@@ -30,12 +30,12 @@ class Inputs:
     def __init__(
         self, geometry: KVGeometry, num_rows: int, max_append_tokens: int, device: torch.device, seed: int
     ) -> None:
-        generator = torch.Generator(device=device).manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         dtype = getattr(torch, geometry.dtype)
 
         def random(num_heads: int, num_tokens: int) -> Tensor:
             shape = (num_rows, num_heads, num_tokens, geometry.head_dim)
-            return torch.randn(shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
+            return torch.randn(shape, generator=generator, dtype=torch.float32).to(device, dtype)
 
         self._num_layers = geometry.num_layers
         self._piece_tokens = min(max(max_append_tokens, 1), MAX_PIECE_TOKENS)

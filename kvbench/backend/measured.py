@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from kvbench.backend import device as devices
-from kvbench.backend.attention import CALLS, ON_CPU, QUERY_CHUNK, causal_mask
+from kvbench.backend.attention import ON_CPU, QUERY_CHUNK, calls, causal_mask
 from kvbench.backend.base import APPEND, ATTEND, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
 from kvbench.backend.busy import busy_ns
 from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.clock import Clock, LateClock, Span, clock_of, late_clock_of
 from kvbench.backend.inputs import Inputs, RecordedInputs
 from kvbench.backend.reading import Chunk, decode, prefill
-from kvbench.backend.signals import decode_with_mass, prefill_with_mass, queries_at_once
+from kvbench.backend.signals import decode_with_mass, notes_mass, prefill_with_mass, queries_at_once
 from kvbench.backend.storage import Areas, SequenceStore, Shape
 from kvbench.backend.together import MOST_BYTES, Together
 from kvbench.checks import check_flag
@@ -63,6 +63,7 @@ class MeasuredBackend(Backend):
     Args:
         conditions: the run's; the recording is in the geometry's heads, head_dim and dtype.
         batch_decode: as in `Measured`.
+        device: where; None for the conditions' own.
     Raises:
         ValueError: no such device here, or layers do not all hold K and V of all tokens.
     """
@@ -70,7 +71,9 @@ class MeasuredBackend(Backend):
     source = "measured"
     now_ns = staticmethod(perf_counter_ns)
 
-    def __init__(self, conditions: Conditions, batch_decode: bool | None = None) -> None:
+    def __init__(
+        self, conditions: Conditions, batch_decode: bool | None = None, device: torch.device | None = None
+    ) -> None:
         geometry = conditions.geometry
         if not geometry.is_plain:
             raise ValueError(
@@ -78,7 +81,7 @@ class MeasuredBackend(Backend):
                 "attention or sliding-window layers; use backend=modelled"
             )
         self.geometry = geometry
-        self.device = devices.find_device(conditions.device)
+        self.device = devices.find_device(conditions.device) if device is None else device
         self.attend = conditions.attend
         self.num_rows = conditions.num_rows
         self._seed = conditions.seed
@@ -228,7 +231,7 @@ class MeasuredBackend(Backend):
 
     def _decode_query(self, sequence: SequenceStore) -> Tensor | None:
         """The query of the newest token, where all layers have the same and nobody is told what it finds; else None."""
-        if sequence.score is None and isinstance(self._inputs, Inputs):
+        if isinstance(self._inputs, Inputs) and not notes_mass(sequence.score, 1):
             return self._inputs.decode_query(sequence.num_seen)
         return None
 
@@ -259,9 +262,9 @@ class MeasuredBackend(Backend):
             As `attention`.
         """
         sequence, group = self._sequences[seq], self._group_size
-        with_mass = sequence.score is not None
-        first = chunks[0][0][1]
-        if len(chunks[0]) == 1 and first.shape[2] == group:
+        num_queries = sum(queries.shape[2] for _, queries in chunks[0]) // group
+        with_mass = notes_mass(sequence.score, num_queries)
+        if num_queries == 1:
             one = decode_with_mass if with_mass else decode
             return [[one(sequence, layer, own[0][1])] for layer, own in enumerate(chunks)]
         several = prefill_with_mass if with_mass else prefill
@@ -290,7 +293,7 @@ class MeasuredBackend(Backend):
             "device_name": devices.device_name(self.device),
             "copy_bandwidth_bytes_per_s": round(devices.copy_bandwidth(self.device)),
             **devices.about(self.device),  # its clocks are up
-            "attention": CALLS if self.attend else "off",
+            "attention": calls(self.device) if self.attend else "off",
             **({} if self._together is None else {"batch_decode": self._together.about}),
             **({} if self._recording is None else {"data": self._recording.about}),
         }

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from kvbench.backend.attention import Merging, attention, attention_and_lse, up_to
+from kvbench.backend.attention import Merging, attention, attention_and_lse, merged, up_to
 from kvbench.backend.storage import Piece, SequenceStore, Store
 from kvbench.plan.area import Score
 
@@ -54,10 +54,7 @@ def decode(sequence: SequenceStore, layer: int, queries: Tensor) -> Tensor:
     pairs = sequence.read(layer)
     if isinstance(pairs, list):
         return attention(queries, pairs, None)
-    merging = Merging()
-    for keys, values in pairs:
-        merging.add(*attention_and_lse(queries, keys, values, None))
-    return merging.output()
+    return merged([attention_and_lse(queries, keys, values, None) for keys, values in pairs])
 
 
 def prefill(sequence: Readable, layer: int, chunks: list[Chunk], group_size: int, mask: Tensor) -> list[Tensor]:

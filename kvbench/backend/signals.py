@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from kvbench.backend.attention import Merging
+from kvbench.backend.attention import attention_and_lse, lse_of, merged
 from kvbench.backend.reading import Chunk, Readable, See, by_piece, prefill, visible
 from kvbench.backend.storage import Piece, Store
 from kvbench.backend.storage.slots import SlotStore, accumulate
-from kvbench.plan.area import Accesses, Votes
+from kvbench.plan.area import Accesses, Score, Votes
 
 Masked = tuple[Store, Piece, Tensor | None]
 MAX_WEIGHTS = 1 << 24
@@ -24,6 +24,11 @@ def queries_at_once(num_weights: int, most: int) -> int:
         most: the answer is between 1 and this.
     """
     return min(max(MAX_WEIGHTS // num_weights, 1), most)
+
+
+def notes_mass(score: Score | None, num_queries: int) -> bool:
+    """Whether a score has to be told of these queries' mass: of a single one, votes are not asked for."""
+    return score is not None and not (isinstance(score, Votes) and num_queries == 1)
 
 
 def decode_with_mass(sequence: Readable, layer: int, queries: Tensor) -> Tensor:
@@ -95,18 +100,19 @@ def _attended(pieces: Iterable[Masked], queries: Tensor) -> tuple[Tensor, list[t
     Returns:
         The output, and for each piece its store and mass, float32 [num_rows, num_kv_heads, tokens].
     """
-    merging, found = Merging(), []
+    parts, found, is_masked = [], [], False
     for store, piece, mask in pieces:
-        logits = (queries @ piece.keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5
+        logits = queries @ piece.keys.transpose(-1, -2)
         if mask is not None:
-            logits = logits.masked_fill(~mask, -torch.inf)
-        lse = logits.logsumexp(dim=-1)
-        weights = torch.exp(logits - lse.unsqueeze(-1)).nan_to_num_(0.0)
-        merging.add(weights.to(piece.values.dtype) @ piece.values, lse)
+            logits, is_masked = logits.masked_fill_(~mask, -torch.inf), True
+        parts.append(attention_and_lse(queries, piece.keys, piece.values, mask))
         found.append((store, logits))
-    # A query that may look nowhere, such as padding's, has no mass to give.
-    lse = merging.lse.masked_fill(merging.lse.isneginf(), torch.inf).unsqueeze(-1)
-    return merging.output(), [(store, torch.exp(logits - lse).sum(dim=2)) for store, logits in found]
+    lse = lse_of(parts)
+    if is_masked:  # a query that may look nowhere, such as padding's, has no mass to give
+        lse = lse.masked_fill(lse.isneginf(), torch.inf)
+    # In float32, whatever the logits are in.
+    less, scale = lse.unsqueeze(-1).neg(), queries.shape[-1] ** -0.5
+    return merged(parts), [(store, less.add(logits, alpha=scale).exp_().sum(dim=2)) for store, logits in found]
 
 
 def _account(masses: list[tuple[Store, Tensor]], layer: int, num_queries: int) -> None:

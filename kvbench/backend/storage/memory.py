@@ -42,7 +42,7 @@ class Memory:
     def __init__(self, tier: str, device: torch.device, folder: Path | None = None) -> None:
         self.tier = tier
         self.device = device if tier == DEVICE else torch.device("cpu")
-        self._pinned = tier == HOST and device.type != "cpu"
+        self._pinned = tier == HOST and device.type == "cuda"
         self._folder = folder
 
     # Out of inference mode, so that a worker, and steps outside that mode, may write to what was made in it.

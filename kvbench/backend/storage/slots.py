@@ -27,6 +27,7 @@ class SlotStore:
         "_memory",
         "_shape",
         "_size",
+        "_tracked",
         "area",
         "capacity",
         "first_position",
@@ -48,6 +49,7 @@ class SlotStore:
         self.keys, self.values = list(empty), list(empty)
         self.positions = list(empty) if area.positions else []
         self.scores = list(empty) if area.score is not None else []
+        self._tracked = 0  # slots from the first on whose tracks are written, those of tokens to come among them
         self._leaving: tuple[Rule, list[Tensor]] | None = None
         self._coming: tuple[int, int, list[list[Tensor]]] | None = None
 
@@ -57,7 +59,7 @@ class SlotStore:
             for tensors, dtype, is_track in self._tensors():
                 size = self._size_of(capacity, is_track)
                 tensors[layer] = self._resized(tensors[layer], size, dtype) if capacity else tensors[layer].new_empty(0)
-        self.capacity = capacity
+        self.capacity, self._tracked = capacity, self.num_used
 
     def _size_of(self, capacity: int, is_track: bool) -> tuple[int, ...]:
         return (*self._size, capacity) if is_track else self._shape.of(capacity)
@@ -110,7 +112,7 @@ class SlotStore:
                 if self.capacity:
                     replaced.append(tensors[layer])
                 tensors[layer] = new
-        self.capacity = capacity
+        self.capacity, self._tracked = capacity, self.num_used
         return replaced
 
     def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
@@ -121,15 +123,22 @@ class SlotStore:
             buffer[:, :, start:end] = keys[layer]
             self.values[layer][:, :, start:end] = values[layer]
         if self.positions:
-            written = torch.arange(position, position + num_tokens, dtype=torch.int32, device=self._memory.device)
-            for tensor in self.positions:
-                tensor[:, :, start:end] = written
-            for tensor in self.scores:
-                tensor[:, :, start:end] = 0
+            if end > self._tracked or position != self.seen:
+                self._track(start, position)
         elif not start:
             self.first_position = position
         self.seen = position + num_tokens
         self.num_used = end
+
+    def _track(self, start: int, position: int) -> None:
+        """Write the tracks of all slots from one on, as tokens will fill them; until then no later append has to."""
+        stop = position + self.capacity - start
+        written = torch.arange(position, stop, dtype=torch.int32, device=self._memory.device)
+        for tensor in self.positions:
+            tensor[:, :, start:] = written
+        for tensor in self.scores:
+            tensor[:, :, start:] = 0
+        self._tracked = self.capacity
 
     def receive(self, part: Part) -> None:
         """See `Store.receive`."""
@@ -138,6 +147,7 @@ class SlotStore:
         if self.positions and not isinstance(part.positions, range):
             for tensor, own in zip(self.positions, part.positions, strict=True):
                 tensor.narrow(2, start, part.num_tokens).copy_(own)
+            self._tracked = self.num_used
 
     def read(self, layer: int) -> list[Pair]:
         """One pair of views. See `Store.read`."""
@@ -194,52 +204,68 @@ class SlotStore:
         if not num_evicted:
             return
         known, self._leaving = self._leaving, None
+        first = self._first_slots()
         for layer in range(self._shape.num_layers):
             if known is not None and known[0] == rule:
                 evicted = known[1][layer]
             else:
                 evicted = ranked(self, layer, rule, num_evicted)
-            self._close(layer, evicted, num_kept)
+            self._close(layer, evicted, num_kept, first)
         if not self.positions and not rule.first:
             self.first_position += num_evicted
-        self.num_used = num_kept
+        self.num_used = self._tracked = num_kept
 
-    def _close(self, layer: int, evicted: Tensor, num_kept: int) -> None:
+    def _close(self, layer: int, evicted: Tensor, num_kept: int, first: Tensor) -> None:
         """Make the kept slots of a layer its first ones.
 
         Args:
             layer: which.
             evicted: slots, int64 [num_rows, num_kv_heads, num_evicted], ascending.
             num_kept: slots that stay.
+            first: where each row and head begins.
         """
+        if isinstance(self.area.layout, Holes) and self.num_used - num_kept == 1:
+            self._last_into_hole(layer, (evicted + first).view(-1), num_kept)
+            return
         source, target = (
             self._last_into_holes(evicted, num_kept)
             if isinstance(self.area.layout, Holes)
             else (self._kept(evicted, num_kept), None)
         )
         # Whole slots of a flattened view: gather and scatter_ take each element by itself, fifty times as long.
-        first = torch.arange(0, self._size[0] * self._size[1] * self.capacity, self.capacity, device=evicted.device)
-        first = first.view(*self._size, 1)
         rows, targets = (source + first).view(-1), None if target is None else (target + first).view(-1)
         for tensors, _, is_track in self._tensors():
             tensor = tensors[layer]
-            flat = tensor.view(-1) if is_track else tensor.view(-1, tensor.shape[3])
+            flat = _flat(tensor, is_track)
             taken = flat.index_select(0, rows)
             if targets is None:
                 tensor.narrow(2, 0, num_kept).copy_(taken.view(*self._size, num_kept, *tensor.shape[3:]))
             else:
                 flat.index_copy_(0, targets, taken)
 
+    def _first_slots(self) -> Tensor:
+        """Where each row and head begins among the slots of all, [num_rows, num_kv_heads, 1]."""
+        num_slots = self._size[0] * self._size[1] * self.capacity
+        return torch.arange(0, num_slots, self.capacity, device=self._memory.device).view(*self._size, 1)
+
+    def _last_into_hole(self, layer: int, holes: Tensor, last: int) -> None:
+        """Fill a hole in each row and head, counted over all of them, with its last slot."""
+        for tensors, _, is_track in self._tensors():
+            tensor = tensors[layer]
+            _flat(tensor, is_track).index_copy_(0, holes, tensor.select(2, last).flatten(0, 1).clone())
+
     def _kept(self, evicted: Tensor, num_kept: int) -> Tensor:
-        stays = torch.ones(*self._size, self.num_used, dtype=torch.bool, device=evicted.device)
-        stays.scatter_(2, evicted, False)
-        return stays.nonzero()[:, 2].view(*self._size, num_kept)
+        # Each slot that stays is written to its rank among them, all others to one place more. What counts first, as
+        # nonzero does, would make a device's host wait.
+        stays = torch.ones(*self._size, self.num_used, dtype=torch.int32, device=evicted.device)
+        stays.scatter_(2, evicted, 0)
+        rank = torch.where(stays > 0, stays.cumsum(2) - 1, num_kept)
+        slots = torch.arange(self.num_used, device=evicted.device).expand_as(rank)
+        return slots.new_empty(*self._size, num_kept + 1).scatter_(2, rank, slots).narrow(2, 0, num_kept)
 
     def _last_into_holes(self, evicted: Tensor, num_kept: int) -> tuple[Tensor, Tensor]:
         """Where from and where to, equally many in each row and head; those in excess move within what is evicted."""
         num_evicted = self.num_used - num_kept
-        if num_evicted == 1:
-            return torch.full_like(evicted, num_kept), evicted
         num_moved = min(num_evicted, num_kept)
         tail = torch.arange(num_kept, self.num_used, device=evicted.device)
         is_hole = torch.zeros(*self._size, self.num_used, dtype=torch.bool, device=evicted.device)
@@ -258,6 +284,7 @@ class SlotStore:
     def truncate(self, num_tokens: int) -> None:
         """See `Store.truncate`."""
         self.num_used -= num_tokens
+        self._tracked = self.num_used
         self.seen -= num_tokens
 
     def release(self) -> None:
@@ -270,6 +297,11 @@ def _fill(pairs: list[tuple[Tensor, Tensor]], count: int) -> None:
         touch(new)
         if count:
             new.narrow(2, 0, count).copy_(old.narrow(2, 0, count))
+
+
+def _flat(tensor: Tensor, is_track: bool) -> Tensor:
+    """A view of a tensor's slots, those of all rows and heads behind each other."""
+    return tensor.view(-1) if is_track else tensor.view(-1, tensor.shape[3])
 
 
 def ranked(store: SlotStore, layer: int, rule: Rule, num_evicted: int) -> Tensor:
@@ -293,12 +325,16 @@ def ranked(store: SlotStore, layer: int, rule: Rule, num_evicted: int) -> Tensor
     scores = _scores(store, layer, rule.by)
     if isinstance(store.area.layout, Holes):
         positions = store.positions[layer].narrow(2, 0, num_used)
-        protected = (positions >= store.seen - rule.recent) | (positions < rule.first)
+        protected = positions >= store.seen - rule.recent
+        if rule.first:
+            protected |= positions < rule.first
         if not rule.top:
             scores = positions.float()
     else:
         slots = torch.arange(num_used, device=keys.device)
-        protected = (slots >= num_used - rule.recent) | (slots < rule.first)
+        protected = slots >= num_used - rule.recent
+        if rule.first:
+            protected |= slots < rule.first
     scores = scores.masked_fill(protected, torch.inf)
     if num_evicted == 1:
         return scores.argmin(dim=2, keepdim=True)

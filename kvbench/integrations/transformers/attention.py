@@ -16,13 +16,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from kvbench.backend.attention import QUERY_CHUNK, packed
+from kvbench.backend.attention import QUERY_CHUNK, chosen_kernels, packed
 from kvbench.backend.reading import Chunk, by_piece, decode
-from kvbench.backend.signals import by_piece_with_mass, queries_at_once
+from kvbench.backend.signals import by_piece_with_mass, notes_mass, queries_at_once
 from kvbench.backend.storage import Piece, SequenceStore
 from kvbench.integrations.transformers.rotation import Compacted
 from kvbench.integrations.transformers.visibility import PositionMask
-from kvbench.plan.area import Contiguous, Votes
+from kvbench.plan.area import Contiguous
 
 ATTENTION = "kvbench"
 """The name that it is registered by, for `attn_implementation`."""
@@ -74,7 +74,8 @@ def attention(
     """
     layer = getattr(key, TAG, None)
     if layer is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)[0], None
+        with chosen_kernels(query.device):
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)[0], None
     return layer.attend(module, query, key, value, attention_mask, **kwargs), None
 
 
@@ -113,22 +114,18 @@ def attend(
     Returns:
         [num_rows, num_queries, num_heads, head_dim].
     """
-    if not is_noted(sequence, query):
+    if not notes_mass(sequence.score, query.shape[2]):
         whole = whole_context(sequence, sight)
         if whole is not None:
             mask = None if sight.mask is None else sight.mask[..., : sequence.num_seen]
-            return sdpa_attention_forward(module, query, *whole, mask, **kwargs)[0]
+            with chosen_kernels(query.device):
+                return sdpa_attention_forward(module, query, *whole, mask, **kwargs)[0]
     head_dim = query.shape[3]
     scaling = kwargs.get("scaling")
     if scaling is not None and scaling != head_dim**-0.5:
         query = query * (scaling * head_dim**0.5)
     output = _by_piece(sequence, query, num_kv_heads, sight)
     return _unpacked(output, query.shape)
-
-
-def is_noted(sequence: SequenceStore | Compacted, query: Tensor) -> bool:
-    """Whether a score has to be told of these queries' mass: of a single one, votes are not asked for."""
-    return sequence.score is not None and not (isinstance(sequence.score, Votes) and query.shape[2] == 1)
 
 
 def whole_context(sequence: SequenceStore | Compacted, sight: PositionMask) -> tuple[Tensor, Tensor] | None:
@@ -158,7 +155,7 @@ def _by_piece(sequence: SequenceStore | Compacted, query: Tensor, num_kv_heads: 
     """Attend piece by piece; packed as `packed` does it."""
     group_size = query.shape[1] // num_kv_heads
     num_queries = query.shape[2]
-    notes = is_noted(sequence, query)
+    notes = notes_mass(sequence.score, query.shape[2])
     if num_queries == 1 and sight.mask is None and isinstance(sequence, SequenceStore) and not notes:
         return decode(sequence, 0, packed(query, num_kv_heads))
     store = sequence.ends_with_newest
@@ -184,9 +181,9 @@ def _in_one_piece(piece: Piece, query: Tensor, num_kv_heads: int, sight: Positio
         asked = query[:, :, start : start + QUERY_CHUNK]
         seen = sight(piece, sight.first + start, asked.shape[2], group_size)
         assert seen is not False  # the piece has the queries' own tokens
-        outputs.append(
-            F.scaled_dot_product_attention(packed(asked, num_kv_heads), piece.keys, piece.values, attn_mask=seen)
-        )
+        rows = packed(asked, num_kv_heads)
+        with chosen_kernels(query.device):
+            outputs.append(F.scaled_dot_product_attention(rows, piece.keys, piece.values, attn_mask=seen))
     output = torch.cat(outputs, dim=2)
     return output if sight.mask is None else output.nan_to_num(0.0)
 
