@@ -8,12 +8,14 @@ import yaml
 import kvbench as kv
 from kvbench.api import calibrating
 from kvbench.backend.choice import Conditions
-from kvbench.backend.curves import CURVES, Curves
+from kvbench.backend.curves import CURVES, Curves, lines_of
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.modelled import Modelled, ModelledBackend
 from kvbench.calibration import measure
+from kvbench.calibration.bench import CalibrationBench
 from kvbench.calibration.file import file_text, validation_of
 from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, num_probes, warmed_up
+from kvbench.calibration.probes import storage
 from kvbench.calibration.result import Calibration
 from kvbench.calibration.samples import Samples, growing
 from kvbench.calibration.validate import OF_ALL, OF_REQUEST, STEP, Case, Outcome, outcomes_of, steps_of, typical
@@ -28,6 +30,7 @@ from kvbench.model.hardware import hardware_from
 from kvbench.runner.run import limits_of
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
+from tests.support import device
 from tests.support.catalogue import STRATEGIES, TINY, scenario, strategy
 from tests.support.gpu import DEVICE
 from tests.support.machines import machine
@@ -137,6 +140,41 @@ def test_a_fake_clock_gives_the_curves_that_it_should(monkeypatch):
     assert [seconds for _, seconds in curves["allocate"]] == [5e-7] * 3  # K and V share a microsecond
     # 18 and 34 tokens fill 4 and 8 blocks of 4, 1 and 2 of 16: a microsecond in all, and a median of two.
     assert curves["append_piece"] == [[4, 1.875e-7], [16, 7.5e-7]]
+
+
+def test_an_accelerators_work_and_its_launching_are_timed_apart(monkeypatch):
+    device.use(monkeypatch)
+    moments = iter(range(0, 1 << 30, 5_000))
+    monkeypatch.setattr("kvbench.backend.clock.HostClock.mark", lambda self: next(moments))
+    bench = CalibrationBench(TINY, "cuda", 64)
+    emptied = []
+    monkeypatch.setattr("torch.accelerator.empty_cache", lambda: emptied.append(1))
+    busy, launches = Samples(), Samples()
+    storage(bench, 33, busy)
+    assert len(device.held) == 6 + 2 + 6  # a reserve and a release three times, a fill and a release, six copies
+    with bench.on_host():
+        storage(bench, 33, launches)
+    assert len(device.held) == 14
+    # The device's clock counts marks, a millisecond each; the host's, looks of 5 µs. K and V share an allocation's.
+    assert busy.curves() == {"allocate": [[2112, 5e-4]], "free": [[2112, 5e-4]], "copy": [[2112, 1e-3]]}
+    assert launches.curves() == {"allocate": [[2112, 2.5e-6]], "free": [[2112, 2.5e-6]], "copy": [[2112, 5e-6]]}
+    assert not emptied  # what is allocated again comes from what the allocator keeps
+
+
+def test_of_work_and_its_launching_the_longer_is_what_a_step_waits_for():
+    curves = {"decode": [[10, 1.0], [20, 4.0]], "launch_decode": [[10, 2.0], [30, 2.0]], "copy": [[1, 5], [2, 6]]}
+    lines = lines_of(curves)
+    assert [lines["decode"].at(size) for size in (10, 20, 30)] == [2.0, 4.0, 7.0]
+    assert [lines["copy"].at(size) for size in (1, 2)] == [5, 6]
+
+
+def test_a_gpu_is_calibrated_at_sizes_that_fill_it(monkeypatch):
+    device.use(monkeypatch)
+    monkeypatch.setattr("kvbench.backend.device.default_budget_bytes", lambda device: 1 << 40)
+    _, grid = bench_for(TINY, "cuda", measure.FULL)
+    assert max(grid.slots) == 65_000
+    assert max(grid.storage_bytes) == 256 << 20
+    assert bench_for(TINY, "cpu", measure.FULL)[1] == measure.FULL
 
 
 @pytest.fixture

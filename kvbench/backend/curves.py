@@ -37,7 +37,11 @@ CURVES = {
 Besides, for several N, `queries_N`: seconds a layer, by slots: attention of N queries over them, N up to the queries
 that prompts attend with at once; and for numbers of bits that are to be priced, `pack_B`: seconds a layer, by tokens:
 rounded to B bits, and `restore_B`: by slots: restored into staging buffers.
+
+On an accelerator these are times for which it is busy, and of each NAME there is `launch_NAME`: the host's to give it
+that work. What takes longer is what a step waits for.
 """
+LAUNCH = "launch_"
 QUERIES = "queries_"
 SHAPE = ("dtype", "num_heads", "num_kv_heads", "head_dim", "num_rows")
 """What a calibration was made with: what must be the same for its sizes to hold as they are."""
@@ -72,6 +76,17 @@ class PiecewiseLinear:
             return self.at(size)
         fixed = self.at(0)
         return max(fixed + (self.at(whole) - fixed) * size / whole, self.at(size))
+
+
+def lines_of(curves: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, PiecewiseLinear]:
+    """A line a curve; where launching has a curve too, through what takes longer at the sizes of both."""
+    found = {name: PiecewiseLinear(points) for name, points in curves.items()}
+    for name in curves:
+        both = found[name], found.get(LAUNCH + name)
+        if both[1] is not None:
+            sizes = sorted({size for each in (name, LAUNCH + name) for size, _ in curves[each]})
+            found[name] = PiecewiseLinear([(size, max(both[0].at(size), both[1].at(size))) for size in sizes])
+    return found
 
 
 class Lines:
@@ -119,7 +134,7 @@ class Curves:
                 "hardware, such as hardware=h100"
             )
         self._calibrated = _calibrated_for(hardware)
-        self._lines = {name: PiecewiseLinear(points) for name, points in (hardware.curves or {}).items()}
+        self._lines = lines_of(hardware.curves or {})
         self._queries = Lines(_queries_of(hardware, self._lines))
         self._geometry = geometry
         self._num_rows = num_rows

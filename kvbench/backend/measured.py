@@ -133,9 +133,13 @@ class MeasuredBackend(Backend):
 
     def begin_repetition(self, areas: tuple[Area, ...]) -> None:
         """Empty the allocator and reset its peaks; sequences opened from now on live so."""
-        self._areas = self._shared(areas)
+        self.live_in(areas)
         devices.reset_allocator(self.device)
         self._baseline = devices.allocator_peaks(self.device)
+
+    def live_in(self, areas: tuple[Area, ...]) -> None:
+        """Let sequences opened from now on live so; what an allocator keeps is kept."""
+        self._areas = self._shared(areas)
 
     def end_repetition(self) -> None:
         """Wait for what runs in the background, and let go of sequences, pools and staging buffers."""

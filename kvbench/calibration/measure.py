@@ -1,12 +1,13 @@
 """Measure this machine: every probe at every size, round by round, and a hardware file's figures from that."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
 from kvbench.backend import device as devices
+from kvbench.backend.curves import LAUNCH, lines_of
 from kvbench.calibration.bench import CalibrationBench
 from kvbench.calibration.host import host_steps
 from kvbench.calibration.probes import attention, blocks, evictions, merging, packed, singles, storage, tiers
@@ -18,8 +19,13 @@ from kvbench.workload.request import NS_PER_S
 MIB = 1 << 20
 LARGEST_SHARE = 8
 """A probe may hold at most one part in so many of the memory that is free."""
-MATRIX_SIZE = 1024
+MATRIX_SIZE, GPU_MATRIX_SIZE = 1024, 8192
+"""The larger is what all of a GPU's units take part in."""
 NUM_TRIES = 5
+DRIVER_BYTES = 64 * MIB
+GPU_SLOTS, GPU_STORAGE_BYTES = (16_300, 32_500, 65_000), (128 * MIB, 256 * MIB)
+"""Beyond the others', where a GPU's memory is what is timed, not its caches or its start."""
+GPU_ROUNDS = 3
 BYTE_BITS = 8
 
 Probe = Callable[[CalibrationBench, Samples], None]
@@ -57,6 +63,14 @@ class Grid:
 
 
 FULL = Grid()
+ON_GPU = replace(
+    FULL,
+    slots=FULL.slots + GPU_SLOTS,
+    storage_bytes=FULL.storage_bytes + GPU_STORAGE_BYTES,
+    queried_slots=FULL.queried_slots + GPU_SLOTS[:1],
+    num_rounds=GPU_ROUNDS,
+)
+"""What stands for FULL there."""
 
 
 def probes(bench: CalibrationBench, grid: Grid) -> list[Probe]:
@@ -114,6 +128,7 @@ def bench_for(geometry: KVGeometry, device: str, grid: Grid) -> tuple[Calibratio
         ValueError: no such device here, memory does not last, or layers do not all hold K and V of all tokens.
     """
     found = devices.find_device(device)
+    grid = grid if found.type == "cpu" or grid is not FULL else ON_GPU
     free_bytes = devices.default_budget_bytes(found) // LARGEST_SHARE
     fitting = grid.within(free_bytes // (geometry.bytes_per_token // geometry.num_layers))
     attended = [n for n in fitting.slots if n in grid.queried_slots and n >= max(grid.queries)]
@@ -122,14 +137,19 @@ def bench_for(geometry: KVGeometry, device: str, grid: Grid) -> tuple[Calibratio
     return CalibrationBench(geometry, device, max(fitting.slots)), fitting
 
 
-def hardware_of(bench: CalibrationBench, samples: Samples) -> Hardware:
+def hardware_of(bench: CalibrationBench, samples: Samples, launches: Samples | None = None) -> Hardware:
     """The machine as measured, not yet held against anything.
 
     Args:
         bench: what was measured on.
         samples: of all probes.
+        launches: of the same on the host alone; None where that does the work.
     """
     curves, device, geometry = samples.curves(), bench.backend.device, bench.geometry
+    if launches is not None:
+        of_host = launches.curves()
+        curves |= {"host": of_host.pop("host")} | {LAUNCH + name: points for name, points in of_host.items()}
+    allocate = lines_of(curves)["allocate"]
     name, threads = devices.device_name(device), torch.get_num_threads()
     return Hardware(
         name=f"{name}, calibrated",
@@ -142,8 +162,8 @@ def hardware_of(bench: CalibrationBench, samples: Samples) -> Hardware:
         compute_efficiency=1.0,
         host_efficiency=1.0,
         launch_s=_digits(_launch_s(bench)),
-        allocation_s=curves["allocate"][0][1],
-        device_allocation_s=curves["allocate"][-1][1],
+        allocation_s=_digits(allocate.at(curves["allocate"][0][0])),
+        device_allocation_s=_driver_s(bench) if bench.is_accelerator else curves["allocate"][-1][1],
         transfer_s=curves["fetch_host"][0][1],
         step_s=curves["host"][0][1],
         source=f"measured on {name} with torch {torch.__version__}",
@@ -175,16 +195,31 @@ def _bytes_per_s(bench: CalibrationBench, curve: list[list[float]]) -> float:
 
 
 def _flops_per_s(bench: CalibrationBench) -> float:
-    """The fastest of a few products of 16-bit matrices."""
-    matrix = torch.ones(MATRIX_SIZE, MATRIX_SIZE, dtype=torch.bfloat16, device=bench.backend.device)
+    """The fastest of a few products of 16-bit matrices; on a GPU of random numbers, since its clocks depend on them."""
+    size, make = (GPU_MATRIX_SIZE, torch.randn) if bench.is_accelerator else (MATRIX_SIZE, torch.ones)
+    matrix = make(size, size, dtype=torch.bfloat16, device=bench.backend.device)
     best_s = min(bench.timed_s(lambda: matrix @ matrix) for _ in range(NUM_TRIES))
-    return 2 * MATRIX_SIZE**3 / max(best_s, 1 / NS_PER_S)
+    return 2 * size**3 / max(best_s, 1 / NS_PER_S)
+
+
+def _driver_s(bench: CalibrationBench) -> float:
+    """The fastest of a few allocations that an accelerator's allocator has to ask its driver for."""
+    device, taken = bench.backend.device, []
+    for _ in range(NUM_TRIES):
+        devices.reset_allocator(device)
+        with bench.on_host():
+            taken.append(bench.timed_s(lambda: torch.empty(DRIVER_BYTES, dtype=torch.uint8, device=device)))
+    return _digits(min(taken))
 
 
 def _launch_s(bench: CalibrationBench) -> float:
-    """The fastest of a few operations on one number."""
+    """The fastest of a few operations on one number, for whoever takes longer over it: the device, or the host."""
     number = torch.ones(1, device=bench.backend.device)
-    return min(bench.timed_s(lambda: number.add_(1)) for _ in range(NUM_TRIES))
+    found = min(bench.timed_s(lambda: number.add_(1)) for _ in range(NUM_TRIES))
+    if not bench.is_accelerator:
+        return found
+    with bench.on_host():
+        return max(found, min(bench.timed_s(lambda: number.add_(1)) for _ in range(NUM_TRIES)))
 
 
 def _digits(value: float) -> float:

@@ -9,8 +9,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from kvbench.backend.choice import Conditions
-from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.modelled import Modelled, ModelledBackend
+from kvbench.calibration.bench import BenchBackend
 from kvbench.calibration.file import validation_of
 from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, num_probes, warmed_up
 from kvbench.calibration.result import Calibration
@@ -51,7 +51,7 @@ def calibrated(
     strategies, left_out = fitting(geometry, strategies)
     bench, grid = bench_for(geometry, device, grid)
     size = num_probes(bench, grid)
-    machine = MeasuredBackend(Conditions(geometry=geometry, device=device))
+    machine = BenchBackend(Conditions(geometry=geometry, device=device))
     budget_bytes = machine.memory_bytes()
 
     # A pool is as large in the model as it is here, whatever memory each has.
@@ -73,8 +73,12 @@ def calibrated(
         pass
     first = run_cases()
     *_, samples = tqdm(measured(bench, grid), "measuring", size * grid.num_rounds, **BAR)
+    launches = None
+    if bench.is_accelerator:
+        with bench.on_host():
+            *_, launches = tqdm(measured(bench, grid), "launching", size * grid.num_rounds, **BAR)
     second = run_cases()
-    hardware = hardware_of(bench, samples)
+    hardware = hardware_of(bench, samples, launches)
     model = _model_of(hardware, geometry)
     outcomes: list[Outcome] = []
     for case, own, one, other in zip(cases, fitted, first, second, strict=True):

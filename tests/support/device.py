@@ -16,6 +16,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 VIEWS = {"narrow", "view", "unflatten", "permute", "transpose", "expand", "as_strided", "unsqueeze", "unbind", "chunk"}
 VIEWS |= {"__get__", "is_contiguous", "stride", "dim", "size", "data_ptr", "untyped_storage", "set_"}
 _running, _here = RLock(), local()
+held: list[int] = []
+"""Cycles for which the device was told to wait."""
 waits: list[int] = []
 """Threads that waited on the host for the device, one a time."""
 
@@ -177,16 +179,19 @@ def on_device(tensor):
 
 def use(monkeypatch):
     """Let torch's streams, events and memory be these."""
-    for each in (FakeStream.all, waits, OnDevice.all):
+    for each in (FakeStream.all, waits, held, OnDevice.all):
         each.clear()
     _here.stream = FakeStream()
-    for name in ("empty", "zeros", "ones", "arange", "tensor", "empty_like"):
+    for name in ("empty", "zeros", "ones", "arange", "tensor", "empty_like", "randn"):
         monkeypatch.setattr(torch, name, _making(getattr(torch, name), name.startswith("empty")))
     monkeypatch.setattr("torch.Stream", FakeStream)
     monkeypatch.setattr("torch.Event", FakeEvent)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.accelerator.current_stream", current)
     monkeypatch.setattr("torch.accelerator.synchronize", lambda device: [each.synchronize() for each in FakeStream.all])
+    generator = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda device=None: generator())
+    monkeypatch.setattr("torch.cuda._sleep", held.append)
     monkeypatch.setattr("torch.accelerator.empty_cache", lambda: None)
     monkeypatch.setattr("torch.accelerator.reset_peak_memory_stats", _reset)
     monkeypatch.setattr("torch.accelerator.memory_stats", lambda device: {})
