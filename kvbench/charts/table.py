@@ -1,20 +1,20 @@
 """The table: a readable part of the summary, a row a strategy, with units."""
 
 import textwrap
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from kvbench.charts.frame import WIDTH, TextColumn, markdown_table, terminal_table
 from kvbench.charts.limits import binding_limits, is_bound, pool_notes
 from kvbench.charts.rows import is_lossy, parameters_of
-from kvbench.charts.text import MIB, markdown_escape, number, one_line, value_text
+from kvbench.charts.text import MIB, number, one_line, value_text
 from kvbench.results.intervals import halves_of
 from kvbench.results.provenance import any_fleet, kinds, model_notes
 
-WIDTH = 120
 NAME_WIDTH = 24
-GAP = "  "
 LONG = {"µs": ("ms", 1e3), "ms": ("s", 1e3)}
 LONG_FROM = 10_000.0
 """The largest value from which a column is in the next unit."""
@@ -99,22 +99,10 @@ def table_text(summary: pd.DataFrame, parameters: list[str] | None = None) -> st
         The text. A column that is empty for all rows is left out; ± is half the width of the interval.
         Which rows their own pool held up stands above, and what modelled times are worth.
     """
-    names, values = _cells(summary, parameters_of(summary, parameters))
-    names = [[_cut(cell) for cell in column] for column in names]
-    fixed = [_padded(column, left=True) for column in names]
-    room = WIDTH - sum(len(column[0]) + len(GAP) for column in fixed)
-    blocks: list[list[list[str]]] = [[]]
-    used = 0
-    for column in [_padded(column, left=False) for column in values]:
-        width = len(column[0]) + len(GAP)
-        if used + width > room and blocks[-1]:
-            blocks.append([])
-            used = 0
-        blocks[-1].append(column)
-        used += width
-    lines = ("\n".join(GAP.join(cells).rstrip() for cells in zip(*fixed, *block, strict=True)) for block in blocks)
+    names, values = _columns(summary, parameters_of(summary, parameters))
+    names = [name._replace(head=_cut(name.head), cells=[_cut(cell) for cell in name.cells]) for name in names]
     held_up = [line for note in pool_notes(summary, parameters_of(summary, parameters)) for line in _wrapped(note)]
-    return "\n".join([*held_up, *notes_text(summary), "\n\n".join(lines)])
+    return "\n".join([*held_up, *notes_text(summary), terminal_table([*names, *values], len(names))])
 
 
 def notes_text(summary: pd.DataFrame) -> list[str]:
@@ -133,27 +121,22 @@ def table_markdown(summary: pd.DataFrame, parameters: list[str] | None = None) -
         summary: a row a strategy, or a row a strategy and job.
         parameters: columns that tell jobs apart; None finds them.
     """
-    names, values = _cells(summary, parameters_of(summary, parameters))
-    columns = [(*column[:2], *map(markdown_escape, column[2:])) for column in names] + values
-    heads = [f"{markdown_escape(head)} ({unit})" if unit else markdown_escape(head) for head, unit, *_ in columns]
-    rule = ["---"] * len(names) + ["---:"] * len(values)
-    rows = zip(*(column[2:] for column in columns), strict=True)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows))
+    names, values = _columns(summary, parameters_of(summary, parameters))
+    return markdown_table([*names, *values])
 
 
-def _cells(summary: pd.DataFrame, parameters: list[str]) -> tuple[list[list[str]], list[list[str]]]:
-    """Columns of names and columns of numbers, each as head, unit and a text a row."""
-    names = [["strategy", "", *map(one_line, summary["strategy"])]]
-    names += [
-        [parameter.removeprefix("strategy."), "", *map(value_text, summary[parameter])] for parameter in parameters
-    ]
+def _columns(summary: pd.DataFrame, parameters: list[str]) -> tuple[list[TextColumn], list[TextColumn]]:
+    """Columns of names and columns of numbers."""
+    names: list[tuple[str, Iterable[str]]] = [("strategy", map(one_line, summary["strategy"]))]
+    names += [(parameter.removeprefix("strategy."), map(value_text, summary[parameter])) for parameter in parameters]
     if len(kinds(summary)) > 1:
         told = zip(summary["source"], summary["scope"], strict=True)
-        names.append(["times", "", *(one_line(f"{source}, {scope}") for source, scope in told)])
-    names.append(["outcome", "", *map(one_line, summary["outcome"])])
+        names.append(("times", [one_line(f"{source}, {scope}") for source, scope in told]))
+    names.append(("outcome", map(one_line, summary["outcome"])))
     if is_bound(summary):
-        names.append(["bound by", "", *binding_limits(summary)])
-    return names, [_column(summary, column) for column in COLUMNS if _is_shown(summary, column.source)]
+        names.append(("bound by", binding_limits(summary)))
+    shown = [_numbers(summary, column) for column in COLUMNS if _is_shown(summary, column.source)]
+    return [TextColumn(head, "", list(cells), is_number=False) for head, cells in names], shown
 
 
 def _is_shown(summary: pd.DataFrame, source: str) -> bool:
@@ -169,7 +152,7 @@ def _is_shown(summary: pd.DataFrame, source: str) -> bool:
     return bool(there) and not (source in STANDS_IN and _is_shown(summary, STANDS_IN[source]))
 
 
-def _column(summary: pd.DataFrame, column: _Column) -> list[str]:
+def _numbers(summary: pd.DataFrame, column: _Column) -> TextColumn:
     values = summary[column.source].to_numpy(dtype=float) / column.divisor
     unit, scale = column.unit, 1.0
     if unit in LONG and np.nanmax(values) >= LONG_FROM:
@@ -179,13 +162,8 @@ def _column(summary: pd.DataFrame, column: _Column) -> list[str]:
         spread = halves_of(summary, column.source)
         texts = [f"{text} ± {number(half)}" for text, half in zip(texts, spread, strict=True)]
         texts = [text.removesuffix(" ± –") for text in texts]
-    return [column.head, unit, *texts]
+    return TextColumn(column.head, unit, texts)
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= NAME_WIDTH else f"{text[: NAME_WIDTH // 2 - 1]}…{text[-NAME_WIDTH // 2 :]}"
-
-
-def _padded(column: list[str], left: bool) -> list[str]:
-    width = max(map(len, column))
-    return [cell.ljust(width) if left else cell.rjust(width) for cell in column]
