@@ -113,7 +113,7 @@ class _Placed(torch.Tensor):
                 return _copied(*args, **kwargs)
             case "__setitem__":
                 return _copied(first[args[1]], args[2])
-            case "to" if isinstance(args[1], torch.device):
+            case "to" | "_sent" if isinstance(args[1], torch.device):
                 return first if args[1].type == first.device.type else _copied(_like(first, place(args[1])), first)
         given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
         is_there = any(isinstance(each, OnDevice) for each in given)
@@ -135,7 +135,7 @@ class _Placed(torch.Tensor):
 class OnDevice(_Placed):
     """On the device."""
 
-    all: ClassVar[set[int]] = set()
+    places: ClassVar[set[int]] = set()
     """Where tensors were made there."""
 
 
@@ -168,8 +168,19 @@ def _copied(target, source, non_blocking=False):
     return target
 
 
+_to = torch.Tensor.to
+
+
+def _sent(tensor, where, *dtype):
+    """What `to` gives of a tensor of the host's, too, which no subclass hears of."""
+    if not isinstance(where, torch.device) or where.type == "cpu" or isinstance(tensor, OnDevice):
+        return _to(tensor, where, *dtype)
+    cast = _to(tensor, *dtype) if dtype else tensor
+    return _copied(_like(cast, OnDevice), cast)
+
+
 def _reset(device):
-    assert OnDevice.all, "an allocator's peaks are reset before its first use"
+    assert OnDevice.places, "an allocator's peaks are reset before its first use"
 
 
 def on_device(tensor):
@@ -179,7 +190,7 @@ def on_device(tensor):
 
 def use(monkeypatch):
     """Let torch's streams, events and memory be these."""
-    for each in (FakeStream.all, waits, held, OnDevice.all):
+    for each in (FakeStream.all, waits, held, OnDevice.places):
         each.clear()
     _here.stream = FakeStream()
     for name in ("empty", "zeros", "ones", "arange", "tensor", "empty_like", "randn"):
@@ -191,6 +202,7 @@ def use(monkeypatch):
     monkeypatch.setattr("torch.accelerator.synchronize", lambda device: [each.synchronize() for each in FakeStream.all])
     generator = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device=None: generator())
+    monkeypatch.setattr(torch.Tensor, "to", _sent)
     monkeypatch.setattr("torch.cuda._sleep", held.append)
     monkeypatch.setattr("torch.accelerator.empty_cache", lambda: None)
     monkeypatch.setattr("torch.accelerator.reset_peak_memory_stats", _reset)
@@ -205,7 +217,7 @@ def _making(make, is_empty):
                 tensor.fill_(math.nan)
             kind = place(device, pin_memory)
             if kind is OnDevice:
-                OnDevice.all.add(tensor.data_ptr())
+                OnDevice.places.add(tensor.data_ptr())
             return tensor.as_subclass(kind)
 
     return made
