@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import is_dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -113,6 +114,26 @@ def test_what_is_chosen_has_defaults():
         assert made[name].workload(rng).sessions, name
 
 
+def test_a_fleet_compares_what_is_set(capsys):
+    few = {"scenario.max_requests": 4, "fleet_strategies": ["paged", "exact"]}
+    results = kv.run("chat_poisson", backend="fleet", settings=few, **PRICED)
+    assert results.summary["strategy"].tolist() == ["paged", "exact"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": "x.safetensors"}, "an experiment decides itself what it appends and probes: leave data out"),
+        ({"strategy.paged.block_tokens": 4}, "strategy.paged.block_tokens: an experiment has parameters of its own"),
+    ],
+)
+def test_what_an_experiment_decides_is_not_set_beside_it(settings, message):
+    with pytest.raises(ValueError, match=message):
+        kv.study("claims", settings=settings)
+    with pytest.raises(ValueError, match="experiment is a name, a YAML file or its keys, got 3"):
+        kv.study(3)
+
+
 def test_a_mapping_names_strategies_and_two_of_one_name_need_it():
     two = {"slow": kv.Dynamic(growth_factor=1.25), "fast": kv.Dynamic(growth_factor=4)}
     assert list(kv.run("short_chat", two, **PRICED).summary["strategy"]) == ["slow", "fast"]
@@ -146,6 +167,15 @@ def test_a_scenario_of_ones_own_is_an_object_or_a_file(tmp_path):
         ({}, {"backend.memory": 0.5}, "unknown parameter of backend 'memory'"),
         ({}, {"warmup": -1}, "warmup is an integer of at least 0, got -1"),
         ({"model": {"num_layers": 2}}, {}, "model: missing"),
+        ({}, {"model.name_or_path": "mine"}, "model.name_or_path=mine: nothing loads that model here"),
+        ({}, {"model": "smollm2"}, "model is no setting: it is chosen by an argument of its own"),
+        ({}, {"trusted": ["os"]}, "trusted is no setting"),
+        (
+            {},
+            {"data": Path("none.safetensors")},
+            "data=none.safetensors fills tensors, and backend=modelled makes",
+        ),
+        ({"strategies": None, "backend": "fleet"}, {"fleet_strategies": "paged"}, "fleet_strategies is a list of"),
         ({"model": 5}, {}, "model is a name, a YAML file, a shape or its keys, got 5"),
     ],
 )
@@ -213,6 +243,16 @@ def test_a_sweep_has_a_row_a_combination_and_strategy():
     assert results.environment["header"][0] == "sweep over strategy.dynamic.growth_factor, seed: 4 jobs"
     with pytest.raises(ValueError, match="at least one value each"):
         kv.sweep("short_chat", over={"seed": []})
+
+
+def test_a_sweep_may_be_over_models_and_machines():
+    over = {"hardware": ["h100", "l40s"], "model": ["llama3_8b"]}
+    results = kv.sweep("short_chat", "paged", over=over, settings={"cache_only": True})
+    assert results.summary["hardware"].tolist() == ["h100", "l40s"]
+    assert results.summary["model"].tolist() == ["llama3_8b"] * 2
+    assert results.summary["step_mean_us"].nunique() == 2
+    with pytest.raises(TypeError, match="hardware"):
+        kv.sweep("short_chat", "paged", over=over, hardware="h100")
 
 
 def test_jobs_that_are_done_when_a_sweep_is_stopped_are_not_lost(monkeypatch):

@@ -19,23 +19,25 @@ def job_of(name: str, config: Config, config_text: str, asked: Mapping[str, Any]
         config_text: the same as YAML, for config.yaml; "" where it was put together in Python.
         asked: what was asked for, for environment.json; `overrides`, a line KEY=VALUE each, among it.
     Returns:
-        The job, whose `run` raises UsageError too: a strategy of the user's own may plan what cannot be done.
+        The job, whose `run` raises UsageError too: not all can be checked before.
     Raises:
         UsageError: the configuration is wrong.
         FileNotFoundError: a trace is missing.
     """
-    with _own_plans():
+    with _input():
         job = _job_of(name, config, config_text, asked)
-    return job._replace(run=_own_plans()(job.run))
+    return job._replace(run=_input()(job.run))
 
 
 @contextmanager
-def _own_plans() -> Iterator[None]:
-    """What a strategy of the user's own plans and the ledger refuses is bad input."""
+def _input() -> Iterator[None]:
+    """What only a run finds out of what it was given is bad input too: plans of a strategy of the user's own, sizes."""
     try:
         yield
     except LedgerError as error:
         raise UsageError(str(error)) from error
+    except OverflowError as error:
+        raise UsageError(f"a number is too large, or makes a time or a size that is: {error}") from error
 
 
 def _job_of(name: str, config: Config, config_text: str, asked: Mapping[str, Any]) -> Job:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from kvbench.strategy.base import Strategy
     from kvbench.workload.scenario import Scenario
 
+CHOSEN = ("model", "backend", "hardware")
+"""What a sweep may be over besides settings."""
+
 
 def run(
     scenario: "str | PathLike[str] | Scenario",
@@ -62,7 +65,7 @@ def sweep(
     Args:
         scenario: as in `run`.
         strategies: as in `run`.
-        over: values by key: {"strategy.dynamic.growth_factor": [1.5, 2, 3]}.
+        over: values by key, or by `model`, `backend` or `hardware`: {"strategy.dynamic.growth_factor": [1.5, 2, 3]}.
         settings: as in `run`, the same in each.
         given: further arguments of `run`.
     Returns:
@@ -82,8 +85,9 @@ def sweep(
     jobs: list[Results] = []
     try:
         for values in points:
-            own = {**(settings or {}), **dict(zip(over, values, strict=True))}
-            jobs.append(run(scenario, strategies, settings=own, **given))
+            own: dict[str, Any] = dict(zip(over, values, strict=True))
+            chosen = {group: own.pop(group) for group in CHOSEN if group in own}
+            jobs.append(run(scenario, strategies, settings={**(settings or {}), **own}, **given, **chosen))
     except KeyboardInterrupt as stop:
         part = [stop.results] if isinstance(stop, Stopped) else []
         if not jobs + part:
@@ -152,7 +156,8 @@ def _run(
     from kvbench.api.engines import job_of
 
     config = composed(chosen, strategies, settings, tuple(trusted))
-    asked = {"overrides": [f"{key}={value}" for key, value in (settings or {}).items()]}
+    told = {group: _name(each) for group, each in chosen.items() if each is not None} | dict(settings or {})
+    asked = {"overrides": [f"{key}={value}" for key, value in told.items()]}
     return job_of(_name(named), config, "", asked).run()
 
 

@@ -20,6 +20,7 @@ from kvbench.cli.files import YAML, Files, checked_folders, vet_choice
 from kvbench.cli.help import unknown_verb
 from kvbench.configuration.catalogue import GROUPS, default_strategies, implied
 from kvbench.configuration.errors import UsageError
+from kvbench.configuration.rules import check_beside_experiment
 
 REFUSED = {
     "experimental_rerun": "it unpickles a file",
@@ -76,9 +77,6 @@ FROM_FILES = ("scenario", "hardware")
 SEARCH_PATH = "hydra.searchpath"
 HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra/launcher", "hydra/sweeper")
 HYDRA_NODES = ("hydra.launcher.", "hydra.sweeper.")
-
-PROBING = ("data", "quality", "quality_tokens", "quality_data")
-"""Settings of runs of a scenario alone."""
 
 
 @dataclass(frozen=True)
@@ -257,12 +255,8 @@ def check(command: CommandLine) -> None:
             vet_choice(group, name, command.files, command.trusted)
     if command.choices("experiment") and (command.choices("scenario") or command.choices("strategy")):
         raise UsageError("an experiment brings its own requests and strategies: leave +scenario and strategy out")
-    lost = [o.input_line for o in command.overrides if o.key_or_group.startswith("strategy.") and not o.is_add()]
-    if command.choices("experiment") and lost:
-        raise UsageError(f"{lost[0]}: an experiment has parameters of its own: set experiment.strategies.NAME.…")
-    probing = [o.key_or_group for o in command.overrides if o.key_or_group in PROBING]
-    if command.choices("experiment") and probing:
-        raise UsageError(f"an experiment decides itself what it appends and probes: leave {', '.join(probing)} out")
+    if command.choices("experiment"):
+        check_beside_experiment(o.key_or_group for o in command.overrides if not o.is_add())
     if not {"scenario", "experiment"} & {override.key_or_group for override in command.overrides}:
         raise UsageError(
             "what to run? Give +scenario=NAME or +experiment=NAME\n"

@@ -15,9 +15,9 @@ from kvbench.cli.command_line import CommandLine, line_of
 from kvbench.cli.source import initialized
 from kvbench.configuration.catalogue import GROUPS, names
 from kvbench.configuration.errors import UsageError, cause
+from kvbench.configuration.rules import NAME_OR_PATH, check_name_or_path
 from kvbench.messages import unknown
 
-NAME_OR_PATH = "model.name_or_path"
 OPEN_PATH = re.compile(r"experiment\.\w*strategies\.")
 OPEN_NODES = ("strategy", "scenario")
 """Nodes to which `+` may add: an instance, or a parameter that its class then accepts or refuses."""
@@ -65,19 +65,8 @@ def _check_key(override: Override, config: DictConfig) -> None:
     if not (adds and (root in OPEN_NODES or OPEN_PATH.match(key))):
         _check_path(config, key)
     if key == NAME_OR_PATH:
-        _check_model(override, config)
-
-
-def _check_model(override: Override, config: DictConfig) -> None:
-    """Refuse another model's weights where none are loaded: bytes and times would be those of the chosen shape."""
-    is_loaded = "text" in (config.get("experiment") or {})
-    is_same = not override.is_sweep_override() and override.value() in (None, config.model.get("name_or_path"))
-    if not (is_loaded or is_same):
-        raise UsageError(
-            f"{override.input_line}: nothing loads that model here; bytes and times are those of "
-            f"{config.model.get('name') or 'the model chosen'}, whatever lies there. +experiment=quality and the verb "
-            "record load one; for its shape, set model.num_layers, model.num_heads, model.num_kv_heads, model.head_dim"
-        )
+        swept = override.is_sweep_override()
+        check_name_or_path(line_of(override).partition("=")[2] if swept else override.value(), config)
 
 
 def is_of_hydra(override: Override) -> bool:

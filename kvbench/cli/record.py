@@ -6,8 +6,8 @@ from typing import Any
 
 from kvbench.api.recording import record
 from kvbench.cli.arguments import key_values, or_none, whole_number
+from kvbench.configuration.rules import NAME_OR_PATH
 
-NAME_OR_PATH = "model.name_or_path"
 DEFAULTS = {"dtype": "null", "device": "auto", "layers": "all", "out": "kv.safetensors"}
 KEYS = ("model", NAME_OR_PATH, "text", "tokens", *DEFAULTS)
 USAGE = "python -m kvbench record model=smollm2 text=FILE tokens=1024 layers=all dtype=float32 out=kv.safetensors"

@@ -13,7 +13,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -90,8 +90,6 @@ def _refusal_of(error: BaseException) -> BaseException:
     """What is told of an error: bad input where it comes from the configuration's values, or else the error itself."""
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return UsageError(cause(error))
-    if isinstance(error, OverflowError):
-        return UsageError(f"a number is too large, or makes a time or a size that is: {error}")
     return error
 
 
@@ -197,16 +195,12 @@ def leave_out(config: DictConfig) -> None:
     Raises:
         UsageError: these are no list of names.
     """
-    from kvbench.configuration.parts import is_fleet
+    from kvbench.configuration.parts import compared
 
-    if not is_fleet(config) or "strategy" not in config:
-        return
-    compared = config["fleet_strategies"]
-    if not isinstance(compared, ListConfig):
-        raise UsageError(f"fleet_strategies is a list of strategies, got {compared!r}")
-    with open_dict(config):
-        for name in set(default_strategies()) - set(compared):
-            config["strategy"].pop(name, None)
+    if "strategy" in config:
+        with open_dict(config):
+            for name in set(default_strategies()) - set(compared(config)):
+                config["strategy"].pop(name, None)
 
 
 def _resolved(config: DictConfig) -> tuple[dict[str, Any], str]:

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from kvbench.backend.choice import BackendChoice
-from kvbench.configuration.catalogue import default_strategies, implied, names, own_node, own_settings
+from kvbench.configuration.catalogue import GROUPS, implied, names, own_node, own_settings
 from kvbench.configuration.errors import UsageError
-from kvbench.configuration.parts import is_fleet
+from kvbench.configuration.parts import compared
+from kvbench.configuration.rules import NAME_OR_PATH, check_beside_experiment, check_name_or_path
 from kvbench.configuration.vet import vet_file
 from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
@@ -16,6 +18,7 @@ from kvbench.strategy.base import Strategy
 
 DEFAULTS = {"scenario": None, "experiment": None, "model": "article", "backend": "measured", "hardware": None}
 OF_HYDRA = ("defaults", "hydra")
+OF_CALLS = (*GROUPS, "trusted")
 YAML = (".yaml", ".yml")
 _REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -49,12 +52,31 @@ def composed(
         config["scenario"] = common | config["scenario"]
     if not isinstance(config["model"], dict):
         raise UsageError(f"model is a name, a YAML file, a shape or its keys, got {config['model']!r}")
+    if not isinstance(config.get("experiment", {}), dict):
+        raise UsageError(f"experiment is a name, a YAML file or its keys, got {config['experiment']!r}")
     if not isinstance(config["backend"], Mapping | BackendChoice):
         raise UsageError(f"backend is measured, modelled or fleet, or the keys of one, got {config['backend']!r}")
-    config["strategy"] = _strategies(strategies, config, trusted)
-    for key, value in (settings or {}).items():
+    settings = _checked(settings or {}, config)
+    config["strategy"] = _strategies(strategies, config | settings, trusted)
+    for key, value in settings.items():
         _set(config, key, value)
-    return _filled_in(config, common, settings or {})
+    return _filled_in(config, common, settings)
+
+
+def _checked(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The further keys, those with a path as the command line has it: in words.
+
+    Raises:
+        UsageError: one is an argument of its own, or does not go with what was chosen.
+    """
+    for key in settings:
+        if key in OF_CALLS:
+            raise UsageError(f"{key} is no setting: it is chosen by an argument of its own")
+    if "experiment" in config:
+        check_beside_experiment(settings)
+    found = {key: str(value) if isinstance(value, PathLike) else value for key, value in settings.items()}
+    check_name_or_path(found.get(NAME_OR_PATH), config)
+    return found
 
 
 def _node(group: str, chosen: object, trusted: Sequence[str]) -> Any:
@@ -81,7 +103,7 @@ def _strategies(given: Any, config: Mapping[str, Any], trusted: Sequence[str]) -
             raise UsageError("an experiment has strategies of its own: set experiment.strategies.NAME.…")
         return {}
     if given is None:
-        given = config["fleet_strategies"] if is_fleet(config) else default_strategies()
+        given = compared(config)
     if isinstance(given, str | Strategy):
         given = [given]
     if isinstance(given, Mapping):

@@ -1,6 +1,6 @@
 """From a composed configuration to what a run needs: scenario, strategies, backend, model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,7 +9,7 @@ import numpy as np
 from kvbench.backend.base import Backend
 from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.checks import MOST_SEED, check_int
-from kvbench.configuration.catalogue import names
+from kvbench.configuration.catalogue import default_strategies, names
 from kvbench.configuration.data import check_data, recording_of
 from kvbench.configuration.errors import UsageError, refusing
 from kvbench.configuration.model import geometry_of, hardware_of, weights_of
@@ -193,6 +193,20 @@ def parts_of(config: Config) -> Parts:
 def is_fleet(config: Config) -> bool:
     """Whether the configured backend simulates a whole scenario by itself, without the runner."""
     return target_of(config["backend"]).startswith("kvbench.fleet.")
+
+
+def compared(config: Config) -> list[str]:
+    """Names of the strategies that are compared where none is chosen: a fleet has its own.
+
+    Raises:
+        UsageError: those of a fleet are no list.
+    """
+    if not is_fleet(config):
+        return default_strategies()
+    found = config["fleet_strategies"]
+    if not isinstance(found, Sequence) or isinstance(found, str):
+        raise UsageError(f"fleet_strategies is a list of strategies, got {found!r}")
+    return list(found)
 
 
 def repetitions_of(config: Config, backend: Backend) -> tuple[int, int]:
