@@ -13,7 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 from kvbench.charts.axes import from_zero, number_axis
 from kvbench.charts.labels import place_names
 from kvbench.charts.sheet import Sheet, empty, label
-from kvbench.charts.style import COLOURS, FONT, INK, SMALL, plain
+from kvbench.charts.style import COLOURS, FONT, INK, SMALL, Settings, plain
 from kvbench.charts.text import number, shown_unit
 from kvbench.results.front import Cost, pareto_front
 from kvbench.results.schema import STEPS
@@ -32,7 +32,12 @@ _LABEL = 46
 _WIDE = 100.0
 _TINY = 1e-3
 INSIDE, OUTSIDE = COLOURS[0], COLOURS[4]
-BEST, WORST = "#BFE3D3", "#F7E1D3"
+CELLS: dict[str, Settings] = {
+    "first": {"facecolor": "#9FD3BC", "edgecolor": "white"},
+    "beaten": {"facecolor": "#FBF1EA", "edgecolor": "white"},
+    "cannot hold it": {"facecolor": "white", "edgecolor": "#BBBBBB", "hatch": "////", "linewidth": 0.0},
+}
+"""How a strategy's rank is filled; told apart in grey too."""
 _WRAP = 34
 _STEEP = 3.0
 
@@ -209,9 +214,10 @@ def choices_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = (), su
         lines = [f"{turn}  {plain(definition)}" for turn, definition in enumerate(definitions, start=1)]
         panel.text(0.0, 1.0, "\n".join(lines), transform=panel.transAxes, va="top", fontsize=SMALL + 1, color=INK)
     sheet.legend = [
-        (Patch(color=BEST), "first, or not to be told from it"),
+        (Patch(**CELLS["first"]), "first, or not to be told from it"),
+        (Patch(**CELLS["beaten"]), "beaten"),
         (Rectangle((0, 0), 1, 1, fill=False, edgecolor=INK, linewidth=1.6), "the article's choice"),
-        (Patch(color="#E4E4E4"), "cannot hold it"),
+        (Patch(**CELLS["cannot hold it"]), "cannot hold it"),
     ]
     sheet.notes.append("Numbers are ranks: 1 and how many others are better. Empty cells were not timed.")
     if len(kinds) % columns == 0:
@@ -225,9 +231,10 @@ def _ranks(axes: Axes, own: pd.DataFrame, definitions: list[str]) -> None:
     axes.set(xlim=(-0.5, len(definitions) - 0.5), ylim=(len(names) - 0.5, -0.5))
     for row in own.itertuples():
         x, y = definitions.index(str(row.definition)), names.index(row.strategy)
-        colour = "#E4E4E4" if not row.fits else BEST if row.rank == 1 else WORST
-        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="white"))
-        axes.text(x, y, f"{row.rank:.0f}" if row.fits else "–", ha="center", va="center", fontsize=SMALL, color=INK)
+        kind = "cannot hold it" if not row.fits else "first" if row.rank == 1 else "beaten"
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **CELLS[kind]))
+        if row.fits:
+            axes.text(x, y, f"{row.rank:.0f}", ha="center", va="center", fontsize=SMALL, color=INK)
     chosen = names.index(own["choice"].iloc[0])
     width = len(definitions)
     axes.add_patch(Rectangle((-0.5, chosen - 0.5), width, 1, fill=False, edgecolor=INK, linewidth=1.6, clip_on=False))
