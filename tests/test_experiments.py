@@ -15,6 +15,7 @@ from kvbench.studies.comprehensive import sentences_of as comprehensive_sentence
 from kvbench.studies.growth_factors import with_cost
 from kvbench.studies.ranges import COSTS_LITTLE, GROWTH, KEPT, ON_GROWTH_FRONT, SAVES
 from tests.support.catalogue import TINY, node_of
+from tests.support.drawing import words
 from tests.support.fake import Fake
 from tests.test_configuration import composed
 from tests.test_golden import ARTICLE, TOKEN
@@ -201,8 +202,9 @@ def test_fractions_without_tensors_count_and_judge_nothing():
     assert table.loc[0.7, "kept_tokens"] == 735  # 0.7 of 1,050
     assert table["error_relative"].isna().all()
     assert "no range can be judged" in findings.sentences[-1]
-    *_, error, mass = findings.charts["kept_fractions"].axes
-    assert all("not probed" in axes.texts[0].get_text() for axes in (error, mass))
+    figure = findings.charts["kept_fractions"]
+    assert "Attention error: attention was not probed: this backend holds no tensors." in words(figure)
+    assert "Attention error" not in [axes.get_title(loc="left") for axes in figure.axes]
 
 
 def test_fractions_on_tensors_lose_more_the_less_they_keep():

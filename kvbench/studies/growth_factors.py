@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from kvbench.charts.ranges import RangePanel
 from kvbench.charts.text import duration, listed, number
-from kvbench.charts.values import ValuePanel
 from kvbench.checks import check_int
 from kvbench.results.columns import ends
 from kvbench.results.front import row_of_least
@@ -45,12 +45,12 @@ class GrowthFactors(RangeExperiment):
     varied = "dynamic"
     figures = ("peak_bytes", "copied_bytes", "num_resizes", "stall_s", *ends("stall_s"), "utilization_mean")
     panels = (
-        ValuePanel("Peak memory, the double buffer included", "peak_per_needed", "Peak ÷ bytes of the tokens"),
-        ValuePanel("Copied by resizes", "copied_per_needed", "Copied ÷ bytes of the tokens"),
-        ValuePanel("Cost: peak and copied", "cost", "Sum ÷ bytes of the tokens"),
-        ValuePanel("Resizes", "num_resizes", "Resizes (count)", whole=True),
-        ValuePanel("Stall in resizes", "stall_s", "Stall", "s"),
-        ValuePanel("Mean utilization", "utilization_mean", "Used ÷ allocated"),
+        RangePanel("Peak memory, the double buffer included", "peak_per_needed", "Peak ÷ bytes of the tokens"),
+        RangePanel("Copied by resizes", "copied_per_needed", "Copied ÷ bytes of the tokens"),
+        RangePanel("Cost: peak and copied", "cost", "Sum ÷ bytes of the tokens"),
+        RangePanel("Resizes", "num_resizes", "Resizes (count)", whole=True),
+        RangePanel("Stall in resizes", "stall_s", "Stall", "s"),
+        RangePanel("Mean utilization", "utilization_mean", "Used ÷ allocated"),
     )
 
     def __post_init__(self) -> None:

@@ -8,8 +8,8 @@ import pandas as pd
 
 from kvbench.backend.base import Backend
 from kvbench.backend.measured import MeasuredBackend
+from kvbench.charts.ranges import RangePanel
 from kvbench.charts.text import duration, listed, number, percent
-from kvbench.charts.values import ValuePanel
 from kvbench.checks import check_int
 from kvbench.quality.probe import Probe, request_to_probe
 from kvbench.quality.structured import structured
@@ -68,12 +68,12 @@ class KeptFractions(RangeExperiment):
         *ends("total_s"),
     )
     panels = (
-        ValuePanel("Peak memory, the double buffer included", "peak_per_needed", "Peak ÷ bytes of all tokens"),
-        ValuePanel("Tokens kept at the end", "kept_share", "Kept ÷ seen"),
-        ValuePanel("Copied by evictions and resizes", "copied_per_needed", "Copied ÷ bytes of all tokens"),
-        ValuePanel("Time a token", "token_us", "Time", "µs"),
-        ValuePanel("Attention error", "error_relative", "|o - o*| ÷ |o*|", log=False, why_empty=UNPROBED),
-        ValuePanel("Attention that the kept tokens had", "mass_kept", "Share of exact attention", why_empty=UNPROBED),
+        RangePanel("Peak memory, the double buffer included", "peak_per_needed", "Peak ÷ bytes of all tokens"),
+        RangePanel("Tokens kept at the end", "kept_share", "Kept ÷ seen"),
+        RangePanel("Copied by evictions and resizes", "copied_per_needed", "Copied ÷ bytes of all tokens"),
+        RangePanel("Time a token", "token_us", "Time", "µs"),
+        RangePanel("Attention error", "error_relative", "|o - o*| ÷ |o*|", log=False, why_empty=UNPROBED),
+        RangePanel("Attention that the kept tokens had", "mass_kept", "Share of exact attention", why_empty=UNPROBED),
     )
 
     def __post_init__(self) -> None:

@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
+from kvbench.charts.ranges import RangePanel, range_chart
 from kvbench.charts.text import percent
-from kvbench.charts.values import ValuePanel, values_chart
 from kvbench.decide.sweep import Point
 from kvbench.results.columns import FROM
 from kvbench.results.front import Cost, pareto_front
@@ -149,7 +149,7 @@ class RangeExperiment(SweepExperiment):
     """The strategy, by name."""
     figures: ClassVar[tuple[str, ...]]
     """Columns of the summary; empty where a workload was not completed."""
-    panels: ClassVar[tuple[ValuePanel, ...]]
+    panels: ClassVar[tuple[RangePanel, ...]]
 
     @property
     def title(self) -> str:
@@ -209,7 +209,7 @@ class RangeExperiment(SweepExperiment):
             steps=measured.steps,
             sentences=[*self.sentences(table), *notes],
             charts={
-                useful.plural: values_chart(
+                useful.plural: range_chart(
                     table, useful.column, label, self.panels, self.title, span, notes, setting.subject
                 )
             },

@@ -1,4 +1,4 @@
-"""What a parameter changes on several workloads: a panel a metric, a line a workload."""
+"""What a parameter changes on several workloads, the range that is claimed to be useful shaded: a panel a metric."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,7 +21,7 @@ ROW_IN = 2.8
 NAME_LENGTH = 24
 
 
-class ValuePanel(NamedTuple):
+class RangePanel(NamedTuple):
     """What a panel shows.
 
     Args:
@@ -31,7 +31,7 @@ class ValuePanel(NamedTuple):
         unit: of the column: bytes and times are scaled.
         whole: no ticks between whole numbers.
         log: True or False overrules the range of the values.
-        why_empty: what stands there where the column has no value.
+        why_empty: what is said where the column has no value.
     """
 
     title: str
@@ -43,17 +43,19 @@ class ValuePanel(NamedTuple):
     why_empty: str = "no values"
 
 
-def values_chart(
+def range_chart(
     frame: pd.DataFrame,
     parameter: str,
     x_label: str,
-    panels: Sequence[ValuePanel],
+    panels: Sequence[RangePanel],
     title: str,
     article_range: tuple[float, float],
     notes: Sequence[str] = (),
     subject: str = "",
 ) -> Figure:
     """Each panel's column over a parameter, a line a workload, the article's range of the parameter shaded.
+
+    A panel without values is left out, and a note says why.
 
     Args:
         frame: a row a `scenario` and value of the parameter.
@@ -67,10 +69,12 @@ def values_chart(
     """
     names = list(dict.fromkeys(frame["scenario"].astype(str)))
     short = short_names(names, NAME_LENGTH)
-    num_rows = -(-len(panels) // COLUMNS)
-    sheet = Sheet(title, subject, notes=notes)
-    shown = sheet.panels(num_rows, min(COLUMNS, len(panels)), ROW_IN * num_rows, count=len(panels))
-    for axes, panel in zip(shown, panels, strict=True):
+    shown = [panel for panel in panels if np.isfinite(_values(frame, panel)).any()] or panels[:1]
+    num_rows = -(-len(shown) // COLUMNS)
+    left_out = [f"{panel.title}: {panel.why_empty}." for panel in panels if panel not in shown]
+    sheet = Sheet(title, subject, notes=[*notes, *left_out])
+    grid = sheet.panels(num_rows, min(COLUMNS, len(shown)), ROW_IN * num_rows, count=len(shown))
+    for axes, panel in zip(grid, shown, strict=True):
         drawn = _panel(axes, frame, parameter, panel, names)
         if drawn:
             axes.axvspan(*article_range, color=FAINT, alpha=0.7, linewidth=0, zorder=0)
@@ -81,9 +85,13 @@ def values_chart(
     return sheet.finish()
 
 
-def _panel(axes: Axes, frame: pd.DataFrame, parameter: str, panel: ValuePanel, names: list[str]) -> list[Line2D]:
+def _values(frame: pd.DataFrame, panel: RangePanel) -> np.ndarray:
+    return frame[panel.column].to_numpy(dtype=float) if panel.column in frame else np.array([])
+
+
+def _panel(axes: Axes, frame: pd.DataFrame, parameter: str, panel: RangePanel, names: list[str]) -> list[Line2D]:
     """Draw one metric; its lines in the order of the names."""
-    values = frame[panel.column].to_numpy(dtype=float) if panel.column in frame else np.array([])
+    values = _values(frame, panel)
     unit = shown_unit(Column(panel.unit, "", panel.axis), values)
     text = f"{panel.axis} ({unit.name})" if unit.name else panel.axis
     label(axes, "", text, panel.title)
