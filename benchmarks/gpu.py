@@ -9,21 +9,22 @@ import json
 import math
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIABLE = "KVBENCH_GPU_DEVICE"
 TOTAL_S = 345
-"""For all parts together; what is left of six minutes is for starting and ending."""
+"""The sum of the parts' limits; what is left of six minutes is for starting and ending."""
 LONGEST = 1 << 20
 """Letters of a part's output that are kept: its end."""
 
@@ -41,6 +42,8 @@ class Part:
         arguments: for this Python.
         digest: what the table says of it.
         missing: why it is skipped; "" where it is not.
+        under: a program that runs this Python, and its arguments.
+        environment: variables of its own.
     """
 
     name: str
@@ -48,6 +51,8 @@ class Part:
     arguments: tuple[str, ...]
     digest: Digest
     missing: str = ""
+    under: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,20 +84,31 @@ def parts(device: str) -> list[Part]:
 def _parts(
     device: str, size: tuple[str, ...], traced: tuple[str, ...], decoded: tuple[str, ...], patience: float
 ) -> list[Part]:
+    is_gpu = device == "cuda"
     decode = (str(ROOT / "benchmarks" / "decode.py"), "--device", device, *decoded, "--only", *DECODE)
     calibrate = ("-m", "kvbench", "calibrate", "out=calibrated.yaml", f"device={device}", "dtype=bfloat16")
+    probe = (str(ROOT / "benchmarks" / "probe.py"), "--device", device)
     trace = no_trace("AzureLLMInferenceTrace_conv.csv")
-    tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", *marked())
+    test = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu")
+    in_order = (*test, str(ROOT / "tests" / "test_gpu.py"), "-k", "async or hierarchical or paged")
+    memory = (*test, str(ROOT / "tests" / "test_gpu.py"), "-k", "test_copies_on_the_device")
+    checker = shutil.which("compute-sanitizer") or ""
+    under = (checker, "--tool", "memcheck", "--error-exitcode", "1") if checker else ()
     return [
-        Part("tests", 150 * patience, tests, last_line),
-        Part("short_chat", 45 * patience, _run("short_chat", device, size), fastest),
-        Part("chat_poisson", 45 * patience, _run("chat_poisson", device, size), fastest),
-        Part("azure_conv", 60 * patience, _run("azure_conv", device, traced), fastest, trace),
-        Part("decode", 75 * patience, decode, goals),
-        Part("calibrate", 90 * patience, calibrate, errors),
+        Part("probe", 45 * patience, probe, met, environment={CUDNN: "0"}),
+        Part("tests", 100 * patience, (*test, *marked()), last_line),
+        Part("short_chat", 30 * patience, _run("short_chat", device, size), fastest),
+        Part("chat_poisson", 20 * patience, _run("chat_poisson", device, size), fastest),
+        Part("azure_conv", 25 * patience, _run("azure_conv", device, traced), fastest, trace),
+        Part("decode", 40 * patience, decode, goals),
+        Part("calibrate", 40 * patience, calibrate, errors),
+        Part("order", 15 * patience, in_order, last_line, environment={"TORCH_CUDA_SANITIZER": "1"} if is_gpu else {}),
+        Part("memory", 30 * patience, memory, checked, "" if checker else "there is no compute-sanitizer", under),
     ]
 
 
+CUDNN = "TORCH_CUDNN_SDPA_DEPRIORITIZED"
+"""cuDNN's attention plans anew for every length; the probe says how long that takes."""
 DECODE = ("slices", "attention", "layouts", "async")
 
 
@@ -117,6 +133,37 @@ def last_line(output: str, scratch: Path) -> str:
     """Of pytest's output, the count."""
     lines = [line.strip("= ") for line in output.splitlines() if line.strip()]
     return lines[-1] if lines else ""
+
+
+def met(output: str, scratch: Path) -> str:
+    """Of the probe, what figures are read against."""
+    found: dict[str, dict] = {}
+    for line in output.splitlines():
+        found |= json.loads(line) if line.startswith("{") else {}
+    copies, marks, kernels = (found.get(name, {}) for name in ("copies", "marks", "kernels"))
+    said = [f"{name} {figures['failed']}" for name, figures in found.items() if "failed" in figures]
+    if "large" in copies:
+        said.append(f"copy {copies['large']} TB/s, as read {copies['as_read']}")
+    if "empty" in marks:
+        said.append(f"a mark {marks['host']} µs, nothing between two {marks['empty']:.3g}")
+    said += [f"attention {name} ms: new {times[0]}, known {times[-1]}" for name, times in _lists(kernels)]
+    said += [
+        f"{name} busy {figures['busy_us']:.0f} of {figures['busy_host_us']:.0f} µs"
+        for name, figures in found.items()
+        if "busy_us" in figures
+    ]
+    return "; ".join(said)
+
+
+def _lists(figures: dict) -> list[tuple[str, list[float]]]:
+    return [(name.replace("_", " "), times) for name, times in figures.items() if isinstance(times, list)]
+
+
+def checked(output: str, scratch: Path) -> str:
+    """Of compute-sanitizer, what it summed up."""
+    return "; ".join(line.strip("= ") for line in output.splitlines() if "ERROR SUMMARY" in line) or last_line(
+        output, scratch
+    )
 
 
 def fastest(output: str, scratch: Path) -> str:
@@ -158,14 +205,15 @@ def carry_out(part: Part, folder: Path, limit_s: float) -> Outcome:
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *([before] if before else [])]),
         "PYTHONUNBUFFERED": "1",
-        "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",  # cuDNN's attention plans anew for every length
+        CUDNN: "1",
+        **part.environment,
     }
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, *part.arguments],
+                [*part.under, sys.executable, *part.arguments],
                 cwd=scratch,
                 env=environment,
                 stdin=subprocess.DEVNULL,

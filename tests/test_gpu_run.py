@@ -1,10 +1,12 @@
 """`make gpu`: every part has its limit, one that fails does not end the rest, and the table comes last."""
 
+import json
+
 import pytest
 import torch
 
 from benchmarks import gpu
-from benchmarks.gpu import Part, errors, fastest, goals, last_line, parts, run
+from benchmarks.gpu import Part, checked, errors, fastest, goals, last_line, met, parts, run
 from kvbench.cli.command_line import check, read
 from kvbench.cli.keys import check_keys, composed
 
@@ -65,7 +67,10 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys, tmp_path):
 def test_its_runs_can_be_composed(device, monkeypatch, tmp_path):
     monkeypatch.setenv("KVBENCH_TRACES", str(tmp_path))
     chosen = {part.name: part for part in parts(device)}
-    assert list(chosen) == ["tests", "short_chat", "chat_poisson", "azure_conv", "decode", "calibrate"]
+    names = ["probe", "tests", "short_chat", "chat_poisson", "azure_conv", "decode", "calibrate", "order", "memory"]
+    assert list(chosen) == names
+    if device == "cuda":
+        assert sum(part.limit_s for part in chosen.values()) == gpu.TOTAL_S
     assert chosen["azure_conv"].missing == "KVBENCH_TRACES has no AzureLLMInferenceTrace_conv.csv"
     for name in ("short_chat", "chat_poisson", "azure_conv"):
         with read(list(chosen[name].arguments[2:])) as command:
@@ -78,6 +83,26 @@ def test_its_runs_can_be_composed(device, monkeypatch, tmp_path):
     assert any(path.endswith("test_gpu.py") for path in chosen["tests"].arguments)
 
 
+def test_what_the_probe_says_in_short(tmp_path):
+    said = [
+        {"machine": {"torch": "2"}},
+        {"copies": {"as_read": 4.1, "large": 4.3}},
+        {"marks": {"failed": "RuntimeError: none"}},
+        {"kernels": {"as_torch_chooses": [40.0, 41.0, 0.2]}},
+        {"dynamic": {"busy_us": 300.4, "busy_host_us": 900.0, "busy_bytes": 1.0}},
+    ]
+    words = "marks RuntimeError: none; copy 4.3 TB/s, as read 4.1; attention as torch chooses ms: new 40.0, known 0.2; "
+    assert met("\n".join(["a line", *map(json.dumps, said)]), tmp_path) == words + "dynamic busy 300 of 900 µs"
+    assert met("it failed at once", tmp_path) == ""
+
+
+def test_a_part_has_variables_and_a_program_of_its_own(tmp_path, capsys):
+    code = "import os; print(os.environ['SANITIZED'], 'passed')"
+    part = Part("some", 60, ("-c", code), last_line, under=("env",), environment={"SANITIZED": "1"})
+    assert run([part], {}, tmp_path / "new") == 0
+    assert "| some | ok |" in capsys.readouterr().out
+
+
 def test_digests(tmp_path):
     assert last_line("....\n== 3 passed, 1 skipped in 2.00s ==\n\n", tmp_path) == "3 passed, 1 skipped in 2.00s"
     assert last_line("", tmp_path) == ""
@@ -85,6 +110,8 @@ def test_digests(tmp_path):
     assert goals(said, tmp_path) == "1 of 2 goals met; missed: attention 512 float32"
     line = "short_chat: mean error 4.0 %, noise 1.0 %"
     assert errors(f"a\n{line}\nb", tmp_path) == line
+    assert checked("==== a\n======= ERROR SUMMARY: 0 errors\n", tmp_path) == "ERROR SUMMARY: 0 errors"
+    assert checked("some words", tmp_path) == "some words"
     assert fastest("", tmp_path) == "it wrote no summary"
     (tmp_path / "run").mkdir()
     summary = "strategy,outcome,step_mean_us\nstatic,completed,1234.5\nconcat,out_of_memory,\n"

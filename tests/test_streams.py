@@ -1,5 +1,6 @@
 """A device's second stream, its events and pinned memory, on a device that is not here."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,9 +12,10 @@ from kvbench.backend.base import NO_TIMES
 from kvbench.backend.clock import clock_of
 from kvbench.backend.storage.transfer import carry
 from kvbench.plan.ops import MAIN
+from kvbench.runner.aio import AsyncCaches
 from kvbench.workload.request import Request, Session
 from tests.support import device
-from tests.support.catalogue import strategy
+from tests.support.catalogue import TINY, strategy
 from tests.support.device import CUDA, FakeEvent, FakeStream, OnDevice, on_device
 from tests.support.driven import Cache, tokens
 
@@ -146,3 +148,27 @@ def test_what_moves_and_is_read_beside_the_steps_lets_no_step_wait(disk_capacity
             expected = torch.cat([keys[layer] for keys, _ in written[:number]], 2)
             assert torch.equal(torch.cat([piece.to(torch.device("cpu")) for piece in pieces], 2), expected)
     cache.finish()
+
+
+GROWING, MOVING = ("async", {"initial_capacity": 16}), ("hierarchical", {"fast_capacity": 40, "background": True})
+
+
+@pytest.mark.parametrize(("name", "settings"), [GROWING, MOVING])
+def test_several_caches_under_two_workers_keep_every_token(name, settings):
+    generator = torch.Generator().manual_seed(0)
+    given = [[(tokens(generator, 1, 7), tokens(generator, 1, 7)) for _ in range(12)] for _ in range(3)]
+
+    async def filled(caches, id):
+        for new in given[id]:
+            await caches.update(id, *[[on_device(layer) for layer in each] for each in new])
+        return await caches.get(id)
+
+    async def all_filled():
+        async with AsyncCaches(strategy(name, **settings), TINY, device="cuda", max_workers=2) as caches:
+            return await asyncio.gather(*(filled(caches, id) for id in range(3)))
+
+    for id, layers in enumerate(asyncio.run(all_filled())):
+        for layer, pair in enumerate(layers):
+            for which, held in enumerate(pair):
+                expected = torch.cat([new[which][layer] for new in given[id]], 2)
+                assert torch.equal(held.to(torch.device("cpu")), expected)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pandas as pd
 
-from kvbench.backend.base import Backend, Booking
+from kvbench.backend.base import Backend
 from kvbench.backend.choice import Conditions
 from kvbench.backend.launches import Launches, Uncomputed
 from kvbench.charts.launches import launches_chart
@@ -16,7 +16,7 @@ from kvbench.checks import check_int
 from kvbench.ledger import Limits
 from kvbench.model.geometry import KVGeometry
 from kvbench.results.front import row_of_most
-from kvbench.runner.drive import SEQ, Driver
+from kvbench.runner.drive import SEQ, Driver, step
 from kvbench.strategy.base import Strategy
 from kvbench.studies.base import Experiment, Findings, Setting
 from kvbench.workload.request import Request, Session
@@ -124,25 +124,13 @@ class LaunchesExperiment(Experiment):
         with Launches():
             backend.step(driver.admit(SEQ, session), 0)
             for count in driver.steps(SEQ, self.context_tokens):
-                _step(driver, backend, count, 0)
+                step(driver, backend, count, 0)
         for done in range(self.context_tokens, total):
             with Launches() as counted:
-                _step(driver, backend, 1, done)
+                step(driver, backend, 1, done)
             rows.append((counted.num_launches, counted.num_bytes, counted.num_copies, counted.copied_bytes))
         backend.end_repetition()
         return pd.DataFrame(rows, columns=list(COUNTS))
-
-
-def _step(driver: Driver, backend: Backend, num_tokens: int, num_before: int) -> None:
-    """One step as a runner makes it."""
-    num_written = driver.num_written(num_tokens, num_before)
-
-    def carry_out(booking: Booking | None, num_queries: int, continued: bool) -> None:
-        if booking is not None:
-            backend.step(booking, num_queries, continued)
-
-    carry_out(driver.append(SEQ, num_written), num_written, continued=False)
-    carry_out(driver.attended(SEQ, num_tokens), 0, continued=True)
 
 
 def launches_sentences(table: pd.DataFrame) -> list[str]:

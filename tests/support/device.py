@@ -200,8 +200,6 @@ def use(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.accelerator.current_stream", current)
     monkeypatch.setattr("torch.accelerator.synchronize", lambda device: [each.synchronize() for each in FakeStream.all])
-    generator = torch.Generator
-    monkeypatch.setattr(torch, "Generator", lambda device=None: generator())
     monkeypatch.setattr(torch.Tensor, "to", _sent)
     monkeypatch.setattr("torch.cuda._sleep", held.append)
     monkeypatch.setattr("torch.accelerator.empty_cache", lambda: None)
