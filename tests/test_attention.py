@@ -6,8 +6,9 @@ import torch
 from kvbench.backend.attention import Merging, attention_and_lse, merged, packed
 from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
+from kvbench.backend.storage.memory import Staging
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.area import Area, Blocks, Chunks, Ring
+from kvbench.plan.area import Area, Blocks, Chunks, Packed, Ring
 from kvbench.plan.ops import Append, Move, Reserve, Rule
 from tests.support import kernels
 
@@ -144,3 +145,41 @@ def test_on_an_accelerator_what_comes_before_a_chunk_is_attended_without_a_mask(
     backend.carry_out(Append(0, 1), [tokens[0][:, :, 400:]], [tokens[0][:, :, 400:]])
     backend.attention(0, 1)
     assert called[3:] == [unmasked]
+
+
+STAGED_HERE = {
+    "blocks": (Area(layout=Blocks(16, 4096)),),
+    "packed": (Area("old", Chunks(128), format=Packed(4, 32, "channel")), Area(layout=Ring())),
+    "packed by token": (Area("old", Chunks(64), format=Packed(2, 16, "token")), Area(layout=Ring())),
+}
+
+
+@pytest.mark.parametrize("areas", STAGED_HERE.values(), ids=STAGED_HERE)
+@pytest.mark.parametrize("at_once", [1024, 8192])
+def test_what_is_gathered_or_restored_at_once_is_what_is_read_in_parts(areas, at_once, monkeypatch):
+    geometry = KVGeometry(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=16, dtype="float32")
+    backend = MeasuredBackend(Conditions(geometry=geometry, device="cpu"))
+    backend.prepare(2600, 2700)
+    backend.begin_repetition(areas)
+    backend.open(0)
+    generator = torch.Generator().manual_seed(1)
+    tokens = [torch.randn(1, 2, 2560, 16, generator=generator) for _ in range(2)]
+    backend.carry_out(Reserve(0, 2560), [], [])
+    backend.carry_out(Append(0, 2560), [tokens[0]], [tokens[1]])
+    if len(areas) > 1:
+        backend.carry_out(Reserve(0, 2560, "old"), [], [])
+        backend.carry_out(Move(0, "main", "old", Rule(recent=160)), [], [])
+    in_parts = [backend.attention(0, 1)[0], backend.attention(0, 300)[0]]
+    sizes = []
+
+    def staging(num_buffers, shape, memory, num_tokens):
+        sizes.append(num_tokens)
+        return Staging(num_buffers, shape, memory, num_tokens)
+
+    monkeypatch.setattr("kvbench.backend.storage.sequence.IN_PARTS", ())
+    monkeypatch.setattr("kvbench.backend.storage.sequence.AT_ONCE_TOKENS", at_once)
+    monkeypatch.setattr("kvbench.backend.storage.sequence.Staging", staging)
+    for queries, expected in zip((1, 300), in_parts, strict=True):
+        for found, part in zip(backend.attention(0, queries)[0], expected, strict=True):
+            assert torch.allclose(found, part, atol=1e-5)
+    assert set(sizes) == {min(3072, at_once)}

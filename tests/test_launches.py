@@ -20,17 +20,20 @@ CEILINGS = {
     "snapkv": 4,
     "compressed": 4,
     "concat": 6,
-    "paged": 24,
+    "paged": 8,
     "chunked": 16,  # at four chunks
     "hierarchical": 24,
     "heavy_hitters": 24,
+    "int8": 32,
+    "int4": 32,
+    "int2": 32,
 }
 """Kernels of a decode step and layer after 4,000 tokens."""
 
 COPIES = {"hierarchical": 14}
 """From the host's memory beside them; of the others, none."""
 
-BYTES = {"dynamic": 1.01, "chunked": 1.05}
+BYTES = {"dynamic": 1.01, "chunked": 1.05, "hierarchical": 1.05, "paged": 3.05, "int8": 3.7, "int4": 4.2, "int2": 4.4}
 """Read and written at most, over those of the context's keys and values."""
 
 

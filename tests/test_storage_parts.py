@@ -5,9 +5,10 @@ import torch
 
 from kvbench.backend.storage.base import Shape
 from kvbench.backend.storage.memory import Memory
-from kvbench.backend.storage.packed import quantized
+from kvbench.backend.storage.packed import packed, quantized, unpacked
 from kvbench.backend.storage.paged import BlockPool, PagedStore
 from kvbench.plan.area import DEVICE, Area, Blocks
+from kvbench.plan.ops import Rule
 
 SHAPE = Shape(1, 1, 1, 2, torch.float32, torch.device("cpu"))
 
@@ -36,6 +37,47 @@ def test_a_block_is_copied_once_and_then_stays():
     for store, count in ((first, 6), (second, 7)):
         blocks = torch.cat([pool.key_blocks[0][0, 0, block, :, 0] for block in store.table])
         assert blocks[:count].tolist() == list(range(count))
+
+
+def test_a_table_on_the_device_follows_its_blocks():
+    area = Area(layout=Blocks(4, 256))
+    pool = BlockPool(area, SHAPE, Memory(DEVICE, SHAPE.device))
+    first, second = PagedStore(area, SHAPE, pool), PagedStore(area, SHAPE, pool)
+
+    def check(store):
+        assert store._blocks.tolist() == store.table
+
+    first.reserve(8)
+    appended(first, 6)
+    check(first)
+    sent = first._index
+    first.reserve(16)  # written in place: there is room for as many again
+    check(first)
+    assert first._index is sent
+    first.fork(second, 6)
+    check(second)
+    second.reserve(12)
+    appended(second, 1)  # a block of its own instead of the shared one
+    check(second)
+    first.reserve(8)
+    pool.take()
+    first.reserve(12)  # another block than before where one was given back
+    check(first)
+    first.reserve(200)
+    appended(first, 190)
+    check(first)
+    first.keep(Rule(recent=180))
+    check(first)
+    first.reserve(0)
+    check(first)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_packed_codes_come_back(bits):
+    codes = torch.randint(2**bits, (2, 3, 5, 16), dtype=torch.uint8)
+    together = packed(codes, bits)
+    assert together.shape[3] == 16 * bits // 8
+    assert torch.equal(unpacked(together, bits), codes)
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])

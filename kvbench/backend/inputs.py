@@ -35,7 +35,8 @@ class Inputs:
 
         def random(num_heads: int, num_tokens: int) -> Tensor:
             shape = (num_rows, num_heads, num_tokens, geometry.head_dim)
-            return torch.randn(shape, generator=generator, dtype=torch.float32).to(device, dtype)
+            drawn = torch.randn(shape, generator=generator, dtype=torch.float32)  # the same on every device
+            return torch.empty(shape, dtype=dtype, device=device).copy_(drawn)
 
         self._num_layers = geometry.num_layers
         self._piece_tokens = min(max(max_append_tokens, 1), MAX_PIECE_TOKENS)

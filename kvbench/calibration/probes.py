@@ -126,7 +126,7 @@ def _bring(bench: CalibrationBench, area: str, name: str, num_slots: int, sample
     """Time what brings all of an area's slots to staging buffers; the seconds that it took."""
     store, spent_s = bench.backend.sequence(SEQ).stores[area], []
     for _ in range(NUM_CYCLES):
-        spent_s.append(sum(bench.timed_s(partial(fill, *bench.buffers)) for fill in store.fills(0)))
+        spent_s.append(sum(bench.timed_s(partial(fill, *bench.buffers)) for fill in store.fills(0, STAGING_TOKENS)))
     for each_s in spent_s[1:]:
         samples.add(name, num_slots, each_s)
     return median(spent_s[1:])

@@ -47,7 +47,7 @@ class Part(NamedTuple):
 
 
 Fill = Callable[[Tensor, Tensor], Piece]
-"""Brings a part of a staged area into buffers of K and V, [num_rows, num_kv_heads, STAGING_TOKENS, head_dim]."""
+"""Brings a part of a staged area into buffers of K and V, [num_rows, num_kv_heads, part_tokens, head_dim]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +117,13 @@ class Store(Protocol):
         """The live tokens of one layer with their positions, in the order of their slots; as `read`."""
         ...
 
-    def fills(self, layer: int) -> list[Fill]:
-        """What brings a staged area's tokens to the device, part by part; nothing where it is read in place."""
+    def fills(self, layer: int, part_tokens: int) -> list[Fill]:
+        """What brings a staged area's tokens to where they are read, part by part; nothing where it is read in place.
+
+        Args:
+            layer: which.
+            part_tokens: tokens of a part at most, a multiple of STAGING_TOKENS.
+        """
         ...
 
     def leaving(self, rule: Rule) -> list[Part]:

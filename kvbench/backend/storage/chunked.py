@@ -9,7 +9,7 @@ from torch import Tensor
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Positions, Shape, narrowed
 from kvbench.backend.storage.memory import Memory
 from kvbench.backend.storage.transfer import carry
-from kvbench.plan.area import STAGING_TOKENS, Area, Chunks
+from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import Rule
 
 Cut = tuple[int, int, int, int]
@@ -149,7 +149,7 @@ class ChunkedStore:
         (_, _, _, before), (_, _, count, done) = cuts[0], cuts[-1]
         return range(self.first_position + before, self.first_position + done + count)
 
-    def fills(self, layer: int) -> list[Fill]:
+    def fills(self, layer: int, part_tokens: int) -> list[Fill]:
         """Copies of live slots, as many as a buffer holds, where they are not on the device. See `Store.fills`."""
         if not self.area.is_staged:
             return []
@@ -159,7 +159,7 @@ class ChunkedStore:
             while count:
                 if not left:
                     parts.append([])
-                    left = STAGING_TOKENS
+                    left = part_tokens
                 taken = min(count, left)
                 parts[-1].append((number, start, taken, done))
                 start, count, done, left = start + taken, count - taken, done + taken, left - taken
@@ -167,24 +167,26 @@ class ChunkedStore:
 
     def _fill(self, layer: int, cuts: list[Cut]) -> Fill:
         def fill(keys: Tensor, values: Tensor) -> Piece:
-            filled = 0
-            for cut in cuts:
-                self._bring(layer, cut, keys.narrow(2, filled, cut[2]), values.narrow(2, filled, cut[2]))
-                filled += cut[2]
+            count = sum(cut[2] for cut in cuts)
+            keys, values = keys.narrow(2, 0, count), values.narrow(2, 0, count)
+            self._bring(layer, cuts, keys, values)
             positions: Positions = self._stretch(cuts)
             if self.tracks:
                 found = torch.cat([self._track(layer, cut) for cut in cuts], dim=2)
                 positions = torch.empty_like(found, device=keys.device)
                 carry(positions, found)
-            return Piece(keys.narrow(2, 0, filled), values.narrow(2, 0, filled), positions)
+            return Piece(keys, values, positions)
 
         return fill
 
-    def _bring(self, layer: int, cut: Cut, keys: Tensor, values: Tensor) -> None:
-        """Copy live slots of one chunk to where they are read."""
-        piece = self._piece(layer, cut)
-        carry(keys, piece.keys)
-        carry(values, piece.values)
+    def _bring(self, layer: int, cuts: list[Cut], keys: Tensor, values: Tensor) -> None:
+        """Copy live slots that lie behind each other to where they are read."""
+        done = 0
+        for cut in cuts:
+            piece = self._piece(layer, cut)
+            carry(keys.narrow(2, done, cut[2]), piece.keys)
+            carry(values.narrow(2, done, cut[2]), piece.values)
+            done += cut[2]
 
     def leaving(self, rule: Rule) -> list[Part]:
         """Views of the oldest slots, a part a chunk. See `Store.leaving`."""

@@ -111,10 +111,11 @@ class Staging:
         num_buffers: two let the next part come while this one is read.
         shape: of the buffers.
         memory: the device's.
+        num_tokens: of a buffer.
     """
 
-    def __init__(self, num_buffers: int, shape: Shape, memory: Memory) -> None:
-        size = shape.of(STAGING_TOKENS)
+    def __init__(self, num_buffers: int, shape: Shape, memory: Memory, num_tokens: int = STAGING_TOKENS) -> None:
+        size = shape.of(num_tokens)
         self._buffers = [(memory.empty(size, shape.dtype), memory.empty(size, shape.dtype)) for _ in range(num_buffers)]
 
     def pieces(self, fills: list[Fill], worker: Worker | None) -> Iterator[Piece]:

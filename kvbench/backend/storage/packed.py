@@ -8,6 +8,7 @@ from torch import Tensor
 from kvbench.backend.storage.base import Piece, Shape
 from kvbench.backend.storage.chunked import ChunkedStore, Cut
 from kvbench.backend.storage.memory import Memory
+from kvbench.backend.storage.transfer import carry
 from kvbench.plan.area import Area, Packed
 
 BYTE_BITS = 8
@@ -41,10 +42,20 @@ def packed(codes: Tensor, bits: int) -> Tensor:
     return together
 
 
-def unpack(together: Tensor, bits: int, codes: Tensor) -> None:
-    """Write a packed tensor's codes where they are wanted, in whatever dtype."""
-    for place, part in enumerate(codes.chunk(BYTE_BITS // bits, dim=-1)):
-        part.copy_((together >> (place * bits)) & (2**bits - 1))
+def unpacked(together: Tensor, bits: int) -> Tensor:
+    """The codes of a packed tensor, uint8."""
+    per_byte = BYTE_BITS // bits
+    if per_byte == 1:
+        return together
+    codes = together.new_empty(*together.shape[:-1], together.shape[-1] * per_byte)
+    for place, part in enumerate(codes.chunk(per_byte, dim=-1)):
+        if not place:
+            torch.bitwise_and(together, 2**bits - 1, out=part)
+            continue
+        torch.bitwise_right_shift(together, place * bits, out=part)
+        if place < per_byte - 1:
+            part.bitwise_and_(2**bits - 1)
+    return codes
 
 
 class PackedStore(ChunkedStore):
@@ -100,25 +111,36 @@ class PackedStore(ChunkedStore):
         """Live slots in new tensors of the model's dtype."""
         size = self._shape.of(cut[2])
         keys, values = (torch.empty(size, dtype=self._shape.dtype, device=self._memory.device) for _ in range(2))
-        self._bring(layer, cut, keys, values)
+        self._bring(layer, [cut], keys, values)
         return Piece(keys, values, self._positions(layer, cut))
 
-    def _bring(self, layer: int, cut: Cut, keys: Tensor, values: Tensor) -> None:
-        """Restore live slots where they are read. See `ChunkedStore._bring`."""
-        number, start, count, _ = cut
-        chunk, group = self.chunks[layer][number], self._format.group
-        first, last = start // group * group, -(-(start + count) // group) * group
-        for tensors, target, per in ((chunk[:3], keys, self._format.keys_per), (chunk[3:], values, "token")):
-            if (first, last) == (start, start + count):
-                self._restore(tensors, first, target, per)
-            else:  # part of a group was evicted
-                whole = torch.empty(self._shape.of(last - first), dtype=target.dtype, device=target.device)
-                self._restore(tensors, first, whole, per)
-                target.copy_(whole.narrow(2, start - first, count))
+    def _bring(self, layer: int, cuts: list[Cut], keys: Tensor, values: Tensor) -> None:
+        """Restore live slots where they are read: of all chunks together, in few operations. See `ChunkedStore`."""
+        group, count = self._format.group, keys.shape[2]
+        before = cuts[0][1] % group
+        num_whole = -(-(before + count) // group) * group
+        for first, target, per in ((0, keys, self._format.keys_per), (3, values, "token")):
+            codes, scale, least = self._joined(layer, cuts, slice(first, first + 3), per)
+            is_whole = num_whole == count
+            whole = target if is_whole else target.new_empty(self._shape.of(num_whole))
+            grouped = self._grouped(unpacked(codes, self._format.bits), per)
+            torch.addcmul(least, grouped, scale, out=self._grouped(whole, per))
+            if not is_whole:  # part of a group was evicted
+                target.copy_(whole.narrow(2, before, count))
 
-    def _restore(self, tensors: Sequence[Tensor], start: int, target: Tensor, per: str) -> None:
-        """Restore whole groups, from slot start on."""
-        count, unit = target.shape[2], self._axis(per)[1]
-        unpack(tensors[0].narrow(2, start, count), self._format.bits, target)
-        scale, least = (tensor.narrow(2, start // unit, count // unit) for tensor in tensors[1:])
-        self._grouped(target, per).mul_(scale).add_(least)
+    def _joined(self, layer: int, cuts: list[Cut], which: slice, per: str) -> list[Tensor]:
+        """Codes, scales and minima of whole groups that lie behind each other, where attention runs."""
+        group, unit = self._format.group, self._axis(per)[1]
+        parts: list[tuple[Tensor, ...]] = []
+        for number, start, count, _ in cuts:
+            first, last = start // group * group, -(-(start + count) // group) * group
+            codes, *scales = self.chunks[layer][number][which]
+            spans = [scale.narrow(2, first // unit, (last - first) // unit) for scale in scales]
+            parts.append((codes.narrow(2, first, last - first), *spans))
+        joined = [each[0] if len(cuts) == 1 else torch.cat(each, dim=2) for each in zip(*parts, strict=True)]
+        if self._is_near:
+            return joined
+        near = [torch.empty_like(each, device=self._shape.device) for each in joined]
+        for target, each in zip(near, joined, strict=True):
+            carry(target, each)
+        return near

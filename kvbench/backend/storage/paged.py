@@ -5,8 +5,11 @@ from torch import Tensor
 
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Shape
 from kvbench.backend.storage.memory import Memory
-from kvbench.plan.area import STAGING_TOKENS, Area
+from kvbench.plan.area import Area
 from kvbench.plan.ops import Rule
+
+MOST_WRITTEN = 16
+"""Blocks that are written to a table on the device one by one; of more, the table is sent."""
 
 
 class BlockPool:
@@ -89,6 +92,7 @@ class PagedStore:
         "_block_tokens",
         "_index",
         "_may_share",
+        "_num_indexed",
         "_pool",
         "_shape",
         "area",
@@ -104,6 +108,7 @@ class PagedStore:
         self._block_tokens = pool.block_tokens
         self.table: list[int] = []
         self._index: Tensor | None = None
+        self._num_indexed = 0  # blocks, of those at the table's beginning, that the index has
         self._may_share = False
         self.num_used = self.first_position = 0
 
@@ -115,7 +120,7 @@ class PagedStore:
         del self.table[num_blocks:]
         while len(self.table) < num_blocks:
             self.table.append(self._pool.take())
-        self._index = None
+        self._num_indexed = min(self._num_indexed, num_blocks)
 
     def fork(self, new: "PagedStore", num_tokens: int) -> None:
         """Give an empty store the first tokens: whole blocks are shared, and the last one while both end in it."""
@@ -157,7 +162,7 @@ class PagedStore:
             self._pool.copy(self.table[number], own, num_filled)
             self._pool.give_back(self.table[number])
             self.table[number] = own
-            self._index = None
+            self._num_indexed = min(self._num_indexed, number)
 
     def receive(self, part: Part) -> None:
         """See `Store.receive`."""
@@ -192,15 +197,21 @@ class PagedStore:
 
     @property
     def _blocks(self) -> Tensor:
-        """The table on the device, as long as it stays as it is."""
-        if self._index is None:
-            self._index = torch.tensor(self.table, dtype=torch.int64, device=self._pool.keys[0].device)
-        return self._index
+        """The table on the device. It grows in place: one that is sent anew makes the host wait for the device."""
+        count = len(self.table)
+        if self._index is None or len(self._index) < count or count - self._num_indexed > MOST_WRITTEN:
+            room = [0] * count
+            self._index = torch.tensor(self.table + room, dtype=torch.int64, device=self._pool.keys[0].device)
+        else:
+            for number in range(self._num_indexed, count):
+                self._index[number] = self.table[number]
+        self._num_indexed = count
+        return self._index[:count]
 
-    def fills(self, layer: int) -> list[Fill]:
-        """A gather of as many blocks as a staging buffer holds, each. See `Store.fills`."""
+    def fills(self, layer: int, part_tokens: int) -> list[Fill]:
+        """A gather of as many blocks as a buffer holds, each. See `Store.fills`."""
         index = self._blocks
-        a_time = STAGING_TOKENS // self._block_tokens
+        a_time = part_tokens // self._block_tokens
         num_blocks = -(-self.num_used // self._block_tokens)
         firsts = range(0, num_blocks, a_time)
         return [self._fill(layer, first, index[first : min(first + a_time, num_blocks)]) for first in firsts]
@@ -250,7 +261,8 @@ class PagedStore:
         for block in self.table[:num_blocks]:
             self._pool.give_back(block)
         del self.table[:num_blocks]
-        self._index = None
+        if num_blocks:
+            self._index, self._num_indexed = None, 0
         self.first_position += num_evicted
         self.num_used -= num_evicted
 

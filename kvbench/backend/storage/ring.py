@@ -119,7 +119,7 @@ class RingStore:
                 done += num
         return found
 
-    def fills(self, layer: int) -> list[Fill]:
+    def fills(self, layer: int, part_tokens: int) -> list[Fill]:
         """None: it is read in place."""
         return []
 

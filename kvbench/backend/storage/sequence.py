@@ -18,8 +18,13 @@ from kvbench.backend.storage.paged import BlockPool, PagedStore
 from kvbench.backend.storage.ring import RingStore
 from kvbench.backend.storage.slots import SlotStore
 from kvbench.ledger import OutOfMemory
-from kvbench.plan.area import DEVICE, Area, Blocks, Chunks, Packed, Ring, num_staging_buffers
+from kvbench.plan.area import DEVICE, STAGING_TOKENS, Area, Blocks, Chunks, Packed, Ring, num_staging_buffers
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Operation, Reserve, Settle, Truncate
+
+AT_ONCE_TOKENS = 8 * STAGING_TOKENS
+"""Tokens of a layer that an accelerator gathers or restores at once, of what lies on itself."""
+IN_PARTS = ("cpu",)
+"""Devices that read it through the staging buffers: parts that stay in a processor's cache are read faster there."""
 
 
 class Areas:
@@ -112,9 +117,14 @@ class Areas:
 
     def staged(self, store: Store, layer: int) -> Iterator[Piece]:
         """A staged area's tokens, part by part on the device."""
+        if store.area.tier == DEVICE and self.shape.device.type not in IN_PARTS:
+            # As a temporary of attention's: a part of the booked buffers' size would be a call, and its merging, each.
+            num_tokens = min(-(-store.num_used // STAGING_TOKENS) * STAGING_TOKENS, AT_ONCE_TOKENS)
+            own = Staging(1, self.shape, self._memories[DEVICE], num_tokens)
+            return own.pieces(store.fills(layer, num_tokens), None)
         staging = self.staging
         assert staging is not None  # it came with the first reserve
-        return staging.pieces(store.fills(layer), self.reader if store.area.read_ahead else None)
+        return staging.pieces(store.fills(layer, STAGING_TOKENS), self.reader if store.area.read_ahead else None)
 
     def close(self) -> None:
         """Wait for background work, and end the workers; those of others end with them."""

@@ -167,7 +167,7 @@ class SlotStore:
             return self.positions[layer].narrow(2, 0, self.num_used)
         return range(self.first_position, self.first_position + self.num_used)
 
-    def fills(self, layer: int) -> list[Fill]:
+    def fills(self, layer: int, part_tokens: int) -> list[Fill]:
         """None: it is read in place."""
         return []
 
