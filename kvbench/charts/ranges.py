@@ -17,6 +17,7 @@ from kvbench.charts.text import shown_unit
 from kvbench.results.schema import Column
 
 COLUMNS = 3
+TWO_BY_TWO = 4
 ROW_IN = 2.8
 NAME_LENGTH = 24
 
@@ -70,10 +71,11 @@ def range_chart(
     names = list(dict.fromkeys(frame["scenario"].astype(str)))
     short = short_names(names, NAME_LENGTH)
     shown = [panel for panel in panels if np.isfinite(_values(frame, panel)).any()] or panels[:1]
-    num_rows = -(-len(shown) // COLUMNS)
+    columns = 2 if len(shown) == TWO_BY_TWO else min(COLUMNS, len(shown))
+    num_rows = -(-len(shown) // columns)
     left_out = [f"{panel.title}: {panel.why_empty}." for panel in panels if panel not in shown]
     sheet = Sheet(title, subject, notes=[*notes, *left_out])
-    grid = sheet.panels(num_rows, min(COLUMNS, len(shown)), ROW_IN * num_rows, count=len(shown))
+    grid = sheet.panels(num_rows, columns, ROW_IN * num_rows, count=len(shown))
     for axes, panel in zip(grid, shown, strict=True):
         drawn = _panel(axes, frame, parameter, panel, names)
         if drawn:

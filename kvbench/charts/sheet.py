@@ -20,6 +20,7 @@ _SUBJECT_LINE_IN = 0.19
 _LEGEND_ROW_IN = 0.19
 _NOTE_LINE_IN = 0.16
 _MARGIN_IN = 0.08
+_SIDE_PAD_IN = 0.03
 _LETTER_IN = 0.067
 _WIDE_LETTER_IN = 0.09
 _HANDLE_IN = 0.75
@@ -175,9 +176,8 @@ class Sheet:
             ).set_in_layout(False)
         engine = figure.get_layout_engine()
         assert isinstance(engine, ConstrainedLayoutEngine)
-        engine.set(
-            rect=(0, bottom_in / height, 1, panels_in / height), h_pad=0.06, w_pad=0.06, hspace=0.04, wspace=0.03
-        )
+        inside = (left, bottom_in / height, 1 - 2 * left, panels_in / height)
+        engine.set(rect=inside, h_pad=0.06, w_pad=_SIDE_PAD_IN, hspace=0.04, wspace=0.03)
         engine.execute(figure)
         figure.set_layout_engine("none")
         return figure
