@@ -76,7 +76,7 @@ def parts(device: str) -> list[Part]:
     """What is run on a device; on a CPU the same lines with less to do and more time for it."""
     if device == "cpu":
         little = ("model.num_layers=1", "repetitions=1", "strategy=[static,dynamic]")
-        return _parts(device, little, (*little, "scenario.max_requests=2"), ("--quick",), patience=4)
+        return _parts(device, little, (*little, "scenario.max_requests=2"), ("--quick",), patience=8)
     many = ("model.num_layers=8",)
     return _parts(device, many, (*many, "scenario.max_requests=20", "repetitions=2"), (), patience=1)
 
@@ -95,15 +95,15 @@ def _parts(
     checker = shutil.which("compute-sanitizer") or ""
     under = (checker, "--tool", "memcheck", "--error-exitcode", "1") if checker else ()
     return [
-        Part("probe", 45 * patience, probe, met, environment={CUDNN: "0"}),
+        Part("probe", 40 * patience, probe, met, environment={CUDNN: "0"}),
         Part("tests", 100 * patience, (*test, *marked()), last_line),
         Part("short_chat", 30 * patience, _run("short_chat", device, size), fastest),
         Part("chat_poisson", 20 * patience, _run("chat_poisson", device, size), fastest),
         Part("azure_conv", 25 * patience, _run("azure_conv", device, traced), fastest, trace),
-        Part("decode", 40 * patience, decode, goals),
-        Part("calibrate", 40 * patience, calibrate, errors),
+        Part("decode", 35 * patience, decode, goals),
+        Part("calibrate", 55 * patience, calibrate, errors),
         Part("order", 15 * patience, in_order, last_line, environment={"TORCH_CUDA_SANITIZER": "1"} if is_gpu else {}),
-        Part("memory", 30 * patience, memory, checked, "" if checker else "there is no compute-sanitizer", under),
+        Part("memory", 25 * patience, memory, checked, "" if checker else "there is no compute-sanitizer", under),
     ]
 
 
