@@ -128,6 +128,26 @@ def test_parts_and_their_log_sum_exp_merge_into_the_whole(is_accelerator, monkey
     assert torch.allclose(merging.output(), reference(queries, keys, values), atol=1e-5)
 
 
+@pytest.mark.parametrize("is_accelerator", [False, True])
+def test_who_may_look_nowhere_gets_nothing_whatever_the_kernel_gives(is_accelerator, monkeypatch):
+    queries, keys, values = (torch.randn(1, 2, n, 16) for n in (5, 40, 40))
+    mask = torch.ones(5, 40, dtype=torch.bool)
+    mask[1] = False
+    mask[2, :20] = False
+    if is_accelerator:
+        kernels.use(monkeypatch)
+    halves = [slice(0, 20), slice(20, 40)]
+    parts = [attention_and_lse(queries, keys[:, :, own], values[:, :, own], mask[:, own]) for own in halves]
+    merging = Merging()
+    for part in parts:
+        merging.add(*part)
+    for output in (merged(parts), merging.output()):
+        assert (output[:, :, 1] == 0).all()
+        assert torch.allclose(
+            output[:, :, 2], reference(queries[:, :, 2:3], keys[:, :, 20:], values[:, :, 20:])[:, :, 0]
+        )
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_on_an_accelerator_what_comes_before_a_chunk_is_attended_without_a_mask(dtype, monkeypatch):
     called = kernels.use(monkeypatch).called

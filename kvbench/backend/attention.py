@@ -131,15 +131,19 @@ def attention_and_lse(queries: Tensor, keys: Tensor, values: Tensor, mask: Tenso
         values: as keys.
         mask: bool, [num_queries, tokens], or with rows and heads before; None where all may look everywhere.
     Returns:
-        The output, as queries, and [num_rows, num_kv_heads, num_queries] in float32; -inf, and an output of no meaning,
-        for a query that may look nowhere.
+        The output, as queries, and [num_rows, num_kv_heads, num_queries] in float32; 0 and the least number for a
+        query that may look nowhere, so that it has no part in any merge, and is 0 where it may look nowhere at all.
     """
     if queries.device.type != ON_CPU:
-        return _on_accelerator(queries, keys, values, mask)
-    bias = None if mask is None else torch.zeros_like(mask, dtype=queries.dtype).masked_fill_(~mask, -torch.inf)
-    output, lse = aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, values, attn_mask=bias)
-    # The call gives a finite figure for a query that may look nowhere.
-    return output, lse if mask is None else lse.masked_fill(~mask.any(dim=-1), -torch.inf)
+        output, lse = _on_accelerator(queries, keys, values, mask)
+    else:
+        bias = None if mask is None else torch.zeros_like(mask, dtype=queries.dtype).masked_fill_(~mask, -torch.inf)
+        output, lse = aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, values, attn_mask=bias)
+    if mask is None:
+        return output, lse
+    # Kernels give anything for a query that may look nowhere, and what is no number stays so with a weight of 0.
+    nowhere = ~mask.any(dim=-1)
+    return output.masked_fill(nowhere.unsqueeze(-1), 0), lse.masked_fill(nowhere, torch.finfo(lse.dtype).min)
 
 
 def _on_accelerator(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -154,8 +158,7 @@ def _on_accelerator(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor 
         bias = room.narrow(-1, 0, num_keys).masked_fill_(~mask, -torch.inf)
         bias = bias.expand(*queries.shape[:3], num_keys)
     output, padded, *_ = aten._scaled_dot_product_efficient_attention(queries, keys, values, bias, True)
-    lse = padded.narrow(2, 0, queries.shape[2])
-    return output, lse if mask is None else lse.masked_fill(~mask.any(dim=-1), -torch.inf)
+    return output, padded.narrow(2, 0, queries.shape[2])
 
 
 class Merging:
@@ -177,10 +180,8 @@ class Merging:
             self._output = output.float()
             return
         both = torch.logaddexp(self.lse, lse)
-        # A query that may look nowhere yet has -inf on both sides, and an output of no meaning.
-        before, now = (torch.exp(part - both).nan_to_num_(0.0).unsqueeze(-1) for part in (self.lse, lse))
-        added = torch.where(now > 0, output.float(), 0) * now
-        self._output = torch.where(before > 0, self._output, 0) * before + added
+        before, now = (torch.exp(part - both).unsqueeze(-1) for part in (self.lse, lse))
+        self._output = self._output * before + output.float() * now
         self.lse = both
 
     def output(self) -> Tensor:

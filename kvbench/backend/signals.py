@@ -100,18 +100,15 @@ def _attended(pieces: Iterable[Masked], queries: Tensor) -> tuple[Tensor, list[t
     Returns:
         The output, and for each piece its store and mass, float32 [num_rows, num_kv_heads, tokens].
     """
-    parts, found, is_masked = [], [], False
+    parts, found = [], []
     for store, piece, mask in pieces:
         logits = queries @ piece.keys.transpose(-1, -2)
         if mask is not None:
-            logits, is_masked = logits.masked_fill_(~mask, -torch.inf), True
+            logits.masked_fill_(~mask, -torch.inf)
         parts.append(attention_and_lse(queries, piece.keys, piece.values, mask))
         found.append((store, logits))
-    lse = lse_of(parts)
-    if is_masked:  # a query that may look nowhere, such as padding's, has no mass to give
-        lse = lse.masked_fill(lse.isneginf(), torch.inf)
-    # In float32, whatever the logits are in.
-    less, scale = lse.unsqueeze(-1).neg(), queries.shape[-1] ** -0.5
+    # In float32, whatever the logits are in. A query that may look nowhere, such as padding's, has no mass to give.
+    less, scale = lse_of(parts).unsqueeze(-1).neg(), queries.shape[-1] ** -0.5
     return merged(parts), [(store, less.add(logits, alpha=scale).exp_().sum(dim=2)) for store, logits in found]
 
 
