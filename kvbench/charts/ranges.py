@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from kvbench.charts.axes import from_zero, number_axis
 from kvbench.charts.sheet import Sheet, empty, label
-from kvbench.charts.style import FAINT, FONT, look, short_names
+from kvbench.charts.style import FAINT, FONT, Settings, look, short_names
 from kvbench.charts.text import shown_unit
 from kvbench.results.schema import Column
 
@@ -103,16 +103,8 @@ def _panel(axes: Axes, frame: pd.DataFrame, parameter: str, panel: RangePanel, n
     lines = []
     for turn, name in enumerate(names):
         rows = frame[frame["scenario"].astype(str) == name].sort_values(parameter)
-        kind = look(turn)
-        (line,) = axes.plot(
-            rows[parameter],
-            rows[panel.column] / unit.divisor,
-            color=kind.colour,
-            linestyle=kind.line,
-            marker=kind.marker,
-            markersize=5,
-            linewidth=1.3,
-        )
+        drawn: Settings = {**look(turn).of_line(), "markersize": 6, "linewidth": 1.3}
+        (line,) = axes.plot(rows[parameter], rows[panel.column] / unit.divisor, **drawn)
         lines.append(line)
     number_axis(axes, "x", frame[parameter], log=False)
     number_axis(axes, "y", values / unit.divisor, log=panel.log, whole=panel.whole)

@@ -65,7 +65,7 @@ def recompute_chart(frame: pd.DataFrame, notes: Sequence[str] = (), subject: str
 def _times(axes: Axes, frame: pd.DataFrame, column: str, divisor: float, number: int) -> Line2D:
     kind = look(number)
     x, y = frame["context_tokens"], frame[column] / divisor
-    (line,) = axes.plot(x, y, color=kind.colour, linestyle=kind.line, marker=kind.marker, markersize=6)
+    (line,) = axes.plot(x, y, **kind.of_line(), markersize=7)
     spread = np.nan_to_num(halves_of(frame, column)) / divisor
     if spread.any():
         low = np.minimum(spread, 0.99 * y.to_numpy())

@@ -105,23 +105,13 @@ def rates_chart(rates: pd.DataFrame, notes: Sequence[str] = (), subject: str = "
     ]
     for axes, (title, column, axis) in zip(panels, panels_of, strict=True):
         for place, name in enumerate(names):
-            own, style = rates[rates["system"] == name], look(place)
-            axes.plot(
-                own["rate_per_s"],
-                own[column],
-                color=style.colour,
-                marker=style.marker,
-                linestyle=style.line,
-                markersize=MARK_POINTS[place % len(MARK_POINTS)],
-            )
+            own, size = rates[rates["system"] == name], MARK_POINTS[place % len(MARK_POINTS)]
+            axes.plot(own["rate_per_s"], own[column], **look(place).of_line(), markersize=size)
         number_axis(axes, "x", rates["rate_per_s"], log=False)
         number_axis(axes, "y", rates[column], log=False)
         from_zero(axes, axes.dataLim.y1)
         label(axes, "Arrivals (requests/s)", axis, title[:1].upper() + title[1:])
-    sheet.legend = [
-        (Line2D([], [], color=look(i).colour, marker=look(i).marker, linestyle=look(i).line), plain(name))
-        for i, name in enumerate(names)
-    ]
+    sheet.legend = [(Line2D([], [], **look(place).of_line()), plain(name)) for place, name in enumerate(names)]
     return sheet.finish()
 
 
