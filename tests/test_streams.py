@@ -15,9 +15,10 @@ from kvbench.plan.ops import MAIN
 from kvbench.runner.aio import AsyncCaches
 from kvbench.workload.request import Request, Session
 from tests.support import device
-from tests.support.catalogue import TINY, strategy
+from tests.support.catalogue import STRATEGIES, TINY, strategy
 from tests.support.device import CUDA, FakeEvent, FakeStream, OnDevice, on_device
 from tests.support.driven import Cache, tokens
+from tests.support.storages import LiveStorages
 
 
 @pytest.fixture(autouse=True)
@@ -172,3 +173,25 @@ def test_several_caches_under_two_workers_keep_every_token(name, settings):
             for which, held in enumerate(pair):
                 expected = torch.cat([new[which][layer] for new in given[id]], 2)
                 assert torch.equal(held.to(torch.device("cpu")), expected)
+
+
+class SettledStorages(LiveStorages):
+    """What work that is still to be done holds is no storage of a sequence's."""
+
+    def __exit__(self, *raised):
+        super().__exit__(*raised)
+        for stream in FakeStream.all:
+            stream.run()
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if not strategy(name).signals])
+def test_no_strategy_mixes_tensors_of_two_places(name, monkeypatch):
+    monkeypatch.setattr("tests.support.driven.LiveStorages", SettledStorages)
+    cache, generator = Cache(strategy(name), device="cuda"), torch.Generator().manual_seed(0)
+    cache.admit(Session(0, (Request(600),)))
+    for count in (70, 1, 40, 1, 1):
+        new = tokens(generator, 1, count), tokens(generator, 1, count)
+        cache.append(*[[on_device(layer) for layer in each] for each in new])
+        held = [piece.keys.clone() for _, piece in cache.sequence().pieces(0)]
+        assert all(isinstance(keys, OnDevice) for keys in held)
+    cache.finish()
