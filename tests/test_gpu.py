@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kvbench.backend.base import Booking
+from kvbench.backend.busy import busy_ns
 from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.ledger import Ledger
@@ -106,3 +107,20 @@ def test_what_lives_in_the_hosts_memory_is_pinned(background):
     store = cache.sequence().stores["host"]
     assert store.num_used
     assert all(tensor.is_pinned() for chunks in store.chunks for chunk in chunks for tensor in chunk)
+
+
+@on_cuda
+def test_a_busy_device_is_seen_and_an_idle_one_is_not():
+    matrix = torch.ones(2048, 2048, device=DEVICE)
+    once, twice = (busy_ns(matrix.device, lambda: [matrix @ matrix for _ in range(count)]) for count in (10, 20))  # noqa: B023
+    assert 0 < once < twice
+    assert busy_ns(matrix.device, lambda: None) is None
+
+
+@on_cuda
+def test_a_run_tells_busy_time_and_what_stands_behind_it():
+    backend = MeasuredBackend(Conditions(geometry=LLAMA_LAYER, device=DEVICE))
+    settings = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 2, "budget_bytes": None}
+    recorder = run({"dynamic": strategy("dynamic")}, [Session(0, (Request(300, 40),))], backend, **settings)
+    assert all(recorder.facts["dynamic"][name] > 0 for name in ("busy_us", "busy_host_us", "busy_bytes"))
+    assert backend.describe()["accelerator"]["l2_bytes"] > 0
