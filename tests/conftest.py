@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from kvbench.__main__ import main
 from kvbench.backend.storage.memory import Memory
@@ -16,6 +17,9 @@ from tests.support.gpu import DEVICE
 from tests.support.undrawn import undraw
 
 TRACES = Path(__file__).resolve().parent.parent.parent / "shared" / "traces"
+
+settings.register_profile("kvbench", deadline=None)  # a machine that others use is slow, and no test is wrong for that
+settings.load_profile("kvbench")
 
 torch.set_num_threads(1)  # the tensors are tiny, and threads that wait for each other make times long
 
