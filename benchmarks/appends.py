@@ -12,7 +12,7 @@ from torch import Tensor
 LENGTHS = (512, 4096, 16384)
 INITIAL_CAPACITY = 512
 
-SLICE_GOAL = Goal(1.6, at_least=False)
+SLICE_GOAL = Goal(1.4, at_least=False)
 CACHE_GOALS = {512: Goal(3, at_least=True), 4096: Goal(20, at_least=True)}
 SLICE_WINDOWS = {False: (12, 256), True: (2, 128)}
 """Windows and appends in each, by whether it is quick."""

@@ -163,9 +163,10 @@ class MeasuredBackend(Backend):
             keys: a layer each, [num_rows, num_kv_heads, num_tokens, head_dim]; only an append reads them.
             values: as keys.
         """
+        if type(op) is Append:  # nearly every step's, and a quarter of a microsecond less than by match
+            self._sequences[op.seq].append(keys, values, op.num_tokens, op.area)
+            return
         match op:
-            case Append(seq, num_tokens, area):
-                self._sequences[seq].append(keys, values, num_tokens, area)
             case Fork(seq, new):
                 self._sequences[seq].fork(op, self._sequences[new])
             case Release(seq):

@@ -93,28 +93,28 @@ class Ledger(LedgerState):
 
     def _is_booked(self, plan: Plan, append: Append) -> bool:
         """Book one of the common cases, which end in an append, and say whether it was one."""
-        account = self.account(append.seq, append)
-        held = account.holdings.get(append.area)
-        if held is None or not held.is_private or append.num_tokens < 1:
+        account = self.accounts.get(append.seq) or self.account(append.seq, append)
+        held, num_tokens = account.holdings.get(append.area), append.num_tokens
+        if held is None or not held.is_private or num_tokens < 1:
             return False
         cost = held.cost
         if cost.area.alters:
             return False
         if len(plan) == 1:
-            if append.num_tokens > held.room:
+            if num_tokens > held.room:
                 return False
             used = held.num_used
-            held.num_used = used + append.num_tokens
+            held.num_used = used + num_tokens
             if cost.area.tier == DEVICE:
                 if cost.window_bytes:
                     self.used_bytes += cost.bytes_of(held.num_used) - cost.bytes_of(used)
                 else:
-                    self.used_bytes += append.num_tokens * cost.unit_bytes
+                    self.used_bytes += num_tokens * cost.unit_bytes
         elif not self._is_ring_step(plan, held, append):
             return False
         else:
-            account.num_altered += append.num_tokens
-        account.num_seen += append.num_tokens
+            account.num_altered += num_tokens
+        account.num_seen += num_tokens
         return True
 
     def _is_ring_step(self, plan: Plan, held: Holding, append: Append) -> bool:

@@ -99,6 +99,10 @@ class Executor(Driver):
         with self._lock:
             return super().at_once(seq, num_tokens)
 
+    def append(self, seq: int, num_written: int) -> Booking:
+        """See `Driver.append`."""
+        return self._do(seq, self.strategy.on_append, num_written) or self.book(seq, NOTHING)
+
     def make_room(self, seq: int, num_tokens: int, given_up: Event) -> None:
         """Do now, and beside other work where it can be, what an append of so many tokens would wait for.
 
