@@ -196,7 +196,7 @@ def test_what_is_gathered_or_restored_at_once_is_what_is_read_in_parts(areas, at
         sizes.append(num_tokens)
         return Staging(num_buffers, shape, memory, num_tokens)
 
-    monkeypatch.setattr("kvbench.backend.storage.sequence.IN_PARTS", ())
+    monkeypatch.setattr("kvbench.backend.storage.memory.IN_PARTS", ())
     monkeypatch.setattr("kvbench.backend.storage.sequence.AT_ONCE_TOKENS", at_once)
     monkeypatch.setattr("kvbench.backend.storage.sequence.Staging", staging)
     for queries, expected in zip((1, 300), in_parts, strict=True):

@@ -5,7 +5,7 @@ import torch
 
 from kvbench.backend.storage.base import Shape
 from kvbench.backend.storage.memory import Memory
-from kvbench.backend.storage.packed import packed, quantized, unpacked
+from kvbench.backend.storage.packed import packed, quantized, unpack, unpacked
 from kvbench.backend.storage.paged import BlockPool, PagedStore
 from kvbench.plan.area import DEVICE, Area, Blocks
 from kvbench.plan.ops import Rule
@@ -78,6 +78,9 @@ def test_packed_codes_come_back(bits):
     together = packed(codes, bits)
     assert together.shape[3] == 16 * bits // 8
     assert torch.equal(unpacked(together, bits), codes)
+    found = torch.empty(codes.shape)
+    unpack(together, bits, found)
+    assert torch.equal(found, codes.float())
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])

@@ -29,6 +29,15 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """How a file system says that it has no room."""
 
 
+IN_PARTS = ("cpu",)
+"""Devices that read what they hold in blocks or few bits part by part: it stays in a processor's cache."""
+
+
+def reads_in_parts(device: torch.device) -> bool:
+    """Whether parts are small there; elsewhere each is a launch, and they are as large as memory allows."""
+    return device.type in IN_PARTS
+
+
 class Memory:
     """Allocates on one tier.
 

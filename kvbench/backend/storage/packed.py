@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kvbench.backend.storage.base import Piece, Shape
 from kvbench.backend.storage.chunked import ChunkedStore, Cut
-from kvbench.backend.storage.memory import Memory
+from kvbench.backend.storage.memory import Memory, reads_in_parts
 from kvbench.backend.storage.transfer import carry
 from kvbench.plan.area import Area, Packed
 
@@ -42,18 +42,26 @@ def packed(codes: Tensor, bits: int) -> Tensor:
     return together
 
 
+def unpack(together: Tensor, bits: int, codes: Tensor) -> None:
+    """Write a packed tensor's codes where they are wanted, in whatever dtype; what is kept meanwhile is small."""
+    last = BYTE_BITS // bits - 1
+    for place, part in enumerate(codes.chunk(last + 1, dim=-1)):
+        found = together >> (place * bits) if place else together
+        part.copy_(found & (2**bits - 1) if place < last else found)
+
+
 def unpacked(together: Tensor, bits: int) -> Tensor:
-    """The codes of a packed tensor, uint8."""
-    per_byte = BYTE_BITS // bits
-    if per_byte == 1:
+    """The codes of a packed tensor, uint8, in as few launches as there are."""
+    last = BYTE_BITS // bits - 1
+    if not last:
         return together
-    codes = together.new_empty(*together.shape[:-1], together.shape[-1] * per_byte)
-    for place, part in enumerate(codes.chunk(per_byte, dim=-1)):
+    codes = together.new_empty(*together.shape[:-1], together.shape[-1] * (last + 1))
+    for place, part in enumerate(codes.chunk(last + 1, dim=-1)):
         if not place:
             torch.bitwise_and(together, 2**bits - 1, out=part)
             continue
         torch.bitwise_right_shift(together, place * bits, out=part)
-        if place < per_byte - 1:
+        if place < last:
             part.bitwise_and_(2**bits - 1)
     return codes
 
@@ -115,7 +123,15 @@ class PackedStore(ChunkedStore):
         return Piece(keys, values, self._positions(layer, cut))
 
     def _bring(self, layer: int, cuts: list[Cut], keys: Tensor, values: Tensor) -> None:
-        """Restore live slots where they are read: of all chunks together, in few operations. See `ChunkedStore`."""
+        """Restore live slots where they are read; see `ChunkedStore`."""
+        done = 0
+        for own in ([cut] for cut in cuts) if reads_in_parts(keys.device) else (cuts,):
+            count = sum(cut[2] for cut in own)
+            self._restore(layer, own, keys.narrow(2, done, count), values.narrow(2, done, count))
+            done += count
+
+    def _restore(self, layer: int, cuts: list[Cut], keys: Tensor, values: Tensor) -> None:
+        """Restore the slots of chunks that lie behind each other, together."""
         group, count = self._format.group, keys.shape[2]
         before = cuts[0][1] % group
         num_whole = -(-(before + count) // group) * group
@@ -123,8 +139,13 @@ class PackedStore(ChunkedStore):
             codes, scale, least = self._joined(layer, cuts, slice(first, first + 3), per)
             is_whole = num_whole == count
             whole = target if is_whole else target.new_empty(self._shape.of(num_whole))
-            grouped = self._grouped(unpacked(codes, self._format.bits), per)
-            torch.addcmul(least, grouped, scale, out=self._grouped(whole, per))
+            grouped = self._grouped(whole, per)
+            if reads_in_parts(whole.device):
+                unpack(codes, self._format.bits, whole)
+                grouped.mul_(scale).add_(least)
+            else:  # one launch; a processor takes twice as long for it
+                restored = self._grouped(unpacked(codes, self._format.bits), per)
+                torch.addcmul(least, restored, scale, out=grouped)
             if not is_whole:  # part of a group was evicted
                 target.copy_(whole.narrow(2, before, count))
 

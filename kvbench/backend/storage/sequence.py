@@ -12,7 +12,7 @@ from kvbench.backend.background import Worker, worker_of
 from kvbench.backend.storage.ahead import UnderWay, let_go, move_ahead, resize_ahead
 from kvbench.backend.storage.base import Pair, Piece, Shape, Store
 from kvbench.backend.storage.chunked import ChunkedStore
-from kvbench.backend.storage.memory import Memory, Staging
+from kvbench.backend.storage.memory import Memory, Staging, reads_in_parts
 from kvbench.backend.storage.packed import PackedStore
 from kvbench.backend.storage.paged import BlockPool, PagedStore
 from kvbench.backend.storage.ring import RingStore
@@ -23,8 +23,6 @@ from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Operation, Reserve,
 
 AT_ONCE_TOKENS = 8 * STAGING_TOKENS
 """Tokens of a layer that an accelerator gathers or restores at once, of what lies on itself."""
-IN_PARTS = ("cpu",)
-"""Devices that read it through the staging buffers: parts that stay in a processor's cache are read faster there."""
 
 
 class Areas:
@@ -117,7 +115,7 @@ class Areas:
 
     def staged(self, store: Store, layer: int) -> Iterator[Piece]:
         """A staged area's tokens, part by part on the device."""
-        if store.area.tier == DEVICE and self.shape.device.type not in IN_PARTS:
+        if store.area.tier == DEVICE and not reads_in_parts(self.shape.device):
             # As a temporary of attention's: a part of the booked buffers' size would be a call, and its merging, each.
             num_tokens = min(-(-store.num_used // STAGING_TOKENS) * STAGING_TOKENS, AT_ONCE_TOKENS)
             own = Staging(1, self.shape, self._memories[DEVICE], num_tokens)
