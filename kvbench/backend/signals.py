@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from kvbench.backend.attention import attention_and_lse, lse_of, merged
+from kvbench.backend.attention import ON_CPU, attention_and_lse, lse_of, merged
 from kvbench.backend.reading import Chunk, Readable, See, by_piece, prefill, visible
 from kvbench.backend.storage import Piece, Store
 from kvbench.backend.storage.slots import SlotStore, accumulate
@@ -33,6 +33,14 @@ def notes_mass(score: Score | None, num_queries: int) -> bool:
 
 def decode_with_mass(sequence: Readable, layer: int, queries: Tensor) -> Tensor:
     """As `reading.decode`; the mass that each slot gets goes to its score."""
+    store = sequence.ends_with_newest if queries.device.type == ON_CPU else None
+    if store is not None and len(pieces := store.pieces(layer)) == 1:
+        # A processor has the weights of one token at hand: a call beside them would take their products again.
+        keys, values, _ = pieces[0]
+        weights = ((queries @ keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5).softmax(dim=-1)
+        _account([(store, weights.sum(dim=2))], layer, 1)
+        output: Tensor = weights.to(values.dtype) @ values
+        return output
     output, masses = _attended(((store, piece, None) for store, piece in sequence.pieces(layer)), queries)
     _account(masses, layer, 1)
     return output
