@@ -144,7 +144,7 @@ def test_who_may_look_nowhere_gets_nothing_whatever_the_kernel_gives(is_accelera
     for output in (merged(parts), merging.output()):
         assert (output[:, :, 1] == 0).all()
         assert torch.allclose(
-            output[:, :, 2], reference(queries[:, :, 2:3], keys[:, :, 20:], values[:, :, 20:])[:, :, 0]
+            output[:, :, 2], reference(queries[:, :, 2:3], keys[:, :, 20:], values[:, :, 20:])[:, :, 0], atol=1e-5
         )
 
 

@@ -177,7 +177,8 @@ def read(arguments: list[str]) -> Iterator[CommandLine]:
 
 def _implied(command: CommandLine) -> list[str]:
     """The choices that are meant and not said."""
-    chosen = {group for group in GROUPS if command.choices(group)}
+    names = {group: command.choices(group) for group in GROUPS}
+    chosen = [group for group, given in names.items() if given and str(None) not in given]
     return [f"{group}={name}" for group, name in implied(chosen).items()]
 
 

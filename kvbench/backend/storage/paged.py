@@ -201,7 +201,8 @@ class PagedStore:
         count = len(self.table)
         if self._index is None or len(self._index) < count or count - self._num_indexed > MOST_WRITTEN:
             room = [0] * count
-            self._index = torch.tensor(self.table + room, dtype=torch.int64, device=self._pool.keys[0].device)
+            with torch.inference_mode(False):  # it is written to later, in that mode or not
+                self._index = torch.tensor(self.table + room, dtype=torch.int64, device=self._pool.keys[0].device)
         else:
             for number in range(self._num_indexed, count):
                 self._index[number] = self.table[number]
