@@ -146,9 +146,14 @@ def attention_and_lse(queries: Tensor, keys: Tensor, values: Tensor, mask: Tenso
     return output.masked_fill(nowhere.unsqueeze(-1), 0), lse.masked_fill(nowhere, torch.finfo(lse.dtype).min)
 
 
+def suits_flash(queries: Tensor) -> bool:
+    """Whether the flash kernel takes queries of this dtype and head_dim; the memory-efficient one takes all."""
+    head_dim = queries.shape[-1]
+    return queries.dtype in FLASH_DTYPES and head_dim % FLASH_UNIT == 0 and head_dim <= FLASH_MOST
+
+
 def _on_accelerator(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    head_dim = queries.shape[3]
-    if mask is None and queries.dtype in FLASH_DTYPES and head_dim % FLASH_UNIT == 0 and head_dim <= FLASH_MOST:
+    if mask is None and suits_flash(queries):
         flashed = aten._scaled_dot_product_flash_attention(queries, keys, values)
         return cast(tuple[Tensor, Tensor], flashed[:2])
     bias = None

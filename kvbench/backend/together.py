@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from kvbench.backend.attention import ON_CPU
+from kvbench.backend.attention import ON_CPU, aten, suits_flash
 from kvbench.backend.base import ATTEND
 from kvbench.backend.clock import LateClock
 from kvbench.backend.device import is_out_of_memory
@@ -111,7 +111,8 @@ class Ragged:
     """What sequences of one row hold, end to end, to attend over in one call a layer.
 
     K and V are copied to lie so; of blocks of a pool by one gather. On CUDA flash attention takes them as they are,
-    float32 the memory-efficient kernel; on a CPU, whose kernels have no ragged lengths, they are padded to the longest.
+    or the memory-efficient kernel what does not suit it; on a CPU, whose kernels have no ragged lengths, they are
+    padded to the longest.
 
     Args:
         sequences: under one strategy, none of them staged but where blocks of a pool are all that it reads.
@@ -152,11 +153,11 @@ class Ragged:
         rows = queries.transpose(0, 1).flatten(1, 2).transpose(0, 1)
         keys, values = keys.transpose(0, 1), values.transpose(0, 1)
         ends = *self._ends, self._group_size, max(self._lengths)
-        if queries.dtype == torch.float32:  # flash has none
-            batch = (each.unsqueeze(0) for each in (rows, keys, values))
-            found = torch.ops.aten._efficient_attention_forward(*batch, None, *ends, 0.0, 0, False)[0].squeeze(0)
+        if suits_flash(queries):
+            found = aten._flash_attention_forward(rows, keys, values, *ends, 0.0, False, False)[0]
         else:
-            found = torch.ops.aten._flash_attention_forward(rows, keys, values, *ends, 0.0, False, False)[0]
+            batch = (each.unsqueeze(0) for each in (rows, keys, values))
+            found = aten._efficient_attention_forward(*batch, None, *ends, 0.0, 0, False)[0].squeeze(0)
         by_sequence: Tensor = found.unflatten(0, (len(queries), self._group_size))
         return by_sequence.transpose(1, 2)
 
