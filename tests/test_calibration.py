@@ -18,7 +18,16 @@ from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, 
 from kvbench.calibration.probes import storage
 from kvbench.calibration.result import Calibration
 from kvbench.calibration.samples import Samples, growing
-from kvbench.calibration.validate import OF_ALL, OF_REQUEST, STEP, Case, Outcome, outcomes_of, steps_of, typical
+from kvbench.calibration.validate import (
+    OF_ALL,
+    OF_REQUEST,
+    STEP,
+    Outcome,
+    ValidationCase,
+    outcomes_of,
+    steps_of,
+    typical,
+)
 from kvbench.calibration.whole import fitting
 from kvbench.cli import calibrate
 from kvbench.cli.command_line import check, read
@@ -72,7 +81,7 @@ def rows(step_us, **changed):
 
 
 def test_errors_and_noise_by_hand():
-    case = Case("some", [], 1)
+    case = ValidationCase("some", [], 1)
     first, second, model = rows([99.0, 10.0, 30.0]), rows([99.0, 14.0, 36.0]), rows([0.0, 7.0, 45.0])
     [found] = outcomes_of(case, ["one"], first, second, model)
     # Means of the steps that append: 20, 25 and 26. Errors 6/20 and 1/25, mean 0.17; noise 5/20.
@@ -89,7 +98,7 @@ def test_errors_and_noise_by_hand():
 
 
 def test_steps_whose_bytes_differ_are_told():
-    case, first = Case("some", [], 1), rows([1.0, 1.0, 1.0])
+    case, first = ValidationCase("some", [], 1), rows([1.0, 1.0, 1.0])
     [found] = outcomes_of(case, ["one"], first, first, rows([1.0, 1.0, 1.0], allocated_bytes=[1, 2, 4]))
     assert found.differences == ("allocated_bytes",)
     assert not validation_of([found])["exact"]
@@ -364,7 +373,7 @@ def test_bytes_and_resizes_are_those_that_were_measured(name, case, monkeypatch)
     monkeypatch.setattr(Strategy, "ledger", lambda *of, **more: books.append(ledger(*of, **more)) or books[-1])
     requests, max_concurrency, budget_bytes = CASES[case]()
     model = Booked(books)
-    asked = Case(case, requests, max_concurrency)
+    asked = ValidationCase(case, requests, max_concurrency)
     with LiveStorages() as live:
         real = Watched(live)
         chosen = {name: strategy(name).fitted(limits_of(requests, real, max_concurrency, budget_bytes))}

@@ -117,3 +117,13 @@ def test_files_are_small():
     lengths = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in modules())
     assert lengths[len(lengths) // 2] < 150
     assert lengths[-1] <= 400
+
+
+def test_no_two_classes_share_a_name():
+    named = [
+        node.name
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert {name for name in named if named.count(name) > 1} == set()

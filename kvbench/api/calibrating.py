@@ -12,7 +12,7 @@ from kvbench.files import write_text
 
 if TYPE_CHECKING:
     from kvbench.calibration.result import Calibration
-    from kvbench.calibration.validate import Case
+    from kvbench.calibration.validate import ValidationCase
     from kvbench.model.geometry import KVGeometry
     from kvbench.strategy.base import Strategy
 
@@ -64,7 +64,7 @@ def calibrate(
 
 def composed_for(
     model: object, dtype: str | None, sizes: Mapping[str, int | None]
-) -> tuple["KVGeometry", dict[str, "Strategy"], list["Case"]]:
+) -> tuple["KVGeometry", dict[str, "Strategy"], list["ValidationCase"]]:
     """The model, the strategies and the cases.
 
     Args:
@@ -74,7 +74,7 @@ def composed_for(
     Raises:
         UsageError: the model or the dtype is wrong.
     """
-    from kvbench.calibration.validate import Case
+    from kvbench.calibration.validate import ValidationCase
     from kvbench.configuration.model import geometry_of
     from kvbench.configuration.parts import strategies_of, workload_of
 
@@ -84,5 +84,5 @@ def composed_for(
         config = composed({"scenario": name, "model": model}, STRATEGIES, settings)
         scenario, workload = workload_of(config)
         shown = name if size is None else f"{name}, {size} requests"
-        cases.append(Case(shown, workload.sessions, scenario.max_concurrency))
+        cases.append(ValidationCase(shown, workload.sessions, scenario.max_concurrency))
     return geometry_of(config), strategies_of(config), cases

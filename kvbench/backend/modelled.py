@@ -8,7 +8,7 @@ from kvbench.backend.allocator.tensors import Storages
 from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
 from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.curves import Curves
-from kvbench.backend.rates import Rates, Read, Sheet
+from kvbench.backend.rates import Rates, Read, SheetRates
 from kvbench.checks import check_share
 from kvbench.ledger import Posting
 from kvbench.ledger.accounts import area_costs
@@ -100,7 +100,7 @@ class ModelledBackend(Backend):
                 f"model {geometry.name or 'without a name'} has no num_parameters to price its weights with: name one "
                 "that has, such as model=llama3_8b, or price the cache alone with cache_only=true"
             )
-        return Sheet(hardware, geometry, self.weights, self.num_rows)
+        return SheetRates(hardware, geometry, self.weights, self.num_rows)
 
     def memory_bytes(self) -> int:
         """The machine's memory, as far as it may be used, less the weights."""

@@ -91,7 +91,7 @@ class Rates(Protocol):
         ...
 
 
-class Sheet:
+class SheetRates:
     """Rates from a data sheet: bytes over bandwidth, operations over the peak, and fixed costs.
 
     Kernels read blocks and packed slots where they lie, as engines on accelerators do; slots of a slower tier come over

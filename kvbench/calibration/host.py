@@ -16,7 +16,7 @@ _STRATEGY, _PHASE, _HOST = (STEP_FIELDS.index(name) for name in ("strategy", "ph
 _SPENT = slice(STEP_FIELDS.index("reserve_ns"), _HOST)
 
 
-class Booking(Strategy):
+class OneByOne(Strategy):
     """Plan steps of so many operations that are booked one by one.
 
     Args:
@@ -40,7 +40,7 @@ class Booking(Strategy):
 
 def host_steps(bench: CalibrationBench, samples: Samples) -> None:
     """Decode steps through the runner, with plans of several lengths."""
-    strategies = {str(length): Booking(num_booked=length) for length in PLAN_LENGTHS}
+    strategies = {str(length): OneByOne(num_booked=length) for length in PLAN_LENGTHS}
     session = Session(0, (Request(NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS + 1),))
     backend = bench.new_backend(bench.backend.device.type)
     backend.use(HostClock())  # giving an accelerator its work is no part of it

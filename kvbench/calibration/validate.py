@@ -24,7 +24,7 @@ OnIteration = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Case:
+class ValidationCase:
     """A workload that fitted nothing.
 
     Args:
@@ -69,7 +69,7 @@ class Outcome:
 def steps_of(
     backend: Backend,
     strategies: Mapping[str, Strategy],
-    case: Case,
+    case: ValidationCase,
     budget_bytes: int,
     num_repetitions: int = 1,
     on_iteration: OnIteration | None = None,
@@ -108,7 +108,7 @@ def typical(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def outcomes_of(
-    case: Case, strategies: Iterable[str], first: pd.DataFrame, second: pd.DataFrame, model: pd.DataFrame
+    case: ValidationCase, strategies: Iterable[str], first: pd.DataFrame, second: pd.DataFrame, model: pd.DataFrame
 ) -> list[Outcome]:
     """Hold each strategy's model against its two measurements, all from `steps_of`."""
     return [_outcome(case.name, name, first.loc[[name]], second.loc[[name]], model.loc[[name]]) for name in strategies]

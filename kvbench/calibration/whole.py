@@ -14,7 +14,7 @@ from kvbench.calibration.bench import BenchBackend
 from kvbench.calibration.file import validation_of
 from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, num_probes, warmed_up
 from kvbench.calibration.result import Calibration
-from kvbench.calibration.validate import Case, Outcome, outcomes_of, steps_of
+from kvbench.calibration.validate import Outcome, ValidationCase, outcomes_of, steps_of
 from kvbench.ledger import Limits
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
@@ -30,7 +30,7 @@ def calibrated(
     device: str,
     grid: Grid,
     strategies: Mapping[str, Strategy],
-    cases: Sequence[Case],
+    cases: Sequence[ValidationCase],
     num_repetitions: int,
 ) -> Calibration:
     """Measure the machine, and hold its model against the cases.

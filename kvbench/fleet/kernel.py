@@ -12,7 +12,7 @@ from kvbench.fleet.iteration import iterate
 from kvbench.fleet.jump import jump
 from kvbench.fleet.queue import admit, is_waiting
 from kvbench.fleet.space import lay_out
-from kvbench.fleet.state import FOREVER, NONE, ROUND_ROBIN, Machine, ReplicaRow, RequestRow, Rows, Rule, Tables
+from kvbench.fleet.state import FOREVER, NONE, ROUND_ROBIN, Machine, Records, ReplicaRow, Rule, ServedRow, Tables
 from kvbench.fleet.tally import widen
 
 COMPILED = ("iteration", "jump", "kernel", "live", "memory", "queue", "space", "state", "tally")
@@ -40,7 +40,7 @@ def _advance(m: Machine) -> None:
 
 
 @part
-def _route(requests: Rows[RequestRow], now: ReplicaRow, replica: int, request: int) -> None:
+def _route(requests: Records[ServedRow], now: ReplicaRow, replica: int, request: int) -> None:
     """Put a request behind those of a replica's queue."""
     requests[request].replica = replica
     if now.next == NONE:

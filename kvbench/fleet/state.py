@@ -46,7 +46,7 @@ NUM_COLUMNS = MOST + 4
 """And behind them the most, at any time, of what is summed or waits."""
 
 
-class RequestRow(Protocol):
+class ServedRow(Protocol):
     """A record of a request: what becomes of it."""
 
     arrival_ns: int
@@ -204,13 +204,13 @@ def _record(row: type, *more: str) -> np.dtype[np.void]:
 
 
 COUNTERS = tuple(field.name for field in fields(Counters))
-REQUEST, LIVE, REPLICA = _record(RequestRow), _record(LiveRow), _record(ReplicaRow, *COUNTERS)
+REQUEST, LIVE, REPLICA = _record(ServedRow), _record(LiveRow), _record(ReplicaRow, *COUNTERS)
 FIXED = _record(FixedRow, *Prices._fields)
 
 Row = TypeVar("Row", covariant=True)
 
 
-class Rows(Protocol[Row]):
+class Records(Protocol[Row]):
     """A table of records, of which compiled code takes one at a time."""
 
     def __getitem__(self, place: int, /) -> Row:
@@ -231,9 +231,9 @@ class Machine(NamedTuple):
         grown: and that of growth.
     """
 
-    requests: Rows[RequestRow]
+    requests: Records[ServedRow]
     now: ReplicaRow
-    live: Rows[LiveRow]
+    live: Records[LiveRow]
     sums: NDArray[np.float64]
     space: NDArray[np.int64]
     fixed: FixedRow
