@@ -125,4 +125,4 @@ class Uncomputed(MeasuredBackend):
 
     def begin_repetition(self, areas: tuple[Area, ...]) -> None:
         """Sequences opened from now on live so; there is no allocator."""
-        self._areas = self._shared(areas)
+        self.live_in(areas)

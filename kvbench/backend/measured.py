@@ -13,7 +13,7 @@ from kvbench.backend.attention import ON_CPU, QUERY_CHUNK, calls, causal_mask
 from kvbench.backend.base import APPEND, ATTEND, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
 from kvbench.backend.busy import busy_ns
 from kvbench.backend.choice import BackendChoice, Conditions
-from kvbench.backend.clock import Clock, LateClock, Span, clock_of, late_clock_of
+from kvbench.backend.clock import Clock, Span, clock_of, late_clock_of
 from kvbench.backend.inputs import Inputs, RecordedInputs
 from kvbench.backend.reading import Chunk, decode, prefill
 from kvbench.backend.signals import decode_with_mass, notes_mass, prefill_with_mass, queries_at_once
@@ -91,10 +91,10 @@ class MeasuredBackend(Backend):
         self._areas = self._shared((Area(),))
         self._baseline: dict[str, int] = {}
         self._together: Together | None = None
-        self._clock: Clock | LateClock = clock_of(self.device)
+        self._clock: Clock = clock_of(self.device)
         if self._can_wait(batch_decode):
-            self._clock = late_clock_of(self.device)
-            self._together = Together(self._clock, geometry.num_layers, None if batch_decode else MOST_BYTES)
+            self._clock = late = late_clock_of(self.device)
+            self._together = Together(late, geometry.num_layers, None if batch_decode else MOST_BYTES)
         self.busy_ns = partial(busy_ns, self.device) if self.device.type == "cuda" else None
         self._sequences: dict[int, SequenceStore] = {}
         self._inputs: Inputs | RecordedInputs
