@@ -1,0 +1,153 @@
+"""A group of layers that hold the same of a sequence: the one home of byte arithmetic."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from kvbench.checks import check_int, check_one_of
+from kvbench.messages import unknown
+from kvbench.model.dtypes import KV_BITS
+
+FULL, WINDOW, CHUNKED, LATENT, STATE, SHARING = "full", "window", "chunked", "latent", "state", "sharing"
+KINDS = (FULL, WINDOW, CHUNKED, LATENT, STATE, SHARING)
+SCALE_BYTES = 4
+"""Of a scale a token and head, where a cache has such."""
+MOST_SIZE = 2**31 - 1
+"""Of a number of layers, heads or elements."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateTensor:
+    """One tensor of a layer's recurrent state, of constant size a sequence.
+
+    Args:
+        name: "convolution" or "recurrent".
+        rows: channels or heads, which tensor parallelism divides, > 0.
+        columns: values of each: a convolution's kept inputs, or a head's state, > 0.
+        dtype: of its values.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    dtype: str
+
+    def __post_init__(self) -> None:
+        for field in ("rows", "columns"):
+            check_int(f"state.{field}", getattr(self, field), 1, MOST_SIZE)
+        check_one_of("state.dtype", self.dtype, KV_BITS)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes a layer and sequence."""
+        return _whole(self.rows * self.columns * Fraction(KV_BITS[self.dtype], 8))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerGroup:
+    """Layers of one kind.
+
+    Args:
+        kind: "full": K and V of all tokens; "window": of the last `tokens`; "chunked": of the chunk of `tokens` that
+            the newest is in; "latent": one vector a token for K and V of all heads; "state": a constant a sequence;
+            "sharing": nothing, since it reads another layer's cache.
+        layers: their numbers in the model, ascending, from 0.
+        num_heads: query heads; 0 of states.
+        num_kv_heads: heads of K and V; 1 of latents, 0 of states and of sharing layers.
+        key_dim: elements of a head's K; of latents all that a token holds, the rotary part included.
+        value_dim: elements of a head's V; of latents those first elements of the vector that V is made from.
+        dtype: of what is held, one of KV_BITS.
+        tokens: of a window or chunk, > 0; else None.
+        index_bytes: a token and layer, of a sparse attention's indexer, held whatever the parallelism.
+        scales_per_head: scales of float32 a token and KV head, beside K and V: 0, or 2.
+        state: what a layer holds of a sequence, whatever its length.
+    Raises:
+        ValueError: a number is out of its range, or does not go with the kind.
+    """
+
+    kind: str
+    layers: tuple[int, ...]
+    num_heads: int = 0
+    num_kv_heads: int = 0
+    key_dim: int = 0
+    value_dim: int = 0
+    dtype: str = "bfloat16"
+    tokens: int | None = None
+    index_bytes: int = 0
+    scales_per_head: int = 0
+    state: tuple[StateTensor, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_one_of("group.kind", self.kind, KINDS)
+        if list(self.layers) != sorted(set(self.layers)) or not self.layers or self.layers[0] < 0:
+            raise ValueError(f"{self.where}: its layers are ascending numbers from 0, got {list(self.layers)}")
+        for field in ("num_heads", "num_kv_heads", "key_dim", "value_dim"):
+            check_int(f"{self.where}: {field}", getattr(self, field), int(self.holds_tokens), MOST_SIZE)
+        check_int(f"{self.where}: index_bytes", self.index_bytes, 0, MOST_SIZE)
+        if self.dtype not in KV_BITS:
+            raise ValueError(f"{self.where}: {unknown('dtype', self.dtype, KV_BITS)}")
+        if self.kind in (WINDOW, CHUNKED):
+            check_int(f"{self.where}: tokens", self.tokens, 1, MOST_SIZE)
+        elif self.tokens is not None:
+            raise ValueError(f"{self.where}: tokens is of windows and chunks, got {self.tokens!r}")
+        if bool(self.state) != (self.kind == STATE):
+            raise ValueError(f"{self.where}: a state is what layers of kind {STATE} hold, and nothing else")
+        if self.holds_tokens and self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"{self.where}: num_heads is a multiple of num_kv_heads, got {self.num_heads} on {self.num_kv_heads}"
+            )
+        _ = self.token_bytes  # whole bytes, or refused
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return f"{len(self.layers)} {self.kind} layer{'s' if len(self.layers) > 1 else ''}"
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of it."""
+        return len(self.layers)
+
+    @property
+    def holds_tokens(self) -> bool:
+        """Whether a layer holds something for each token."""
+        return self.kind not in (STATE, SHARING)
+
+    @property
+    def num_values(self) -> int:
+        """Values that a layer holds of a token."""
+        width = self.key_dim if self.kind == LATENT else self.key_dim + self.value_dim
+        return self.num_kv_heads * width
+
+    @property
+    def layer_token_bytes(self) -> int:
+        """Bytes of a token in one layer, as long as it is held."""
+        if not self.holds_tokens:
+            return 0
+        scales = self.scales_per_head * self.num_kv_heads * SCALE_BYTES
+        return _whole(self.num_values * Fraction(KV_BITS[self.dtype], 8)) + scales + self.index_bytes
+
+    @property
+    def token_bytes(self) -> int:
+        """The same in all layers of the group: the marginal bytes of a token that is held."""
+        return self.num_layers * self.layer_token_bytes
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a sequence that its length does not change."""
+        return self.num_layers * sum(tensor.num_bytes for tensor in self.state)
+
+    def held_tokens(self, num_tokens: int) -> int:
+        """Tokens of a sequence of so many that a layer holds: a window's or a chunk's at most."""
+        if not self.holds_tokens:
+            return 0
+        return num_tokens if self.tokens is None else min(num_tokens, self.tokens)
+
+    def held_bytes(self, num_tokens: int) -> int:
+        """Bytes of a sequence of so many tokens."""
+        return self.held_tokens(num_tokens) * self.token_bytes + self.state_bytes
+
+
+def _whole(num_bytes: Fraction | int) -> int:
+    if Fraction(num_bytes).denominator != 1:
+        raise ValueError(f"a layer holds whole bytes of a token, got {float(num_bytes):g}")
+    return int(num_bytes)
