@@ -60,7 +60,7 @@ def test_a_call_gives_what_the_command_gives(kvbench, tmp_path):
 def test_a_fleet_is_a_backend_as_any(capsys):
     fleet = {"scenario.max_requests": 10, "backend.repeats": 2}
     results = kv.run("chat_poisson", "paged", backend="fleet", settings=fleet, **PRICED)
-    assert results.summary["engine"].tolist() == ["fleet"]
+    assert results.summary["simulated_by"].tolist() == ["fleet"]
     assert results.summary["num_requests"].tolist() == [20]
     kv.show(results)
     assert "paged" in capsys.readouterr().out

@@ -18,7 +18,7 @@ def test_a_run_writes_its_folder(kvbench, tmp_path):
     assert list(results.summary.columns) == list(SUMMARY)
     assert set(results.summary["source"]) == {"modelled"}
     assert set(results.summary["scope"]) == {"model"}
-    assert set(results.summary["engine"]) == {"fleet"}
+    assert set(results.summary["simulated_by"]) == {"fleet"}
     assert list(results.timeline.columns) == list(TIMELINE)
     assert results.requests.groupby("strategy").size().to_dict() == {"paged": 12, "dynamic": 12}
     charts = {path.name for path in (folder / "charts").iterdir()}

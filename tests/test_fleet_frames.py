@@ -48,7 +48,7 @@ def test_times_of_requests_by_hand():
 def test_the_summary_by_hand():
     row = made().summary.iloc[0]
     assert list(made().summary.columns) == list(SUMMARY)
-    assert (row["source"], row["scope"], row["engine"], row["hardware"]) == ("modelled", "model", "fleet", "H100")
+    assert (row["source"], row["scope"], row["simulated_by"], row["hardware"]) == ("modelled", "model", "fleet", "H100")
     assert (row["num_requests"], row["num_completed"], row["outcome"]) == (4, 3, "too_long 1 of 4")
     assert row["makespan_s"] == pytest.approx(5 - 1)
     assert row["num_tokens"] == 111 + 201 + 305

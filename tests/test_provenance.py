@@ -99,12 +99,14 @@ def test_rows_of_one_kind_stay_together_and_others_are_refused(measured):
     found = kinds(mixed)
     assert [kind.words for kind in found] == ["measured, of the cache alone", "modelled, of a whole model"]
     assert [kind.ending for kind in found] == ["_measured_cache", "_modelled_model"]
-    with pytest.raises(ValueError, match="one source, scope and engine; got measured, of the cache alone; modelled"):
+    with pytest.raises(
+        ValueError, match="one source, scope and simulated_by; got measured, of the cache alone; modelled"
+    ):
         require_one_kind(mixed, "this")
     for chart in (ParetoChart(summary=mixed), SweepChart(summary=mixed, parameter="backend")):
         with pytest.raises(ValueError, match="compares rows of one source"):
             chart.figure()
-    fleet = modelled(measured, engine="fleet")
+    fleet = modelled(measured, simulated_by="fleet")
     assert is_fleet(fleet)
     assert not is_fleet(mixed)
     assert kinds(pd.concat([mixed, fleet]))[2].words == "modelled, of the cache alone, event by event"
@@ -117,7 +119,7 @@ def test_modelled_times_are_held_against_measured_ones_of_the_same_run(measured)
     two = pd.concat([both(measured).assign(dtype=dtype) for dtype in ("float16", "float32")], ignore_index=True)
     assert len(model_errors(two, ["backend", "dtype"])) == 6, "float16 against float16"
     assert model_errors(both(measured, scope="model"), ["backend"]).empty
-    assert model_errors(both(measured, engine="fleet"), ["backend"]).empty
+    assert model_errors(both(measured, simulated_by="fleet"), ["backend"]).empty
     assert model_errors(both(measured, outcome="too_long 1 of 1"), ["backend"]).empty
 
 
@@ -186,7 +188,7 @@ def test_a_run_on_a_modelled_machine_says_so_in_its_rows():
     summary = results_of(run(strategies, requests, backend, **once), requests, backend, "x").summary
     assert summary["hardware"].tolist() == ["this machine"] * 2
     assert summary["step_error"].tolist() == pytest.approx([0.031, math.nan], nan_ok=True)
-    assert summary["engine"].tolist() == ["runner"] * 2
+    assert summary["simulated_by"].tolist() == ["runner"] * 2
 
 
 def test_what_a_strategy_is_stands_in_its_row_whoever_ran_it():

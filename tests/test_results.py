@@ -61,6 +61,15 @@ def test_a_folder_of_another_schema_says_so(tmp_path, mark):
         load(tmp_path)
 
 
+def test_a_folder_of_the_schema_before_says_simulated_by_where_it_said_engine(tmp_path):
+    before = pd.DataFrame({"strategy": ["a"], "engine": ["fleet"]})
+    Results(summary=before, schema_version=SCHEMA_VERSION - 1).save(tmp_path)
+    results = load(tmp_path)
+    assert results.summary["simulated_by"].tolist() == ["fleet"]
+    assert "engine" not in results.summary
+    assert results.schema_version == SCHEMA_VERSION
+
+
 def test_an_environment_that_is_none_is_one_message(tmp_path):
     Results(summary=pd.DataFrame({"strategy": ["a"]})).save(tmp_path)
     (tmp_path / "environment.json").write_text("[]")

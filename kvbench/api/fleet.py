@@ -120,6 +120,6 @@ def header_lines(
         f"{span_s:,.4g} s, at most {chosen.max_batch} live at once on a replica",
         f"{fleet.geometry.about}; {machines} of {fleet.machine.name}",
         f"budget {budget_bytes:,} bytes a replica; preemption by {chosen.preemption}; modelled, scope model, "
-        "engine fleet",
+        "simulated by fleet",
         *kept,
     ]

@@ -76,9 +76,9 @@ def fleet_charts(
 def sweep_charts(summary: pd.DataFrame, parameters: list[str], subject: str = "") -> list[Chart]:
     """The charts of a sweep.
 
-    Only rows of one source, scope and engine are compared. Where a sweep has several, each has charts of its own, whose
-    names end in what it is (sweep_measured_cache); modelled times stand beside measured ones of the same scope in a
-    chart of their error, and nowhere else.
+    Only rows of one source, scope and simulated_by are compared. Where a sweep has several, each has charts of its own,
+    whose names end in what it is (sweep_measured_cache); modelled times stand beside measured ones of the same scope in
+    a chart of their error, and nowhere else.
 
     Args:
         summary: a row a strategy and job, with a column for each parameter.

@@ -43,7 +43,7 @@ class LatencyChart(Chart):
         summary: a row a strategy.
         steps: rows of all strategies and repetitions; of a whole model, an iteration is shown as one step.
     Raises:
-        ValueError: rows of the summary differ in source, scope or engine.
+        ValueError: rows of the summary differ in source, scope or simulated_by.
     """
 
     name: str = "latency"

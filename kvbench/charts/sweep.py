@@ -79,7 +79,7 @@ class SweepChart(Chart):
         others: the other swept columns.
         what: the rows are, for the title, where there are others beside them.
     Raises:
-        ValueError: rows differ in source, scope or engine.
+        ValueError: rows differ in source, scope or simulated_by.
     """
 
     name: str = "sweep"

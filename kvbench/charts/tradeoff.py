@@ -55,7 +55,7 @@ class ParetoChart(Chart):
         summary: a row a strategy, or a row a strategy and job.
         parameters: swept columns, whose values then stand beside the name.
     Raises:
-        ValueError: rows differ in source, scope or engine.
+        ValueError: rows differ in source, scope or simulated_by.
     """
 
     name: str = "pareto"

@@ -14,11 +14,11 @@ from kvbench.fleet.sums import Objective, RequestSums, RequestTimes
 from kvbench.model.cost import PS_PER_NS
 from kvbench.results.columns import REQUESTS, STEPS
 from kvbench.results.intervals import of_row
+from kvbench.results.provenance import FLEET
 from kvbench.results.results import Results
 from kvbench.results.schema import SUMMARY, TIMELINE, WITH_INTERVAL
 from kvbench.workload.request import NS_PER_S
 
-ENGINE = "fleet"
 _NOT_KEPT = ("peak_bytes",)
 """Columns of a request that the simulation has no use for; each is a session of one turn."""
 
@@ -59,7 +59,7 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
             "strategy": name,
             "source": "modelled",
             "scope": "model",
-            "engine": ENGINE,
+            "simulated_by": FLEET,
         }
         row |= _counts(result) | _outcomes(sums) | _service(result, sums, objective) | _memory(result)
         row |= sums.latencies() | dict(facts)

@@ -9,7 +9,7 @@ from kvbench.model.hardware import Hardware
 from kvbench.results.columns import ends
 
 MODELLED, FLEET = "modelled", "fleet"
-KIND = ("source", "scope", "engine")
+KIND = ("source", "scope", "simulated_by")
 """The columns in which two rows must agree for their times to be compared."""
 
 TIME = "step_mean_us"
@@ -17,7 +17,7 @@ TIME = "step_mean_us"
 
 _TRUST = ("step_error", "step_noise")
 _SCOPES = {"cache": "of the cache alone", "model": "of a whole model"}
-_ENGINES = {FLEET: "event by event"}
+_PROGRAMS = {FLEET: "event by event"}
 _WHOLE_PERCENT = 10
 
 
@@ -88,9 +88,9 @@ def kinds(summary: pd.DataFrame) -> list[RowKind]:
         return [RowKind("", "", summary)]
     found = []
     for text in dict.fromkeys(texts):
-        source, scope, engine = text.split("\n")
-        words = ", ".join(filter(None, [source, _SCOPES.get(scope, scope), _ENGINES.get(engine, "")]))
-        ending = "_".join(["", *filter(None, [source, scope, engine if engine in _ENGINES else ""])])
+        source, scope, program = text.split("\n")
+        words = ", ".join(filter(None, [source, _SCOPES.get(scope, scope), _PROGRAMS.get(program, "")]))
+        ending = "_".join(["", *filter(None, [source, scope, program if program in _PROGRAMS else ""])])
         found.append(RowKind(words, ending, summary[texts == text].reset_index(drop=True)))
     return found
 
@@ -102,12 +102,12 @@ def require_one_kind(summary: pd.DataFrame, what: str) -> None:
         summary: rows of a summary.
         what: is compared.
     Raises:
-        ValueError: they differ in source, scope or engine.
+        ValueError: they differ in source, scope or simulated_by.
     """
     found = kinds(summary)
     if len(found) > 1:
         got = "; ".join(kind.words for kind in found)
-        raise ValueError(f"{what} compares rows of one source, scope and engine; got {got}")
+        raise ValueError(f"{what} compares rows of one source, scope and simulated_by; got {got}")
 
 
 def is_modelled(summary: pd.DataFrame) -> pd.Series:
@@ -117,12 +117,12 @@ def is_modelled(summary: pd.DataFrame) -> pd.Series:
 
 def is_fleet(summary: pd.DataFrame) -> bool:
     """Whether all rows are of a simulated fleet: of requests served, not of steps."""
-    return len(summary) > 0 and bool((_column(summary, "engine") == FLEET).all())
+    return len(summary) > 0 and bool((_column(summary, "simulated_by") == FLEET).all())
 
 
 def any_fleet(summary: pd.DataFrame) -> bool:
     """Whether some rows are."""
-    return bool((_column(summary, "engine") == FLEET).any())
+    return bool((_column(summary, "simulated_by") == FLEET).any())
 
 
 def model_notes(summary: pd.DataFrame) -> list[str]:
@@ -152,7 +152,7 @@ def model_errors(summary: pd.DataFrame, parameters: list[str]) -> pd.DataFrame:
         strategy, scenario, scope, the parameters matched, measured_us and the ends of its interval, modelled_us and
         error, signed, a share of the measured; empty where nothing matches.
     """
-    rows = summary[(_column(summary, "outcome") == "completed") & (_column(summary, "engine") != FLEET)]
+    rows = summary[(_column(summary, "outcome") == "completed") & (_column(summary, "simulated_by") != FLEET)]
     modelled, measured = rows[is_modelled(rows)], rows[_column(rows, "source") == "measured"]
     values = {
         name: {str(value) for value in measured[name]} & {str(value) for value in modelled[name]} for name in parameters

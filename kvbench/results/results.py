@@ -12,8 +12,10 @@ import pandas as pd
 from kvbench.files import write_text, write_whole
 from kvbench.results.summary import sessions_frame
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the frames' columns and the folder's files; a change that makes a reader of the old ones err raises it."""
+BEFORE = 2
+"""The one before, which is read as well: there `engine` was what is `simulated_by` now."""
 
 ENVIRONMENT, CONFIGURATION, SUMMARY = "environment.json", "config.yaml", "summary.csv"
 _VERSION = "schema_version"
@@ -112,10 +114,12 @@ def load(folder: str | Path) -> Results:
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} is no finished results folder: {', '.join(missing)} missing")
-    environment = _checked(folder, json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")))
+    version, environment = _checked(folder, json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")))
     timeline, text = folder / "timeline.parquet", folder / CONFIGURATION
     # Each in one piece of memory: pandas reads a column at a time.
     tables = {path.stem: pd.read_csv(path).copy() for path in sorted(folder.glob("*.csv"))}
+    if version == BEFORE:
+        tables["summary"] = tables["summary"].rename(columns={"engine": "simulated_by"})
     return Results(
         summary=tables.pop("summary"),
         requests=pd.read_parquet(folder / "requests.parquet"),
@@ -129,12 +133,12 @@ def load(folder: str | Path) -> Results:
     )
 
 
-def _checked(folder: Path, environment: dict[str, Any]) -> dict[str, Any]:
-    """What a folder says of itself, where its schema is the one that can be read."""
+def _checked(folder: Path, environment: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """A folder's schema, where it can be read, and what else the folder says of itself."""
     if not isinstance(environment, dict):
         raise ValueError(f"{folder / ENVIRONMENT} is a mapping, got {type(environment).__name__}")
     found = environment.pop(_VERSION, 1)  # the first had no mark, and x_ci for intervals, at 95 %
-    if found != SCHEMA_VERSION:
+    if found not in (SCHEMA_VERSION, BEFORE):
         again = f"; {environment['again']} makes it anew" if "again" in environment else ""
         raise ValueError(f"{folder} was written with schema {found!r}; this kvbench reads {SCHEMA_VERSION}{again}")
-    return environment
+    return found, environment

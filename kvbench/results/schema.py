@@ -18,11 +18,12 @@ _SUMMARY: dict[str, Column] = {
     "scope": Column(
         "",
         "cache: times are of the cache and its attention alone; model: of a whole model, weights and projections "
-        "included; only rows of one source, scope and engine are compared",
+        "included; only rows of one source, scope and simulated_by are compared",
     ),
-    "engine": Column(
+    "simulated_by": Column(
         "", "runner: step by step, every operation booked; fleet: event by event, a strategy's decisions as integers"
     ),
+    "engine": Column("", "the serving engine whose rules were followed, such as vllm; empty where none"),
     "hardware": Column("", "the machine that was modelled; empty where measured"),
     "step_error": Column(
         "",
@@ -69,7 +70,7 @@ _SUMMARY: dict[str, Column] = {
     "num_tokens": Column(
         "tokens",
         "prompt tokens computed, and output tokens, of a repetition; those computed again after a preemption left out; "
-        "mean over repetitions; of the engine fleet, of completed requests",
+        "mean over repetitions; of a fleet, of completed requests",
     ),
     "num_steps": Column(
         "",
@@ -131,7 +132,7 @@ _SUMMARY: dict[str, Column] = {
     "utilization_final": Column("", "used / allocated at the last append", "Final utilization"),
     "utilization_mean": Column(
         "",
-        "sum of used / sum of allocated, over appended tokens; of the engine fleet (as in the next three), over time",
+        "sum of used / sum of allocated, over appended tokens; of a fleet (as in the next three), over time",
         "Mean utilization",
     ),
     "reserved_share": Column("", "sum of reserved / sum of allocated", "Reserved share"),
@@ -168,7 +169,7 @@ _SUMMARY: dict[str, Column] = {
     ),
     "tokens_per_s": Column(
         "tokens/s",
-        "num_tokens / time of all steps, mean over repetitions; of the engine fleet, num_tokens / makespan_s",
+        "num_tokens / time of all steps, mean over repetitions; of a fleet, num_tokens / makespan_s",
         "Throughput",
         has_interval=True,
     ),

@@ -18,7 +18,7 @@ US_PER_S = 1_000_000
 RUN = ["strategy", "repetition"]
 SESSION = [*RUN, "session"]
 REQUEST = [*SESSION, "turn"]
-ENGINE = "runner"
+RUNNER = "runner"
 
 
 def summary_frame(
@@ -54,7 +54,7 @@ def summary_frame(
         if own_requests.empty:  # the run was stopped before it had a turn
             continue
         row: dict[str, Any] = {"scenario": scenario, "strategy": name, "source": source, "scope": scope}
-        row["engine"] = ENGINE
+        row["simulated_by"] = RUNNER
         row |= _outcomes(own_requests) | _memory(own_steps) | _kept(own_steps)
         row |= _service(own_steps, own_requests)
         times = _times(own_steps)
