@@ -25,7 +25,7 @@ from kvbench.configuration.parts import (
 from kvbench.configuration.targets import build
 from kvbench.messages import unknown
 from kvbench.results.environment import environment, since
-from kvbench.studies.base import Experiment, Findings, Model, Setting
+from kvbench.studies.base import Experiment, Findings, NamedModel, Setting
 
 
 def study_job(name: str, config: Config, config_text: str, asked: Config) -> Job:
@@ -110,11 +110,11 @@ def _scenarios(value: object, where: str) -> dict[str, Any]:
     return {name: build(_node("scenario", name, where), "scenario", where) for name in value}
 
 
-def _models(value: object, where: str) -> dict[str, Model]:
+def _models(value: object, where: str) -> dict[str, NamedModel]:
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
         raise UsageError(f"{where} is a list of at least one model's name, got {value!r}")
     configs = {name: {"model": _node("model", name, where), "dtype": None} for name in value}
-    return {name: Model(geometry_of(config), weights_of(config)) for name, config in configs.items()}
+    return {name: NamedModel(geometry_of(config), weights_of(config)) for name, config in configs.items()}
 
 
 def _takers() -> list[str]:

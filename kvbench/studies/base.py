@@ -15,7 +15,7 @@ from kvbench.results.provenance import model_notes, origin
 from kvbench.results.results import Results
 
 
-class Model(NamedTuple):
+class NamedModel(NamedTuple):
     """A model by its name: bytes of its cache, and its parameters where they are known."""
 
     geometry: KVGeometry
@@ -109,7 +109,7 @@ class Experiment:
     list of the project's scenarios, as a mapping from name to scenario; `strategies` (or a key that ends so), a mapping
     from the project's strategies to the parameters that differ from their YAMLs', as one from name to strategy (under
     a name of its own, a strategy is named among the parameters: `recent_window: {strategy: sinks, num_sinks: 0}`);
-    `models`, a list of the project's models, as one from name to `Model`; and `hardware`, a machine's name.
+    `models`, a list of the project's models, as one from name to `NamedModel`; and `hardware`, a machine's name.
 
     Args:
         repetitions: how often a measured run repeats it unless told otherwise, > 0.

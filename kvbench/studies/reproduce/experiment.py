@@ -13,7 +13,7 @@ from kvbench.messages import unknown
 from kvbench.model.cost import prices_of
 from kvbench.model.hardware import Hardware
 from kvbench.results.provenance import model_notes, origin
-from kvbench.studies.base import Experiment, Findings, Model, Setting
+from kvbench.studies.base import Experiment, Findings, NamedModel, Setting
 from kvbench.studies.reproduce import figures, paged_attention
 from kvbench.studies.reproduce.figures import PublishedFigure, figures_frame
 from kvbench.workload.scenario import Scenario
@@ -47,7 +47,7 @@ class Reproduce(Experiment):
 
     results: tuple[str, ...] = RESULTS
     scenarios: Mapping[str, Scenario]
-    models: Mapping[str, Model]
+    models: Mapping[str, NamedModel]
     hardware: Hardware
     rates_per_s: tuple[float, ...] = (0.5, 1, 1.5, 2, 2.5, 3, 4)
     judged_rate_per_s: float = 2
