@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from kvbench.configuration.catalogue import default_strategies
-from kvbench.configuration.parts import workload_of
+from kvbench.configuration.chosen import workload_of
 from kvbench.results.results import load
 from kvbench.results.schema import REQUESTS, STEPS, SUMMARY
 from tests.test_configuration import composed

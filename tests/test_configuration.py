@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from kvbench.cli.files import Files, vet_choice
 from kvbench.cli.source import initialized
 from kvbench.configuration.catalogue import CONF, GROUPS, default_strategies, file_of, names
+from kvbench.configuration.chosen import strategies_of, workload_of
 from kvbench.configuration.errors import UsageError
-from kvbench.configuration.parts import geometry_of, strategies_of, workload_of
+from kvbench.configuration.parts import geometry_of
 from kvbench.configuration.targets import MOVED, build, check_target, own_classes
 from tests.support import defaults
 from tests.support.catalogue import node_of, strategy

@@ -12,8 +12,9 @@ from kvbench.backend.choice import Conditions
 from kvbench.backend.inputs import RecordedInputs, Recording
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.cli.source import initialized
+from kvbench.configuration.chosen import workload_of
 from kvbench.configuration.data import recording_of
-from kvbench.configuration.parts import geometry_of, workload_of
+from kvbench.configuration.parts import geometry_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Area, Blocks, Chunks, Ring
 from kvbench.plan.ops import Append, Release, Reserve, Truncate

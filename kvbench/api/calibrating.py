@@ -75,8 +75,8 @@ def composed_for(
         UsageError: the model or the dtype is wrong.
     """
     from kvbench.calibration.validate import ValidationCase
+    from kvbench.configuration.chosen import strategies_of, workload_of
     from kvbench.configuration.model import geometry_of
-    from kvbench.configuration.parts import strategies_of, workload_of
 
     cases = []
     for name, size in sizes.items():

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kvbench.charts.workload import WorkloadChart
-from kvbench.configuration.parts import Config, check_numbers, workload_of
+from kvbench.configuration.chosen import workload_of
+from kvbench.configuration.parts import Config, check_numbers
 from kvbench.workload.describe import concurrency, describe
 from kvbench.workload.request import NS_PER_S, Session
 

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from kvbench.api.job import Job
+from kvbench.configuration.chosen import is_fleet
 from kvbench.configuration.errors import UsageError
-from kvbench.configuration.parts import Config, is_fleet
+from kvbench.configuration.parts import Config
 from kvbench.ledger import LedgerError
 
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from kvbench.api.job import Job, Stopped
 from kvbench.api.progress import watched
+from kvbench.configuration.chosen import scenario_of, strategies_of
 from kvbench.configuration.errors import refusing
 from kvbench.configuration.model import geometry_of
-from kvbench.configuration.parts import Config, backend_of, check_budget, check_numbers, scenario_of, strategies_of
+from kvbench.configuration.parts import Config, backend_of, check_budget, check_numbers
 from kvbench.fleet.bounds import last_arrival_ns
 from kvbench.fleet.fleet import SUMMARY, FleetServer
 from kvbench.fleet.frames import FleetRun, fleet_frames

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from kvbench.api.probe import probed, quality_line
 from kvbench.api.progress import Advance, watched
 from kvbench.backend.base import Backend
-from kvbench.configuration.parts import Config, Parts, strategies_of
+from kvbench.configuration.chosen import strategies_of
+from kvbench.configuration.parts import Config, Parts
 from kvbench.quality.compare import Comparison
 from kvbench.results.environment import Processors, since
 from kvbench.runner.recorder import Recorder

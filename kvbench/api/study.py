@@ -11,17 +11,10 @@ from kvbench.api.job import Job
 from kvbench.api.measure import clocked, stepping
 from kvbench.api.progress import watched
 from kvbench.configuration.catalogue import names, own_node
+from kvbench.configuration.chosen import is_fleet
 from kvbench.configuration.errors import UsageError, refusing
 from kvbench.configuration.model import geometry_of, hardware_of, name_or_path_of, weights_of
-from kvbench.configuration.parts import (
-    Config,
-    added_nodes,
-    backend_of,
-    budget_of,
-    check_numbers,
-    is_fleet,
-    repetitions_of,
-)
+from kvbench.configuration.parts import Config, added_nodes, backend_of, budget_of, check_numbers, repetitions_of
 from kvbench.configuration.targets import build
 from kvbench.messages import unknown
 from kvbench.results.environment import environment, since

@@ -94,8 +94,8 @@ def _requests(trace: str, format: str | None, seed: int) -> tuple[str, str, Sequ
 
 def _scenarios_requests(name: str, seed: int) -> tuple[str, str, Sequence["Session"]]:
     from kvbench.configuration.catalogue import names
+    from kvbench.configuration.chosen import workload_of
     from kvbench.configuration.composed import composed
-    from kvbench.configuration.parts import workload_of
 
     if name not in names("scenario") and not name.endswith((".yaml", ".yml")):
         hint = "a trace file needs format=azure, mooncake, plain or sharegpt beside it"

@@ -195,7 +195,7 @@ def leave_out(config: DictConfig) -> None:
     Raises:
         UsageError: these are no list of names.
     """
-    from kvbench.configuration.parts import compared
+    from kvbench.configuration.chosen import compared
 
     if "strategy" in config:
         with open_dict(config):

@@ -8,8 +8,8 @@ from typing import Any
 
 from kvbench.backend.choice import BackendChoice
 from kvbench.configuration.catalogue import GROUPS, implied, names, own_node, own_settings
+from kvbench.configuration.chosen import compared
 from kvbench.configuration.errors import UsageError
-from kvbench.configuration.parts import compared
 from kvbench.configuration.rules import NAME_OR_PATH, check_beside_experiment, check_name_or_path
 from kvbench.configuration.vet import vet_file
 from kvbench.messages import unknown

@@ -1,23 +1,22 @@
 """From a composed configuration to what a run needs: scenario, strategies, backend, model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
 
 from kvbench.backend.base import Backend
 from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.checks import MOST_SEED, check_int
-from kvbench.configuration.catalogue import default_strategies, names
+from kvbench.configuration.catalogue import names
+from kvbench.configuration.chosen import strategies_of, workload_of
 from kvbench.configuration.data import check_data, recording_of
 from kvbench.configuration.errors import UsageError, refusing
 from kvbench.configuration.model import geometry_of, hardware_of, weights_of
-from kvbench.configuration.targets import build, target_of
+from kvbench.configuration.targets import build
 from kvbench.model.geometry import KVGeometry
 from kvbench.runner.run import check_signals, limits_of
 from kvbench.strategy.base import Strategy
-from kvbench.workload.scenario import Scenario, Workload
+from kvbench.workload.scenario import Workload
 
 if TYPE_CHECKING:
     from kvbench.backend.inputs import Recording
@@ -49,32 +48,6 @@ class Parts:
     max_concurrency: int
     num_repetitions: int
     num_warmup: int
-
-
-def scenario_of(config: Config) -> Scenario:
-    """The scenario.
-
-    Raises:
-        UsageError: it refuses its parameters.
-    """
-    scenario = config.get("scenario")
-    if isinstance(scenario, Mapping):
-        scenario = build(scenario, "scenario", "scenario", config["trusted"])
-    if not isinstance(scenario, Scenario):
-        raise UsageError(f"scenario: it is no scenario but a {type(scenario).__name__}; name one, or a file")
-    return scenario
-
-
-def workload_of(config: Config) -> tuple[Scenario, Workload]:
-    """The scenario, and its requests drawn from the run's seed.
-
-    Raises:
-        UsageError: the scenario refuses its parameters, or cannot read its trace.
-        FileNotFoundError: its trace is missing.
-    """
-    scenario = scenario_of(config)
-    with refusing():
-        return scenario, scenario.workload(np.random.default_rng(config["seed"]))
 
 
 def check_numbers(config: Config) -> None:
@@ -117,29 +90,6 @@ def check_quality(config: Config) -> None:
         raise UsageError(f"quality_data is a path, or null, got {data!r}")
     if data is not None and data != config.get("data") and quality is False:
         raise UsageError("quality_data names K and V to probe with, and quality=false asks for no probe")
-
-
-def strategies_of(config: Config) -> dict[str, Strategy]:
-    """The chosen strategies, by name.
-
-    Raises:
-        UsageError: a strategy refuses its parameters.
-    """
-    strategies: dict[str, Strategy] = {}
-    for name, node in (config.get("strategy") or {}).items():
-        where = f"strategy.{name}"
-        if isinstance(node, Strategy):
-            strategies[str(name)] = node
-            continue
-        if not isinstance(node, Mapping):
-            raise UsageError(f"{where} is a mapping with a _target_, got {node!r}")
-        made = build(node, "strategy", where, config["trusted"])
-        if not isinstance(made, Strategy):
-            raise UsageError(f"{where}: _target_ is no strategy but a {type(made).__name__}")
-        strategies[str(name)] = made
-    if not strategies:
-        raise UsageError("no strategy to run: name at least one, such as strategy=dynamic")
-    return strategies
 
 
 def backend_of(config: Config, geometry: KVGeometry, recording: "Recording | None" = None) -> Backend:
@@ -188,25 +138,6 @@ def parts_of(config: Config) -> Parts:
             fitted[name] = strategy.fitted(limits)
             fitted[name].ledger(backend.geometry, num_rows=backend.num_rows)
     return Parts(workload, fitted, backend, budget_bytes, max_concurrency, *repetitions_of(config, backend))
-
-
-def is_fleet(config: Config) -> bool:
-    """Whether the configured backend simulates a whole scenario by itself, without the runner."""
-    return target_of(config["backend"]).startswith("kvbench.fleet.")
-
-
-def compared(config: Config) -> list[str]:
-    """Names of the strategies that are compared where none is chosen: a fleet has its own.
-
-    Raises:
-        UsageError: those of a fleet are no list.
-    """
-    if not is_fleet(config):
-        return default_strategies()
-    found = config["fleet_strategies"]
-    if not isinstance(found, Sequence) or isinstance(found, str):
-        raise UsageError(f"fleet_strategies is a list of strategies, got {found!r}")
-    return list(found)
 
 
 def repetitions_of(config: Config, backend: Backend) -> tuple[int, int]:
