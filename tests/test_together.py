@@ -5,13 +5,16 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kvbench.backend import together
-from kvbench.backend.base import ATTEND
+from kvbench.backend import launches, together
+from kvbench.backend.base import APPEND, ATTEND
 from kvbench.backend.choice import Conditions
 from kvbench.backend.clock import LateHostClock
+from kvbench.backend.launches import Launches
 from kvbench.backend.measured import Measured
 from kvbench.backend.reading import decode
-from kvbench.backend.together import MOST_BYTES, Ragged, Together, Waiting
+from kvbench.backend.together import MOST_BYTES, Ragged, Together, Token, Waiting
+from kvbench.ledger import Limits
+from kvbench.runner.drive import Driver
 from kvbench.runner.recorder import STEP_FIELDS
 from kvbench.runner.run import run
 from kvbench.workload.request import Request, Session
@@ -63,6 +66,45 @@ def test_rows_are_the_same_but_for_times(name, monkeypatch):
     assert set(sizes) == ({2, 3} if name in ("dynamic", "paged", "sinks") else set())
 
 
+@pytest.mark.parametrize("num_requests", [2, 5])
+def test_appends_to_blocks_of_one_pool_are_one_write_a_layer(num_requests, monkeypatch):
+    """However many requests there are; and each token lies where it would have been written alone."""
+    waiting, alone = (waiting_in("paged", *range(1, 1 + num_requests)) for _ in range(2))
+    shared, tokens = Together(Ticking(), TINY.num_layers, None), torch.randn(num_requests, 2, 1, 2, 1, TINY.head_dim)
+    for seq, (each, other) in enumerate(zip(waiting, alone, strict=True)):
+        shared._clock.times([])
+        slot = each.sequence.append_later()
+        shared.add(seq, each.sequence, each.queries, Token(*tokens[seq], slot))
+        other.sequence.append(*([of_layers] * TINY.num_layers for of_layers in tokens[seq]), 1)
+    monkeypatch.setattr(launches, "DEVICE", torch.device("cpu"))
+    with Launches() as counted:
+        shared.finish()
+    assert counted.operations["index_copy_"] == 2 * TINY.num_layers
+    assert [times[APPEND] / 1e9 for times in shared._clock.drain()] == [1 / num_requests] * num_requests
+    for each, other in zip(waiting, alone, strict=True):
+        (_, found), (_, expected) = (list(one.sequence.pieces(1))[-1] for one in (each, other))
+        assert found.positions == expected.positions
+        for mine, theirs in zip(found[:2], expected[:2], strict=True):
+            assert torch.equal(mine[:, :, -1], theirs[:, :, -1])
+
+
+def test_what_a_fork_shares_is_written_before():
+    backend = Measured(batch_decode=True).made(Conditions(geometry=TINY, device="cpu"))
+    backend.prepare(9, 20)
+    chosen = strategy("paged").fitted(Limits(geometry=TINY, budget_bytes=None, live_tokens=(20,)))
+    backend.begin_repetition(chosen.areas)
+    driver = Driver(chosen, chosen.ledger(TINY), backend)
+    for seq in (0, 1):
+        driver.open(seq)
+    backend.step(driver.admit(0, Session(0, (Request(9, 2),))), 0)
+    for num_tokens in (9, 1):
+        backend.step(driver.append(0, num_tokens), num_tokens)
+    assert backend._together._waiting
+    backend.step(driver.fork(1, 0, 10), 0)
+    assert not backend._together._waiting
+    assert torch.equal(*(backend.sequence(seq).full_context(0)[0] for seq in (0, 1)))
+
+
 class Ticking(LateHostClock):
     """A second passes with every mark."""
 
@@ -81,7 +123,7 @@ class Ticking(LateHostClock):
 def test_a_step_has_its_share_of_what_is_done_together(most_bytes, expected_s):
     clock = Ticking()
     shared = Together(clock, TINY.num_layers, most_bytes)
-    for seq, (sequence, queries, _) in enumerate(waiting_in("dynamic", 10, 20, 10)):
+    for seq, (sequence, queries, *_) in enumerate(waiting_in("dynamic", 10, 20, 10)):
         clock.times([])
         shared.add(seq, sequence, queries)
     shared.before(7)  # none of those that wait: nothing is done yet
@@ -99,7 +141,7 @@ def test_where_there_is_no_memory_for_copies_each_attends_alone(monkeypatch):
     monkeypatch.setattr(together, "Ragged", full)
     clock = Ticking()
     shared = Together(clock, TINY.num_layers, None)
-    for seq, (sequence, queries, _) in enumerate(waiting_in("dynamic", 3, 4)):
+    for seq, (sequence, queries, *_) in enumerate(waiting_in("dynamic", 3, 4)):
         clock.times([])
         shared.add(seq, sequence, queries)
     shared.finish()

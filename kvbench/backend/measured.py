@@ -18,7 +18,7 @@ from kvbench.backend.inputs import Inputs, RecordedInputs
 from kvbench.backend.reading import Chunk, decode, prefill
 from kvbench.backend.signals import decode_with_mass, notes_mass, prefill_with_mass, queries_at_once
 from kvbench.backend.storage import Areas, SequenceStore, Shape
-from kvbench.backend.together import MOST_BYTES, Together
+from kvbench.backend.together import MOST_BYTES, Together, Token
 from kvbench.checks import check_flag
 from kvbench.ledger import OutOfMemory
 from kvbench.plan.area import SIGNALS, Area
@@ -153,6 +153,8 @@ class MeasuredBackend(Backend):
 
     def sequence(self, seq: int) -> SequenceStore:
         """A sequence's storage, to read."""
+        if self._together is not None:
+            self._together.before(seq)
         return self._sequences[seq]
 
     def carry_out(self, op: Operation, keys: list[Tensor], values: list[Tensor]) -> None:
@@ -168,6 +170,8 @@ class MeasuredBackend(Backend):
             return
         match op:
             case Fork(seq, new):
+                if self._together is not None:
+                    self._together.before(seq)  # what it shares is written
                 self._sequences[seq].fork(op, self._sequences[new])
             case Release(seq):
                 error = self._sequences.pop(seq).release(seq, self.slot_bytes)
@@ -209,7 +213,7 @@ class MeasuredBackend(Backend):
 
     def _step(self, seq: int, plan: Plan, num_queries: int, continued: bool) -> Times:
         spans: list[Span] = []
-        mark = self._clock.mark
+        mark, late = self._clock.mark, None
         if self._together is not None:
             self._together.before(seq)
         for op in plan:
@@ -218,6 +222,10 @@ class MeasuredBackend(Backend):
                 what = RESERVE if self._sequences[op.seq].is_growing else MOVE
             pieces: Pieces = self._inputs.pieces(op) if isinstance(op, Append) else [(op, [], [])]
             start = mark()
+            if self._together is not None and type(op) is Append and num_queries == 1:
+                late = self._written_later(op, pieces)
+                if late is not None:
+                    continue
             for piece, keys, values in pieces:
                 self.carry_out(piece, keys, values)
             spans.append((what, start, mark()))
@@ -226,13 +234,21 @@ class MeasuredBackend(Backend):
             query = self._decode_query(sequence)
             if query is not None and sequence.is_read_in_place:
                 times = self._clock.times(spans, continued)
-                self._together.add(seq, sequence, query)
+                self._together.add(seq, sequence, query, late)
                 return times
         if num_queries and self.attend:
             start = mark()
             self.attention(seq, num_queries)
             spans.append((ATTEND, start, mark()))
         return self._clock.times(spans, continued)
+
+    def _written_later(self, op: Append, pieces: Pieces) -> Token | None:
+        """An append's token, to be written with those of others, where they are in blocks of one pool; else None."""
+        sequence = self._sequences[op.seq]
+        if op.num_tokens > 1 or self._decode_query(sequence) is None:
+            return None
+        slot = sequence.append_later()
+        return None if slot is None else Token(pieces[0][1][0], pieces[0][2][0], slot)
 
     def _decode_query(self, sequence: SequenceStore) -> Tensor | None:
         """The query of the newest token, where all layers have the same and nobody is told what it finds; else None."""
@@ -251,7 +267,7 @@ class MeasuredBackend(Backend):
         Returns:
             A layer's outputs, a chunk of queries each, packed as its queries.
         """
-        sequence, inputs = self._sequences[seq], self._inputs
+        sequence, inputs = self.sequence(seq), self._inputs
         if num_queries == 1 and (query := self._decode_query(sequence)) is not None:  # the common case, at least cost
             return [[decode(sequence, layer, query)] for layer in range(self.geometry.num_layers)]
         first = sequence.num_seen - num_queries
@@ -266,7 +282,7 @@ class MeasuredBackend(Backend):
         Returns:
             As `attention`.
         """
-        sequence, group = self._sequences[seq], self._group_size
+        sequence, group = self.sequence(seq), self._group_size
         num_queries = sum(queries.shape[2] for _, queries in chunks[0]) // group
         with_mass = notes_mass(sequence.score, num_queries)
         if num_queries == 1:

@@ -1,4 +1,4 @@
-"""Decode steps of several sequences that attend in one call a layer, however long each is."""
+"""Decode steps of several sequences in one call a layer: attention, however long each is, and appends to one pool."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,16 +11,25 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from kvbench.backend.attention import ON_CPU, aten, suits_flash
-from kvbench.backend.base import ATTEND
+from kvbench.backend.base import APPEND, ATTEND
 from kvbench.backend.clock import LateClock
 from kvbench.backend.device import is_out_of_memory
 from kvbench.backend.reading import decode
 from kvbench.backend.storage import SequenceStore
 from kvbench.backend.storage.base import Pair
+from kvbench.backend.storage.transfer import carry
 
 MOST_BYTES = 16 << 20
 """K and V of a layer, a sequence on average, up to which it pays: they are copied to lie together, and where that takes
 longer than the calls that it saves (8 µs each, at 4 TB/s; figures of data sheets, not measured), each attends alone."""
+
+
+class Token(NamedTuple):
+    """K and V of a token, all layers' alike, each [1, num_kv_heads, 1, head_dim], and the slot of the pool for them."""
+
+    keys: Tensor
+    values: Tensor
+    slot: int
 
 
 class Waiting(NamedTuple):
@@ -30,11 +39,13 @@ class Waiting(NamedTuple):
         sequence: what holds K and V, the new token's among them.
         queries: from `attention.packed`, of one token and one row.
         step: its number by the clock.
+        token: what is still to be written; None where all is there.
     """
 
     sequence: SequenceStore
     queries: Tensor
     step: int
+    token: Token | None = None
 
 
 class Together:
@@ -59,12 +70,13 @@ class Together:
         """What attends together, and whose time it is, for environment.json."""
         limit = "always" if self._most_bytes is None else f"to {self._most_bytes:,} bytes of K and V a layer on average"
         return (
-            f"live requests' decode steps in one call a layer, {limit}; a step's attention is its share by tokens held"
+            f"live requests' decode steps in one call a layer, {limit}, and a step's attention is its share by tokens; "
+            "appends to blocks of one pool in one write a layer, a step's an equal share"
         )
 
-    def add(self, seq: int, sequence: SequenceStore, queries: Tensor) -> None:
-        """Let the attention of the clock's newest step wait."""
-        self._waiting[seq] = Waiting(sequence, queries, self._clock.last_step)
+    def add(self, seq: int, sequence: SequenceStore, queries: Tensor, token: Token | None = None) -> None:
+        """Let the attention of the clock's newest step wait, and the write of its token."""
+        self._waiting[seq] = Waiting(sequence, queries, self._clock.last_step, token)
 
     def before(self, seq: int) -> None:
         """A sequence is to be touched: what waits is done, if it is among them."""
@@ -74,13 +86,31 @@ class Together:
     def finish(self) -> None:
         """Attend with all that wait."""
         waiting, self._waiting = list(self._waiting.values()), {}
+        self._write(waiting)
         if len(waiting) > 1 and self._pays(waiting) and self._attended(waiting):
             return
-        for sequence, queries, step in waiting:
+        for sequence, queries, step, _ in waiting:
             start = self._clock.mark()
             for layer in range(self._num_layers):
                 decode(sequence, layer, queries)
             self._clock.share(ATTEND, start, self._clock.mark(), {step: 1.0})
+
+    def _write(self, waiting: list[Waiting]) -> None:
+        """Write the tokens that are still to be written: all are of one pool."""
+        late = [(each, each.token) for each in waiting if each.token is not None]
+        if not late:
+            return
+        start, tokens = self._clock.mark(), [token for _, token in late]
+        store = late[0][0].sequence.only_blocks
+        assert store is not None  # where else nothing is appended late
+        keys = torch.cat([token.keys for token in tokens], dim=2)
+        values = torch.cat([token.values for token in tokens], dim=2)
+        slots = torch.empty(len(tokens), dtype=torch.int64, device=keys.device)
+        carry(slots, torch.tensor([token.slot for token in tokens]))
+        for layer in range(self._num_layers):
+            for of_pool, new in zip(store.slots_of(layer), (keys, values), strict=True):
+                of_pool.index_copy_(2, slots, new)
+        self._clock.share(APPEND, start, self._clock.mark(), {each.step: 1 / len(late) for each, _ in late})
 
     def _pays(self, waiting: list[Waiting]) -> bool:
         if self._most_bytes is None:

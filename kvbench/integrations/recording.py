@@ -12,6 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from kvbench.backend.attention import chosen_kernels
 from kvbench.integrations.transformers.attention import UNSUPPORTED
 
 ATTENTION = "kvbench_recording"
@@ -107,4 +108,5 @@ def _attend(
         own, scaling = query.shape[-1] ** -0.5, settings.get("scaling")
         layer: Any = module.layer_idx
         queries[layer] = query if scaling in (None, own) else query * (scaling / own)
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)[0], None
+    with chosen_kernels(query.device):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)[0], None

@@ -155,6 +155,22 @@ class PagedStore:
             done += count
             self.num_used += count
 
+    def take_slot(self, position: int) -> int:
+        """Count one more token, which the caller writes before anything reads it.
+
+        Args:
+            position: of the token in the sequence.
+        Returns:
+            Its slot of the pool.
+        """
+        if not self.num_used:
+            self.first_position = position
+        if self._may_share:
+            self._make_private()
+        number, start = divmod(self.num_used, self._block_tokens)
+        self.num_used += 1
+        return self.table[number] * self._block_tokens + start
+
     def _make_private(self) -> None:
         number, num_filled = divmod(self.num_used, self._block_tokens)
         if num_filled and self._pool.is_shared(self.table[number]):

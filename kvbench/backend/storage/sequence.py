@@ -164,6 +164,18 @@ class SequenceStore:
         self.stores[area].append(keys, values, num_tokens, self.num_seen)
         self.num_seen += num_tokens
 
+    def append_later(self) -> int | None:
+        """Count a new token that the caller writes before anything reads it, where all that is held is blocks.
+
+        Returns:
+            Its slot of the pool; None, and nothing is counted, where not all that is held is blocks on the device.
+        """
+        store = self.only_blocks if len(self.stores) == 1 else None
+        if store is None:
+            return None
+        self.num_seen += 1
+        return store.take_slot(self.num_seen - 1)
+
     def carry_out(self, op: Operation, keys: list[Tensor], values: list[Tensor]) -> None:
         """Carry out an operation on this sequence alone; only an append reads keys and values."""
         match op:
