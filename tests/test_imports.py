@@ -19,13 +19,14 @@ DECIDE = {
     "ledger": {"plan", "model"},
     "predictor": {"workload"},
     "strategy": {"plan", "model", "workload", "ledger", "predictor"},
+    "engine": {"model"},
 }
 # What each part may import of kvbench, besides itself and the ground.
 ALLOWED = {part: set(GROUND) | allowed for part, allowed in DECIDE.items()}
 ALLOWED |= GROUND
 ALLOWED["results"] = {*GROUND, "model"}
 ALLOWED["charts"] = {*GROUND, "results"}
-ALLOWED["backend"] = {*GROUND, "plan", "model", "ledger", "results"}
+ALLOWED["backend"] = {*GROUND, "plan", "model", "ledger", "engine", "results"}
 ALLOWED["runner"] = {*ALLOWED["backend"], "backend", "strategy", "workload"}
 ALLOWED["fleet"] = ALLOWED["runner"]
 ALLOWED["integrations"] = ALLOWED["runner"] | {"runner"}
@@ -42,6 +43,7 @@ THIRD_PARTY = {
     "fleet": {"numpy", "pandas"},
     "compiled": {"numba"},
     "decide": {"numpy", "pandas"},
+    "engine": set(),
     "predictor": {"numpy", "safetensors"},
     "ledger": set(),
     "model": set(),

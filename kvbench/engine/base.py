@@ -1,0 +1,66 @@
+"""What an engine is here: settings under its own flags' names, and the pool that it makes of a rank's memory."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from kvbench.checks import check_name
+from kvbench.engine.pool import Pool
+from kvbench.model.hardware import Hardware
+from kvbench.model.model import Model
+from kvbench.model.parallel import Parallel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine(ABC):
+    """A serving engine's settings.
+
+    Args:
+        version: whose rules hold, such as "0.20.2"; None: the newest that is known here.
+    """
+
+    version: str | None = None
+
+    name: ClassVar[str]
+    """What configuration calls it."""
+    divides: ClassVar[str] = "vllm"
+    """How its ranks are cut, as `rank_of` calls it."""
+
+    def __post_init__(self) -> None:
+        if self.version is not None:
+            check_name("engine.version", self.version)
+
+    @abstractmethod
+    def resolved(self, hardware: Hardware | None, model: Model, parallel: Parallel | None = None) -> Self:
+        """The same with a value for each setting that was left to the engine.
+
+        Args:
+            hardware: the accelerator; None: one that the engine does not know.
+            model: the model, or a rank of it.
+            parallel: how it is laid over accelerators; None: on one.
+        """
+
+    @abstractmethod
+    def pool(self, rank: Model, available_bytes: int, parallel: Parallel | None = None) -> Pool:
+        """The cache that so much memory of a rank becomes.
+
+        Args:
+            rank: the model of the rank that holds most.
+            available_bytes: what is left for the cache; nothing, or less, makes a pool of no blocks.
+            parallel: how the model is laid over accelerators; None: on one.
+        Raises:
+            ValueError: a setting and the model do not go together.
+        """
+
+
+def capped(limit: int | None, model: Model) -> int:
+    """The longest sequence: the setting, or what the model was made for.
+
+    Raises:
+        ValueError: neither is known.
+    """
+    if limit is not None:
+        return limit
+    if model.max_tokens is None:
+        raise ValueError(f"model {model.name} does not say how long its contexts may be: set max_model_len")
+    return model.max_tokens

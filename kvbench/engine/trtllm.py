@@ -1,0 +1,101 @@
+"""TensorRT-LLM: blocks over all layers, of a share of what is free."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+from kvbench.checks import check_bound, check_flag, check_share
+from kvbench.engine.base import Engine, capped
+from kvbench.engine.pool import Need, Pool, SubPool
+from kvbench.engine.version import since
+from kvbench.model.groups import FULL, STATE
+from kvbench.model.hardware import Hardware
+from kvbench.model.model import Model
+from kvbench.model.parallel import Parallel
+
+NEWEST = "1.2"
+TORCH = "1.0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRTLLM(Engine):
+    """TensorRT-LLM, with its flags; None is what its server takes for that version.
+
+    Args:
+        version: whose rules hold, such as "1.0"; None: the newest that is known here.
+        free_gpu_memory_fraction: of the memory that weights and a profiled step leave free; 0.9.
+        tokens_per_block: 32; before 1.0 64.
+        max_seq_len: the longest sequence; the model's own limit.
+        max_batch_size: sequences of a step; 2,048. Layers with states have room for as many.
+        max_num_tokens: tokens of a step; 8,192.
+        max_tokens: tokens of the pool, at most.
+        enable_block_reuse: keep blocks for later requests.
+    Raises:
+        ValueError: a value is out of its range.
+    Source: TensorRT-LLM 1.0, tensorrt_llm/llmapi/llm_args.py (KvCacheConfig) and
+        tensorrt_llm/_torch/pyexecutor/resource_manager.py.
+    Departs: windows are kept whole, as without max_attention_window.
+    """
+
+    free_gpu_memory_fraction: float | None = None
+    tokens_per_block: int | None = None
+    max_seq_len: int | None = None
+    max_batch_size: int | None = None
+    max_num_tokens: int | None = None
+    max_tokens: int | None = None
+    enable_block_reuse: bool = True
+
+    name: ClassVar[str] = "trtllm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.free_gpu_memory_fraction is not None:
+            check_share("engine.free_gpu_memory_fraction", self.free_gpu_memory_fraction)
+        for key in ("tokens_per_block", "max_seq_len", "max_batch_size", "max_num_tokens", "max_tokens"):
+            check_bound(f"engine.{key}", getattr(self, key))
+        check_flag("engine.enable_block_reuse", self.enable_block_reuse)
+
+    def resolved(self, hardware: Hardware | None, model: Model, parallel: Parallel | None = None) -> Self:
+        """The same with a value for each setting that was left to TensorRT-LLM; max_seq_len where the model says it."""
+        version = self.version or NEWEST
+        return replace(
+            self,
+            version=version,
+            free_gpu_memory_fraction=self.free_gpu_memory_fraction or 0.9,
+            tokens_per_block=self.tokens_per_block or (32 if since(version, TORCH) else 64),
+            max_seq_len=self.max_seq_len or model.max_tokens,
+            max_batch_size=self.max_batch_size or 2_048,
+            max_num_tokens=self.max_num_tokens or 8_192,
+        )
+
+    def pool(self, rank: Model, available_bytes: int, parallel: Parallel | None = None) -> Pool:
+        """The pool: states of max_batch_size sequences, the rest in blocks of all layers.
+
+        Raises:
+            ValueError: the model's longest context is not known, or no layer holds a token.
+        """
+        settings, ranks = self.resolved(None, rank, parallel), (parallel or Parallel()).decode_context
+        max_model_len, block_tokens = capped(settings.max_seq_len, rank), settings.tokens_per_block or 1
+        available_bytes, parts = max(available_bytes, 0), []
+        if rank.state_bytes:
+            slots = min(settings.max_batch_size or 0, available_bytes // rank.state_bytes)
+            need = Need(kind=STATE, num_groups=1, block_tokens=0, extra=1)
+            parts.append(SubPool(name="states", num_blocks=slots, block_bytes=rank.state_bytes, needs=(need,)))
+            available_bytes -= slots * rank.state_bytes
+        block_bytes = block_tokens * rank.bytes_per_token
+        if not block_bytes:
+            raise ValueError(f"model {rank.name}: no layer of it holds tokens, so TensorRT-LLM has no blocks of them")
+        need = Need(kind=FULL, num_groups=1, block_tokens=block_tokens, ranks=ranks)
+        num_blocks = available_bytes // block_bytes
+        if settings.max_tokens is not None:
+            num_blocks = min(num_blocks, settings.max_tokens // block_tokens)
+        parts.insert(0, SubPool(name="blocks", num_blocks=num_blocks, block_bytes=block_bytes, needs=(need,)))
+        return Pool(
+            parts=tuple(parts),
+            rank=rank,
+            ranks=ranks,
+            block_tokens=block_tokens,
+            num_groups=1,
+            num_tokens=num_blocks * block_tokens * ranks,
+            max_concurrency=min(part.num_blocks / part.blocks_of(max_model_len) for part in parts),
+            max_model_len=max_model_len,
+        )

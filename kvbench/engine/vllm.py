@@ -1,0 +1,171 @@
+"""vLLM: one pool of blocks for all groups of layers, with pages made equal."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+from kvbench.checks import check_bound, check_flag, check_int, check_one_of, check_share
+from kvbench.engine.base import Engine, capped
+from kvbench.engine.blocks import layers_of, pool_of, with_drafter
+from kvbench.engine.pool import Pool
+from kvbench.engine.version import since
+from kvbench.model.dtypes import KV_BITS
+from kvbench.model.groups import LATENT, STATE
+from kvbench.model.hardware import Hardware
+from kvbench.model.model import Model
+from kvbench.model.parallel import Parallel
+
+NEWEST = "0.31"
+V1, V1_BY_DEFAULT = "0.6.6", "0.8"
+HYBRID_POOL = "0.9.1"
+SHARE_RAISED = "0.19"
+TOKENS_BY_CONCURRENCY = "0.20.2rc1.dev129"
+STATES_CACHED = "0.20"
+LARGE_BYTES = 70 * 2**30
+STATE_BLOCKS = {"none": 1, "align": 2, "all": 0}
+"""Of a sequence, by mamba_cache_mode: the state; one before it, to go back to; one every block of tokens."""
+METHODS = ("mtp", "eagle", "eagle3", "ngram")
+OF_ONE_LAYER = ("mtp", "eagle", "eagle3")
+KERNEL_TOKENS, LATENT_KERNEL_TOKENS = 16, 64
+SCAN_TOKENS = 256
+"""Tokens that a state's kernel takes at once, which checkpoints keep to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLLM(Engine):
+    """vLLM, with its flags; None is what its server takes for that version and hardware.
+
+    Args:
+        version: whose rules hold, such as "0.20.2"; None: the newest that is known here.
+        gpu_memory_utilization: share of the accelerator's memory that it may use; 0.9, since 0.19 0.92.
+        max_model_len: the longest sequence; the model's own limit.
+        max_num_batched_tokens: tokens of a step; 8,192 from 70 GiB up and not on an A100, else 2,048.
+        max_num_seqs: sequences of a step; 1,024 there, else 256.
+        block_size: tokens of a block; 16, of latent caches 64. Layers with states raise it.
+        num_gpu_blocks: blocks of the pool, whatever the memory (--num-gpu-blocks-override).
+        enable_prefix_caching: keep blocks for later requests; on, but of models with states before 0.20.
+        enforce_eager: capture no graphs.
+        disable_hybrid_kv_cache_manager: keep the whole of windows and chunks beside full attention; before 0.9.1.
+        mamba_cache_mode: what a sequence holds of a state: "none", the state; "align", a checkpoint too; "all", one
+            every block. "align" with prefix caching.
+        mamba_block_size: tokens between the checkpoints of "all", before rounding; 256.
+        mamba_ssm_cache_dtype: of recurrent states; the model's.
+        num_speculative_tokens: tokens that a drafter proposes.
+        speculative_method: the drafter: "mtp" and "eagle" have a layer of full attention, "ngram" has none.
+    Raises:
+        ValueError: a value is out of its range.
+    Source: vLLM, vllm/engine/arg_utils.py and vllm/config/cache.py of 0.25; vllm/v1/core/kv_cache_utils.py,
+        vllm/v1/kv_cache_interface.py and vllm/platforms/interface.py at 001cabc1 and later.
+    Departs: no packed layout of unequal pages; a drafter with a shape of its own is not modelled.
+    """
+
+    gpu_memory_utilization: float | None = None
+    max_model_len: int | None = None
+    max_num_batched_tokens: int | None = None
+    max_num_seqs: int | None = None
+    block_size: int | None = None
+    num_gpu_blocks: int | None = None
+    enable_prefix_caching: bool | None = None
+    enforce_eager: bool = False
+    disable_hybrid_kv_cache_manager: bool | None = None
+    mamba_cache_mode: str | None = None
+    mamba_block_size: int | None = None
+    mamba_ssm_cache_dtype: str | None = None
+    num_speculative_tokens: int = 0
+    speculative_method: str | None = None
+
+    name: ClassVar[str] = "vllm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gpu_memory_utilization is not None:
+            check_share("engine.gpu_memory_utilization", self.gpu_memory_utilization)
+        for key in ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "block_size", "num_gpu_blocks"):
+            check_bound(f"engine.{key}", getattr(self, key))
+        check_bound("engine.mamba_block_size", self.mamba_block_size)
+        check_int("engine.num_speculative_tokens", self.num_speculative_tokens, 0)
+        check_flag("engine.enforce_eager", self.enforce_eager)
+        for key in ("enable_prefix_caching", "disable_hybrid_kv_cache_manager"):
+            if getattr(self, key) is not None:
+                check_flag(f"engine.{key}", getattr(self, key))
+        for key, allowed in (
+            ("mamba_cache_mode", tuple(STATE_BLOCKS)),
+            ("mamba_ssm_cache_dtype", tuple(KV_BITS)),
+            ("speculative_method", METHODS),
+        ):
+            if getattr(self, key) is not None:
+                check_one_of(f"engine.{key}", getattr(self, key), allowed)
+
+    def resolved(self, hardware: Hardware | None, model: Model, parallel: Parallel | None = None) -> Self:
+        """The same with a value for each setting that was left to vLLM; max_model_len where the model says it."""
+        version = self.version or NEWEST
+        has_state = any(group.kind == STATE for group in model.groups)
+        has_latent = any(group.kind == LATENT for group in model.groups)
+        max_model_len = self.max_model_len or model.max_tokens
+        num_tokens, num_seqs = _step_limits(version, hardware, max_model_len)
+        prefixes = _first(
+            self.enable_prefix_caching, since(version, V1) and (not has_state or since(version, STATES_CACHED))
+        )
+        return replace(
+            self,
+            version=version,
+            gpu_memory_utilization=self.gpu_memory_utilization or (0.92 if since(version, SHARE_RAISED) else 0.9),
+            max_model_len=max_model_len,
+            max_num_batched_tokens=self.max_num_batched_tokens or num_tokens,
+            max_num_seqs=self.max_num_seqs or num_seqs,
+            block_size=self.block_size or (LATENT_KERNEL_TOKENS if has_latent else KERNEL_TOKENS),
+            enable_prefix_caching=prefixes,
+            disable_hybrid_kv_cache_manager=_first(
+                self.disable_hybrid_kv_cache_manager, not since(version, HYBRID_POOL)
+            ),
+            mamba_cache_mode=self.mamba_cache_mode or ("align" if prefixes else "none"),
+            mamba_block_size=self.mamba_block_size or SCAN_TOKENS,
+            speculative_method=self.speculative_method or ("mtp" if self.num_speculative_tokens else None),
+        )
+
+    def pool(self, rank: Model, available_bytes: int, parallel: Parallel | None = None) -> Pool:
+        """The pool: blocks of equal pages, of which each group of layers takes its own.
+
+        Raises:
+            ValueError: the model's longest context is not known, or windows and ranks that divide tokens meet.
+        """
+        resolved, parallel = self.resolved(None, rank, parallel), parallel or Parallel()
+        max_model_len = capped(resolved.max_model_len, rank)
+        rank = with_drafter(rank, int(resolved.speculative_method in OF_ONE_LAYER))
+        layers = layers_of(
+            rank,
+            max_model_len=max_model_len,
+            block_size=resolved.block_size or KERNEL_TOKENS,
+            mode=resolved.mamba_cache_mode or "none",
+            mamba_block_size=resolved.mamba_block_size or SCAN_TOKENS,
+            state_dtype=resolved.mamba_ssm_cache_dtype,
+            num_drafts=resolved.num_speculative_tokens,
+            whole_windows=resolved.disable_hybrid_kv_cache_manager or False,
+        )
+        version = resolved.version or NEWEST
+        return pool_of(
+            rank,
+            layers,
+            available_bytes,
+            num_blocks=resolved.num_gpu_blocks,
+            max_model_len=max_model_len,
+            scheduled_tokens=resolved.max_num_batched_tokens or 0,
+            state_blocks=STATE_BLOCKS[resolved.mamba_cache_mode or "none"],
+            num_drafts=resolved.num_speculative_tokens,
+            ranks=parallel.decode_context,
+            held_back=int(since(version, V1_BY_DEFAULT)),
+            by_concurrency=since(version, TOKENS_BY_CONCURRENCY),
+        )
+
+
+def _first(given: bool | None, otherwise: bool) -> bool:
+    return otherwise if given is None else given
+
+
+def _step_limits(version: str, hardware: Hardware | None, max_model_len: int | None) -> tuple[int, int]:
+    """Tokens and sequences of a step."""
+    if not since(version, V1_BY_DEFAULT):
+        # Whole prompts in a step, up to the length from which they are cut.
+        whole = max_model_len is not None and max_model_len <= 32_768  # noqa: PLR2004
+        return max(max_model_len or 0, 2_048) if whole else 2_048, 256
+    is_large = hardware is not None and hardware.memory_bytes >= LARGE_BYTES and "a100" not in hardware.name.lower()
+    return (8_192, 1_024) if is_large else (2_048, 256)
