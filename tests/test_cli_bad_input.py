@@ -376,6 +376,13 @@ def test_a_scenario_file_is_found_whatever_its_name(name, tmp_path, monkeypatch)
         assert len(command.choices("scenario")) == 3
 
 
+@pytest.mark.parametrize("chosen", ["h100,h200", "[h100,h200]", "[ h100 , h200 ]"])
+def test_machines_are_named_with_or_without_brackets(chosen):
+    with read(["-m", "+scenario=short_chat", f"hardware={chosen}"]) as command:
+        assert command.choices("hardware") == ["h100", "h200"]
+        check(command)
+
+
 def test_an_error_of_a_job_is_one_message(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 

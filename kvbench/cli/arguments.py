@@ -43,3 +43,9 @@ def or_none(text: str) -> str | None:
 def whole_number(text: str) -> Any:
     """A whole number; what is none is left for a call to refuse."""
     return int(text) if text.isascii() and text.isdecimal() else text
+
+
+def unbracketed(value: str) -> str:
+    """Names with commas between them, without the brackets around them."""
+    inside = value.strip().removeprefix("[").removesuffix("]")
+    return value if "[" in inside or "]" in inside else inside

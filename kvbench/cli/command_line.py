@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import OverrideParseException
 
+from kvbench.cli.arguments import unbracketed
 from kvbench.cli.files import YAML, Files, checked_folders, vet_choice
 from kvbench.cli.help import unknown_verb
 from kvbench.configuration.catalogue import GROUPS, default_strategies, implied
@@ -199,11 +200,13 @@ def _parse(lines: list[str]) -> list[Override]:
 
 
 def _canonical(line: str, files: Files) -> str:
-    """`scenario=x` as `+scenario=x`, `+hardware=x` as `hardware=x`, and a file of the user's as a name for Hydra."""
+    """`scenario=x` as `+scenario=x`, `+hardware=[x,y]` as `hardware=x,y`, a user's file as a name for Hydra."""
     key, equals, value = line.partition("=")
     group = key.lstrip("+")
     if not equals or group not in (*ADDED, *FROM_FILES):
         return line
+    if group == "hardware":
+        value = unbracketed(value)
     if group in FROM_FILES:
         value = ",".join(_with_names(group, value.split(","), files))
     return f"{'+' if group in ADDED else ''}{group}={value}"
