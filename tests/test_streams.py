@@ -11,6 +11,7 @@ from kvbench.backend.background import worker_of
 from kvbench.backend.base import NO_TIMES
 from kvbench.backend.clock import clock_of
 from kvbench.backend.storage.transfer import carry
+from kvbench.plan.area import HOST
 from kvbench.plan.ops import MAIN
 from kvbench.runner.aio import AsyncCaches
 from kvbench.workload.request import Request, Session
@@ -149,6 +150,21 @@ def test_what_moves_and_is_read_beside_the_steps_lets_no_step_wait(disk_capacity
             expected = torch.cat([keys[layer] for keys, _ in written[:number]], 2)
             assert torch.equal(torch.cat([piece.to(torch.device("cpu")) for piece in pieces], 2), expected)
     cache.finish()
+
+
+@pytest.mark.parametrize("is_attended", [True, False])
+def test_what_moves_to_the_host_in_a_step_lets_it_go_on_and_is_there_when_the_host_reads_it(is_attended):
+    cache, generator = Cache(strategy("hierarchical"), device="cuda"), torch.Generator().manual_seed(0)
+    cache.admit(Session(0, (Request(1024),)))
+    keys, values = (tokens(generator, 1, 1026) for _ in range(2))
+    device.waits.clear()
+    for start, end in ((0, 1024), (1024, 1026)):
+        cache.append(*[[on_device(layer[:, :, start:end]) for layer in each] for each in (keys, values)])
+    sequence = cache.sequence()
+    found = list(sequence.pieces(1)) if is_attended else [(None, *sequence.stores[HOST].pieces(1))]
+    assert bool(device.waits) != is_attended
+    expected = keys[1] if is_attended else keys[1][:, :, :512]
+    assert torch.equal(torch.cat([piece.keys.to(torch.device("cpu")) for _, piece in found], 2), expected)
 
 
 GROWING, MOVING = ("async", {"initial_capacity": 16}), ("hierarchical", {"fast_capacity": 40, "background": True})

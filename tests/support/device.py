@@ -84,6 +84,11 @@ class FakeEvent:
         assert self.at is not None, "an event is waited for that was never recorded"
         current().give(lambda: self._stream.run(self.at))
 
+    def synchronize(self):
+        assert self.at is not None, "an event is waited for that was never recorded"
+        waits.append(get_ident())
+        self._stream.run(self.at)
+
     def elapsed_time(self, end):
         assert self._is_timed, "an event without a time is read"
         assert None not in (self.at, end.at), "an event is read that was never recorded"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Positions, Shape, narrowed
 from kvbench.backend.storage.memory import Memory
-from kvbench.backend.storage.transfer import carry
+from kvbench.backend.storage.transfer import carry, is_sent
 from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import Rule
 
@@ -26,6 +26,7 @@ class ChunkedStore:
     """
 
     __slots__ = (
+        "_arriving",
         "_chunk_tokens",
         "_is_near",
         "_memory",
@@ -47,6 +48,7 @@ class ChunkedStore:
         assert isinstance(layout, Chunks)
         self._chunk_tokens = layout.num_tokens
         self._offset = self.num_used = self.first_position = 0
+        self._arriving: torch.Event | None = None
         self.chunks: list[list[list[Tensor]]] = [[] for _ in range(shape.num_layers)]
         self.tracks: list[list[Tensor]] = [[] for _ in range(shape.num_layers if area.positions else 0)]
 
@@ -80,12 +82,12 @@ class ChunkedStore:
     ) -> None:
         if not self.num_used and isinstance(positions, range):
             self.first_position = positions.start
-        done = 0
+        done, is_coming = 0, False
         while done < num_tokens:
             number, start = divmod(self._offset + self.num_used, self._chunk_tokens)
             count = min(num_tokens - done, self._chunk_tokens - start)
             for layer, chunks in enumerate(self.chunks):
-                self._put(chunks[number], keys[layer], values[layer], start, done, count)
+                is_coming |= self._put(chunks[number], keys[layer], values[layer], start, done, count)
             for layer, tracks in enumerate(self.tracks):
                 cut = narrowed(positions, done, count)
                 target = tracks[number].narrow(2, start, count)
@@ -95,14 +97,25 @@ class ChunkedStore:
                     carry(target, cut[layer])
             done += count
             self.num_used += count
+        if is_coming:
+            self._arriving = torch.Event(device=self._shape.device)
+            self._arriving.record()
 
-    def _put(self, chunk: Sequence[Tensor], keys: Tensor, values: Tensor, start: int, done: int, count: int) -> None:
-        """Write count tokens, from the done-th, into a chunk from slot start on."""
+    def _arrived(self) -> None:
+        """Wait on the host for what is on its way to it, before the host reads or moves it; the device needs not."""
+        if self._arriving is not None:
+            self._arriving.synchronize()
+            self._arriving = None
+
+    def _put(self, chunk: Sequence[Tensor], keys: Tensor, values: Tensor, start: int, done: int, count: int) -> bool:
+        """Write count tokens, from the done-th, into a chunk from slot start on; whether some are on their way."""
+        is_coming = False
         for target, new in zip(chunk, (keys, values), strict=True):
             if self._is_near:
                 target[:, :, start : start + count] = new[:, :, done : done + count]
             else:
-                carry(target.narrow(2, start, count), new.narrow(2, done, count))
+                is_coming |= is_sent(target.narrow(2, start, count), new.narrow(2, done, count))
+        return is_coming
 
     def _cuts(self) -> list[Cut]:
         """Each chunk's live slots."""
@@ -129,6 +142,7 @@ class ChunkedStore:
 
     def pieces(self, layer: int) -> list[Piece]:
         """A piece a chunk that holds tokens. See `Store.pieces`."""
+        self._arrived()
         return [self._piece(layer, cut) for cut in self._cuts()]
 
     def _piece(self, layer: int, cut: Cut) -> Piece:
@@ -184,12 +198,15 @@ class ChunkedStore:
         done = 0
         for cut in cuts:
             piece = self._piece(layer, cut)
+            if not piece.keys.is_contiguous():
+                self._arrived()
             carry(keys.narrow(2, done, cut[2]), piece.keys)
             carry(values.narrow(2, done, cut[2]), piece.values)
             done += cut[2]
 
     def leaving(self, rule: Rule) -> list[Part]:
         """Views of the oldest slots, a part a chunk. See `Store.leaving`."""
+        self._arrived()
         left = self.num_used - rule.num_kept(self.num_used)
         parts = []
         for number, start, count, done in self._cuts():
@@ -218,6 +235,7 @@ class ChunkedStore:
 
     def select_rows(self, index: Tensor, shape: Shape) -> None:
         """See `Store.select_rows`."""
+        self._arrived()
         for chunks in self.chunks:
             for chunk in chunks:
                 for number, tensor in enumerate(chunk):

@@ -95,7 +95,7 @@ class PackedStore(ChunkedStore):
         sizes += [(codes, torch.uint8), (by_token, shape.dtype), (by_token, shape.dtype)]
         return [self._memory.empty(size, dtype) for size, dtype in sizes]
 
-    def _put(self, chunk: Sequence[Tensor], keys: Tensor, values: Tensor, start: int, done: int, count: int) -> None:
+    def _put(self, chunk: Sequence[Tensor], keys: Tensor, values: Tensor, start: int, done: int, count: int) -> bool:
         """Round and pack whole groups. See `ChunkedStore._put`."""
         for tensors, new, per in ((chunk[:3], keys, self._format.keys_per), (chunk[3:], values, "token")):
             taken = new.narrow(2, done, count)
@@ -104,6 +104,7 @@ class PackedStore(ChunkedStore):
             tensors[0].narrow(2, start, count).copy_(packed(codes.view(taken.shape), self._format.bits))
             for target, scale in zip(tensors[1:], scales, strict=True):
                 target.narrow(2, start // unit, count // unit).copy_(scale)
+        return False
 
     def _axis(self, per: str) -> tuple[int, int]:
         """Along which axis a group runs, and over how many tokens."""

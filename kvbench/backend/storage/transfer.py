@@ -4,6 +4,19 @@ import torch
 from torch import Tensor
 
 
+def is_sent(target: Tensor, source: Tensor) -> bool:
+    """Copy as `carry` does; to pinned memory that lies together, behind what the current stream was given.
+
+    Returns:
+        Whether it is on its way: the host's tensor holds the tokens once the device has come to an event behind it.
+    """
+    if source.device.type != "cuda" or not (target.is_pinned() and target.is_contiguous()):
+        carry(target, source)
+        return False
+    target.copy_(source, non_blocking=True)
+    return True
+
+
 def carry(target: Tensor, source: Tensor) -> None:
     """Copy; between a device and the host by pinned memory that lies together.
 
