@@ -1,0 +1,103 @@
+"""Families whose layers are attention with heads in groups and a dense feed-forward part."""
+
+from kvbench.model.published.attention import attention
+from kvbench.model.published.family import Family
+from kvbench.model.published.feed_forward import dense, norms
+from kvbench.model.published.windows import all_windowed, every, last_windowed
+
+TIED = {"tie_word_embeddings": True}
+
+LLAMA = Family(
+    parts=(attention(bias="attention_bias"), dense(bias="mlp_bias"), norms()),
+    defaults={"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048},
+)
+MISTRAL = Family(
+    parts=(attention(kinds=all_windowed), dense(), norms()),
+    defaults={
+        "vocab_size": 32000,
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "sliding_window": 4096,
+        "max_position_embeddings": 131072,
+    },
+)
+QWEN2 = Family(
+    parts=(attention(bias=True, out_bias=False, kinds=last_windowed), dense(), norms()),
+    defaults={"vocab_size": 151936, "intermediate_size": 22016, "max_window_layers": 28},
+)
+QWEN3 = Family(
+    parts=(attention(bias="attention_bias", qk_norm="head", kinds=last_windowed), dense(), norms()),
+    defaults={"vocab_size": 151936, "intermediate_size": 22016, "head_dim": 128, "max_window_layers": 28},
+)
+PHI3 = Family(
+    parts=(attention(kinds=all_windowed), dense(), norms()),
+    defaults={"vocab_size": 32064, "intermediate_size": 8192, "max_position_embeddings": 4096},
+)
+STARCODER2 = Family(
+    parts=(attention(bias="use_bias", kinds=all_windowed), dense(bias="use_bias", is_gated=False), norms(bias=True)),
+    norm_bias=True,
+    defaults=TIED | {"vocab_size": 49152, "intermediate_size": 12288, "use_bias": True, "num_key_value_heads": 2},
+)
+GLM = Family(
+    parts=(attention(bias="attention_bias", out_bias=False), dense(), norms()),
+    defaults={
+        "vocab_size": 151552,
+        "intermediate_size": 13696,
+        "num_key_value_heads": 2,
+        "head_dim": 128,
+        "attention_bias": True,
+    },
+)
+GLM4 = Family(parts=(*GLM.parts[:2], norms(4)), defaults=GLM.defaults)
+COHERE = Family(
+    parts=(attention(bias="attention_bias", qk_norm="heads", has_qk_norm="use_qk_norm"), dense(), norms(1)),
+    defaults=TIED | {"vocab_size": 256000, "intermediate_size": 22528, "max_position_embeddings": 8192},
+)
+COHERE2 = Family(
+    parts=(attention(bias="attention_bias", kinds=every(4)), dense(), norms(1)),
+    defaults={**COHERE.defaults, "head_dim": 128, "sliding_window": 4096},
+)
+OLMO2 = Family(
+    parts=(attention(bias="attention_bias", qk_norm="width"), dense(), norms()),
+    defaults={"vocab_size": 50304, "intermediate_size": 11008},
+)
+OLMO3 = Family(
+    parts=(attention(bias="attention_bias", qk_norm="width", kinds=every(4)), dense(), norms()),
+    defaults={**OLMO2.defaults, "sliding_window": 4096},
+)
+EXAONE4 = Family(
+    parts=(attention(qk_norm="head", kinds=every(4)), dense(), norms()),
+    defaults={"vocab_size": 102400, "intermediate_size": 16384, "sliding_window": 4096},
+)
+SEED_OSS = Family(
+    parts=(attention(bias="attention_bias", out_bias="attention_out_bias"), dense(bias="mlp_bias"), norms()),
+    defaults={"vocab_size": 155136, "head_dim": 128, "attention_bias": True, "num_key_value_heads": 8},
+)
+ERNIE = Family(
+    parts=(attention(bias="use_bias"), dense(bias="use_bias"), norms()),
+    defaults=TIED | {"vocab_size": 103424, "intermediate_size": 3072, "head_dim": 128, "num_key_value_heads": 2},
+)
+SMOLLM3 = Family(
+    parts=(attention(bias="attention_bias", kinds=last_windowed), dense(bias="mlp_bias"), norms()),
+    defaults=TIED | {"vocab_size": 128256, "num_key_value_heads": 4, "no_rope_layers": [], "no_rope_layer_interval": 4},
+)
+HUNYUAN = Family(
+    parts=(attention(bias="attention_bias", qk_norm="head"), dense(bias="mlp_bias"), norms()),
+    defaults={"vocab_size": 290943, "intermediate_size": 11008},
+)
+MIMO = Family(parts=QWEN2.parts, defaults={"attention_bias": True, "intermediate_size": 11008, "vocab_size": 151680})
+NEMOTRON = Family(
+    parts=(attention(bias="attention_bias"), dense(bias="mlp_bias", is_gated=False), norms(bias=True)),
+    norm_bias=True,
+    defaults={"vocab_size": 256000, "intermediate_size": 24576},
+    aliases={"kv_channels": "head_dim"},
+)
+ARCEE = Family(
+    parts=(attention(bias="attention_bias"), dense(bias="mlp_bias", is_gated=False), norms()),
+    defaults={"vocab_size": 32000, "intermediate_size": 18432},
+)
+STABLELM = Family(
+    parts=(attention(bias="use_qkv_bias", out_bias=False), dense(), norms(bias=True)),
+    norm_bias=True,
+    defaults={"vocab_size": 50304, "intermediate_size": 6912},
+)

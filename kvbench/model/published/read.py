@@ -1,0 +1,117 @@
+"""From a published configuration to a model."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from kvbench.messages import cut
+from kvbench.model.dtypes import DTYPE_BYTES, SHORT
+from kvbench.model.groups import STATE, LayerGroup
+from kvbench.model.model import Model
+from kvbench.model.published.families import FAMILIES, SAME_AS
+from kvbench.model.published.fields import Fields
+from kvbench.model.published.pieces import AlikeLayers, Weights
+from kvbench.model.published.unknown_family import plain_family
+from kvbench.model.weights import WeightPart
+
+ANOTHER_PART = ("text_config", "llm_config", "language_config")
+OF_THE_WHOLE = ("tie_word_embeddings", "torch_dtype", "dtype", "quantization_config")
+
+
+def read_model(
+    config: Mapping[str, Any], name: str | None = None, *, dtype: str | None = None, name_or_path: str | None = None
+) -> Model:
+    """Read a configuration, such as config.json's, without weights and without transformers.
+
+    Args:
+        config: its keys.
+        name: the model's name; None: its model_type.
+        dtype: what it computes in; None: what the configuration says, but float32, which engines hold in bfloat16.
+        name_or_path: where the model itself is.
+    Returns:
+        The model; `assumed` says what was taken for granted.
+    Raises:
+        ValueError: a key is missing, contradicts another, or may change the cache and is not understood.
+    """
+    if not isinstance(config, Mapping):
+        raise ValueError(f"a model's configuration is a mapping of keys to values, got {type(config).__name__}")
+    given, assumed = _text_part(config)
+    model_type = given.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise ValueError(f"a model's configuration has a model_type, such as llama, got {cut(repr(model_type))}")
+    family = FAMILIES.get(SAME_AS.get(model_type, model_type)) or plain_family(given, model_type)
+    fields = Fields(given, model_type, family.defaults, family.aliases)
+    fields.dtype, sentences = _dtype_of(given, dtype)
+    layers = [found for part in family.parts for found in part(fields)]
+    around = tuple(family.around(fields))
+    model = Model(
+        name=name or cut(model_type),
+        groups=_groups(layers, fields.dtype),
+        weights=tuple(_parts(layers, around, fields.dtype)),
+        num_layers=fields.num_layers,
+        hidden_size=fields.hidden,
+        vocab_size=fields.number("vocab_size"),
+        intermediate_size=fields.widest,
+        max_tokens=fields.optional(family.max_tokens),
+        dtype=fields.dtype,
+        name_or_path=name_or_path,
+        assumed=(*assumed, *family.assumed, *sentences),
+    )
+    fields.check_all_known()
+    return model
+
+
+def _text_part(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The configuration of the language model, with what the whole says of it."""
+    for key in ANOTHER_PART:
+        inner = config.get(key)
+        if inner is None:
+            continue
+        if not isinstance(inner, Mapping):
+            raise ValueError(f"a model's configuration: {key} is a mapping of keys to values, got {cut(repr(inner))}")
+        given = {own: config[own] for own in OF_THE_WHOLE if config.get(own) is not None}
+        given |= {str(own): value for own, value in inner.items() if value is not None or own not in given}
+        given.setdefault("model_type", config.get("model_type"))
+        return given, ["only the language model is counted, not what sees or hears"]
+    return {str(own): value for own, value in config.items()}, []
+
+
+def _dtype_of(given: Mapping[str, Any], asked: str | None) -> tuple[str, list[str]]:
+    """What a model computes in, and what was assumed of it."""
+    said = asked or given.get("dtype") or given.get("torch_dtype") or "bfloat16"
+    said = said.removeprefix("torch.") if isinstance(said, str) else said
+    found = SHORT.get(said, said) if isinstance(said, str) else said
+    if asked is None and (found == "auto" or (isinstance(found, str) and found.startswith("float8"))):
+        return "bfloat16", []
+    if found not in DTYPE_BYTES:
+        raise ValueError(f"a model computes in one of {', '.join(DTYPE_BYTES)}, got {cut(repr(said))}")
+    if asked is None and found == "float32":
+        return "bfloat16", ["its numbers are of float32 in the file, and held in bfloat16, as engines do"]
+    return str(found), []
+
+
+def _groups(layers: list[AlikeLayers], dtype: str) -> tuple[LayerGroup, ...]:
+    found = [own.group for own in layers if own.group is not None]
+    return tuple(group if group.kind == STATE else replace(group, dtype=dtype) for group in found)
+
+
+def _parts(layers: list[AlikeLayers], around: tuple[Weights, ...], dtype: str) -> list[WeightPart]:
+    """Parameters by what they are, where they lie and how they divide; blocks alike in all of that are one part."""
+    counts: dict[tuple[Any, ...], int] = {}
+    for numbers, blocks in [*((own.numbers, own.blocks) for own in layers), ((), around)]:
+        for block in blocks:
+            key = (block.part, block.kind, block.num_experts, block.num_active, block.split, dtype, numbers)
+            counts[key] = counts.get(key, 0) + block.num_parameters
+    return [
+        WeightPart(
+            name=name,
+            kind=kind,
+            num_parameters=count,
+            num_experts=num_experts,
+            num_active=num_active,
+            split=split,
+            dtype=own,
+            layers=numbers,
+        )
+        for (name, kind, num_experts, num_active, split, own, numbers), count in counts.items()
+    ]
