@@ -6,15 +6,13 @@ from dataclasses import replace
 
 from kvbench.engine.pages import Layers, equal_pages, group_size, least_block, need_of, num_groups
 from kvbench.engine.pool import Pool, SubPool
-from kvbench.model.groups import CHUNKED, FULL, LATENT, SHARING, STATE, WINDOW, LayerGroup, StateTensor
+from kvbench.model.groups import CHUNKED, CONVOLUTION, FULL, LATENT, SHARING, STATE, WINDOW, LayerGroup, StateTensor
 from kvbench.model.model import Model
 
 GROWING = (FULL, LATENT)
 SPARSE_FP8_BYTES = 656
 """Of a token and layer of a latent cache with an indexer in fp8: 512 values, 4 scales, a rotary part of 16 bits."""
 MOST_RATIO = 1.5
-CONVOLUTION, RECURRENT = "convolution", "recurrent"
-"""Names of a state's tensors."""
 
 
 def with_drafter(rank: Model, num_layers: int) -> Model:

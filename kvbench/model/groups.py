@@ -9,6 +9,8 @@ from kvbench.model.dtypes import KV_BITS
 
 FULL, WINDOW, CHUNKED, LATENT, STATE, SHARING = "full", "window", "chunked", "latent", "state", "sharing"
 KINDS = (FULL, WINDOW, CHUNKED, LATENT, STATE, SHARING)
+CONVOLUTION, RECURRENT = "convolution", "recurrent"
+"""Names of a state's tensors."""
 SCALE_BYTES = 4
 """Of a scale a token and head, where a cache has such."""
 MOST_SIZE = 2**31 - 1
