@@ -28,7 +28,9 @@ class Place:
 
 def geometry(dtype: str) -> KVGeometry:
     """One layer of a model with 32 query heads on 8 KV heads of 128."""
-    return KVGeometry(num_layers=1, num_heads=NUM_HEADS, num_kv_heads=NUM_KV_HEADS, head_dim=HEAD_DIM, dtype=dtype)
+    return KVGeometry.uniform(
+        num_layers=1, num_heads=NUM_HEADS, num_kv_heads=NUM_KV_HEADS, head_dim=HEAD_DIM, dtype=dtype
+    )
 
 
 def random_tokens(num_tokens: int, dtype: str, num_heads: int = NUM_KV_HEADS) -> Tensor:

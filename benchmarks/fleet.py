@@ -38,7 +38,9 @@ MILLION = 1e6
 KIB = 1024
 MEMORY_FRACTION = 0.9
 TIGHT_SLOTS = 24_000
-GEOMETRY = KVGeometry(num_layers=32, num_heads=32, num_kv_heads=8, head_dim=128, dtype="bfloat16", name="Llama-3.1-8B")
+GEOMETRY = KVGeometry.uniform(
+    num_layers=32, num_heads=32, num_kv_heads=8, head_dim=128, dtype="bfloat16", name="Llama-3.1-8B"
+)
 WEIGHTS = ModelParameters(
     num_parameters=8_030_261_248, num_active_parameters=8_030_261_248, hidden_size=4096, bytes_per_parameter=2
 )

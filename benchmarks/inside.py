@@ -125,7 +125,7 @@ def print_bytes(loaded: Loaded, num_tokens: int) -> None:
 
 def fill(cache: Cache, geometry: object, num_tokens: int) -> None:
     """Put random K and V in, layer by layer as a model does."""
-    shape = (1, geometry.num_kv_heads, num_tokens, geometry.head_dim)
+    shape = (1, geometry.plain.num_kv_heads, num_tokens, geometry.plain.head_dim)
     keys = torch.randn(shape)
     first = max(num_tokens // 4, 1)
     for start, count in [(0, first), *((number, STEP) for number in range(first, num_tokens, STEP))]:

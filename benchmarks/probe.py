@@ -93,7 +93,7 @@ class Probe:
     def decode(self, name: str) -> dict[str, float]:
         """µs of a decode step of a strategy at the end of a prompt, in which the device is busy, and the host's."""
         layers, num_tokens = (1, 300) if self.is_small else (32, 4000)
-        shape = KVGeometry(
+        shape = KVGeometry.uniform(
             num_layers=layers, num_heads=HEADS, num_kv_heads=KV_HEADS, head_dim=HEAD_DIM, dtype="bfloat16"
         )
         backend = MeasuredBackend(Conditions(geometry=shape, device=self.device.type))

@@ -17,7 +17,7 @@ from kvbench.runner.run import run
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.workload.request import Request, Session
 
-ARTICLE = KVGeometry(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32", name="Article")
+ARTICLE = KVGeometry.uniform(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32", name="Article")
 PROMPT_TOKENS, DECODED_TOKENS = 1000, 300
 INSIDE_GOAL = Goal(0.9, at_least=True)
 

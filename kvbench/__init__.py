@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kvbench.integrations.transformers.attention import use_attention as use_attention
     from kvbench.integrations.transformers.cache import KVBenchCache as KVBenchCache
     from kvbench.model.geometry import KVGeometry as KVGeometry
+    from kvbench.model.groups import LayerGroup as LayerGroup
     from kvbench.model.hardware import Hardware as Hardware
     from kvbench.results.results import Results as Results
     from kvbench.results.results import load as load

@@ -44,7 +44,9 @@ def test_attention_is_causal_and_aligned_lower_right(
 ):
     if is_accelerator:
         kernels.use(monkeypatch)
-    geometry = KVGeometry(num_layers=2, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=16, dtype="float32")
+    geometry = KVGeometry.uniform(
+        num_layers=2, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=16, dtype="float32"
+    )
     backend = MeasuredBackend(Conditions(geometry=geometry, device="cpu", seed=3))
     backend.prepare(600, 700)
     backend.begin_repetition((area,))
@@ -83,7 +85,7 @@ HOST = Area("old", Chunks(8), tier="host")
     ],
 )
 def test_only_what_lies_in_one_area_on_the_device_is_read_in_place(areas, num_moved, in_place, is_staged):
-    geometry = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, dtype="float32")
+    geometry = KVGeometry.uniform(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, dtype="float32")
     backend = MeasuredBackend(Conditions(geometry=geometry, device="cpu", seed=3))
     backend.prepare(600, 700)
     backend.begin_repetition(areas)
@@ -151,7 +153,7 @@ def test_who_may_look_nowhere_gets_nothing_whatever_the_kernel_gives(is_accelera
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_on_an_accelerator_what_comes_before_a_chunk_is_attended_without_a_mask(dtype, monkeypatch):
     called = kernels.use(monkeypatch).called
-    geometry = KVGeometry(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=16, dtype=dtype)
+    geometry = KVGeometry.uniform(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=16, dtype=dtype)
     backend = MeasuredBackend(Conditions(geometry=geometry, device="cpu"))
     backend.prepare(400, 500)
     backend.begin_repetition((Area(),))
@@ -177,7 +179,7 @@ STAGED_HERE = {
 @pytest.mark.parametrize("areas", STAGED_HERE.values(), ids=STAGED_HERE)
 @pytest.mark.parametrize("at_once", [1024, 8192])
 def test_what_is_gathered_or_restored_at_once_is_what_is_read_in_parts(areas, at_once, monkeypatch):
-    geometry = KVGeometry(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=16, dtype="float32")
+    geometry = KVGeometry.uniform(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=16, dtype="float32")
     backend = MeasuredBackend(Conditions(geometry=geometry, device="cpu"))
     backend.prepare(2600, 2700)
     backend.begin_repetition(areas)

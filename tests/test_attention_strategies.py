@@ -21,7 +21,7 @@ APPENDS = (300, 1, 40, 1, 1, 700, 2, 1, 90, 1, 1)
 
 
 def queries_of(generator, num_rows, num_tokens):
-    shape = (num_rows, TINY.num_heads, num_tokens, TINY.head_dim)
+    shape = (num_rows, TINY.plain.num_heads, num_tokens, TINY.plain.head_dim)
     return [torch.randn(shape, generator=generator) for _ in range(TINY.num_layers)]
 
 
@@ -43,7 +43,7 @@ def attend_and_compare(cache, appends, num_rows, tolerance):
             seen = [joined(*each) for each in zip(seen, new, strict=True)]
             cache.step(*new, queries=queries)
             for layer, chunks in enumerate(cache.outputs):
-                output = torch.cat([unpacked(chunk, TINY.num_heads) for chunk in chunks], dim=2)
+                output = torch.cat([unpacked(chunk, TINY.plain.num_heads) for chunk in chunks], dim=2)
                 expected = reference(queries[layer], seen[0][layer], seen[1][layer])
                 assert (output - expected).abs().max() < tolerance
             left -= count
@@ -174,5 +174,5 @@ def test_several_areas_of_several_formats_are_read_together():
             torch.cat((each[layer][:, :, :8], each[layer][:, :, 13:], last[layer]), dim=2)
             for each, last in zip(new, (one, values), strict=True)
         ]
-        output = unpacked(cache.outputs[layer][0], TINY.num_heads)
+        output = unpacked(cache.outputs[layer][0], TINY.plain.num_heads)
         assert (output - reference(queries[layer], *whole)).abs().max() < 0.02

@@ -220,7 +220,7 @@ def test_a_machine_is_written_whole_and_loads(tmp_path, monkeypatch, small, caps
 
 
 def test_a_call_gives_the_machine_its_errors_and_what_is_left_out(tmp_path, small):
-    odd = kv.KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=40, dtype="float32")
+    odd = kv.KVGeometry.uniform(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=40, dtype="float32")
     found = kv.calibrate(odd, dtype="float16", device="cpu")
     assert list(tmp_path.iterdir()) == []
     assert list(found.left_out) == ["int8"]
@@ -386,7 +386,7 @@ def test_bytes_and_resizes_are_those_that_were_measured(name, case, monkeypatch)
 
 
 def test_a_strategy_that_the_model_has_no_room_for_is_left_out_with_the_reason():
-    odd = KVGeometry(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=80, dtype="float16")
+    odd = KVGeometry.uniform(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=80, dtype="float16")
     found, left_out = fitting(odd, {name: strategy(name) for name in ("static", "int8")})
     assert list(found) == ["static"]
     assert "8 bits in groups of 32: head_dim is a multiple" in left_out["int8"]

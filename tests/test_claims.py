@@ -39,7 +39,7 @@ from tests.support.drawing import words
 from tests.support.fake import Fake
 from tests.test_configuration import composed
 
-ARTICLE = KVGeometry(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32")
+ARTICLE = KVGeometry.uniform(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32")
 NODE = node_of("experiment", "claims")
 LISTS = {name: scenario(name) for name in NODE["scenarios"]}
 

@@ -113,8 +113,8 @@ def test_bytes_of_a_token(name, num_bytes):
 @pytest.mark.parametrize(("name", "num_global", "tensor_bytes"), [("gemma3_12b", 8, 4096), ("gemma3_27b", 10, 4096)])
 def test_bytes_behind_a_window_are_those_of_the_global_layers(name, num_global, tensor_bytes):
     geometry = geometry_of(composed(f"model={name}"))
-    assert geometry.cache_bytes(8192) - geometry.cache_bytes(8191) == 2 * num_global * tensor_bytes
-    assert geometry.cache_bytes(1024) == 1024 * geometry.bytes_per_token
+    assert geometry.held_bytes(8192) - geometry.held_bytes(8191) == 2 * num_global * tensor_bytes
+    assert geometry.held_bytes(1024) == 1024 * geometry.bytes_per_token
     assert geometry.num_layers // 6 == num_global  # every sixth
 
 

@@ -96,7 +96,7 @@ def test_what_is_held_is_what_was_written(name, counts, num_rows, seed):
 def check(cache, layer, expected):
     keys, values, positions = cache.sequence().full_context(layer)
     seen = expected[0].shape[2]
-    index = positions.unsqueeze(-1).expand(-1, -1, -1, TINY.head_dim)
+    index = positions.unsqueeze(-1).expand(-1, -1, -1, TINY.plain.head_dim)
     assert (positions.diff(dim=2) > 0).all()
     assert positions.max() < seen
     assert cache.view.num_seen(0) == seen

@@ -180,7 +180,7 @@ def test_evicting_by_norm_ranks_all_and_copies_what_stays():
 
 def test_another_geometry_counts_by_bytes_and_says_so():
     assert Curves(hand(), GEOMETRY, 1).deviation == ""
-    wide = KVGeometry(num_layers=3, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float16")
+    wide = KVGeometry.uniform(num_layers=3, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float16")
     backend = modelled(geometry=wide)
     assert backend.describe()["deviation"] == "calibrated with num_heads 2, num_kv_heads 1; extrapolated"
     backend.step((Reserve(0, 8),), 0, 0)
@@ -200,7 +200,7 @@ def test_bad_files_say_what_they_lack():
         Curves(hand(queries_2=None), GEOMETRY, 1)
     with pytest.raises(ValueError, match="calibrated_for lacks head_dim, num_rows"):
         Curves(hand({name: CALIBRATED_FOR[name] for name in ("dtype", "num_heads", "num_kv_heads")}), GEOMETRY, 1)
-    latent = KVGeometry(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=8, dtype="float16", latent_dim=16)
+    latent = KVGeometry.uniform(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=8, dtype="float16", latent_dim=16)
     with pytest.raises(ValueError, match="the model has latent attention or sliding-window layers"):
         Curves(hand(), latent, 1)
     backend = modelled(Area("packed", Chunks(8), format=Packed(4, 8, "token")), Area(layout=Ring()))

@@ -111,7 +111,7 @@ def layerwise(chosen, budget_bytes=None):
 def step(batch, num_tokens):
     """As a model does: every layer writes, and then attends."""
     batch.begin(num_tokens)
-    keys = torch.zeros(1, TINY.num_kv_heads, num_tokens, TINY.head_dim)
+    keys = torch.zeros(1, TINY.plain.num_kv_heads, num_tokens, TINY.plain.head_dim)
     for layer in range(TINY.num_layers):
         sequence, done = batch.enter(layer), 0
         for stride in batch.strides:

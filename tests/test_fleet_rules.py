@@ -222,7 +222,7 @@ def test_a_trace_comes_in_order_of_arrival():
 
 
 def test_sliding_windows_are_refused():
-    windowed = KVGeometry(
+    windowed = KVGeometry.uniform(
         num_layers=4,
         num_heads=2,
         num_kv_heads=1,

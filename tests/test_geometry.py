@@ -1,15 +1,16 @@
 """Bytes and operations of a model: latent attention, sliding windows and parameters, by hand."""
 
-from dataclasses import replace
-
 import pytest
 
+from kvbench.configuration.model import geometry_of, keys_of
 from kvbench.model.geometry import KVGeometry
+from kvbench.model.groups import LayerGroup, StateTensor
 from kvbench.model.parameters import ModelParameters
 from tests.support.catalogue import TINY, node_of
 
-LATENT = KVGeometry(num_layers=3, num_heads=8, num_kv_heads=1, head_dim=16, latent_dim=20, dtype="bfloat16")
-WINDOWED = replace(TINY, num_layers=6, num_window_layers=4, window_tokens=10)
+LATENT = KVGeometry.uniform(num_layers=3, num_heads=8, num_kv_heads=1, head_dim=16, latent_dim=20, dtype="bfloat16")
+SMALL = {"num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 8, "dtype": "float32"}
+WINDOWED = KVGeometry.uniform(**SMALL | {"num_layers": 6, "num_window_layers": 4, "window_tokens": 10})
 
 # Vocabulary, width of the feed-forward part, whether the output shares the embedding, and each layer's further
 # parameters of attention, as published in each model's configuration.
@@ -30,15 +31,16 @@ SHAPES = {
 def test_a_latent_is_one_tensor_a_layer():
     # 20 numbers of 2 bytes in each of 3 layers; a product over 20 and a sum over 16, for 8 heads.
     assert (LATENT.num_tensors, LATENT.tensor_bytes_per_token, LATENT.bytes_per_token) == (3, 40, 120)
-    assert LATENT.cache_bytes(7) == 840
+    assert LATENT.held_bytes(7) == 840
     assert LATENT.pair_flops == 3 * 8 * (2 * 20 + 2 * 16)
     assert not LATENT.is_plain
 
 
 def test_layers_with_a_window_hold_its_tokens_only():
     # 256 bytes a token in 2 layers, so 768 in 6, of them 512 in the 4 with a window.
-    assert (WINDOWED.bytes_per_token, WINDOWED.window_bytes_per_token) == (768, 512)
-    assert [WINDOWED.cache_bytes(count) for count in (0, 9, 10, 11, 25)] == [
+    assert [WINDOWED.bytes_per_token, *(group.token_bytes for group in WINDOWED.groups)] == [768, 256, 512]
+    assert [group.layers for group in WINDOWED.groups] == [(2, 5), (0, 1, 3, 4)]
+    assert [WINDOWED.held_bytes(count) for count in (0, 9, 10, 11, 25)] == [
         0,
         9 * 768,
         10 * 768,
@@ -51,7 +53,7 @@ def test_layers_with_a_window_hold_its_tokens_only():
 
 def test_a_plain_models_figures_are_as_they_were():
     assert TINY.is_plain
-    assert (TINY.window_bytes_per_token, TINY.cache_bytes(100)) == (0, 100 * TINY.bytes_per_token)
+    assert (len(TINY.groups), TINY.held_bytes(100)) == (1, 100 * TINY.bytes_per_token)
     assert TINY.pair_flops == 4 * 4 * 8 * 2
 
 
@@ -76,13 +78,13 @@ def test_a_plain_models_figures_are_as_they_were():
 )
 def test_bad_geometry_is_refused(changed, words):
     with pytest.raises(ValueError, match=words):
-        replace(TINY, **changed)
+        KVGeometry.uniform(**SMALL | changed)
 
 
 @pytest.mark.parametrize("geometry", [LATENT, WINDOWED])
 def test_few_bits_need_keys_and_values_of_all_tokens(geometry):
     with pytest.raises(ValueError, match="layers hold K and V of all tokens"):
-        geometry.packed_bytes(16, 4, 16, "channel")
+        geometry.groups[-1].packed_bytes(16, 4, 16, "channel")
 
 
 def test_weights_by_hand():
@@ -123,3 +125,34 @@ def test_parameters_of_opt_13b():
     hidden = model["hidden_size"]
     layer = 4 * (hidden * hidden + hidden) + 2 * hidden * width + width + hidden + 4 * hidden
     assert model["num_parameters"] == model["num_layers"] * layer + (50_272 + 2_050) * hidden + 2 * hidden
+
+
+MIXED = KVGeometry(
+    groups=(
+        LayerGroup(kind="full", layers=(0, 3), num_heads=4, num_kv_heads=1, key_dim=12, value_dim=8),
+        LayerGroup(kind="window", layers=(1,), num_heads=4, num_kv_heads=2, key_dim=8, value_dim=8, tokens=5),
+        LayerGroup(
+            kind="state", layers=(2,), state=(StateTensor(name="recurrent", rows=3, columns=4, dtype="float32"),)
+        ),
+        LayerGroup(kind="sharing", layers=(4,), num_heads=4),
+    ),
+    dtype="bfloat16",
+    name="Mixed",
+)
+
+
+def test_groups_hold_each_its_own():
+    # 2 layers of 20 numbers, 1 of 32 for 5 tokens at most, 48 bytes of state whatever the length.
+    assert [MIXED.held_bytes(count) for count in (0, 5, 7)] == [48, 5 * (80 + 64) + 48, 7 * 80 + 5 * 64 + 48]
+    assert (MIXED.num_layers, MIXED.num_tensors, MIXED.tensor_bytes_per_token) == (5, 7, 32)
+    assert MIXED.pair_flops == 2 * (20 * 4 * 2 + 16 * 4)
+    assert MIXED.group_names == ("full", "window", "state", "sharing")
+    with pytest.raises(ValueError, match="Mixed has 2 full layers, 1 window layer, 1 state layer, 1 sharing layer"):
+        _ = MIXED.plain
+    with pytest.raises(ValueError, match=r"Mixed: a layer is in one group, got \[1\] in several"):
+        KVGeometry(groups=(*MIXED.groups, MIXED.groups[1]), dtype="bfloat16", name="Mixed")
+
+
+def test_a_geometry_goes_through_a_configuration():
+    for geometry in (MIXED, TINY, LATENT, WINDOWED):
+        assert geometry_of({"model": keys_of(geometry), "dtype": None}) == geometry

@@ -16,7 +16,7 @@ from kvbench.strategy.recompute import Recompute
 from kvbench.strategy.static import Static
 from kvbench.workload.request import Request, Session
 
-ARTICLE = KVGeometry(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32")
+ARTICLE = KVGeometry.uniform(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32")
 TOKEN = 32 * 1024
 SHORT_CHAT = (50, 100, 150, 200, 250, 300)
 

@@ -10,8 +10,8 @@ from kvbench.strategy.heavy_hitters import HeavyHitters
 from kvbench.strategy.snapkv import SnapKV
 from tests.support.numbered import TOKEN, UNIT_QUERY, admitted, look, positions, weighted
 
-TWO_HEADS = KVGeometry(num_layers=1, num_heads=2, num_kv_heads=2, head_dim=4, dtype="float32")
-GROUPED = KVGeometry(num_layers=1, num_heads=2, num_kv_heads=1, head_dim=4, dtype="float32")
+TWO_HEADS = KVGeometry.uniform(num_layers=1, num_heads=2, num_kv_heads=2, head_dim=4, dtype="float32")
+GROUPED = KVGeometry.uniform(num_layers=1, num_heads=2, num_kv_heads=1, head_dim=4, dtype="float32")
 
 
 def with_norms(*tokens):

@@ -19,7 +19,7 @@ from tests.support.gpu import DEVICE, on_cuda
 
 pytestmark = pytest.mark.gpu
 LOSSLESS = ("concat", "dynamic", "async", "chunked", "paged", "hierarchical", "adaptive")
-LLAMA_LAYER = KVGeometry(num_layers=2, num_heads=32, num_kv_heads=8, head_dim=128, dtype="bfloat16")
+LLAMA_LAYER = KVGeometry.uniform(num_layers=2, num_heads=32, num_kv_heads=8, head_dim=128, dtype="bfloat16")
 
 
 @on_cuda

@@ -7,7 +7,7 @@ from kvbench.decide.held import Held, held_by
 from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.recompute import Recompute
 
-SMALL = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64, dtype="bfloat16")
+SMALL = KVGeometry.uniform(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64, dtype="bfloat16")
 TOKEN = 1_024
 INT8 = 679_936
 """Of a prompt of 999 tokens 27 groups of 32 leave a ring of 160 for 7 chunks of 128: 4 × (2 × 896 × 64 of codes + 4

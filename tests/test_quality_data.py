@@ -12,7 +12,7 @@ from kvbench.quality.recorded import KEY, RecordingError, read, write
 from kvbench.quality.sample import ExactAttention
 from kvbench.quality.structured import Structure, needle_starts, structured
 
-GEOMETRY = KVGeometry(num_layers=1, num_heads=8, num_kv_heads=4, head_dim=128, dtype="float32", name="small")
+GEOMETRY = KVGeometry.uniform(num_layers=1, num_heads=8, num_kv_heads=4, head_dim=128, dtype="float32", name="small")
 TOKENS = 1000
 
 
@@ -113,10 +113,10 @@ def test_needles_are_left_out_where_they_have_no_room():
     assert needle_starts(20, structure) == []  # 4 sinks and 5 needles of 4 tokens are 24
     assert needle_starts(40, structure) == [4, 11, 18, 25, 32]  # 36 times 0.1 is 3.6: behind the sinks
     assert structured(GEOMETRY, 20, 0).needles == ()
-    thin = KVGeometry(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=8, dtype="float32")
+    thin = KVGeometry.uniform(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=8, dtype="float32")
     assert structured(thin, TOKENS, 0).needles == ()
     with pytest.raises(ValueError, match="head_dim of at least 8, got 4"):
-        structured(KVGeometry(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=4, dtype="float32"), 10, 0)
+        structured(KVGeometry.uniform(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=4, dtype="float32"), 10, 0)
 
 
 def test_depths_are_in_order():
@@ -124,7 +124,7 @@ def test_depths_are_in_order():
         Structure(depths=(0.5, 0.1))
 
 
-SMALL = KVGeometry(num_layers=3, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32", name="small")
+SMALL = KVGeometry.uniform(num_layers=3, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32", name="small")
 
 
 def tensors(tokens=10, **changed):
@@ -164,7 +164,7 @@ def test_missing_queries_are_random_and_it_is_said(tmp_path):
 
 
 def test_a_recording_is_taken_in_the_models_dtype(tmp_path):
-    half = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="bfloat16")
+    half = KVGeometry.uniform(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="bfloat16")
     assert read(saved(tmp_path / "kv.safetensors", tensors()), half, 99, 0).keys.dtype == torch.bfloat16
 
 
@@ -191,7 +191,7 @@ def test_a_broken_recording_is_refused_in_one_line(tmp_path, changed, words):
 
 def test_a_recording_of_more_layers_than_the_model_has_is_refused(tmp_path):
     path = saved(tmp_path / "kv.safetensors", tensors())
-    one = KVGeometry(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32")
+    one = KVGeometry.uniform(num_layers=1, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32")
     with pytest.raises(RecordingError, match="it has 2 layers"):
         read(path, one, 99, 0)
 

@@ -24,7 +24,7 @@ from tests.support.tiny_models import Letters, tiny_llama
 from tests.test_experiments import experiment
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-GEOMETRY = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32", name="tiny")
+GEOMETRY = KVGeometry.uniform(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32", name="tiny")
 TEXT = "What is said once is found again, wherever it stands and whoever asks for it. " * 12
 SMALL = {
     "strategies": {"dynamic": {}, "sinks": {}, "recent_window": {"strategy": "sinks", "num_sinks": 0}, "int8": {}},

@@ -32,9 +32,9 @@ def recording(num_layers=2, num_tokens=50, geometry=TINY):
     generator = torch.Generator().manual_seed(7)
 
     def made(num_heads):
-        return torch.randn(num_layers, num_heads, num_tokens, geometry.head_dim, generator=generator)
+        return torch.randn(num_layers, num_heads, num_tokens, geometry.plain.head_dim, generator=generator)
 
-    heads = (geometry.num_kv_heads, geometry.num_kv_heads, geometry.num_heads)
+    heads = (geometry.plain.num_kv_heads, geometry.plain.num_kv_heads, geometry.plain.num_heads)
     return Recording(*map(made, heads), about="made for a test")
 
 
@@ -94,7 +94,7 @@ def test_an_append_longer_than_any_prepared_comes_in_pieces():
 
 
 def test_fewer_layers_are_used_again_in_turn():
-    geometry = KVGeometry(num_layers=5, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32")
+    geometry = KVGeometry.uniform(num_layers=5, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32")
     given = recording(num_layers=2)
     backend = replaying(given, geometry=geometry)
     backend.step(Booking(0, (Reserve(0, 16), Append(0, 16))), 16)

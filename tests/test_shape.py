@@ -107,7 +107,7 @@ ALIKE = [
 def test_the_geometry_is_that_of_the_layers(kind, arguments, num_kv_heads, head_dim):
     config = getattr(transformers, f"{kind}Config")(**arguments)
     geometry = geometry_of(config, "bfloat16")
-    assert geometry == KVGeometry(
+    assert geometry == KVGeometry.uniform(
         num_layers=2,
         num_heads=4,
         num_kv_heads=num_kv_heads,
@@ -152,7 +152,8 @@ def test_of_a_multimodal_model_the_text_counts():
 @pytest.mark.parametrize("wrong", [{"num_kv_heads": 4}, {"head_dim": 16}, {"num_layers": 3}])
 def test_layers_that_are_not_as_told_are_refused(wrong):
     model = llama()
-    geometry = geometry_of(model.config, "float32")
-    check_layers(model, geometry)
+    alike = {"num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 8, "dtype": "float32", "name": "llama"}
+    assert geometry_of(model.config, "float32") == KVGeometry.uniform(**alike)
+    check_layers(model, KVGeometry.uniform(**alike))
     with pytest.raises(ValueError, match=r"layers whose K and V are not .* but \(\(1, 2, 1, 8\), \(1, 2, 1, 8\)\)"):
-        check_layers(model, replace(geometry, **wrong))
+        check_layers(model, KVGeometry.uniform(**alike | wrong))

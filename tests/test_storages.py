@@ -16,11 +16,11 @@ from tests.support.catalogue import STRATEGIES, strategy
 from tests.support.machines import machine
 
 # Two layers, one KV head of 64, float16: K of a layer is 128 bytes a slot, so that 4 slots fill 512 bytes exactly.
-GEOMETRY = KVGeometry(num_layers=2, num_heads=1, num_kv_heads=1, head_dim=64, dtype="float16")
+GEOMETRY = KVGeometry.uniform(num_layers=2, num_heads=1, num_kv_heads=1, head_dim=64, dtype="float16")
 
 
 # A slot of a tensor is 2 KiB: 16,384 of them fill 32 MiB, more than a shared segment.
-LARGE = KVGeometry(num_layers=8, num_heads=8, num_kv_heads=8, head_dim=128, dtype="float16")
+LARGE = KVGeometry.uniform(num_layers=8, num_heads=8, num_kv_heads=8, head_dim=128, dtype="float16")
 
 
 def modelled(allocator, geometry=GEOMETRY):

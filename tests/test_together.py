@@ -23,7 +23,7 @@ from tests.support.driven import Cache
 
 CHATS = [Session(0, (Request(9, 12), Request(7, 5))), Session(0, (Request(30, 20),)), Session(0, (Request(3, 40),))]
 TIMES = [name for name in STEP_FIELDS if name.endswith("_ns")]
-GROUP = TINY.num_heads // TINY.num_kv_heads
+GROUP = TINY.plain.heads_per_kv_head
 
 
 def waiting_in(name, *lengths):
@@ -31,9 +31,11 @@ def waiting_in(name, *lengths):
     cache, found = Cache(strategy(name)), []
     for seq, length in enumerate(lengths):
         cache.admit(Session(0, (Request(length),)), seq)
-        tokens = [torch.randn(1, TINY.num_kv_heads, length, TINY.head_dim) for _ in range(TINY.num_layers)]
+        tokens = [torch.randn(1, TINY.plain.num_kv_heads, length, TINY.plain.head_dim) for _ in range(TINY.num_layers)]
         cache.append(tokens, tokens, seq)
-        found.append(Waiting(cache.sequence(seq), torch.randn(1, TINY.num_kv_heads, GROUP, TINY.head_dim), seq))
+        found.append(
+            Waiting(cache.sequence(seq), torch.randn(1, TINY.plain.num_kv_heads, GROUP, TINY.plain.head_dim), seq)
+        )
     return found
 
 
@@ -70,7 +72,10 @@ def test_rows_are_the_same_but_for_times(name, monkeypatch):
 def test_appends_to_blocks_of_one_pool_are_one_write_a_layer(num_requests, monkeypatch):
     """However many requests there are; and each token lies where it would have been written alone."""
     waiting, alone = (waiting_in("paged", *range(1, 1 + num_requests)) for _ in range(2))
-    shared, tokens = Together(Ticking(), TINY.num_layers, None), torch.randn(num_requests, 2, 1, 2, 1, TINY.head_dim)
+    shared, tokens = (
+        Together(Ticking(), TINY.num_layers, None),
+        torch.randn(num_requests, 2, 1, 2, 1, TINY.plain.head_dim),
+    )
     for seq, (each, other) in enumerate(zip(waiting, alone, strict=True)):
         shared._clock.times([])
         slot = each.sequence.append_later()

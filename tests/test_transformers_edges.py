@@ -216,7 +216,7 @@ def test_pools_count_whole_where_rows_change():
     area = type(areas[0])(layout=type(layout)(layout.num_tokens, 64))
     slot = TINY.bytes_per_token
     staging = 1024 * slot // 2 * 4
-    tensor = 64 * TINY.num_kv_heads * TINY.head_dim * 4
+    tensor = 64 * TINY.plain.num_kv_heads * TINY.plain.head_dim * 4
     for budget, fits in ((4 * 64 * slot + staging + tensor, True), (4 * 64 * slot + staging + tensor - 1, False)):
         ledger = Ledger(TINY, budget, (area,), 4)
         ledger.open(0)

@@ -12,7 +12,7 @@ from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, strategy
 
 WINDOW = 20
-GEOMETRY = KVGeometry(
+GEOMETRY = KVGeometry.uniform(
     num_layers=5, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32", num_window_layers=3, window_tokens=WINDOW
 )
 SLOT = 64  # bytes of a token in a tensor: 2 heads of 8 elements of 4 bytes
@@ -83,7 +83,7 @@ def test_resizes_cost_what_the_tensors_that_change_take(steps):
         before = (tensors.live, tensors.requested, tensors.copied)
         receipt = ledger.book((Reserve(0, capacity),))
         tensors.resize(capacity, used)
-        assert ledger.allocated_bytes == tensors.live == by_hand(capacity) == GEOMETRY.cache_bytes(capacity)
+        assert ledger.allocated_bytes == tensors.live == by_hand(capacity) == GEOMETRY.held_bytes(capacity)
         assert receipt.requested_bytes == tensors.requested - before[1]
         assert receipt.copied_bytes == tensors.copied - before[2]
         assert receipt.peak_bytes == tensors.peak
@@ -243,7 +243,7 @@ def test_strategies_that_hold_other_slots_are_refused(name):
 @pytest.mark.parametrize("name", [name for name in WITH_WINDOWS if name != "recompute"])
 def test_strategies_hold_the_bytes_of_their_capacity(name):
     """Lengths cross the window of 1,024 tokens in one append, and in steps of one."""
-    geometry = KVGeometry(
+    geometry = KVGeometry.uniform(
         num_layers=6, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float16", num_window_layers=5, window_tokens=1024
     )
     chosen = strategy(name).fitted(Limits(geometry=geometry, budget_bytes=None, live_tokens=(2900,)))
@@ -259,8 +259,8 @@ def test_strategies_hold_the_bytes_of_their_capacity(name):
             assert num_bytes == capacity * geometry.bytes_per_token
             assert ledger.used_bytes == used * geometry.bytes_per_token
             continue
-        assert ledger.used_bytes == geometry.cache_bytes(used)
+        assert ledger.used_bytes == geometry.held_bytes(used)
         if not ledger.view.is_busy(0):
-            assert num_bytes == geometry.cache_bytes(capacity)
+            assert num_bytes == geometry.held_bytes(capacity)
     ledger.book(chosen.on_finish(0, ledger.view))
     assert (ledger.used_bytes, ledger.held_bytes) == (0, ledger.fixed_bytes)

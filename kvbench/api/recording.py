@@ -153,4 +153,5 @@ def _tokens(loaded: "Loaded", text: "Text", asked_for: int | None, least: int) -
 
 def _settings(configured: "KVGeometry", loaded: "KVGeometry") -> dict[str, object]:
     """What a run sets, where the model that was loaded is another than its file tells."""
-    return {f"model.{key}": getattr(loaded, key) for key in SHAPE if getattr(configured, key) != getattr(loaded, key)}
+    told, found = configured.plain, loaded.plain
+    return {f"model.{key}": getattr(found, key) for key in SHAPE if getattr(told, key) != getattr(found, key)}

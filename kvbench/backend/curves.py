@@ -138,7 +138,7 @@ class Curves:
         self._queries = Lines(_queries_of(hardware, self._lines))
         self._geometry = geometry
         self._num_rows = num_rows
-        known = KVGeometry(num_layers=1, **{name: self._calibrated[name] for name in SHAPE[:-1]})
+        known = KVGeometry.uniform(num_layers=1, **{name: self._calibrated[name] for name in SHAPE[:-1]})
         rows: float = num_rows / self._calibrated["num_rows"]
         self._layer_bytes = geometry.bytes_per_token // geometry.num_layers * num_rows
         self._scale = self._layer_bytes / (known.bytes_per_token * self._calibrated["num_rows"])
@@ -147,7 +147,7 @@ class Curves:
     @property
     def deviation(self) -> str:
         """How the geometry differs from the calibrated one, and what that means; empty where it does not."""
-        asked = {name: getattr(self._geometry, name, self._num_rows) for name in SHAPE}
+        asked = {name: getattr(self._geometry.plain, name, self._num_rows) for name in SHAPE}
         others = [f"{name} {self._calibrated[name]}" for name in SHAPE if self._calibrated[name] != asked[name]]
         return f"calibrated with {', '.join(others)}; extrapolated" if others else ""
 

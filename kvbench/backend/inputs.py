@@ -31,26 +31,24 @@ class Inputs:
         self, geometry: KVGeometry, num_rows: int, max_append_tokens: int, device: torch.device, seed: int
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        dtype = getattr(torch, geometry.dtype)
+        dtype, group = getattr(torch, geometry.dtype), geometry.plain
 
         def random(num_heads: int, num_tokens: int) -> Tensor:
-            shape = (num_rows, num_heads, num_tokens, geometry.head_dim)
+            shape = (num_rows, num_heads, num_tokens, group.head_dim)
             drawn = torch.randn(shape, generator=generator, dtype=torch.float32)  # the same on every device
             return torch.empty(shape, dtype=dtype, device=device).copy_(drawn)
 
         self._num_layers = geometry.num_layers
         self._piece_tokens = min(max(max_append_tokens, 1), MAX_PIECE_TOKENS)
-        self._keys = random(geometry.num_kv_heads, self._piece_tokens)
-        self._values = random(geometry.num_kv_heads, self._piece_tokens)
-        self._group_size = geometry.num_heads // geometry.num_kv_heads
-        self.queries = packed(random(geometry.num_heads, QUERY_CHUNK), geometry.num_kv_heads)
+        self._keys = random(group.num_kv_heads, self._piece_tokens)
+        self._values = random(group.num_kv_heads, self._piece_tokens)
+        self._group_size = group.heads_per_kv_head
+        self.queries = packed(random(group.num_heads, QUERY_CHUNK), group.num_kv_heads)
         self._tokens = [
-            (self._layers(random(geometry.num_kv_heads, 1)), self._layers(random(geometry.num_kv_heads, 1)))
+            (self._layers(random(group.num_kv_heads, 1)), self._layers(random(group.num_kv_heads, 1)))
             for _ in range(NUM_DECODE_TOKENS)
         ]
-        self.decode_queries = [
-            packed(random(geometry.num_heads, 1), geometry.num_kv_heads) for _ in range(NUM_DECODE_TOKENS)
-        ]
+        self.decode_queries = [packed(random(group.num_heads, 1), group.num_kv_heads) for _ in range(NUM_DECODE_TOKENS)]
         self._next = 0
 
     def decode_query(self, num_seen: int) -> Tensor:
@@ -134,9 +132,9 @@ class RecordedInputs:
         num_recorded, _, self._num_tokens, _ = recording.keys.shape
         self._layers = [layer % num_recorded for layer in range(geometry.num_layers)]
         self._piece_tokens = min(max(max_append_tokens, 1), MAX_PIECE_TOKENS)
-        self._group_size = geometry.num_heads // geometry.num_kv_heads
+        self._group_size = geometry.plain.heads_per_kv_head
         self._keys, self._values = rows(recording.keys), rows(recording.values)
-        self._queries = rows(packed(recording.queries, geometry.num_kv_heads))
+        self._queries = rows(packed(recording.queries, geometry.plain.num_kv_heads))
         self._sequences = sequences
 
     def pieces(self, op: Append) -> list[tuple[Append, list[Tensor], list[Tensor]]]:

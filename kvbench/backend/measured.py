@@ -86,7 +86,7 @@ class MeasuredBackend(Backend):
         self.num_rows = conditions.num_rows
         self._seed = conditions.seed
         self._recording = conditions.recording
-        self._group_size = geometry.num_heads // geometry.num_kv_heads
+        self._group_size = geometry.plain.heads_per_kv_head
         self._dtype = getattr(torch, geometry.dtype)
         self._areas = self._shared((Area(),))
         self._baseline: dict[str, int] = {}
@@ -127,7 +127,12 @@ class MeasuredBackend(Backend):
     def _shared(self, areas: tuple[Area, ...]) -> Areas:
         geometry = self.geometry
         shape = Shape(
-            geometry.num_layers, self.num_rows, geometry.num_kv_heads, geometry.head_dim, self._dtype, self.device
+            geometry.num_layers,
+            self.num_rows,
+            geometry.plain.num_kv_heads,
+            geometry.plain.head_dim,
+            self._dtype,
+            self.device,
         )
         return Areas(areas, shape)
 
@@ -295,7 +300,7 @@ class MeasuredBackend(Backend):
         """Tokens whose queries attend at once, so that masks and weights stay small."""
         if sequence.score is None:
             return QUERY_CHUNK
-        return queries_at_once(self.num_rows * self.geometry.num_heads * sequence.num_held, QUERY_CHUNK)
+        return queries_at_once(self.num_rows * self.geometry.plain.num_heads * sequence.num_held, QUERY_CHUNK)
 
     def drain(self) -> list[Times] | None:
         """The times of steps that the device had not finished when `step` returned; None on a CPU."""

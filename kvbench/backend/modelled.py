@@ -11,7 +11,7 @@ from kvbench.backend.curves import Curves
 from kvbench.backend.rates import Rates, Read, SheetRates
 from kvbench.checks import check_share
 from kvbench.ledger import Posting
-from kvbench.ledger.accounts import area_costs
+from kvbench.ledger.costs import area_costs
 from kvbench.messages import unknown
 from kvbench.model.cost import PS_PER_NS, PS_PER_S
 from kvbench.model.geometry import KVGeometry
@@ -71,7 +71,7 @@ class ModelledBackend(Backend):
 
     def __init__(self, chosen: Modelled, conditions: Conditions) -> None:
         geometry, hardware, cache_only = conditions.geometry, conditions.hardware, conditions.cache_only
-        if chosen.allocator != "none" and geometry.num_window_layers:
+        if chosen.allocator != "none" and any(group.tokens for group in geometry.groups):
             raise ValueError(
                 f"allocator={chosen.allocator} holds every layer alike; {geometry.name} has sliding-window layers"
             )

@@ -185,8 +185,8 @@ class SheetRates:
     def _slots_ps(self, read: Read) -> int:
         """Reading slots once; others than those that the model gives cost their share of bytes."""
         geometry, cost = self._geometry, read.cost
-        if geometry.num_window_layers:
-            return round(geometry.cache_bytes(read.num_slots) * self._num_rows * self._byte_ps)
+        if any(group.tokens for group in geometry.groups):
+            return round(geometry.held_bytes(read.num_slots) * self._num_rows * self._byte_ps)
         as_given = geometry.bytes_per_token * self._num_rows * cost.unit_tokens
         return read.num_slots * self._prices.read_ps * cost.unit_bytes // as_given
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 
@@ -47,14 +46,14 @@ class CalibrationBench:
     """
 
     def __init__(self, geometry: KVGeometry, device: str, most_slots: int) -> None:
-        self.geometry = replace(geometry, num_layers=1)
+        self.geometry = geometry.reshaped(num_layers=1)
         self.backend = self.new_backend(device)
         self.backend.prepare(most_slots, most_slots + SPARE_TOKENS)
         self.areas: tuple[Area, ...] = ()
         self.is_accelerator = self.backend.device.type != "cpu"
         self._is_held = self.is_accelerator
         self._clock = clock_of(self.backend.device)
-        size = (self.backend.num_rows, self.geometry.num_kv_heads, STAGING_TOKENS, self.geometry.head_dim)
+        size = (self.backend.num_rows, self.geometry.plain.num_kv_heads, STAGING_TOKENS, self.geometry.plain.head_dim)
         dtype = getattr(torch, self.geometry.dtype)
         self.buffers = tuple(torch.zeros(size, dtype=dtype, device=self.backend.device) for _ in range(2))
 

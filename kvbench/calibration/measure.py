@@ -84,7 +84,7 @@ def probes(bench: CalibrationBench, grid: Grid) -> list[Probe]:
         found.append(partial(_sized, attention, n, queries=queries))
     for n in grid.moved_slots:
         found += [partial(_sized, probe, n) for probe in (blocks, tiers, evictions)]
-        fitting = [bits for bits in grid.bits if bench.geometry.head_dim * bits % BYTE_BITS == 0]
+        fitting = [bits for bits in grid.bits if bench.geometry.plain.head_dim * bits % BYTE_BITS == 0]
         found += [partial(_sized, packed, n, bits=bits) for bits in fitting]
     found += [partial(_sized, merging, n) for n in (1, *grid.queries)]
     return [*found, singles, host_steps]
@@ -171,9 +171,9 @@ def hardware_of(bench: CalibrationBench, samples: Samples, launches: Samples | N
         calibrated_for={
             "model": geometry.name,
             "dtype": geometry.dtype,
-            "num_heads": geometry.num_heads,
-            "num_kv_heads": geometry.num_kv_heads,
-            "head_dim": geometry.head_dim,
+            "num_heads": geometry.plain.num_heads,
+            "num_kv_heads": geometry.plain.num_kv_heads,
+            "head_dim": geometry.plain.head_dim,
             "num_rows": bench.backend.num_rows,
             "device": device.type,
             "threads": threads,

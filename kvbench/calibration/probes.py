@@ -95,7 +95,7 @@ def blocks(bench: CalibrationBench, num_slots: int, samples: Samples) -> None:
 
 def packed(bench: CalibrationBench, num_slots: int, samples: Samples, bits: int) -> None:
     """Rounding tokens to few bits, and restoring them."""
-    group = gcd(GROUP, bench.geometry.head_dim)
+    group = gcd(GROUP, bench.geometry.plain.head_dim)
     num_tokens = -(-num_slots // group) * group
     areas = Area(AWAY, Chunks(CHUNK_TOKENS), format=Packed(bits, group, "channel")), Area(layout=Ring())
     with bench.sequence(*areas):
@@ -148,11 +148,11 @@ def evictions(bench: CalibrationBench, num_slots: int, samples: Samples) -> None
 def merging(bench: CalibrationBench, num_queries: int, samples: Samples) -> None:
     """Merging attention of so many queries over one part into that over another."""
     geometry, backend = bench.geometry, bench.backend
-    heads = backend.num_rows, geometry.num_kv_heads
-    group = geometry.num_heads // geometry.num_kv_heads
+    heads = backend.num_rows, geometry.plain.num_kv_heads
+    group = geometry.plain.heads_per_kv_head
     dtype = getattr(torch, geometry.dtype)
     queries, slots = (
-        torch.ones(*heads, count, geometry.head_dim, dtype=dtype, device=backend.device)
+        torch.ones(*heads, count, geometry.plain.head_dim, dtype=dtype, device=backend.device)
         for count in (num_queries * group, MERGED_SLOTS)
     )
     part = attention_and_lse(queries, slots, slots, None)

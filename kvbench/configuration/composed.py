@@ -10,6 +10,7 @@ from kvbench.backend.choice import BackendChoice
 from kvbench.configuration.catalogue import GROUPS, implied, names, own_node, own_settings
 from kvbench.configuration.chosen import compared
 from kvbench.configuration.errors import UsageError
+from kvbench.configuration.model import keys_of
 from kvbench.configuration.rules import NAME_OR_PATH, check_beside_experiment, check_name_or_path
 from kvbench.configuration.vet import vet_file
 from kvbench.messages import unknown
@@ -92,7 +93,7 @@ def _node(group: str, chosen: object, trusted: Sequence[str]) -> Any:
             raise UsageError(unknown(group, chosen, names(group)))
         return own_node(group, chosen)
     if isinstance(chosen, KVGeometry):
-        return {key: value for key, value in vars(chosen).items() if value is not None}
+        return keys_of(chosen)
     return dict(chosen) if isinstance(chosen, Mapping) else chosen
 
 

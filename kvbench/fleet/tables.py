@@ -30,7 +30,7 @@ from kvbench.fleet.state import (
     Tables,
 )
 from kvbench.fleet.timeline import timeline_of
-from kvbench.ledger.accounts import area_cost, workspace_bytes
+from kvbench.ledger.costs import area_cost, workspace_bytes
 from kvbench.model.cost import PS_PER_NS, Prices
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Blocks
@@ -56,7 +56,7 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "unit": rule.unit,
         "max_tokens": UNBOUNDED if rule.max_tokens is None else rule.max_tokens,
         "slot_bytes": cost.unit_bytes,
-        "tensor_bytes": cost.tensor_bytes if rule.layout == CONTIGUOUS else 0,
+        "tensor_bytes": cost.largest_bytes(1) if rule.layout == CONTIGUOUS else 0,
         "fixed_bytes": fixed_bytes,
         "limit_bytes": limit_bytes,
         "limit_slots": limit_bytes // cost.unit_bytes,

@@ -118,7 +118,7 @@ class Layerwise:
         self.device = device
         self._num_output_tokens = num_output_tokens
         dtype = getattr(torch, geometry.dtype)
-        shape = Shape(1, num_rows, geometry.num_kv_heads, geometry.head_dim, dtype, device)
+        shape = Shape(1, num_rows, geometry.plain.num_kv_heads, geometry.plain.head_dim, dtype, device)
         first = Areas(strategy.areas, shape)
         others = [Areas(strategy.areas, shape, beside=first) for _ in range(geometry.num_layers - 1)]
         self._layers = _Layers([first, *others], geometry)

@@ -15,7 +15,8 @@ from kvbench.integrations.required import loading, required
 from kvbench.integrations.shape import check_layers, geometry_of
 from kvbench.integrations.sources import PACKAGE, ModelMissing, Source, source_of
 from kvbench.messages import unknown
-from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
+from kvbench.model.dtypes import DTYPE_BYTES
+from kvbench.model.geometry import KVGeometry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

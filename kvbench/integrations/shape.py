@@ -49,7 +49,7 @@ def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
     num_kv_heads = _kv_heads(text, num_heads)
     for what in foreign_fields(text.to_dict(), text.model_type, head_dim, num_kv_heads):
         raise _unfit(name, what, config)
-    return KVGeometry(
+    return KVGeometry.uniform(
         num_layers=num_layers,
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
@@ -77,7 +77,7 @@ def check_layers(model: "PreTrainedModel", geometry: KVGeometry) -> None:
     cache = DynamicCache(config=model.config)
     with torch.inference_mode():
         model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache, use_cache=True)
-    expected = (1, geometry.num_kv_heads, 1, geometry.head_dim)
+    expected = (1, geometry.plain.num_kv_heads, 1, geometry.plain.head_dim)
     shapes = [tuple(tuple(tensor.shape) for tensor in _held(layer)) for layer in cache.layers]
     if shapes != [(expected, expected)] * geometry.num_layers:
         raise _unfit(

@@ -1,7 +1,8 @@
 """The ledger: it books every byte of every plan before a backend carries it out."""
 
-from kvbench.ledger.accounts import NO_RECEIPT, AreaCost, Posting, Receipt
+from kvbench.ledger.accounts import NO_RECEIPT, Posting, Receipt
 from kvbench.ledger.book import Ledger
+from kvbench.ledger.costs import AreaCost
 from kvbench.ledger.declared import Declared
 from kvbench.ledger.limits import Limits
 from kvbench.ledger.outcome import BackgroundError, LedgerError, OutOfMemory

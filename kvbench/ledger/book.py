@@ -106,7 +106,7 @@ class Ledger(LedgerState):
             used = held.num_used
             held.num_used = used + num_tokens
             if cost.area.tier == DEVICE:
-                if cost.window_bytes:
+                if cost.is_bounded:
                     self.used_bytes += cost.bytes_of(held.num_used) - cost.bytes_of(used)
                 else:
                     self.used_bytes += num_tokens * cost.unit_bytes

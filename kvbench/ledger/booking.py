@@ -132,7 +132,7 @@ class Draft:
             self._allocate(held, held.num_bytes - old_bytes, 0)
         else:
             # While the last (or, shrinking, the first) tensor is copied, the smaller of its two is held as well.
-            self._allocate(held, new_bytes - old_bytes, held.cost.largest_bytes(min(held.capacity, op.num_tokens)))
+            self._allocate(held, new_bytes - old_bytes, held.cost.twice_bytes(min(held.capacity, op.num_tokens)))
             self.num_resizes += held.capacity > 0 and op.num_tokens > 0
         if op.num_tokens:
             self.requested_bytes += held.cost.replaced_bytes(op.num_tokens, held.capacity, op.num_tokens)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from kvbench.ledger.accounts import area_cost, workspace_bytes
+from kvbench.ledger.costs import area_cost, workspace_bytes
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import DEVICE, Area, Blocks
 

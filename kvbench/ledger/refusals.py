@@ -22,10 +22,11 @@ def check_behind(op: Operation, held: Holding) -> None:
 
 def check_windows(op: Truncate, held: Holding) -> None:
     """Refuse to go back to tokens that layers with a sliding window no longer hold."""
-    cost = held.cost
-    if cost.window_bytes and held.num_used > cost.window_tokens and op.num_tokens < held.num_used:
+    bounds = [group.most_tokens for group in held.cost.groups if group.most_tokens is not None]
+    least = min(bounds, default=held.num_used)
+    if held.num_used > least and op.num_tokens < held.num_used:
         raise LedgerError(
-            f"{op}: layers with a sliding window hold the last {cost.window_tokens} of {held.num_used} tokens; what "
+            f"{op}: layers with a sliding window hold the last {least} of {held.num_used} tokens; what "
             "was before cannot be restored"
         )
 

@@ -2,7 +2,8 @@
 
 from copy import copy
 
-from kvbench.ledger.accounts import Account, AreaCost, Holding, Receipt
+from kvbench.ledger.accounts import Account, Holding, Receipt
+from kvbench.ledger.costs import AreaCost
 from kvbench.ledger.outcome import LedgerError, OutOfMemory
 from kvbench.ledger.state import LedgerState
 from kvbench.plan.area import DEVICE, Blocks, Chunks

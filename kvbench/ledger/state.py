@@ -1,6 +1,7 @@
 """What a ledger knows: who holds what, and the sums."""
 
-from kvbench.ledger.accounts import Account, area_costs, workspace_bytes
+from kvbench.ledger.accounts import Account
+from kvbench.ledger.costs import area_costs, workspace_bytes
 from kvbench.ledger.declared import Declared
 from kvbench.ledger.outcome import LedgerError
 from kvbench.model.geometry import KVGeometry

@@ -83,8 +83,9 @@ class LedgerView:
         if ledger.budget_bytes is None:
             return UNLIMITED
         held_bytes = held.cost.bytes_of(held.capacity)
-        twice_bytes = held.cost.largest_bytes(held.capacity)
-        return held.cost.slots_in(ledger.left_of(ledger.budget_bytes) + held_bytes - twice_bytes)
+        twice_bytes = held.cost.twice_bytes(held.capacity)
+        room = held.cost.slots_in(ledger.left_of(ledger.budget_bytes) + held_bytes - twice_bytes)
+        return UNLIMITED if room is None else room
 
     def room_beside(self, seq: int, capacity: int, area: str = MAIN) -> int:
         """The most slots that a background resize of an area could have, once its capacity is `capacity`, settled."""
@@ -92,7 +93,8 @@ class LedgerView:
         if ledger.budget_bytes is None:
             return UNLIMITED
         free_bytes = ledger.left_of(ledger.budget_bytes) + held.num_bytes - held.cost.bytes_of(capacity)
-        return held.cost.slots_in(free_bytes, capacity)
+        room = held.cost.slots_in(free_bytes, capacity)
+        return UNLIMITED if room is None else room
 
     def is_open(self, seq: int) -> bool:
         """Whether the sequence was admitted and not yet released."""

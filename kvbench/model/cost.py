@@ -5,7 +5,8 @@ Plain functions of integers. The modelled backend calls them; the fleet simulati
 
 from typing import NamedTuple
 
-from kvbench.model.geometry import DTYPE_BYTES, KVGeometry
+from kvbench.model.dtypes import DTYPE_BYTES
+from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
 

@@ -1,104 +1,183 @@
-"""Bytes of a KV cache: the one home of byte arithmetic."""
+"""What a model's layers hold of a sequence, group by group."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvbench.checks import check_int
 from kvbench.messages import unknown
+from kvbench.model.dtypes import DTYPE_BYTES
+from kvbench.model.groups import FULL, LATENT, MOST_SIZE, WINDOW, LayerGroup
 
-DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-TRACK_BYTES = 4
-MOST_SIZE = 2**31 - 1
-"""Of a number of layers, heads or elements."""
-
+MOST_LAYERS = 2**16
 MOST_TOKEN_BYTES = 2**40
 """Of one token over all layers; the largest models have some megabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KVGeometry:
-    """The shape of one token's K and V.
-
-    With latent attention a layer holds one tensor: a latent that K and V of all heads are made from, and the rotary
-    part of K. Attention reads it as one KV head of latent_dim elements for K, the first head_dim of them for V.
+    """A model's layers, as what they hold of a sequence.
 
     Args:
-        num_layers: layers that hold K and V, > 0.
-        num_heads: query heads, a multiple of num_kv_heads.
-        num_kv_heads: heads of K and V, > 0; 1 with latent attention.
-        head_dim: elements of one head's K (and of its V), > 0; with latent attention those of the latent alone.
-        dtype: float32, float16 or bfloat16.
+        groups: layers of a kind each; at least one.
+        dtype: what the model computes in: float32, float16 or bfloat16.
         name: the model's name, for people.
-        latent_dim: elements of a token in a layer's one tensor, at least head_dim; None where K and V are two.
-        num_window_layers: layers with a sliding window, which hold the last tokens only; fewer than num_layers.
-        window_tokens: tokens of that window, > 0; None where no layer has one.
     Raises:
-        ValueError: a number is out of its range, the dtype is not one of those, or a token has more than 2^40 bytes.
-    Source: latent attention, DeepSeek-V2, arXiv:2405.04434, section 2.1; sliding windows, Gemma 3, arXiv:2503.19786,
-        section 2.
+        ValueError: there is no group, a layer is in two, the dtype is not one of those, or a token has more than 2^40
+            bytes.
     """
 
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
+    groups: tuple[LayerGroup, ...]
     dtype: str
     name: str = ""
-    latent_dim: int | None = None
-    num_window_layers: int = 0
-    window_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for field in ("num_layers", "num_heads", "num_kv_heads", "head_dim"):
-            check_int(f"model.{field}", getattr(self, field), 1)
-            if getattr(self, field) > MOST_SIZE:
-                raise ValueError(f"model.{field} is at most {MOST_SIZE:,}, got {getattr(self, field):,}")
-        if self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"model.num_heads is a multiple of num_kv_heads, got {self.num_heads} heads on {self.num_kv_heads}"
-            )
         if not isinstance(self.dtype, str) or self.dtype not in DTYPE_BYTES:
             raise ValueError(unknown("dtype", self.dtype, DTYPE_BYTES))
-        if self.latent_dim is not None:
-            self._check_latent()
-        self._check_windows()
-        if self.bytes_per_token > MOST_TOKEN_BYTES:
-            raise ValueError(
-                f"model: a token's K and V have at most {MOST_TOKEN_BYTES:,} bytes over all layers, got "
-                f"{self.bytes_per_token:,}"
-            )
+        if not self.groups:
+            raise ValueError(f"{self.called}: a cache is one group of layers or more, got none")
+        layers = [layer for group in self.groups for layer in group.layers]
+        if len(layers) != len(set(layers)):
+            twice = sorted({layer for layer in layers if layers.count(layer) > 1})
+            raise ValueError(f"{self.called}: a layer is in one group, got {twice} in several")
+        _check_token_bytes(self.bytes_per_token)
 
-    def _check_latent(self) -> None:
-        check_int("model.latent_dim (head_dim or more)", self.latent_dim, self.head_dim)
-        if self.num_kv_heads != 1:
-            raise ValueError(f"model.num_kv_heads is 1 where latent_dim is given, got {self.num_kv_heads}")
+    @staticmethod
+    def uniform(
+        *,
+        num_layers: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        dtype: str,
+        name: str = "",
+        latent_dim: int | None = None,
+        num_window_layers: int = 0,
+        window_tokens: int | None = None,
+    ) -> "KVGeometry":
+        """A model whose layers are alike, but for the window that some may have.
 
-    def _check_windows(self) -> None:
-        check_int("model.num_window_layers (fewer than num_layers)", self.num_window_layers, 0, self.num_layers - 1)
-        if self.num_window_layers:
-            check_int("model.window_tokens, where num_window_layers is not 0,", self.window_tokens, 1)
-        elif self.window_tokens is not None:
-            raise ValueError(f"model.window_tokens is null where num_window_layers is 0, got {self.window_tokens!r}")
+        Args:
+            num_layers: layers that hold K and V, > 0.
+            num_heads: query heads, a multiple of num_kv_heads.
+            num_kv_heads: heads of K and V, > 0; 1 with latent attention.
+            head_dim: elements of one head's K (and of its V), > 0; with latent attention those of the latent alone.
+            dtype: of what is held, and computed in: float32, float16 or bfloat16.
+            name: the model's name, for people.
+            latent_dim: elements of a token in a layer's one tensor, at least head_dim: a latent that K and V of all
+                heads are made from, and the rotary part of K; None where K and V are two.
+            num_window_layers: layers with a sliding window, which hold the last tokens only; fewer than num_layers. The
+                others are spread evenly, each behind as many of these.
+            window_tokens: tokens of that window, > 0; None where no layer has one.
+        Raises:
+            ValueError: a number is out of its range, or the dtype is not one of those.
+        Source: latent attention, DeepSeek-V2, arXiv:2405.04434, section 2.1; sliding windows, Gemma 3,
+            arXiv:2503.19786, section 2.
+        """
+        sizes = {"num_layers": num_layers, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
+        for field, size in sizes.items():
+            check_int(f"model.{field}", size, 1)
+            most = MOST_LAYERS if field == "num_layers" else MOST_SIZE
+            if size > most:
+                raise ValueError(f"model.{field} is at most {most:,}, got {size:,}")
+        if num_heads % num_kv_heads:
+            raise ValueError(f"model.num_heads is a multiple of num_kv_heads, got {num_heads} heads on {num_kv_heads}")
+        if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+            raise ValueError(unknown("dtype", dtype, DTYPE_BYTES))
+        if latent_dim is not None:
+            check_int("model.latent_dim (head_dim or more)", latent_dim, head_dim)
+            if num_kv_heads != 1:
+                raise ValueError(f"model.num_kv_heads is 1 where latent_dim is given, got {num_kv_heads}")
+        check_int("model.num_window_layers (fewer than num_layers)", num_window_layers, 0, num_layers - 1)
+        if num_window_layers:
+            check_int("model.window_tokens, where num_window_layers is not 0,", window_tokens, 1)
+        elif window_tokens is not None:
+            raise ValueError(f"model.window_tokens is null where num_window_layers is 0, got {window_tokens!r}")
+        alike = LayerGroup(
+            kind=FULL if latent_dim is None else LATENT,
+            layers=(0,),
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            key_dim=head_dim if latent_dim is None else latent_dim,
+            value_dim=head_dim,
+            dtype=dtype,
+        )
+        _check_token_bytes(num_layers * alike.token_bytes)
+        if not num_window_layers:
+            return KVGeometry(groups=(replace(alike, layers=tuple(range(num_layers))),), dtype=dtype, name=name)
+        if latent_dim is not None:
+            raise ValueError(f"model.num_window_layers is 0 where latent_dim is given, got {num_window_layers}")
+        stretch = num_layers // (num_layers - num_window_layers)
+        full = tuple(range(stretch - 1, num_layers, stretch))[: num_layers - num_window_layers]
+        others = tuple(sorted(set(range(num_layers)) - set(full)))
+        windows = replace(alike, kind=WINDOW, layers=others, tokens=window_tokens)
+        return KVGeometry(groups=(replace(alike, layers=full), windows), dtype=dtype, name=name)
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return self.name or "the model"
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of all groups."""
+        return sum(group.num_layers for group in self.groups)
 
     @property
     def is_plain(self) -> bool:
-        """Whether every layer holds K and V of all tokens."""
-        return self.latent_dim is None and not self.num_window_layers
+        """Whether every layer holds K and V of all tokens, alike, in the dtype that is computed in."""
+        return len(self.groups) == 1 and self.groups[0].is_plain and self.groups[0].dtype == self.dtype
 
     @property
-    def tensors_per_layer(self) -> int:
-        """Tensors of a layer: K and V, or a latent."""
-        return 2 if self.latent_dim is None else 1
+    def plain(self) -> LayerGroup:
+        """The one group of a plain model.
+
+        Raises:
+            ValueError: it is not plain.
+        """
+        if not self.is_plain:
+            raise ValueError(f"layers that all hold K and V of all tokens, alike; {self.called} has {self.kinds}")
+        return self.groups[0]
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """A name a group, for accounts: its kind, numbered where several are of one: full, window, window_2."""
+        seen: dict[str, int] = {}
+        names = []
+        for group in self.groups:
+            seen[group.kind] = number = seen.get(group.kind, 0) + 1
+            names.append(group.kind if number == 1 else f"{group.kind}_{number}")
+        return tuple(names)
+
+    @property
+    def kinds(self) -> str:
+        """Its groups, for people: "10 full layers, 52 window layers"."""
+        return ", ".join(group.where for group in self.groups)
+
+    def reshaped(self, *, num_layers: int | None = None, num_kv_heads: int | None = None) -> "KVGeometry":
+        """A plain model with other numbers of layers and KV heads, as many query heads on each.
+
+        Raises:
+            ValueError: it is not plain, or a number is out of its range.
+        """
+        plain = self.plain
+        heads = plain.num_kv_heads if num_kv_heads is None else num_kv_heads
+        return KVGeometry.uniform(
+            num_layers=plain.num_layers if num_layers is None else num_layers,
+            num_heads=plain.heads_per_kv_head * heads,
+            num_kv_heads=heads,
+            head_dim=plain.head_dim,
+            dtype=self.dtype,
+            name=self.name,
+        )
+
+    def in_dtype(self, dtype: str) -> "KVGeometry":
+        """The same model computed in another dtype, and held in it where it was held in what it was computed in."""
+        groups = (replace(group, dtype=dtype) if group.dtype == self.dtype else group for group in self.groups)
+        return replace(self, dtype=dtype, groups=tuple(groups))
 
     @property
     def num_tensors(self) -> int:
         """Tensors of a contiguous cache: those of every layer."""
-        return self.tensors_per_layer * self.num_layers
-
-    @property
-    def tensor_bytes_per_token(self) -> int:
-        """Bytes of one token in one of those tensors."""
-        width = self.num_kv_heads * self.head_dim if self.latent_dim is None else self.latent_dim
-        return width * DTYPE_BYTES[self.dtype]
+        return sum(group.num_tensors for group in self.groups)
 
     @property
     def about(self) -> str:
@@ -108,57 +187,41 @@ class KVGeometry:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of one token over all layers, as long as it is in every window."""
-        return self.num_tensors * self.tensor_bytes_per_token
+        """Bytes of one token over all layers, as long as it is in every window and chunk."""
+        return sum(group.token_bytes for group in self.groups)
 
     @property
-    def window_bytes_per_token(self) -> int:
-        """Those of them in layers with a sliding window."""
-        return self.tensors_per_layer * self.num_window_layers * self.tensor_bytes_per_token
+    def layer_bytes_per_token(self) -> int:
+        """Those of the layer that holds most of it."""
+        return max(group.layer_token_bytes for group in self.groups)
 
-    def cache_bytes(self, num_tokens: int) -> int:
-        """Bytes of a sequence of so many tokens: layers with a sliding window hold the last ones only."""
-        outside = max(num_tokens - (self.window_tokens or 0), 0)
-        return num_tokens * self.bytes_per_token - outside * self.window_bytes_per_token
+    @property
+    def tensor_bytes_per_token(self) -> int:
+        """Those in the largest tensor."""
+        return max(group.tensor_bytes_per_token for group in self.groups)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a sequence that its length does not change."""
+        return sum(group.state_bytes for group in self.groups)
+
+    def held_bytes(self, num_tokens: int) -> int:
+        """Bytes of a sequence of so many tokens."""
+        return sum(group.held_bytes(num_tokens) for group in self.groups)
 
     @property
     def pair_flops(self) -> int:
-        """Floating-point operations of one query with one key, all layers and heads: a product and a weighted sum.
-
-        Of a latent, the query is taken to the latent's space first (that is part of the projections), so that its
-        product runs over latent_dim elements and the sum over head_dim. Windows are not regarded.
-        """
-        elements = self.head_dim + (self.head_dim if self.latent_dim is None else self.latent_dim)
-        return 2 * elements * self.num_heads * self.num_layers
+        """Floating-point operations of one query with one key, all layers and heads; see `LayerGroup.pair_flops`."""
+        return sum(group.pair_flops for group in self.groups)
 
     @property
     def track_bytes_per_token(self) -> int:
         """Bytes of one figure beside each slot of each layer and KV head."""
-        return TRACK_BYTES * self.num_layers * self.num_kv_heads
+        return sum(group.track_bytes_per_token for group in self.groups)
 
-    def packed_bytes(self, num_tokens: int, bits: int, group: int, keys_per: str) -> int:
-        """Bytes of the K and V of so many tokens in few bits: codes, and a scale and a minimum a group.
 
-        Args:
-            num_tokens: a multiple of group.
-            bits: 8, 4 or 2.
-            group: elements a group; at most head_dim of them where it runs over a token's channels.
-            keys_per: "channel": a group of keys is a channel's; "token": a token's, as those of values always are.
-        Raises:
-            ValueError: K and V are not held in full, or the head's size does not go into bytes or groups.
-        """
-        if not self.is_plain:
-            raise ValueError(
-                f"{bits} bits in groups of {group}: layers hold K and V of all tokens, "
-                f"got {self.name or 'a model'} with latent attention or sliding windows"
-            )
-        of_token = min(group, self.head_dim)
-        if self.head_dim * bits % 8 or self.head_dim % of_token:
-            raise ValueError(
-                f"{bits} bits in groups of {group}: head_dim is a multiple of the group and fills whole bytes, "
-                f"got {self.head_dim}"
-            )
-        codes = 2 * num_tokens * self.head_dim * bits // 8
-        token_groups = num_tokens * (self.head_dim // of_token)
-        key_groups = num_tokens // group * self.head_dim if keys_per == "channel" else token_groups
-        return self.num_layers * self.num_kv_heads * (codes + 2 * DTYPE_BYTES[self.dtype] * (key_groups + token_groups))
+def _check_token_bytes(num_bytes: int) -> None:
+    if num_bytes > MOST_TOKEN_BYTES:
+        raise ValueError(
+            f"model: a token's K and V have at most {MOST_TOKEN_BYTES:,} bytes over all layers, got {num_bytes:,}"
+        )

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from kvbench.checks import check_int, check_one_of
 from kvbench.messages import unknown
-from kvbench.model.dtypes import KV_BITS
+from kvbench.model.dtypes import DTYPE_BYTES, KV_BITS
 
 FULL, WINDOW, CHUNKED, LATENT, STATE, SHARING = "full", "window", "chunked", "latent", "state", "sharing"
 KINDS = (FULL, WINDOW, CHUNKED, LATENT, STATE, SHARING)
@@ -13,6 +13,8 @@ CONVOLUTION, RECURRENT = "convolution", "recurrent"
 """Names of a state's tensors."""
 SCALE_BYTES = 4
 """Of a scale a token and head, where a cache has such."""
+TRACK_BYTES = 4
+"""Of one figure beside a slot."""
 MOST_SIZE = 2**31 - 1
 """Of a number of layers, heads or elements."""
 
@@ -113,6 +115,88 @@ class LayerGroup:
     def holds_tokens(self) -> bool:
         """Whether a layer holds something for each token."""
         return self.kind not in (STATE, SHARING)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a layer holds K and V of all tokens, of one width, in a dtype that is computed in, and no more."""
+        as_computed = self.dtype in DTYPE_BYTES and not self.scales_per_head
+        return self.kind == FULL and as_computed and self.key_dim == self.value_dim and not self.index_bytes
+
+    @property
+    def head_dim(self) -> int:
+        """Elements of one head's K, and of its V.
+
+        Raises:
+            ValueError: they are not equal.
+        """
+        if self.key_dim != self.value_dim:
+            raise ValueError(f"{self.where}: K and V of one width, got {self.key_dim} and {self.value_dim}")
+        return self.key_dim
+
+    @property
+    def heads_per_kv_head(self) -> int:
+        """Query heads that read the same K and V."""
+        return self.num_heads // self.num_kv_heads
+
+    @property
+    def tensors_per_layer(self) -> int:
+        """Tensors of a layer: K and V, a latent, or those of a state; and the indexer's keys, where there are such."""
+        if not self.holds_tokens:
+            return len(self.state)
+        return (1 if self.kind == LATENT else 2) + (self.index_bytes > 0)
+
+    @property
+    def num_tensors(self) -> int:
+        """Those of all layers."""
+        return self.tensors_per_layer * self.num_layers
+
+    @property
+    def tensor_bytes_per_token(self) -> int:
+        """Bytes of one token in the largest of a layer's tensors."""
+        if not self.holds_tokens:
+            return 0
+        width = max(self.key_dim, self.value_dim) * self.num_kv_heads
+        return max(-int(-width * Fraction(KV_BITS[self.dtype], 8) // 1), self.index_bytes)
+
+    @property
+    def track_bytes_per_token(self) -> int:
+        """Bytes of one figure beside each slot of each layer and KV head."""
+        return TRACK_BYTES * self.num_layers * self.num_kv_heads
+
+    @property
+    def pair_flops(self) -> int:
+        """Floating-point operations of one query with one key, all layers and heads: a product and a weighted sum.
+
+        Of a latent, the query is taken to the latent's space first (that is part of the projections), so that its
+        product runs over key_dim elements and the sum over value_dim. Windows and chunks are not regarded.
+        """
+        return 2 * (self.key_dim + self.value_dim) * self.num_heads * self.num_layers
+
+    def packed_bytes(self, num_tokens: int, bits: int, group: int, keys_per: str) -> int:
+        """Bytes of the K and V of so many tokens in few bits: codes, and a scale and a minimum a group.
+
+        Args:
+            num_tokens: a multiple of group.
+            bits: 8, 4 or 2.
+            group: elements a group; at most head_dim of them where it runs over a token's channels.
+            keys_per: "channel": a group of keys is a channel's; "token": a token's, as those of values always are.
+        Raises:
+            ValueError: K and V are not held in full, or the head's size does not go into bytes or groups.
+        """
+        if not self.is_plain:
+            raise ValueError(
+                f"{bits} bits in groups of {group}: layers hold K and V of all tokens, of one width, got {self.where}"
+            )
+        of_token = min(group, self.head_dim)
+        if self.head_dim * bits % 8 or self.head_dim % of_token:
+            raise ValueError(
+                f"{bits} bits in groups of {group}: head_dim is a multiple of the group and fills whole bytes, "
+                f"got {self.head_dim}"
+            )
+        codes = 2 * num_tokens * self.head_dim * bits // 8
+        token_groups = num_tokens * (self.head_dim // of_token)
+        key_groups = num_tokens // group * self.head_dim if keys_per == "channel" else token_groups
+        return self.num_layers * self.num_kv_heads * (codes + 2 * DTYPE_BYTES[self.dtype] * (key_groups + token_groups))
 
     @property
     def num_values(self) -> int:

@@ -76,7 +76,7 @@ class Probe:
     """
 
     def __init__(self, session: Session, sample: Sample, geometry: KVGeometry, device: str) -> None:
-        shape = replace(geometry, num_layers=sample.num_layers)
+        shape = geometry.reshaped(num_layers=sample.num_layers)
         self.backend = MeasuredBackend(Conditions(geometry=shape, device=device))
         # Inputs come from the sample: those that the backend would make are kept small.
         self.backend.prepare(1, session.num_tokens)
@@ -124,8 +124,8 @@ class _Sequence:
     def __init__(self, probe: Probe, strategy: Strategy) -> None:
         self._probe, self._strategy, self._backend = probe, strategy, probe.backend
         self._driver = Driver(strategy, strategy.ledger(probe.backend.geometry), probe.backend)
-        self._num_heads = probe.backend.geometry.num_kv_heads
-        self._group_size = probe.backend.geometry.num_heads // self._num_heads
+        self._num_heads = probe.backend.geometry.plain.num_kv_heads
+        self._group_size = probe.backend.geometry.plain.num_heads // self._num_heads
         self._position = 0
         self._found: list[tuple[Tensor, Tensor, Tensor]] = []
         self._recall: dict[float, float] = {}

@@ -99,7 +99,9 @@ def read(path: Path, geometry: KVGeometry, max_tokens: int, seed: int) -> Sample
     if "queries" not in tensors:
         num_layers, _, num_tokens, head_dim = tensors["keys"].shape
         generator = torch.Generator().manual_seed(seed)
-        tensors["queries"] = torch.randn(num_layers, geometry.num_heads, num_tokens, head_dim, generator=generator)
+        tensors["queries"] = torch.randn(
+            num_layers, geometry.plain.num_heads, num_tokens, head_dim, generator=generator
+        )
         words += "; it has no queries, so that they are random"
     dtype = getattr(torch, geometry.dtype)
     return Sample(**{name: tensor.to(dtype) for name, tensor in tensors.items()}, needles=(), about=words)
@@ -126,9 +128,9 @@ def _check(path: Path, slices: Mapping[str, Any], geometry: KVGeometry) -> None:
     problem = _misfit(shapes, {name: part.get_dtype() for name, part in slices.items()})
     if not problem:
         num_layers, num_kv_heads, _, head_dim = shapes["keys"]
-        num_heads = shapes.get("queries", (0, geometry.num_heads))[1]
+        num_heads = shapes.get("queries", (0, geometry.plain.num_heads))[1]
         got = (num_kv_heads, head_dim, num_heads)
-        wanted = (geometry.num_kv_heads, geometry.head_dim, geometry.num_heads)
+        wanted = (geometry.plain.num_kv_heads, geometry.plain.head_dim, geometry.plain.num_heads)
         if got != wanted or num_layers > geometry.num_layers:
             problem = (
                 f"it has {num_layers} layers, {got[0]} KV heads of {got[1]} and {got[2]} query heads; the model "

@@ -85,8 +85,10 @@ def structured(geometry: KVGeometry, num_tokens: int, seed: int, structure: Stru
     Raises:
         ValueError: the heads are too small to hold a structure.
     """
-    if geometry.head_dim < LEAST_HEAD_DIM:
-        raise ValueError(f"structured K and V need a head_dim of at least {LEAST_HEAD_DIM}, got {geometry.head_dim}")
+    if geometry.plain.head_dim < LEAST_HEAD_DIM:
+        raise ValueError(
+            f"structured K and V need a head_dim of at least {LEAST_HEAD_DIM}, got {geometry.plain.head_dim}"
+        )
     made = _Layer(geometry, num_tokens, torch.Generator().manual_seed(seed), structure)
     dtype = getattr(torch, geometry.dtype)
     keys, values, queries = (tensor.to(dtype).unsqueeze(0) for tensor in (made.keys, made.values, made.queries))
@@ -119,8 +121,8 @@ class _Layer:
     def __init__(self, geometry: KVGeometry, num_tokens: int, generator: torch.Generator, structure: Structure) -> None:
         self._structure = structure
         self._generator = generator
-        self._num_kv_heads, self._head_dim = geometry.num_kv_heads, geometry.head_dim
-        self._group_size = geometry.num_heads // geometry.num_kv_heads
+        self._num_kv_heads, self._head_dim = geometry.plain.num_kv_heads, geometry.plain.head_dim
+        self._group_size = geometry.plain.heads_per_kv_head
         num_heavy = max(round(structure.heavy_share * self._head_dim), 1)
         self.needle_starts = needle_starts(num_tokens, structure)
         self._size = self._head_dim - num_heavy - 2 - len(self.needle_starts)

@@ -1,7 +1,7 @@
 """Kept fractions: what each saves in memory, and what attention loses."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -142,8 +142,7 @@ def attention_probe(backend: Backend, num_heads: int, session: Session, seed: in
     if not isinstance(backend, MeasuredBackend):
         return None
     geometry = backend.geometry
-    num_heads, group = min(num_heads, geometry.num_kv_heads), geometry.num_heads // geometry.num_kv_heads
-    thin = replace(geometry, num_heads=group * num_heads, num_kv_heads=num_heads, num_layers=1)
+    thin = geometry.reshaped(num_layers=1, num_kv_heads=min(num_heads, geometry.plain.num_kv_heads))
     return Probe(session, structured(thin, session.num_tokens, seed), thin, str(backend.device))
 
 

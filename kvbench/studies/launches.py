@@ -1,7 +1,7 @@
 """Launches: what a decode step gives a device, strategy by strategy, counted without one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import ClassVar
 
@@ -68,8 +68,8 @@ class LaunchesExperiment(Experiment):
         geometry = setting.backend.geometry
         return [
             f"a decode step after {self.context_tokens:,} tokens, counted, not run",
-            f"a layer of {geometry.name or 'the model'}: {geometry.num_heads} heads on {geometry.num_kv_heads} of "
-            f"{geometry.head_dim}, {geometry.dtype}",
+            f"a layer of {geometry.called}: {geometry.plain.num_heads} heads on {geometry.plain.num_kv_heads} of "
+            f"{geometry.plain.head_dim}, {geometry.dtype}",
         ]
 
     def run(self, setting: Setting) -> Findings:
@@ -94,7 +94,7 @@ class LaunchesExperiment(Experiment):
         rows = []
         for name, strategy in self.strategies.items():
             one, two = (
-                self._steps(strategy, replace(backend.geometry, num_layers=num_layers), backend.num_rows)
+                self._steps(strategy, backend.geometry.reshaped(num_layers=num_layers), backend.num_rows)
                 for num_layers in (1, 2)
             )
             layer = two - one

@@ -6,7 +6,7 @@ from kvbench.configuration.catalogue import file_of, names
 from kvbench.configuration.targets import build
 from kvbench.model.geometry import KVGeometry
 
-TINY = KVGeometry(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32")
+TINY = KVGeometry.uniform(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32")
 STRATEGIES = names("strategy")
 SCENARIOS = names("scenario")
 

@@ -85,7 +85,7 @@ class Cache:
             first = self.view.num_seen(seq) - num_tokens
             chunks = [
                 [
-                    (first + start, packed(own[:, :, start : start + QUERY_CHUNK], self.geometry.num_kv_heads))
+                    (first + start, packed(own[:, :, start : start + QUERY_CHUNK], self.geometry.plain.num_kv_heads))
                     for start in range(0, num_tokens, QUERY_CHUNK)
                 ]
                 for own in queries
@@ -112,5 +112,5 @@ class Cache:
 
 def tokens(generator, num_rows, num_tokens, geometry=TINY):
     """Random K or V, a layer each."""
-    shape = (num_rows, geometry.num_kv_heads, num_tokens, geometry.head_dim)
+    shape = (num_rows, geometry.plain.num_kv_heads, num_tokens, geometry.plain.head_dim)
     return [torch.randn(shape, generator=generator) for _ in range(geometry.num_layers)]

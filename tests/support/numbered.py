@@ -8,7 +8,7 @@ from kvbench.model.geometry import KVGeometry
 from kvbench.workload.request import Request, Session
 from tests.support.driven import Cache
 
-PLAIN = KVGeometry(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=4, dtype="float32")
+PLAIN = KVGeometry.uniform(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=4, dtype="float32")
 TOKEN = 32
 """Bytes of a token under PLAIN: K and V of four elements of four bytes."""
 UNIT_QUERY = torch.tensor([1.0, 0, 0, 0]).view(1, 1, 1, 4)
@@ -65,5 +65,5 @@ def look(cache, *weights):
     """A step whose tokens have these weights, a list a KV head, and whose every query is the unit query."""
     keys = weighted(*weights)
     geometry = cache.geometry
-    queries = UNIT_QUERY.expand(1, geometry.num_heads, len(weights[0]), 4)
+    queries = UNIT_QUERY.expand(1, geometry.plain.num_heads, len(weights[0]), 4)
     cache.step(keys, keys, queries=[queries] * geometry.num_layers)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvbench.ledger import AreaCost, Posting
-from kvbench.model.geometry import TRACK_BYTES, KVGeometry
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.groups import TRACK_BYTES
 from kvbench.plan.area import DEVICE, STAGING_TOKENS, Blocks, Chunks, Packed, num_staging_buffers
 from kvbench.plan.ops import Keep, Move, Release, Reserve, Settle
 
@@ -125,6 +126,8 @@ def _tensor_bytes(cost: AreaCost, geometry: KVGeometry, num_rows: int) -> list[f
     """Bytes a slot of each tensor of an area, layer by layer."""
     if isinstance(cost.area.format, Packed):
         return [cost.unit_bytes / cost.unit_tokens / geometry.num_tensors] * geometry.num_tensors
-    track: list[float] = [TRACK_BYTES * geometry.num_kv_heads * num_rows] * cost.area.num_tracks
-    of_layer = geometry.num_tensors // geometry.num_layers
-    return ([geometry.tensor_bytes_per_token * num_rows] * of_layer + track) * geometry.num_layers
+    found: list[float] = []
+    for group in geometry.groups:
+        track = [TRACK_BYTES * group.num_kv_heads * num_rows] * cost.area.num_tracks
+        found += ([group.tensor_bytes_per_token * num_rows] * group.tensors_per_layer + track) * group.num_layers
+    return found

@@ -1,7 +1,5 @@
 """What all layers of a cache share: the batch, how its tokens are arranged, and what is refused."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
@@ -73,9 +71,9 @@ class Shared:
             return
         if keys.shape != values.shape:
             raise ValueError(f"keys and values have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}")
-        geometry = replace(self._geometry, dtype=str(keys.dtype).removeprefix("torch."))
+        geometry = self._geometry.in_dtype(str(keys.dtype).removeprefix("torch."))
         if self._is_compacted:
-            self.angles = frequencies(self._config, geometry.head_dim, keys.device)
+            self.angles = frequencies(self._config, geometry.plain.head_dim, keys.device)
         if self.batch is not None:
             self.batch.close()
         self.batch = Layerwise(
@@ -104,10 +102,10 @@ class Shared:
         for tensor in (keys, values):
             if not _is_of_its_kind(batch, tensor):
                 raise ValueError(
-                    f"the cache holds {batch.num_rows} rows, {batch.geometry.num_kv_heads} KV heads of "
-                    f"{batch.geometry.head_dim}, {batch.geometry.dtype} on {batch.device}; got {tuple(tensor.shape)}, "
-                    f"{tensor.dtype} on {tensor.device}; reset() begins with another batch, and all layers are on one "
-                    "device"
+                    f"the cache holds {batch.num_rows} rows, {batch.geometry.plain.num_kv_heads} KV heads of "
+                    f"{batch.geometry.plain.head_dim}, {batch.geometry.dtype} on {batch.device}; got "
+                    f"{tuple(tensor.shape)}, {tensor.dtype} on {tensor.device}; reset() begins with another batch, and "
+                    "all layers are on one device"
                 )
 
     def check_whole(self) -> None:
@@ -209,6 +207,6 @@ class Shared:
 
 def _is_of_its_kind(batch: Layerwise, tensor: Tensor) -> bool:
     rows, heads, _, size = tensor.shape
-    wanted = (batch.num_rows, batch.geometry.num_kv_heads, batch.geometry.head_dim)
+    wanted = (batch.num_rows, batch.geometry.plain.num_kv_heads, batch.geometry.plain.head_dim)
     is_alike = str(tensor.dtype) == f"torch.{batch.geometry.dtype}" and tensor.device == batch.device
     return (rows, heads, size) == wanted and is_alike

@@ -296,15 +296,15 @@ class AsyncCaches:
     def _check(self, keys: Layers, values: Layers) -> None:
         geometry, rows = self.ledger.geometry, self.backend.num_rows
         num_tokens = keys[0].shape[2] if keys and keys[0].dim() == 4 else 0  # noqa: PLR2004
-        shape = (rows, geometry.num_kv_heads, max(num_tokens, 1), geometry.head_dim)
+        shape = (rows, geometry.plain.num_kv_heads, max(num_tokens, 1), geometry.plain.head_dim)
         wanted = (shape, getattr(torch, geometry.dtype), self.backend.device.type)
         for name, tensors in (("keys", keys), ("values", values)):
             found = [(tuple(t.shape), t.dtype, t.device.type) for t in tensors]
             if found != [wanted] * geometry.num_layers:
                 raise ValueError(
-                    f"{name} are {geometry.num_layers} tensors [{rows}, {geometry.num_kv_heads}, num_tokens, "
-                    f"{geometry.head_dim}] of {geometry.dtype} on {self.backend.device.type}, num_tokens 1 or more and "
-                    f"the same in all; got {found}"
+                    f"{name} are {geometry.num_layers} tensors [{rows}, {geometry.plain.num_kv_heads}, num_tokens, "
+                    f"{geometry.plain.head_dim}] of {geometry.dtype} on {self.backend.device.type}, num_tokens 1 or "
+                    f"more and the same in all; got {found}"
                 )
 
 

@@ -164,7 +164,7 @@ class Executor(Driver):
         sequence, geometry, backend = self._backend.sequence(seq), self.ledger.geometry, self._backend
         if sequence.num_held:
             return [sequence.full_context(layer)[:2] for layer in range(geometry.num_layers)]
-        size = (backend.num_rows, geometry.num_kv_heads, 0, geometry.head_dim)
+        size = (backend.num_rows, geometry.plain.num_kv_heads, 0, geometry.plain.head_dim)
         none = torch.empty(size, dtype=getattr(torch, geometry.dtype), device=backend.device)
         return [(none, none)] * geometry.num_layers
 

@@ -28,7 +28,7 @@ class ClaimsBench:
         self.setting = setting
         self.workloads = workloads
         self.geometry: KVGeometry = setting.backend.geometry
-        self.num_heads = min(timed_heads, self.geometry.num_kv_heads)
+        self.num_heads = min(timed_heads, self.geometry.plain.num_kv_heads)
         self._timed_backend: Backend | None = None
         self.requests: list[pd.DataFrame] = []
         self.steps: list[pd.DataFrame] = []
@@ -37,8 +37,7 @@ class ClaimsBench:
     def timed_backend(self) -> Backend:
         """The backend that times are taken on."""
         if self._timed_backend is None:
-            group = self.geometry.num_heads // self.geometry.num_kv_heads
-            thin = replace(self.geometry, num_heads=group * self.num_heads, num_kv_heads=self.num_heads)
+            thin = self.geometry.reshaped(num_kv_heads=self.num_heads)
             self._timed_backend = self.setting.backend_of(thin)
         return self._timed_backend
 

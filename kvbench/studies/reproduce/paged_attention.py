@@ -89,7 +89,7 @@ def occupancy(columns: TraceColumns, strategy: Strategy, prices: Prices, geometr
     """Serve the chats under one system."""
     # Imported here: it needs Numba, which an extra brings.
     from kvbench.fleet import simulate
-    from kvbench.ledger.accounts import workspace_bytes
+    from kvbench.ledger.costs import workspace_bytes
 
     is_paged = isinstance(strategy, Paged)
     result = simulate(

@@ -1,0 +1,178 @@
+"""An area's bytes, as the sum over the groups of layers that it covers."""
+
+from dataclasses import dataclass, field
+
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.groups import TRACK_BYTES, LayerGroup
+from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Chunks, Contiguous, Native, Packed, num_staging_buffers
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCost:
+    """A group's bytes in an area, for a batch of so many rows.
+
+    Layers with a window or chunks hold the slots of the last tokens only, and reuse them from the oldest on. Once there
+    are as many as they hold at most, they neither grow nor move.
+
+    Args:
+        name: the group's, by its kind.
+        unit_bytes: bytes of the area's unit of slots, over all layers, rows and tracks.
+        tensor_bytes: those of them in the largest tensor, as the model gives it.
+        most_tokens: slots that a layer holds at most; None: as many as there are.
+    """
+
+    name: str
+    unit_bytes: int
+    tensor_bytes: int
+    most_tokens: int | None = None
+
+    def held_tokens(self, num_tokens: int) -> int:
+        """Slots that a layer holds, of so many."""
+        return num_tokens if self.most_tokens is None else min(num_tokens, self.most_tokens)
+
+    def is_replaced(self, capacity: int) -> bool:
+        """Whether a resize from or to so many slots, and as many or more, replaces its tensors."""
+        return self.most_tokens is None or capacity < self.most_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class AreaCost:
+    """An area's bytes, for a batch of so many rows: those of its groups.
+
+    Args:
+        area: the area.
+        unit_tokens: slots that bytes are exact for: a chunk's group, or one.
+        groups: what each group of layers holds.
+    Attributes:
+        unit_bytes: a unit's bytes over all groups, as long as all of them hold it.
+        is_bounded: whether a group holds the last tokens only.
+    """
+
+    area: Area
+    unit_tokens: int
+    groups: tuple[GroupCost, ...]
+    unit_bytes: int = field(init=False)
+    is_bounded: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unit_bytes", sum(group.unit_bytes for group in self.groups))
+        object.__setattr__(self, "is_bounded", any(group.most_tokens is not None for group in self.groups))
+
+    def bytes_of(self, num_tokens: int) -> int:
+        """Bytes of so many slots; rounded down where a group's bytes do not divide."""
+        if self.is_bounded:
+            return sum(group.held_tokens(num_tokens) * group.unit_bytes for group in self.groups) // self.unit_tokens
+        return num_tokens * self.unit_bytes // self.unit_tokens
+
+    def by_group(self, num_tokens: int) -> dict[str, int]:
+        """Bytes of so many slots, group by group."""
+        return {
+            group.name: group.held_tokens(num_tokens) * group.unit_bytes // self.unit_tokens for group in self.groups
+        }
+
+    def full_bytes(self, num_tokens: int) -> int:
+        """Those of them in layers that hold all slots."""
+        unit_bytes = sum(group.unit_bytes for group in self.groups if group.most_tokens is None)
+        return num_tokens * unit_bytes // self.unit_tokens
+
+    def replaced_bytes(self, num_tokens: int, old_capacity: int, new_capacity: int) -> int:
+        """Those of them in tensors that a resize replaces: layers that hold as many as they ever do keep theirs."""
+        if not self.is_bounded:
+            return self.bytes_of(num_tokens)
+        capacity = min(old_capacity, new_capacity)
+        replaced = (group for group in self.groups if group.is_replaced(capacity))
+        return sum(group.held_tokens(num_tokens) * group.unit_bytes for group in replaced) // self.unit_tokens
+
+    def slots_in(self, num_bytes: int, beside: int = 0) -> int | None:
+        """The most slots that so many bytes hold, at least none; None where any number is held in them.
+
+        Args:
+            num_bytes: what there is; below 0 where too much is held already.
+            beside: fewer slots of the same sequence, which stay; layers that hold all that they ever do have it there.
+        """
+        if not self.is_bounded and self.unit_bytes:
+            return max(num_bytes * self.unit_tokens // self.unit_bytes, 0)
+        groups = [group for group in self.groups if group.is_replaced(beside)]
+        slots, left = 0, num_bytes
+        # From one bound to the next a slot takes what the layers that still grow do.
+        for bound in sorted({group.most_tokens for group in groups if group.most_tokens is not None}):
+            unit_bytes = sum(group.unit_bytes for group in groups if group.is_replaced(bound - 1))
+            if left < (bound - slots) * unit_bytes:
+                return max(slots + left // unit_bytes, 0)
+            slots, left = bound, left - (bound - slots) * unit_bytes
+        full_bytes = self.full_bytes(1)
+        if not full_bytes:
+            return None if left >= 0 else 0
+        return max(slots + left // full_bytes, 0)
+
+    def largest_bytes(self, num_tokens: int) -> int:
+        """Bytes of so many slots in the largest tensor."""
+        sizes = (group.held_tokens(num_tokens) * group.tensor_bytes for group in self.groups)
+        return max(sizes, default=0) // self.unit_tokens
+
+    def twice_bytes(self, num_tokens: int) -> int:
+        """What a resize holds twice, at most: so many slots in the largest tensor that it replaces.
+
+        Packed areas are never resized; of the others one tensor after another is replaced, small ones first where they
+        grow, and last where they shrink.
+
+        Args:
+            num_tokens: the fewer of the slots before and after.
+        """
+        sizes = (group.tensor_bytes for group in self.groups if group.is_replaced(num_tokens))
+        return num_tokens * max(sizes, default=0) // self.unit_tokens
+
+
+def area_cost(area: Area, geometry: KVGeometry, num_rows: int) -> AreaCost:
+    """An area's bytes under a geometry.
+
+    Raises:
+        ValueError: the geometry does not go into the area's format or layout.
+    """
+    unit_tokens = area.format.group if isinstance(area.format, Packed) else 1
+    named = zip(geometry.group_names, geometry.groups, strict=True)
+    parts = [_group_cost(area, name, group, num_rows) for name, group in named if group.token_bytes]
+    return AreaCost(area, unit_tokens, tuple(parts))
+
+
+def _group_cost(area: Area, name: str, group: LayerGroup, num_rows: int) -> GroupCost:
+    most_tokens = None if isinstance(area.layout, Blocks) else group.tokens  # blocks hold every layer alike
+    if most_tokens is not None:
+        _check_bounded(area)
+    tracks = group.track_bytes_per_token * area.num_tracks
+    largest = max(group.tensor_bytes_per_token, min(tracks, TRACK_BYTES * group.num_kv_heads)) * num_rows
+    match area.format:
+        case Packed(bits, of_group, keys_per):
+            unit = group.packed_bytes(of_group, bits, of_group, keys_per) + of_group * tracks
+            return GroupCost(name, unit * num_rows, of_group * largest)
+        case _:
+            return GroupCost(name, (group.token_bytes + tracks) * num_rows, largest, most_tokens)
+
+
+def _check_bounded(area: Area) -> None:
+    fits = isinstance(area.layout, Contiguous | Chunks) and isinstance(area.format, Native)
+    if not fits or area.num_tracks:
+        raise ValueError(
+            f"area {area.name}: sliding-window layers hold native slots without positions or scores, contiguous, in "
+            f"chunks or in blocks; got {area.format} in {area.layout} with {area.num_tracks} figures beside each slot"
+        )
+
+
+def area_costs(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> dict[str, AreaCost]:
+    """The bytes of areas by name.
+
+    Raises:
+        ValueError: the geometry does not go into an area's format or layout, or not into so many areas.
+    """
+    costs = {area.name: area_cost(area, geometry, num_rows) for area in areas}
+    if len(areas) > 1 and any(cost.is_bounded for cost in costs.values()):
+        raise ValueError(
+            "sliding-window layers hold the last tokens of a single area, or slots in blocks; got areas "
+            f"{', '.join(area.name for area in areas)}"
+        )
+    return costs
+
+
+def workspace_bytes(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> int:
+    """Bytes of the staging buffers that reading these areas takes: K and V of one layer."""
+    return num_staging_buffers(areas) * STAGING_TOKENS * geometry.layer_bytes_per_token * num_rows
