@@ -31,7 +31,7 @@ COMMANDS = [
     (["+scenario=short_chat", "hardware=./not_here.yaml"], ["no hardware file", "not_here.yaml"]),
     (
         ["+scenario=short_chat", "hardware.launch_s=1"],
-        ["hardware.launch_s: no hardware is chosen", "there are: a100_40", "h100"],
+        ["hardware.launch_s: no hardware is chosen", "there are: a10, a100_40", "h100"],
     ),
     (["+scenario=short_chat", "hardware=h100", "hardware.lunch_s=1"], ["'lunch_s'", "'launch_s'"]),
     (

@@ -78,7 +78,7 @@ def test_without_the_split_slack_is_not_told_apart(kvbench, tmp_path):
         (["backend.memory_fraction=0.1"], "nothing is left for caches"),
         (["backend.memory_fraction=2"], "memory_fraction is a number above 0 and at most 1, got 2"),
         (["backend.repeats=0"], "repeats is a positive integer, got 0"),
-        (["budget_bytes=900000000000"], "budget_bytes is at most the 55,939,477,504 that H100 SXM 80 GB has"),
+        (["budget_bytes=900000000000"], "budget_bytes is at most the 60,456,467,365 that H100 SXM 80 GB has"),
         (["model=article"], "model Article has no num_parameters"),
         (["model=gemma3_12b"], "sliding window"),
         (["hardware=h10"], "unknown hardware 'h10'. Did you mean 'h100'?"),

@@ -109,7 +109,7 @@ def test_models_without_plain_layers_are_priced(kvbench, tmp_path):
         (["backend=modelled", "hardware=h100"], "model Article has no num_parameters"),
         ([*H100, "backend.allocator=cuda"], "unknown allocator 'cuda'"),
         ([*H100, "hardware.flops_per_s=-1"], "hardware.flops_per_s is a number above 0, got -1"),
-        ([*H100, "budget_bytes=900000000000"], "budget_bytes is at most the 55,939,477,504 that H100 SXM 80 GB has"),
+        ([*H100, "budget_bytes=900000000000"], "budget_bytes is at most the 60,456,467,365 that H100 SXM 80 GB has"),
         ([*H100, "model=llama3_70b"], "nothing is left for caches"),
         ([*H100, "strategy=heavy_hitters"], "needs attention to tell it: mass; backend modelled supplies none"),
         ([*H100, "backend.memory_fraction=no"], "memory_fraction"),

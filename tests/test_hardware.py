@@ -11,19 +11,29 @@ from kvbench.cli.keys import check_keys, composed
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import geometry_of, hardware_of, weights_of
-from kvbench.model.hardware import Hardware, hardware_from
+from kvbench.model.hardware import Hardware, accelerator_from, hardware_from
 from tests.support.catalogue import node_of
 
-# GB, GB/s, dense TFLOP/s of 16-bit numbers, GB/s to the host: the makers' data sheets
+# GiB that a process is told; GB/s, dense TFLOP/s of 16, 8 and 4 bits, GB/s to the host and to neighbours, watts: sheets
 PUBLISHED = {
-    "a100_40": (40, 1_555, 312, 32),
-    "a100_80": (80, 2_039, 312, 32),
-    "h100": (80, 3_350, 989, 64),
-    "h200": (141, 4_800, 989, 64),
-    "l40s": (48, 864, 362, 32),
-    "a10g": (24, 600, 70, 32),
-    "rtx_4090": (24, 1_008, 165, 32),
-    "mi300x": (192, 5_300, 1_307, 64),
+    "a100_40": (39.49, 1_555, 312, None, None, 32, 300, 400),
+    "a100_80": (79.25, 2_039, 312, None, None, 32, 300, 400),
+    "h100": (79.18, 3_350, 989, 1_979, None, 64, 450, 700),
+    "h200": (139.80, 4_800, 989, 1_979, None, 64, 450, 700),
+    "h20": (95.11, 4_000, 148, 296, None, 64, 450, 400),
+    "b200": (178.35, 8_000, 2_250, 4_500, 9_000, 64, 900, 1_000),
+    "gb200": (184.31, 8_000, 2_500, 5_000, 10_000, 225, 900, 1_200),
+    "l40s": (44.40, 864, 362, 733, None, 32, 32, 350),
+    "l4": (22.03, 300, 121, 242, None, 32, 32, 72),
+    "a10": (22.06, 600, 125, None, None, 32, 32, 150),
+    "a10g": (22.06, 600, 70, None, None, 32, 32, 300),
+    "t4": (14.56, 320, 65, None, None, 16, 16, 70),
+    "rtx_4090": (23.52, 1_008, 165, 330, None, 32, 32, 450),
+    "rtx_5090": (31.36, 1_792, 209, 419, 1_676, 64, 64, 575),
+    "rtx_pro_6000": (94.97, 1_792, 504, 1_008, 2_015, 64, 64, 600),
+    "mi300x": (191.98, 5_300, 1_307, 2_615, None, 64, 448, 750),
+    "mi325x": (255.98, 6_000, 1_307, 2_615, None, 64, 448, 1_000),
+    "mi355x": (287.98, 8_000, 2_500, 5_000, 10_100, 64, 537.6, 1_400),
 }
 
 
@@ -35,17 +45,26 @@ def test_every_file_is_checked():
 def test_figures_of_the_data_sheets(name):
     node = node_of("hardware", name)
     made = hardware_from(node)
-    memory, bandwidth, rate, link = PUBLISHED[name]
-    assert (made.memory_bytes, made.memory_bytes_per_s) == (memory * 10**9, bandwidth * 1e9)
-    assert (made.flops_per_s, made.host_bytes_per_s) == (rate * 1e12, link * 1e9)
+    told, bandwidth, rate, rate_8, rate_4, host, link, power = PUBLISHED[name]
+    assert made.memory_bytes == round(told * 2**30)
+    assert (made.memory_bytes_per_s, made.flops_per_s) == (bandwidth * 1e9, rate * 1e12)
+    assert (made.flops_8bit_per_s, made.flops_4bit_per_s) == tuple(x and x * 1e12 for x in (rate_8, rate_4))
+    assert (made.host_bytes_per_s, made.link_bytes_per_s, made.power_w) == (host * 1e9, link * 1e9, power)
     assert made.memory_efficiency == 0.8
     assert "data sheet" in made.source or "white paper" in made.source
     assert (made.curves, made.calibrated_for, made.validation) == (None, None, None)
-    assert list(node) == [field.name for field in fields(Hardware)]
+    assert sorted(node) == sorted(field.name for field in fields(Hardware))
+
+
+def test_memory_is_what_a_process_is_told_not_what_the_sheet_says():
+    told = {name: hardware_from(node_of("hardware", name)) for name in PUBLISHED}
+    for name, made in told.items():
+        nominal = int(made.name.split()[-2]) * 2**30
+        assert 0.9 * nominal < made.memory_bytes < 1.01 * nominal, name
 
 
 def test_no_figure_has_a_second_default():
-    assert all(field.default is MISSING and field.kw_only for field in fields(Hardware))
+    assert all(field.default in (MISSING, None) and field.kw_only for field in fields(Hardware))
     assert all(p.kind is p.KEYWORD_ONLY for p in inspect.signature(Hardware).parameters.values())
 
 
@@ -69,6 +88,12 @@ BAD = [
     ({"host_efficiency": None}, r"hardware\.host_efficiency is a number above 0 and at most 1, got None"),
     ({"launch_s": -1e-6}, r"hardware\.launch_s is a number of at least 0, got -1e-06"),
     ({"step_s": "2e-4"}, r"hardware\.step_s is a number of at least 0, got '2e-4'"),
+    ({"flops_8bit_per_s": 1.0}, r"hardware\.flops_8bit_per_s is from 1e\+06 to 1e\+21, got 1\.0"),
+    ({"link_bytes_per_s": 0}, r"hardware\.link_bytes_per_s is a number above 0, got 0"),
+    ({"link_s": -1}, r"hardware\.link_s is a number of at least 0, got -1"),
+    ({"accelerators_per_node": 0}, r"hardware\.accelerators_per_node is a positive integer.*, got 0"),
+    ({"power_w": "hot"}, r"hardware\.power_w is a number of at least 0.*, got 'hot'"),
+    ({"price_per_hour": math.nan}, r"hardware\.price_per_hour is a number of at least 0.*, got nan"),
     ({"curves": [1]}, r"hardware\.curves is a mapping, or null, got \[1\]"),
     ({"calibrated_for": "cpu"}, r"hardware\.calibrated_for is a mapping, or null, got 'cpu'"),
     ({"validation": {"noise": 0.1}}, r"hardware\.validation\.error is a number of at least 0, got None"),
@@ -107,6 +132,22 @@ def test_a_missing_figure_is_said_with_what_the_file_takes():
         hardware_from(node)
     with pytest.raises(ValueError, match=r"hardware: missing name, memory_bytes, .*; it takes"):
         hardware_from({})
+
+
+def test_what_no_question_needs_may_be_left_out():
+    memory_alone = {"name": "Mine", "memory_bytes": 24 * 2**30}
+    made = accelerator_from(memory_alone)
+    assert made.memory_bytes == 24 * 2**30
+    with pytest.raises(ValueError, match=r"Mine states no hardware\.link_s, which a test needs"):
+        made.needed("link_s", "a test")
+    assert accelerator_from(memory_alone | {"link_s": 2e-6}).needed("link_s", "a test") == 2e-6
+    with pytest.raises(ValueError, match="hardware Mine: missing memory_bytes_per_s, flops_per_s"):
+        hardware_from(memory_alone)
+    with pytest.raises(ValueError, match="hardware: missing name, memory_bytes; it takes name"):
+        accelerator_from({})
+    with pytest.raises(ValueError, match=r"unknown figure 'links'\. Did you mean 'link_s'"):
+        accelerator_from(memory_alone | {"links": 3})
+    assert accelerator_from(node_of("hardware", "h100")).memory_bytes == round(79.18 * 2**30)
 
 
 def test_an_unknown_figure_is_said_with_the_nearest():
@@ -165,7 +206,7 @@ def test_a_file_of_the_users_is_chosen_by_its_path(name, tmp_path, monkeypatch):
     (tmp_path / name).write_text("defaults: [h200, _self_]\nname: Mine\nlaunch_s: 1.0e-6\n")
     for path in (f"./{name}", str(tmp_path / name)):
         made = hardware_of(composed_with(f"hardware={path}", "hardware.step_s=0"))
-        assert (made.name, made.launch_s, made.step_s, made.memory_bytes) == ("Mine", 1e-6, 0, 141 * 10**9)
+        assert (made.name, made.launch_s, made.step_s, made.memory_bytes) == ("Mine", 1e-6, 0, round(139.8 * 2**30))
 
 
 def test_hardware_is_chosen_with_or_without_a_plus_and_none_by_default():

@@ -1,16 +1,17 @@
 """From a composed configuration to a model and the machine that it runs on: geometry, weights, hardware."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from inspect import signature
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from kvbench.configuration.errors import UsageError
 from kvbench.messages import unknown
+from kvbench.model.accelerator import Accelerator
 from kvbench.model.dtypes import DTYPE_BYTES
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import LayerGroup, StateTensor
-from kvbench.model.hardware import Hardware, hardware_from
+from kvbench.model.hardware import Hardware, accelerator_from, hardware_from
 from kvbench.model.parameters import ModelParameters
 
 PARAMETERS = signature(KVGeometry.uniform).parameters
@@ -94,10 +95,29 @@ def hardware_of(config: Mapping[str, Any]) -> Hardware | None:
     node = config.get("hardware")
     if node is None or isinstance(node, Hardware):
         return node
+    return _made_of(node, hardware_from)
+
+
+def accelerator_of(config: Mapping[str, Any]) -> Accelerator | None:
+    """The same for questions that no time answers: a file need not say what work costs.
+
+    Raises:
+        UsageError: a figure is missing, unknown or out of its range.
+    """
+    node = config.get("hardware")
+    if node is None or isinstance(node, Accelerator):
+        return node
+    return _made_of(node, accelerator_from)
+
+
+Machine = TypeVar("Machine", bound=Accelerator)
+
+
+def _made_of(node: object, made: Callable[[Mapping[str, object]], Machine]) -> Machine:
     if not isinstance(node, Mapping):
         raise UsageError(f"hardware is a mapping of figures, got {node!r}")
     try:
-        return hardware_from(node)
+        return made(node)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
 

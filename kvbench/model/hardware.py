@@ -1,11 +1,12 @@
 """An accelerator's figures, from a data sheet or from a calibration."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from kvbench.checks import check_int, check_number, check_share
+from kvbench.checks import check_number, check_share
 from kvbench.messages import unknown
+from kvbench.model.accelerator import MOST_BYTES, MOST_S, Accelerator
 
 Curve = Sequence[Sequence[float]]
 
@@ -13,18 +14,15 @@ RATES = ("memory_bytes_per_s", "flops_per_s", "host_bytes_per_s", "disk_bytes_pe
 SHARES = ("memory_efficiency", "compute_efficiency", "host_efficiency")
 FIXED = ("launch_s", "allocation_s", "device_allocation_s", "transfer_s", "step_s")
 LEAST_POINTS = NUM_COORDINATES = 2
-RANGE_PER_S, LEAST_SHARE, MOST_S, MOST_BYTES = (1e6, 1e21), 0.01, 3_600, 2**60
-"""Beyond these no machine is, and times leave what is counted: 2^63 nanoseconds."""
+LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hardware:
-    """What work costs on an accelerator. Bandwidths are decimal: a GB is 10⁹ bytes.
+class Hardware(Accelerator):
+    """What work costs on an accelerator, too. Bandwidths are decimal: a GB is 10⁹ bytes.
 
     Args:
-        name: for people.
-        memory_bytes: its own memory.
-        memory_bytes_per_s: peak bandwidth of that memory.
+        memory_bytes_per_s: peak bandwidth of its memory.
         flops_per_s: peak rate of dense matrix products of 16-bit numbers.
         host_bytes_per_s: peak bandwidth between it and the host's memory, one direction.
         disk_bytes_per_s: bandwidth of the disk.
@@ -44,8 +42,6 @@ class Hardware:
         ValueError: a figure is out of its range.
     """
 
-    name: str
-    memory_bytes: int
     memory_bytes_per_s: float
     flops_per_s: float
     host_bytes_per_s: float
@@ -59,39 +55,23 @@ class Hardware:
     transfer_s: float
     step_s: float
     source: str
-    curves: Mapping[str, Curve] | None
-    calibrated_for: Mapping[str, object] | None
-    validation: Mapping[str, Any] | None
+    curves: Mapping[str, Curve] | None = None
+    calibrated_for: Mapping[str, object] | None = None
+    validation: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for key in ("name", "source"):
-            value = getattr(self, key)
-            if not isinstance(value, str) or not value.strip():
-                raise ValueError(f"hardware.{key} is a text, got {value!r}")
-        check_int("hardware.memory_bytes", self.memory_bytes, 1)
-        if self.memory_bytes > MOST_BYTES:
-            raise ValueError(f"hardware.memory_bytes is at most 2^60, got {self.memory_bytes!r}")
-        self._check_numbers()
-        self._check_mappings()
-        for name, curve in (self.curves or {}).items():
-            check_curve(f"hardware.curves.{name}", curve)
-
-    def _check_numbers(self) -> None:
-        for key in RATES:
-            value = getattr(self, key)
-            check_number(f"hardware.{key}", value, 0, above=True)
-            if not RANGE_PER_S[0] <= value <= RANGE_PER_S[1]:
-                raise ValueError(f"hardware.{key} is from {RANGE_PER_S[0]:g} to {RANGE_PER_S[1]:g}, got {value!r}")
+        super().__post_init__()
+        self._check_text("source")
+        self._check_rates(*RATES)
         for key in SHARES:
             value = getattr(self, key)
             check_share(f"hardware.{key}", value)
             if value < LEAST_SHARE:
                 raise ValueError(f"hardware.{key} is at least {LEAST_SHARE}, got {value!r}")
-        for key in FIXED:
-            value = getattr(self, key)
-            check_number(f"hardware.{key}", value, 0)
-            if value > MOST_S:
-                raise ValueError(f"hardware.{key} is at most {MOST_S:,} seconds, got {value!r}")
+        self._check_seconds(*FIXED)
+        self._check_mappings()
+        for name, curve in (self.curves or {}).items():
+            check_curve(f"hardware.curves.{name}", curve)
 
     def _check_mappings(self) -> None:
         for key in ("curves", "calibrated_for", "validation"):
@@ -133,18 +113,33 @@ def check_curve(where: str, curve: object) -> None:
 
 
 def hardware_from(mapping: Mapping[str, object]) -> Hardware:
-    """The hardware that a configuration node describes.
+    """The hardware that a configuration node describes, with all that prices work.
 
     Raises:
         ValueError: a figure is missing, unknown or out of its range.
     """
-    keys = [field.name for field in fields(Hardware)]
+    return Hardware(**_stated(mapping, Hardware))
+
+
+def accelerator_from(mapping: Mapping[str, object]) -> Accelerator:
+    """The same of a node that need not say what work costs: enough to ask what fits.
+
+    Raises:
+        ValueError: a figure is missing, unknown or out of its range.
+    """
+    own = {field.name for field in fields(Accelerator)}
+    return Accelerator(**{key: value for key, value in _stated(mapping, Accelerator).items() if key in own})
+
+
+def _stated(mapping: Mapping[str, object], made: type[Accelerator]) -> dict[str, Any]:
+    """A node's figures, named right, and none missing that `made` cannot do without."""
     given: dict[str, Any] = {str(key): value for key, value in mapping.items()}
     what = f"hardware {given['name']}" if given.get("name") else "hardware"
+    keys = [field.name for field in fields(Hardware)]
     for key in given:
         if key not in keys:
             raise ValueError(f"{what}: {unknown('figure', key, keys)}")
-    missing = [key for key in keys if key not in given]
+    missing = [field.name for field in fields(made) if field.default is MISSING and field.name not in given]
     if missing:
         raise ValueError(f"{what}: missing {', '.join(missing)}; it takes {', '.join(keys)}")
-    return Hardware(**given)
+    return given
