@@ -24,13 +24,14 @@ CEILINGS = {
     "chunked": 16,  # at four chunks
     "hierarchical": 24,
     "heavy_hitters": 24,
+    "hierarchical_access": 38,
     "int8": 32,
     "int4": 32,
     "int2": 32,
 }
 """Kernels of a decode step and layer after 4,000 tokens."""
 
-COPIES = {"hierarchical": 14}
+COPIES = {"hierarchical": 14, "hierarchical_access": 18}
 """From the host's memory beside them; of the others, none."""
 
 BYTES = {"dynamic": 1.01, "chunked": 1.05, "hierarchical": 1.05, "paged": 3.05, "int8": 3.7, "int4": 4.2, "int2": 4.4}

@@ -11,6 +11,7 @@ chunk's own tokens is handed to a kernel; what lies before them is attended with
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from typing import cast
 
 import torch
@@ -212,8 +213,8 @@ def merged(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 def lse_of(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
     """The log-sum-exp over all pieces, from `attention_and_lse` of each; float32."""
-    lse = [lse.float() for _, lse in parts]
-    return lse[0] if len(lse) == 1 else torch.stack(lse).logsumexp(dim=0)
+    # A kernel a part: all at once take nine.
+    return reduce(torch.logaddexp, [lse.float() for _, lse in parts])
 
 
 def up_to(pieces: list[tuple[Tensor, Tensor]], num_tokens: int) -> list[tuple[Tensor, Tensor]]:

@@ -108,16 +108,20 @@ def _attended(pieces: Iterable[Masked], queries: Tensor) -> tuple[Tensor, list[t
     Returns:
         The output, and for each piece its store and mass, float32 [num_rows, num_kv_heads, tokens].
     """
-    parts, found = [], []
+    parts, stores, found = [], [], []
     for store, piece, mask in pieces:
         logits = queries @ piece.keys.transpose(-1, -2)
         if mask is not None:
             logits.masked_fill_(~mask, -torch.inf)
         parts.append(attention_and_lse(queries, piece.keys, piece.values, mask))
-        found.append((store, logits))
+        stores.append(store)
+        found.append(logits)
     # In float32, whatever the logits are in. A query that may look nowhere, such as padding's, has no mass to give.
     less, scale = lse_of(parts).unsqueeze(-1).neg(), queries.shape[-1] ** -0.5
-    return merged(parts), [(store, less.add(logits, alpha=scale).exp_().sum(dim=2)) for store, logits in found]
+    together = found[0] if len(found) == 1 else torch.cat(found, dim=3)
+    mass = less.add(together, alpha=scale).exp_().sum(dim=2)
+    masses = mass.split([logits.shape[3] for logits in found], dim=2)
+    return merged(parts), list(zip(stores, masses, strict=True))
 
 
 def _account(masses: list[tuple[Store, Tensor]], layer: int, num_queries: int) -> None:

@@ -384,6 +384,6 @@ def accumulate(store: SlotStore, layer: int, mass: Tensor, num_queries: int, thr
                 scores.narrow(2, 0, before).copy_(pooled.masked_fill_(mass[:, :, :before] == 0, 0))
         case Accesses(_, window):
             if num_queries == 1 and threshold is not None:
-                scores.copy_(((scores << 1) | (mass >= threshold)) & ((1 << window) - 1))
+                scores.bitwise_left_shift_(1).bitwise_or_(mass >= threshold).bitwise_and_((1 << window) - 1)
         case _:
             scores.add_(mass)
