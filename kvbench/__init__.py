@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from kvbench.api.verbs import sweep as sweep
     from kvbench.backend.measured import Measured as Measured
     from kvbench.backend.modelled import Modelled as Modelled
+    from kvbench.engine.ideal import Ideal as Ideal
+    from kvbench.engine.sglang import SGLang as SGLang
+    from kvbench.engine.trtllm import TensorRTLLM as TensorRTLLM
+    from kvbench.engine.vllm import VLLM as VLLM
     from kvbench.fleet.fleet import Fleet as Fleet
     from kvbench.integrations.models import load_model as load_model
     from kvbench.integrations.transformers.attention import use_attention as use_attention
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from kvbench.model.geometry import KVGeometry as KVGeometry
     from kvbench.model.groups import LayerGroup as LayerGroup
     from kvbench.model.hardware import Hardware as Hardware
+    from kvbench.model.model import Model as Model
+    from kvbench.model.parallel import Parallel as Parallel
     from kvbench.results.results import Results as Results
     from kvbench.results.results import load as load
     from kvbench.runner.aio import AsyncCaches as AsyncCaches

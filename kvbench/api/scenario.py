@@ -5,7 +5,9 @@ from dataclasses import replace
 from kvbench.api.job import Job, Stopped
 from kvbench.api.measure import RunResult, measure
 from kvbench.api.probe import check_probe, quality_frame, quality_line
+from kvbench.configuration.engine import parallel_of
 from kvbench.configuration.parts import Config, Parts, parts_of
+from kvbench.model.parallel import Parallel
 from kvbench.results.environment import environment
 from kvbench.results.results import Results
 from kvbench.runner.frames import results_of
@@ -61,7 +63,9 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
     span_s = (sessions[-1].arrival_ns - sessions[0].arrival_ns) / NS_PER_S
     arriving = f" arriving over {span_s:,.4g} s" if span_s > 0 else ""
     num_repetitions = parts.num_repetitions
-    unused = config.get("hardware") is not None and parts.backend.hardware is None
+    named = [key for key in ("hardware", "engine") if config.get(key) is not None]
+    named += ["parallel"] if parallel_of(config) != Parallel() else []
+    unused = f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} not looked at"
     return [
         f"{name}: {len(sessions):,} of {num_all:,} sessions{arriving}, {num_requests:,} requests, at most "
         f"{parts.max_concurrency} at once",
@@ -70,5 +74,5 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
         f"{num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {parts.num_warmup} of warm-up; "
         f"budget {parts.budget_bytes:,} bytes; {parts.backend.source}, scope {parts.backend.scope}",
         *([str(device["data"])] if "data" in device else []),
-        *(["hardware is not looked at: times are measured here; backend=modelled prices with it"] if unused else []),
+        *([f"{unused}: times are measured here"] if named and parts.backend.hardware is None else []),
     ]

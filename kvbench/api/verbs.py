@@ -10,13 +10,15 @@ from kvbench.configuration.composed import composed
 if TYPE_CHECKING:
     from kvbench.api.describing import Description
     from kvbench.backend.choice import BackendChoice
+    from kvbench.engine.base import Engine
     from kvbench.model.geometry import KVGeometry
     from kvbench.model.hardware import Hardware
+    from kvbench.model.parallel import Parallel
     from kvbench.results.results import Results
     from kvbench.strategy.base import Strategy
     from kvbench.workload.scenario import Scenario
 
-CHOSEN = ("model", "backend", "hardware")
+CHOSEN = ("model", "backend", "hardware", "engine", "parallel")
 """What a sweep may be over besides settings."""
 
 
@@ -27,6 +29,8 @@ def run(
     model: "str | Mapping[str, object] | KVGeometry | None" = None,
     backend: "str | Mapping[str, object] | BackendChoice | None" = None,
     hardware: "str | PathLike[str] | Mapping[str, object] | Hardware | None" = None,
+    engine: "str | Mapping[str, object] | Engine | None" = None,
+    parallel: "Mapping[str, int] | Parallel | None" = None,
     trusted: Iterable[str] = (),
     settings: Mapping[str, object] | None = None,
 ) -> "Results":
@@ -39,6 +43,9 @@ def run(
         backend: "measured", "modelled" or "fleet", or one with settings, such as Modelled(memory_fraction=0.8); None:
             modelled where there is a hardware, else measured.
         hardware: a name, such as "h100", a YAML file, or a machine; None: none.
+        engine: whose rules hold where one is asked: "vllm", "sglang", "trtllm" or "ideal", or one with settings, such
+            as VLLM(block_size=32); None: none's.
+        parallel: how the model is laid over accelerators: {"tensor": 2}, or Parallel(tensor=2); None: on one.
         trusted: packages of yours that files may name.
         settings: further keys of the command line: {"repetitions": 3, "scenario.max_requests": 20, "seed": 1}.
     Returns:
@@ -48,7 +55,8 @@ def run(
         FileNotFoundError: a trace is missing.
         Stopped: it was interrupted; what is done is in its `results`.
     """
-    chosen = {"scenario": scenario, "model": model, "backend": backend, "hardware": hardware}
+    chosen: dict[str, object] = {"scenario": scenario, "model": model, "backend": backend, "hardware": hardware}
+    chosen |= {"engine": engine, "parallel": parallel}
     return _run(scenario, chosen, strategies, settings, trusted)
 
 
@@ -65,7 +73,8 @@ def sweep(
     Args:
         scenario: as in `run`.
         strategies: as in `run`.
-        over: values by key, or by `model`, `backend` or `hardware`: {"strategy.dynamic.growth_factor": [1.5, 2, 3]}.
+        over: values by key, or by an argument of `run` such as `model` or `hardware`:
+            {"strategy.dynamic.growth_factor": [1.5, 2, 3]}.
         settings: as in `run`, the same in each.
         given: further arguments of `run`.
     Returns:

@@ -118,7 +118,7 @@ def vet_choice(group: str, name: str, files: Files, trusted: tuple[str, ...], ab
     """Check the file of a group's choice, and those that it builds on, and let Hydra see them.
 
     Args:
-        group: scenario, strategy, model, backend, hardware or experiment.
+        group: scenario, strategy, model, backend, hardware, engine or experiment.
         name: the choice.
         files: those that there are.
         trusted: packages that the user named.

@@ -33,6 +33,8 @@ overrides:
   data=kv.safetensors                              append recorded K and V, and judge quality on them
   backend=measured|modelled|fleet                  on tensors; priced on a machine; a whole trace, event by event
   hardware={machines}
+  engine=vllm|sglang|trtllm|ideal  engine.block_size=32     a serving engine's rules, under its own flags' names
+  parallel.tensor=2                                ranks that a model is divided over (pipeline, expert, data, …)
   hardware=./mine.yaml cache_only=true             a machine file of your own; without weights and projections
   +scenario=./mine.yaml                            a scenario file of your own
   trusted=[mypackage]                              let configuration name classes of your package
@@ -111,7 +113,7 @@ def _run(words: Sequence[str], kinds: dict[str, str]) -> str:
         chosen.setdefault("backend", ["modelled"])
     overrides = [
         f"{'+' if group in ('scenario', 'experiment') else ''}{group}={chosen[group][0]}"
-        for group in ("scenario", "experiment", "model", "backend", "hardware")
+        for group in ("scenario", "experiment", "model", "backend", "hardware", "engine")
         if group in chosen
     ]
     if strategies:

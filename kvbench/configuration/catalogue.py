@@ -13,7 +13,7 @@ HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 """What holds `conf` and `scenarios`: an installed package, or the checkout that the package stands in."""
 
 CONF, SCENARIOS = HOME / "conf", HOME / "scenarios"
-GROUPS = ("scenario", "strategy", "model", "backend", "hardware", "experiment")
+GROUPS = ("scenario", "strategy", "model", "backend", "hardware", "engine", "experiment")
 
 
 def names(group: str, folders: tuple[Path, ...] = ()) -> list[str]:

@@ -9,17 +9,21 @@ from typing import Any
 from kvbench.backend.choice import BackendChoice
 from kvbench.configuration.catalogue import GROUPS, implied, names, own_node, own_settings
 from kvbench.configuration.chosen import compared
+from kvbench.configuration.engine import degrees
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import keys_of
 from kvbench.configuration.rules import NAME_OR_PATH, check_beside_experiment, check_name_or_path
 from kvbench.configuration.vet import vet_file
+from kvbench.engine.base import Engine
 from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.base import Strategy
 
-DEFAULTS = {"scenario": None, "experiment": None, "model": "article", "backend": "measured", "hardware": None}
+NULLABLE = ("hardware", "engine")
+"""Groups that are there, as null, where nothing of them is chosen."""
+DEFAULTS = {"scenario": None, "experiment": None, "model": "article", "backend": "measured", **dict.fromkeys(NULLABLE)}
 OF_HYDRA = ("defaults", "hydra")
-OF_CALLS = (*GROUPS, "trusted")
+OF_CALLS = (*GROUPS, "parallel", "trusted")
 YAML = (".yaml", ".yml")
 _REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -34,8 +38,8 @@ def composed(
     """The configuration of a run or an experiment.
 
     Args:
-        chosen: by group (scenario or experiment, model, backend, hardware) a name, the path of a YAML file, a mapping
-            of such a file's keys, or an object; None is the default.
+        chosen: by group (scenario or experiment, model, backend, hardware, engine) a name, the path of a YAML file, a
+            mapping of such a file's keys, or an object; and by "parallel" degrees. None is the default.
         strategies: names and strategies, or a mapping that names them; None: those compared by default.
         settings: further keys, as the command line sets them, such as `backend.memory_fraction`.
         trusted: packages that names may come from.
@@ -45,9 +49,10 @@ def composed(
     config = own_settings()
     config = {key: value for key, value in config.items() if key not in OF_HYDRA} | {"trusted": list(trusted)}
     common = config.pop("scenario")
-    wanted = {group: name for group, name in chosen.items() if name is not None}
+    config["parallel"] |= degrees(chosen.get("parallel"))
+    wanted = {group: name for group, name in chosen.items() if name is not None and group != "parallel"}
     for group, name in (DEFAULTS | wanted | implied(wanted)).items():
-        if name is not None or group == "hardware":
+        if name is not None or group in NULLABLE:
             config[group] = None if name is None else _node(group, name, trusted)
     if isinstance(config.get("scenario"), dict):
         config["scenario"] = common | config["scenario"]
@@ -57,6 +62,8 @@ def composed(
         raise UsageError(f"experiment is a name, a YAML file or its keys, got {config['experiment']!r}")
     if not isinstance(config["backend"], Mapping | BackendChoice):
         raise UsageError(f"backend is measured, modelled or fleet, or the keys of one, got {config['backend']!r}")
+    if not isinstance(config["engine"], Mapping | Engine | None):
+        raise UsageError(f"engine is vllm, sglang, trtllm or ideal, or the keys of one, got {config['engine']!r}")
     settings = _checked(settings or {}, config)
     config["strategy"] = _strategies(strategies, config | settings, trusted)
     for key, value in settings.items():

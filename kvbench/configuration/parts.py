@@ -10,6 +10,7 @@ from kvbench.checks import MOST_SEED, check_int
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.chosen import strategies_of, workload_of
 from kvbench.configuration.data import check_data, recording_of
+from kvbench.configuration.engine import engine_of, parallel_of
 from kvbench.configuration.errors import UsageError, refusing
 from kvbench.configuration.model import geometry_of, hardware_of, weights_of
 from kvbench.configuration.targets import build
@@ -68,6 +69,8 @@ def check_numbers(config: Config) -> None:
             continue
         with refusing():
             check_int(name, value, least, most)
+    engine_of(config)
+    parallel_of(config)
     if not isinstance(config.get("attend"), bool):
         raise UsageError(f"attend is true or false, got {config.get('attend')!r}")
     check_data(config)

@@ -20,6 +20,7 @@ ROLES = {
     "strategy": (("strategy",), ("Strategy",)),
     "scenario": (("workload",), ("Scenario",)),
     "backend": (("backend", "fleet"), ("BackendChoice",)),
+    "engine": (("engine",), ("Engine",)),
     "experiment": (("studies",), ("Experiment",)),
 }
 """Of each group of configuration: where its classes live, and what the class of the group's own node derives from."""
@@ -47,7 +48,7 @@ def check_target(target: object, group: str, where: str, trusted: Sequence[str] 
 
     Args:
         target: the text after `_target_:`.
-        group: strategy, scenario, backend or experiment; another group has no targets at all.
+        group: strategy, scenario, backend, engine or experiment; another group has no targets at all.
         where: for the message, such as a file's name or a key.
         trusted: packages that the user named.
         is_part: whether it stands inside the group's node, such as a scenario's arrivals.
@@ -101,7 +102,7 @@ def build(
 
     Args:
         node: `_target_` and the constructor's keyword arguments.
-        group: strategy, scenario, backend or experiment.
+        group: strategy, scenario, backend, engine or experiment.
         where: the node's key, for messages.
         trusted: packages that the user named.
         is_part: whether the node stands inside the group's own.

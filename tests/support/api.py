@@ -12,6 +12,7 @@ PARTS = {
     "Results": ("results.",),
     "Workloads": ("workload.",),
     "Models and machines": ("model.",),
+    "Engines": ("engine.",),
     "Strategies": ("strategy.",),
     "Backends": ("backend.", "fleet."),
     "In a program of your own": ("runner.", "integrations."),

@@ -16,7 +16,7 @@ import yaml
 from kvbench.configuration.catalogue import file_of, names
 from kvbench.workload.scenario import Scenario
 
-GROUPS = ("strategy", "scenario", "backend", "experiment")
+GROUPS = ("strategy", "scenario", "backend", "engine", "experiment")
 GIVEN = {
     "scenario": {field.name for field in fields(Scenario)},
 }
