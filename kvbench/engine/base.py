@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from kvbench.checks import check_name
+from kvbench.engine.memory import RankMemory
 from kvbench.engine.pool import Pool
-from kvbench.model.hardware import Hardware
+from kvbench.model.accelerator import Accelerator
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 
@@ -31,13 +32,23 @@ class Engine(ABC):
             check_name("engine.version", self.version)
 
     @abstractmethod
-    def resolved(self, hardware: Hardware | None, model: Model, parallel: Parallel | None = None) -> Self:
+    def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to the engine.
 
         Args:
             hardware: the accelerator; None: one that the engine does not know.
             model: the model, or a rank of it.
             parallel: how it is laid over accelerators; None: on one.
+        """
+
+    @abstractmethod
+    def memory(self, rank: Model, hardware: Accelerator, parallel: Parallel | None = None) -> RankMemory:
+        """Where a rank's memory goes, and what it leaves for the cache.
+
+        Args:
+            rank: the model of the rank that holds most.
+            hardware: the accelerator.
+            parallel: how the model is laid over accelerators; None: on one.
         """
 
     @abstractmethod

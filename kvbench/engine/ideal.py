@@ -5,9 +5,10 @@ from typing import ClassVar, Self
 
 from kvbench.checks import check_bound
 from kvbench.engine.base import Engine
+from kvbench.engine.memory import RankMemory, ideal_memory
 from kvbench.engine.pool import Need, Pool, SubPool
+from kvbench.model.accelerator import Accelerator
 from kvbench.model.groups import STATE, LayerGroup
-from kvbench.model.hardware import Hardware
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 
@@ -50,12 +51,16 @@ class Ideal(Engine):
         super().__post_init__()
         check_bound("engine.max_model_len", self.max_model_len)
 
-    def resolved(self, hardware: Hardware | None, model: Model, parallel: Parallel | None = None) -> Self:
+    def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with the model's own limit."""
         return replace(self, max_model_len=self.max_model_len or model.max_tokens)
 
+    def memory(self, rank: Model, hardware: Accelerator, parallel: Parallel | None = None) -> RankMemory:
+        """All that weights leave."""
+        return ideal_memory(rank, hardware)
+
     def pool(self, rank: Model, available_bytes: int, parallel: Parallel | None = None) -> Pool:
-        """Memory, byte for byte. Without a longest sequence, tokens are those of one."""
+        """RankMemory, byte for byte. Without a longest sequence, tokens are those of one."""
         ranks = (parallel or Parallel()).decode_context
         max_model_len = self.max_model_len or rank.max_tokens or 1
         available_bytes = max(available_bytes, 0)

@@ -6,9 +6,10 @@ from typing import ClassVar, Self
 from kvbench.checks import check_bound, check_flag, check_int, check_number, check_one_of, check_share
 from kvbench.engine.base import Engine, capped
 from kvbench.engine.blocks import GROWING, SPARSE_FP8_BYTES, state_bytes, with_drafter
+from kvbench.engine.memory import RankMemory, sglang_memory
 from kvbench.engine.pool import Need, Pool, SubPool
+from kvbench.model.accelerator import Accelerator
 from kvbench.model.groups import FULL, LATENT, SHARING, STATE, LayerGroup
-from kvbench.model.hardware import Hardware
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 
@@ -99,7 +100,7 @@ class SGLang(Engine):
             check_one_of("engine.speculative_algorithm", self.speculative_algorithm, ALGORITHMS)
         check_int("engine.speculative_num_draft_tokens", self.speculative_num_draft_tokens, 0)
 
-    def resolved(self, hardware: Hardware | None, model: Model, parallel: Parallel | None = None) -> Self:
+    def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to SGLang; context_length where the model says it."""
         parallel = parallel or Parallel()
         chunk, graph = _by_memory(hardware, parallel.tensor)
@@ -117,6 +118,12 @@ class SGLang(Engine):
             mamba_full_memory_ratio=self.mamba_full_memory_ratio or 0.9,
             dsa_decode_backend=self.dsa_decode_backend or (RAW if is_blackwell else SCALED),
         )
+
+    def memory(self, rank: Model, hardware: Accelerator, parallel: Parallel | None = None) -> RankMemory:
+        """What is free after loading, less what steps and graphs are left."""
+        parallel = parallel or Parallel()
+        share = self.resolved(hardware, rank, parallel).mem_fraction_static or 1.0
+        return sglang_memory(rank, hardware, parallel, mem_fraction_static=share)
 
     def pool(self, rank: Model, available_bytes: int, parallel: Parallel | None = None) -> Pool:
         """The pools: states first, then tokens of full attention and of windows in their ratio.
@@ -146,7 +153,7 @@ class SGLang(Engine):
         )
 
 
-def _by_memory(hardware: Hardware | None, tensor: int) -> tuple[int, int]:
+def _by_memory(hardware: Accelerator | None, tensor: int) -> tuple[int, int]:
     """Tokens of a chunk and sequences of the largest graph."""
     if hardware is None:
         return UNKNOWN
@@ -156,7 +163,7 @@ def _by_memory(hardware: Hardware | None, tensor: int) -> tuple[int, int]:
     return OF_MORE
 
 
-def _static_share(hardware: Hardware | None, parallel: Parallel, chunk: int, graph: int) -> float:
+def _static_share(hardware: Accelerator | None, parallel: Parallel, chunk: int, graph: int) -> float:
     """What is kept free, in MiB: 1.5 a token of a chunk, 2 a sequence of a graph, 128 a rank; from 60 GiB up 10 GiB."""
     if hardware is None:
         return 0.88

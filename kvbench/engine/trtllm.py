@@ -5,10 +5,11 @@ from typing import ClassVar, Self
 
 from kvbench.checks import check_bound, check_flag, check_share
 from kvbench.engine.base import Engine, capped
+from kvbench.engine.memory import RankMemory, trtllm_memory
 from kvbench.engine.pool import Need, Pool, SubPool
 from kvbench.engine.version import since
+from kvbench.model.accelerator import Accelerator
 from kvbench.model.groups import FULL, STATE
-from kvbench.model.hardware import Hardware
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 
@@ -54,7 +55,7 @@ class TensorRTLLM(Engine):
             check_bound(f"engine.{key}", getattr(self, key))
         check_flag("engine.enable_block_reuse", self.enable_block_reuse)
 
-    def resolved(self, hardware: Hardware | None, model: Model, parallel: Parallel | None = None) -> Self:
+    def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to TensorRT-LLM; max_seq_len where the model says it."""
         version = self.version or NEWEST
         return replace(
@@ -65,6 +66,18 @@ class TensorRTLLM(Engine):
             max_seq_len=self.max_seq_len or model.max_tokens,
             max_batch_size=self.max_batch_size or 2_048,
             max_num_tokens=self.max_num_tokens or 8_192,
+        )
+
+    def memory(self, rank: Model, hardware: Accelerator, parallel: Parallel | None = None) -> RankMemory:
+        """A share of what weights and a profiled step leave free."""
+        parallel = parallel or Parallel()
+        settings = self.resolved(hardware, rank, parallel)
+        return trtllm_memory(
+            rank,
+            hardware,
+            parallel,
+            free_gpu_memory_fraction=settings.free_gpu_memory_fraction or 1.0,
+            max_num_tokens=settings.max_num_tokens or 0,
         )
 
     def pool(self, rank: Model, available_bytes: int, parallel: Parallel | None = None) -> Pool:

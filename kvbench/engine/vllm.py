@@ -6,11 +6,12 @@ from typing import ClassVar, Self
 from kvbench.checks import check_bound, check_flag, check_int, check_one_of, check_share
 from kvbench.engine.base import Engine, capped
 from kvbench.engine.blocks import layers_of, pool_of, with_drafter
+from kvbench.engine.memory import RankMemory, vllm_memory
 from kvbench.engine.pool import Pool
 from kvbench.engine.version import since
+from kvbench.model.accelerator import Accelerator
 from kvbench.model.dtypes import KV_BITS
 from kvbench.model.groups import LATENT, STATE
-from kvbench.model.hardware import Hardware
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 
@@ -95,7 +96,7 @@ class VLLM(Engine):
             if getattr(self, key) is not None:
                 check_one_of(f"engine.{key}", getattr(self, key), allowed)
 
-    def resolved(self, hardware: Hardware | None, model: Model, parallel: Parallel | None = None) -> Self:
+    def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to vLLM; max_model_len where the model says it."""
         version = self.version or NEWEST
         has_state = any(group.kind == STATE for group in model.groups)
@@ -120,6 +121,21 @@ class VLLM(Engine):
             mamba_cache_mode=self.mamba_cache_mode or ("align" if prefixes else "none"),
             mamba_block_size=self.mamba_block_size or SCAN_TOKENS,
             speculative_method=self.speculative_method or ("mtp" if self.num_speculative_tokens else None),
+        )
+
+    def memory(self, rank: Model, hardware: Accelerator, parallel: Parallel | None = None) -> RankMemory:
+        """A share of all memory, less weights, a profiled step, what is outside torch, and since 0.21 graphs."""
+        parallel = parallel or Parallel()
+        settings = self.resolved(hardware, rank, parallel)
+        return vllm_memory(
+            rank,
+            hardware,
+            parallel,
+            version=settings.version or NEWEST,
+            gpu_memory_utilization=settings.gpu_memory_utilization or 1.0,
+            max_num_batched_tokens=settings.max_num_batched_tokens or 0,
+            max_num_seqs=settings.max_num_seqs or 0,
+            enforce_eager=settings.enforce_eager,
         )
 
     def pool(self, rank: Model, available_bytes: int, parallel: Parallel | None = None) -> Pool:
@@ -161,7 +177,7 @@ def _first(given: bool | None, otherwise: bool) -> bool:
     return otherwise if given is None else given
 
 
-def _step_limits(version: str, hardware: Hardware | None, max_model_len: int | None) -> tuple[int, int]:
+def _step_limits(version: str, hardware: Accelerator | None, max_model_len: int | None) -> tuple[int, int]:
     """Tokens and sequences of a step."""
     if not since(version, V1_BY_DEFAULT):
         # Whole prompts in a step, up to the length from which they are cut.
