@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from kvbench.ledger.costs import AreaCost
+from kvbench.model.groups import STATE
 from kvbench.plan.area import DEVICE, Holes
 from kvbench.plan.ops import Operation
 
@@ -50,6 +51,16 @@ class Holding:
         return held_bytes
 
     @property
+    def by_group(self) -> dict[str, int]:
+        """Those of each group of layers that the area covers."""
+        cost, capacity, coming = self.cost, self.capacity, self.next_capacity
+        found = cost.by_group(capacity)
+        for group in cost.groups:
+            if coming and group.is_replaced(capacity):
+                found[group.name] += group.held_tokens(coming) * group.unit_bytes // cost.unit_tokens
+        return found
+
+    @property
     def room(self) -> int:
         """Tokens that can be appended."""
         return self.capacity - self.offset - self.num_used
@@ -73,11 +84,13 @@ class Account:
         holdings: by area, oldest tokens first.
         num_seen: tokens appended so far, less those truncated.
         num_altered: tokens that attention no longer reads as they were: evicted, moved out of its sight, or rounded.
+        state_bytes: of its states, on the device from the first reserve to the release, whatever its length.
     """
 
     holdings: dict[str, Holding]
     num_seen: int = 0
     num_altered: int = 0
+    state_bytes: int = 0
 
     @property
     def num_attended(self) -> int:
@@ -91,7 +104,7 @@ class Account:
     @property
     def device_slots(self) -> tuple[int, int, int]:
         """Slots in use and allocated on the device, those of a coming resize included, and their bytes."""
-        num_used = capacity = num_bytes = 0
+        num_used, capacity, num_bytes = 0, 0, self.state_bytes
         for held in self.holdings.values():
             if held.cost.area.tier == DEVICE:
                 num_used += held.num_used
@@ -101,7 +114,16 @@ class Account:
 
     def copy(self) -> "Account":
         """A copy that can be changed alone."""
-        return Account({name: held.copy() for name, held in self.holdings.items()}, self.num_seen, self.num_altered)
+        holdings = {name: held.copy() for name, held in self.holdings.items()}
+        return Account(holdings, self.num_seen, self.num_altered, self.state_bytes)
+
+    @property
+    def by_group(self) -> dict[tuple[str, str], int]:
+        """Bytes allocated by area and group of layers; states are no area's."""
+        found = {("", STATE): self.state_bytes} if self.state_bytes else {}
+        for name, held in self.holdings.items():
+            found |= {(name, group): num_bytes for group, num_bytes in held.by_group.items()}
+        return found
 
 
 class Posting(NamedTuple):

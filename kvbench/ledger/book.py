@@ -101,7 +101,7 @@ class Ledger(LedgerState):
         if cost.area.alters:
             return False
         if len(plan) == 1:
-            if num_tokens > held.room:
+            if num_tokens > held.room or (cost.is_bounded and cost.passing_bytes(held.num_used, num_tokens)):
                 return False
             used = held.num_used
             held.num_used = used + num_tokens

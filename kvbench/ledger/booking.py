@@ -3,15 +3,16 @@
 from typing import get_args
 
 from kvbench.ledger.accounts import Account, Holding, Posting, Receipt
-from kvbench.ledger.outcome import LedgerError, OutOfMemory
+from kvbench.ledger.outcome import LedgerError
 from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule, check_unshared, check_windows
 from kvbench.ledger.state import LedgerState
+from kvbench.ledger.sums import Sums
 from kvbench.messages import unknown
 from kvbench.plan.area import DEVICE, Blocks, Chunks, Contiguous, Holes, Ring
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Operation, Release, Reserve, Rows, Rule, Settle, Truncate
 
 
-class Draft:
+class Draft(Sums):
     """Books a plan's operations one by one; `commit` makes them the ledger's.
 
     Args:
@@ -19,18 +20,10 @@ class Draft:
     """
 
     def __init__(self, ledger: LedgerState) -> None:
-        self._ledger = ledger
+        super().__init__(ledger)
         self._accounts: dict[int, Account | None] = {}
         self._sharers: dict[int, int] = {}
         self._num_blocks = ledger.num_blocks
-        self._used_bytes = ledger.used_bytes
-        self._tier_bytes = dict(ledger.tier_bytes)
-        self._pooled_bytes = dict(ledger.pooled_bytes)
-        self._has_begun = ledger.has_begun
-        self._lent_bytes = ledger.lent_bytes
-        self._own_peak_bytes = ledger.allocated_bytes - ledger.lent_bytes
-        self.peak_bytes = ledger.allocated_bytes
-        self.num_resizes = self.copied_bytes = self.moved_bytes = self.requested_bytes = 0
         self._postings: list[Posting] = []
 
     def apply(self, op: Operation) -> None:
@@ -67,9 +60,11 @@ class Draft:
             case Rows():
                 raise LedgerError(f"{op}: a change of rows stands alone in its plan")
             case Release():
-                released = tuple(self._account(op.seq, op).holdings.values())
+                account = self._account(op.seq, op)
+                released = tuple(account.holdings.values())
                 for held in released:
                     self._free(held)
+                self._change_states(-account.state_bytes)
                 self._accounts[op.seq] = None
             case _:
                 raise LedgerError(unknown("operation", repr(op), (kind.__name__ for kind in get_args(Operation))))
@@ -91,24 +86,22 @@ class Draft:
         check_groups(op, held, op.num_tokens)
         if not held.is_private:
             self._make_private(held)
+        passing_bytes = held.cost.passing_bytes(held.num_used, op.num_tokens) if held.cost.is_bounded else 0
         self._fill(held, op.num_tokens)
+        if passing_bytes:
+            self._allocate(held, 0, passing_bytes)
         account.num_seen += op.num_tokens
         account.num_altered += held.cost.area.alters * op.num_tokens
 
-    def _fill(self, held: Holding, num_tokens: int) -> None:
-        before = held.num_used
-        held.num_used += num_tokens
-        if held.cost.area.tier == DEVICE:
-            self._used_bytes += held.cost.bytes_of(held.num_used) - held.cost.bytes_of(before)
-
     def _reserve(self, op: Reserve) -> None:
-        _, held = self._held(op, op.area)
+        account, held = self._held(op, op.area)
         if held.busy:
             raise LedgerError(f"{op}: background work on area {op.area} is under way; settle it first")
         if op.num_tokens < held.num_used + held.offset:
             raise LedgerError(f"{op}: {held.num_used} slots are in use; evict or truncate before shrinking")
         if not self._has_begun:
             self._begin()
+        self._hold_states(account)
         match held.cost.area.layout:
             case Chunks(chunk_tokens):
                 self._add(op, held, chunk_tokens, "chunks")
@@ -117,11 +110,10 @@ class Draft:
             case _:
                 self._resize(op, held)
 
-    def _begin(self) -> None:
-        self._has_begun = True
-        self._tier_bytes[DEVICE] += self._ledger.workspace_bytes
-        self.requested_bytes += self._ledger.workspace_bytes + sum(self._ledger.pool_bytes.values())
-        self._note_peak(0)
+    def _hold_states(self, account: Account) -> None:
+        if not account.state_bytes:
+            account.state_bytes = self._ledger.state_bytes
+            self._change_states(account.state_bytes)
 
     def _resize(self, op: Reserve, held: Holding) -> None:
         old_bytes, new_bytes = held.cost.bytes_of(held.capacity), held.cost.bytes_of(op.num_tokens)
@@ -306,6 +298,8 @@ class Draft:
         dst.capacity = num_shared * layout.num_tokens
         dst.num_used = min(op.num_tokens, dst.capacity)
         account.num_seen = op.num_tokens
+        self._hold_states(account)
+        self.copied_bytes += account.state_bytes
         if rest and dst.num_used == op.num_tokens:
             dst.is_private = src.is_private = False
         if dst.num_used < op.num_tokens:  # the source has filled that block further
@@ -330,35 +324,6 @@ class Draft:
                 self._used_bytes -= held.cost.bytes_of(num_filled)
         del held.blocks[:num_blocks]
         held.capacity -= num_blocks * unit
-
-    def _allocate(self, held: Holding, added_bytes: int, twice_bytes: int) -> None:
-        area = held.cost.area
-        self._tier_bytes[area.tier] += added_bytes
-        is_lent = isinstance(area.layout, Blocks)
-        if is_lent:
-            self._pooled_bytes[area.name] += added_bytes
-        if area.tier == DEVICE:
-            self._lent_bytes += added_bytes * is_lent
-            self._note_peak(twice_bytes - min(added_bytes, 0) * (not is_lent))
-
-    def _note_peak(self, passing_bytes: int) -> None:
-        """Keep the most that was held: now, and something in passing."""
-        now_bytes = self._tier_bytes[DEVICE] + passing_bytes
-        self.peak_bytes = max(self.peak_bytes, now_bytes)
-        self._own_peak_bytes = max(self._own_peak_bytes, now_bytes - self._lent_bytes)
-
-    def _check_budgets(self) -> None:
-        ledger = self._ledger
-        for name, pool in ledger.pool_bytes.items():
-            if self._pooled_bytes[name] > pool:
-                raise OutOfMemory(self._pooled_bytes[name], pool, ledger.tier_of(name), name)
-        if ledger.budget_bytes is None:
-            return
-        # A pool is held whole, whatever was handed out of it.
-        of_pools = sum(pool for name, pool in ledger.pool_bytes.items() if ledger.tier_of(name) == DEVICE)
-        held_bytes = self._own_peak_bytes + (of_pools if self._has_begun else 0)
-        if held_bytes > ledger.budget_bytes:
-            raise OutOfMemory(held_bytes, ledger.budget_bytes)
 
     def _held(self, op: Operation, area: str) -> tuple[Account, Holding]:
         account = self._account(op.seq, op)

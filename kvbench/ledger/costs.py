@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from kvbench.model.geometry import KVGeometry
-from kvbench.model.groups import TRACK_BYTES, LayerGroup
+from kvbench.model.groups import CHUNKED, TRACK_BYTES, LayerGroup
 from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Chunks, Contiguous, Native, Packed, num_staging_buffers
 
 
@@ -16,19 +16,35 @@ class GroupCost:
 
     Args:
         name: the group's, by its kind.
+        num_layers: of the group.
         unit_bytes: bytes of the area's unit of slots, over all layers, rows and tracks.
         tensor_bytes: those of them in the largest tensor, as the model gives it.
         most_tokens: slots that a layer holds at most; None: as many as there are.
+        is_chunked: whether it begins anew with every so many tokens, rather than letting go of them one by one.
     """
 
     name: str
+    num_layers: int
     unit_bytes: int
     tensor_bytes: int
     most_tokens: int | None = None
+    is_chunked: bool = False
 
     def held_tokens(self, num_tokens: int) -> int:
         """Slots that a layer holds, of so many."""
         return num_tokens if self.most_tokens is None else min(num_tokens, self.most_tokens)
+
+    def passing_bytes(self, num_used: int, num_tokens: int) -> int:
+        """Bytes that an append holds beside: one layer's old tokens and new ones, where some of them are not to stay.
+
+        The first of the new tokens looks at what the last of them takes the place of.
+        """
+        if self.most_tokens is None or num_tokens == 1:
+            return 0
+        num_old = num_used % self.most_tokens if self.is_chunked else min(num_used, self.most_tokens)
+        if num_old + num_tokens <= self.most_tokens:
+            return 0
+        return (num_old + num_tokens) * self.unit_bytes // self.num_layers
 
     def is_replaced(self, capacity: int) -> bool:
         """Whether a resize from or to so many slots, and as many or more, replaces its tensors."""
@@ -69,6 +85,10 @@ class AreaCost:
         return {
             group.name: group.held_tokens(num_tokens) * group.unit_bytes // self.unit_tokens for group in self.groups
         }
+
+    def passing_bytes(self, num_used: int, num_tokens: int) -> int:
+        """Bytes that an append holds beside; see `GroupCost.passing_bytes`. Layers come one after the other."""
+        return max((group.passing_bytes(num_used, num_tokens) for group in self.groups), default=0)
 
     def full_bytes(self, num_tokens: int) -> int:
         """Those of them in layers that hold all slots."""
@@ -144,9 +164,10 @@ def _group_cost(area: Area, name: str, group: LayerGroup, num_rows: int) -> Grou
     match area.format:
         case Packed(bits, of_group, keys_per):
             unit = group.packed_bytes(of_group, bits, of_group, keys_per) + of_group * tracks
-            return GroupCost(name, unit * num_rows, of_group * largest)
+            return GroupCost(name, group.num_layers, unit * num_rows, of_group * largest)
         case _:
-            return GroupCost(name, (group.token_bytes + tracks) * num_rows, largest, most_tokens)
+            unit, is_chunked = (group.token_bytes + tracks) * num_rows, group.kind == CHUNKED
+            return GroupCost(name, group.num_layers, unit, largest, most_tokens, is_chunked)
 
 
 def _check_bounded(area: Area) -> None:

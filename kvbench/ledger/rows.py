@@ -27,6 +27,7 @@ def book_rows(ledger: LedgerState, op: Rows) -> Receipt:
     sized = copy(ledger)
     sized.size(op.num_rows)
     own = _with_costs(account, sized.costs)
+    own.state_bytes = sized.state_bytes if account.state_bytes else 0
     _count(sized, own)
     twice = min(_largest_bytes(account), _largest_bytes(own))
     held_bytes = max(_with_pools(ledger), _with_pools(sized)) + twice
@@ -36,8 +37,9 @@ def book_rows(ledger: LedgerState, op: Rows) -> Receipt:
     ledger.size(op.num_rows)
     ledger.accounts[op.seq] = own
     ledger.used_bytes, ledger.tier_bytes, ledger.pooled_bytes = sized.used_bytes, sized.tier_bytes, sized.pooled_bytes
-    copied = sum(held.cost.bytes_of(held.num_used) for held in own.holdings.values())
+    copied = own.state_bytes + sum(held.cost.bytes_of(held.num_used) for held in own.holdings.values())
     requested = sum(held.num_bytes for held in own.holdings.values() if not isinstance(held.cost.area.layout, Blocks))
+    requested += own.state_bytes
     requested += sum(sized.pool_bytes.values()) if sized.has_begun else 0
     return Receipt(0, copied, 0, requested, twice, peak_bytes)
 
@@ -52,9 +54,9 @@ def _with_costs(account: Account, costs: dict[str, AreaCost]) -> Account:
 def _count(ledger: LedgerState, account: Account) -> None:
     """Sum up what the only sequence holds, and what is held for reading."""
     ledger.tier_bytes = dict.fromkeys(ledger.tier_bytes, 0)
-    ledger.tier_bytes[DEVICE] = ledger.reading_bytes
+    ledger.tier_bytes[DEVICE] = ledger.reading_bytes + account.state_bytes
     ledger.pooled_bytes = dict.fromkeys(ledger.pooled_bytes, 0)
-    ledger.used_bytes = 0
+    ledger.used_bytes = account.state_bytes
     for name, held in account.holdings.items():
         tier = held.cost.area.tier
         ledger.tier_bytes[tier] += held.num_bytes

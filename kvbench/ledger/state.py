@@ -56,6 +56,7 @@ class LedgerState:
         for area in self.areas:
             if isinstance(area.layout, Blocks) and area.layout.pool_tokens is None:
                 raise ValueError(f"area {area.name}: a run says how large its pool is (Strategy.fitted), got none")
+        self.state_bytes = self.geometry.state_bytes * num_rows
         self.workspace_bytes = workspace_bytes(self.areas, self.geometry, num_rows)
         self.pool_bytes = {
             name: cost.bytes_of(cost.area.layout.pool)

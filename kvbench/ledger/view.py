@@ -62,6 +62,15 @@ class LedgerView:
         """A sequence's slots in use and allocated on the device, those of a coming resize included, and their bytes."""
         return self._ledger.accounts[seq].device_slots
 
+    def by_group(self, seq: int) -> dict[tuple[str, str], int]:
+        """Bytes that a sequence has allocated, by area and group of layers; those of states stand with no area."""
+        return self._ledger.accounts[seq].by_group
+
+    def _free_bytes(self, seq: int, budget_bytes: int) -> int:
+        """What a budget has left, once the sequence's states are there."""
+        ledger = self._ledger
+        return ledger.left_of(budget_bytes) - (0 if ledger.accounts[seq].state_bytes else ledger.state_bytes)
+
     def after(self, plan: Plan) -> "LedgerView":
         """What the view would be after a plan; nothing is booked.
 
@@ -84,7 +93,7 @@ class LedgerView:
             return UNLIMITED
         held_bytes = held.cost.bytes_of(held.capacity)
         twice_bytes = held.cost.twice_bytes(held.capacity)
-        room = held.cost.slots_in(ledger.left_of(ledger.budget_bytes) + held_bytes - twice_bytes)
+        room = held.cost.slots_in(self._free_bytes(seq, ledger.budget_bytes) + held_bytes - twice_bytes)
         return UNLIMITED if room is None else room
 
     def room_beside(self, seq: int, capacity: int, area: str = MAIN) -> int:
@@ -92,7 +101,7 @@ class LedgerView:
         ledger, held = self._ledger, self._ledger.accounts[seq].holdings[area]
         if ledger.budget_bytes is None:
             return UNLIMITED
-        free_bytes = ledger.left_of(ledger.budget_bytes) + held.num_bytes - held.cost.bytes_of(capacity)
+        free_bytes = self._free_bytes(seq, ledger.budget_bytes) + held.num_bytes - held.cost.bytes_of(capacity)
         room = held.cost.slots_in(free_bytes, capacity)
         return UNLIMITED if room is None else room
 
