@@ -14,6 +14,7 @@ from kvbench.backend.device import is_out_of_memory
 from kvbench.backend.storage.base import Part, Store
 from kvbench.backend.storage.memory import while_wanted
 from kvbench.backend.storage.slots import SlotStore
+from kvbench.backend.storage.window import WindowStore
 from kvbench.ledger import BackgroundError, OutOfMemory
 from kvbench.plan.ops import Move, Reserve, Rule
 
@@ -77,7 +78,7 @@ class UnderWay:
         return told
 
 
-def resize_ahead(op: Reserve, store: SlotStore, worker: Worker) -> UnderWay:
+def resize_ahead(op: Reserve, store: SlotStore | WindowStore, worker: Worker) -> UnderWay:
     """Let a worker fill larger tensors with the slots in use now; appends go on in the present ones.
 
     The tensors are allocated here, so that memory that is refused is known at once; the worker takes their pages, which

@@ -61,6 +61,7 @@ class Shape:
         head_dim: elements of a head's K.
         dtype: of K and V.
         device: where attention runs.
+        window: tokens that a layer holds at most, the last; None: all. Blocks of a pool hold all tokens in any case.
     """
 
     num_layers: int
@@ -69,6 +70,7 @@ class Shape:
     head_dim: int
     dtype: torch.dtype
     device: torch.device
+    window: int | None = None
 
     def of(self, num_tokens: int) -> tuple[int, int, int, int]:
         """Sizes of a tensor for so many tokens."""

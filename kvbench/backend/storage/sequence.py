@@ -17,8 +17,19 @@ from kvbench.backend.storage.packed import PackedStore
 from kvbench.backend.storage.paged import BlockPool, PagedStore
 from kvbench.backend.storage.ring import RingStore
 from kvbench.backend.storage.slots import SlotStore
+from kvbench.backend.storage.window import WindowStore
 from kvbench.ledger import OutOfMemory
-from kvbench.plan.area import DEVICE, STAGING_TOKENS, Area, Blocks, Chunks, Packed, Ring, num_staging_buffers
+from kvbench.plan.area import (
+    DEVICE,
+    STAGING_TOKENS,
+    Area,
+    Blocks,
+    Chunks,
+    Contiguous,
+    Packed,
+    Ring,
+    num_staging_buffers,
+)
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Operation, Reserve, Settle, Truncate
 
 AT_ONCE_TOKENS = 8 * STAGING_TOKENS
@@ -105,6 +116,8 @@ class Areas:
             case Blocks():
                 self.begin()
                 return PagedStore(area, self.shape, self._pools[area.name])
+            case Contiguous() | Chunks() if self.shape.window is not None:
+                return WindowStore(area, self.shape, memory)
             case Chunks():
                 kind = PackedStore if isinstance(area.format, Packed) else ChunkedStore
                 return kind(area, self.shape, memory)
@@ -185,7 +198,7 @@ class SequenceStore:
                 self._shared.begin()
                 store = self._store(op.area)
                 if op.background:
-                    assert isinstance(store, SlotStore)  # the ledger lets no other grow beside the steps
+                    assert isinstance(store, SlotStore | WindowStore)  # the ledger lets no other grow beside the steps
                     self.under_way.append(resize_ahead(op, store, self._shared.background))
                 else:
                     store.reserve(op.num_tokens)
@@ -273,9 +286,16 @@ class SequenceStore:
 
     @property
     def ends_with_newest(self) -> Store | None:
-        """The one store that attention reads, where it is read in place; else None."""
+        """The one store that attention reads, where it is read in place, and no window moves over it; else None."""
         stores = self._live(self._attended)
-        return stores[0] if len(stores) == 1 and not stores[0].area.is_staged else None
+        is_one = len(stores) == 1 and not stores[0].area.is_staged and not isinstance(stores[0], WindowStore)
+        return stores[0] if is_one else None
+
+    def land(self) -> None:
+        """Attention has seen the newest tokens: layers with a window let go of what has left it."""
+        for store in self.stores.values():
+            if isinstance(store, WindowStore):
+                store.land()
 
     def full_context(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """All tokens that are held, attended or not, in the order of the sequence.

@@ -91,7 +91,7 @@ class SlotStore:
         ]
         self._coming = (capacity, count, coming)
         pairs = [pair for news, old in zip(coming, olds, strict=True) for pair in zip(news, old, strict=True)]
-        return partial(_fill, pairs, count)
+        return partial(fill, pairs, count)
 
     def settle(self) -> list[Tensor]:
         """Copy what was written since `resize_ahead`, and put the larger tensors in place.
@@ -293,7 +293,7 @@ class SlotStore:
         """Nothing is shared."""
 
 
-def _fill(pairs: list[tuple[Tensor, Tensor]], count: int) -> None:
+def fill(pairs: list[tuple[Tensor, Tensor]], count: int) -> None:
     """Take new tensors' pages, and copy the first slots into each from the old one."""
     for new, old in pairs:
         touch(new)

@@ -1,0 +1,197 @@
+"""The last slots of layers with a window: a token's slot is its position modulo the window, so that nothing moves."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor
+
+from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Shape
+from kvbench.backend.storage.memory import Memory
+from kvbench.backend.storage.slots import fill
+from kvbench.plan.area import Area, Chunks
+from kvbench.plan.ops import Rule
+
+
+class Stretch(NamedTuple):
+    """Slots of one part that lie together: its number, the first slot in it, how many, and the position there."""
+
+    number: int
+    start: int
+    num_tokens: int
+    position: int
+
+
+class WindowStore:
+    """K and V of the last tokens of each layer, in one part or in chunks; never more than the window has.
+
+    What an append of several tokens overwrites, the first of them may still look at: then the new tokens stay where
+    they were given, beside the old ones, until `land` writes the last of them.
+
+    Args:
+        area: how it lives, contiguous or in chunks; no token of it is evicted but by the window.
+        shape: of its tensors; it says the window.
+        memory: where they live.
+    """
+
+    __slots__ = ("_ahead", "_late", "_memory", "_shape", "_unit", "area", "capacity", "num_used", "parts", "window")
+
+    def __init__(self, area: Area, shape: Shape, memory: Memory) -> None:
+        assert shape.window is not None
+        self.area = area
+        self._shape = shape
+        self._memory = memory
+        self.window = shape.window
+        self._unit = area.layout.num_tokens if isinstance(area.layout, Chunks) else self.window
+        self.capacity = self.num_used = 0
+        self.parts: list[list[list[Tensor]]] = [[] for _ in range(shape.num_layers)]
+        self._late: tuple[list[Tensor], list[Tensor], int] | None = None
+        self._ahead: tuple[int, int, list[list[Tensor]]] | None = None
+
+    def _size(self, capacity: int) -> int:
+        """Slots that there are, of so many."""
+        return min(capacity, self.window)
+
+    def reserve(self, capacity: int) -> None:
+        """Chunks come or go, else tensor by tensor; beyond the window nothing changes. See `Store.reserve`."""
+        self.land()
+        before, size, self.capacity = self._size(self.capacity), self._size(capacity), capacity
+        if size == before:
+            return
+        for parts in self.parts:
+            if not isinstance(self.area.layout, Chunks):
+                self._resize(parts, size)
+                continue
+            del parts[-(-size // self._unit) :]
+            while len(parts) * self._unit < size:
+                slots = self._shape.of(min(self._unit, size - len(parts) * self._unit))
+                parts.append([self._memory.empty(slots, self._shape.dtype) for _ in range(2)])
+
+    def _resize(self, parts: list[list[Tensor]], size: int) -> None:
+        if not size:
+            parts.clear()
+            return
+        olds = parts[0] if parts else []
+        for number in range(2):
+            new = self._memory.empty(self._shape.of(size), self._shape.dtype)
+            if olds and self.num_used:
+                new.narrow(2, 0, self.num_used).copy_(olds[number].narrow(2, 0, self.num_used))
+            if number == len(olds):
+                olds.append(new)
+            olds[number] = new
+        parts[:] = [olds]
+
+    def resize_ahead(self, capacity: int) -> Callable[[], None]:
+        """See `SlotStore.resize_ahead`; a layer that has its whole window keeps it."""
+        self.land()
+        size, count = self._size(capacity), self.num_used
+        if size == self._size(self.capacity):
+            self._ahead = capacity, count, []
+            return partial(fill, [], 0)
+        coming = [
+            [self._memory.untouched(self._shape.of(size), self._shape.dtype) for _ in range(2)] for _ in self.parts
+        ]
+        self._ahead = capacity, count, coming
+        olds = [parts[0] if parts else [] for parts in self.parts]
+        pairs = [pair for new, old in zip(coming, olds, strict=True) for pair in zip(new, old or new, strict=True)]
+        return partial(fill, pairs, count)
+
+    def settle(self) -> list[Tensor]:
+        """See `SlotStore.settle`."""
+        assert self._ahead is not None
+        self.land()
+        (self.capacity, start, coming), self._ahead, replaced = self._ahead, None, []
+        count = self.num_used - start
+        for parts, news in zip(self.parts, coming, strict=False):
+            for new, old in zip(news, parts[0] if parts else (), strict=False):
+                if count:
+                    new.narrow(2, start, count).copy_(old.narrow(2, start, count))
+                replaced.append(old)
+            parts[:] = [news]
+        return replaced
+
+    def _stretches(self, first: int, end: int) -> list[Stretch]:
+        """Where the tokens of some positions lie, in order; no more than the window has."""
+        found, position = [], first
+        while position < end:
+            slot = position % self.window
+            number, start = divmod(slot, self._unit)
+            count = min(end - position, self._unit - start, self.window - slot)
+            found.append(Stretch(number, start, count, position))
+            position += count
+        return found
+
+    def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
+        """See `Store.append`; and `land`."""
+        self.land()
+        start = self.num_used
+        self.num_used += num_tokens
+        if num_tokens > 1 and self._size(start) + num_tokens > self.window:
+            self._late = keys, values, start
+        else:
+            self._write(keys, values, start)
+
+    def land(self) -> None:
+        """Write what an append left where it was given; who attends to it has done so."""
+        if self._late is not None:
+            late, self._late = self._late, None
+            self._write(*late)
+
+    def _write(self, keys: list[Tensor], values: list[Tensor], start: int) -> None:
+        for number, first, count, position in self._stretches(max(start, self.num_used - self.window), self.num_used):
+            for layer, parts in enumerate(self.parts):
+                for target, new in zip(parts[number], (keys[layer], values[layer]), strict=True):
+                    target.narrow(2, first, count).copy_(new.narrow(2, position - start, count))
+
+    def receive(self, part: Part) -> None:
+        """See `Store.receive`."""
+        raise NotImplementedError("nothing moves to layers with a window")  # the ledger lets them have one area
+
+    def read(self, layer: int) -> list[Pair]:
+        """Whole parts where the window is full. See `Store.read`."""
+        if self._late is None and self.num_used >= self.window:
+            return [(keys, values) for keys, values in self.parts[layer]]
+        return [(piece.keys, piece.values) for piece in self.pieces(layer)]
+
+    def pieces(self, layer: int) -> list[Piece]:
+        """Oldest first; the last as it was given, until it lands. See `Store.pieces`."""
+        # The first of the new tokens is the nearest that looks at the old ones, at all but one of a window.
+        end = self.num_used if self._late is None else self._late[2]
+        first = max(end - self.window + (self._late is not None), 0)
+        found = []
+        for number, start, count, position in self._stretches(first, end):
+            keys, values = (tensor.narrow(2, start, count) for tensor in self.parts[layer][number])
+            found.append(Piece(keys, values, range(position, position + count)))
+        if self._late is not None:
+            keys_of, values_of, start = self._late
+            found.append(Piece(keys_of[layer], values_of[layer], range(start, self.num_used)))
+        return found
+
+    def fills(self, layer: int, part_tokens: int) -> list[Fill]:
+        """None: it is read in place."""
+        return []
+
+    def leaving(self, rule: Rule) -> list[Part]:
+        """See `Store.leaving`."""
+        raise NotImplementedError("tokens leave layers with a window by the window alone")
+
+    def keep(self, rule: Rule) -> None:
+        """See `Store.keep`."""
+        raise NotImplementedError("tokens leave layers with a window by the window alone")
+
+    def truncate(self, num_tokens: int) -> None:
+        """See `Store.truncate`; the ledger has seen to it that the window still has what is left."""
+        self.land()
+        self.num_used -= num_tokens
+
+    def select_rows(self, index: Tensor, shape: Shape) -> None:
+        """See `Store.select_rows`."""
+        self.land()
+        for parts in self.parts:
+            for part in parts:
+                for number, tensor in enumerate(part):
+                    part[number] = self._memory.rows(tensor, index)
+        self._shape = shape
+
+    def release(self) -> None:
+        """Nothing is shared."""
