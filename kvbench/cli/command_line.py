@@ -17,10 +17,11 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quoted
 from hydra.errors import OverrideParseException
 
 from kvbench.cli.arguments import unbracketed
-from kvbench.cli.files import YAML, Files, checked_folders, vet_choice
+from kvbench.cli.files import Files, checked_folders, vet_choice
 from kvbench.cli.help import unknown_verb
 from kvbench.configuration.catalogue import GROUPS, default_strategies, implied
 from kvbench.configuration.errors import UsageError
+from kvbench.configuration.published import is_file
 from kvbench.configuration.rules import check_beside_experiment
 
 REFUSED = {
@@ -72,7 +73,7 @@ def _refuse(message: str) -> NoReturn:
 ADDED = ("scenario", "experiment")
 """Groups that the defaults lack, so that Hydra wants a plus before them."""
 
-FROM_FILES = ("scenario", "hardware")
+FROM_FILES = ("scenario", "hardware", "model")
 """Groups of which a file of the user's may be given."""
 
 SEARCH_PATH = "hydra.searchpath"
@@ -215,7 +216,7 @@ def _canonical(line: str, files: Files) -> str:
 def _with_names(group: str, parts: list[str], files: Files) -> Iterator[str]:
     """What commas separate, with a name for each file; a file's name may have commas in it."""
     while parts:
-        for number in [number for number, part in enumerate(parts, start=1) if _unquoted(part).lower().endswith(YAML)]:
+        for number in [number for number, part in enumerate(parts, start=1) if is_file(group, _unquoted(part))]:
             path = Path(_unquoted(",".join(parts[:number])))
             if number == 1 or os.path.exists(path.expanduser()):
                 yield files.name_for(group, path)

@@ -16,12 +16,12 @@ from hydra.core.config_store import ConfigStore
 from kvbench.configuration import catalogue
 from kvbench.configuration.catalogue import GROUPS
 from kvbench.configuration.errors import UsageError
+from kvbench.configuration.published import YAML, called
 from kvbench.configuration.vet import vet_file
 from kvbench.messages import unknown
 
 MOST_FILES = 10_000
 _NAME = re.compile(r"\w[\w-]*")
-YAML = (".yaml", ".yml")
 WORDS_OF_YAML = {"null", "true", "false", "yes", "no", "on", "off", "nan", "inf"}
 
 
@@ -49,7 +49,7 @@ class Files:
         return own or self.single.get((group, name)) or catalogue.file_of(group, name, self.folders)
 
     def name_for(self, group: str, path: Path) -> str:
-        """A name for a single file, which stands for it from now on.
+        """A name for a single file, or a published configuration's folder, which stands for it from now on.
 
         Raises:
             UsageError: there is no such file.
@@ -60,8 +60,8 @@ class Files:
             is_there = False
         if not is_there:
             raise UsageError(f"no {group} file {str(path)!r} in {Path.cwd()}")
-        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in path.stem)
-        if not name[0].isalpha() or name.lower() in WORDS_OF_YAML:
+        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in called(path))
+        if not name[:1].isalpha() or name.lower() in WORDS_OF_YAML:
             name = f"file_{name}"
         while name in catalogue.names(group) or (group, name) in self.single:
             name = f"{name}_file"

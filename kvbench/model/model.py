@@ -47,8 +47,8 @@ class Model:
         for field in ("num_layers", "hidden_size", "vocab_size", "intermediate_size"):
             check_int(f"model.{field}", getattr(self, field), 0)
         layers = [layer for group in self.groups for layer in group.layers]
-        twice = sorted({layer for layer in layers if layers.count(layer) > 1})
-        if twice:
+        if len(layers) != len(set(layers)):
+            twice = sorted({layer for layer in layers if layers.count(layer) > 1})
             raise ValueError(f"model {self.name}: a layer is in one group, got {twice} in several")
         if layers and max(layers) >= self.num_layers:
             raise ValueError(f"model {self.name}: it has {self.num_layers} layers, got layer {max(layers)}")

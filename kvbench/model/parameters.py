@@ -1,6 +1,8 @@
 """A model's parameters: what a step of the whole model reads besides its cache."""
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from kvbench.checks import check_int
 
@@ -13,7 +15,8 @@ class ModelParameters:
         num_parameters: all of them, > 0.
         num_active_parameters: those that one token needs (of a mixture of experts, fewer than all), > 0.
         hidden_size: width of the hidden state, > 0.
-        bytes_per_parameter: bytes of each, > 0.
+        bytes_per_parameter: bytes of each on average, > 0.
+        bytes_per_active_parameter: the same of those that one token needs; None: as much.
     Raises:
         ValueError: a number is out of its range.
     """
@@ -21,11 +24,14 @@ class ModelParameters:
     num_parameters: int
     num_active_parameters: int
     hidden_size: int
-    bytes_per_parameter: int
+    bytes_per_parameter: int | Fraction
+    bytes_per_active_parameter: int | Fraction | None = None
 
     def __post_init__(self) -> None:
-        for field in ("num_parameters", "num_active_parameters", "hidden_size", "bytes_per_parameter"):
+        for field in ("num_parameters", "num_active_parameters", "hidden_size"):
             check_int(f"model.{field}", getattr(self, field), 1)
+        if self.bytes_per_parameter <= 0:
+            raise ValueError(f"model.bytes_per_parameter is above 0, got {self.bytes_per_parameter}")
         if self.num_active_parameters > self.num_parameters:
             raise ValueError(
                 f"model.num_active_parameters is at most num_parameters ({self.num_parameters:,}), got "
@@ -35,9 +41,10 @@ class ModelParameters:
     @property
     def num_bytes(self) -> int:
         """Bytes of all parameters."""
-        return self.num_parameters * self.bytes_per_parameter
+        return math.ceil(self.num_parameters * self.bytes_per_parameter)
 
     @property
     def active_bytes(self) -> int:
         """Bytes of the parameters that one token needs."""
-        return self.num_active_parameters * self.bytes_per_parameter
+        each = self.bytes_per_active_parameter or self.bytes_per_parameter
+        return math.ceil(self.num_active_parameters * each)

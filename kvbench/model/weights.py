@@ -25,7 +25,7 @@ class WeightPart:
         layers: the numbers of the layers that have it; empty outside the layers: an embedding is with the first, all
             else with the last.
         num_experts: of a layer, > 0; 1 but for experts.
-        num_active: experts that a token takes, at most num_experts.
+        num_active: experts that a token takes, at most num_experts; 0 where these are those that it does not take.
         dtype: how they are held, one of WEIGHT_BITS.
         split: by tensor parallelism: "columns" are divided, "kv_heads" as KV heads are, "replicated" lies on each rank.
     Raises:
@@ -46,7 +46,7 @@ class WeightPart:
         check_one_of("weights.split", self.split, SPLITS)
         check_int(f"weights {self.name}: num_parameters", self.num_parameters, 1)
         check_int(f"weights {self.name}: num_experts", self.num_experts, 1)
-        check_int(f"weights {self.name}: num_active", self.num_active, 1, self.num_experts)
+        check_int(f"weights {self.name}: num_active", self.num_active, 0, self.num_experts)
         if self.dtype not in WEIGHT_BITS:
             raise ValueError(f"weights {self.name}: {unknown('dtype', self.dtype, WEIGHT_BITS)}")
 
