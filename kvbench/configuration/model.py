@@ -43,10 +43,9 @@ def model_of(config: Mapping[str, Any]) -> Model:
     dtype, itself = keys.get("dtype"), keys.get(ITSELF)
     try:
         if CONFIG in keys:
-            model = read_model(keys[CONFIG], keys.get("name"), dtype=dtype, name_or_path=itself)
-        else:
-            model = model_of_keys(keys, keys["dtype"])
-        return in_precision(model, *(keys.get(key) for key in PRECISION))
+            precision = {key: keys.get(key) for key in PRECISION}
+            return read_model(keys[CONFIG], keys.get("name"), dtype=dtype, name_or_path=itself, **precision)
+        return in_precision(model_of_keys(keys, keys["dtype"]), *(keys.get(key) for key in PRECISION))
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
 

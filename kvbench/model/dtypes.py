@@ -27,11 +27,15 @@ WEIGHT_BITS: dict[str, Fraction | int] = {
     "fp8": 8,
     "int8": 8,
     "int4": 4 + Fraction(16, 128),
+    "int4_g64": 4 + Fraction(16, 64),
+    "int4_g32": 4 + Fraction(16, 32),
+    "mxfp8": 8 + Fraction(8, 32),
     "mxfp4": 4 + Fraction(8, 32),
     "nvfp4": NVFP4_BITS,
 }
-"""Bits of a weight, those of its scales included: of int4 one of sixteen bits a group of 128, of mxfp4 one of eight a
-group of 32, of nvfp4 one of eight a group of 16. Of fp8 and int8 a channel's or a block's scale takes less than 0.1 %.
+"""Bits of a weight, those of its scales included: of int4 one of sixteen bits a group of 128 (or 64, or 32), of mxfp4
+and mxfp8 one of eight a group of 32, of nvfp4 one of eight a group of 16. Of fp8 and int8 a channel's or a block's
+scale takes less than 0.1 %.
 """
 
 

@@ -8,18 +8,28 @@ from kvbench.messages import cut
 from kvbench.model.dtypes import DTYPE_BYTES, SHORT
 from kvbench.model.groups import STATE, LayerGroup
 from kvbench.model.model import Model
+from kvbench.model.precision import in_precision
 from kvbench.model.published.families import FAMILIES, SAME_AS
 from kvbench.model.published.fields import Fields
 from kvbench.model.published.pieces import AlikeLayers, Weights
+from kvbench.model.published.precisions import Quantization
+from kvbench.model.published.quantization import quantization_of
 from kvbench.model.published.unknown_family import plain_family
 from kvbench.model.weights import WeightPart
 
 ANOTHER_PART = ("text_config", "llm_config", "language_config")
-OF_THE_WHOLE = ("tie_word_embeddings", "torch_dtype", "dtype", "quantization_config")
+QUANTIZED = ("quantization_config", "compression_config")
+OF_THE_WHOLE = ("tie_word_embeddings", "torch_dtype", "dtype", *QUANTIZED)
 
 
 def read_model(
-    config: Mapping[str, Any], name: str | None = None, *, dtype: str | None = None, name_or_path: str | None = None
+    config: Mapping[str, Any],
+    name: str | None = None,
+    *,
+    dtype: str | None = None,
+    weights_dtype: str | None = None,
+    kv_dtype: str | None = None,
+    name_or_path: str | None = None,
 ) -> Model:
     """Read a configuration, such as config.json's, without weights and without transformers.
 
@@ -27,6 +37,8 @@ def read_model(
         config: its keys.
         name: the model's name; None: its model_type.
         dtype: what it computes in; None: what the configuration says, but float32, which engines hold in bfloat16.
+        weights_dtype: what it holds its products' weights in; None: what its quantization_config says.
+        kv_dtype: what it holds K, V and latents in; None: what that says, or what it computes in.
         name_or_path: where the model itself is.
     Returns:
         The model; `assumed` says what was taken for granted.
@@ -42,12 +54,13 @@ def read_model(
     family = FAMILIES.get(SAME_AS.get(model_type, model_type)) or plain_family(given, model_type)
     fields = Fields(given, model_type, family.defaults, family.aliases)
     fields.dtype, sentences = _dtype_of(given, dtype)
+    quantization = quantization_of(_quantized(given) if weights_dtype is None else None)
     layers = [found for part in family.parts for found in part(fields)]
     around = tuple(family.around(fields))
     model = Model(
         name=name or cut(model_type),
         groups=_groups(layers, fields.dtype),
-        weights=tuple(_parts(layers, around, fields.dtype)),
+        weights=tuple(_parts(layers, around, fields.dtype, quantization)),
         num_layers=fields.num_layers,
         hidden_size=fields.hidden,
         vocab_size=fields.number("vocab_size"),
@@ -58,7 +71,12 @@ def read_model(
         assumed=(*assumed, *family.assumed, *sentences),
     )
     fields.check_all_known()
-    return model
+    return in_precision(model, weights_dtype, kv_dtype or quantization.kv_dtype)
+
+
+def _quantized(given: Mapping[str, Any]) -> object:
+    found = (given.get(key) for key in QUANTIZED)
+    return next((each for each in found if each is not None), None)
 
 
 def _text_part(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -80,14 +98,14 @@ def _dtype_of(given: Mapping[str, Any], asked: str | None) -> tuple[str, list[st
     """What a model computes in, and what was assumed of it."""
     said = asked or given.get("dtype") or given.get("torch_dtype") or "bfloat16"
     said = said.removeprefix("torch.") if isinstance(said, str) else said
-    found = SHORT.get(said, said) if isinstance(said, str) else said
-    if asked is None and (found == "auto" or (isinstance(found, str) and found.startswith("float8"))):
+    found = SHORT.get(said, said) if isinstance(said, str) else ""
+    if asked is None and (found == "auto" or found.startswith("float8")):
         return "bfloat16", []
     if found not in DTYPE_BYTES:
         raise ValueError(f"a model computes in one of {', '.join(DTYPE_BYTES)}, got {cut(repr(said))}")
     if asked is None and found == "float32":
         return "bfloat16", ["its numbers are of float32 in the file, and held in bfloat16, as engines do"]
-    return str(found), []
+    return found, []
 
 
 def _groups(layers: list[AlikeLayers], dtype: str) -> tuple[LayerGroup, ...]:
@@ -95,13 +113,16 @@ def _groups(layers: list[AlikeLayers], dtype: str) -> tuple[LayerGroup, ...]:
     return tuple(group if group.kind == STATE else replace(group, dtype=dtype) for group in found)
 
 
-def _parts(layers: list[AlikeLayers], around: tuple[Weights, ...], dtype: str) -> list[WeightPart]:
+def _parts(
+    layers: list[AlikeLayers], around: tuple[Weights, ...], dtype: str, quantization: Quantization
+) -> list[WeightPart]:
     """Parameters by what they are, where they lie and how they divide; blocks alike in all of that are one part."""
     counts: dict[tuple[Any, ...], int] = {}
     for numbers, blocks in [*((own.numbers, own.blocks) for own in layers), ((), around)]:
         for block in blocks:
-            key = (block.part, block.kind, block.num_experts, block.num_active, block.split, dtype, numbers)
-            counts[key] = counts.get(key, 0) + block.num_parameters
+            for own, here in quantization.dtypes(block, numbers, dtype):
+                key = (block.part, block.kind, block.num_experts, block.num_active, block.split, own, here)
+                counts[key] = counts.get(key, 0) + block.num_parameters
     return [
         WeightPart(
             name=name,
@@ -111,7 +132,7 @@ def _parts(layers: list[AlikeLayers], around: tuple[Weights, ...], dtype: str) -
             num_active=num_active,
             split=split,
             dtype=own,
-            layers=numbers,
+            layers=here,
         )
-        for (name, kind, num_experts, num_active, split, own, numbers), count in counts.items()
+        for (name, kind, num_experts, num_active, split, own, here), count in counts.items()
     ]
