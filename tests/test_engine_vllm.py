@@ -4,7 +4,17 @@ import pytest
 
 from kvbench.engine.vllm import VLLM
 from kvbench.model.parallel import Parallel
-from tests.support.engine_models import attention, every, gemma3_27b, gpt_oss, latent, model, plain, qwen3_5_27b
+from tests.support.engine_models import (
+    attention,
+    every,
+    gemma3_27b,
+    gemma4_31b,
+    gpt_oss,
+    latent,
+    model,
+    plain,
+    qwen3_5_27b,
+)
 
 GIB = 2**30
 KIB = 2**10
@@ -88,8 +98,7 @@ def test_prefixes_of_models_with_states_are_kept_since_0_20():
 
 
 def test_windows_with_smaller_pages_get_larger_blocks():
-    uneven = model(attention(every(60, 6), 32, 4, 512), attention(every(60, 6, but=True), 32, 16, 256, window=1_024))
-    pool = VLLM(max_model_len=163_840, max_num_batched_tokens=8_192).pool(uneven, GIB)
+    pool = VLLM(max_model_len=163_840, max_num_batched_tokens=8_192).pool(gemma4_31b(), GIB)
     full, window = pool.parts[0].needs
     assert (full.block_tokens, window.block_tokens) == (32, 16)
     assert pool.page_bytes == 10 * 16 * 16 * 2 * 256 * 2
@@ -126,6 +135,18 @@ def test_decode_context_divides_tokens_and_multiplies_what_is_printed():
         engine.pool(gemma3_27b(), GIB, ranks)
 
 
+@pytest.mark.parametrize(
+    ("version", "asynchronous", "window"), [("0.25.1", None, 2_113), ("0.26", None, 4_161), ("0.26", False, 2_113)]
+)
+def test_windows_hold_what_is_in_flight_since_0_26(version, asynchronous, window):
+    """Of a model of 10 layers of full attention and 50 of windows: vllm-project/vllm#49878 has these figures."""
+    engine = VLLM(version=version, max_model_len=262_144, max_num_batched_tokens=32_768, async_scheduling=asynchronous)
+    pool = engine.pool(gemma4_31b(), GIB)
+    assert pool.blocks_of(262_144) == 8_192 + 5 * window
+    assert pool.page_bytes == 10 * 256 * KIB
+    assert round(pool.sequence_bytes(262_144) / GIB, 2) == (70.79 if window == 4_161 else 45.79)
+
+
 def test_what_is_printed_changed_its_meaning():
     before, after = (
         VLLM(version=version, max_model_len=65_536).pool(qwen3_5_27b(), 10 * GIB)
@@ -145,7 +166,7 @@ def test_before_windows_had_groups_of_their_own_they_were_full():
 
 def test_chunks_have_no_block_more():
     llama4 = model(attention(every(48, 4), 40, 8, 128), attention(every(48, 4, but=True), 40, 8, 128, chunk=8_192))
-    pool = VLLM(max_model_len=131_072, max_num_batched_tokens=2_048).pool(llama4, GIB)
+    pool = VLLM(version="0.25", max_model_len=131_072, max_num_batched_tokens=2_048).pool(llama4, GIB)
     assert pool.blocks_of(131_072) == 8_192 + 3 * (8_192 + 2_048) // 16
 
 

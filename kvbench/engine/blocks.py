@@ -109,7 +109,7 @@ def pool_of(
         available_bytes: of the rank, for the cache.
         num_blocks: blocks, whatever the memory; None: what it gives.
         max_model_len: the longest sequence.
-        scheduled_tokens: tokens that a step may compute of one sequence.
+        scheduled_tokens: tokens of one sequence that may be computed and not be done with.
         state_blocks: of a sequence, beside one a draft; 0: one every block of tokens.
         num_drafts: tokens that a drafter proposes.
         ranks: that a sequence's tokens are divided over.

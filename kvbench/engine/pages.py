@@ -73,7 +73,7 @@ def need_of(layers: Layers, size: int, scheduled_tokens: int, state_blocks: int,
     Args:
         layers: all that are alike.
         size: layers of a group.
-        scheduled_tokens: tokens that a step may compute of one sequence.
+        scheduled_tokens: tokens of one sequence that may be computed and not be done with.
         state_blocks: blocks of a state, whatever the length; 0: a checkpoint every block_tokens.
         ranks: that a sequence's tokens are divided over.
     """

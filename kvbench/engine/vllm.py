@@ -21,10 +21,13 @@ HYBRID_POOL = "0.9.1"
 SHARE_RAISED = "0.19"
 TOKENS_BY_CONCURRENCY = "0.20.2rc1.dev129"
 STATES_CACHED = "0.20"
+ASYNC_BY_DEFAULT, IN_FLIGHT_HELD = "0.14", "0.26"
+BATCHES_AHEAD = 2
+"""Steps that are under way at once where the next is scheduled before the last is done."""
 LARGE_BYTES = 70 * 2**30
 STATE_BLOCKS = {"none": 1, "align": 2, "all": 0}
 """Of a sequence, by mamba_cache_mode: the state; one before it, to go back to; one every block of tokens."""
-METHODS = ("mtp", "eagle", "eagle3", "ngram")
+METHODS = ("mtp", "eagle", "eagle3", "ngram", "dflash", "draft_model")
 OF_ONE_LAYER = ("mtp", "eagle", "eagle3")
 KERNEL_TOKENS, LATENT_KERNEL_TOKENS = 16, 64
 SCAN_TOKENS = 256
@@ -41,6 +44,7 @@ class VLLM(Engine):
         max_model_len: the longest sequence; the model's own limit.
         max_num_batched_tokens: tokens of a step; 8,192 from 70 GiB up and not on an A100, else 2,048.
         max_num_seqs: sequences of a step; 1,024 there, else 256.
+        async_scheduling: schedule a step before the last is done; on since 0.14.
         block_size: tokens of a block; 16, of latent caches 64. Layers with states raise it.
         num_gpu_blocks: blocks of the pool, whatever the memory (--num-gpu-blocks-override).
         enable_prefix_caching: keep blocks for later requests; on, but of models with states before 0.20.
@@ -51,18 +55,21 @@ class VLLM(Engine):
         mamba_block_size: tokens between the checkpoints of "all", before rounding; 256.
         mamba_ssm_cache_dtype: of recurrent states; the model's.
         num_speculative_tokens: tokens that a drafter proposes.
-        speculative_method: the drafter: "mtp" and "eagle" have a layer of full attention, "ngram" has none.
+        speculative_method: the drafter: "mtp" and "eagle" have a layer like the model's own of full attention, "ngram"
+            has none; layers of others are groups of the model.
     Raises:
         ValueError: a value is out of its range.
     Source: vLLM, vllm/engine/arg_utils.py and vllm/config/cache.py of 0.25; vllm/v1/core/kv_cache_utils.py,
-        vllm/v1/kv_cache_interface.py and vllm/platforms/interface.py at 001cabc1 and later.
-    Departs: no packed layout of unequal pages; a drafter with a shape of its own is not modelled.
+        vllm/v1/kv_cache_interface.py and vllm/platforms/interface.py at 001cabc1 and later; of tokens in flight,
+        vllm-project/vllm#47728 and #49878.
+    Departs: no packed layout of unequal pages.
     """
 
     gpu_memory_utilization: float | None = None
     max_model_len: int | None = None
     max_num_batched_tokens: int | None = None
     max_num_seqs: int | None = None
+    async_scheduling: bool | None = None
     block_size: int | None = None
     num_gpu_blocks: int | None = None
     enable_prefix_caching: bool | None = None
@@ -85,7 +92,7 @@ class VLLM(Engine):
         check_bound("engine.mamba_block_size", self.mamba_block_size)
         check_int("engine.num_speculative_tokens", self.num_speculative_tokens, 0)
         check_flag("engine.enforce_eager", self.enforce_eager)
-        for key in ("enable_prefix_caching", "disable_hybrid_kv_cache_manager"):
+        for key in ("async_scheduling", "enable_prefix_caching", "disable_hybrid_kv_cache_manager"):
             if getattr(self, key) is not None:
                 check_flag(f"engine.{key}", getattr(self, key))
         for key, allowed in (
@@ -113,6 +120,7 @@ class VLLM(Engine):
             max_model_len=max_model_len,
             max_num_batched_tokens=self.max_num_batched_tokens or num_tokens,
             max_num_seqs=self.max_num_seqs or num_seqs,
+            async_scheduling=_first(self.async_scheduling, since(version, ASYNC_BY_DEFAULT)),
             block_size=self.block_size or (LATENT_KERNEL_TOKENS if has_latent else KERNEL_TOKENS),
             enable_prefix_caching=prefixes,
             disable_hybrid_kv_cache_manager=_first(
@@ -158,13 +166,15 @@ class VLLM(Engine):
             whole_windows=resolved.disable_hybrid_kv_cache_manager or False,
         )
         version = resolved.version or NEWEST
+        batches = max(BATCHES_AHEAD if resolved.async_scheduling else 1, parallel.pipeline)
+        batches = batches if since(version, IN_FLIGHT_HELD) else 1
         return pool_of(
             rank,
             layers,
             available_bytes,
             num_blocks=resolved.num_gpu_blocks,
             max_model_len=max_model_len,
-            scheduled_tokens=resolved.max_num_batched_tokens or 0,
+            scheduled_tokens=batches * (resolved.max_num_batched_tokens or 0),
             state_blocks=STATE_BLOCKS[resolved.mamba_cache_mode or "none"],
             num_drafts=resolved.num_speculative_tokens,
             ranks=parallel.decode_context,

@@ -37,6 +37,11 @@ def gemma3_27b():
     return model(attention(every(62, 6), 32, 16, 128), attention(every(62, 6, but=True), 32, 16, 128, window=1024))
 
 
+def gemma4_31b():
+    """60 layers, every sixth of full attention with 4 KV heads of 512, the others 16 of 256 (google/gemma-4-31b-it)."""
+    return model(attention(every(60, 6), 32, 4, 512), attention(every(60, 6, but=True), 32, 16, 256, window=1024))
+
+
 def gpt_oss(num_layers):
     """Half the layers with a window of 128 (openai/gpt-oss-20b: 24 layers, -120b: 36)."""
     return model(
