@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from kvbench.strategy.base import Strategy as Strategy
     from kvbench.strategy.compressed import Compressed as Compressed
     from kvbench.strategy.dynamic import Dynamic as Dynamic
+    from kvbench.strategy.fp8 import Fp8 as Fp8
     from kvbench.strategy.heavy_hitters import HeavyHitters as HeavyHitters
     from kvbench.strategy.hierarchical import Hierarchical as Hierarchical
     from kvbench.strategy.paged import Paged as Paged

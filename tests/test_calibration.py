@@ -52,6 +52,7 @@ TINY_GRID = Grid(
     queries=(3, 8),
     queried_slots=(9, 33),
     bits=(8,),
+    dtypes=("fp8_e4m3",),
     num_rounds=1,
 )
 
@@ -121,7 +122,8 @@ def test_every_probe_runs_and_every_curve_is_there():
     assert len(list(warmed_up(bench, grid))) == num_probes(bench, grid)
     *_, samples = measured(bench, grid)
     curves = samples.curves()
-    assert set(curves) == {*CURVES, "queries_3", "queries_8", "pack_8", "restore_8"}
+    formats = {"pack_8", "restore_8", "cast_fp8_e4m3", "restore_fp8_e4m3"}
+    assert set(curves) == {*CURVES, "queries_3", "queries_8", *formats}
     for name, points in curves.items():
         assert len(points) >= 2, name
     assert [size for size, _ in curves["queries_8"]] == [9, 33]

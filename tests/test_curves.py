@@ -7,7 +7,7 @@ from kvbench.backend.choice import Conditions
 from kvbench.backend.curves import CURVES, Curves, Lines, PiecewiseLinear
 from kvbench.backend.modelled import Modelled
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.area import Area, Blocks, Chunks, Packed, Ring
+from kvbench.plan.area import Area, Blocks, Cast, Chunks, Packed, Ring
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Release, Reserve, Rule
 from tests.support.booked import BookedSteps
 from tests.support.machines import GEOMETRY, machine
@@ -36,6 +36,8 @@ NANOSECONDS = {
     "queries_4": (0, 4),
     "pack_8": (0, 100),
     "restore_8": (0, 9),
+    "cast_fp8_e4m3": (10, 4),
+    "restore_fp8_e4m3": (0, 2),
 }
 
 
@@ -170,6 +172,24 @@ def test_packed_slots_and_a_slower_tier_by_hand():
     assert backend.step((Move(0, MAIN, "slow", Rule(recent=4)),), 0, 0).move_ns == 2 * 104
     # 4 fetched, 40, and read, 30 + 20; 4 in place, 20 + 16; merged, 8.
     assert backend.step((), 0, 1).attend_ns == 2 * (40 + 50 + 36 + 8)
+
+
+def test_what_is_cast_is_written_by_its_curve_and_brought_back():
+    backend = modelled(Area(format=Cast("fp8_e4m3")))
+    # The staging buffers of a layer, 2 · 1,024 · 16 bytes, in four parts, and four tensors of 8 slots of 8 bytes.
+    assert backend.step((Reserve(0, 8),), 0, 0).reserve_ns == 4 * (100 + 8192) + 4 * (100 + 64)
+    assert backend.step((Append(0, 8),), 0, 0).append_ns == 2 * (10 + 8 * 4)
+    # 8 brought back, and read.
+    assert backend.step((), 0, 1).attend_ns == 2 * (8 * 2 + 30 + 8 * 5)
+    # Half the bytes go over the link.
+    backend = modelled(Area("away", Chunks(8), "host", Cast("fp8_e4m3")), Area(layout=Ring()))
+    backend.step((Reserve(0, 8), Append(0, 8), Reserve(0, 8, "away")), 0, 0)
+    assert backend.step((Move(0, MAIN, "away"),), 0, 0).move_ns == 2 * (10 + 8 * 4 + 4 * 11)
+    assert backend.step((), 0, 1).attend_ns == 2 * (4 * 10 + 8 * 2 + 30 + 8 * 5)
+    backend = modelled(Area(format=Cast("int8")))
+    backend.step((Reserve(0, 8),), 0, 0)
+    with pytest.raises(ValueError, match="not calibrated for cast_int8"):
+        backend.step((Append(0, 8),), 0, 0)
 
 
 def test_evicting_by_norm_ranks_all_and_copies_what_stays():

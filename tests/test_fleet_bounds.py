@@ -12,6 +12,7 @@ from kvbench.fleet import simulate
 from kvbench.fleet.bounds import LATEST_NS, MEMORY_BYTES, ROW_BYTES, check_requests
 from kvbench.fleet.fleet import Fleet
 from kvbench.model.cost import prices_of
+from kvbench.plan.area import Area
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.paged import Paged
@@ -146,13 +147,13 @@ def test_arrivals_stay_on_the_clock(changed, message):
 )
 def test_a_machines_figures_stay_on_it(figure, value, message):
     with pytest.raises(ValueError, match=message):
-        fleet(hardware=machine(**{figure: value})).prices  # noqa: B018
+        fleet(hardware=machine(**{figure: value})).prices(Area())
     assert ROW_BYTES * 10**6 < MEMORY_BYTES
 
 
 def test_prices_are_prices_of_the_machine():
-    assert fleet().prices == prices_of(machine(), GEOMETRY, WEIGHTS)
-    assert run([(0, 5, 5)], Concat(), fleet().prices).outcome.tolist() == [0]
+    assert fleet().prices(Area()) == prices_of(machine(), GEOMETRY, WEIGHTS)
+    assert run([(0, 5, 5)], Concat(), fleet().prices(Area())).outcome.tolist() == [0]
     with pytest.raises(ValueError, match="by the machine's figures a piece of work takes"):
         prices_of(machine(), GEOMETRY, replace(WEIGHTS, num_parameters=10**30))
 

@@ -49,7 +49,7 @@ def test_which_strategies_have_integer_rules():
 )
 def test_a_strategy_without_is_refused_with_the_reason(name, reason):
     assert reason in refused(name)
-    assert "chunked, concat, dynamic, exact, paged, power_of_two, static" in refused(name)
+    assert "chunked, concat, dynamic, exact, fp8, paged, power_of_two, static" in refused(name)
 
 
 def test_a_rule_is_not_inherited_beside_another_hook():

@@ -21,6 +21,7 @@ CEILINGS = {
     "compressed": 4,
     "concat": 6,
     "paged": 8,
+    "fp8": 8,
     "chunked": 16,  # at four chunks
     "hierarchical": 24,
     "heavy_hitters": 24,
@@ -34,7 +35,16 @@ CEILINGS = {
 COPIES = {"hierarchical": 14, "hierarchical_access": 18}
 """From the host's memory beside them; of the others, none."""
 
-BYTES = {"dynamic": 1.01, "chunked": 1.05, "hierarchical": 1.05, "paged": 3.05, "int8": 3.7, "int4": 4.2, "int2": 4.4}
+BYTES = {
+    "dynamic": 1.01,
+    "chunked": 1.05,
+    "hierarchical": 1.05,
+    "paged": 3.05,
+    "fp8": 2.55,
+    "int8": 3.7,
+    "int4": 4.2,
+    "int2": 4.4,
+}
 """Read and written at most, over those of the context's keys and values."""
 
 

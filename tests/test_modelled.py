@@ -8,7 +8,7 @@ from kvbench.backend.base import Times
 from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled
 from kvbench.model.cost import decode_ps, linear_ps, prices_of
-from kvbench.plan.area import Area, Chunks
+from kvbench.plan.area import Area, Cast, Chunks
 from kvbench.plan.ops import Append, Keep, Move, Release, Reserve, Rule, Settle
 from kvbench.runner.frames import results_of
 from kvbench.runner.run import check_signals, run
@@ -89,6 +89,15 @@ def test_rows_read_the_weights_once_and_compute_each():
     times = backend.step((Append(0, 1),), 0, 1)
     assert times.model_ns == 151
     assert times.append_ns == times.attend_ns == 2  # two slots written, two read
+
+
+def test_what_is_cast_has_half_the_bytes():
+    backend = modelled((Area(format=Cast("fp8_e4m3")),), machine(flops_per_s=256e9))
+    backend.step((Reserve(0, 10),), 0, 0)
+    # 4 slots of 32 bytes written in 2 ns, and by one query read in 2; 10 pairs take 5, as ever on that machine.
+    assert backend.step((Append(0, 4),), 0, 4)[1:4] == (2, 0, 5)
+    assert backend.step((), 0, 1).attend_ns == 2
+    assert backend.step((Reserve(0, 20),), 0, 0).reserve_ns == 40 + 4
 
 
 def test_every_chunk_is_allocated():

@@ -10,7 +10,7 @@ from kvbench.ledger.accounts import Holding
 from kvbench.model.cost import PS_PER_S
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
-from kvbench.plan.area import DEVICE, DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Chunks, Packed
+from kvbench.plan.area import DEVICE, DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Cast, Chunks, Native, Packed
 from kvbench.plan.ops import Append, Keep, Plan, Reserve
 
 CURVES = {
@@ -35,8 +35,9 @@ CURVES = {
 """What a calibrated machine's file holds; sizes are those of the geometry that it was calibrated with.
 
 Besides, for several N, `queries_N`: seconds a layer, by slots: attention of N queries over them, N up to the queries
-that prompts attend with at once; and for numbers of bits that are to be priced, `pack_B`: seconds a layer, by tokens:
-rounded to B bits, and `restore_B`: by slots: restored into staging buffers.
+that prompts attend with at once; for numbers of bits that are to be priced, `pack_B`: seconds a layer, by tokens:
+rounded to B bits, and `restore_B`: by slots: restored into staging buffers; and for dtypes that are, `cast_DTYPE` in
+place of `append`, and `restore_DTYPE`.
 
 On an accelerator these are times for which it is busy, and of each NAME there is `launch_NAME`: the host's to give it
 that work. What takes longer is what a step waits for.
@@ -210,16 +211,17 @@ class Curves:
         """Slots copied on the device."""
         return _ps(self._tensors("copy", num_bytes))
 
-    def append_ps(self, area: Area, num_tokens: int) -> int:
+    def append_ps(self, cost: AreaCost, num_tokens: int) -> int:
         """New tokens written, piece by piece where chunks or blocks part them."""
-        return self._layers_ps(self._written(area, num_tokens))
+        return self._layers_ps(self._written(cost.area, num_tokens))
 
     def _written(self, area: Area, num_tokens: int) -> float:
         if isinstance(area.format, Packed):
             return self._sized(f"pack_{area.format.bits}", num_tokens)
+        once = f"cast_{area.format.dtype}" if isinstance(area.format, Cast) else "append"
         unit = area.layout.num_tokens if isinstance(area.layout, Chunks | Blocks) else num_tokens
         num_more, rest = divmod(max(num_tokens - unit, 0), unit)
-        seconds = self._sized("append", min(num_tokens, unit)) + num_more * self._sized("append_piece", unit)
+        seconds = self._sized(once, min(num_tokens, unit)) + num_more * self._sized("append_piece", unit)
         return seconds + (self._sized("append_piece", rest) if rest else 0.0)
 
     def evict_ps(self, op: Keep, posting: Posting, cost: AreaCost) -> int:
@@ -235,14 +237,14 @@ class Curves:
         """Slots brought from where they are and written where they go; the rest copied together."""
         num_moved = posting.moved_bytes * dst.unit_tokens // dst.unit_bytes
         seconds = self._closed(src, posting)
-        if isinstance(src.area.format, Packed):
-            seconds += self._sized(f"restore_{src.area.format.bits}", num_moved)
-        if isinstance(dst.area.format, Packed) or src.area.tier == dst.area.tier == DEVICE:
+        if not isinstance(src.area.format, Native):
+            seconds += self._sized(_restoring(src.area), num_moved)
+        if not isinstance(dst.area.format, Native) or src.area.tier == dst.area.tier == DEVICE:
             seconds += self._written(dst.area, num_moved)
         if dst.area.tier in (HOST, DISK):
-            seconds += self._sized(f"store_{dst.area.tier}", num_moved)
+            seconds += self._sized(f"store_{dst.area.tier}", self._over_link(dst, num_moved))
         elif src.area.tier in (HOST, DISK):
-            seconds += self._sized(f"fetch_{src.area.tier}", num_moved)
+            seconds += self._sized(f"fetch_{src.area.tier}", self._over_link(src, num_moved))
         return self._layers_ps(seconds)
 
     def attend_ps(self, reads: tuple[Read, ...], num_queries: int, since_bytes: int) -> int:
@@ -268,10 +270,18 @@ class Curves:
 
     def _brought(self, read: Read, whole: float) -> float:
         area = read.cost.area
-        seconds = 0.0 if area.tier == DEVICE else self._sized(f"fetch_{area.tier}", read.num_slots, whole)
-        if isinstance(area.format, Packed):
-            return seconds + self._sized(f"restore_{area.format.bits}", read.num_slots, whole)
+        seconds = 0.0
+        if area.tier != DEVICE:
+            seconds = self._sized(f"fetch_{area.tier}", self._over_link(read.cost, read.num_slots), whole)
+        if not isinstance(area.format, Native):
+            return seconds + self._sized(_restoring(area), read.num_slots, whole)
         return seconds if seconds else self._sized("gather", read.num_slots, whole)
+
+    def _over_link(self, cost: AreaCost, num_slots: int) -> float:
+        """As many slots, as the model gives them, as have the bytes of some that are cast; of others, so many."""
+        if not isinstance(cost.area.format, Cast):
+            return num_slots
+        return num_slots * cost.unit_bytes / (self._geometry.bytes_per_token * self._num_rows)
 
     def _prefill(self, reads: tuple[Read, ...], num_queries: int) -> float:
         """New tokens in pieces of so many queries as attend at once; each piece over the parts that it may look at."""
@@ -301,6 +311,12 @@ class Curves:
 
     def _layers_ps(self, seconds: float) -> int:
         return _ps(self._geometry.num_layers * seconds)
+
+
+def _restoring(area: Area) -> str:
+    """The curve of bringing an area's slots, packed or cast, back to K and V."""
+    assert not isinstance(area.format, Native)
+    return f"restore_{area.format.bits if isinstance(area.format, Packed) else area.format.dtype}"
 
 
 def _parts(read: Read) -> list[int]:

@@ -175,7 +175,7 @@ class ModelledBackend(Backend):
         rates, costs = self._rates, self._costs
         match posting.op:
             case Append(_, num_tokens, name):
-                return APPEND, rates.append_ps(costs[name].area, num_tokens) + self._copy_ps(posting)
+                return APPEND, rates.append_ps(costs[name], num_tokens) + self._copy_ps(posting)
             case Reserve(seq, _, name, background) as op:
                 ps = rates.reserve_ps(op, posting, costs[name], self._since_bytes(booking))
                 return RESERVE, self._beside(seq, RESERVE, ps) if background else ps

@@ -5,11 +5,12 @@ from typing import NamedTuple, Protocol
 
 from kvbench.ledger import AreaCost, Posting
 from kvbench.ledger.accounts import Holding
-from kvbench.model.cost import PS_PER_S, linear_ps, prices_of, resize_ps
+from kvbench.ledger.costs import held_as
+from kvbench.model.cost import PS_PER_S, Prices, linear_ps, prices_of, resize_ps
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
-from kvbench.plan.area import DEVICE, HOST, NORM, Area, Blocks, Chunks
+from kvbench.plan.area import DEVICE, HOST, NORM, Area, Blocks, Cast, Chunks, Format, Native
 from kvbench.plan.ops import Keep, Plan, Reserve
 
 
@@ -68,7 +69,7 @@ class Rates(Protocol):
         """Copying slots that lie anywhere on the device."""
         ...
 
-    def append_ps(self, area: Area, num_tokens: int) -> int:
+    def append_ps(self, cost: AreaCost, num_tokens: int) -> int:
         """Writing the K and V of new tokens."""
         ...
 
@@ -94,8 +95,8 @@ class Rates(Protocol):
 class SheetRates:
     """Rates from a data sheet: bytes over bandwidth, operations over the peak, and fixed costs.
 
-    Kernels read blocks and packed slots where they lie, as engines on accelerators do; slots of a slower tier come over
-    its link while those on the device are read.
+    Kernels read blocks, packed and cast slots where they lie, as engines on accelerators do, and cast as they write;
+    slots of a slower tier come over its link while those on the device are read.
 
     Args:
         hardware: the sheet's figures.
@@ -108,13 +109,22 @@ class SheetRates:
         self, hardware: Hardware, geometry: KVGeometry, weights: ModelParameters | None, num_rows: int
     ) -> None:
         self._hardware = hardware
-        self._geometry = geometry
         self._num_rows = num_rows
+        self._weights = weights
         self._prices = prices_of(hardware, geometry, weights, num_rows)
+        self._held: dict[Format, tuple[KVGeometry, Prices]] = {Native(): (geometry, self._prices)}
         self._has_weights = weights is not None
         memory_per_s = hardware.memory_bytes_per_s * hardware.memory_efficiency
         self._byte_ps = PS_PER_S / memory_per_s
         self._launch_ps = round(geometry.num_layers * hardware.launch_s * PS_PER_S)
+
+    def _as_held(self, area: Area) -> tuple[KVGeometry, Prices]:
+        """The geometry, and prices, in the dtype that an area casts to."""
+        form = area.format if isinstance(area.format, Cast) else Native()
+        if form not in self._held:
+            geometry = held_as(area, self._held[Native()][0])
+            self._held[form] = geometry, prices_of(self._hardware, geometry, self._weights, self._num_rows)
+        return self._held[form]
 
     @property
     def deviation(self) -> str:
@@ -142,8 +152,9 @@ class SheetRates:
                 return max(op.num_tokens - posting.num_before, 0) // chunk_tokens * resize_ps(0, self._prices)
         if not posting.requested_bytes:
             return 0
-        num_copied, rest = divmod(posting.copied_bytes, self._geometry.bytes_per_token * self._num_rows)
-        return resize_ps(num_copied, self._prices) + self.copy_ps(rest)
+        geometry, prices = self._as_held(cost.area)
+        num_copied, rest = divmod(posting.copied_bytes, geometry.bytes_per_token * self._num_rows)
+        return resize_ps(num_copied, prices) + self.copy_ps(rest)
 
     def release_ps(self, holdings: Iterable[Holding]) -> int:
         """Nothing: the framework's allocator keeps what is given back."""
@@ -153,10 +164,10 @@ class SheetRates:
         """Bytes read and written."""
         return round(2 * num_bytes * self._byte_ps)
 
-    def append_ps(self, area: Area, num_tokens: int) -> int:
+    def append_ps(self, cost: AreaCost, num_tokens: int) -> int:
         """Bytes written; of the cache alone, the step's launches as well."""
         fixed = 0 if self._has_weights else self._prices.step_ps
-        return num_tokens * self._prices.write_ps + fixed
+        return num_tokens * self._as_held(cost.area)[1].write_ps + fixed
 
     def evict_ps(self, op: Keep, posting: Posting, cost: AreaCost) -> int:
         """Copies; ranking by norm reads all K and V."""
@@ -183,12 +194,12 @@ class SheetRates:
         return max(on_device, over_links, pairs * self._prices.pair_ps)
 
     def _slots_ps(self, read: Read) -> int:
-        """Reading slots once; others than those that the model gives cost their share of bytes."""
-        geometry, cost = self._geometry, read.cost
+        """Reading slots once; packed ones, and what is beside slots, cost their share of bytes."""
+        cost, (geometry, prices) = read.cost, self._as_held(read.cost.area)
         if any(group.tokens for group in geometry.groups):
             return round(geometry.held_bytes(read.num_slots) * self._num_rows * self._byte_ps)
         as_given = geometry.bytes_per_token * self._num_rows * cost.unit_tokens
-        return read.num_slots * self._prices.read_ps * cost.unit_bytes // as_given
+        return read.num_slots * prices.read_ps * cost.unit_bytes // as_given
 
     def _way_ps(self, cost: AreaCost, num_slots: int) -> int:
         """Slots of a slower tier, there or back."""

@@ -1,6 +1,7 @@
 """Attention mass: what attention produces beside its output, for strategies that rank slots by it."""
 
 from collections.abc import Iterable
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -125,12 +126,14 @@ def _attended(pieces: Iterable[Masked], queries: Tensor) -> tuple[Tensor, list[t
 
 
 def _account(masses: list[tuple[Store, Tensor]], layer: int, num_queries: int) -> None:
-    """Give the area that keeps a score the mass of its slots; it lies in one piece."""
-    for store, mass in masses:
+    """Give the area that keeps a score the mass of its slots, in their order."""
+    for store, found in groupby(masses, key=lambda each: each[0]):
+        own = [mass for _, mass in found]
         score = store.area.score
         threshold = None
         if isinstance(score, Accesses):
             together = torch.cat([mass for _, mass in masses], dim=2)
             threshold = together.topk(min(score.top, together.shape[2]), dim=2).values[:, :, -1:]
         if isinstance(store, SlotStore) and score is not None:
+            mass = own[0] if len(own) == 1 else torch.cat(own, dim=2)
             accumulate(store, layer, mass, num_queries, threshold)

@@ -107,9 +107,7 @@ class Together:
         values = torch.cat([token.values for token in tokens], dim=2)
         slots = torch.empty(len(tokens), dtype=torch.int64, device=keys.device)
         carry(slots, torch.tensor([token.slot for token in tokens]))
-        for layer in range(self._num_layers):
-            for of_pool, new in zip(store.slots_of(layer), (keys, values), strict=True):
-                of_pool.index_copy_(2, slots, new)
+        store.write(slots, keys, values)
         self._clock.share(APPEND, start, self._clock.mark(), {each.step: 1 / len(late) for each, _ in late})
 
     def _pays(self, waiting: list[Waiting]) -> bool:
@@ -162,8 +160,8 @@ class Ragged:
     def keys_and_values(self, layer: int) -> Pair:
         """A layer's, each [num_kv_heads, tokens of all, head_dim]."""
         if self._paged:
-            keys, values = self._paged[0].slots_of(layer)
-            return keys[0].index_select(1, self._slots), values[0].index_select(1, self._slots)
+            keys, values = self._paged[0].gathered(layer, self._slots)
+            return keys[0], values[0]
         pairs = [pair for sequence in self._sequences for pair in sequence.read(layer)]
         return torch.cat([keys[0] for keys, _ in pairs], dim=1), torch.cat([values[0] for _, values in pairs], dim=1)
 

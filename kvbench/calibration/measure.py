@@ -10,10 +10,11 @@ from kvbench.backend import device as devices
 from kvbench.backend.curves import LAUNCH, lines_of
 from kvbench.calibration.bench import CalibrationBench
 from kvbench.calibration.host import host_steps
-from kvbench.calibration.probes import attention, blocks, evictions, merging, packed, singles, storage, tiers
+from kvbench.calibration.probes import attention, blocks, casts, evictions, merging, packed, singles, storage, tiers
 from kvbench.calibration.samples import Samples
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import LEAST_POINTS, Hardware
+from kvbench.plan.area import CAST_DTYPES
 from kvbench.workload.request import NS_PER_S
 
 MIB = 1 << 20
@@ -45,6 +46,7 @@ class Grid:
         queries: of attention of several queries; the largest is what prompts attend with at once.
         queried_slots: of those of slots at which they attend.
         bits: of packed formats.
+        dtypes: that K and V are cast to.
         num_rounds: over all of them, interleaved.
     """
 
@@ -54,6 +56,7 @@ class Grid:
     queries: tuple[int, ...] = (10, 20, 36, 50, 70, 100, 140, 180, 220, 256)
     queried_slots: tuple[int, ...] = (18, 70, 150, 290, 1100, 4200)
     bits: tuple[int, ...] = (8, 4, 2)
+    dtypes: tuple[str, ...] = CAST_DTYPES
     num_rounds: int = 5
 
     def within(self, most_slots: int) -> "Grid":
@@ -86,6 +89,7 @@ def probes(bench: CalibrationBench, grid: Grid) -> list[Probe]:
         found += [partial(_sized, probe, n) for probe in (blocks, tiers, evictions)]
         fitting = [bits for bits in grid.bits if bench.geometry.plain.head_dim * bits % BYTE_BITS == 0]
         found += [partial(_sized, packed, n, bits=bits) for bits in fitting]
+        found += [partial(_sized, casts, n, dtype=dtype) for dtype in grid.dtypes]
     found += [partial(_sized, merging, n) for n in (1, *grid.queries)]
     return [*found, singles, host_steps]
 

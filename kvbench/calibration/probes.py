@@ -10,7 +10,7 @@ from kvbench.backend.attention import Merging, attention_and_lse
 from kvbench.backend.storage.slots import SlotStore
 from kvbench.calibration.bench import SEQ, CalibrationBench
 from kvbench.calibration.samples import Samples
-from kvbench.plan.area import DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Chunks, Packed, Ring
+from kvbench.plan.area import DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Cast, Chunks, Packed, Ring
 from kvbench.plan.ops import MAIN, Append, Keep, Move, Reserve, Rule
 from kvbench.workload.request import NS_PER_S
 
@@ -102,6 +102,14 @@ def packed(bench: CalibrationBench, num_slots: int, samples: Samples, bits: int)
         moved_s = _moved_s(bench, num_tokens)
         samples.add(f"pack_{bits}", num_tokens, moved_s)
         _bring(bench, AWAY, f"restore_{bits}", num_tokens, samples)
+        bench.release_s()
+
+
+def casts(bench: CalibrationBench, num_slots: int, samples: Samples, dtype: str) -> None:
+    """Writing tokens that are cast to a smaller dtype in one piece, and casting them back."""
+    with bench.sequence(Area(format=Cast(dtype))):
+        samples.add(f"cast_{dtype}", num_slots, bench.fill(num_slots).append_ns / NS_PER_S)
+        _bring(bench, MAIN, f"restore_{dtype}", num_slots, samples)
         bench.release_s()
 
 

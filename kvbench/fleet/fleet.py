@@ -16,9 +16,10 @@ from kvbench.fleet.simulate import check_settings, simulate
 from kvbench.fleet.state import OUTCOMES
 from kvbench.fleet.sums import Objective, RequestSums
 from kvbench.ledger import Limits
+from kvbench.ledger.costs import held_as
 from kvbench.messages import unknown
 from kvbench.model.cost import Prices, prices_of
-from kvbench.plan.area import Contiguous
+from kvbench.plan.area import Area, Contiguous
 from kvbench.results.provenance import origin
 from kvbench.strategy.base import Strategy
 from kvbench.workload.trace_columns import TraceColumns
@@ -115,10 +116,9 @@ class FleetServer:
         self.chosen, self.machine, self.geometry, self.weights = chosen, machine, geometry, weights
         self.memory_bytes = memory_left(machine, geometry, weights, chosen.memory_fraction)
 
-    @property
-    def prices(self) -> Prices:
-        """The model's prices on the machine."""
-        return prices_of(self.machine, self.geometry, self.weights)
+    def prices(self, area: Area) -> Prices:
+        """The model's prices on the machine, its K and V held as an area holds them."""
+        return prices_of(self.machine, held_as(area, self.geometry), self.weights)
 
     def arriving(self, columns: TraceColumns) -> TraceColumns:
         """The trace as fast as this fleet meets it, once of as many times as it does.
@@ -155,7 +155,7 @@ class FleetServer:
         return simulate(
             columns,
             strategy,
-            self.prices,
+            self.prices(strategy.areas[0]),
             geometry=self.geometry,
             budget_bytes=budget_bytes,
             max_batch=self.chosen.max_batch,

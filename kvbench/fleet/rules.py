@@ -12,7 +12,7 @@ from kvbench.plan.area import Area, Blocks, Chunks, Contiguous
 from kvbench.strategy.base import IntegerRule, Strategy, constant
 
 HOOKS = ("on_admit", "at_once", "on_append", "on_attended", "on_pressure", "on_finish", "on_complete")
-RULED = ("chunked", "concat", "dynamic", "exact", "paged", "power_of_two", "static")
+RULED = ("chunked", "concat", "dynamic", "exact", "fp8", "paged", "power_of_two", "static")
 """Strategies that come with an integer rule, for messages."""
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from kvbench.model.geometry import KVGeometry
-from kvbench.model.groups import CHUNKED, TRACK_BYTES, LayerGroup
-from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Chunks, Contiguous, Native, Packed, num_staging_buffers
+from kvbench.model.groups import CHUNKED, SCALE_BYTES, TRACK_BYTES, LayerGroup
+from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Cast, Chunks, Contiguous, Packed, num_staging_buffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +150,15 @@ def area_cost(area: Area, geometry: KVGeometry, num_rows: int) -> AreaCost:
         ValueError: the geometry does not go into the area's format or layout.
     """
     unit_tokens = area.format.group if isinstance(area.format, Packed) else 1
+    geometry = held_as(area, geometry)
     named = zip(geometry.group_names, geometry.groups, strict=True)
     parts = [_group_cost(area, name, group, num_rows) for name, group in named if group.token_bytes]
     return AreaCost(area, unit_tokens, tuple(parts))
+
+
+def held_as(area: Area, geometry: KVGeometry) -> KVGeometry:
+    """The geometry in the dtype that an area casts K and V to; as it is where the area does not."""
+    return geometry.held_in(area.format.dtype) if isinstance(area.format, Cast) else geometry
 
 
 def _group_cost(area: Area, name: str, group: LayerGroup, num_rows: int) -> GroupCost:
@@ -171,11 +177,12 @@ def _group_cost(area: Area, name: str, group: LayerGroup, num_rows: int) -> Grou
 
 
 def _check_bounded(area: Area) -> None:
-    fits = isinstance(area.layout, Contiguous | Chunks) and isinstance(area.format, Native)
+    fits = isinstance(area.layout, Contiguous | Chunks) and not isinstance(area.format, Packed)
     if not fits or area.num_tracks:
         raise ValueError(
-            f"area {area.name}: sliding-window layers hold native slots without positions or scores, contiguous, in "
-            f"chunks or in blocks; got {area.format} in {area.layout} with {area.num_tracks} figures beside each slot"
+            f"area {area.name}: sliding-window layers hold slots that are not packed, without positions or scores, "
+            f"contiguous, in chunks or in blocks; got {area.format} in {area.layout} with {area.num_tracks} figures "
+            "beside each slot"
         )
 
 
@@ -195,5 +202,8 @@ def area_costs(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> 
 
 
 def workspace_bytes(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> int:
-    """Bytes of the staging buffers that reading these areas takes: K and V of one layer."""
-    return num_staging_buffers(areas) * STAGING_TOKENS * geometry.layer_bytes_per_token * num_rows
+    """Bytes of the staging buffers that reading these areas takes, K and V of one layer; and of the scales of casts."""
+    casts = [area.format for area in areas if isinstance(area.format, Cast)]
+    scales = sum(group.num_tensors * cast.num_scales(group.num_kv_heads) for cast in casts for group in geometry.groups)
+    staged = num_staging_buffers(areas) * STAGING_TOKENS * geometry.layer_bytes_per_token * num_rows
+    return staged + scales * SCALE_BYTES

@@ -169,10 +169,14 @@ class KVGeometry:
             name=self.name,
         )
 
+    def held_in(self, dtype: str) -> "KVGeometry":
+        """The same model, held in another dtype where it was held in what it computes in."""
+        groups = (replace(group, dtype=dtype) if group.dtype == self.dtype else group for group in self.groups)
+        return replace(self, groups=tuple(groups))
+
     def in_dtype(self, dtype: str) -> "KVGeometry":
         """The same model computed in another dtype, and held in it where it was held in what it was computed in."""
-        groups = (replace(group, dtype=dtype) if group.dtype == self.dtype else group for group in self.groups)
-        return replace(self, dtype=dtype, groups=tuple(groups))
+        return replace(self.held_in(dtype), dtype=dtype)
 
     @property
     def num_tensors(self) -> int:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from kvbench.plan.area import Accesses as Accesses
     from kvbench.plan.area import Area as Area
     from kvbench.plan.area import Blocks as Blocks
+    from kvbench.plan.area import Cast as Cast
     from kvbench.plan.area import Chunks as Chunks
     from kvbench.plan.area import Contiguous as Contiguous
     from kvbench.plan.area import Holes as Holes

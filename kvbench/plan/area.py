@@ -1,9 +1,9 @@
 """Areas: where and how a stretch of a sequence's slots lives. Plain data, read by ledger and backends alike."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
-from kvbench.checks import check_flag, check_int, check_kind, check_name, check_one_of
+from kvbench.checks import check_flag, check_int, check_kind, check_name, check_number, check_one_of
 
 DEVICE, HOST, DISK = "device", "host", "disk"
 TIERS = (DEVICE, HOST, DISK)
@@ -116,7 +116,39 @@ class Packed:
         check_one_of("keys_per", self.keys_per, KEYS_PER)
 
 
-Format = Native | Packed
+FP8_DTYPES = ("fp8_e4m3", "fp8_e5m2")
+CAST_DTYPES = (*FP8_DTYPES, "int8")
+SCALES_PER = ("tensor", "head")
+"""What a calibrated scale is shared by: a layer's K, or its V; or a KV head of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """K and V divided by a scale and rounded to a dtype of eight bits; what is too large becomes the largest number.
+
+    Args:
+        dtype: one of CAST_DTYPES.
+        scale: a number, > 0; or "tensor" or "head": what shares a scale that is calibrated, so that the largest K or V
+            of the first tokens written to the area becomes the dtype's largest number. It then holds for all sequences
+            of a run.
+    """
+
+    dtype: str
+    scale: float | str = 1.0
+
+    def __post_init__(self) -> None:
+        check_one_of("dtype", self.dtype, CAST_DTYPES)
+        if isinstance(self.scale, str):
+            check_one_of("scale (a number, or calibrated)", self.scale, SCALES_PER)
+        else:
+            check_number("scale", self.scale, 0, 1e30, above=True)
+
+    def num_scales(self, num_kv_heads: int) -> int:
+        """Scales of a layer's K, and as many of its V: none where they are divided by 1."""
+        return 0 if self.scale == 1 else num_kv_heads if self.scale == "head" else 1
+
+
+Format = Native | Packed | Cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +217,7 @@ class Area:
         name: for messages and plans.
         layout: how its slots lie in memory.
         tier: device, host or disk.
-        format: native, or packed into few bits.
+        format: native, packed into few bits, or cast to a smaller dtype.
         positions: whether each slot of each layer, row and KV head keeps its token's position. Without, positions are
             consecutive, but for a ring's pinned slots.
         score: what each slot keeps to be ranked by; None for nothing.
@@ -244,8 +276,8 @@ class Area:
 
     @property
     def is_staged(self) -> bool:
-        """Whether attention reads a copy on the device, part by part: gathered, fetched or dequantised."""
-        away = self.tier != DEVICE or isinstance(self.format, Packed) or isinstance(self.layout, Blocks)
+        """Whether attention reads a copy on the device, part by part: gathered, fetched or restored."""
+        away = self.tier != DEVICE or not isinstance(self.format, Native) or isinstance(self.layout, Blocks)
         return self.attended and away
 
     @property
@@ -262,12 +294,17 @@ class Area:
     @property
     def alters(self) -> bool:
         """Whether attention does not read what is here as it was: not at all, or rounded."""
-        return not self.attended or isinstance(self.format, Packed)
+        return not self.attended or not isinstance(self.format, Native)
 
     @property
     def num_tracks(self) -> int:
         """Figures of four bytes beside each slot of each layer, row and KV head."""
         return int(self.positions) + (self.score is not None)
+
+
+def held_in(areas: tuple[Area, ...], form: Format) -> tuple[Area, ...]:
+    """The same areas, those that are native in another format."""
+    return tuple(replace(area, format=form) if isinstance(area.format, Native) else area for area in areas)
 
 
 def check_areas(areas: tuple[Area, ...]) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kvbench.strategy.forecast import AverageForecast as AverageForecast
     from kvbench.strategy.forecast import LearnedForecast as LearnedForecast
     from kvbench.strategy.forecast import QuantileForecast as QuantileForecast
+    from kvbench.strategy.fp8 import Fp8 as Fp8
     from kvbench.strategy.heavy_hitters import HeavyHitters as HeavyHitters
     from kvbench.strategy.hierarchical import Hierarchical as Hierarchical
     from kvbench.strategy.paged import Paged as Paged

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from kvbench.ledger import LedgerView
-from kvbench.plan.area import Blocks
+from kvbench.plan.area import Blocks, held_in
 from kvbench.plan.ops import MAIN, Append, Operation, Plan, Reserve
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
@@ -19,15 +19,15 @@ class Grown(Strategy):
 
     Args:
         bounded: reserves the area main at admission, always as large.
-        growth: decides how capacity grows; what else it plans is not asked for.
+        growth: decides how capacity grows, and what dtype is held; what else it plans is not asked for.
         bound: slots that bounded reserves, > 0.
     Source: none.
     Departs: none.
     """
 
     def __init__(self, *, bounded: Strategy, growth: Strategy, bound: int) -> None:
-        self.areas = bounded.areas
-        self.lossless = bounded.lossless
+        self.areas = held_in(bounded.areas, growth.areas[-1].format)
+        self.lossless = bounded.lossless and growth.lossless
         self.reference = bounded.reference or growth.reference
         self.num_first = bounded.num_first
         self._bounded = bounded

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kvbench.checks import check_bound, check_int
 from kvbench.ledger import LedgerView
-from kvbench.plan.area import STAGING_TOKENS, Area, Blocks
+from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Cast, Format, Native
 from kvbench.plan.ops import Fork, Plan, Reserve
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
 from kvbench.workload.request import Session
@@ -21,6 +21,9 @@ class Paged(Strategy):
         block_size: tokens of a block, > 0, a divisor of 1,024.
         pool_tokens: tokens of the pool, a multiple of block_size, allocated at the first use; None: all of the run's
             budget (in tensors, no more than its requests can fill).
+        format: dtype of eight bits that K and V are cast to as they come, fp8_e4m3, fp8_e5m2 or int8; None: they are
+            held as the model gives them.
+        scale: what they are divided by before, a number, or "tensor" or "head" (see `Fp8`); 1 without a format.
     Raises:
         ValueError: a parameter is out of its range.
     Source: Kwon et al. 2023, arXiv:2309.06180, sections 4.1 to 4.4.
@@ -30,19 +33,39 @@ class Paged(Strategy):
 
     block_size: int = 16
     pool_tokens: int | None = None
+    format: str | None = None
+    scale: float | str = 1.0
 
     def __post_init__(self) -> None:
         check_int("block_size", self.block_size, 1)
         check_bound("pool_tokens", self.pool_tokens)
+        if self.format is None and self.scale != 1:
+            raise ValueError(f"scale is 1 where format is null, got {self.scale!r}")
         if STAGING_TOKENS % self.block_size:
             raise ValueError(f"block_size divides {STAGING_TOKENS}, got {self.block_size}")
         if self.pool_tokens is not None and self.pool_tokens % self.block_size:
             raise ValueError(f"pool_tokens is a multiple of block_size ({self.block_size}), got {self.pool_tokens}")
 
+        _ = self._format  # refuses what is none
+
+    @property
+    def _format(self) -> Format:
+        return Native() if self.format is None else Cast(self.format, self.scale)
+
     @derived
     def areas(self) -> tuple[Area, ...]:
         """Blocks of one pool."""
-        return (Area(layout=Blocks(self.block_size, self.pool_tokens)),)
+        return (Area(layout=Blocks(self.block_size, self.pool_tokens), format=self._format),)
+
+    @derived
+    def lossless(self) -> bool:
+        """Whether K and V are held as the model gives them."""
+        return self.format is None
+
+    @property
+    def attends_all(self) -> bool:
+        """It evicts nothing."""
+        return True
 
     @property
     def integer_rule(self) -> IntegerRule:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvbench.ledger import AreaCost, Posting
+from kvbench.ledger.costs import held_as
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import TRACK_BYTES
 from kvbench.plan.area import DEVICE, STAGING_TOKENS, Blocks, Chunks, Packed, num_staging_buffers
@@ -127,7 +128,7 @@ def _tensor_bytes(cost: AreaCost, geometry: KVGeometry, num_rows: int) -> list[f
     if isinstance(cost.area.format, Packed):
         return [cost.unit_bytes / cost.unit_tokens / geometry.num_tensors] * geometry.num_tensors
     found: list[float] = []
-    for group in geometry.groups:
+    for group in held_as(cost.area, geometry).groups:
         track = [TRACK_BYTES * group.num_kv_heads * num_rows] * cost.area.num_tracks
         found += ([group.tensor_bytes_per_token * num_rows] * group.tensors_per_layer + track) * group.num_layers
     return found

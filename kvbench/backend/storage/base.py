@@ -59,7 +59,7 @@ class Shape:
         num_rows: rows of the batch.
         num_heads: KV heads.
         head_dim: elements of a head's K.
-        dtype: of K and V.
+        dtype: of K and V; of a store's own tensors, what it casts them to.
         device: where attention runs.
         window: tokens that a layer holds at most, the last; None: all. Blocks of a pool hold all tokens in any case.
     """

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Positions, Shape, narrowed
+from kvbench.backend.storage.casting import Casting
 from kvbench.backend.storage.memory import Memory
 from kvbench.backend.storage.transfer import carry, is_sent
 from kvbench.plan.area import Area, Chunks
@@ -23,10 +24,12 @@ class ChunkedStore:
         area: how it lives; its layout is chunks.
         shape: of its tensors.
         memory: where they live.
+        casting: how K and V change on their way in and out; None: not at all.
     """
 
     __slots__ = (
         "_arriving",
+        "_casting",
         "_chunk_tokens",
         "_is_near",
         "_memory",
@@ -39,9 +42,10 @@ class ChunkedStore:
         "tracks",
     )
 
-    def __init__(self, area: Area, shape: Shape, memory: Memory) -> None:
+    def __init__(self, area: Area, shape: Shape, memory: Memory, casting: Casting | None = None) -> None:
         self.area = area
         self._shape = shape
+        self._casting = casting
         self._memory = memory
         self._is_near = memory.device == shape.device
         layout = area.layout
@@ -80,6 +84,8 @@ class ChunkedStore:
     def _write(
         self, keys: list[Tensor], values: list[Tensor], num_tokens: int, positions: range | list[Tensor]
     ) -> None:
+        if self._casting is not None:
+            keys, values = self._casting.lowered(keys, values)
         if not self.num_used and isinstance(positions, range):
             self.first_position = positions.start
         done, is_coming = 0, False
@@ -131,7 +137,7 @@ class ChunkedStore:
 
     def read(self, layer: int) -> list[Pair]:
         """A pair a chunk that holds tokens. See `Store.read`."""
-        if not self._offset:
+        if not self._offset and self._casting is None:
             full, rest = divmod(self.num_used, self._chunk_tokens)
             pairs = cast(list[Pair], self.chunks[layer][:full])  # no tuple is made of each
             if rest:
@@ -146,9 +152,16 @@ class ChunkedStore:
         return [self._piece(layer, cut) for cut in self._cuts()]
 
     def _piece(self, layer: int, cut: Cut) -> Piece:
+        pair = self._pair(layer, cut)
+        if self._casting is not None:
+            pair = self._casting.restored(layer, pair)
+        return Piece(*pair, self._positions(layer, cut))
+
+    def _pair(self, layer: int, cut: Cut) -> Pair:
+        """Live slots where they lie, as they are held."""
         number, start, count, _ = cut
         keys, values = (tensor.narrow(2, start, count) for tensor in self.chunks[layer][number])
-        return Piece(keys, values, self._positions(layer, cut))
+        return keys, values
 
     def _positions(self, layer: int, cut: Cut) -> Positions:
         return self._track(layer, cut) if self.tracks else self._stretch([cut])
@@ -197,12 +210,14 @@ class ChunkedStore:
         """Copy live slots that lie behind each other to where they are read."""
         done = 0
         for cut in cuts:
-            piece = self._piece(layer, cut)
-            if not piece.keys.is_contiguous():
+            held = self._pair(layer, cut)
+            if not held[0].is_contiguous():
                 self._arrived()
-            carry(keys.narrow(2, done, cut[2]), piece.keys)
-            carry(values.narrow(2, done, cut[2]), piece.values)
+            carry(keys.narrow(2, done, cut[2]), held[0])
+            carry(values.narrow(2, done, cut[2]), held[1])
             done += cut[2]
+        if self._casting is not None:
+            self._casting.restore(layer, keys, values)
 
     def leaving(self, rule: Rule) -> list[Part]:
         """Views of the oldest slots, a part a chunk. See `Store.leaving`."""

@@ -93,7 +93,7 @@ class Memory:
             OutOfMemory: the tier gives no memory.
         """
         new = self.empty((len(index), *old.shape[1:]), old.dtype)
-        torch.index_select(old, 0, index.to(old.device), out=new)
+        torch.index_select(movable(old), 0, index.to(old.device), out=movable(new))
         return new
 
     def _mapped(self, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -148,6 +148,11 @@ class Staging:
             yield piece
 
 
+def movable(tensor: Tensor) -> Tensor:
+    """A view that torch gathers and scatters, which it does not do with dtypes of eight bits everywhere."""
+    return tensor.view(torch.uint8) if tensor.dtype.itemsize == 1 else tensor
+
+
 def touch(tensor: Tensor) -> None:
     """Take the pages of a new tensor, on a CPU, as long as it is wanted."""
     if tensor.device.type != "cpu":
@@ -157,6 +162,14 @@ def touch(tensor: Tensor) -> None:
         if given_up is not None and given_up.is_set():
             return
         flat[start : start + TOUCHED_BYTES : PAGE_BYTES].zero_()
+
+
+def fill(pairs: list[tuple[Tensor, Tensor]], count: int) -> None:
+    """Take new tensors' pages, and copy the first slots into each from the old one."""
+    for new, old in pairs:
+        touch(new)
+        if count:
+            new.narrow(2, 0, count).copy_(old.narrow(2, 0, count))
 
 
 def while_wanted(given_up: Event, work: Callable[[], object]) -> object:

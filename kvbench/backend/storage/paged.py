@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Shape
-from kvbench.backend.storage.memory import Memory
+from kvbench.backend.storage.casting import Casting
+from kvbench.backend.storage.memory import Memory, movable
 from kvbench.plan.area import Area
 from kvbench.plan.ops import Rule
 
@@ -19,9 +20,10 @@ class BlockPool:
         area: how it lives; its layout is blocks.
         shape: of its tensors.
         memory: where they live.
+        casting: how K and V change on their way in and out; None: not at all.
     """
 
-    def __init__(self, area: Area, shape: Shape, memory: Memory) -> None:
+    def __init__(self, area: Area, shape: Shape, memory: Memory, casting: Casting | None = None) -> None:
         layout = area.blocks
         self.block_tokens = layout.num_tokens
         num_blocks = layout.pool // layout.num_tokens
@@ -29,6 +31,7 @@ class BlockPool:
         self._sharers = [0] * num_blocks
         sizes = [shape.of(layout.pool)] * shape.num_layers
         self._memory = memory
+        self.casting = casting
         self.keys = [memory.empty(size, shape.dtype) for size in sizes]
         self.values = [memory.empty(size, shape.dtype) for size in sizes]
         self._split_blocks()
@@ -139,6 +142,8 @@ class PagedStore:
 
     def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
         """Block by block; a block that others hold as well is copied first. See `Store.append`."""
+        if self._pool.casting is not None:
+            keys, values = self._pool.casting.lowered(keys, values)
         if not self.num_used:
             self.first_position = position
         if self._may_share:
@@ -171,6 +176,22 @@ class PagedStore:
         self.num_used += 1
         return self.table[number] * self._block_tokens + start
 
+    def write(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Write tokens to slots of the pool, in all layers the same.
+
+        Args:
+            slots: from `take_slot`, of whichever stores of the pool: int64, on its device.
+            keys: [num_rows, num_kv_heads, tokens, head_dim].
+            values: as keys.
+        """
+        pool = self._pool
+        new: tuple[list[Tensor], list[Tensor]] = ([keys] * len(pool.keys), [values] * len(pool.keys))
+        if pool.casting is not None:
+            new = pool.casting.lowered(*new)
+        for tensors, layers in zip((pool.keys, pool.values), new, strict=True):
+            for tensor, layer in zip(tensors, layers, strict=True):
+                movable(tensor).index_copy_(2, slots, movable(layer.to(tensor.dtype)))
+
     def _make_private(self) -> None:
         number, num_filled = divmod(self.num_used, self._block_tokens)
         if num_filled and self._pool.is_shared(self.table[number]):
@@ -189,7 +210,7 @@ class PagedStore:
         return []
 
     def pieces(self, layer: int) -> list[Piece]:
-        """A view a block. See `Store.pieces`."""
+        """A view a block; of what was cast, restored. See `Store.pieces`."""
         found = []
         for number, block in enumerate(self.table):
             start = number * self._block_tokens
@@ -197,6 +218,8 @@ class PagedStore:
             if count > 0:
                 first = block * self._block_tokens
                 keys, values = (t[layer].narrow(2, first, count) for t in (self._pool.keys, self._pool.values))
+                if self._pool.casting is not None:
+                    keys, values = self._pool.casting.restored(layer, (keys, values))
                 position = self.first_position + start
                 found.append(Piece(keys, values, range(position, position + count)))
         return found
@@ -207,9 +230,16 @@ class PagedStore:
         of_a_block = torch.arange(self._block_tokens, device=self._blocks.device)
         return (self._blocks[:, None] * self._block_tokens + of_a_block).flatten()[: self.num_used]
 
-    def slots_of(self, layer: int) -> Pair:
-        """All slots of the pool, of which `slots` are this store's."""
-        return self._pool.keys[layer], self._pool.values[layer]
+    def gathered(self, layer: int, slots: Tensor) -> Pair:
+        """K and V of slots of the pool, in new tensors.
+
+        Args:
+            layer: which.
+            slots: from `slots`, of whichever stores of the pool.
+        """
+        casting, both = self._pool.casting, (self._pool.keys[layer], self._pool.values[layer])
+        keys, values = (movable(of).index_select(2, slots).view(of.dtype) for of in both)
+        return (keys, values) if casting is None else casting.restored(layer, (keys, values))
 
     @property
     def _blocks(self) -> Tensor:
@@ -245,10 +275,13 @@ class PagedStore:
                 gathered = target.as_strided(
                     by_block, (*target.stride()[:2], self._block_tokens * shape.head_dim, shape.head_dim, 1)
                 )
-                if blocks[layer].device == target.device:
+                if self._pool.casting is None and blocks[layer].device == target.device:
                     torch.index_select(blocks[layer], 2, index, out=gathered)
                 else:
-                    gathered.copy_(blocks[layer].index_select(2, index))
+                    held = blocks[layer]
+                    gathered.copy_(movable(held).index_select(2, index).view(held.dtype))
+            if self._pool.casting is not None:
+                self._pool.casting.restore(layer, keys.narrow(2, 0, count), values.narrow(2, 0, count))
             position = self.first_position + start
             return Piece(keys.narrow(2, 0, count), values.narrow(2, 0, count), range(position, position + count))
 
@@ -269,7 +302,7 @@ class PagedStore:
             parts.append(Part(count, keys, values, range(position, position + count)))
             left -= count
             position += count
-        return parts
+        return parts if self._pool.casting is None else self._pool.casting.restored_parts(parts)
 
     def keep(self, rule: Rule) -> None:
         """Give the oldest blocks back. See `Store.keep`."""

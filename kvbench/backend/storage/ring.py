@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Shape
+from kvbench.backend.storage.casting import Casting
 from kvbench.backend.storage.memory import Memory
 from kvbench.plan.area import Area, Ring
 from kvbench.plan.ops import Rule
@@ -16,13 +17,27 @@ class RingStore:
         area: how it lives; its layout is a ring.
         shape: of its tensors.
         memory: where they live.
+        casting: how K and V change on their way in and out; None: not at all.
     """
 
-    __slots__ = ("_memory", "_oldest", "_pinned", "_shape", "_start", "area", "capacity", "keys", "num_used", "values")
+    __slots__ = (
+        "_casting",
+        "_memory",
+        "_oldest",
+        "_pinned",
+        "_shape",
+        "_start",
+        "area",
+        "capacity",
+        "keys",
+        "num_used",
+        "values",
+    )
 
-    def __init__(self, area: Area, shape: Shape, memory: Memory) -> None:
+    def __init__(self, area: Area, shape: Shape, memory: Memory, casting: Casting | None = None) -> None:
         self.area = area
         self._shape = shape
+        self._casting = casting
         self._memory = memory
         assert isinstance(area.layout, Ring)
         self._pinned = area.layout.num_pinned
@@ -63,6 +78,8 @@ class RingStore:
 
     def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
         """In one stretch, or two where it wraps. See `Store.append`."""
+        if self._casting is not None:
+            keys, values = self._casting.lowered(keys, values)
         behind = self.num_used - self._pinned
         if behind < 0:
             end = self.num_used
@@ -92,14 +109,24 @@ class RingStore:
         self.append(part.keys, part.values, part.num_tokens, part.first_position)
 
     def read(self, layer: int) -> list[Pair]:
-        """One pair where the ring is full, whatever its order. See `Store.read`."""
+        """One pair where the ring is full, whatever its order; of what was cast, restored. See `Store.read`."""
+        pairs = self._read(layer)
+        return pairs if self._casting is None else [self._casting.restored(layer, pair) for pair in pairs]
+
+    def _read(self, layer: int) -> list[Pair]:
         keys, values = self.keys[layer], self.values[layer]
         if self.num_used == self.capacity:
             return [(keys, values)] if self.capacity else []
         return [(keys.narrow(2, start, n), values.narrow(2, start, n)) for start, n in self._stretches()]
 
     def pieces(self, layer: int) -> list[Piece]:
-        """Pinned slots, then the others, oldest first. See `Store.pieces`."""
+        """Pinned slots, then the others, oldest first; of what was cast, restored. See `Store.pieces`."""
+        pieces = self._pieces(layer)
+        if self._casting is None:
+            return pieces
+        return [Piece(*self._casting.restored(layer, (keys, values)), at) for keys, values, at in pieces]
+
+    def _pieces(self, layer: int) -> list[Piece]:
         keys, values = self.keys[layer], self.values[layer]
         return [
             Piece(keys.narrow(2, first, len(at)), values.narrow(2, first, len(at)), at) for first, at in self._ordered()
@@ -120,8 +147,8 @@ class RingStore:
         return found
 
     def fills(self, layer: int, part_tokens: int) -> list[Fill]:
-        """None: it is read in place."""
-        return []
+        """None where it is read in place. See `Store.fills`."""
+        return [] if self._casting is None else self._casting.fills(layer, self._pieces(layer), part_tokens)
 
     def leaving(self, rule: Rule) -> list[Part]:
         """Views of the oldest slots that are not pinned. See `Store.leaving`."""
@@ -135,7 +162,7 @@ class RingStore:
             values = [tensor.narrow(2, start, count) for tensor in self.values]
             parts.append(Part(count, keys, values, positions[:count]))
             left -= count
-        return parts
+        return parts if self._casting is None else self._casting.restored_parts(parts)
 
     def keep(self, rule: Rule) -> None:
         """Let go of the oldest slots that are not pinned; nothing moves. See `Store.keep`."""

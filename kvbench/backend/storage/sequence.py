@@ -11,6 +11,7 @@ from torch import Tensor
 from kvbench.backend.background import Worker, worker_of
 from kvbench.backend.storage.ahead import UnderWay, let_go, move_ahead, resize_ahead
 from kvbench.backend.storage.base import Pair, Piece, Shape, Store
+from kvbench.backend.storage.casting import Casting
 from kvbench.backend.storage.chunked import ChunkedStore
 from kvbench.backend.storage.memory import Memory, Staging, reads_in_parts
 from kvbench.backend.storage.packed import PackedStore
@@ -24,6 +25,7 @@ from kvbench.plan.area import (
     STAGING_TOKENS,
     Area,
     Blocks,
+    Cast,
     Chunks,
     Contiguous,
     Packed,
@@ -55,6 +57,11 @@ class Areas:
         self.areas = areas
         self.shape = shape
         self._memories = {area.tier: Memory(area.tier, shape.device, folder) for area in areas}
+        self._castings = {
+            area.name: Casting(area.format, shape.num_layers, shape.num_heads, shape.dtype)
+            for area in areas
+            if isinstance(area.format, Cast)
+        }
         self._pools: dict[str, BlockPool] = {}
         self._staging: Staging | None = None
         self._beside = beside
@@ -66,9 +73,12 @@ class Areas:
         """Allocate what is held from the first reserve on."""
         if self._has_begun:
             return
+        for own in self._castings.values():
+            own.begin(Memory(DEVICE, self.shape.device))
         for area in self.areas:
             if isinstance(area.layout, Blocks) and area.name not in self._pools:
-                self._pools[area.name] = BlockPool(area, self.shape, self._memories[area.tier])
+                memory, casting = self._memories[area.tier], self._castings.get(area.name)
+                self._pools[area.name] = BlockPool(area, self._shape_in(area), memory, casting)
         if self._beside is None:
             self._stage()
         else:
@@ -98,7 +108,12 @@ class Areas:
             self._staging = None
             self._stage()
         for store in stores:
-            store.select_rows(index, self.shape)
+            store.select_rows(index, self._shape_in(store.area))
+
+    def _shape_in(self, area: Area) -> Shape:
+        """As an area's tensors are."""
+        casting = self._castings.get(area.name)
+        return self.shape if casting is None else replace(self.shape, dtype=casting.held)
 
     @property
     def reader(self) -> Worker:
@@ -111,20 +126,21 @@ class Areas:
 
     def store(self, area: Area) -> Store:
         """An empty store of an area."""
-        memory = self._memories[area.tier]
+        shape, memory, casting = self._shape_in(area), self._memories[area.tier], self._castings.get(area.name)
         match area.layout:
             case Blocks():
                 self.begin()
-                return PagedStore(area, self.shape, self._pools[area.name])
-            case Contiguous() | Chunks() if self.shape.window is not None:
-                return WindowStore(area, self.shape, memory)
+                return PagedStore(area, shape, self._pools[area.name])
+            case Contiguous() | Chunks() if shape.window is not None:
+                return WindowStore(area, shape, memory, casting)
+            case Chunks() if isinstance(area.format, Packed):
+                return PackedStore(area, shape, memory)
             case Chunks():
-                kind = PackedStore if isinstance(area.format, Packed) else ChunkedStore
-                return kind(area, self.shape, memory)
+                return ChunkedStore(area, shape, memory, casting)
             case Ring():
-                return RingStore(area, self.shape, memory)
+                return RingStore(area, shape, memory, casting)
             case _:
-                return SlotStore(area, self.shape, memory)
+                return SlotStore(area, shape, memory, casting)
 
     def staged(self, store: Store, layer: int) -> Iterator[Piece]:
         """A staged area's tokens, part by part on the device."""

@@ -13,12 +13,12 @@ def is_sent(target: Tensor, source: Tensor) -> bool:
     if source.device.type != "cuda" or not (target.is_pinned() and target.is_contiguous()):
         carry(target, source)
         return False
-    target.copy_(source, non_blocking=True)
+    target.copy_(source.to(target.dtype), non_blocking=True)
     return True
 
 
 def carry(target: Tensor, source: Tensor) -> None:
-    """Copy; between a device and the host by pinned memory that lies together.
+    """Copy, and cast where dtypes differ; between a device and the host by pinned memory that lies together.
 
     From or to any other memory, torch copies by pageable memory of its own: a fraction of the rate, and the host waits
     in both directions.
@@ -32,6 +32,14 @@ def carry(target: Tensor, source: Tensor) -> None:
         target.copy_(source)
         return
     is_leaving = target.device.type == "cpu"
+    if target.dtype != source.dtype:  # the device casts, so that no more than what is held goes over the link
+        if is_leaving:
+            source = source.to(target.dtype)
+        else:
+            near = torch.empty_like(source, device=target.device)
+            carry(near, source)
+            target.copy_(near)
+            return
     host = target if is_leaving else source
     if host.is_pinned() and host.is_contiguous():
         target.copy_(source, non_blocking=not is_leaving)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Shape
-from kvbench.backend.storage.memory import Memory
-from kvbench.backend.storage.slots import fill
+from kvbench.backend.storage.casting import Casting
+from kvbench.backend.storage.memory import Memory, fill
 from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import Rule
 
@@ -32,12 +32,26 @@ class WindowStore:
         area: how it lives, contiguous or in chunks; no token of it is evicted but by the window.
         shape: of its tensors; it says the window.
         memory: where they live.
+        casting: how K and V change on their way in and out; None: not at all.
     """
 
-    __slots__ = ("_ahead", "_late", "_memory", "_shape", "_unit", "area", "capacity", "num_used", "parts", "window")
+    __slots__ = (
+        "_ahead",
+        "_casting",
+        "_late",
+        "_memory",
+        "_shape",
+        "_unit",
+        "area",
+        "capacity",
+        "num_used",
+        "parts",
+        "window",
+    )
 
-    def __init__(self, area: Area, shape: Shape, memory: Memory) -> None:
+    def __init__(self, area: Area, shape: Shape, memory: Memory, casting: Casting | None = None) -> None:
         assert shape.window is not None
+        self._casting = casting
         self.area = area
         self._shape = shape
         self._memory = memory
@@ -124,6 +138,9 @@ class WindowStore:
     def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
         """See `Store.append`; and `land`."""
         self.land()
+        if self._casting is not None:
+            lowered = self._casting.lowered(keys, values)
+            keys, values = ([layer.to(self._casting.held) for layer in layers] for layers in lowered)
         start = self.num_used
         self.num_used += num_tokens
         if num_tokens > 1 and self._size(start) + num_tokens > self.window:
@@ -154,7 +171,13 @@ class WindowStore:
         return [(piece.keys, piece.values) for piece in self.pieces(layer)]
 
     def pieces(self, layer: int) -> list[Piece]:
-        """Oldest first; the last as it was given, until it lands. See `Store.pieces`."""
+        """Oldest first; the last as it was given, until it lands; of what was cast, restored. See `Store.pieces`."""
+        pieces = self._pieces(layer)
+        if self._casting is None:
+            return pieces
+        return [Piece(*self._casting.restored(layer, (keys, values)), at) for keys, values, at in pieces]
+
+    def _pieces(self, layer: int) -> list[Piece]:
         # The first of the new tokens is the nearest that looks at the old ones, at all but one of a window.
         end = self.num_used if self._late is None else self._late[2]
         first = max(end - self.window + (self._late is not None), 0)
@@ -168,8 +191,8 @@ class WindowStore:
         return found
 
     def fills(self, layer: int, part_tokens: int) -> list[Fill]:
-        """None: it is read in place."""
-        return []
+        """None where it is read in place. See `Store.fills`."""
+        return [] if self._casting is None else self._casting.fills(layer, self._pieces(layer), part_tokens)
 
     def leaving(self, rule: Rule) -> list[Part]:
         """See `Store.leaving`."""
