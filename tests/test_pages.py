@@ -1,5 +1,6 @@
 """README.md and docs/*.md are true: links, generated parts, programs and commands. What these print: test_printed."""
 
+import json
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.support.catalogue import scenario, strategy
 from tests.support.fake import Fake
 from tests.support.generated import DATED, rewritten
 from tests.support.pages import PAGES, README, ROOT, anchors, blocks, commands, files, inline_commands, links, text_of
+from tests.support.published import LLAMA
 from tests.test_metrics import ARTICLE, TOKEN
 
 FOLLOWED = ROOT / "docs" / "adding-a-strategy.md"  # tests/test_docs.py
@@ -39,7 +41,8 @@ LISTS = [words for words in ASKED if words[0] in ("scenarios", "strategies", "me
 MAKERS = {"record": ("model",), "calibrate": ("out",), "train": ("trace", "out")}
 """Verbs that take long, and the keys that each needs."""
 MADE = [words for words in ASKED if words[0] in MAKERS]
-RUNS = [words for words in ASKED if words not in LISTS and words not in MADE]
+FITTED = [words for words in ASKED if words[0] == "capacity" and len(words) > 1]
+RUNS = [words for words in ASKED if words[0] != "capacity" and words not in LISTS and words not in MADE]
 SEVEN = 7  # name, outcome, and the columns that no clock decides
 LINES = 150
 
@@ -50,10 +53,11 @@ def told(words):
 
 @pytest.fixture
 def shown_files(tmp_path, monkeypatch):
-    """An empty folder with the files that pages show, and a machine's."""
+    """An empty folder with the files that pages show, a machine's and a published configuration."""
     for name, content in files().items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     (tmp_path / "machine.yaml").write_bytes(file_of("hardware", "h100").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -110,6 +114,11 @@ def test_its_runs_are_accepted(words, shown_files):
 def test_its_verbs_are_accepted(words):
     made = import_module(VERBS[words[0]])
     key_values(words[1:], made.KEYS, MAKERS[words[0]], made.USAGE, getattr(made, "DEFAULTS", {}))
+
+
+@pytest.mark.parametrize("words", FITTED, ids=told)
+def test_what_fits_is_answered(words, kvbench, shown_files):
+    assert kvbench(*words)
 
 
 @pytest.mark.parametrize("words", LISTS, ids=told)

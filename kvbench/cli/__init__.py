@@ -4,6 +4,7 @@ VERBS = {
     "scenarios": "kvbench.cli.scenarios",
     "strategies": "kvbench.cli.strategies",
     "metrics": "kvbench.cli.metrics",
+    "capacity": "kvbench.cli.capacity",
     "train": "kvbench.cli.train",
     "calibrate": "kvbench.cli.calibrate",
     "record": "kvbench.cli.record",

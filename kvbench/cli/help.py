@@ -16,6 +16,7 @@ usage:
   python -m kvbench -m +scenario=NAME key=a,b,c    sweep; one frame and one set of charts at the end
   python -m kvbench scenarios [NAME]               list scenarios, or draw one
   python -m kvbench strategies [NAME]              list strategies and their parameters, or tell all of one
+  python -m kvbench capacity model=M hardware=H    how many tokens, and how many requests, fit beside a model
   python -m kvbench metrics                        every recorded column: unit and meaning
   python -m kvbench train trace=NAME out=FILE      train the predictor of predictive_learned, and rate it
   python -m kvbench calibrate out=FILE             measure this machine, for backend=modelled hardware=./FILE

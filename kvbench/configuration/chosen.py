@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kvbench.checks import MOST_SEED, check_int
 from kvbench.configuration.catalogue import default_strategies
 from kvbench.configuration.errors import UsageError, refusing
 from kvbench.configuration.targets import build, target_of
@@ -30,11 +31,12 @@ def workload_of(config: Mapping[str, Any]) -> tuple[Scenario, Workload]:
     """The scenario, and its requests drawn from the run's seed.
 
     Raises:
-        UsageError: the scenario refuses its parameters, or cannot read its trace.
+        UsageError: the scenario refuses its parameters, cannot read its trace, or the seed is none.
         FileNotFoundError: its trace is missing.
     """
     scenario = scenario_of(config)
     with refusing():
+        check_int("seed", config["seed"], 0, MOST_SEED)
         return scenario, scenario.workload(np.random.default_rng(config["seed"]))
 
 

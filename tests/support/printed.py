@@ -13,7 +13,7 @@ from tests.support.pages import PAGES, ROOT, files
 
 BLOCK = re.compile(r"^<!-- printed -->\n```sh\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ENDS = ("charts: ", "report: ", "Unlimited")
-"""What begins the rest, which pages leave out."""
+"""What begins the rest, if there is any, which pages leave out."""
 
 
 def cases() -> Iterator[tuple[Path, str, str]]:
@@ -41,7 +41,8 @@ def shown_of(printed: str, before: str) -> str:
     lines = printed.splitlines()
     word = before.split()[0]
     start = next(number for number, line in enumerate(lines) if line.startswith(word))
-    end = next(number for number, line in enumerate(lines) if number > start and line.startswith(ENDS))
+    ends = (number for number, line in enumerate(lines) if number > start and line.startswith(ENDS))
+    end = next(ends, len(lines))
     return "\n".join(lines[start:end]).rstrip("\n") + "\n"
 
 
