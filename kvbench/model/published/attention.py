@@ -1,6 +1,6 @@
 """Layers that hold K and V of tokens, by heads in groups."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kvbench.model.groups import LayerGroup
@@ -86,7 +86,7 @@ def attention(
     has_qk_norm: Switch = True,
     kinds: Kinds = all_full,
     heads: Callable[[Fields, str], Heads] = heads_of,
-    sinks: bool = False,
+    sinks: Switch | Mapping[str, Switch] = False,
     has_gate: bool = False,
     names: str = "self_attn",
 ) -> Part:
@@ -100,7 +100,7 @@ def attention(
         has_qk_norm: whether that is there.
         kinds: which layers have a window, and which a chunk; those of other kinds do not attend so.
         heads: by kind of layer.
-        sinks: whether each head has one.
+        sinks: whether each head has one; a mapping says it by kind of layer.
         has_gate: whether queries come with a gate as wide as they are.
         names: the module's path.
     """
@@ -111,7 +111,7 @@ def attention(
                 continue
             own = heads(fields, kind)
             blocks = [
-                *_products(fields.hidden, own, names, is_on(fields, bias), 2 if has_gate else 1),
+                *products(fields.hidden, own, names, is_on(fields, bias), 2 if has_gate else 1),
                 *matrix(
                     "attention",
                     f"{names}.o_proj",
@@ -122,15 +122,16 @@ def attention(
                 ),
             ]
             if qk_norm and is_on(fields, has_qk_norm):
-                blocks += _norms_of_heads(own, qk_norm)
-            if sinks:
+                blocks += norms_of_heads(own, qk_norm)
+            if is_on(fields, sinks.get(kind, False) if isinstance(sinks, Mapping) else sinks):
                 blocks.append(vector("sinks", own.num_heads, COLUMNS))
             yield AlikeLayers(numbers=numbers, blocks=tuple(blocks), group=own.group(fields, kind, numbers))
 
     return part
 
 
-def _products(hidden: int, own: Heads, names: str, bias: bool, times: int) -> Iterator[Weights]:
+def products(hidden: int, own: Heads, names: str, bias: bool, times: int = 1) -> Iterator[Weights]:
+    """Those that give queries (with a gate as wide where `times` is 2), keys and values."""
     query, key, value = (
         own.num_heads * own.key_dim * times,
         own.num_kv_heads * own.key_dim,
@@ -141,7 +142,8 @@ def _products(hidden: int, own: Heads, names: str, bias: bool, times: int) -> It
     yield from matrix("attention", f"{names}.v_proj", hidden, value, bias=bias, split=KV_HEADS)
 
 
-def _norms_of_heads(own: Heads, form: str) -> Iterator[Weights]:
+def norms_of_heads(own: Heads, form: str) -> Iterator[Weights]:
+    """Norms of queries and keys, as `attention` names their forms."""
     if form in ("head", "norm"):
         yield vector("norms", own.key_dim * (4 if form == "norm" else 2))
     else:

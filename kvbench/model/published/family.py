@@ -26,6 +26,7 @@ class Family:
         norm_bias: whether the last norm has a bias.
         outside: other parameters outside the layers.
         max_tokens: the key of the longest context.
+        listing: keys with an item a layer, whose length is the number of layers where that is absent.
         assumed: what a reader should know was taken for granted.
     """
 
@@ -35,6 +36,7 @@ class Family:
     norm_bias: Switch = False
     outside: Callable[[Fields], Iterable[Weights]] = nothing_else
     max_tokens: str = "max_position_embeddings"
+    listing: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
 
     def around(self, fields: Fields) -> Iterator[Weights]:

@@ -81,6 +81,7 @@ class Experts:
         shared: how many more every token takes, each as wide; "" is none.
         shared_size: width of all of those together; "" is by their number.
         has_shared_gate: whether a gate weighs the shared ones.
+        shared_bias: whether their products have biases.
         has_correction: whether each expert has a bias that only its choice takes.
         bias: whether experts' products have biases, and the router's.
         is_gated: whether an expert has a gate (three matrices), or none (two).
@@ -96,6 +97,7 @@ class Experts:
     shared: str = ""
     shared_size: str = ""
     has_shared_gate: bool = False
+    shared_bias: Switch = False
     has_correction: bool = False
     bias: bool = False
     is_gated: bool = True
@@ -129,7 +131,8 @@ class Experts:
         fields.wide(chosen * width + shared)
         if shared:
             names = f"{self.names}.shared_experts"
-            yield from dense_blocks(hidden, shared, is_gated=self.is_gated, names=names, part="shared_experts")
+            bias = is_on(fields, self.shared_bias)
+            yield from dense_blocks(hidden, shared, bias, self.is_gated, names=names, part="shared_experts")
             if self.has_shared_gate:
                 yield vector("router", hidden)
 

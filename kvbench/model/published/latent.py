@@ -12,7 +12,8 @@ from kvbench.model.published.pieces import AlikeLayers, Weights, matrix, vector
 from kvbench.model.weights import REPLICATED
 
 ELEMENTS_A_SCALE, SCALE_BYTES = 128, 4
-INDEXED, FULL, SHARED = "indexed_attention", "full", "shared"
+INDEXED = ("indexed_attention", "deepseek_sparse_attention", "full_attention")
+FULL, SHARED = "full", "shared"
 
 Indexers = Callable[[Fields], Sequence[bool]]
 """Which layers have an indexer of their own."""
@@ -25,13 +26,13 @@ def no_indexer(fields: Fields) -> Sequence[bool]:
 
 def all_indexed(fields: Fields) -> Sequence[bool]:
     """Every layer has one (DeepSeek-V3.2)."""
-    fields.listed("layer_types", (INDEXED, "full_attention"))
+    fields.listed("layer_types", INDEXED)
     return [True] * fields.num_layers
 
 
 def sharing_indexers(fields: Fields) -> Sequence[bool]:
     """Some layers take the choice of the last one before them that has an indexer (GLM-5)."""
-    fields.listed("layer_types", (INDEXED, "full_attention"))
+    fields.listed("layer_types", INDEXED)
     pattern = fields.value("index_topk_pattern")
     period = fields.number("index_topk_freq", 1)
     offset = fields.number("index_skip_topk_offset", 2, least=0)
@@ -67,8 +68,8 @@ def latent(indexers: Indexers = no_indexer, only: Callable[[Fields], Sequence[bo
 
 def _layers(fields: Fields, numbers: tuple[int, ...], *, is_indexed: bool) -> AlikeLayers:
     num_heads = fields.number("num_attention_heads")
-    fields.number("num_key_value_heads", num_heads)
-    fields.value("head_dim"), fields.value("qk_head_dim")
+    for key in ("num_key_value_heads", "head_dim", "qk_head_dim"):
+        fields.value(key)  # what they say is not of a latent
     content, rotary = fields.number("kv_lora_rank"), fields.number("qk_rope_head_dim")
     value = fields.number("v_head_dim")
     group = LayerGroup(

@@ -20,7 +20,10 @@ V3 = {
     "num_experts_per_tok": 8,
     "first_k_dense_replace": 3,
 }
-ALIASES = {"num_local_experts": "n_routed_experts", "num_experts": "n_routed_experts"}
+ALIASES = {
+    **dict.fromkeys(("num_local_experts", "num_experts", "num_routed_experts"), "n_routed_experts"),
+    "num_shared_experts": "n_shared_experts",
+}
 
 DEEPSEEK_V2 = Family(
     parts=(

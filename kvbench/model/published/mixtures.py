@@ -6,7 +6,7 @@ from kvbench.model.published.attention import attention
 from kvbench.model.published.family import Family
 from kvbench.model.published.feed_forward import Experts, after_first, by_step, norms
 from kvbench.model.published.fields import Fields
-from kvbench.model.published.windows import all_windowed, every, last_windowed
+from kvbench.model.published.windows import all_full, all_windowed, every, last_windowed
 
 LOCAL = "num_local_experts"
 ROUTED = "n_routed_experts"
@@ -126,14 +126,30 @@ GLM4_MOE = Family(
     },
     aliases={LOCAL: ROUTED},
 )
+DEEPSEEK = Family(
+    parts=(
+        attention(bias="attention_bias"),
+        Experts(count=ROUTED, shared="n_shared_experts", sparse=after_first()),
+        norms(),
+    ),
+    aliases={LOCAL: ROUTED},
+)
 DOTS1 = Family(
     parts=(attention(bias="attention_bias", qk_norm="head", kinds=last_windowed), *GLM4_MOE.parts[1:]),
     defaults={"vocab_size": 152064, "sliding_window": 4096, "max_window_layers": 62},
     aliases={LOCAL: ROUTED},
 )
+
+
+def _all_attend(fields: Fields) -> Sequence[str]:
+    """Every layer attends, which attn_type_list may say by a 1 each."""
+    fields.listed("attn_type_list", (1,))
+    return all_full(fields)
+
+
 MINIMAX_M2 = Family(
     parts=(
-        attention(qk_norm="width", has_qk_norm="use_qk_norm"),
+        attention(qk_norm="width", has_qk_norm="use_qk_norm", kinds=_all_attend),
         Experts(count=LOCAL, size="intermediate_size", shared_size="shared_intermediate_size", has_correction=True),
         norms(),
     ),

@@ -2,12 +2,20 @@
 
 from collections.abc import Iterator
 
-from kvbench.model.published.attention import Heads, attention
+from kvbench.model.published.attention import Heads, attention, heads_of
 from kvbench.model.published.family import Family
 from kvbench.model.published.feed_forward import dense, dense_blocks, norms
 from kvbench.model.published.fields import Fields
 from kvbench.model.published.pieces import AlikeLayers, Weights, vector
 from kvbench.model.weights import EMBEDDING, HEAD
+
+
+def _own_heads(fields: Fields, _: str) -> Heads:
+    """Every head of queries has its own of K and V; the classes know no other way."""
+    own = heads_of(fields)
+    if own.num_kv_heads != own.num_heads:
+        raise fields.refused("num_key_value_heads", f"num_attention_heads ({own.num_heads})", own.num_kv_heads)
+    return own
 
 
 def _phi_outside(fields: Fields) -> Iterator[Weights]:
@@ -28,7 +36,7 @@ PHI = Family(
 
 GPT_NEOX = Family(
     parts=(
-        attention(bias="attention_bias"),
+        attention(bias="attention_bias", heads=_own_heads),
         dense(bias=True, is_gated=False),
         norms(bias=True),
     ),
@@ -50,7 +58,7 @@ def _opt_outside(fields: Fields) -> Iterator[Weights]:
 
 OPT = Family(
     parts=(
-        attention(bias="enable_bias"),
+        attention(bias="enable_bias", heads=_own_heads),
         dense(size="ffn_dim", bias="enable_bias", is_gated=False),
         norms(bias="layer_norm_elementwise_affine"),
     ),

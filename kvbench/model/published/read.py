@@ -18,6 +18,7 @@ from kvbench.model.published.unknown_family import plain_family
 from kvbench.model.weights import WeightPart
 
 ANOTHER_PART = ("text_config", "llm_config", "language_config")
+NUM_LAYERS = "num_hidden_layers"
 QUANTIZED = ("quantization_config", "compression_config")
 OF_THE_WHOLE = ("tie_word_embeddings", "torch_dtype", "dtype", *QUANTIZED)
 
@@ -52,6 +53,9 @@ def read_model(
     if not isinstance(model_type, str) or not model_type:
         raise ValueError(f"a model's configuration has a model_type, such as llama, got {cut(repr(model_type))}")
     family = FAMILIES.get(SAME_AS.get(model_type, model_type)) or plain_family(given, model_type)
+    if given.get(NUM_LAYERS) is None:
+        listed = (given.get(key) for key in family.listing)
+        given[NUM_LAYERS] = next((len(each) for each in listed if isinstance(each, list | str)), None)
     fields = Fields(given, model_type, family.defaults, family.aliases)
     fields.dtype, sentences = _dtype_of(given, dtype)
     quantization = quantization_of(_quantized(given) if weights_dtype is None else None)
