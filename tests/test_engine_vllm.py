@@ -1,8 +1,11 @@
 """vLLM's pool by hand: pages, groups, blocks, and what is printed of them."""
 
+from dataclasses import replace
+
 import pytest
 
 from kvbench.engine.vllm import VLLM
+from kvbench.model.accelerator import Accelerator
 from kvbench.model.parallel import Parallel
 from tests.support.engine_models import (
     attention,
@@ -68,7 +71,9 @@ def test_states_raise_the_block_until_its_page_holds_one(dtype, drafts, block_to
 
 
 def test_states_and_a_drafter_of_qwen3_5():
-    engine = VLLM(version="0.23.1rc1.dev531", max_model_len=262_144, num_speculative_tokens=2)
+    engine = VLLM(
+        version="0.23.1rc1.dev531", max_model_len=262_144, num_speculative_tokens=2, enable_prefix_caching=True
+    )
     pool = engine.pool(qwen3_5_27b(dtype="fp8_e4m3"), int(48.6 * GIB))
     assert (pool.num_groups, pool.padding_layers) == (4, 3)  # 17 full, 48 states as 51
     assert pool.blocks_of(262_144) == 164 + 3 * (2 + 2)
@@ -91,10 +96,45 @@ def test_what_a_sequence_holds_of_its_states(mode, blocks):
     assert pool.blocks_of(2_048) == (blocks if mode != "all" else 2 + 3 * 2)
 
 
-def test_prefixes_of_models_with_states_are_kept_since_0_20():
-    assert VLLM(version="0.19").resolved(None, qwen3_5_27b()).mamba_cache_mode == "none"
-    assert VLLM(version="0.20").resolved(None, qwen3_5_27b()).mamba_cache_mode == "align"
+def test_prefixes_of_models_with_states_are_kept_since_0_26():
+    assert VLLM(version="0.25.1").resolved(None, qwen3_5_27b()).mamba_cache_mode == "none"
+    assert VLLM(version="0.26").resolved(None, qwen3_5_27b()).mamba_cache_mode == "align"
     assert VLLM(version="0.19").resolved(None, plain(2, 2, 2, 64)).enable_prefix_caching
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "version", "limits"),
+    [
+        ("NVIDIA H100", 79, None, (8_192, 1_024)),
+        ("NVIDIA A100-SXM4-80GB", 79, None, (2_048, 256)),
+        ("NVIDIA L40S", 44, None, (2_048, 256)),
+        ("NVIDIA B200", 178, "0.28", (8_192, 1_024)),
+        ("NVIDIA B200", 178, None, (16_384, 1_024)),
+        ("NVIDIA GB10", 119, "0.31", (8_192, 1_024)),
+        ("NVIDIA GB10", 119, None, (2_048, 256)),
+    ],
+)
+def test_limits_of_a_step_are_those_of_the_hardware(name, gib, version, limits):
+    accelerator = Accelerator(name=name, memory_bytes=gib * GIB)
+    found = VLLM(version=version).resolved(accelerator, plain(2, 2, 2, 64, max_tokens=8_192))
+    assert (found.max_num_batched_tokens, found.max_num_seqs) == limits
+    assert found.gpu_memory_utilization == 0.92
+
+
+def test_before_0_8_whole_prompts_are_a_step():
+    v0 = VLLM(version="0.6.4")
+    assert v0.resolved(None, plain(2, 2, 2, 64, max_tokens=29_000)).max_num_batched_tokens == 29_000
+    assert v0.resolved(None, plain(2, 2, 2, 64, max_tokens=131_072)).max_num_batched_tokens == 2_048
+    assert v0.resolved(None, plain(2, 2, 2, 64)).gpu_memory_utilization == 0.9
+
+
+def test_latents_beside_states_have_blocks_of_multiples_of_128():
+    held = qwen3_5_27b().groups[1]
+    mixed = model(replace(latent(64).groups[0], layers=every(64, 4)), held)
+    state_bytes = sum(tensor.num_bytes for tensor in held.state)
+    for version, step in (("0.26", 64), ("0.27", 128)):
+        found = VLLM(version=version, max_model_len=8_192).pool(mixed, GIB).block_tokens
+        assert found == step * -(-state_bytes // (step * 1_152))
 
 
 def test_windows_with_smaller_pages_get_larger_blocks():

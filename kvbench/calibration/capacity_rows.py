@@ -9,6 +9,7 @@ from kvbench.engine.base import Engine
 from kvbench.engine.pool import Pool
 from kvbench.engine.sglang import SGLang
 from kvbench.engine.trtllm import TensorRTLLM
+from kvbench.engine.version import since
 from kvbench.engine.vllm import VLLM
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.dtypes import kv_dtype
@@ -41,8 +42,11 @@ RELEASES = (
     ("2026-10", "0.30"),
 )
 """Of vLLM, by the month from which on a line without a version is taken to be of it."""
+STATES_CACHED = "0.20"
 OLD_COUNT, NEW_COUNT, CHANGED = "0.19", "0.22", "2026-05"
 """Versions before the count of tokens changed and after, for lines of that month, and of a year alone."""
+PER_HEAD = "_per_token_head"
+"""What a cache's dtype is called where each head of a token has scales of its own."""
 UNKNOWN_LEN = 131_072
 MEMORY_OF = {"H100": 79, "H200": 140, "A100": 79, "L40S": 44, "B200": 178, "MI300X": 192, "GH200": 95, "GB10": 119}
 
@@ -167,20 +171,24 @@ def engine_of_row(row: Row, model: Model) -> Engine:
             speculative_algorithm="EAGLE" if "eagle" in text else None,
         )
     if name.startswith("tensorrt"):
-        version = VERSION.search(row["version"])
-        return TensorRTLLM(version=version[1] if version else None, max_seq_len=length, tokens_per_block=block)
+        stated = VERSION.search(row["version"])
+        return TensorRTLLM(version=stated[1] if stated else None, max_seq_len=length, tokens_per_block=block)
     if not name.startswith("vllm"):
         raise ValueError(f"the engine is vLLM, SGLang or TensorRT-LLM, got {row['engine']}")
-    drafts = re.search(r"\bmtp[ -](\d+)|(\d+) (?:mtp|draft) tokens", text)
+    drafts = re.search(r"\b(?:mtp|eagle3?)\D{1,3}(\d+)\b|(\d+) (?:mtp|draft) tokens", text)
     off = re.search(r"prefix caching off|no prefix caching", text)
+    version = version_of_row(row)
+    # Recipes for models with states turn it on since it works, before it was the default.
+    caches = False if off else True if since(version or NEW_COUNT, STATES_CACHED) else None
     return VLLM(
-        version=version_of_row(row),
+        version=version,
         max_model_len=length,
         max_num_batched_tokens=_number(row, "max_num_batched_tokens"),
         max_num_seqs=_number(row, "max_num_seqs"),
         block_size=block or (64 if "xpu" in name else 128 if "ascend" in name else None),
-        enable_prefix_caching=False if off else None,
+        enable_prefix_caching=caches,
         num_speculative_tokens=int(next(filter(None, drafts.groups()))) if drafts else 0,
+        speculative_method="eagle3" if drafts and "eagle" in text else None,
     )
 
 
@@ -230,9 +238,13 @@ def _in_dtype(model: Model, row: Row) -> Model:
     stated = re.split(r"[ (]", row["kv_dtype"])[0]
     if stated in ("", "auto"):
         return model
-    dtype = "fp8_e4m3" if stated == "fp8_ds_mla" else kv_dtype(stated)
-    groups = tuple(group if group.kind == STATE else replace(group, dtype=dtype) for group in model.groups)
-    return replace(model, groups=groups)
+    plain = stated.removesuffix(PER_HEAD)
+    dtype = "fp8_e4m3" if plain == "fp8_ds_mla" else kv_dtype(plain)
+    scales = 2 if plain != stated else 0
+    groups = (
+        group if group.kind == STATE else replace(group, dtype=dtype, scales_per_head=scales) for group in model.groups
+    )
+    return replace(model, groups=tuple(groups))
 
 
 def _half_digit(row: Row) -> float:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from kvbench.model.groups import CONVOLUTION, FULL, LATENT, RECURRENT, STATE, WINDOW, LayerGroup, StateTensor
 from kvbench.model.model import Model
 
-Heads = tuple[int, int, int]
-"""Heads of queries, of K and V, and their width."""
+Heads = tuple[int, ...]
+"""Heads of queries, of K and V, their width, and that of V where it is another."""
 
 PLAIN: dict[str, tuple[int, Heads]] = {
     "llama-2-7b": (32, (32, 32, 128)),
@@ -35,6 +35,20 @@ PLAIN: dict[str, tuple[int, Heads]] = {
     "mistral-nemo": (40, (32, 8, 128)),
     "mistral-small": (40, (32, 8, 128)),
     "mistral-large": (88, (96, 8, 128)),
+    "devstral-small": (40, (32, 8, 128)),
+    "magistral-small": (40, (32, 8, 128)),
+    "ministral-3-3b": (26, (32, 8, 128)),
+    "ministral-3-8b": (34, (32, 8, 128)),
+    "ministral-3-14b": (40, (32, 8, 128)),
+    "codestral-22b": (56, (48, 8, 128)),
+    "tinyllama-1.1b": (22, (32, 4, 64)),
+    "opt-125m": (12, (12, 12, 64)),
+    "yi-34b": (60, (56, 8, 128)),
+    "seed-oss-36b": (64, (80, 8, 128)),
+    "granite-3.3-8b": (40, (32, 8, 128)),
+    "llama-3.1-nemotron-70b": (80, (64, 8, 128)),
+    "codellama-34b": (48, (64, 8, 128)),
+    "glm-4-9b": (40, (32, 2, 128)),
     "mixtral-8x7b": (32, (32, 8, 128)),
     "mixtral-8x22b": (56, (48, 8, 128)),
     "phi-4": (40, (40, 10, 128)),
@@ -82,10 +96,12 @@ WINDOWED: dict[str, tuple[int, int, int, Heads, Heads]] = {
     "gemma-3-27b": (62, 6, 1_024, (32, 16, 128), (32, 16, 128)),
     "gemma-4-31b": (60, 6, 1_024, (32, 4, 512), (32, 16, 256)),
     "gemma-4-26b-a4b": (30, 6, 1_024, (16, 2, 512), (16, 8, 256)),
+    "mimo-v2-flash": (48, 0, 128, (64, 4, 192, 128), (64, 8, 192, 128)),
+    "mimo-v2.6-flash": (48, 0, 128, (64, 4, 192, 128), (64, 8, 192, 128)),
     "gpt-oss-20b": (24, 2, 128, (64, 8, 64), (64, 8, 64)),
     "gpt-oss-120b": (36, 2, 128, (64, 8, 64), (64, 8, 64)),
 }
-"""Layers, every how many there is full attention, the others' window, and heads of both."""
+"""Layers, every how many there is full attention, the others' window, and heads of both; MiMo has 9 full ones."""
 
 LATENTS: dict[str, tuple[int, int]] = {
     "deepseek-v2-lite": (27, 0),
@@ -126,8 +142,16 @@ DRAFTERS: dict[str, tuple[int, Heads, int | None, int]] = {
 of DFlash those of noonghunna/club-3090's recipes.
 """
 
-LATER = re.compile(r"qwen3\.(?:6|8|x)-(?=27b|35b)")
-"""Names of later releases of the same shapes."""
+SAME = (
+    (re.compile(r"[ _]+(?=\d)"), "-"),
+    (re.compile(r"qwen-?3\.(?:6|8|x)-(?=27b|35b)"), "qwen3.5-"),
+    (re.compile(r"(qwen[\d.]+)-(?:coder|vl|math|embedding|reranker)-(?=\d+(?:\.\d+)?b(?!-a))"), r"\1-"),
+    (re.compile(r"qwen2-(?=\d)"), "qwen2.5-"),
+    (re.compile(r"qwen3-coder-next"), "qwen3-next-80b-a3b"),
+    (re.compile(r"gpt-oss-safeguard"), "gpt-oss"),
+    (re.compile(r"(?:vicuna|codellama)-(?=7b|13b)"), "llama-2-"),
+)
+"""Other names of the same shapes."""
 STATED = re.compile(r"(\d+) layers(?: x |, )(\d+) kv heads(?: x (\d+))?")
 STATED_DIM = 128
 
@@ -138,7 +162,9 @@ def public_shape(text: str) -> Model | None:
     Args:
         text: such as "RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic" or "48 layers x 8 KV heads x 128".
     """
-    folded = LATER.sub("qwen3.5-", re.sub(r"[ _]+(?=\d)", "-", text.casefold().replace("qwen 3", "qwen3")))
+    folded = text.casefold()
+    for other, name in SAME:
+        folded = other.sub(name, folded)
     known = {**PLAIN, **WINDOWED, **LATENTS, **GATED}
     found = [name for name in known if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", folded)]
     if stated := STATED.search(text.casefold()):
@@ -163,7 +189,7 @@ def _known(name: str) -> Model:
         return _model(name, _attention(range(num_layers), heads))
     if name in WINDOWED:
         num_layers, step, window, heads, window_heads = WINDOWED[name]
-        full, others = _every(num_layers, step)
+        full, others = _every(num_layers, step) if step else (list(range(9)), list(range(9, num_layers)))
         return _model(name, _attention(full, heads), _attention(others, window_heads, window))
     if name in LATENTS:
         num_layers, index_bytes = LATENTS[name]
@@ -186,14 +212,14 @@ def _every(num_layers: int, step: int) -> tuple[list[int], list[int]]:
 
 
 def _attention(layers: range | list[int], heads: Heads, window: int | None = None) -> LayerGroup:
-    num_heads, num_kv_heads, dim = heads
+    num_heads, num_kv_heads, key_dim, *value_dim = heads
     return LayerGroup(
         kind=WINDOW if window else FULL,
         layers=tuple(layers),
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
-        key_dim=dim,
-        value_dim=dim,
+        key_dim=key_dim,
+        value_dim=value_dim[0] if value_dim else key_dim,
         tokens=window,
     )
 

@@ -12,7 +12,6 @@ from kvbench.model.model import Model
 GROWING = (FULL, LATENT)
 SPARSE_FP8_BYTES = 656
 """Of a token and layer of a latent cache with an indexer in fp8: 512 values, 4 scales, a rotary part of 16 bits."""
-MOST_RATIO = 1.5
 
 
 def with_drafter(rank: Model, num_layers: int) -> Model:
@@ -98,6 +97,7 @@ def pool_of(
     state_blocks: int,
     num_drafts: int,
     ranks: int,
+    most_ratio: float,
     held_back: int,
     by_concurrency: bool,
 ) -> Pool:
@@ -113,6 +113,7 @@ def pool_of(
         state_blocks: of a sequence, beside one a draft; 0: one every block of tokens.
         num_drafts: tokens that a drafter proposes.
         ranks: that a sequence's tokens are divided over.
+        most_ratio: layers of the most frequent kind over those of the least, below which a group is of the most.
         held_back: blocks that no sequence gets.
         by_concurrency: tokens are printed as the longest sequences that fit, and not as blocks shared by all groups.
     Raises:
@@ -130,7 +131,7 @@ def pool_of(
         size = 1
     else:
         layers = equal_pages(layers)
-        size = group_size([each.num_layers for each in layers], MOST_RATIO)
+        size = group_size([each.num_layers for each in layers], most_ratio)
         block_bytes = size * layers[0].page_bytes
     needs = tuple(need_of(each, size, scheduled_tokens, states, ranks) for each in layers)
     blocks = max(available_bytes, 0) // block_bytes if num_blocks is None else num_blocks

@@ -15,16 +15,21 @@ from kvbench.model.groups import LATENT, STATE
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 
-NEWEST = "0.31"
+NEWEST = "0.33"
 V1, V1_BY_DEFAULT = "0.6.6", "0.8"
 HYBRID_POOL = "0.9.1"
-SHARE_RAISED = "0.19"
+SHARE_RAISED = "0.20"
 TOKENS_BY_CONCURRENCY = "0.20.2rc1.dev129"
-STATES_CACHED = "0.20"
+STATES_CACHED = "0.26"
 ASYNC_BY_DEFAULT, IN_FLIGHT_HELD = "0.14", "0.26"
 BATCHES_AHEAD = 2
 """Steps that are under way at once where the next is scheduled before the last is done."""
-LARGE_BYTES = 70 * 2**30
+LARGE_BYTES, LARGEST_BYTES = 70 * 2**30, 160 * 2**30
+LARGEST_STEPS, GB10_IS_SMALL = "0.29", "0.33"
+LATENT_PAGES, GROUPS_RELAXED = "0.27", "0.18"
+LATENT_PAGE_TOKENS = 128
+"""Of which a block is a multiple where latents and states share pages."""
+MOST_RATIO, OLD_MOST_RATIO = 1.5, 1.25
 STATE_BLOCKS = {"none": 1, "align": 2, "all": 0}
 """Of a sequence, by mamba_cache_mode: the state; one before it, to go back to; one every block of tokens."""
 METHODS = ("mtp", "eagle", "eagle3", "ngram", "dflash", "draft_model")
@@ -40,14 +45,15 @@ class VLLM(Engine):
 
     Args:
         version: whose rules hold, such as "0.20.2"; None: the newest that is known here.
-        gpu_memory_utilization: share of the accelerator's memory that it may use; 0.9, since 0.19 0.92.
+        gpu_memory_utilization: share of the accelerator's memory that it may use; 0.9, since 0.20 0.92.
         max_model_len: the longest sequence; the model's own limit.
-        max_num_batched_tokens: tokens of a step; 8,192 from 70 GiB up and not on an A100, else 2,048.
+        max_num_batched_tokens: tokens of a step; 8,192 from 70 GiB up and not on an A100, else 2,048; since 0.29 16,384
+            from 160 GiB up.
         max_num_seqs: sequences of a step; 1,024 there, else 256.
         async_scheduling: schedule a step before the last is done; on since 0.14.
         block_size: tokens of a block; 16, of latent caches 64. Layers with states raise it.
         num_gpu_blocks: blocks of the pool, whatever the memory (--num-gpu-blocks-override).
-        enable_prefix_caching: keep blocks for later requests; on, but of models with states before 0.20.
+        enable_prefix_caching: keep blocks for later requests; on, but of models with states before 0.26.
         enforce_eager: capture no graphs.
         disable_hybrid_kv_cache_manager: keep the whole of windows and chunks beside full attention; before 0.9.1.
         mamba_cache_mode: what a sequence holds of a state: "none", the state; "align", a checkpoint too; "all", one
@@ -59,9 +65,9 @@ class VLLM(Engine):
             has none; layers of others are groups of the model.
     Raises:
         ValueError: a value is out of its range.
-    Source: vLLM, vllm/engine/arg_utils.py and vllm/config/cache.py of 0.25; vllm/v1/core/kv_cache_utils.py,
-        vllm/v1/kv_cache_interface.py and vllm/platforms/interface.py at 001cabc1 and later; of tokens in flight,
-        vllm-project/vllm#47728 and #49878.
+    Source: vLLM, vllm/engine/arg_utils.py, vllm/config/cache.py and model.py, vllm/v1/core/kv_cache_utils.py,
+        vllm/v1/kv_cache_interface.py and vllm/platforms/interface.py, at 001cabc1 and as of 0.13, 0.18 to 0.20, 0.22,
+        0.25.1 to 0.27, 0.29, 0.31 and 0.33; of tokens in flight, vllm-project/vllm#47728 and #49878.
     Departs: no packed layout of unequal pages.
     """
 
@@ -121,7 +127,7 @@ class VLLM(Engine):
             max_num_batched_tokens=self.max_num_batched_tokens or num_tokens,
             max_num_seqs=self.max_num_seqs or num_seqs,
             async_scheduling=_first(self.async_scheduling, since(version, ASYNC_BY_DEFAULT)),
-            block_size=self.block_size or (LATENT_KERNEL_TOKENS if has_latent else KERNEL_TOKENS),
+            block_size=self.block_size or _block_size(version, has_latent, has_state),
             enable_prefix_caching=prefixes,
             disable_hybrid_kv_cache_manager=_first(
                 self.disable_hybrid_kv_cache_manager, not since(version, HYBRID_POOL)
@@ -178,6 +184,7 @@ class VLLM(Engine):
             state_blocks=STATE_BLOCKS[resolved.mamba_cache_mode or "none"],
             num_drafts=resolved.num_speculative_tokens,
             ranks=parallel.decode_context,
+            most_ratio=MOST_RATIO if since(version, GROUPS_RELAXED) else OLD_MOST_RATIO,
             held_back=int(since(version, V1_BY_DEFAULT)),
             by_concurrency=since(version, TOKENS_BY_CONCURRENCY),
         )
@@ -187,11 +194,22 @@ def _first(given: bool | None, otherwise: bool) -> bool:
     return otherwise if given is None else given
 
 
+def _block_size(version: str, has_latent: bool, has_state: bool) -> int:
+    """Tokens of a block, or what a block's are a multiple of where states raise it."""
+    if not has_latent:
+        return KERNEL_TOKENS
+    return LATENT_PAGE_TOKENS if has_state and since(version, LATENT_PAGES) else LATENT_KERNEL_TOKENS
+
+
 def _step_limits(version: str, hardware: Accelerator | None, max_model_len: int | None) -> tuple[int, int]:
     """Tokens and sequences of a step."""
     if not since(version, V1_BY_DEFAULT):
         # Whole prompts in a step, up to the length from which they are cut.
         whole = max_model_len is not None and max_model_len <= 32_768  # noqa: PLR2004
         return max(max_model_len or 0, 2_048) if whole else 2_048, 256
-    is_large = hardware is not None and hardware.memory_bytes >= LARGE_BYTES and "a100" not in hardware.name.lower()
-    return (8_192, 1_024) if is_large else (2_048, 256)
+    name = "" if hardware is None else hardware.name.lower()
+    memory_bytes = 0 if hardware is None else hardware.memory_bytes
+    if memory_bytes >= LARGEST_BYTES and since(version, LARGEST_STEPS):
+        return 16_384, 1_024
+    is_small = "a100" in name or ("gb10" in name and since(version, GB10_IS_SMALL))
+    return (8_192, 1_024) if memory_bytes >= LARGE_BYTES and not is_small else (2_048, 256)

@@ -28,8 +28,8 @@ def attention(layers, heads, kv_heads, dim, *, dtype="bfloat16", window=None, ch
     )
 
 
-def plain(num_layers, heads, kv_heads, dim, **more):
-    return model(attention(tuple(range(num_layers)), heads, kv_heads, dim, **more))
+def plain(num_layers, heads, kv_heads, dim, max_tokens=None):
+    return model(attention(tuple(range(num_layers)), heads, kv_heads, dim), max_tokens=max_tokens)
 
 
 def gemma3_27b():
