@@ -53,7 +53,7 @@ def capacity(
         engine: "vllm", "sglang", "trtllm" or "ideal", or one with settings.
         parallel: degrees: {"tensor": 2}; None: one accelerator.
         scenario: whose own lengths are told too; None: none.
-        strategies: to be told beside the engine; a mapping names them.
+        strategies: to be told beside the engine, or (); a mapping names them.
         trusted: packages of yours that files may name.
         settings: further keys of the command line, such as {"model.kv_dtype": "fp8_e4m3"}.
     Returns:
@@ -83,7 +83,7 @@ def _fit(
         name=_name(chosen["hardware"], hardware),
         capacity=found,
         lengths=_lengths(config),
-        strategies=strategies_of(config),
+        strategies=strategies_of(config) if config["strategy"] else {},
         instead=instead,
     )
 
