@@ -7,7 +7,6 @@ import argparse
 import os
 import platform
 from itertools import cycle, islice, product
-from pathlib import Path
 from time import perf_counter
 
 from load import OtherLoad
@@ -37,9 +36,8 @@ def main() -> None:
     print(f"machine: {processor_name()}, {os.cpu_count()} cores; {platform.platform()}")
     machines = [accelerator_of(composed({"hardware": name}, ())) for name in names("hardware")]
     questions = list(islice(cycle(product(machines, ENGINES, DEGREES)), NUM_QUESTIONS))
-    print(
-        f"\n{'configuration':<40} {'read':>8} {f'{NUM_QUESTIONS:,} answers':>14} {'refused':>8}   goal: {GOAL_S:g} s together"
-    )
+    answers = f"{NUM_QUESTIONS:,} answers"
+    print(f"\n{'configuration':<32} {'read':>8} {answers:>14} {'refused':>8}   goal: {GOAL_S:g} s together")
     load = OtherLoad()
     for name in asked:
         start = perf_counter()
@@ -54,7 +52,7 @@ def main() -> None:
             except ValueError:
                 refused += 1
         end = perf_counter()
-        print(f"{Path(name).stem[:40]:<40} {1e3 * (read - start):>5.1f} ms {1e3 * (end - read):>11.0f} ms {refused:>8}")
+        print(f"{model.name[:32]:<32} {1e3 * (read - start):>5.1f} ms {1e3 * (end - read):>11.0f} ms {refused:>8}")
     print(load.report())
 
 

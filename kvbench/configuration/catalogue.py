@@ -3,11 +3,14 @@
 import os
 import re
 from collections.abc import Container
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+_PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PACKAGE = Path(__file__).resolve().parent.parent
 HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 """What holds `conf` and `scenarios`: an installed package, or the checkout that the package stands in."""
@@ -18,7 +21,14 @@ GROUPS = ("scenario", "strategy", "model", "backend", "hardware", "engine", "exp
 
 def names(group: str, folders: tuple[Path, ...] = ()) -> list[str]:
     """Names of a group's files, kvbench's own and those in further configuration folders."""
-    return sorted({path.stem for folder in _folders(group, folders) for path in folder.glob("*.yaml")})
+    if not folders:
+        return list(_own_names(group))
+    return sorted({*_own_names(group), *(path.stem for folder in folders for path in (folder / group).glob("*.yaml"))})
+
+
+@cache
+def _own_names(group: str) -> tuple[str, ...]:
+    return tuple(sorted({path.stem for folder in _folders(group, ()) for path in folder.glob("*.yaml")}))
 
 
 def file_of(group: str, name: str, folders: tuple[Path, ...] = ()) -> Path | None:
@@ -45,7 +55,12 @@ def own_settings() -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    node: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return deepcopy(_parsed(path))
+
+
+@cache
+def _parsed(path: Path) -> dict[str, Any]:
+    node: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), _PARSER)
     return node
 
 

@@ -121,7 +121,7 @@ def build(
     }
     target = str(node["_target_"])
     made = class_of(MOVED.get(target, target), where, trusted)
-    taken = inspect.signature(made).parameters
+    taken = _parameters(made)
     given = {name: value for name, value in given.items() if name in taken}
     _check_arguments(made, arguments, set(given), where)
     try:
@@ -130,10 +130,15 @@ def build(
         raise UsageError(f"{where}: {error}") from error
 
 
+@cache
+def _parameters(made: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(made).parameters
+
+
 def _check_arguments(made: type, arguments: Mapping[str, Any], given: set[str], where: str) -> None:
     parameters = {
         name: parameter
-        for name, parameter in inspect.signature(made).parameters.items()
+        for name, parameter in _parameters(made).items()
         if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) and name not in given
     }
     for name in arguments:
