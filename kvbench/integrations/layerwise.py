@@ -12,6 +12,7 @@ from kvbench.backend.storage import Areas, SequenceStore, Shape
 from kvbench.integrations.figures import Figures
 from kvbench.ledger import BackgroundError, LedgerError, Limits
 from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import DEVICE, Chunks, Contiguous, Native
 from kvbench.plan.ops import MAIN, NOTHING, Append, Plan, Release, Rows, Settle, Truncate
 from kvbench.runner.drive import Driver
 from kvbench.strategy.base import Strategy
@@ -56,7 +57,7 @@ class _Layers:
     @property
     def slot_bytes(self) -> int:
         """Bytes of a token in one layer, over all rows."""
-        return self._geometry.bytes_per_token // self._geometry.num_layers * self.areas[0].shape.num_rows
+        return self._geometry.layer_bytes_per_token * self.areas[0].shape.num_rows
 
     def open(self, seq: int) -> None:
         """See `Backend.open`."""
@@ -117,10 +118,9 @@ class Layerwise:
         self.geometry = geometry
         self.device = device
         self._num_output_tokens = num_output_tokens
-        dtype = getattr(torch, geometry.dtype)
-        shape = Shape(1, num_rows, geometry.plain.num_kv_heads, geometry.plain.head_dim, dtype, device)
-        first = Areas(strategy.areas, shape)
-        others = [Areas(strategy.areas, shape, beside=first) for _ in range(geometry.num_layers - 1)]
+        shapes = [_shape_of(geometry, layer, num_rows, device) for layer in range(geometry.num_layers)]
+        first = Areas(strategy.areas, shapes[0])
+        others = [Areas(strategy.areas, shape, beside=first) for shape in shapes[1:]]
         self._layers = _Layers([first, *others], geometry)
         self._driver = Driver(strategy, self.ledger, self._layers)
         self.seq = next(_NUMBERS)
@@ -311,6 +311,19 @@ class Layerwise:
         num_attended = view.num_attended(self.seq) if self.sequences else 0
         held_bytes = sum(ledger.tier_bytes.values())
         return Figures(held_bytes, self._peak_bytes, self._num_resizes, self.num_seen, num_attended)
+
+
+def _shape_of(geometry: KVGeometry, layer: int, num_rows: int, device: torch.device) -> Shape:
+    group = next(group for group in geometry.groups if layer in group.layers)
+    sizes = 1, num_rows, group.num_kv_heads, group.head_dim
+    return Shape(*sizes, getattr(torch, group.dtype), device, window=group.tokens)
+
+
+def holds_windows(strategy: Strategy) -> bool:
+    """Whether layers with a window hold it alone: in one native area, contiguous or in chunks, that evicts nothing."""
+    (area, *others) = strategy.areas
+    is_plain = isinstance(area.layout, Contiguous | Chunks) and area.tier == DEVICE and isinstance(area.format, Native)
+    return is_plain and not others and not area.num_tracks and strategy.attends_all
 
 
 def check_fits(strategy: Strategy, geometry: KVGeometry, budget_bytes: int | None, context_tokens: int | None) -> None:

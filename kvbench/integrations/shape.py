@@ -1,24 +1,26 @@
 """From a model's configuration to the geometry of a cache around it, and the check that its layers have it."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from kvbench.integrations.fields import foreign_fields
 from kvbench.model.geometry import KVGeometry
+from kvbench.model.groups import CHUNKED, FULL, WINDOW
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-WINDOW = "sliding_attention"
-ATTENTIONS = {"full_attention", WINDOW, "chunked_attention"}
+SLIDING, IN_CHUNKS = "sliding_attention", "chunked_attention"
+ATTENTIONS = {"full_attention", SLIDING, IN_CHUNKS}
 """Kinds of layers that hold K and V; of some, the mask hides the older ones."""
 TWICE_THE_HEADS = {"mimo_v2_flash"}
 """Models whose code gives window layers other heads than the configuration says."""
 
 
 def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
-    """The shape of a KVBenchCache in a model: every layer holds all tokens, those behind a sliding window too.
+    """The shape of a token's K and V in a model, as if every layer held all tokens; `windowed` says which do not.
 
     Args:
         config: the model's; of one with images or sound, its text model counts.
@@ -38,8 +40,8 @@ def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
     others = sorted(kinds - ATTENTIONS)
     if others:
         raise _unfit(name, f"layers of another kind than attention over K and V ({', '.join(others)})", config)
-    if WINDOW in kinds and text.model_type in TWICE_THE_HEADS:
-        raise _unfit(name, f"twice the KV heads in layers with a window (layer_types: {WINDOW})", config)
+    if SLIDING in kinds and text.model_type in TWICE_THE_HEADS:
+        raise _unfit(name, f"twice the KV heads in layers with a window (layer_types: {SLIDING})", config)
     num_layers: object = getattr(text, "num_hidden_layers", None)
     num_heads: object = getattr(text, "num_attention_heads", None)
     head_dim: object = getattr(text, "head_dim", None) or _divided(getattr(text, "hidden_size", None), num_heads)
@@ -57,6 +59,26 @@ def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
         dtype=dtype,
         name=name,
     )
+
+
+def windowed(geometry: KVGeometry, text: "PreTrainedConfig") -> KVGeometry:
+    """The same model, with layers that look at the last tokens only, or at a chunk's, as what they are.
+
+    Args:
+        geometry: from `geometry_of`.
+        text: the text model's configuration.
+    """
+    kinds: list[str] | None = getattr(text, "layer_types", None)
+    sizes = {SLIDING: getattr(text, "sliding_window", None), IN_CHUNKS: getattr(text, "attention_chunk_size", None)}
+    if kinds is None:
+        kinds = [next((kind for kind, size in sizes.items() if size is not None), "")] * geometry.num_layers
+    plain, groups = geometry.plain, []
+    for called, kind in (("", FULL), (SLIDING, WINDOW), (IN_CHUNKS, CHUNKED)):
+        size = sizes.get(called)
+        layers = tuple(number for number, own in enumerate(kinds) if (own if sizes.get(own) else "") == called)
+        if layers:
+            groups.append(replace(plain, kind=kind, layers=layers, tokens=size))
+    return replace(geometry, groups=tuple(groups))
 
 
 def context_of(config: "PreTrainedConfig") -> int | None:

@@ -6,6 +6,8 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
+    GptOssConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MistralConfig,
     PreTrainedConfig,
@@ -44,8 +46,24 @@ CONFIGS = {
 }
 
 
+WINDOWED = {
+    "mistral, window of 12": CONFIGS["mistral, window of 12"],
+    "gemma2, one layer of two with a window of 12": lambda: Gemma2Config(**SIZES, head_dim=16, sliding_window=12),
+    "gemma3, one layer of two with a window of 12": CONFIGS["gemma3, one layer of two with a window of 12"],
+    "gpt-oss, one layer of two with a window of 12": lambda: GptOssConfig(
+        **SIZES, head_dim=16, sliding_window=12, num_local_experts=4, num_experts_per_tok=2
+    ),
+    "llama4, one layer of two in chunks of 12": lambda: Llama4TextConfig(
+        **SIZES, head_dim=16, attention_chunk_size=12, intermediate_size_mlp=64, no_rope_layers=[1, 0], moe_layers=[]
+    ),
+}
+"""Models with layers that look at the last tokens only."""
+EAGER = ("gemma2", "gpt-oss")
+"""Those of them whose attention takes more than a mask and a scale, so that no other implementation has it."""
+
+
 def model_of(name: str) -> PreTrainedModel:
-    return from_config(CONFIGS[name]())
+    return from_config((CONFIGS | WINDOWED)[name]())
 
 
 def from_config(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:

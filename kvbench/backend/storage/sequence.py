@@ -304,14 +304,19 @@ class SequenceStore:
     def ends_with_newest(self) -> Store | None:
         """The one store that attention reads, where it is read in place, and no window moves over it; else None."""
         stores = self._live(self._attended)
-        is_one = len(stores) == 1 and not stores[0].area.is_staged and not isinstance(stores[0], WindowStore)
+        is_one = len(stores) == 1 and not stores[0].area.is_staged and self.window is None
         return stores[0] if is_one else None
+
+    @property
+    def window(self) -> WindowStore | None:
+        """The store of layers with a window; None in others."""
+        store = next(iter(self.stores.values()), None) if self._shared.shape.window is not None else None
+        return store if isinstance(store, WindowStore) else None
 
     def land(self) -> None:
         """Attention has seen the newest tokens: layers with a window let go of what has left it."""
-        for store in self.stores.values():
-            if isinstance(store, WindowStore):
-                store.land()
+        if (store := self.window) is not None:
+            store.land()
 
     def full_context(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """All tokens that are held, attended or not, in the order of the sequence.

@@ -26,7 +26,8 @@ class WindowStore:
     """K and V of the last tokens of each layer, in one part or in chunks; never more than the window has.
 
     What an append of several tokens overwrites, the first of them may still look at: then the new tokens stay where
-    they were given, beside the old ones, until `land` writes the last of them.
+    they were given, beside the old ones, until `land` writes the last of them. By then the window is whole, so that
+    whatever is reserved meanwhile changes nothing.
 
     Args:
         area: how it lives, contiguous or in chunks; no token of it is evicted but by the window.
@@ -68,7 +69,6 @@ class WindowStore:
 
     def reserve(self, capacity: int) -> None:
         """Chunks come or go, else tensor by tensor; beyond the window nothing changes. See `Store.reserve`."""
-        self.land()
         before, size, self.capacity = self._size(self.capacity), self._size(capacity), capacity
         if size == before:
             return
@@ -97,7 +97,6 @@ class WindowStore:
 
     def resize_ahead(self, capacity: int) -> Callable[[], None]:
         """See `SlotStore.resize_ahead`; a layer that has its whole window keeps it."""
-        self.land()
         size, count = self._size(capacity), self.num_used
         if size == self._size(self.capacity):
             self._ahead = capacity, count, []
@@ -113,7 +112,6 @@ class WindowStore:
     def settle(self) -> list[Tensor]:
         """See `SlotStore.settle`."""
         assert self._ahead is not None
-        self.land()
         (self.capacity, start, coming), self._ahead, replaced = self._ahead, None, []
         count = self.num_used - start
         for parts, news in zip(self.parts, coming, strict=False):

@@ -6,8 +6,8 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
 
 from kvbench.integrations.figures import Figures
-from kvbench.integrations.layerwise import Layerwise, check_fits
-from kvbench.integrations.shape import context_of, geometry_of
+from kvbench.integrations.layerwise import Layerwise, check_fits, holds_windows
+from kvbench.integrations.shape import context_of, geometry_of, windowed
 from kvbench.integrations.transformers.layer import KVBenchLayer
 from kvbench.integrations.transformers.shared import Shared
 from kvbench.ledger import Ledger
@@ -21,9 +21,10 @@ class KVBenchCache(Cache):
     """Hold a model's K and V as a strategy says; to be given to `model.generate` or `model` as `past_key_values`.
 
     It is the measured backend's storage and ledger, a batch a cache. Strategies that evict, or rank by attention mass,
-    need `use_attention(model)` first; the others work with any attention too. Layers with a sliding window hold all
-    tokens, and see their window. What a strategy leaves to a run (its longest sequence, a pool's size) is the model's
-    context; a pool is within the budget.
+    need `use_attention(model)` first; the others work with any attention too. Layers with a window or in chunks hold no
+    more tokens than that has, where a strategy has one area, contiguous or of chunks, and evicts nothing; under the
+    others (blocks, tiers, few bits) they hold what all layers do, and see their window. What a strategy leaves to a run
+    (its longest sequence, a pool's size) is the model's context; a pool is within the budget.
 
     Args:
         strategy: what decides; it is copied.
@@ -47,6 +48,8 @@ class KVBenchCache(Cache):
     ) -> None:
         text_config = config.get_text_config(decoder=True)
         geometry = geometry_of(config, "float32")
+        if holds_windows(strategy):
+            geometry = windowed(geometry, text_config)
         check_fits(strategy, geometry, budget_bytes, context_of(text_config))
         if positions not in POSITIONS:
             raise ValueError(unknown("positions", positions, POSITIONS))

@@ -10,7 +10,7 @@ from kvbench.backend.storage import SequenceStore
 from kvbench.integrations.layerwise import write
 from kvbench.integrations.transformers.attention import TAG, attend, check_supported
 from kvbench.integrations.transformers.rotation import Compacted
-from kvbench.integrations.transformers.shared import Shared
+from kvbench.integrations.transformers.shared import USE_ATTENTION, Shared
 from kvbench.integrations.transformers.visibility import PositionMask
 from kvbench.ledger.view import UNLIMITED
 from kvbench.plan.ops import MAIN
@@ -28,18 +28,19 @@ class KVBenchLayer(CacheLayerMixin):
     """
 
     is_compileable = False
-    is_sliding = False
 
     def __init__(self, shared: Shared, number: int) -> None:
         super().__init__()
         self._shared = shared
         self._number = number
+        self._window = shared.window_of(number)
+        self.is_sliding = self._window is not None
 
     @property
     def is_croppable(self) -> bool:  # type: ignore[override]  # a constant of the class there
-        """Whether `crop` leaves no trace: of a lossless strategy's tokens all are there."""
+        """Whether `crop` leaves no trace: of a lossless strategy's tokens all are there that no window has passed."""
         strategy = self._shared.strategy
-        return strategy.lossless and any(area.name == MAIN for area in strategy.areas)
+        return strategy.lossless and any(area.name == MAIN for area in strategy.areas) and not self.is_sliding
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Learn shapes, dtype and device from the first tokens."""
@@ -81,6 +82,11 @@ class KVBenchLayer(CacheLayerMixin):
         batch, _ = shared.live
         if self._number == 0:
             batch.begin(key_states.shape[2])
+        if self.is_sliding and len(batch.strides) > 1:
+            name = type(shared.strategy).__name__
+            raise RuntimeError(
+                f"{name} takes {len(batch.strides)} parts of a step, which a window passes; {USE_ATTENTION}"
+            )
         sequence = batch.enter(self._number)
         done = 0
         for stride in batch.strides:
@@ -90,7 +96,9 @@ class KVBenchLayer(CacheLayerMixin):
                 sequence.carry_out(op, [], [])
             done = end
         batch.leave(self._number, is_attended=False)
-        return whole(sequence)
+        found = whole(sequence)
+        sequence.land()
+        return found
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
@@ -129,13 +137,19 @@ class KVBenchLayer(CacheLayerMixin):
             for op in stride.after:
                 sequence.carry_out(op, [], [])
             done = end
+        sequence.land()
         batch.leave(self._number, is_attended=True)
         return arranged.output(outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the mask: over all positions, whatever is held of them."""
+        """Length and offset of the mask: over all positions, whatever is held; of a window over what `update` gives."""
         self._shared.check_arrived()
-        return self.get_seq_length() + query_length, 0
+        num_seen = self.get_seq_length()
+        num_tokens = num_seen + query_length
+        if self._window is None or self._shared.uses_own_attention or num_tokens <= self._window:
+            return num_tokens, 0
+        num_old = min(num_seen, self._window - 1)
+        return num_old + query_length, num_seen - num_old
 
     def get_seq_length(self) -> int:
         """Tokens seen, evicted ones included."""
@@ -211,16 +225,19 @@ def row_numbers(index: Tensor, num_rows: int) -> Tensor:
 
 
 def whole(sequence: SequenceStore) -> tuple[Tensor, Tensor]:
-    """All K and V of one layer in order: as they lie, or joined where they lie apart.
+    """All K and V that one layer holds, in order: as they lie, or joined where they lie apart.
 
     Returns:
         [num_rows, num_kv_heads, tokens, head_dim] each.
     """
-    store = sequence.ends_with_newest
+    window = sequence.window
+    store = sequence.ends_with_newest if window is None else window
     if store is not None:
         pieces = store.pieces(0)
         if len(pieces) == 1:
             return pieces[0].keys, pieces[0].values
+        if window is not None:
+            return torch.cat([piece.keys for piece in pieces], 2), torch.cat([piece.values for piece in pieces], 2)
     keys = values = torch.empty(0)
     done = 0
     for _, piece in sequence.pieces(0):  # a staged piece lies where the next will

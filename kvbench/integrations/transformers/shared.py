@@ -14,6 +14,9 @@ from kvbench.model.geometry import KVGeometry
 from kvbench.plan.ops import NOTHING, Plan
 from kvbench.strategy.base import Strategy
 
+USE_ATTENTION = "call kvbench.integrations.transformers.use_attention(model) first"
+"""What helps where the model's own attention cannot read a cache."""
+
 
 class Shared:
     """The batch of a cache; layers know it and not the cache, so that a cache that is dropped is freed at once.
@@ -53,6 +56,10 @@ class Shared:
         """The strategy; this batch's copy, once there is one."""
         return self._given if self.batch is None else self.batch.strategy
 
+    def window_of(self, layer: int) -> int | None:
+        """Tokens that a layer holds at most; None: all."""
+        return next(group.tokens for group in self._geometry.groups if layer in group.layers)
+
     @property
     def live(self) -> tuple[Layerwise, Arrangement]:
         """The batch, and how its tokens are arranged, once the first are there."""
@@ -73,7 +80,7 @@ class Shared:
             raise ValueError(f"keys and values have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}")
         geometry = self._geometry.in_dtype(str(keys.dtype).removeprefix("torch."))
         if self._is_compacted:
-            self.angles = frequencies(self._config, geometry.plain.head_dim, keys.device)
+            self.angles = frequencies(self._config, geometry.groups[0].head_dim, keys.device)
         if self.batch is not None:
             self.batch.close()
         self.batch = Layerwise(
@@ -101,9 +108,10 @@ class Shared:
         batch, _ = self.live
         for tensor in (keys, values):
             if not _is_of_its_kind(batch, tensor):
+                group = batch.geometry.groups[0]
                 raise ValueError(
-                    f"the cache holds {batch.num_rows} rows, {batch.geometry.plain.num_kv_heads} KV heads of "
-                    f"{batch.geometry.plain.head_dim}, {batch.geometry.dtype} on {batch.device}; got "
+                    f"the cache holds {batch.num_rows} rows, {group.num_kv_heads} KV heads of "
+                    f"{group.head_dim}, {batch.geometry.dtype} on {batch.device}; got "
                     f"{tuple(tensor.shape)}, {tensor.dtype} on {tensor.device}; reset() begins with another batch, and "
                     "all layers are on one device"
                 )
@@ -125,7 +133,7 @@ class Shared:
         else:
             reason = "evicts tokens, and one mask for all rows cannot say which"
         raise RuntimeError(
-            f"{name} {reason}; call kvbench.integrations.transformers.use_attention(model) first "
+            f"{name} {reason}; {USE_ATTENTION} "
             f"(the configuration that the cache was made with says {self._config._attn_implementation!r})"
         )
 
@@ -207,6 +215,7 @@ class Shared:
 
 def _is_of_its_kind(batch: Layerwise, tensor: Tensor) -> bool:
     rows, heads, _, size = tensor.shape
-    wanted = (batch.num_rows, batch.geometry.plain.num_kv_heads, batch.geometry.plain.head_dim)
+    group = batch.geometry.groups[0]  # all have the same heads
+    wanted = (batch.num_rows, group.num_kv_heads, group.head_dim)
     is_alike = str(tensor.dtype) == f"torch.{batch.geometry.dtype}" and tensor.device == batch.device
     return (rows, heads, size) == wanted and is_alike
