@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kvbench.api.job import Stopped as Stopped
     from kvbench.api.recording import record as record
     from kvbench.api.training import train as train
+    from kvbench.api.validating import validate as validate
     from kvbench.api.verbs import describe as describe
     from kvbench.api.verbs import run as run
     from kvbench.api.verbs import show as show

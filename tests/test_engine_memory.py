@@ -14,6 +14,7 @@ from kvbench.model.accelerator import Accelerator
 from kvbench.model.groups import LayerGroup
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
+from kvbench.model.precision import in_precision
 from kvbench.model.published import read_model
 from kvbench.model.ranks import rank_of
 from kvbench.model.weights import WeightPart
@@ -28,14 +29,9 @@ def board(gib, name="Board"):
 
 
 def published(folder, dtype=None):
-    """A published model, its layers' products of another dtype."""
+    """A published model, in another precision of weights."""
     model = read_model(json.loads(measurement(f"configs/{folder}/config.json").read_text(encoding="utf-8")))
-    kept = {"norms", "router"}
-    parts = (
-        replace(part, dtype=dtype) if dtype and part.kind in ("body", "experts") and part.name not in kept else part
-        for part in model.weights
-    )
-    return replace(model, weights=tuple(parts))
+    return in_precision(model, dtype)
 
 
 def tiny(**changed):
@@ -58,7 +54,7 @@ PRINTED = [
     ("meta-llama--Llama-3.1-8B", None, "0.6.4", 23.58, 20_000, 1, 14.9888, 2.07, 3.81),
     ("meta-llama--Llama-3.1-8B", None, "0.6.4", 23.58, 29_000, 1, 14.9888, 2.99, 2.89),
     ("meta-llama--Llama-3.1-70B", "fp8", "0.11.0", 79.18, 16_000, 2, 33.88, 4.84, 32.0),
-    ("openai--gpt-oss-20b", "mxfp4", "0.11.0", 79.18, 16_000, 1, 13.47, 7.38, 50.28),
+    ("openai--gpt-oss-20b", None, "0.11.0", 79.18, 16_000, 1, 13.47, 7.38, 50.28),
 ]
 
 

@@ -8,5 +8,6 @@ VERBS = {
     "train": "kvbench.cli.train",
     "calibrate": "kvbench.cli.calibrate",
     "record": "kvbench.cli.record",
+    "validate": "kvbench.cli.validate",
 }
 """Each verb and the module whose `main(arguments)` answers it, imported when it is called."""

@@ -60,7 +60,7 @@ class Ideal(Engine):
         return ideal_memory(rank, hardware)
 
     def pool(self, rank: Model, available_bytes: int, parallel: Parallel | None = None) -> Pool:
-        """RankMemory, byte for byte. Without a longest sequence, tokens are those of one."""
+        """Memory, byte for byte. Without a longest sequence, tokens are those of one."""
         ranks = (parallel or Parallel()).decode_context
         max_model_len = self.max_model_len or rank.max_tokens or 1
         available_bytes = max(available_bytes, 0)

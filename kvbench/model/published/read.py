@@ -18,6 +18,7 @@ from kvbench.model.published.unknown_family import plain_family
 from kvbench.model.weights import WeightPart
 
 ANOTHER_PART = ("text_config", "llm_config", "language_config")
+LANGUAGE_ALONE = "only the language model is counted, not what sees or hears"
 NUM_LAYERS = "num_hidden_layers"
 QUANTIZED = ("quantization_config", "compression_config")
 OF_THE_WHOLE = ("tie_word_embeddings", "torch_dtype", "dtype", *QUANTIZED)
@@ -94,7 +95,7 @@ def _text_part(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         given = {own: config[own] for own in OF_THE_WHOLE if config.get(own) is not None}
         given |= {str(own): value for own, value in inner.items() if value is not None or own not in given}
         given.setdefault("model_type", config.get("model_type"))
-        return given, ["only the language model is counted, not what sees or hears"]
+        return given, [LANGUAGE_ALONE]
     return {str(own): value for own, value in config.items()}, []
 
 
