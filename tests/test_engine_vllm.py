@@ -10,6 +10,7 @@ from kvbench.model.parallel import Parallel
 from tests.support.engine_models import (
     attention,
     every,
+    gated_delta,
     gemma3_27b,
     gemma4_31b,
     gpt_oss,
@@ -204,10 +205,24 @@ def test_before_windows_had_groups_of_their_own_they_were_full():
     assert off.page_bytes == old.page_bytes
 
 
-def test_chunks_have_no_block_more():
+def test_chunks_are_kept_whole_but_where_blocks_of_their_own_are_asked_for():
     llama4 = model(attention(every(48, 4), 40, 8, 128), attention(every(48, 4, but=True), 40, 8, 128, chunk=8_192))
-    pool = VLLM(version="0.25", max_model_len=131_072, max_num_batched_tokens=2_048).pool(llama4, GIB)
-    assert pool.blocks_of(131_072) == 8_192 + 3 * (8_192 + 2_048) // 16
+    asked = {"version": "0.25", "max_model_len": 131_072, "max_num_batched_tokens": 2_048}
+    own = VLLM(**asked, disable_hybrid_kv_cache_manager=False).pool(llama4, GIB)
+    assert own.blocks_of(131_072) == 8_192 + 3 * (8_192 + 2_048) // 16  # no block more
+    whole = VLLM(**asked).pool(llama4, GIB)
+    assert (whole.num_groups, whole.blocks_of(131_072), whole.page_bytes) == (1, 8_192, 48 * 16 * 4_096)
+
+
+def test_blocks_that_others_saw():
+    """Of Qwen3.5-4B on one accelerator, vllm-project/vllm#40696; of MiMo-V2-Flash on 8, padding layers of a start."""
+    small = gated_delta(32, kv_heads=4, value_heads=32)
+    assert VLLM(max_model_len=8_192).pool(small, GIB).block_tokens == 528
+    mimo = model(attention(tuple(range(9)), 8, 1, 160), attention(tuple(range(9, 48)), 8, 1, 160, window=128))
+    engine = VLLM(version="0.31.1rc1.dev50", max_model_len=262_144, max_num_batched_tokens=8_192)
+    pool = engine.pool(mimo, int(49.18 * GIB))
+    assert (pool.padding_layers, pool.num_groups) == (6, 6)
+    assert pool.num_tokens == pytest.approx(6_969_972, rel=0.0002)
 
 
 def test_blocks_may_be_given_and_memory_may_be_none():

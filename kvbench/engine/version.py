@@ -1,12 +1,14 @@
 """Versions of engines, ordered."""
 
 import re
+from functools import lru_cache
 
 _FORM = re.compile(r"(\d+(?:\.\d+)*)(?:(a|b|rc)(\d+))?(?:\.post(\d+))?(?:\.dev(\d+))?(?:\+.*)?")
 _STAGE = {"a": -3, "b": -2, "rc": -1, None: 0}
 _RELEASED = 2**31
 
 
+@lru_cache(maxsize=256)
 def key_of(version: str) -> tuple[tuple[int, ...], int, int, int, int]:
     """What orders versions: 0.20.1 < 0.20.2rc1.dev129 < 0.20.2rc1 < 0.20.2.
 

@@ -11,13 +11,13 @@ from kvbench.engine.pool import Pool
 from kvbench.engine.version import since
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.dtypes import KV_BITS
-from kvbench.model.groups import LATENT, STATE
+from kvbench.model.groups import CHUNKED, LATENT, STATE
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 
 NEWEST = "0.33"
 V1, V1_BY_DEFAULT = "0.6.6", "0.8"
-HYBRID_POOL = "0.9.1"
+HYBRID_POOL, CHUNKS_WHOLE = "0.9.1", "0.10.1"
 SHARE_RAISED = "0.20"
 TOKENS_BY_CONCURRENCY = "0.20.2rc1.dev129"
 STATES_CACHED = "0.26"
@@ -55,7 +55,8 @@ class VLLM(Engine):
         num_gpu_blocks: blocks of the pool, whatever the memory (--num-gpu-blocks-override).
         enable_prefix_caching: keep blocks for later requests; on, but of models with states before 0.26.
         enforce_eager: capture no graphs.
-        disable_hybrid_kv_cache_manager: keep the whole of windows and chunks beside full attention; before 0.9.1.
+        disable_hybrid_kv_cache_manager: keep the whole of windows and chunks beside full attention; before 0.9.1,
+            and of chunks since 0.10.1.
         mamba_cache_mode: what a sequence holds of a state: "none", the state; "align", a checkpoint too; "all", one
             every block. "align" with prefix caching.
         mamba_block_size: tokens between the checkpoints of "all", before rounding; 256.
@@ -114,6 +115,9 @@ class VLLM(Engine):
         version = self.version or NEWEST
         has_state = any(group.kind == STATE for group in model.groups)
         has_latent = any(group.kind == LATENT for group in model.groups)
+        # Chunks were slower with blocks of their own.
+        has_chunks = any(group.kind == CHUNKED for group in model.groups) and since(version, CHUNKS_WHOLE)
+        has_hybrid_pool = since(version, HYBRID_POOL) and not has_chunks
         max_model_len = self.max_model_len or model.max_tokens
         num_tokens, num_seqs = _step_limits(version, hardware, max_model_len)
         prefixes = _first(
@@ -129,9 +133,7 @@ class VLLM(Engine):
             async_scheduling=_first(self.async_scheduling, since(version, ASYNC_BY_DEFAULT)),
             block_size=self.block_size or _block_size(version, has_latent, has_state),
             enable_prefix_caching=prefixes,
-            disable_hybrid_kv_cache_manager=_first(
-                self.disable_hybrid_kv_cache_manager, not since(version, HYBRID_POOL)
-            ),
+            disable_hybrid_kv_cache_manager=_first(self.disable_hybrid_kv_cache_manager, not has_hybrid_pool),
             mamba_cache_mode=self.mamba_cache_mode or ("align" if prefixes else "none"),
             mamba_block_size=self.mamba_block_size or SCAN_TOKENS,
             speculative_method=self.speculative_method or ("mtp" if self.num_speculative_tokens else None),

@@ -37,7 +37,9 @@ def rank_of(model: Model, parallel: Parallel, divides: str = VLLM) -> Model:
         for group in model.groups:
             _check_heads(model.name, group, parallel)
     _check_experts(model, parallel)
-    stages = (_stage(model, parallel, number, divides) for number in range(parallel.pipeline))
+    stages = [_stage(model, parallel, number, divides) for number in range(parallel.pipeline)]
+    if len(stages) == 1:
+        return stages[0]
     return max(stages, key=lambda rank: rank.weights_bytes + rank.held_bytes(rank.max_tokens or 0))
 
 
@@ -119,7 +121,9 @@ def _tied(weights: Sequence[WeightPart]) -> list[WeightPart]:
     return [max(rows, key=lambda part: part.num_parameters)]
 
 
-def _numbers(layers: Sequence[int], here: range) -> tuple[int, ...]:
+def _numbers(layers: tuple[int, ...], here: range) -> tuple[int, ...]:
+    if here.start == 0 and (not layers or layers[-1] < here.stop):
+        return layers
     return tuple(layer - here.start for layer in layers if layer in here)
 
 
