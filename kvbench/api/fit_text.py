@@ -154,7 +154,7 @@ def chart_of(fits: Sequence[Fit]) -> "CapacityChart":
     if len(fits) == 1:
         lines = {first.capacity.engine.name: first.requests, **first.by_strategy}
     return CapacityChart(
-        lines={name: {tokens: counts[tokens] for tokens in CONTEXTS} for name, counts in lines.items()},
+        lines={name: dict(sorted(counts.items())) for name, counts in lines.items()},
         max_model_len=first.capacity.pool.max_model_len,
         lengths={each.name: each.num_tokens for each in first.lengths},
         behind=first.capacity.engine.name if len(fits) == 1 else "",

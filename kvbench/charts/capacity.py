@@ -40,19 +40,20 @@ class CapacityChart(Chart):
         for name, counts in self.lines.items():
             points = {tokens: count for tokens, count in counts.items() if count and tokens <= self.max_model_len}
             if not points:
-                sheet.lacks("Not one request of 1,024 tokens fits", sheet.short[name])
+                sheet.lacks("Not one request fits", sheet.short[name])
                 continue
             shown += points.values()
             (line,) = axes.plot(list(points), list(points.values()), **self._look(name, sheet))
             sheet.entry(line, name)
         tokens = sorted({tokens for counts in self.lines.values() for tokens in counts if tokens <= self.max_model_len})
+        ticks = [each for each in tokens if each not in self.lengths.values()]
         number_axis(axes, "x", tokens or [1, 10], log=True)
-        value_ticks(axes, "x", tokens[:: 1 + len(tokens) // 9])
+        value_ticks(axes, "x", ticks[:: 1 + len(ticks) // 9])
         number_axis(axes, "y", shown or [1, 10], log=True)
         for what, tokens_of in self.lengths.items():
             axes.axvline(tokens_of, color=INK, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
             axes.annotate(
-                what,
+                f"{what} {tokens_of:,}",
                 (tokens_of, 1),
                 (2, -2),
                 xycoords=("data", "axes fraction"),
