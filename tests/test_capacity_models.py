@@ -74,3 +74,19 @@ def test_states_make_blocks_long_and_bind_first():
     assert (tokens, block_tokens) == (544, 544)
     assert num_blocks == available // (12 * 544 * 1_024)
     assert fit.requests[1_024] == (num_blocks - 1) // (2 + 3 * 2)  # two blocks of tokens; three groups of two states
+
+
+def test_tokens_divided_over_ranks_are_divided_for_strategies_too():
+    config = measurement("configs/deepseek-ai--DeepSeek-V3")
+    one, eight = (
+        kv.capacity(
+            config,
+            hardware="h200",
+            parallel={"tensor": 8, "decode_context": ranks},
+            strategies="paged",
+            settings={"model.weights_dtype": "fp8"},
+        )
+        for ranks in (1, 8)
+    )
+    assert eight.by_strategy["paged"][131_072] == one.by_strategy["paged"][16_384]
+    assert eight.requests[131_072] == one.requests[16_384]

@@ -31,7 +31,9 @@ def test_bytes_of_a_sequence(strategy, num_tokens, held):
 
 
 def test_an_answer_grows_step_by_step():
-    assert held_by(kv.Dynamic(), SMALL, 2_000, 1_500, longest=4_096).sequence_bytes == 2_592 * TOKEN  # 512 × 1.5⁴
+    assert (
+        held_by(kv.Dynamic(), SMALL, 2_000, 4_096, num_output_tokens=1_500).sequence_bytes == 2_592 * TOKEN
+    )  # 512 × 1.5⁴
 
 
 def test_what_is_not_served_or_not_held_is_none():

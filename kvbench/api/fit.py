@@ -84,7 +84,8 @@ class Fit:
     def _requests_by(self, strategy: Strategy, asked: Context) -> int | None:
         of, rank = self.capacity, self.capacity.rank
         geometry = KVGeometry(groups=rank.groups, dtype=rank.dtype, name=rank.name)
-        held = held_by(strategy, geometry, asked.num_tokens, asked.num_output_tokens, of.pool.max_model_len)
+        of_rank = (-(-tokens // of.parallel.decode_context) for tokens in (asked.num_tokens, of.pool.max_model_len))
+        held = held_by(strategy, geometry, *of_rank, num_output_tokens=asked.num_output_tokens)
         found = None if held is None else held.requests(of.memory.available_bytes)
         return None if found is None else found * of.parallel.data
 

@@ -74,11 +74,10 @@ def _cache(fit: Fit) -> Iterator[str]:
             f"{pool.max_model_len:,} tokens"
         )
     else:
-        yield (
-            f"{of.num_blocks:,} blocks of {pool.block_tokens:,} tokens, {pool.page_bytes:,} bytes each; "
-            f"{of.num_tokens:,} tokens"
-        )
-        yield f"{of.max_concurrency:,.2f} requests of {pool.max_model_len:,} tokens ({of.length_flag})"
+        blocks = f"{of.num_blocks:,} blocks of {pool.block_tokens:,} tokens, {pool.page_bytes:,} bytes each; "
+        yield f"{blocks if pool.block_tokens > 1 else ''}{of.num_tokens:,} tokens"
+        each = " a replica" if of.parallel.data > 1 else ""
+        yield f"{of.max_concurrency:,.2f} requests of {pool.max_model_len:,} tokens{each} ({of.length_flag})"
         if not of.fits:
             yield (
                 f"{of.engine.name} does not start so: one request takes {of.needed_bytes / GIB:,.2f} GiB a rank, and "

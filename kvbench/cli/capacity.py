@@ -14,7 +14,9 @@ from kvbench.configuration.errors import UsageError, WriteFailed, refusing
 USAGE = "python -m kvbench capacity model=./config.json hardware=h100 parallel.tensor=2 model.kv_dtype=fp8_e4m3"
 TABLE, JSON = "table", "json"
 ENDINGS = (".png", ".svg")
-CHOSEN = ("model", "hardware", "engine", "scenario", "strategy", "trusted")
+CHOSEN = ("model", "hardware", "engine", "parallel", "scenario", "strategy", "trusted")
+TEXTS = ("model", "engine.version", "format", "chart")
+"""Keys whose values are read as they stand."""
 
 
 def main(arguments: list[str]) -> int:
@@ -67,7 +69,7 @@ def read(arguments: list[str]) -> dict[str, Any]:
 def _value(key: str, text: str) -> Any:
     if key == "hardware" and not text.startswith("{"):
         return [name.strip() for name in text.strip().removeprefix("[").removesuffix("]").split(",") if name.strip()]
-    if key in ("model", "format", "chart"):
+    if key in TEXTS:
         return text
     try:
         return yaml.safe_load(text)

@@ -33,7 +33,7 @@ class Held:
 
 
 def held_by(
-    strategy: Strategy, geometry: KVGeometry, num_tokens: int, num_output_tokens: int = 1, longest: int | None = None
+    strategy: Strategy, geometry: KVGeometry, num_tokens: int, longest: int | None = None, *, num_output_tokens: int = 1
 ) -> Held | None:
     """What a strategy holds of a sequence once its last token is in the cache.
 
@@ -41,8 +41,8 @@ def held_by(
         strategy: with its parameters; what was left to a run takes the longest sequence.
         geometry: a rank's.
         num_tokens: of the sequence, > 0.
-        num_output_tokens: the last of them, which are decoded one by one; the others are the prompt's.
         longest: tokens of the longest sequence that is served; None: of this one.
+        num_output_tokens: the last of them, which are decoded one by one; the others are the prompt's.
     Returns:
         None where so many tokens are not served, or the strategy cannot hold them.
     Raises:

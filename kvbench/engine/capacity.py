@@ -11,7 +11,7 @@ from kvbench.engine.precision import precision_notes
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
-from kvbench.model.ranks import rank_of
+from kvbench.model.ranks import IDEAL, rank_of
 
 CONTEXTS = tuple(2**power for power in range(10, 21))
 """Tokens of the contexts that are told: 1k to 1M."""
@@ -109,10 +109,13 @@ def capacity(model: Model, hardware: Accelerator, engine: Engine, parallel: Para
         parallel: how the model is laid over accelerators; None: on one.
     Raises:
         ValueError: a degree does not divide, there are more ranks than accelerators, the hardware or the engine does
-            not take a precision, or a figure is missing.
+            not take a precision, or the model's parameters or longest context are not known.
     """
+    if not model.weights:
+        raise ValueError(f"model {model.name} does not say how many parameters it has, which decide what is left")
     parallel = parallel or Parallel()
-    _check_node(parallel, hardware)
+    if engine.divides != IDEAL:
+        _check_node(parallel, hardware)
     notes = precision_notes(engine, hardware, model)
     resolved = engine.resolved(hardware, model, parallel)
     rank = rank_of(model, parallel, divides=engine.divides)
