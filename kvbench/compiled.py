@@ -1,6 +1,8 @@
 """The one place that knows Numba, which the extra `fleet` brings: importing this says what is missing, once."""
 
 from collections.abc import Callable
+from functools import lru_cache
+from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
 try:
@@ -11,7 +13,7 @@ except ImportError as reason:
         "  install it: python -m pip install numba"
     ) from reason
 
-__all__ = ["compiled", "kernel", "part", "pointer"]
+__all__ = ["compiled", "kernel", "part", "plain", "pointer"]
 
 # No division by zero to look for; and no array is made, so that none needs its references counted at every call.
 # Numba takes more options than its signature names.
@@ -41,6 +43,23 @@ def part(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function that only compiled functions call. It is kept with them, never by itself."""
     made: Callable[P, R] = njit(**_PART)(function)
     return made
+
+
+def plain(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile, as a part, a plain function of another module, with the plain functions that it calls.
+
+    What it calls bears no name of an attribute that it reads.
+    """
+    made: Callable[P, R] = _plain(function)
+    return made
+
+
+@lru_cache(maxsize=256)
+def _plain(function: FunctionType) -> Callable[..., Any]:
+    known = function.__globals__
+    used = {name: known[name] for name in function.__code__.co_names if name in known}
+    called = {name: _plain(value) for name, value in used.items() if isinstance(value, FunctionType)}
+    return part(FunctionType(function.__code__, known | called, function.__name__, function.__defaults__))
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:

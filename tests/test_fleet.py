@@ -53,12 +53,11 @@ def test_it_equals_the_runner_on_the_modelled_backend(name, rows, slots, max_bat
     assert fleet.totals.num_prompt_tokens + fleet.totals.num_decoded_tokens == totals["num_tokens"]
     assert fleet.totals.num_recomputed_tokens == totals["num_recomputed_tokens"]
     assert fleet.totals.num_resizes == totals["num_resizes"]
-    assert fleet.totals.num_copied_tokens * SLOT_BYTES == totals["copied_bytes"]
+    assert fleet.totals.copied_bytes == totals["copied_bytes"]
     assert fleet.totals.peak_bytes == totals["peak_bytes"]
     time_ps, used, allocated, wasted, batch, _ = fleet.sums.sum(axis=0)
-    bytes_ps = [figure * SLOT_BYTES for figure in (used, allocated, wasted)]
     # The runner's rows have whole nanoseconds, each step's cut off.
-    assert np.array([time_ps, *bytes_ps, batch]) / PS_PER_NS == pytest.approx(sums, rel=0.02, abs=1.0)
+    assert np.array([time_ps, used, allocated, wasted, batch]) / PS_PER_NS == pytest.approx(sums, rel=0.02, abs=1.0)
 
 
 OPTIONS = st.fixed_dictionaries(
@@ -179,8 +178,8 @@ def test_a_timeline_is_what_was(rows, slots, max_batch, after):
     batch, most_batch = level_over_time(*lived, np.ones(ran.sum()), *size)
     assert np.allclose(over.batch, batch)
     assert np.array_equal(over.most_batch, most_batch)
-    assert np.allclose(over.allocated, batch * length)
-    assert np.array_equal(over.most_allocated, most_batch * length)
+    assert np.allclose(over.allocated, batch * length * SLOT_BYTES)
+    assert np.array_equal(over.most_allocated, most_batch * length * SLOT_BYTES)
     waited = columns.arrival_ns[ran], result.admitted_ns[ran]
     queue, most_queue = level_over_time(*waited, np.ones(ran.sum()), *size)
     assert np.allclose(over.queue, queue)
@@ -195,16 +194,16 @@ def test_a_timeline_never_passes_what_there_is(name, rows, slots, max_batch, opt
     over, replicas = result.timeline, options["replicas"]
     for mean, most, cap in (
         (over.used, over.most_used, over.most_allocated),
-        (over.allocated, over.most_allocated, np.float64(result.num_slots)),
+        (over.allocated, over.most_allocated, np.float64(result.limit_bytes)),
         (over.batch, over.most_batch, np.float64(replicas * max_batch)),
         (over.queue, over.most_queue, np.float64(len(rows))),
     ):
         assert (mean >= 0).all()
         assert (mean <= most).all()
         assert (most <= cap).all()
-    assert (over.allocated + over.blocked_free <= result.num_slots).all()
+    assert (over.allocated + over.blocked_free <= result.limit_bytes).all()
     assert over.busy.max() <= replicas * (1 + 1e-12)
-    assert over.most_allocated.max() * SLOT_BYTES <= replicas * result.totals.peak_bytes
+    assert over.most_allocated.max() <= replicas * result.totals.peak_bytes
     # Together the stretches are the run.
     means = np.array([over.busy, over.used, over.allocated, over.batch]) * over.bin_ns * PS_PER_NS
     assert means.sum(axis=1) == pytest.approx(result.sums.sum(axis=0)[[0, 1, 2, 4]])

@@ -11,7 +11,7 @@ from kvbench.backend.choice import Conditions
 from kvbench.fleet import simulate
 from kvbench.fleet.bounds import LATEST_NS, MEMORY_BYTES, ROW_BYTES, check_requests
 from kvbench.fleet.fleet import Fleet
-from kvbench.model.cost import prices_of
+from kvbench.model.cost import UNBOUNDED, Sight, prices_of
 from kvbench.plan.area import Area
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.exact import Exact
@@ -22,6 +22,7 @@ from tests.support.fleet_models import PRICES, ROUND, columns_of
 from tests.support.machines import GEOMETRY, WEIGHTS, machine
 
 DAY_NS = 24 * 3600 * 10**9
+CHEAP = PRICES._replace(sights=(Sight(UNBOUNDED, 0, 1, 1),))
 
 
 def run(rows, strategy=None, prices=PRICES, **options):
@@ -55,7 +56,7 @@ def test_what_would_outgrow_is_refused(rows, given, message):
 
 def test_days_are_days():
     """A prompt of ten times the tokens takes a hundred times as long, as far as the clock goes."""
-    pair_ns = PRICES.pair_ps / 1000
+    pair_ns = PRICES.sights[0].pair_ps / 1000
     for num_tokens in (10**6, 10**7):
         (finish_ns,) = run([(0, num_tokens, 1)]).finish_ns
         assert finish_ns == pytest.approx(num_tokens**2 / 2 * pair_ns, rel=0.2)
@@ -92,7 +93,7 @@ LARGE = st.lists(
     max_batch=st.integers(1, 4),
     chunk=st.sampled_from([None, 2**20]),
     budget=st.sampled_from([2**30, 2**42, 2**50]),
-    prices=st.sampled_from([PRICES, ROUND, PRICES._replace(step_ps=2**59), PRICES._replace(pair_ps=1, read_ps=1)]),
+    prices=st.sampled_from([PRICES, ROUND, PRICES._replace(step_ps=2**59), CHEAP]),
 )
 def test_what_passes_ends_and_adds_up(rows, made, max_batch, chunk, budget, prices):
     """Either a message, or all requests end, after their arrival, in order of time, and no figure has wrapped."""
@@ -110,7 +111,7 @@ def test_what_passes_ends_and_adds_up(rows, made, max_batch, chunk, budget, pric
     assert (result.sums >= 0).all()
     done = result.outcome == 0
     prompts, steps = columns.num_prompt_tokens, np.maximum(columns.num_output_tokens - 1, 0)
-    least_ps = 0.5 * prompts.astype(float) ** 2 * prices.pair_ps + steps.astype(float) * prices.step_ps
+    least_ps = 0.5 * prompts.astype(float) ** 2 * prices.sights[0].pair_ps + steps.astype(float) * prices.step_ps
     spent_ps = (result.finish_ns - columns.arrival_ns).astype(float) * 1000 + 1000
     assert (spent_ps >= 0.999 * least_ps)[done].all()
 

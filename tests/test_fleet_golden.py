@@ -78,7 +78,7 @@ def test_a_request_gives_way_and_is_computed_again():
     # Swapped out, its 4 slots take 5 + 4 · 10 more; swapped in, 45 and an iteration's 100 of launches: 679 + 45 + 145.
     swapped = run(strategy, [(0, 4, 4), (0, 4, 4)], 12 + STAGING, preemption="swap")
     assert results(swapped)["finish_ns"] == [679 + 45, 679 + 45 + 145 + 471]
-    assert (swapped.totals.num_recomputed_tokens, swapped.totals.num_swapped_tokens) == (0, 8)
+    assert (swapped.totals.num_recomputed_tokens, swapped.totals.moved_bytes) == (0, 8 * SLOT_BYTES)
 
 
 def test_a_prompt_in_chunks_takes_turns_with_answers():
@@ -110,7 +110,7 @@ def test_two_wait_for_memory_while_prompts_come_in_chunks_and_what_leaves_is_swa
         "finish_order": [0, 1, 2],
         "held_tokens": [9, 11, 8],
     }
-    assert (result.totals.num_swapped_tokens, result.totals.num_recomputed_tokens) == (2 * 7 + 2 * 6, 0)
+    assert (result.totals.moved_bytes, result.totals.num_recomputed_tokens) == ((2 * 7 + 2 * 6) * SLOT_BYTES, 0)
     assert result.totals.num_prompt_tokens == 4 + 4 + 6
     # B waits from 0 and from 829 on, C from 0, all the time, and from 1,475 on.
     waited_ns = 164 + (1_064 - 829) + 1_064 + (2_023 - 1_475)
@@ -167,7 +167,7 @@ def test_growth_copies_and_holds_a_tensor_twice():
     strategy = Dynamic(initial_capacity=4, growth_factor=1.5, max_capacity=64, round_to=1)
     result = run(strategy, [(0, 4, 2)], 7)
     assert results(result)["finish_ns"] == [408]
-    assert (result.totals.num_resizes, result.totals.num_copied_tokens) == (1, 4)
+    assert (result.totals.num_resizes, result.totals.copied_bytes) == (1, 4 * SLOT_BYTES)
     assert result.totals.peak_bytes == 7 * SLOT_BYTES
     assert results(run(strategy, [(0, 4, 2)], 6))["outcome"] == [2]
 

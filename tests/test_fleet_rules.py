@@ -221,7 +221,7 @@ def test_a_trace_comes_in_order_of_arrival():
             simulate(columns, Exact(round_to=1), PRICES, **settings)
 
 
-def test_sliding_windows_are_refused():
+def test_an_address_space_has_slots_that_all_cost_the_same():
     windowed = KVGeometry.uniform(
         num_layers=4,
         num_heads=2,
@@ -232,6 +232,6 @@ def test_sliding_windows_are_refused():
         num_window_layers=3,
         window_tokens=8,
     )
-    settings = {"geometry": windowed, "budget_bytes": 10**6, "max_batch": 2}
-    with pytest.raises(ValueError, match="Windowed has layers with a sliding window"):
+    settings = {"geometry": windowed, "budget_bytes": 10**6, "max_batch": 2, "space": "buddy"}
+    with pytest.raises(ValueError, match="Windowed has 1 full layer, 3 window layers: use counting"):
         simulate(columns_of([(0, 1, 1)]), Exact(round_to=1), PRICES, **settings)

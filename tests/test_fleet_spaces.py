@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from kvbench.fleet import OUTCOMES
 from kvbench.strategy.concat import Concat
+from tests.support.fleet_models import SLOT_BYTES
 from tests.test_fleet import BATCH, ROWS, SLOTS, run
 from tests.test_fleet_golden import run as run_by_hand
 
@@ -15,7 +16,7 @@ def test_growth_inside_a_buddys_block_moves_nothing(num_output, num_resizes, num
     # A prompt of 4 takes a block of 8; the answer fills it slot by slot, and its ninth token alone moves 8 to 16.
     result = run_by_hand(Concat(), [(0, 4, num_output)], 64, space="buddy", min_block_tokens=8)
     assert result.outcome.tolist() == [0]
-    assert (result.totals.num_resizes, result.totals.num_copied_tokens) == (num_resizes, num_copied)
+    assert (result.totals.num_resizes, result.totals.copied_bytes) == (num_resizes, num_copied * SLOT_BYTES)
 
 
 @pytest.mark.parametrize("name", ["paged", "chunked"])

@@ -7,7 +7,7 @@ import pytest
 from kvbench.backend.base import Times
 from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled
-from kvbench.model.cost import decode_ps, linear_ps, prices_of
+from kvbench.model.cost import UNBOUNDED, Sight, linear_ps, prices_of
 from kvbench.plan.area import Area, Cast, Chunks
 from kvbench.plan.ops import Append, Keep, Move, Release, Reserve, Rule, Settle
 from kvbench.runner.frames import results_of
@@ -30,7 +30,8 @@ def modelled(areas=ONE_AREA, hardware=None, memory_fraction=0.5, **changed):
 
 def test_prices_by_hand():
     prices = prices_of(machine(), GEOMETRY, WEIGHTS)
-    assert prices.read_ps == prices.write_ps == prices.pair_ps == 1_000
+    assert prices.sights == (Sight(UNBOUNDED, 0, 1_000, 1_000),)
+    assert (prices.write_ps, prices.state_ps, prices.unit_bytes) == (1_000, 0, 64)
     assert prices.copy_ps == 2_000
     assert prices.swap_ps == 10_000
     assert prices.weights_ps == prices.active_ps == 31_250
@@ -154,18 +155,12 @@ def test_a_slower_tier_costs_its_link():
     assert backend.step((), 0, 1).attend_ns == 45
 
 
-def test_skipping_steps_sums_to_stepping():
-    prices = prices_of(machine(memory_bytes_per_s=61e9), GEOMETRY, WEIGHTS)
-    one_by_one = sum(decode_ps(1, 3, 100 + 3 * step, prices) for step in range(50))
-    assert decode_ps(50, 3, 100, prices) == one_by_one
-    assert linear_ps(0, prices) == 0
-
-
 def test_a_mixture_reads_the_experts_that_its_tokens_need():
     prices = prices_of(machine(flops_per_s=1e15), GEOMETRY, replace(WEIGHTS, num_active_parameters=100))
     assert linear_ps(1, prices) == 3_125
     assert linear_ps(5, prices) == 5 * 3_125
     assert linear_ps(50, prices) == 31_250
+    assert linear_ps(0, prices) == 0
 
 
 def test_a_run_is_the_same_each_time_and_says_what_it_is():

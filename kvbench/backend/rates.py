@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from kvbench.ledger import AreaCost, Posting
 from kvbench.ledger.accounts import Holding
 from kvbench.ledger.costs import held_as
-from kvbench.model.cost import PS_PER_S, Prices, linear_ps, prices_of, resize_ps
+from kvbench.model.cost import PS_PER_S, Prices, linear_ps, prices_of, products_ps, reading_ps, resize_ps
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
@@ -152,9 +152,7 @@ class SheetRates:
                 return max(op.num_tokens - posting.num_before, 0) // chunk_tokens * resize_ps(0, self._prices)
         if not posting.requested_bytes:
             return 0
-        geometry, prices = self._as_held(cost.area)
-        num_copied, rest = divmod(posting.copied_bytes, geometry.bytes_per_token * self._num_rows)
-        return resize_ps(num_copied, prices) + self.copy_ps(rest)
+        return resize_ps(posting.copied_bytes, self._as_held(cost.area)[1])
 
     def release_ps(self, holdings: Iterable[Holding]) -> int:
         """Nothing: the framework's allocator keeps what is given back."""
@@ -186,20 +184,18 @@ class SheetRates:
 
     def attend_ps(self, reads: tuple[Read, ...], num_queries: int, since_bytes: int) -> int:
         """Bytes read or operations done, whichever take longer; links beside."""
-        on_device = sum(self._slots_ps(read) for read in reads if read.cost.area.tier == DEVICE)
         over_links = sum(self._way_ps(read.cost, read.num_slots) for read in reads if read.cost.area.tier != DEVICE)
         num_slots = sum(read.num_slots for read in reads)
         num_new = min(num_queries, num_slots)
-        pairs = num_new * (num_slots - num_new) + num_new * (num_new + 1) // 2
-        return max(on_device, over_links, pairs * self._prices.pair_ps)
+        on_device = sum(self._slots_ps(read, num_new, num_slots) for read in reads if read.cost.area.tier == DEVICE)
+        return max(on_device, over_links, products_ps(num_new, num_slots - num_new, self._prices))
 
-    def _slots_ps(self, read: Read) -> int:
-        """Reading slots once; packed ones, and what is beside slots, cost their share of bytes."""
+    def _slots_ps(self, read: Read, num_new: int, num_slots: int) -> int:
+        """Reading an area's share of slots once; packed ones, and what is beside slots, cost their share of bytes."""
         cost, (geometry, prices) = read.cost, self._as_held(read.cost.area)
-        if any(group.tokens for group in geometry.groups):
-            return round(geometry.held_bytes(read.num_slots) * self._num_rows * self._byte_ps)
-        as_given = geometry.bytes_per_token * self._num_rows * cost.unit_tokens
-        return read.num_slots * prices.read_ps * cost.unit_bytes // as_given
+        whole_ps = reading_ps(num_new, num_slots - num_new, prices)
+        as_given = geometry.bytes_per_token * self._num_rows * cost.unit_tokens * num_slots
+        return whole_ps * read.num_slots * cost.unit_bytes // as_given if as_given else whole_ps
 
     def _way_ps(self, cost: AreaCost, num_slots: int) -> int:
         """Slots of a slower tier, there or back."""

@@ -80,6 +80,8 @@ def check_requests(columns: TraceColumns, prices: Prices, max_batch: int, repeat
         ValueError: they would.
     """
     prompts, outputs = columns.num_prompt_tokens, columns.num_output_tokens
+    if prices.unit_bytes * max(prices.copy_ps, prices.swap_ps) > MOST_PS:
+        raise ValueError(f"{prices.unit_bytes:,} bytes a token take longer to move than a fleet computes with")
     if prompts.min() < 1 or outputs.min() < 0:
         raise ValueError("a request has a prompt of at least 1 token and 0 output tokens or more")
     if max(prompts.max(), outputs.max()) > MOST_TOKENS:
@@ -124,14 +126,21 @@ def _check_each(columns: TraceColumns, prices: Prices, num_live: int, repeats: i
 
 def _alone_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
     """The most that a request adds to an iteration: all its tokens computed, moved, copied and read."""
-    attention = np.maximum(0.5 * tokens * (tokens + 1) * prices.pair_ps, tokens * prices.read_ps)
-    each = prices.token_ps + prices.read_ps + prices.write_ps + prices.swap_ps + prices.copy_ps + prices.storage_ps
-    return attention + tokens * float(each) + float(prices.transfer_ps + 2 * prices.storage_ps)
+    pair_ps, read_ps = float(sum(sight.pair_ps for sight in prices.sights)), _slot_ps(prices)
+    attention = np.maximum(0.5 * tokens * (tokens + 1) * pair_ps, tokens * read_ps)
+    each = prices.token_ps + prices.state_ps + prices.write_ps + prices.swap_ps + prices.copy_ps + prices.storage_ps
+    once = prices.transfer_ps + 2 * prices.storage_ps + prices.state_ps * (1 + prices.swap_ps / prices.copy_ps)
+    return attention + tokens * (read_ps + each) + float(once)
 
 
 def _step_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
     """The most that a decode step of a request takes by itself."""
-    return _shared_ps(prices) + tokens * float(prices.read_ps) + float(prices.write_ps)
+    return _shared_ps(prices) + tokens * _slot_ps(prices) + float(prices.write_ps + prices.state_ps)
+
+
+def _slot_ps(prices: Prices) -> float:
+    """Reading one slot, as long as every layer sees it."""
+    return float(sum(sight.read_ps for sight in prices.sights))
 
 
 def _shared_ps(prices: Prices) -> float:

@@ -19,7 +19,7 @@ from kvbench.ledger import Limits
 from kvbench.ledger.costs import held_as
 from kvbench.messages import unknown
 from kvbench.model.cost import Prices, prices_of
-from kvbench.plan.area import Area, Contiguous
+from kvbench.plan.area import Area, Blocks, Contiguous
 from kvbench.results.provenance import origin
 from kvbench.strategy.base import Strategy
 from kvbench.workload.trace_columns import TraceColumns
@@ -208,11 +208,19 @@ class FleetServer:
         }
 
     def fitted(self, strategy: Strategy, columns: TraceColumns, budget_bytes: int) -> Strategy:
-        """The strategy as this fleet has it: a pool without a size takes all of the budget, as an engine's does.
+        """The strategy as this fleet has it: a pool without a size takes all of the budget, as an engine's does,
+        beside the states of as many requests as can be live.
 
         Raises:
             ValueError: something is left to a run that a fleet does not know.
         """
+        has_blocks = any(isinstance(area.layout, Blocks) for area in strategy.areas)
         longest = int((columns.num_prompt_tokens + np.maximum(columns.num_output_tokens - 1, 0)).max(initial=1))
-        known = Limits(geometry=self.geometry, budget_bytes=budget_bytes, live_tokens=(longest,), is_modelled=True)
+        beside_bytes = self.chosen.max_batch * self.geometry.state_bytes if has_blocks else 0
+        known = Limits(
+            geometry=self.geometry,
+            budget_bytes=max(budget_bytes - beside_bytes, 1),
+            live_tokens=(longest,),
+            is_modelled=True,
+        )
         return strategy.fitted(known)

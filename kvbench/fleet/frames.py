@@ -102,19 +102,19 @@ def _requests(run: Served, times: RequestTimes) -> pd.DataFrame:
 
 
 def _timeline(result: FleetResult) -> pd.DataFrame:
-    over, slot_bytes = result.timeline, result.slot_bytes
+    over = result.timeline
     return pd.DataFrame(
         {
             "time_s": np.arange(len(over.used)) * over.bin_ns / NS_PER_S,
-            "used_bytes": over.used * slot_bytes,
-            "reserved_bytes": over.reserved * slot_bytes,
-            "waste_bytes": over.internal_waste * slot_bytes,
-            "external_bytes": over.blocked_free * slot_bytes,
-            "allocated_bytes": over.allocated * slot_bytes,
+            "used_bytes": over.used,
+            "reserved_bytes": over.reserved,
+            "waste_bytes": over.internal_waste,
+            "external_bytes": over.blocked_free,
+            "allocated_bytes": over.allocated,
             "num_live": over.batch,
             "num_waiting": over.queue,
-            "used_max_bytes": over.most_used * slot_bytes,
-            "allocated_max_bytes": over.most_allocated * slot_bytes,
+            "used_max_bytes": over.most_used,
+            "allocated_max_bytes": over.most_allocated,
             "live_max": over.most_batch,
             "waiting_max": over.most_queue,
         }
@@ -122,13 +122,10 @@ def _timeline(result: FleetResult) -> pd.DataFrame:
 
 
 def _counts(result: FleetResult) -> dict[str, float]:
-    """What replicas count, and what bound them: under a column's own name it is that column; slots become bytes."""
-    totals, slot_bytes = result.totals, result.slot_bytes
-    named = vars(totals) | result.limits._asdict()
+    """What replicas count, and what bound them: under a column's own name it is that column."""
+    named = vars(result.totals) | result.limits._asdict()
     return {name: value for name, value in named.items() if name in SUMMARY} | {
-        "recomputed_tokens": totals.num_recomputed_tokens,
-        "copied_bytes": totals.num_copied_tokens * slot_bytes,
-        "moved_bytes": totals.num_swapped_tokens * slot_bytes,
+        "recomputed_tokens": result.totals.num_recomputed_tokens
     }
 
 
@@ -167,11 +164,11 @@ def _service(result: FleetResult, sums: RequestSums, objective: Objective) -> di
 
 
 def _memory(result: FleetResult) -> dict[str, float]:
-    """Shares over time; those of reserved slots and of waste are empty (NaN) where memory was not split so far."""
+    """Shares over time; those of reserved memory and of waste are empty (NaN) where memory was not split so far."""
     used, allocated, wasted = result.sums.sum(axis=0)[[USED, ALLOCATED, WASTED]].tolist()
     wasted = wasted if result.is_split else math.nan
     blocked = result.sums[NO_MEMORY]
-    external = float(result.num_slots / result.num_replicas * blocked[DURATION] - blocked[ALLOCATED])
+    external = float(result.limit_bytes / result.num_replicas * blocked[DURATION] - blocked[ALLOCATED])
     return {
         "utilization_mean": _ratio(used, allocated),
         "reserved_share": _ratio(allocated - used - wasted, allocated),

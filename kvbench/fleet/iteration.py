@@ -1,15 +1,16 @@
 """One iteration in which something happens: growth, the end of a request, a prompt. In order of admission."""
 
-from kvbench.compiled import part
+from kvbench.compiled import part, plain
+from kvbench.fleet.holds import attend_ps, bend, bytes_of, passing_bytes
 from kvbench.fleet.live import begin_decoding, end, enter, is_decoding, next_key, preempt, push, set_key, take_out
 from kvbench.fleet.memory import growth_ps, note_peak, note_waste, resized
 from kvbench.fleet.queue import is_waiting, note_left, take_first
 from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
 from kvbench.fleet.tally import Level, add_one, add_wait, pass_time
-from kvbench.model.cost import decode_ps, linear_ps, prefill_ps
+from kvbench.model.cost import linear_ps, moved_ps, prefill_ps
 
 FEW = 8
-_decode_ps, _linear_ps, _prefill_ps = part(decode_ps), part(linear_ps), part(prefill_ps)
+_linear_ps, _moved_ps, _prefill_ps = plain(linear_ps), plain(moved_ps), plain(prefill_ps)
 
 
 @part
@@ -20,14 +21,17 @@ def iterate(m: Machine) -> None:
     now.spent_ps = now.tokens = now.num_ended = now.num_begun = now.has_given_way = 0
     now.used_by_ended = now.allocated_by_ended = now.wasted_by_ended = now.rounded_by_ended = 0
     now.stepped = now.num_decoding
-    now.context = now.origin_sum + now.num_decoding * (now.counter + 1)
+    now.attend_ps = now.read_ps
     now.budget_tokens = fixed.chunk_tokens
     num_new, is_open = 0, now.quota > 0
     if now.num_decoding > 0:
         _decode(m)
     if now.first_new != NONE or now.quota > 0:
         num_new = _compute_prompts(m)
+    now.used_at_end = now.used + now.new_used
     now.counter += 1
+    now.read_ps += now.more_ps
+    now.used += now.more_bytes
     for i in range(now.num_begun):
         begin_decoding(m, m.live[i].begun)
     note_left(m, is_open)
@@ -39,7 +43,7 @@ def _finish(m: Machine, num_new: int) -> None:
     """Let the iteration's time pass, and note whose tokens are out, and who has ended."""
     now = m.now
     spent_ps = now.spent_ps + _linear_ps(now.stepped + now.tokens, m.fixed)
-    spent_ps += _decode_ps(1, now.stepped, now.context, m.fixed)
+    spent_ps += now.attend_ps + now.stepped * m.fixed.write_ps
     if now.stepped + num_new > 0:
         spent_ps += m.fixed.step_ps
     pass_time(m, spent_ps)
@@ -65,10 +69,9 @@ def _tally(m: Machine, lasted_ps: int, batch: int) -> None:
     Where others have taken their slots within it, it is no more than was ever held at once.
     """
     now, fixed = m.now, m.fixed
-    used = now.origin_sum + now.num_decoding * now.counter + now.new_held
-    allocated, wasted, rounded = now.allocated, now.wasted, now.rounded
+    used, allocated, wasted, rounded = now.used_at_end, now.allocated, now.wasted, now.rounded
     if now.num_ended > 0:
-        most = min(fixed.limit_bytes, now.peak_bytes - fixed.fixed_bytes) // fixed.slot_bytes
+        most = min(fixed.limit_bytes, now.peak_bytes - fixed.fixed_bytes)
         allocated = min(allocated + now.allocated_by_ended, most)
         used = min(used + now.used_by_ended, allocated)
         wasted = min(wasted + now.wasted_by_ended, allocated - used)
@@ -82,8 +85,8 @@ def _decode(m: Machine) -> None:
     now, fixed = m.now, m.fixed
     step = now.counter + 1
     if fixed.layout == BLOCKS:
-        added = m.live[now.counter % fixed.unit].growing * fixed.unit
-        grown_bytes = (now.allocated + added) * fixed.slot_bytes
+        added = m.live[now.counter % fixed.unit].growing * fixed.unit * fixed.slot_bytes
+        grown_bytes = now.allocated + added
         is_calm = next_key(m) > step or fixed.fixed_bytes + grown_bytes <= now.peak_bytes
         if grown_bytes > fixed.limit_bytes or not is_calm:
             _decode_in_order(m, step)
@@ -147,7 +150,7 @@ def _happen(m: Machine, place: int, step: int) -> None:
     required = own.origin + step
     if required > fixed.max_tokens:
         now.stepped -= 1
-        now.context -= required
+        now.attend_ps -= attend_ps(required, fixed)
         m.requests[own.request].outcome = TOO_LONG
         end(m, place, required - 1)
         return
@@ -160,6 +163,8 @@ def _happen(m: Machine, place: int, step: int) -> None:
         m.requests[own.request].outcome = COMPLETED
         end(m, place, required)
         return
+    if fixed.is_bounded:
+        bend(m, place, required)
     set_key(m, place, required)
     push(m, place)
 
@@ -172,11 +177,13 @@ def _make_room(m: Machine, place: int, held: int, required: int) -> bool:
         Whether there is room; without, the request is no longer live.
     """
     now, own = m.now, m.live[place]
+    beside_bytes = passing_bytes(held, required - held, m.fixed)
     while True:
         capacity = own.capacity
-        done = resized(m, place, m.grown(capacity, required))
+        is_growth = required > capacity
+        done = resized(m, place, m.grown(capacity, required) if is_growth else capacity, beside_bytes)
         if done > 0:
-            if done == 1:
+            if done == 1 and is_growth:
                 now.spent_ps += growth_ps(m, place, capacity, held)
             return True
         youngest = now.youngest
@@ -189,7 +196,7 @@ def _make_room(m: Machine, place: int, held: int, required: int) -> bool:
         else:
             if is_decoding(m, place):
                 now.stepped -= 1
-                now.context -= held + 1
+                now.attend_ps -= attend_ps(held + 1, m.fixed)
             now.has_given_way = 1
             m.requests[own.request].outcome = OUT_OF_MEMORY
             end(m, place, held)
@@ -244,11 +251,12 @@ def _compute(m: Machine, place: int) -> tuple[bool, bool]:
             m.requests[own.request].outcome = TOO_LONG
             end(m, place, held)
             return took, True
-        if held + num_tokens > own.capacity and not _make_room(m, place, held, held + num_tokens):
+        is_tight = held + num_tokens > own.capacity or passing_bytes(held, num_tokens, fixed) > 0
+        if is_tight and not _make_room(m, place, held, held + num_tokens):
             return took, True
         took = True
         own.held += num_tokens
-        now.new_held += num_tokens
+        now.new_used += bytes_of(own.held, fixed) - bytes_of(held, fixed)
         _pay(m, place, held, num_tokens, is_fetch)
         if not is_fetch:
             break
@@ -272,8 +280,9 @@ def _pay(m: Machine, place: int, held: int, num_tokens: int, is_fetch: bool) -> 
     if asked.admitted_ns == NONE:
         asked.admitted_ns = now.clock_ns
     if is_fetch:
-        now.spent_ps += m.fixed.transfer_ps + num_tokens * m.fixed.swap_ps
-        now.num_swapped_tokens += num_tokens
+        num_bytes = bytes_of(held + num_tokens, m.fixed) - bytes_of(held, m.fixed)
+        now.spent_ps += m.fixed.transfer_ps + _moved_ps(num_bytes, m.fixed.swap_ps, m.fixed)
+        now.moved_bytes += num_bytes
         return
     now.spent_ps += _prefill_ps(num_tokens, held, m.fixed)
     now.tokens += num_tokens

@@ -2,15 +2,15 @@
 
 import math
 
-from kvbench.compiled import part
+from kvbench.compiled import part, plain
 from kvbench.fleet.live import next_key
 from kvbench.fleet.memory import note_peak
 from kvbench.fleet.state import BLOCKS, IDLE_QUEUE, NONE, Machine
 from kvbench.fleet.tally import Level, add, add_one, begin, note_queue, pass_time
-from kvbench.model.cost import PS_PER_NS, decode_ps, linear_ps
+from kvbench.model.cost import PS_PER_NS, linear_ps
 
 LONGEST_NS = 9 * 10**15
-_decode_ps, _linear_ps = part(decode_ps), part(linear_ps)
+_linear_ps = plain(linear_ps)
 
 
 @part
@@ -33,8 +33,8 @@ def jump(m: Machine) -> bool:
     if now.why_waiting == IDLE_QUEUE:
         stop_ns = min(stop_ns, now.unseen_ns)
     need_ps = min(stop_ns - now.clock_ns, LONGEST_NS) * PS_PER_NS - now.rest_ps
-    first_ps = _iterations_ps(m, 1)
-    more_ps = _iterations_ps(m, 2) - 2 * first_ps
+    first_ps = _linear_ps(now.num_decoding, fixed) + fixed.step_ps + now.read_ps + now.num_decoding * fixed.write_ps
+    more_ps = now.more_ps
     num_steps = _until(num_steps, need_ps, first_ps, more_ps)
     bin_ps = (now.bin_end_ns - now.clock_ns) * PS_PER_NS - now.rest_ps
     if num_steps > 1 and _passed_ps(num_steps, first_ps, more_ps) > bin_ps:
@@ -45,15 +45,6 @@ def jump(m: Machine) -> bool:
     note_queue(m)
     begin(m)
     return True
-
-
-@part
-def _iterations_ps(m: Machine, num_steps: int) -> int:
-    """What so many iterations take, of those that decode."""
-    now = m.now
-    shared_ps = _linear_ps(now.num_decoding, m.fixed) + m.fixed.step_ps
-    num_context = now.origin_sum + now.num_decoding * (now.counter + 1)
-    return num_steps * shared_ps + _decode_ps(num_steps, now.num_decoding, num_context, m.fixed)
 
 
 @part
@@ -83,7 +74,9 @@ def _until(most: int, need_ps: int, first_ps: int, more_ps: int) -> int:
 def _fitting(m: Machine, most: int) -> int:
     """How many iterations the pool has blocks for."""
     now, unit = m.now, m.fixed.unit
-    room = m.fixed.limit_bytes // m.fixed.slot_bytes - now.allocated
+    if m.fixed.slot_bytes == 0:
+        return most
+    room = (m.fixed.limit_bytes - now.allocated) // m.fixed.slot_bytes
     if now.num_decoding * (most + unit) <= room:
         return most
     free = room // unit
@@ -104,7 +97,7 @@ def _fitting(m: Machine, most: int) -> int:
 def _pass_steps(m: Machine, num_steps: int, first_ps: int, more_ps: int) -> None:
     now = m.now
     n, num_live = num_steps, now.num_decoding
-    used = now.origin_sum + num_live * now.counter
+    used = now.used - now.more_bytes  # before the first of them, if it has added as much as the others
     lasted_ps = _passed_ps(n, first_ps, more_ps)
     # The sum of each iteration's number times its time.
     numbered_ps = first_ps * (0.5 * n * (n + 1)) + more_ps * ((n - 1.0) * n * (n + 1.0) / 3.0)
@@ -113,13 +106,15 @@ def _pass_steps(m: Machine, num_steps: int, first_ps: int, more_ps: int) -> None
         allocated += _hand_out(m, n, lasted_ps, first_ps, more_ps)
         note_peak(m, 0)
     pass_time(m, lasted_ps)
-    last = Level(used + num_live * n, now.allocated, now.wasted, now.rounded, num_live)
+    last = Level(used + n * now.more_bytes, now.allocated, now.wasted, now.rounded, num_live)
     if n == 1:
         add_one(m, lasted_ps, last)
     else:
-        used_ps = float(used) * lasted_ps + num_live * numbered_ps
+        used_ps = float(used) * lasted_ps + now.more_bytes * numbered_ps
         add(m, now.bin, float(lasted_ps), used_ps, allocated, last)
     now.counter += n
+    now.read_ps += n * now.more_ps
+    now.used += n * now.more_bytes
     now.num_iterations += n
     now.num_decoded_tokens += n * num_live
     now.num_finished_before = now.num_finished
@@ -127,7 +122,7 @@ def _pass_steps(m: Machine, num_steps: int, first_ps: int, more_ps: int) -> None
 
 @part
 def _hand_out(m: Machine, num_steps: int, lasted_ps: int, first_ps: int, more_ps: int) -> float:
-    """Hand out the blocks of so many iterations; what they add to the slots allocated, summed over time.
+    """Hand out the blocks of so many iterations; what they add to the slots allocated, summed over time, in bytes.
 
     Sequences grow in one iteration of each period of as many as a block has slots. What is handed out in an iteration
     is held through it, and through those that follow.
@@ -150,8 +145,9 @@ def _hand_out(m: Machine, num_steps: int, lasted_ps: int, first_ps: int, more_ps
                 num_blocks += times * count
                 added += count * _held_ps(i, times, unit, float(lasted_ps), float(first_ps), float(more_ps))
             turn = turn + 1 if turn + 1 < unit else 0
-    now.allocated += num_blocks * unit
-    return added * unit
+    block_bytes = unit * m.fixed.slot_bytes
+    now.allocated += num_blocks * block_bytes
+    return added * block_bytes
 
 
 @part

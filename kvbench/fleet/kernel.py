@@ -15,7 +15,7 @@ from kvbench.fleet.space import lay_out
 from kvbench.fleet.state import FOREVER, NONE, ROUND_ROBIN, Machine, Records, ReplicaRow, Rule, ServedRow, Tables
 from kvbench.fleet.tally import widen
 
-COMPILED = ("iteration", "jump", "kernel", "live", "memory", "queue", "space", "state", "tally")
+COMPILED = ("holds", "iteration", "jump", "kernel", "live", "memory", "queue", "space", "state", "tally")
 """Files of this package that are compiled into the kernel."""
 
 

@@ -3,9 +3,13 @@
 Those who decode are in a heap by the step at which something next happens to each; any of them can be taken out.
 """
 
-from kvbench.compiled import part
+from kvbench.compiled import part, plain
+from kvbench.fleet.holds import attend_ps, bend, bytes_of, next_bend
 from kvbench.fleet.memory import freed
 from kvbench.fleet.state import BLOCKS, NONE, SWAP, Machine
+from kvbench.model.cost import moved_ps
+
+_moved_ps = plain(moved_ps)
 
 
 @part
@@ -88,7 +92,7 @@ def enter(m: Machine, request: int, saved: int) -> int:
     own = m.live[place]
     own.request, own.prompt = request, asked.prompt
     own.final = asked.prompt + max(asked.output - 1, 0)  # the prompt's step gives the first output token
-    own.held = own.capacity = own.taken = own.waste = own.has_stepped = 0
+    own.held = own.capacity = own.taken = own.waste = own.has_stepped = own.more_ps = own.more_bytes = 0
     own.saved = saved
     own.key = own.position = own.origin = NONE
     own.arrived = now.num_admitted
@@ -121,6 +125,8 @@ def set_key(m: Machine, place: int, held: int) -> None:
         last = (own.final - 1) // fixed.unit * fixed.unit + 1
         if last > held:
             event = min(event, last)
+    if fixed.is_bounded:
+        event = min(event, next_bend(held, fixed))
     own.key = event - own.origin
 
 
@@ -128,9 +134,11 @@ def set_key(m: Machine, place: int, held: int) -> None:
 def begin_decoding(m: Machine, place: int) -> None:
     """From the next step on, a request adds a token a step."""
     now, own = m.now, m.live[place]
-    now.new_held -= own.held
+    now.new_used -= bytes_of(own.held, m.fixed)
     own.origin = own.held - now.counter
-    now.origin_sum += own.origin
+    now.read_ps += attend_ps(own.held + 1, m.fixed)
+    now.used += bytes_of(own.held + 1, m.fixed)
+    bend(m, place, own.held + 1)
     now.num_decoding += 1
     now.first_new = own.younger
     own.saved = 0
@@ -147,12 +155,16 @@ def leave(m: Machine, place: int, held: int) -> None:
     freed(m, place, held)
     if is_decoding(m, place):
         take_out(m, place)
-        now.origin_sum -= own.origin
+        next_held = own.origin + now.counter + 1
+        now.read_ps -= attend_ps(next_held, m.fixed)
+        now.used -= bytes_of(next_held, m.fixed)
+        now.more_ps -= own.more_ps
+        now.more_bytes -= own.more_bytes
         now.num_decoding -= 1
         if m.fixed.layout == BLOCKS:
             m.live[-own.origin % m.fixed.unit].growing -= 1
     else:
-        now.new_held -= own.held
+        now.new_used -= bytes_of(own.held, m.fixed)
     if now.first_new == place:
         now.first_new = own.younger
     if own.older == NONE:
@@ -181,7 +193,7 @@ def end(m: Machine, place: int, held: int) -> None:
     now.num_ended += 1
     allocated, wasted, rounded = now.allocated, now.wasted, now.rounded
     leave(m, place, held)
-    now.used_by_ended += held
+    now.used_by_ended += bytes_of(held, m.fixed)
     now.allocated_by_ended += allocated - now.allocated
     now.wasted_by_ended += wasted - now.wasted
     now.rounded_by_ended += rounded - now.rounded
@@ -205,12 +217,13 @@ def preempt(m: Machine, place: int, held: int) -> None:
     now.has_given_way = 1
     if is_decoding(m, place):
         now.stepped -= 1
-        now.context -= held + 1
+        now.attend_ps -= attend_ps(held + 1, m.fixed)
     if own.has_stepped:
         asked.num_preemptions += 1
         now.num_preemptions += 1
     if m.fixed.preemption == SWAP and held > 0:
-        now.spent_ps += m.fixed.transfer_ps + held * m.fixed.swap_ps
-        now.num_swapped_tokens += held
+        num_bytes = bytes_of(held, m.fixed)
+        now.spent_ps += m.fixed.transfer_ps + _moved_ps(num_bytes, m.fixed.swap_ps, m.fixed)
+        now.moved_bytes += num_bytes
     stack(m, own.request, max(own.saved, held), now.clock_ns)
     leave(m, place, held)

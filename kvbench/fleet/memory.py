@@ -1,23 +1,23 @@
 """Slots that live requests hold: set aside at admission, grown by the strategy's rule, and freed."""
 
-from kvbench.compiled import part
+from kvbench.compiled import part, plain
+from kvbench.fleet.holds import bytes_of, replaced_bytes, twice_bytes
 from kvbench.fleet.space import give_back, rounded, take
 from kvbench.fleet.state import BLOCKS, BUDDY, CHUNKS, COUNTING, NONE, Machine
 from kvbench.model.cost import resize_ps
 
-_resize_ps = part(resize_ps)
+_resize_ps = plain(resize_ps)
 
 
 @part
 def note_peak(m: Machine, extra_bytes: int) -> None:
     """Keep the most bytes that were held: now, and something in passing."""
-    held_bytes = m.fixed.fixed_bytes + m.now.allocated * m.fixed.slot_bytes + extra_bytes
-    m.now.peak_bytes = max(m.now.peak_bytes, held_bytes)
+    m.now.peak_bytes = max(m.now.peak_bytes, m.fixed.fixed_bytes + m.now.allocated + extra_bytes)
 
 
 @part
-def resized(m: Machine, place: int, capacity: int) -> int:
-    """Give a request more slots.
+def resized(m: Machine, place: int, capacity: int, beside_bytes: int) -> int:
+    """Give a request more slots, or as many, and for a moment some bytes beside them.
 
     Returns:
         Whether there is memory: 0 if not, 1 if its slots moved or were added to, 2 if there was room where they are.
@@ -27,14 +27,14 @@ def resized(m: Machine, place: int, capacity: int) -> int:
         return 0
     if fixed.space != COUNTING:
         return _moved(m, place, capacity)
-    added = capacity - own.capacity
+    added_bytes = bytes_of(capacity, fixed) - bytes_of(own.capacity, fixed)
     # Tensor by tensor: while the last one is copied, the old one is held as well.
-    twice_bytes = own.capacity * fixed.tensor_bytes
-    if (m.now.allocated + added) * fixed.slot_bytes + twice_bytes > fixed.limit_bytes:
+    extra_bytes = max(twice_bytes(own.capacity, fixed) if capacity > own.capacity else 0, beside_bytes)
+    if m.now.allocated + added_bytes + extra_bytes > fixed.limit_bytes:
         return 0
-    m.now.allocated += added
+    m.now.allocated += added_bytes
     own.capacity = own.taken = capacity
-    note_peak(m, twice_bytes)
+    note_peak(m, extra_bytes)
     note_waste(m, place)
     return 1
 
@@ -50,14 +50,14 @@ def _moved(m: Machine, place: int, capacity: int) -> int:
         if start == NONE:
             return 0
         found = 1
-        m.now.allocated += size
+        m.now.allocated += bytes_of(size, m.fixed)
         note_peak(m, 0)
-        m.now.allocated -= own.taken
+        m.now.allocated -= bytes_of(own.taken, m.fixed)
         if own.taken > 0:
             give_back(m, own.place, own.taken)
-        m.now.rounded += size - own.taken
+        m.now.rounded += bytes_of(size, m.fixed) - bytes_of(own.taken, m.fixed)
         own.place, own.taken = start, size
-    m.now.rounded -= capacity - own.capacity
+    m.now.rounded -= bytes_of(capacity, m.fixed) - bytes_of(own.capacity, m.fixed)
     own.capacity = capacity
     note_waste(m, place)
     return found
@@ -65,10 +65,10 @@ def _moved(m: Machine, place: int, capacity: int) -> int:
 
 @part
 def note_waste(m: Machine, place: int) -> None:
-    """Slots of a request that no token will fill: of sequences in blocks, once they are in their last one."""
+    """Bytes of a request that no token will fill: of sequences in blocks, once they are in their last one."""
     own, waste = m.live[place], 0
     if m.fixed.layout != BLOCKS or (m.fixed.is_split and own.capacity >= own.final):
-        waste = own.taken - min(own.capacity, own.final)
+        waste = bytes_of(own.taken, m.fixed) - bytes_of(min(own.capacity, own.final), m.fixed)
     m.now.wasted += waste - own.waste
     own.waste = waste
 
@@ -81,9 +81,9 @@ def freed(m: Machine, place: int, held: int) -> None:
     if m.fixed.layout == BLOCKS:
         size = -(-held // m.fixed.unit) * m.fixed.unit
     elif m.fixed.space != COUNTING and size > 0:
-        m.now.rounded -= size - own.capacity
+        m.now.rounded -= bytes_of(size, m.fixed) - bytes_of(own.capacity, m.fixed)
         give_back(m, own.place, size)
-    m.now.allocated -= size
+    m.now.allocated -= bytes_of(size, m.fixed)
     m.now.wasted -= own.waste
     own.taken = own.capacity = own.waste = 0
 
@@ -95,6 +95,9 @@ def growth_ps(m: Machine, place: int, capacity: int, held: int) -> int:
         return 0
     if m.fixed.layout == CHUNKS:
         return (m.live[place].capacity - capacity) // m.fixed.unit * _resize_ps(0, m.fixed)
+    copied_bytes = replaced_bytes(held, capacity, m.fixed)
     m.now.num_resizes += capacity > 0
-    m.now.num_copied_tokens += held
-    return _resize_ps(held, m.fixed)
+    m.now.copied_bytes += copied_bytes
+    if not m.fixed.is_bounded:
+        return m.fixed.storage_ps + held * m.fixed.copy_ps
+    return _resize_ps(copied_bytes, m.fixed) if replaced_bytes(1, capacity, m.fixed) > 0 else 0

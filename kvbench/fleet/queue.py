@@ -1,13 +1,13 @@
 """Admission, first come, first served; whoever was preempted stands before those who never were in."""
 
-from kvbench.compiled import part
+from kvbench.compiled import part, plain
 from kvbench.fleet.live import enter, is_decoding, leave, stack
 from kvbench.fleet.memory import resized
 from kvbench.fleet.state import COMPUTING, FULL_BATCH, IDLE_QUEUE, NO_MEMORY, NONE, OUT_OF_MEMORY, Machine
 from kvbench.fleet.tally import add_wait, begin, note_queue, pass_time
 from kvbench.model.cost import resize_ps
 
-_resize_ps = part(resize_ps)
+_resize_ps = plain(resize_ps)
 
 
 @part
@@ -89,7 +89,7 @@ def _admit_one(m: Machine) -> None:
     place = enter(m, request, saved)
     own = m.requests[request]
     capacity = m.admitted(own.prompt, m.live[place].final - own.prompt)
-    if capacity == 0 or resized(m, place, capacity) > 0:
+    if capacity == 0 or resized(m, place, capacity, 0) > 0:
         if capacity > 0:
             now.admission_ps += _resize_ps(0, m.fixed)
             pass_time(m, _resize_ps(0, m.fixed))

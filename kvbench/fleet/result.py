@@ -24,10 +24,10 @@ class Totals(Counters):
 
 
 class Shares(NamedTuple):
-    """Where the slots of all replicas were, averaged over the time of some iterations; the five parts add up to 1.
+    """Where the memory of all replicas was, averaged over the time of some iterations; the five parts add up to 1.
 
     Args:
-        used: of all slots, those that held tokens.
+        used: of all that caches may take, what held tokens.
         reserved: those that tokens to come would fill.
         internal_waste: those that the strategy reserved and no token would fill.
         rounded: those that an allocator set aside beyond what the strategy reserved.
@@ -74,17 +74,17 @@ class Timeline(NamedTuple):
 
     Args:
         bin_ns: a bin's length; the first begins at 0.
-        used: slots that hold tokens; 0 while nothing is live, as the others.
-        allocated: slots set aside.
-        reserved: slots that tokens to come will fill.
-        internal_waste: slots set aside that no token will fill, an allocator's rounding included; as those reserved
+        used: bytes that hold tokens; 0 while nothing is live, as the others.
+        allocated: bytes set aside.
+        reserved: bytes that tokens to come will fill.
+        internal_waste: bytes set aside that no token will fill, an allocator's rounding included; as those reserved
             empty (NaN) where they were not told apart.
-        blocked_free: slots not set aside while a request waited for memory: external waste.
+        blocked_free: bytes not set aside while a request waited for memory: external waste.
         batch: requests that took a step.
         busy: replicas that had something to do.
         queue: requests that had arrived, or were preempted, and waited to be admitted.
         most_used: the most at any time in the bin of what has its mean above, as those that follow.
-        most_allocated: slots set aside.
+        most_allocated: bytes set aside.
         most_batch: requests that took a step.
         most_queue: requests that waited.
     """
@@ -143,8 +143,7 @@ class FleetResult(Served):
         totals: sums over all.
         limits: what bound the service.
         timeline: memory, batch and queue over time.
-        num_slots: slots of all replicas.
-        slot_bytes: bytes of one.
+        limit_bytes: what caches may take, of all replicas.
         num_replicas: how many there are.
         is_split: whether reserved slots and internal waste were told apart.
         sums: float64 [why waiting, what]: see `fleet.state`.
@@ -153,28 +152,27 @@ class FleetResult(Served):
     totals: Totals
     limits: Binding
     timeline: Timeline
-    num_slots: int
-    slot_bytes: int
+    limit_bytes: int
     num_replicas: int
     is_split: bool
     sums: NDArray[np.float64]
 
     def shares(self, *, waiting: bool = False, for_memory: bool = False) -> Shares:
-        """Where the slots were, over the time in which something was live.
+        """Where the memory was, over the time in which something was live.
 
         Args:
             waiting: only iterations while a request waited, for whatever reason.
             for_memory: only iterations while a request waited for memory.
         Returns:
-            Shares; empty (NaN) where there was no such iteration. Without the split, reserved slots and internal waste
+            Shares; empty (NaN) where there was no such iteration. Without the split, reserved bytes and internal waste
             are empty.
         """
         classes = [NO_MEMORY] if for_memory else slice(FULL_BATCH, None) if waiting else slice(None)
         sums = self.sums[classes].sum(axis=0)
         with np.errstate(invalid="ignore"):
             means = sums / np.float64(sums[DURATION])
-        slots = self.num_slots / self.num_replicas
-        used, allocated, wasted, rounded = (means[[USED, ALLOCATED, WASTED, ROUNDED]] / slots).tolist()
+        limit_bytes = self.limit_bytes / self.num_replicas
+        used, allocated, wasted, rounded = (means[[USED, ALLOCATED, WASTED, ROUNDED]] / limit_bytes).tolist()
         wasted = wasted if self.is_split else float("nan")
         return Shares(
             used=used,

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from types import FunctionType
 from typing import NamedTuple
 
-from kvbench.compiled import part, pointer
+from kvbench.compiled import plain, pointer
 from kvbench.fleet.bounds import check_figures
 from kvbench.fleet.state import BLOCKS, CHUNKS, CONTIGUOUS, Rule
 from kvbench.plan.area import Area, Blocks, Chunks, Contiguous
@@ -92,18 +91,9 @@ def _refused(strategy: Strategy, reason: str) -> ValueError:
 @lru_cache(maxsize=256)
 def bound(function: Callable[..., int], arguments: tuple[int | float, ...]) -> Rule:
     """Compile a plain function of two whole numbers and further arguments that are the same at every call."""
-    compiled_function = _compiled(function)
+    compiled_function = plain(function)
 
     def rule(first: int, second: int) -> int:
         return compiled_function(first, second, *arguments)
 
     return pointer(rule)
-
-
-@lru_cache(maxsize=256)
-def _compiled(function: FunctionType) -> Callable[..., int]:
-    """Compile a plain function, with the plain functions that it calls."""
-    known = function.__globals__
-    used = {name: known[name] for name in function.__code__.co_names if name in known}
-    called = {name: _compiled(value) for name, value in used.items() if isinstance(value, FunctionType)}
-    return part(FunctionType(function.__code__, known | called, function.__name__, function.__defaults__))

@@ -14,10 +14,10 @@ from kvbench.fleet.bounds import (
 )
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.rules import bound_rule
-from kvbench.fleet.state import CONTIGUOUS, PREEMPTIONS, ROUTINGS, SPACES, UNBOUNDED
+from kvbench.fleet.state import CONTIGUOUS, PREEMPTIONS, ROUTINGS, SPACES
 from kvbench.fleet.tables import check_order, fixed_of, result_of, tables_of
 from kvbench.messages import unknown
-from kvbench.model.cost import Prices
+from kvbench.model.cost import UNBOUNDED, Prices
 from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.base import Strategy
 from kvbench.workload.trace_columns import TraceColumns
@@ -77,10 +77,14 @@ def simulate(
         ValueError: a parameter is out of its range, the trace has no arrivals, or the strategy no integer rule.
     """
     check_settings(max_batch, prefill_chunk_tokens, preemption, replicas, routing, space)
-    _check_memory(geometry, budget_bytes, min_block_tokens)
+    _check_memory(budget_bytes, min_block_tokens)
     rule = bound_rule(strategy)
     if rule.layout != CONTIGUOUS and space != "counting":
         raise ValueError(f"space={space} places contiguous slots; {type(strategy).__name__} takes them in units")
+    if space != "counting" and (geometry.state_bytes or any(group.tokens for group in geometry.groups)):
+        raise ValueError(
+            f"space={space} places slots that all cost the same; {geometry.called} has {geometry.kinds}: use counting"
+        )
     check_order(columns)
     longest_jump = min(check_requests(columns, prices, max_batch, repeats), LONGEST_JUMP)
     fixed = fixed_of(
@@ -105,16 +109,11 @@ def simulate(
     return result_of(tables, *ended, first_ns=int(columns.arrivals_ns[0]))
 
 
-def _check_memory(geometry: KVGeometry, budget_bytes: int, min_block_tokens: int) -> None:
+def _check_memory(budget_bytes: int, min_block_tokens: int) -> None:
     check_int("budget_bytes", budget_bytes, 1, MOST_BYTES)
     check_int("min_block_tokens", min_block_tokens, 1, MOST_TOKENS)
     if min_block_tokens & (min_block_tokens - 1):
         raise ValueError(f"min_block_tokens is a power of two, got {min_block_tokens}")
-    if any(group.tokens for group in geometry.groups):
-        raise ValueError(
-            f"a fleet's slots all cost the same; {geometry.name or 'this model'} has layers with a sliding window: "
-            "use backend=modelled"
-        )
 
 
 def check_settings(

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.model.cost import Prices
+from kvbench.model.cost import MOST_SIGHTS, Prices, Sight
 
 NONE = -1
 """No request, no place, not yet."""
 FOREVER = 2**60
 """In nanoseconds: 36 years, beyond every clock."""
-UNBOUNDED = 2**62
 
 Rule = Callable[[int, int], int]
 """A strategy's decision, of prompt and further tokens, or of capacity and slots required."""
@@ -34,8 +33,8 @@ IDLE_QUEUE, FULL_BATCH, NO_MEMORY, COMPUTING = range(4)
 """Why the head of the queue waits in an iteration: nobody does, or the first test that it fails: the batch is full,
 memory does not last, or the iteration's chunk of prompts is spent."""
 DURATION, USED, ALLOCATED, WASTED, BATCH, ROUNDED = range(6)
-"""What is summed over time, in picoseconds: 1, and slots or requests; of the wasted slots, those that an allocator
-rounded up. The rest follows: reserved slots are allocated ones less used and wasted ones, free ones the budget's less
+"""What is summed over time, in picoseconds: 1, and bytes or requests; of the wasted bytes, those that an allocator
+rounded up. The rest follows: reserved bytes are allocated ones less used and wasted ones, free ones the budget's less
 allocated ones."""
 NUM_CLASSES, NUM_SUMS = 4, 6
 WAITED, WAITING = NUM_CLASSES * NUM_SUMS, NUM_CLASSES * NUM_SUMS + 1
@@ -75,7 +74,11 @@ class LiveRow(Protocol):
     capacity: int
     taken: int  # slots set aside; more than capacity where an allocator rounds
     place: int
-    waste: int
+    waste: int  # bytes set aside that no token will fill
+    more_ps: (
+        int  # by how much the next step's attention takes longer, and how many bytes more are used, while it decodes
+    )
+    more_bytes: int
     key: int  # the step at which something happens to it
     position: int  # in the heap
     has_stepped: int
@@ -103,10 +106,10 @@ class Counters:
         num_prompt_tokens: tokens of prompts computed, without those computed again.
         num_decoded_tokens: decode steps.
         num_recomputed_tokens: tokens computed again after preemptions.
-        num_swapped_tokens: slots moved to the host's memory, and those moved back.
+        moved_bytes: what was moved to the host's memory, and back.
         num_preemptions: how often a request that had begun gave its memory back.
         num_resizes: storages replaced by larger ones.
-        num_copied_tokens: slots copied by that.
+        copied_bytes: what was copied by that.
         peak_bytes: the most that one replica held at any time, a resize's second tensor and staging buffers included.
     """
 
@@ -114,10 +117,10 @@ class Counters:
     num_prompt_tokens: int
     num_decoded_tokens: int
     num_recomputed_tokens: int
-    num_swapped_tokens: int
+    moved_bytes: int
     num_preemptions: int
     num_resizes: int
-    num_copied_tokens: int
+    copied_bytes: int
     peak_bytes: int
 
 
@@ -153,17 +156,21 @@ class ReplicaRow(Counters):
     quota: int  # requests that may be admitted in the iteration, as their prompts fit
     has_given_way: int
     why_waiting: int
-    origin_sum: int
-    new_held: int
+    read_ps: int  # attention of the next step of all who decode, and by how much it then takes longer
+    more_ps: int
+    used: int  # bytes that they use when they have taken it, and how many more they then use
+    more_bytes: int
+    new_used: int  # bytes that those use whose prompts are computed
     allocated: int
     wasted: int
     rounded: int
+    used_at_end: int  # of the iteration, by all who are live
     used_by_ended: int  # what those held that ended in the iteration: it is theirs until its end
     allocated_by_ended: int
     wasted_by_ended: int
     rounded_by_ended: int
     stepped: int
-    context: int
+    attend_ps: int  # attention of those who take a decode step in the iteration
     tokens: int
     budget_tokens: int
     bin_ns: int
@@ -172,6 +179,28 @@ class ReplicaRow(Counters):
     num_routed: int
     num_finished: int
     num_finished_before: int
+
+
+class Hold(NamedTuple):
+    """What layers hold that hold equally many tokens.
+
+    Args:
+        most_tokens: how many, at most; UNBOUNDED: all.
+        slot_bytes: bytes of a token in them.
+        is_chunk: 1 where they begin anew with every so many tokens, 0 where they let go of them one by one.
+        tensor_bytes: those in the largest tensor that growth replaces; 0 where it replaces none.
+        layer_bytes: those in one layer.
+    """
+
+    most_tokens: int
+    slot_bytes: int
+    is_chunk: int
+    tensor_bytes: int
+    layer_bytes: int
+
+
+TABLES: dict[str, type] = {"sights": Sight, "holds": Hold}
+"""Of a record, what is a table of so many records, and not a whole number."""
 
 
 class FixedRow(Prices):
@@ -184,8 +213,10 @@ class FixedRow(Prices):
     layout: int
     unit: int
     max_tokens: int
-    slot_bytes: int
-    tensor_bytes: int  # of those, in the largest tensor, where growth copies; else 0
+    slot_bytes: int  # as long as all layers hold it
+    state_bytes: int  # of a sequence, whatever its length
+    slot_ps: int  # attention of a query over it, as long as all layers see it
+    is_bounded: int  # whether some layers hold, or see, the last tokens only
     fixed_bytes: int
     limit_bytes: int
     limit_slots: int
@@ -196,11 +227,17 @@ class FixedRow(Prices):
     is_split: int
     is_lazy: int
     max_jump: int
+    num_holds: int
+    holds: tuple[Hold, ...]
 
 
 def _record(row: type, *more: str) -> np.dtype[np.void]:
-    """A record has what its row names, each a whole number."""
-    return np.dtype([(name, np.int64) for name in (*row.__annotations__, *more)])
+    """A record has what its row names, each a whole number or one of the TABLES."""
+    return np.dtype([_field(name) for name in (*row.__annotations__, *more)])
+
+
+def _field(name: str) -> tuple[Any, ...]:
+    return (name, _record(TABLES[name]), (MOST_SIGHTS,)) if name in TABLES else (name, np.int64)
 
 
 COUNTERS = tuple(field.name for field in fields(Counters))

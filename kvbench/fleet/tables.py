@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +27,13 @@ from kvbench.fleet.state import (
     NUM_COLUMNS,
     REPLICA,
     REQUEST,
-    UNBOUNDED,
+    TABLES,
+    Hold,
     Tables,
 )
 from kvbench.fleet.timeline import timeline_of
-from kvbench.ledger.costs import area_cost, workspace_bytes
-from kvbench.model.cost import PS_PER_NS, Prices
+from kvbench.ledger.costs import AreaCost, area_cost, workspace_bytes
+from kvbench.model.cost import MOST_SIGHTS, PS_PER_NS, UNBOUNDED, Prices
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Blocks
 from kvbench.workload.trace_columns import TraceColumns
@@ -42,7 +44,12 @@ NUM_BINS = 512
 def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: Prices, **chosen: int) -> np.ndarray:
     """What does not change: one FIXED record."""
     cost = area_cost(rule.area, geometry, 1)
+    holds = _holds_of(cost, rule.layout == CONTIGUOUS)
+    state_bytes = geometry.state_bytes
     fixed_bytes = workspace_bytes((rule.area,), geometry, 1)
+    if rule.layout == BLOCKS:  # a pool has blocks alone: states are set aside beside it
+        fixed_bytes += chosen["max_batch"] * state_bytes
+        state_bytes = 0
     limit_bytes = max(budget_bytes - fixed_bytes, 0)
     is_small_pool = False
     if isinstance(rule.area.layout, Blocks):
@@ -50,22 +57,54 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         pool_bytes = cost.bytes_of(rule.area.layout.pool)
         is_small_pool = pool_bytes + cost.bytes_of(rule.unit) <= limit_bytes
         limit_bytes = pool_bytes if pool_bytes <= limit_bytes else 0
-    figures = {
+    slots = cost.slots_in(limit_bytes - state_bytes)
+    figures: dict[str, Any] = {
         "layout": rule.layout,
         "is_lazy": int(not rule.reserves),
         "unit": rule.unit,
         "max_tokens": UNBOUNDED if rule.max_tokens is None else rule.max_tokens,
         "slot_bytes": cost.unit_bytes,
-        "tensor_bytes": cost.largest_bytes(1) if rule.layout == CONTIGUOUS else 0,
+        "state_bytes": state_bytes,
+        "slot_ps": sum(sight.read_ps for sight in prices.sights),
+        "is_bounded": int(cost.unit_bytes == 0 or min(row[0] for row in (*holds, *prices.sights)) < UNBOUNDED),
         "fixed_bytes": fixed_bytes,
         "limit_bytes": limit_bytes,
-        "limit_slots": limit_bytes // cost.unit_bytes,
+        "limit_slots": UNBOUNDED if slots is None else slots,
         "is_small_pool": int(is_small_pool),
-        "space_slots": limit_bytes // cost.unit_bytes // chosen["min_block"] * chosen["min_block"],
+        "space_slots": 0 if slots is None else slots // chosen["min_block"] * chosen["min_block"],
+        "num_holds": len(holds),
+        "holds": holds,
         **chosen,
         **prices._asdict(),
     }
-    return np.array([tuple(figures[name] for name in FIXED.names or ())], FIXED)
+    fixed = np.zeros(1, FIXED)
+    for name in FIXED.names or ():
+        if name in TABLES:
+            fixed[name][0, : len(figures[name])] = np.array(list(figures[name]), FIXED[name].base)
+        else:
+            fixed[name] = figures[name]
+    return fixed
+
+
+def _holds_of(cost: AreaCost, is_copied: bool) -> tuple[Hold, ...]:
+    """What layers hold of a sequence, those together that hold equally many tokens; growth copies it, or adds to it.
+
+    Raises:
+        ValueError: they hold too many different numbers.
+    """
+    found: dict[tuple[int, int], Hold] = {}
+    for group in cost.groups:
+        most = UNBOUNDED if group.most_tokens is None else group.most_tokens
+        is_chunk = int(group.is_chunked and most < UNBOUNDED)
+        before = found.get((most, is_chunk), Hold(most, 0, is_chunk, 0, 0))
+        found[most, is_chunk] = before._replace(
+            slot_bytes=before.slot_bytes + group.unit_bytes,
+            tensor_bytes=max(before.tensor_bytes, group.tensor_bytes * is_copied),
+            layer_bytes=max(before.layer_bytes, group.unit_bytes // group.num_layers),
+        )
+    if len(found) > MOST_SIGHTS:
+        raise ValueError(f"layers hold at most {MOST_SIGHTS} different numbers of tokens, got {len(found)}")
+    return tuple(found.values())
 
 
 def tables_of(fixed: np.ndarray, num_replicas: int, last_ns: int) -> Tables:
@@ -137,16 +176,15 @@ def result_of(tables: Tables, served: Served, makespan_ns: int, *, first_ns: int
     summed = {name: int(now[name].sum()) for name in COUNTERS}
     summed["peak_bytes"] = int(now["peak_bytes"].max())
     busy_ns = int((now["clock_ns"] - now["idle_ns"]).sum())
-    slots = int(own["limit_bytes"] // own["slot_bytes"])
+    limit_bytes = int(own["limit_bytes"])
     is_split = bool(own["is_split"])
-    timeline, sums = timeline_of(tables.sums, now["bin_ns"], makespan_ns, slots, is_split)
+    timeline, sums = timeline_of(tables.sums, now["bin_ns"], makespan_ns, limit_bytes, is_split)
     return FleetResult(
         **vars(served),
         totals=Totals(makespan_ns=makespan_ns, busy_ns=busy_ns, **summed),
         limits=_limits(sums, (makespan_ns - first_ns) * now.size, bool(own["is_small_pool"])),
         timeline=timeline,
-        num_slots=slots * now.size,
-        slot_bytes=int(own["slot_bytes"]),
+        limit_bytes=limit_bytes * now.size,
         num_replicas=now.size,
         is_split=is_split,
         sums=sums,

@@ -66,7 +66,7 @@ def widen(m: Machine, until_ns: int) -> None:
 
 
 class Level(NamedTuple):
-    """What was the case in an iteration: slots, and requests that took a step."""
+    """What was the case in an iteration: bytes, and requests that took a step."""
 
     used: int
     allocated: int
@@ -83,8 +83,8 @@ def add(m: Machine, own: int, lasted_ps: float, used_ps: float, allocated_ps: fl
         m: the replica.
         own: the bin.
         lasted_ps: how long they took.
-        used_ps: slots used, times that time.
-        allocated_ps: slots allocated, times that time.
+        used_ps: bytes used, times that time.
+        allocated_ps: bytes allocated, times that time.
         level: what was the case in the last of them, with the most used and allocated; the rest was so in all.
     """
     first, sums = m.now.why_waiting * NUM_SUMS, m.sums

@@ -26,7 +26,7 @@ from kvbench.model.cost import PS_PER_NS
 
 
 def timeline_of(
-    sums: NDArray[np.float64], bins_ns: NDArray[np.int64], makespan_ns: int, slots: int, is_split: bool
+    sums: NDArray[np.float64], bins_ns: NDArray[np.int64], makespan_ns: int, limit_bytes: int, is_split: bool
 ) -> tuple[Timeline, NDArray[np.float64]]:
     """Means over bins of one length, and the sums of all bins, both of all replicas together.
 
@@ -34,7 +34,7 @@ def timeline_of(
         sums: [replicas, bins + 1, sums], in picoseconds: see `fleet.tally`.
         bins_ns: the length of each replica's bins; each the least one's double, or that one's, and so on.
         makespan_ns: where it ends.
-        slots: of a replica.
+        limit_bytes: what caches may take, of a replica.
         is_split: whether reserved slots and internal waste were told apart.
     Returns:
         The timeline; and [why waiting, what] sums in picoseconds.
@@ -63,7 +63,9 @@ def timeline_of(
     allocated = np.minimum(every[:, ALLOCATED], most_allocated)
     used = np.minimum(every[:, USED], most_used)
     wasted = every[:, WASTED] if is_split else np.full(num_shown, np.nan)
-    blocked_free = np.minimum(slots * blocked[:, DURATION] - blocked[:, ALLOCATED], slots * len(sums) - allocated)
+    blocked_free = np.minimum(
+        limit_bytes * blocked[:, DURATION] - blocked[:, ALLOCATED], limit_bytes * len(sums) - allocated
+    )
     timeline = Timeline(
         bin_ns=bin_ns,
         used=used,

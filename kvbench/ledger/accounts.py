@@ -112,6 +112,19 @@ class Account:
                 num_bytes += held.num_bytes
         return num_used, capacity, num_bytes
 
+    def bytes_of(self, num_slots: int, capacity: int, num_bytes: int) -> int:
+        """Of a sequence's bytes on the device, those of so many slots: its first, where layers hold the last ones only.
+
+        Args:
+            num_slots: how many, at most all.
+            capacity: all that are allocated, as `device_slots` says.
+            num_bytes: their bytes, as it says.
+        """
+        (held, *others) = self.holdings.values()
+        if (held.cost.is_bounded or self.state_bytes) and not others:
+            return self.state_bytes + held.cost.bytes_of(num_slots)
+        return num_slots * num_bytes // max(capacity, 1)
+
     def copy(self) -> "Account":
         """A copy that can be changed alone."""
         holdings = {name: held.copy() for name, held in self.holdings.items()}

@@ -6,6 +6,7 @@ from heapq import heapify, heappop, heappush
 
 from kvbench.backend.base import NO_TIMES, Backend, Booking, summed
 from kvbench.ledger import NO_RECEIPT, BackgroundError, Ledger, OutOfMemory, Receipt
+from kvbench.ledger.accounts import Account
 from kvbench.plan.area import DISK, HOST
 from kvbench.results.columns import COMPLETED, UNREACHED
 from kvbench.runner.drive import Driver
@@ -212,7 +213,7 @@ class Scheduler:
             times, planned = summed(times, booking.waited), planned - sum(booking.waited)
         num_used, row["capacity_tokens"], row["request_bytes"] = account.device_slots if account else (0, 0, 0)
         row["context_tokens"] = account.num_attended if account else 0
-        self._measure_slack(progress, num_used, row["capacity_tokens"], row["request_bytes"])
+        self._measure_slack(progress, account, (num_used, row["capacity_tokens"], row["request_bytes"]))
         row["reserved_bytes"], row["waste_bytes"] = self._reserved_bytes, self._waste_bytes
         row["used_bytes"] = booking.used_bytes
         row["workspace_bytes"] = ledger.reading_bytes
@@ -258,11 +259,15 @@ class Scheduler:
                 return self._driver.fork(progress.index, other.index, num_tokens)
         return None
 
-    def _measure_slack(self, progress: LiveRequest, num_used: int, capacity: int, num_bytes: int) -> None:
+    def _measure_slack(self, progress: LiveRequest, account: Account | None, slots: tuple[int, int, int]) -> None:
         """Keep the totals of device slots that tokens to come will fill, and that none will, up to date."""
-        useful = min(capacity, progress.session.num_tokens)
-        reserved_bytes = max(useful - num_used, 0) * num_bytes // max(capacity, 1)
-        waste_bytes = (capacity - useful) * num_bytes // max(capacity, 1)
+        reserved_bytes = waste_bytes = 0
+        if account is not None:
+            num_used, capacity, num_bytes = slots
+            useful = min(capacity, progress.session.num_tokens)
+            useful_bytes = account.bytes_of(useful, capacity, num_bytes)
+            reserved_bytes = useful_bytes - account.bytes_of(min(num_used, useful), capacity, num_bytes)
+            waste_bytes = num_bytes - useful_bytes
         self._reserved_bytes += reserved_bytes - progress.reserved_bytes
         self._waste_bytes += waste_bytes - progress.waste_bytes
         progress.reserved_bytes, progress.waste_bytes = reserved_bytes, waste_bytes

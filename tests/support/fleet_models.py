@@ -5,7 +5,7 @@ import numpy as np
 from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled
 from kvbench.fleet import OUTCOMES
-from kvbench.model.cost import Prices, prices_of
+from kvbench.model.cost import UNBOUNDED, Prices, Sight, prices_of
 from kvbench.runner.recorder import FINISH, STEP_FIELDS
 from kvbench.runner.run import run
 from kvbench.workload.request import Request, Session
@@ -18,14 +18,16 @@ ROUND = Prices(
     weights_ps=50_000,
     active_ps=50_000,
     token_ps=10_000,
-    read_ps=1_000,
-    pair_ps=1_000,
     write_ps=1_000,
+    state_ps=0,
+    unit_bytes=GEOMETRY.bytes_per_token,
     copy_ps=2_000,
     swap_ps=10_000,
     storage_ps=40_000,
     transfer_ps=5_000,
     step_ps=100_000,
+    num_sights=1,
+    sights=(Sight(UNBOUNDED, 0, 1_000, 1_000),),
 )
 SLOT_BYTES = GEOMETRY.bytes_per_token
 TIMES = ("reserve_ns", "append_ns", "move_ns", "attend_ns", "model_ns")
@@ -44,7 +46,7 @@ def results(result):
     return {name: getattr(result, name).tolist() for name in (*COLUMNS, "held_tokens")}
 
 
-def by_runner(columns, strategy, budget_bytes, max_batch):
+def by_runner(columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY):
     """What the runner finds: columns a request, totals, and sums over time in bytes and nanoseconds."""
     requests = [
         Session(int(arrival), (Request(int(prompt), int(output)),))
@@ -52,7 +54,7 @@ def by_runner(columns, strategy, budget_bytes, max_batch):
             columns.arrival_ns, columns.num_prompt_tokens, columns.num_output_tokens, strict=True
         )
     ]
-    conditions = Conditions(geometry=GEOMETRY, hardware=machine(), weights=WEIGHTS)
+    conditions = Conditions(geometry=geometry, hardware=machine(), weights=WEIGHTS)
     backend = Modelled(memory_fraction=0.5).made(conditions)
     recorder = run(
         {"it": strategy},
@@ -110,13 +112,13 @@ def _totals(recorder, rows):
 
 def _sums(recorder, rows, step_ns):
     """Time, and bytes and requests times time; what a request that ends in an iteration held counts to its end,
-    but in whole slots no more than was ever held at once."""
+    but no more than was ever held at once."""
     _, firsts, where = np.unique(rows["iteration"], return_index=True, return_inverse=True)
     lasts = np.append(firsts[1:], where.size) - 1
     lasted_ns = np.bincount(where, step_ns)
     stepped = np.bincount(where, rows["num_tokens"] > 0)
     held = rows["allocated_bytes"] + rows["workspace_bytes"] + rows["transient_bytes"]
-    most = (np.maximum.accumulate(held)[lasts] - rows["workspace_bytes"].max()) // SLOT_BYTES * SLOT_BYTES
+    most = np.maximum.accumulate(held)[lasts] - rows["workspace_bytes"].max()
     ends = _ends(recorder, rows)
 
     def through(name, most):

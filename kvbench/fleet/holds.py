@@ -1,0 +1,95 @@
+"""Bytes of a sequence, and what its attention takes, by its tokens: straight lines, with a bend where a window is full
+or a chunk ends. Between events all that decode are on straight stretches of theirs."""
+
+from kvbench.compiled import part, plain
+from kvbench.fleet.state import FixedRow, Machine
+from kvbench.model.cost import UNBOUNDED, reading_ps
+
+_reading_ps = plain(reading_ps)
+
+
+@part
+def bytes_of(num_tokens: int, fixed: FixedRow) -> int:
+    """Bytes of so many slots of a sequence, and of its states."""
+    if num_tokens == 0:
+        return 0
+    if not fixed.is_bounded:
+        return fixed.state_bytes + num_tokens * fixed.slot_bytes
+    num_bytes = fixed.state_bytes
+    for i in range(fixed.num_holds):
+        num_bytes += min(num_tokens, fixed.holds[i].most_tokens) * fixed.holds[i].slot_bytes
+    return num_bytes
+
+
+@part
+def replaced_bytes(num_tokens: int, capacity: int, fixed: FixedRow) -> int:
+    """Those of them in tensors that growth beyond a capacity replaces: layers that hold all that they ever do stay."""
+    if not fixed.is_bounded:
+        return num_tokens * fixed.slot_bytes
+    num_bytes = 0
+    for i in range(fixed.num_holds):
+        if capacity < fixed.holds[i].most_tokens:
+            num_bytes += num_tokens * fixed.holds[i].slot_bytes
+    return num_bytes
+
+
+@part
+def twice_bytes(capacity: int, fixed: FixedRow) -> int:
+    """What growth beyond a capacity holds twice: the largest tensor, while it is copied."""
+    if not fixed.is_bounded:
+        return capacity * fixed.holds[0].tensor_bytes
+    tensor_bytes = 0
+    for i in range(fixed.num_holds):
+        if capacity < fixed.holds[i].most_tokens:
+            tensor_bytes = max(tensor_bytes, fixed.holds[i].tensor_bytes)
+    return capacity * tensor_bytes
+
+
+@part
+def passing_bytes(held: int, num_tokens: int, fixed: FixedRow) -> int:
+    """What an append holds beside: a layer's old tokens and new ones, where some of them are not to stay."""
+    most_bytes = 0
+    if fixed.is_bounded and num_tokens > 1:
+        for i in range(fixed.num_holds):
+            hold = fixed.holds[i]
+            num_old = held % hold.most_tokens if hold.is_chunk else min(held, hold.most_tokens)
+            if num_old + num_tokens > hold.most_tokens:
+                most_bytes = max(most_bytes, (num_old + num_tokens) * hold.layer_bytes)
+    return most_bytes
+
+
+@part
+def next_bend(held: int, fixed: FixedRow) -> int:
+    """The fewest tokens, more than a sequence holds, from which on a token more adds another amount than before."""
+    bend = UNBOUNDED
+    for i in range(fixed.num_holds):
+        if fixed.holds[i].most_tokens > held:
+            bend = min(bend, fixed.holds[i].most_tokens)
+    for i in range(fixed.num_sights):
+        sight = fixed.sights[i]
+        if sight.is_chunk:
+            bend = min(bend, held + (1 if held % sight.reach == 0 else sight.reach - held % sight.reach))
+        elif sight.reach > held:
+            bend = min(bend, sight.reach)
+    return bend
+
+
+@part
+def attend_ps(num_tokens: int, fixed: FixedRow) -> int:
+    """Attention of the newest of so many tokens over all of them."""
+    if not fixed.is_bounded:
+        return fixed.state_ps + num_tokens * fixed.slot_ps
+    return _reading_ps(1, num_tokens - 1, fixed)
+
+
+@part
+def bend(m: Machine, place: int, num_tokens: int) -> None:
+    """Note by how much a step more of a request that decodes adds, once it holds so many tokens."""
+    own, now, fixed = m.live[place], m.now, m.fixed
+    more_ps, more_bytes = fixed.slot_ps, fixed.slot_bytes
+    if fixed.is_bounded:
+        more_ps = attend_ps(num_tokens + 1, fixed) - attend_ps(num_tokens, fixed)
+        more_bytes = bytes_of(num_tokens + 1, fixed) - bytes_of(num_tokens, fixed)
+    now.more_ps += more_ps - own.more_ps
+    now.more_bytes += more_bytes - own.more_bytes
+    own.more_ps, own.more_bytes = more_ps, more_bytes
