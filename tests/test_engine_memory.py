@@ -125,6 +125,18 @@ def test_graphs_are_in_the_budget_since_0_21_and_not_of_eager_steps():
     assert VLLM(enforce_eager=True).memory(tiny(), board(79)).graphs_bytes == 0
 
 
+def test_a_drafter_brings_a_layer_of_weights():
+    """Of 10,000 parameters in two layers one has 5,000; its input is two hidden states of 8 wide: 128 more."""
+    body = WeightPart(name="body", kind="body", num_parameters=5_000, layers=(0, 1), dtype="fp8")
+    model = tiny(weights=(body,))
+    for engine, drafted in (
+        (VLLM(), VLLM(num_speculative_tokens=1)),
+        (SGLang(), SGLang(speculative_algorithm="EAGLE")),
+    ):
+        with_it, without = (each.memory(model, board(24)).weights_bytes for each in (drafted, engine))
+        assert with_it - without == 2 * (5_000 + 2 * 8 * 8)
+
+
 def test_sglang_leaves_steps_and_graphs_outside_of_its_share():
     """Of 79.18 GiB 0.75 are taken before it looks; 0.8 of the rest, less weights, is the cache."""
     memory = SGLang(mem_fraction_static=0.8).memory(tiny(), board(79.18))

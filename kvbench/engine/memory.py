@@ -82,6 +82,17 @@ def loaded_bytes(rank: Model) -> int:
     )
 
 
+def drafter_bytes(rank: Model, num_layers: int) -> int:
+    """Weights of a drafter of layers like the model's own, in 16 bits: a mean layer's, and a product of its two inputs.
+
+    Embedding and head are the model's. Source: vLLM, model_executor/models/deepseek_mtp.py and qwen3_next_mtp.py.
+    """
+    size = DTYPE_BYTES[rank.dtype]
+    of_layers = sum(part.total for part in rank.weights if part.layers)
+    each = of_layers // max(rank.num_layers, 1) + 2 * rank.hidden_size**2
+    return num_layers * size * each
+
+
 def _padding_bytes(part: WeightPart, hidden_size: int) -> Fraction:
     width = expert_width(part, hidden_size)
     if not width:
@@ -100,6 +111,7 @@ def vllm_memory(
     max_num_batched_tokens: int,
     max_num_seqs: int,
     enforce_eager: bool = False,
+    drafter_layers: int = 0,
 ) -> RankMemory:
     """A share of all memory, less weights, the peak of a profiled step, what is outside torch, and since 0.21 graphs.
 
@@ -112,6 +124,7 @@ def vllm_memory(
         max_num_batched_tokens: tokens of the profiled step.
         max_num_seqs: sequences that it samples for.
         enforce_eager: no graphs are captured.
+        drafter_layers: layers of a drafter like the model's own.
     Source: vLLM, vllm/v1/worker/gpu_worker.py (determine_available_memory) and vllm/utils/mem_utils.py at 35d5cda1.
     Departs: encoders of images are not profiled; adapters are not regarded.
     """
@@ -122,14 +135,21 @@ def vllm_memory(
     return RankMemory(
         total_bytes=hardware.memory_bytes,
         budget_bytes=int(hardware.memory_bytes * gpu_memory_utilization),
-        weights_bytes=loaded_bytes(rank),
+        weights_bytes=loaded_bytes(rank) + drafter_bytes(rank, drafter_layers),
         activation_bytes=max(body_bytes(rank, max_num_batched_tokens), sampled) + WORKSPACE_BYTES,
         graphs_bytes=graphs_bytes(rank, max_num_seqs) if has_graphs else 0,
         runtime_bytes=KERNELS_BYTES + neighbours * PER_NEIGHBOUR_BYTES,
     )
 
 
-def sglang_memory(rank: Model, hardware: Accelerator, parallel: Parallel, *, mem_fraction_static: float) -> RankMemory:
+def sglang_memory(
+    rank: Model,
+    hardware: Accelerator,
+    parallel: Parallel,
+    *,
+    mem_fraction_static: float,
+    drafter_layers: int = 0,
+) -> RankMemory:
     """What is free after loading, less the share of what was free before that is left for steps and graphs.
 
     Args:
@@ -137,6 +157,7 @@ def sglang_memory(rank: Model, hardware: Accelerator, parallel: Parallel, *, mem
         hardware: the accelerator.
         parallel: how the model is laid over several.
         mem_fraction_static: the share for weights and cache.
+        drafter_layers: layers of a drafter like the model's own.
     Source: SGLang 0.5.23, srt/model_executor/pool_configurator.py.
     Departs: nothing is kept for encoders of images.
     """
@@ -145,7 +166,7 @@ def sglang_memory(rank: Model, hardware: Accelerator, parallel: Parallel, *, mem
     return RankMemory(
         total_bytes=hardware.memory_bytes,
         budget_bytes=hardware.memory_bytes - int(free_bytes * (1 - mem_fraction_static)),
-        weights_bytes=loaded_bytes(rank),
+        weights_bytes=loaded_bytes(rank) + drafter_bytes(rank, drafter_layers),
         runtime_bytes=runtime_bytes,
     )
 

@@ -123,7 +123,8 @@ class SGLang(Engine):
         """What is free after loading, less what steps and graphs are left."""
         parallel = parallel or Parallel()
         share = self.resolved(hardware, rank, parallel).mem_fraction_static or 1.0
-        return sglang_memory(rank, hardware, parallel, mem_fraction_static=share)
+        drafter_layers = int(self.speculative_algorithm in OF_ONE_LAYER)
+        return sglang_memory(rank, hardware, parallel, mem_fraction_static=share, drafter_layers=drafter_layers)
 
     def pool(self, rank: Model, available_bytes: int, parallel: Parallel | None = None) -> Pool:
         """The pools: states first, then tokens of full attention and of windows in their ratio.

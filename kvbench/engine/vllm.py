@@ -152,6 +152,7 @@ class VLLM(Engine):
             max_num_batched_tokens=settings.max_num_batched_tokens or 0,
             max_num_seqs=settings.max_num_seqs or 0,
             enforce_eager=settings.enforce_eager,
+            drafter_layers=int(settings.speculative_method in OF_ONE_LAYER),
         )
 
     def pool(self, rank: Model, available_bytes: int, parallel: Parallel | None = None) -> Pool:

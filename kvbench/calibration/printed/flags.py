@@ -1,5 +1,6 @@
 """The memory that an engine would leave for its cache, from a model's configuration and the flags of a line alone."""
 
+import re
 from dataclasses import replace
 
 from kvbench.calibration.capacity_rows import Row, engine_of_row, parallel_of_row
@@ -10,14 +11,18 @@ from kvbench.engine.trtllm import TensorRTLLM
 from kvbench.engine.vllm import VLLM
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.dtypes import DTYPE_BYTES
+from kvbench.model.groups import STATE
 from kvbench.model.model import Model
 from kvbench.model.precision import in_precision
 from kvbench.model.published.read import LANGUAGE_ALONE
 from kvbench.model.ranks import rank_of
 
+DATED = re.compile(r"\d+\.\d+|20\d\d-\d\d")
+"""Versions by which an engine's default share is known."""
+
 
 def from_flags(row: Row, model: Model | None, hardware: Accelerator | None) -> int:
-    """Bytes for the cache; the line's printed GiB are not looked at.
+    """Bytes for the cache, in SGLang for that of tokens; the line's printed GiB are not looked at.
 
     Args:
         row: columns of a line, by name.
@@ -34,13 +39,17 @@ def from_flags(row: Row, model: Model | None, hardware: Accelerator | None) -> i
         lacking.append("vocabulary")
     if model is not None and LANGUAGE_ALONE in model.assumed:
         lacking.append("encoders of images")
-    if not row["memory_fraction"] and row["version"].strip() in ("", "~ 2026"):
+    if not row["memory_fraction"] and not DATED.search(row["version"]):
         lacking.append("memory_fraction")
     if model is None or hardware is None or dtype is None or lacking:
         raise ValueError(", ".join(lacking))
     engine, parallel = _with_share(row, engine_of_row(row, model)), parallel_of_row(row)
     rank = rank_of(_in_weights(model, dtype), parallel, engine.divides)
-    return engine.memory(rank, hardware, parallel).available_bytes
+    available_bytes = engine.memory(rank, hardware, parallel).available_bytes
+    if isinstance(engine, SGLang) and any(group.kind == STATE for group in rank.groups):
+        pool = engine.resolved(hardware, rank, parallel).pool(rank, available_bytes, parallel)
+        return pool.num_bytes - sum(part.num_blocks * part.block_bytes for part in pool.parts if part.name == "states")
+    return available_bytes
 
 
 def _in_weights(model: Model, dtype: str) -> Model:
