@@ -90,6 +90,13 @@ def test_a_version_is_stated_or_told_by_its_month_or_its_own_count(given, versio
         ("google/gemma-3-27b-it", "gemma-3-27b", 507_904),
         ("Qwen3.8-27B-FP8, DFlash2 drafter", "qwen3.5-27b", 65_536),
         ("moonshotai/Kimi-K2-Thinking", "kimi-k2", 70_272),
+        ("Meta Llama 3.1 8B Instruct", "llama-3.1-8b", 131_072),
+        ("Llama3.1-70B", "llama-3.1-70b", 327_680),
+        ("Qwen 2.5 Coder 7B AWQ", "qwen2.5-7b", 57_344),
+        ("Qwen/Qwen2.5-VL-72B-Instruct", "qwen2.5-72b", 327_680),
+        ("Qwen3.5-122B NVFP4", "qwen3.5-122b-a10b", 12 * 2_048),
+        ("Qwen/Qwen3-Coder-Next-FP8", "qwen3-next-80b-a3b", 24_576),
+        ("gemma3_12b", "gemma-3-12b", 48 * 8_192),
     ],
 )
 def test_shapes_are_known_by_name_or_by_what_is_stated(text, name, token_bytes):

@@ -6,6 +6,7 @@ head_dim, sliding_window, layer_types, linear_*), or of Gemma and gpt-oss what i
 
 import re
 from dataclasses import replace
+from functools import cache
 
 from kvbench.model.groups import CONVOLUTION, FULL, LATENT, RECURRENT, STATE, WINDOW, LayerGroup, StateTensor
 from kvbench.model.model import Model
@@ -72,6 +73,7 @@ PLAIN: dict[str, tuple[int, Heads]] = {
     "qwen3-vl-32b": (64, (64, 8, 128)),
     "qwen3-30b-a3b": (48, (32, 4, 128)),
     "qwen3-coder-30b-a3b": (48, (32, 4, 128)),
+    "qwen3-omni-30b-a3b": (48, (32, 4, 128)),
     "qwen3-vl-30b-a3b": (48, (32, 4, 128)),
     "qwen3-235b-a22b": (94, (64, 4, 128)),
     "qwen3-vl-235b-a22b": (94, (64, 4, 128)),
@@ -143,9 +145,11 @@ of DFlash those of noonghunna/club-3090's recipes.
 """
 
 SAME = (
-    (re.compile(r"[ _]+(?=\d)"), "-"),
-    (re.compile(r"qwen-?3\.(?:6|8|x)-(?=27b|35b)"), "qwen3.5-"),
-    (re.compile(r"(qwen[\d.]+)-(?:coder|vl|math|embedding|reranker)-(?=\d+(?:\.\d+)?b(?!-a))"), r"\1-"),
+    (re.compile(r"[\s_]+"), "-"),
+    (re.compile(r"\b(llama|gemma)(?=[234])"), r"\1-"),
+    (re.compile(r"\bqwen-(?=\d)"), "qwen"),
+    (re.compile(r"qwen3\.(?:6|8|x)-(?=27b|35b)"), "qwen3.5-"),
+    (re.compile(r"(qwen[\d.]+)-(?:coder|vl|math|embedding|reranker)-(?=\d+(?:\.\d+)?b(?!-a\d))"), r"\1-"),
     (re.compile(r"qwen2-(?=\d)"), "qwen2.5-"),
     (re.compile(r"qwen3-coder-next"), "qwen3-next-80b-a3b"),
     (re.compile(r"gpt-oss-safeguard"), "gpt-oss"),
@@ -165,12 +169,18 @@ def public_shape(text: str) -> Model | None:
     folded = text.casefold()
     for other, name in SAME:
         folded = other.sub(name, folded)
-    known = {**PLAIN, **WINDOWED, **LATENTS, **GATED}
-    found = [name for name in known if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", folded)]
+    found = [name for called, name in _names().items() if re.search(rf"(?<![\w.]){re.escape(called)}(?![\w.])", folded)]
     if stated := STATED.search(text.casefold()):
         num_layers, kv_heads, dim = (int(each or STATED_DIM) for each in stated.groups())
         return _model("stated", _attention(range(num_layers), (kv_heads, kv_heads, dim)))
     return _known(max(found, key=len)) if found else None
+
+
+@cache
+def _names() -> dict[str, str]:
+    """Each shape's name, and the same without the active parameters of a mixture of experts."""
+    names = {**PLAIN, **WINDOWED, **LATENTS, **GATED}
+    return {re.sub(r"-a\d+b$", "", name): name for name in names} | {name: name for name in names}
 
 
 def with_drafter_of(text: str, model: Model) -> tuple[Model, int]:
