@@ -176,7 +176,7 @@ def test_a_scenario_of_ones_own_is_an_object_or_a_file(tmp_path):
             "data=none.safetensors fills tensors, and backend=modelled makes",
         ),
         ({"strategies": None, "backend": "fleet"}, {"fleet_strategies": "paged"}, "fleet_strategies is a list of"),
-        ({"model": 5}, {}, "model is a name, a YAML file, a shape or its keys, got 5"),
+        ({"model": 5}, {}, "model is a name, a config.json, its folder, a YAML file, a shape or its keys, got 5"),
     ],
 )
 def test_what_is_wrong_is_told_as_on_the_command_line(arguments, settings, message):

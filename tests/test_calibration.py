@@ -268,7 +268,7 @@ def test_what_a_calibration_says_by_hand():
         (["out=mine.yaml", "model=articel"], "articel"),
         (["out=mine.yaml", "dtype=float31"], "unknown dtype 'float31'"),
         (["out=mine.yaml", "device=gpu"], "^unknown device 'gpu'"),
-        (["out=mine.yaml", "model=deepseek_v3"], "^model=deepseek_v3: .*latent attention"),
+        (["out=mine.yaml", "model=deepseek_v3"], "^model=deepseek_v3: .*latent layers"),
     ],
 )
 def test_the_verb_refuses_and_writes_nothing(tmp_path, monkeypatch, arguments, words):

@@ -158,7 +158,7 @@ COMMANDS = [
     (["+scenario=short_chat", "+hydra.callbacks.x={_target_: evil.Callback}"], ["callbacks and targets", "refused"]),
     (["+scenario=short_chat", "hydra/callbacks=ev"], ["callbacks and targets", "refused"]),
     (["+scenario=short_chat", "hydra.launcher._target_=evil.X"], ["callbacks and targets", "refused"]),
-    (["+scenario=short_chat", "model=article.yaml"], ["unknown model 'article.yaml'", "'article'"]),
+    (["+scenario=short_chat", "model=article.yaml"], ["no model file 'article.yaml'"]),
     (["+scenario=../strategy/dynamic"], ["unknown scenario"]),
     (["+experiment=recompute", "+scenario=short_chat"], ["an experiment brings its own requests"]),
     (["+experiment=recompute", "strategy=static"], ["an experiment brings its own requests and strategies"]),

@@ -17,19 +17,43 @@ from kvbench.configuration.targets import MOVED, build, check_target, own_classe
 from tests.support import defaults
 from tests.support.catalogue import node_of, strategy
 
-BYTES_A_TOKEN = {  # published geometries: 2 · layers · KV heads · head size · bytes of the dtype
+BYTES_A_TOKEN = {
     "article": 32_768,
-    "deepseek_v3": 70_272,  # one latent of 512 + 64 in each of 61 layers
+    "deepseek_v3": 70_272,
+    "deepseek_v32": 78_324,
     "gemma3_12b": 393_216,
+    "gemma3_1b": 26_624,
     "gemma3_27b": 507_904,
-    "opt_13b": 819_200,
+    "gemma3_4b": 139_264,
+    "gemma4_31b": 901_120,
+    "gpt_oss_120b": 73_728,
+    "gpt_oss_20b": 49_152,
+    "kimi_k2_5": 70_272,
     "llama2_7b": 524_288,
-    "llama3_8b": 131_072,
+    "llama3_2_3b": 114_688,
+    "llama3_405b": 516_096,
     "llama3_70b": 327_680,
+    "llama3_8b": 131_072,
+    "llama4_scout": 196_608,
+    "minimax_m2_5": 253_952,
     "mistral_7b": 131_072,
+    "mixtral_8x7b": 131_072,
+    "nemotron_h_56b": 40_960,
+    "opt_13b": 819_200,
+    "phi_4": 204_800,
+    "qwen2_5_0_5b": 12_288,
+    "qwen2_5_14b": 196_608,
+    "qwen2_5_1_5b": 28_672,
+    "qwen2_5_3b": 36_864,
     "qwen2_5_7b": 57_344,
     "qwen3_0_6b": 114_688,
+    "qwen3_14b": 163_840,
+    "qwen3_235b_a22b": 192_512,
+    "qwen3_30b_a3b": 98_304,
+    "qwen3_32b": 262_144,
+    "qwen3_5_27b": 65_536,
     "qwen3_8b": 147_456,
+    "qwen3_next_80b_a3b": 24_576,
     "smollm2": 46_080,
 }
 

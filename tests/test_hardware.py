@@ -162,7 +162,7 @@ def config(model="llama3_8b", dtype=None, hardware=None, **changed):
 def test_weights_take_the_configured_dtype():
     assert weights_of(config()).num_bytes == 2 * 8_030_261_248
     assert weights_of(config(dtype="float32")).num_bytes == 4 * 8_030_261_248
-    assert weights_of(config("deepseek_v3")).active_bytes == 2 * 37 * 10**9
+    assert weights_of(config("deepseek_v3")).active_bytes == 39_513_107_456  # of eight bits, but embeddings and head
     assert weights_of(config("article")) is None
 
 
@@ -174,19 +174,26 @@ def test_hardware_is_optional():
         hardware_of(config(hardware=3))
 
 
+def flat(**changed):
+    """A model by kvbench's own keys."""
+    sizes = {"num_layers": 32, "num_heads": 32, "num_kv_heads": 8, "head_dim": 128, "dtype": "bfloat16"}
+    weights = {"hidden_size": 4096, "num_parameters": 8_030_261_248, "num_active_parameters": None}
+    return {"model": {"name": "Mine", **sizes, **weights, **changed}, "dtype": None, "hardware": None}
+
+
 def test_a_models_missing_and_unknown_keys_are_named():
-    without = config()
+    without = flat()
     del without["model"]["head_dim"]
     with pytest.raises(UsageError, match="model: missing head_dim; it takes num_layers, num_heads"):
         geometry_of(without)
     with pytest.raises(UsageError, match=r"unknown parameter 'num_parametres'\. Did you mean 'num_parameters'\?"):
-        geometry_of(config(num_parametres=3))
+        geometry_of(flat(num_parametres=3))
     with pytest.raises(UsageError, match=r"model\.num_active_parameters is at most num_parameters"):
-        weights_of(config(num_active_parameters=10**12))
+        weights_of(flat(num_active_parameters=10**12))
 
 
 def test_a_model_file_without_weights_is_one_for_the_cache_alone():
-    bare = config()
+    bare = flat()
     for key in ("hidden_size", "num_parameters", "num_active_parameters"):
         del bare["model"][key]
     assert geometry_of(bare).bytes_per_token == 131_072

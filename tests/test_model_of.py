@@ -45,7 +45,8 @@ def test_precisions_are_apart_from_each_other():
     plain = model("llama3_8b")
     assert model("llama3_8b", model__kv_dtype="fp8_e5m2").bytes_per_token * 2 == plain.bytes_per_token
     assert model("llama3_8b", model__kv_dtype="fp8").weights_bytes == plain.weights_bytes
-    assert model("llama3_8b", model__weights_dtype="fp8").weights_bytes * 2 == plain.weights_bytes
+    kept = 2 * 128_256 * 4096 + 65 * 4096  # embedding, head and norms
+    assert model("llama3_8b", model__weights_dtype="fp8").weights_bytes == plain.num_parameters + kept
     assert model("llama3_8b", dtype="float32").weights_bytes == 2 * plain.weights_bytes
     assert model("llama3_8b", dtype="float32", model__kv_dtype="bf16").bytes_per_token == plain.bytes_per_token
     with pytest.raises(UsageError, match="unknown kv_dtype 'fp6'"):
@@ -71,12 +72,22 @@ def test_groups_are_said_one_by_one():
         model({"groups": [3], "dtype": "float16"})
 
 
+def test_a_published_model_shrinks_by_the_same_keys_as_others():
+    assert model("llama3_8b", model__num_layers=1).bytes_per_token == 4096
+    small = model("gpt_oss_20b", model__num_layers=3)
+    assert [group.num_layers for group in small.groups] == [2, 1]
+    assert model("nemotron_h_56b", model__num_layers=8).num_layers == 8
+    assert model({"config": {"text_config": LLAMA}}, model__num_kv_heads=4, model__head_dim=8).bytes_per_token == 512
+    with pytest.raises(UsageError, match="num_hidden_layers is an integer of at least 1"):
+        model("llama3_8b", model__num_layers=0)
+
+
 def test_where_the_model_is_comes_from_its_own_key():
     config = composed({"model": {"config": LLAMA, "name_or_path": "folder"}})
     assert name_or_path_of(config) == "folder"
     assert geometry_of(config).bytes_per_token == read_model(LLAMA).bytes_per_token
-    with pytest.raises(UsageError, match="unknown parameter 'num_heads'"):
-        model({"config": LLAMA, "num_heads": 3})
+    with pytest.raises(UsageError, match="unknown parameter 'vocab_size'"):
+        model({"config": LLAMA, "vocab_size": 3})
 
 
 @pytest.mark.parametrize(

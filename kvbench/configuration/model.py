@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from kvbench.configuration.errors import UsageError
+from kvbench.configuration.published import OWN_NAMES, changed
 from kvbench.configuration.shape import ALIKE, GROUPS, NEEDED, NUM_LAYERS, PARAMETERS, SIZES, keys_of, model_of_keys
 from kvbench.messages import unknown
 from kvbench.model.accelerator import Accelerator
@@ -44,7 +45,10 @@ def model_of(config: Mapping[str, Any]) -> Model:
     try:
         if CONFIG in keys:
             precision = {key: keys.get(key) for key in PRECISION}
-            return read_model(keys[CONFIG], keys.get("name"), dtype=dtype, name_or_path=itself, **precision)
+            published = keys[CONFIG]
+            if isinstance(published, Mapping):
+                published = changed(published, {key: keys[key] for key in OWN_NAMES if key in keys})
+            return read_model(published, keys.get("name"), dtype=dtype, name_or_path=itself, **precision)
         return in_precision(model_of_keys(keys, keys["dtype"]), *(keys.get(key) for key in PRECISION))
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
@@ -145,7 +149,7 @@ def _check_keys(keys: Mapping[str, Any]) -> None:
 def _takes(keys: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The keys that a model takes which says its layers in this way, and those that it needs."""
     if CONFIG in keys:
-        return (CONFIG, *BESIDE), ()
+        return (CONFIG, *OWN_NAMES, *BESIDE), ()
     if GROUPS in keys:
         return (GROUPS, NUM_LAYERS, *SIZES, *PARAMETERS, *BESIDE), ("dtype",)
     return tuple(dict.fromkeys((*ALIKE, *SIZES, *PARAMETERS, *BESIDE, CONFIG, GROUPS))), NEEDED

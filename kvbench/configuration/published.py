@@ -7,6 +7,7 @@ from typing import Any
 
 from kvbench.configuration.errors import refusing
 from kvbench.model.published.file import CONFIG, read_config
+from kvbench.model.published.harmless import is_harmless
 
 YAML, JSON = (".yaml", ".yml"), ".json"
 MODEL_TYPE = "model_type"
@@ -52,3 +53,34 @@ def essential(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in config.items()
         if not _BESIDE.fullmatch(key)
     }
+
+
+OWN_NAMES = {
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+}
+"""Keys of kvbench's that change a published configuration, and what it calls them."""
+
+
+def changed(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with other sizes; of fewer layers, lists with an item a layer lose their last ones.
+
+    Args:
+        config: a published one.
+        own: sizes by kvbench's names.
+    """
+    inner = config.get("text_config")
+    if isinstance(inner, Mapping):
+        return {**config, "text_config": changed(inner, own)}
+    sizes = {OWN_NAMES[key]: value for key, value in own.items()}
+    before, after = config.get("num_hidden_layers"), own.get("num_layers")
+    if type(after) is not int or type(before) is not int or not 0 < after < before:
+        return {**config, **sizes}
+    shorter = {
+        key: value[:after]
+        for key, value in config.items()
+        if isinstance(value, list | str) and len(value) == before and not is_harmless(key)
+    }
+    return {**config, **shorter, **sizes}

@@ -74,8 +74,8 @@ def _weights(keys: Mapping[str, Any], num_layers: int, dtype: str) -> Iterator[W
     total, active = (keys.get(key) for key in PARAMETERS)
     if total is None:
         return
-    check_int("model.hidden_size", keys.get("hidden_size"), 1)
     check_int("model.num_parameters", total, 1)
+    check_int("model.hidden_size, where num_parameters is given,", keys.get("hidden_size"), 1)
     active = total if active is None else active
     check_int("model.num_active_parameters", active, 1)
     if active > total:

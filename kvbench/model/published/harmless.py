@@ -15,7 +15,7 @@ _HARMLESS = re.compile(
     r"|.*_(processor|image|video)|.*(mtp|nextn).*|num_nextn_predict_layers|ignore_index|id2label|label2id|tokenizer_.*"
     r"|.*_placeholder.*|add_vision_id"
     # rotary embeddings and scales
-    r"|.*rope.*|.*rotary.*|.*alibi.*|logn_.*|query_pre_attn_scalar|attn_?_?temperature_tuning|floor_scale|attn_scale"
+    r"|(?!no_rope).*rope.*|.*rotary.*|.*alibi.*|logn_.*|query_pre_attn_scalar|attn_?_?temperature_tuning|floor_scale|attn_scale"
     r"|attention_(multiplier|value_scale|in_multiplier|out_multiplier)|.*_logit.*soft_?cap.*|attn_logit_softcapping"
     r"|scale_attn.*|attn_softmax.*|attention_softmax.*|scale_attention_softmax_in_fp32|lm_head_multiplier"
     r"|key_multiplier|ssm_(in|out)_multiplier|ssm_multipliers|logits_scaling|full_attn_(alpha|beta)_factor"
