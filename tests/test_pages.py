@@ -21,6 +21,7 @@ from kvbench.runner.run import run
 from tests.support.catalogue import scenario, strategy
 from tests.support.fake import Fake
 from tests.support.generated import DATED, rewritten
+from tests.support.measurements import measurement
 from tests.support.pages import PAGES, README, ROOT, anchors, blocks, commands, files, inline_commands, links, text_of
 from tests.support.published import LLAMA
 from tests.test_metrics import ARTICLE, TOKEN
@@ -42,7 +43,9 @@ MAKERS = {"record": ("model",), "calibrate": ("out",), "train": ("trace", "out")
 """Verbs that take long, and the keys that each needs."""
 MADE = [words for words in ASKED if words[0] in MAKERS]
 FITTED = [words for words in ASKED if words[0] == "capacity" and len(words) > 1]
-RUNS = [words for words in ASKED if words[0] != "capacity" and words not in LISTS and words not in MADE]
+HELD = [words for words in ASKED if words[0] == "validate"]
+ANSWERS = ("capacity", "validate")
+RUNS = [words for words in ASKED if words[0] not in ANSWERS and words not in LISTS and words not in MADE]
 SEVEN = 7  # name, outcome, and the columns that no clock decides
 LINES = 150
 
@@ -119,6 +122,11 @@ def test_its_verbs_are_accepted(words):
 @pytest.mark.parametrize("words", FITTED, ids=told)
 def test_what_fits_is_answered(words, kvbench, shown_files):
     assert kvbench(*words)
+
+
+@pytest.mark.parametrize("words", HELD, ids=told)
+def test_what_was_printed_is_held_against_rules(words, kvbench):
+    assert kvbench("validate", str(measurement(words[1])), *words[2:])
 
 
 @pytest.mark.parametrize("words", LISTS, ids=told)

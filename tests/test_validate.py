@@ -193,10 +193,14 @@ def test_a_line_names_a_model_and_an_accelerator(tmp_path):
     models = {"Llama-3.1-8B": plain(32, 32, 8, 128), "Llama-3.1-8B-Mini": plain(16, 32, 8, 128)}
     assert model_of(line, models)[0] == "Llama-3.1-8B"
     assert model_of(line, {"Llama-3.1-8B": plain(16, 32, 8, 128)}) is None  # half of the bytes that the table states
-    machines = {name: Accelerator(name=name, memory_bytes=1) for name in ("h100", "h200", "a100_80")}
+    gib = {"h100": 79.18, "h200": 139.8, "a100_80": 79.25, "rtx_4090": 23.52}
+    machines = {name: Accelerator(name=name, memory_bytes=int(size * 2**30)) for name, size in gib.items()}
     assert accelerator_of(line, machines).name == "h100"
-    guessed = read_rows(table(tmp_path, RIGHT | {"gpu_memory_gib": "", "hardware": "H200 class"}))[0]
-    assert accelerator_of(guessed, machines) is None
+    assert accelerator_of(line | {"hardware": "A100 80 GB"}, machines).name == "a100_80"
+    for unknown in ("H200 class", "H100 94 GB", "RTX 4090 48GB", "RTX 3090", "A100"):
+        assert accelerator_of(line | {"hardware": unknown}, machines) is None
+    told = accelerator_of(line | {"hardware": "RTX 3090", "gpu_memory_gib": "23.58"}, machines)
+    assert told.memory_bytes == int(23.58 * 2**30)
 
 
 def test_the_real_table():

@@ -84,7 +84,12 @@ def accelerator_of(row: Row, accelerators: Mapping[str, Accelerator]) -> Acceler
 def _named(hardware: str, accelerators: Mapping[str, Accelerator]) -> Accelerator | None:
     words = set(_runs(re.findall(r"[a-z0-9]+", hardware.lower())))
     names = [name for name in accelerators if tuple(name.split("_")) in words]
-    return accelerators[max(names, key=len)] if names else None
+    found = accelerators[max(names, key=len)] if names else None
+    # An H100 of 94 GB and a modified RTX 4090 of 48 GB have memories of their own.
+    stated = re.search(r"(\d+) ?GB", hardware)
+    if found and stated and abs(found.memory_bytes / (int(stated[1]) * GIB) - 1) > MOST_DIFFERENCE:
+        return None
+    return found
 
 
 def _runs(words: list[str]) -> Iterable[tuple[str, ...]]:
