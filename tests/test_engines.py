@@ -134,4 +134,6 @@ def test_versions_are_ordered(version, first, told):
 
 def test_what_is_no_version_is_refused():
     with pytest.raises(ValueError, match=r"a version such as 0\.20\.2"):
-        VLLM(version="newest", max_model_len=64).pool(plain(1, 1, 1, 64), GIB)
+        VLLM(version="newest")
+    with pytest.raises(ValueError, match=r"a text such as '0\.20\.2', in quotes, got 0\.2"):
+        VLLM(version=0.20)

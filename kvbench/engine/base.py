@@ -4,9 +4,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from kvbench.checks import check_name
 from kvbench.engine.memory import RankMemory
 from kvbench.engine.pool import Pool
+from kvbench.engine.version import key_of
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
@@ -28,8 +28,11 @@ class Engine(ABC):
     """How its ranks are cut, as `rank_of` calls it."""
 
     def __post_init__(self) -> None:
+        if self.version is not None and not isinstance(self.version, str):
+            # 0.20 without quotes is the number 0.2, another version.
+            raise ValueError(f"engine.version is a text such as '0.20.2', in quotes, got {self.version!r}")
         if self.version is not None:
-            check_name("engine.version", self.version)
+            key_of(self.version)
 
     @abstractmethod
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
