@@ -7,6 +7,7 @@ import numpy as np
 
 from kvbench.api.job import Job, Stopped
 from kvbench.api.progress import watched
+from kvbench.backend.modelled import machines_named
 from kvbench.configuration.chosen import scenario_of, strategies_of
 from kvbench.configuration.errors import refusing
 from kvbench.configuration.model import geometry_of
@@ -111,16 +112,18 @@ def header_lines(
     name: str, fleet: FleetServer, columns: TraceColumns, num_available: int, budget_bytes: int
 ) -> list[str]:
     """What was served, on what."""
-    chosen, num_run = fleet.chosen, columns.num_requests
+    chosen, num_run, replicas = fleet.chosen, columns.num_requests, fleet.replicas
     span_s = (last_arrival_ns(columns, chosen.repeats) - int(columns.arrivals_ns[0])) / NS_PER_S
     times = f", {chosen.repeats} times" if chosen.repeats > 1 else ""
-    machines = "1 replica" if chosen.replicas == 1 else f"{chosen.replicas} replicas, {chosen.routing}"
+    machines = "1 replica" if replicas == 1 else f"{replicas} replicas, {chosen.routing}"
+    group = machines_named(fleet.machine, fleet.num_accelerators // replicas)
     kept = [f"no rows of requests are kept: {PRECISION}"] if chosen.keep == SUMMARY else []
     return [
         f"{name}: {num_run * chosen.repeats:,} requests ({num_run:,} of {num_available:,}{times}) arriving over "
         f"{span_s:,.4g} s, at most {chosen.max_batch} live at once on a replica",
-        f"{fleet.geometry.about}; {machines} of {fleet.machine.name}",
-        f"budget {budget_bytes:,} bytes a replica; preemption by {chosen.preemption}; modelled, scope model, "
-        "simulated by fleet",
+        f"{fleet.geometry.about}; {machines} of {group}",
+        *([fleet.about] if fleet.about else []),
+        f"budget {budget_bytes:,} bytes {'an accelerator' if fleet.about else 'a replica'}; preemption by "
+        f"{chosen.preemption}; modelled, scope model, simulated by fleet",
         *kept,
     ]

@@ -68,6 +68,7 @@ class Backend(ABC):
         num_rows: rows of every sequence's batch.
         is_repeatable: whether a second run takes the same time to the nanosecond, so that repetitions tell nothing.
         hardware: the machine that is modelled; None where none is.
+        num_accelerators: of such machines, those that a token passes; bytes and budget are those of one.
         busy_ns: for how long its device is busy with work that is handed over; None where the host is the device.
     """
 
@@ -77,6 +78,7 @@ class Backend(ABC):
     num_rows: int = 1
     is_repeatable: bool = False
     hardware: Hardware | None = None
+    num_accelerators: int = 1
     busy_ns: Callable[[Callable[[], object]], int | None] | None = None
 
     @property

@@ -4,12 +4,19 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kvbench.engine.base import Engine
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
+from kvbench.model.model import Model
+from kvbench.model.parallel import Parallel
 from kvbench.model.parameters import ModelParameters
 
 if TYPE_CHECKING:
     from kvbench.backend.inputs import Recording
+
+
+ALONE = Parallel()
+"""A model on one accelerator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +27,9 @@ class Conditions:
         geometry: the shape of a token's K and V.
         hardware: the machine to model; None names none.
         weights: the model's parameters; None where they are not known.
+        model: the whole of it, for what lays it over accelerators; None: only its geometry is known.
+        parallel: how it is laid over them.
+        engine: the serving engine whose rules hold; None: none's.
         device: auto, cpu or cuda.
         attend: whether steps attend over the live cache; without, the cache alone is timed.
         cache_only: whether weights and projections are left out of a modelled step.
@@ -31,6 +41,9 @@ class Conditions:
     geometry: KVGeometry
     hardware: Hardware | None = None
     weights: ModelParameters | None = None
+    model: Model | None = None
+    parallel: Parallel = ALONE
+    engine: Engine | None = None
     device: str = "auto"
     attend: bool = True
     cache_only: bool = False

@@ -8,6 +8,7 @@ from kvbench.backend.allocator.tensors import Storages
 from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
 from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.curves import Curves
+from kvbench.backend.rank import rank_in
 from kvbench.backend.rates import Rates, Read, SheetRates
 from kvbench.checks import check_share
 from kvbench.ledger import Posting
@@ -70,7 +71,10 @@ class ModelledBackend(Backend):
     hardware: Hardware
 
     def __init__(self, chosen: Modelled, conditions: Conditions) -> None:
-        geometry, hardware, cache_only = conditions.geometry, conditions.hardware, conditions.cache_only
+        rank, hardware, cache_only = rank_in(conditions), conditions.hardware, conditions.cache_only
+        geometry = rank.geometry
+        if conditions.parallel.data > 1:
+            raise ValueError(f"it runs one replica, got parallel.data={conditions.parallel.data}: use backend=fleet")
         if chosen.allocator != "none" and any(group.tokens for group in geometry.groups):
             raise ValueError(
                 f"allocator={chosen.allocator} holds every layer alike; {geometry.name} has sliding-window layers"
@@ -79,7 +83,9 @@ class ModelledBackend(Backend):
             raise ValueError("it prices plans on a machine: name one, such as hardware=h100, or use backend=measured")
         self.geometry = geometry
         self.hardware = hardware
-        self.weights = None if cache_only else conditions.weights
+        self.weights = None if cache_only else rank.weights
+        self.num_accelerators = rank.num_accelerators
+        self._passed = rank.passed._replace(weights=None) if cache_only else rank.passed
         self.scope = "cache" if cache_only else "model"
         self.num_rows = conditions.num_rows
         self._attend = conditions.attend
@@ -94,13 +100,15 @@ class ModelledBackend(Backend):
         if hardware.curves is not None:
             if not cache_only:
                 raise ValueError(f"{hardware.name} was calibrated for the cache alone: add cache_only=true")
+            if self.num_accelerators > 1:
+                raise ValueError(f"{hardware.name} was calibrated alone; parallel asks for {self.num_accelerators}")
             return Curves(hardware, geometry, self.num_rows)
         if self.weights is None and not cache_only:
             raise ValueError(
                 f"model {geometry.name or 'without a name'} has no num_parameters to price its weights with: name one "
                 "that has, such as model=llama3_8b, or price the cache alone with cache_only=true"
             )
-        return SheetRates(hardware, geometry, self.weights, self.num_rows)
+        return SheetRates(hardware, geometry, self._passed, self.num_rows)
 
     def memory_bytes(self) -> int:
         """The machine's memory, as far as it may be used, less the weights."""
@@ -240,12 +248,17 @@ class ModelledBackend(Backend):
         """The machine, and how far its figures were held against measured ones."""
         return {
             "device": "modelled",
-            "device_name": self.hardware.name,
+            "device_name": machines_named(self.hardware, self.num_accelerators),
             "hardware_source": self.hardware.source,
             "validation": self.hardware.validation,
             "deviation": self._rates.deviation,
             "attention": "modelled" if self._attend else "off",
         }
+
+
+def machines_named(hardware: Hardware, num_accelerators: int) -> str:
+    """One machine, or several of a kind, for people."""
+    return f"{num_accelerators} × {hardware.name}" if num_accelerators > 1 else hardware.name
 
 
 def memory_left(

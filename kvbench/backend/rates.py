@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from kvbench.backend.rank import Passed
 from kvbench.ledger import AreaCost, Posting
 from kvbench.ledger.accounts import Holding
 from kvbench.ledger.costs import held_as
 from kvbench.model.cost import PS_PER_S, Prices, linear_ps, prices_of, products_ps, reading_ps, resize_ps
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
-from kvbench.model.parameters import ModelParameters
 from kvbench.plan.area import DEVICE, HOST, NORM, Area, Blocks, Cast, Chunks, Format, Native
 from kvbench.plan.ops import Keep, Plan, Reserve
 
@@ -101,17 +101,17 @@ class SheetRates:
     Args:
         hardware: the sheet's figures.
         geometry: bytes of a slot.
-        weights: the model's; None prices the cache alone.
+        passed: the layers that a token passes, on this accelerator and others, and their parameters; without these the
+            cache alone is priced.
         num_rows: rows of every sequence's batch.
     """
 
-    def __init__(
-        self, hardware: Hardware, geometry: KVGeometry, weights: ModelParameters | None, num_rows: int
-    ) -> None:
+    def __init__(self, hardware: Hardware, geometry: KVGeometry, passed: Passed, num_rows: int) -> None:
         self._hardware = hardware
         self._num_rows = num_rows
+        self._passed, weights = passed
         self._weights = weights
-        self._prices = prices_of(hardware, geometry, weights, num_rows)
+        self._prices = prices_of(hardware, self._passed, weights, num_rows, geometry)
         self._held: dict[Format, tuple[KVGeometry, Prices]] = {Native(): (geometry, self._prices)}
         self._has_weights = weights is not None
         memory_per_s = hardware.memory_bytes_per_s * hardware.memory_efficiency
@@ -123,7 +123,8 @@ class SheetRates:
         form = area.format if isinstance(area.format, Cast) else Native()
         if form not in self._held:
             geometry = held_as(area, self._held[Native()][0])
-            self._held[form] = geometry, prices_of(self._hardware, geometry, self._weights, self._num_rows)
+            passed = held_as(area, self._passed)
+            self._held[form] = geometry, prices_of(self._hardware, passed, self._weights, self._num_rows, geometry)
         return self._held[form]
 
     @property

@@ -1,18 +1,17 @@
 """From a composed configuration to a model and the machine that it runs on: geometry, weights, hardware."""
 
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Any, TypeVar
 
-from kvbench.configuration.errors import UsageError
+from kvbench.configuration.errors import UsageError, refusing
 from kvbench.configuration.published import OWN_NAMES, changed
 from kvbench.configuration.shape import ALIKE, GROUPS, NEEDED, NUM_LAYERS, PARAMETERS, SIZES, keys_of, model_of_keys
 from kvbench.messages import unknown
 from kvbench.model.accelerator import Accelerator
-from kvbench.model.geometry import KVGeometry
+from kvbench.model.geometry import KVGeometry, geometry_in
 from kvbench.model.hardware import Hardware, accelerator_from, hardware_from
 from kvbench.model.model import Model
-from kvbench.model.parameters import ModelParameters
+from kvbench.model.parameters import ModelParameters, parameters_of
 from kvbench.model.precision import in_precision
 from kvbench.model.published import read_model
 
@@ -61,10 +60,8 @@ def geometry_of(config: Mapping[str, Any]) -> KVGeometry:
         UsageError: a number or a name is wrong, or missing.
     """
     model = model_of(config)
-    try:
-        return KVGeometry(groups=model.groups, dtype=model.dtype, name=model.name)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    with refusing():
+        return geometry_in(model)
 
 
 def weights_of(config: Mapping[str, Any]) -> ModelParameters | None:
@@ -73,17 +70,8 @@ def weights_of(config: Mapping[str, Any]) -> ModelParameters | None:
     Raises:
         UsageError: a number or a name is wrong, or missing.
     """
-    model = model_of(config)
-    if not model.weights:
-        return None
-    active_bytes = sum((part.active_bytes for part in model.weights), Fraction())
-    return ModelParameters(
-        num_parameters=model.num_parameters,
-        num_active_parameters=model.num_active_parameters,
-        hidden_size=model.hidden_size,
-        bytes_per_parameter=sum((part.num_bytes for part in model.weights), Fraction()) / model.num_parameters,
-        bytes_per_active_parameter=active_bytes / model.num_active_parameters,
-    )
+    with refusing():
+        return parameters_of(model_of(config))
 
 
 def name_or_path_of(config: Mapping[str, Any]) -> str | None:

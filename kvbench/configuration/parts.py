@@ -12,7 +12,7 @@ from kvbench.configuration.chosen import strategies_of, workload_of
 from kvbench.configuration.data import check_data, recording_of
 from kvbench.configuration.engine import engine_of, parallel_of
 from kvbench.configuration.errors import UsageError, refusing
-from kvbench.configuration.model import geometry_of, hardware_of, weights_of
+from kvbench.configuration.model import geometry_of, hardware_of, model_of, weights_of
 from kvbench.configuration.targets import build
 from kvbench.model.geometry import KVGeometry
 from kvbench.runner.run import check_signals, limits_of
@@ -114,6 +114,9 @@ def backend_of(config: Config, geometry: KVGeometry, recording: "Recording | Non
         geometry=geometry,
         hardware=hardware_of(config),
         weights=weights_of(config),
+        model=model_of(config),
+        parallel=parallel_of(config),
+        engine=engine_of(config),
         recording=recording,
         **{name: config[name] for name in ("device", "attend", "cache_only", "seed")},
     )

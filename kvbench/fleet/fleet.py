@@ -8,6 +8,7 @@ import numpy as np
 
 from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.modelled import memory_left
+from kvbench.backend.rank import rank_in
 from kvbench.checks import check_flag, check_int, check_number, check_share
 from kvbench.fleet.bounds import MOST_BYTES, check_repeats, scaled
 from kvbench.fleet.frames import FleetRun
@@ -102,7 +103,8 @@ class FleetServer:
     """
 
     def __init__(self, chosen: Fleet, conditions: Conditions) -> None:
-        machine, geometry, weights = conditions.hardware, conditions.geometry, conditions.weights
+        machine, rank = conditions.hardware, rank_in(conditions)
+        geometry, weights = rank.geometry, rank.weights
         if machine is None:
             raise ValueError("it serves on a machine: name one, such as hardware=h100")
         if machine.curves is not None:
@@ -114,11 +116,15 @@ class FleetServer:
             )
         check_int("hardware.memory_bytes", machine.memory_bytes, 1, MOST_BYTES)
         self.chosen, self.machine, self.geometry, self.weights = chosen, machine, geometry, weights
+        self.replicas = chosen.replicas * conditions.parallel.data
+        self.num_accelerators = self.replicas * rank.num_accelerators
+        self._passed, self.about = rank.passed, rank.about
         self.memory_bytes = memory_left(machine, geometry, weights, chosen.memory_fraction)
 
     def prices(self, area: Area) -> Prices:
         """The model's prices on the machine, its K and V held as an area holds them."""
-        return prices_of(self.machine, held_as(area, self.geometry), self.weights)
+        geometry, weights = self._passed
+        return prices_of(self.machine, held_as(area, geometry), weights, held=held_as(area, self.geometry))
 
     def arriving(self, columns: TraceColumns) -> TraceColumns:
         """The trace as fast as this fleet meets it, once of as many times as it does.
@@ -161,7 +167,7 @@ class FleetServer:
             max_batch=self.chosen.max_batch,
             prefill_chunk_tokens=self.chosen.prefill_chunk_tokens,
             preemption=self.chosen.preemption,
-            replicas=self.chosen.replicas,
+            replicas=self.replicas,
             routing=self.chosen.routing,
             space=self.chosen.space if is_contiguous else "counting",
             split=self.chosen.split,
@@ -194,7 +200,8 @@ class FleetServer:
             budget_bytes: each replica's memory for caches.
         """
         pool_bytes = sum(strategy.ledger(self.geometry).pool_bytes.values())
-        held = {"pool_bytes": pool_bytes * self.chosen.replicas, "available_bytes": budget_bytes * self.chosen.replicas}
+        held = {"pool_bytes": pool_bytes * self.replicas, "available_bytes": budget_bytes * self.replicas}
+        held["num_accelerators"] = self.num_accelerators
         return strategy.facts | held | origin(self.machine, "model", name)
 
     def describe(self) -> dict[str, object]:
@@ -204,7 +211,7 @@ class FleetServer:
             "device_name": self.machine.name,
             "hardware_source": self.machine.source,
             "validation": self.machine.validation,
-            "replicas": self.chosen.replicas,
+            "replicas": self.replicas,
         }
 
     def fitted(self, strategy: Strategy, columns: TraceColumns, budget_bytes: int) -> Strategy:

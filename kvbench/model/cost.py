@@ -132,39 +132,60 @@ def resize_ps(copied_bytes: int, prices: Prices) -> int:
     return prices.storage_ps + moved_ps(copied_bytes, prices.copy_ps, prices)
 
 
-def prices_of(hardware: Hardware, geometry: KVGeometry, weights: ModelParameters | None, num_rows: int = 1) -> Prices:
+def prices_of(
+    hardware: Hardware,
+    geometry: KVGeometry,
+    weights: ModelParameters | None,
+    num_rows: int = 1,
+    held: KVGeometry | None = None,
+) -> Prices:
     """The prices of a model on an accelerator.
 
     Args:
         hardware: its figures.
-        geometry: what its layers hold and see.
+        geometry: what the layers hold and see that a token passes.
         weights: the model's parameters; None prices the cache alone.
         num_rows: rows of every sequence's batch.
+        held: what those of one accelerator hold, where a token passes several, which copy it at once; None: all.
     Raises:
         ValueError: a price is beyond what is counted, or layers see too many different stretches.
     """
     memory_per_s = hardware.memory_bytes_per_s * hardware.memory_efficiency
+    held = held or geometry
     rate = min(1.0, FULL_RATE_BYTES / DTYPE_BYTES[geometry.dtype])
     flops_per_s = hardware.flops_per_s * hardware.compute_efficiency * rate
     slot_bytes, state_bytes = (each * num_rows for each in (geometry.bytes_per_token, geometry.state_bytes))
-    unit_bytes = slot_bytes or state_bytes or 1
+    unit_bytes = num_rows * (held.bytes_per_token or held.state_bytes) or 1
     sights = _sights_of(geometry, memory_per_s / num_rows, flops_per_s / num_rows)
     kernels = CACHE_KERNELS if weights is None else MODEL_KERNELS
     return Prices(
         weights_ps=_ps(weights.num_bytes / memory_per_s) if weights else 0,
         active_ps=_ps(weights.active_bytes / memory_per_s) if weights else 0,
-        token_ps=_ps(2 * weights.num_active_parameters / flops_per_s) if weights else 0,
+        token_ps=_ps(_products_s(hardware, weights, flops_per_s)) if weights else 0,
         write_ps=_ps(slot_bytes / memory_per_s),
         state_ps=_ps(2 * state_bytes / memory_per_s) if state_bytes else 0,
         unit_bytes=unit_bytes,
         copy_ps=_ps(2 * unit_bytes / memory_per_s),
         swap_ps=_ps(unit_bytes / (hardware.host_bytes_per_s * hardware.host_efficiency)),
-        storage_ps=_ps(geometry.num_tensors * (hardware.allocation_s + hardware.launch_s)),
+        storage_ps=_ps(held.num_tensors * (hardware.allocation_s + hardware.launch_s)),
         transfer_ps=_ps(hardware.transfer_s),
         step_ps=_ps(hardware.step_s * (weights is not None) + kernels * geometry.num_layers * hardware.launch_s),
         num_sights=len(sights),
         sights=sights,
     )
+
+
+def _products_s(hardware: Hardware, weights: ModelParameters, flops_per_s: float) -> float:
+    """A token's products with the parameters that it needs, in seconds: those of floats of 8 and 4 bits at such rates,
+    where the machine states them, and all else as what is computed in."""
+    spent_s, num_left = 0.0, weights.num_active_parameters
+    rates = {"fp8": hardware.flops_8bit_per_s, "nvfp4": hardware.flops_4bit_per_s}
+    for dtype, num_parameters in weights.active_by_dtype:
+        rate = rates.get(dtype)
+        if rate is not None:
+            spent_s += 2 * num_parameters / (rate * hardware.compute_efficiency)
+            num_left -= num_parameters
+    return spent_s + 2 * num_left / flops_per_s
 
 
 def _sights_of(geometry: KVGeometry, memory_per_s: float, flops_per_s: float) -> tuple[Sight, ...]:

@@ -6,6 +6,7 @@ from kvbench.checks import check_int
 from kvbench.messages import unknown
 from kvbench.model.dtypes import DTYPE_BYTES
 from kvbench.model.groups import FULL, LATENT, MOST_SIZE, WINDOW, LayerGroup
+from kvbench.model.model import Model
 
 MOST_LAYERS = 2**16
 MOST_TOKEN_BYTES = 2**40
@@ -222,6 +223,15 @@ class KVGeometry:
     def track_bytes_per_token(self) -> int:
         """Bytes of one figure beside each slot of each layer and KV head."""
         return sum(group.track_bytes_per_token for group in self.groups)
+
+
+def geometry_in(model: Model) -> KVGeometry:
+    """What the layers of a model, or of a rank of one, hold of a sequence.
+
+    Raises:
+        ValueError: no layer holds anything.
+    """
+    return KVGeometry(groups=model.groups, dtype=model.dtype, name=model.name)
 
 
 def _check_token_bytes(num_bytes: int) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from kvbench.checks import check_int
+from kvbench.model.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,7 @@ class ModelParameters:
         hidden_size: width of the hidden state, > 0.
         bytes_per_parameter: bytes of each on average, > 0.
         bytes_per_active_parameter: the same of those that one token needs; None: as much.
+        active_by_dtype: those that one token needs, by how they are held; empty: as what is computed in.
     Raises:
         ValueError: a number is out of its range.
     """
@@ -26,6 +28,7 @@ class ModelParameters:
     hidden_size: int
     bytes_per_parameter: int | Fraction
     bytes_per_active_parameter: int | Fraction | None = None
+    active_by_dtype: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("num_parameters", "num_active_parameters", "hidden_size"):
@@ -48,3 +51,21 @@ class ModelParameters:
         """Bytes of the parameters that one token needs."""
         each = self.bytes_per_active_parameter or self.bytes_per_parameter
         return math.ceil(self.num_active_parameters * each)
+
+
+def parameters_of(model: Model) -> ModelParameters | None:
+    """The parameters of a model, or of a rank of one; None where none are known."""
+    if not model.weights:
+        return None
+    by_dtype: dict[str, int] = {}
+    for part in model.weights:
+        by_dtype[part.dtype] = by_dtype.get(part.dtype, 0) + part.active
+    active_bytes = sum((part.active_bytes for part in model.weights), Fraction())
+    return ModelParameters(
+        num_parameters=model.num_parameters,
+        num_active_parameters=model.num_active_parameters,
+        hidden_size=model.hidden_size,
+        bytes_per_parameter=sum((part.num_bytes for part in model.weights), Fraction()) / model.num_parameters,
+        bytes_per_active_parameter=active_bytes / model.num_active_parameters,
+        active_by_dtype=tuple(by_dtype.items()),
+    )

@@ -25,6 +25,9 @@ _SUMMARY: dict[str, Column] = {
     ),
     "engine": Column("", "the serving engine whose rules were followed, such as vllm; empty where none"),
     "hardware": Column("", "the machine that was modelled; empty where measured"),
+    "num_accelerators": Column(
+        "", "machines that were modelled, of all replicas; bytes are those of one of each replica; empty where measured"
+    ),
     "step_error": Column(
         "",
         "how far modelled times a step are off: distance from the measured one / the measured one, mean over measured "

@@ -113,6 +113,8 @@ def facts_of(name: str, strategy: Strategy, backend: Backend, budget_bytes: int 
     """
     pools = strategy.ledger(backend.geometry, num_rows=backend.num_rows).pool_bytes
     found = origin(backend.hardware, backend.scope, name) | strategy.facts | {"pool_bytes": sum(pools.values())}
+    if backend.hardware is not None:
+        found["num_accelerators"] = backend.num_accelerators
     if budget_bytes is not None:
         found["available_bytes"] = budget_bytes
     if any(area.is_staged for area in strategy.areas):

@@ -1,0 +1,64 @@
+"""One accelerator of those that a replica is laid over: what it holds, and what a token passes."""
+
+from typing import NamedTuple
+
+from kvbench.backend.choice import Conditions
+from kvbench.model.geometry import KVGeometry, geometry_in
+from kvbench.model.model import Model
+from kvbench.model.parallel import Parallel
+from kvbench.model.parameters import ModelParameters, parameters_of
+from kvbench.model.ranks import rank_of
+
+
+class Passed(NamedTuple):
+    """What a token passes, on a tensor rank of each stage one after the other: layers, and the model's parameters."""
+
+    geometry: KVGeometry
+    weights: ModelParameters | None
+
+
+class Rank(NamedTuple):
+    """The accelerator of a replica that holds most.
+
+    Args:
+        geometry: what its layers hold.
+        weights: its parameters; None where they are not known.
+        passed: what is priced: of a pipeline, the layers of all stages.
+        model: of it; None where only a geometry is known.
+        num_accelerators: of the replica.
+        about: what it holds of the whole, for people; "" where that is all.
+    """
+
+    geometry: KVGeometry
+    weights: ModelParameters | None
+    passed: Passed
+    model: Model | None
+    num_accelerators: int
+    about: str = ""
+
+
+def rank_in(conditions: Conditions) -> Rank:
+    """The rank that a run prices.
+
+    Raises:
+        ValueError: something is divided that does not divide, or tokens are, or a run has a geometry of its own.
+    """
+    model, parallel, geometry = conditions.model, conditions.parallel, conditions.geometry
+    if parallel == Parallel(data=parallel.data):
+        return Rank(geometry, conditions.weights, Passed(geometry, conditions.weights), model, 1)
+    if parallel.decode_context > 1:
+        raise ValueError(
+            "parallel.decode_context divides tokens over ranks, which no time is modelled for; got "
+            f"{parallel.decode_context}"
+        )
+    if model is None or geometry != geometry_in(model):
+        raise ValueError("parallel lays the configured model over accelerators; this run has a geometry of its own")
+    divides = "vllm" if conditions.engine is None else conditions.engine.divides
+    rank = rank_of(model, parallel, divides)
+    whole = rank_of(model, Parallel(tensor=parallel.tensor, expert=parallel.expert, data=parallel.data), divides)
+    passed = Passed(geometry_in(whole), parameters_of(whole))
+    about = (
+        f"an accelerator holds {rank.weights_bytes:,} of {model.weights_bytes:,} bytes of weights, "
+        f"and {rank.bytes_per_token:,} of {model.bytes_per_token:,} bytes a token"
+    )
+    return Rank(geometry_in(rank), parameters_of(rank), passed, rank, parallel.num_ranks, about)
