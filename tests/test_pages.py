@@ -47,7 +47,7 @@ HELD = [words for words in ASKED if words[0] == "validate"]
 ANSWERS = ("capacity", "validate")
 RUNS = [words for words in ASKED if words[0] not in ANSWERS and words not in LISTS and words not in MADE]
 SEVEN = 7  # name, outcome, and the columns that no clock decides
-LINES = 150
+LINES = 165
 
 
 def told(words):

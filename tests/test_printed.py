@@ -31,4 +31,4 @@ def test_every_such_command_is_checked():
     ]
     decided = [line for line in shown if re.search(r" hardware=\w+|prefix_reuse", line)]
     assert decided == [script.rstrip("\n") for _, script, _ in CASES]
-    assert len(decided) == 3
+    assert len(decided) == 5
