@@ -1,14 +1,17 @@
 """What pages say that code knows: tables and the public names. `python -m tests.support.generated` writes it anew."""
 
 import re
+import textwrap
 from pathlib import Path
 
 from kvbench.cli.strategies import markdown_table as strategies_table
+from kvbench.configuration.catalogue import names
 from kvbench.configuration.entry import entries
 from kvbench.results.schema import markdown_table as metrics_table
 from tests.support.api import api_text
 from tests.support.pages import PAGES, blocks, text_of
 
+PAGE_WIDTH = 130
 DATED = re.compile(r"output of (\d{4}-\d\d-\d\d)")
 
 
@@ -23,11 +26,17 @@ def outputs_table() -> str:
     return "\n".join(rows)
 
 
+def models_list() -> str:
+    """Names of kvbench's own models."""
+    return textwrap.fill(", ".join(names("model")), PAGE_WIDTH)
+
+
 PARTS = {
     "strategies": lambda: strategies_table(entries()),
     "metrics": metrics_table,
     "api": api_text,
     "outputs": outputs_table,
+    "models": models_list,
 }
 """What stands between `<!-- NAME -->` and `<!-- /NAME -->`, by name."""
 
