@@ -225,6 +225,16 @@ def test_blocks_that_others_saw():
     assert pool.num_tokens == pytest.approx(6_969_972, rel=0.0002)
 
 
+def test_more_sequences_than_blocks_are_refused_where_each_needs_a_state():
+    """vllm-project/vllm#34094; a printed start was refused with 256 sequences on 184 blocks."""
+    pool = VLLM(max_model_len=8_192, num_gpu_blocks=184).pool(qwen3_5_27b(), GIB)
+    (refusal,) = VLLM(max_num_seqs=256).notes(pool)
+    assert "max_num_seqs 256 and 184 blocks" in refusal
+    for engine in (VLLM(max_num_seqs=184), VLLM(max_num_seqs=256, enforce_eager=True), VLLM(version="0.16")):
+        assert engine.notes(pool) == ()
+    assert VLLM(max_num_seqs=256).notes(VLLM(max_model_len=64, num_gpu_blocks=8).pool(gemma3_27b(), GIB)) == ()
+
+
 def test_blocks_may_be_given_and_memory_may_be_none():
     assert VLLM(max_model_len=64, num_gpu_blocks=7).pool(plain(1, 1, 1, 64), GIB).num_blocks == 7
     nothing = VLLM(max_model_len=64).pool(plain(1, 1, 1, 64), -GIB)

@@ -66,6 +66,10 @@ class Engine(ABC):
             ValueError: a setting and the model do not go together.
         """
 
+    def notes(self, pool: Pool) -> tuple[str, ...]:
+        """What keeps the engine, as resolved, from starting with a pool that holds a sequence: a sentence each."""
+        return ()
+
 
 def capped(limit: int | None, model: Model) -> int:
     """The longest sequence: the setting, or what the model was made for.

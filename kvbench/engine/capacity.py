@@ -129,7 +129,7 @@ def capacity(model: Model, hardware: Accelerator, engine: Engine, parallel: Para
         parallel=parallel,
         memory=memory,
         pool=pool,
-        notes=notes,
+        notes=(*notes, *resolved.notes(pool)),
     )
 
 

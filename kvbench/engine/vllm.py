@@ -21,6 +21,7 @@ HYBRID_POOL, CHUNKS_WHOLE = "0.9.1", "0.10.1"
 SHARE_RAISED = "0.20"
 TOKENS_BY_CONCURRENCY = "0.20.2rc1.dev129"
 STATES_CACHED = "0.26"
+STATES_CHECKED = "0.17"
 ASYNC_BY_DEFAULT, IN_FLIGHT_HELD = "0.14", "0.26"
 BATCHES_AHEAD = 2
 """Steps that are under way at once where the next is scheduled before the last is done."""
@@ -190,6 +191,17 @@ class VLLM(Engine):
             most_ratio=MOST_RATIO if since(version, GROUPS_RELAXED) else OLD_MOST_RATIO,
             held_back=int(since(version, V1_BY_DEFAULT)),
             by_concurrency=since(version, TOKENS_BY_CONCURRENCY),
+        )
+
+    def notes(self, pool: Pool) -> tuple[str, ...]:
+        """Each sequence of a graph needs a block for its states: more sequences than blocks are refused."""
+        limit, has_state = self.max_num_seqs or 0, any(group.kind == STATE for group in pool.rank.groups)
+        is_checked = has_state and not self.enforce_eager and since(self.version or NEWEST, STATES_CHECKED)
+        if not is_checked or not 0 < pool.num_blocks < limit:
+            return ()
+        return (
+            f"vLLM does not start with max_num_seqs {limit:,} and {pool.num_blocks:,} blocks, since each sequence has "
+            f"one for its states: set engine.max_num_seqs={pool.num_blocks} at most, or engine.enforce_eager=true",
         )
 
 
