@@ -271,3 +271,10 @@ def test_jobs_that_are_done_when_a_sweep_is_stopped_are_not_lost(monkeypatch):
         kv.sweep("short_chat", "paged", over={"seed": [3, 4, 5]}, model=shape, settings=small)
     assert stop.value.results.summary["seed"].tolist()[:2] == [3, 4]
     assert stop.value.results.environment["swept"] == ["seed"]
+
+
+def test_what_was_assumed_of_a_model_is_said():
+    unknown = {"model_type": "lama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    unknown |= {"vocab_size": 1000, "intermediate_size": 96}
+    header = kv.run("short_chat", "exact", model=unknown, hardware="h100").environment["header"]
+    assert any(line.startswith("assumed: model_type lama is not known") for line in header)

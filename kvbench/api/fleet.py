@@ -10,7 +10,7 @@ from kvbench.api.progress import watched
 from kvbench.backend.modelled import machines_named
 from kvbench.configuration.chosen import scenario_of, strategies_of
 from kvbench.configuration.errors import refusing
-from kvbench.configuration.model import geometry_of
+from kvbench.configuration.model import geometry_of, model_of
 from kvbench.configuration.parts import Config, backend_of, check_budget, check_numbers
 from kvbench.fleet.bounds import last_arrival_ns
 from kvbench.fleet.fleet import SUMMARY, FleetServer
@@ -44,6 +44,7 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
     budget_bytes = fleet.memory_bytes if config["budget_bytes"] is None else config["budget_bytes"]
     check_budget(budget_bytes, fleet.memory_bytes, fleet.machine.name)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
+    header += [f"assumed: {sentence}" for sentence in model_of(config).assumed]
 
     def run() -> Results:
         runs, stopped = _simulated(strategies, fleet, columns, budget_bytes)

@@ -6,6 +6,7 @@ from kvbench.api.job import Job, Stopped
 from kvbench.api.measure import RunResult, measure
 from kvbench.api.probe import check_probe, quality_frame, quality_line
 from kvbench.configuration.engine import parallel_of
+from kvbench.configuration.model import model_of
 from kvbench.configuration.parts import Config, Parts, parts_of
 from kvbench.model.parallel import Parallel
 from kvbench.results.environment import environment
@@ -74,5 +75,6 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
         f"{num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {parts.num_warmup} of warm-up; "
         f"budget {parts.budget_bytes:,} bytes; {parts.backend.source}, scope {parts.backend.scope}",
         *([str(device["data"])] if "data" in device else []),
+        *(f"assumed: {sentence}" for sentence in model_of(config).assumed),
         *([f"{unused}: times are measured here"] if named and parts.backend.hardware is None else []),
     ]
