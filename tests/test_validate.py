@@ -114,8 +114,10 @@ def test_gib_from_configuration_and_flags_and_what_is_missing(tmp_path):
     assert unknown.missing == "gpu_memory_gib, weights_dtype, memory_fraction"
     assert [each.name for each in found.agreement.flags_off] == ["p2"]
     assert "off, from flags: p2" in found.text
-    without = kv.validate(table(tmp_path, RIGHT), configs=tmp_path)
-    assert without.lines[0].missing == "vocabulary"  # kvbench's own file of that model says none
+    own = kv.validate(table(tmp_path, RIGHT), configs=tmp_path).lines[0]
+    assert (own.model, own.flags_bytes) == ("Llama-3.1-8B", near.flags_bytes)
+    unnamed = RIGHT | {"model": "acme/Anvil-9B"}
+    assert kv.validate(table(tmp_path, unnamed)).lines[0].missing == "configuration"
 
 
 def test_a_configuration_that_cannot_be_read_is_told(tmp_path):

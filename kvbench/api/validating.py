@@ -32,7 +32,7 @@ def validate(path: str | PathLike[str], *, configs: str | PathLike[str] | None =
     Args:
         path: a table of such lines, CSV.
         configs: a folder of models' published configurations, config.json in a folder a model; None: `configs` beside
-            the table, where there is one. The models of kvbench's own are at hand too.
+            the table, where there is one. Of models that it lacks, kvbench's own are at hand.
     Returns:
         Each of the `lines` beside what is said here, and how many agree; `text` and `as_dict()` show it.
     Raises:
@@ -45,7 +45,8 @@ def validate(path: str | PathLike[str], *, configs: str | PathLike[str] | None =
         if configs is not None and not folder.is_dir():
             raise UsageError(f"configs={folder}: there is no such folder")
         more, unread = _models_of(folder) if folder.is_dir() else ({}, {})
-        return Validation(lines=tuple(held(rows, _own_models() | more, _accelerators())), unread=unread)
+        models = more | {name: model for name, model in _own_models().items() if name not in more}
+        return Validation(lines=tuple(held(rows, models, _accelerators())), unread=unread)
 
 
 def _own_models() -> dict[str, "Model"]:
