@@ -63,8 +63,15 @@ COMMANDS = [
     (["+scenario=short_chat", "--resolve"], ["--resolve is said of what --cfg prints"]),
     (["+scenario=short_chat", "-p", "model"], ["--package is said of what --cfg prints"]),
     (["+scenario=short_chat", "model.num_parameters=2.5"], ["model.num_parameters is a positive integer, got 2.5"]),
-    (["+scenario=short_chat", "model=deepseek_v3"], ["DeepSeek-V3 has latent attention", "use backend=modelled"]),
-    (["+scenario=short_chat", "model=gemma3_27b"], ["Gemma-3-27B", "sliding-window layers", "use backend=modelled"]),
+    (
+        ["+scenario=short_chat", "model=deepseek_v3", "strategy=heavy_hitters"],
+        ["heavy_hitters needs attention to tell it: mass", "none (of layers that are not alike", "61 latent layers"],
+    ),
+    (
+        ["+scenario=short_chat", "model=deepseek_v3", "strategy=fp8"],
+        ["fp8: latents are held as they come, and area main holds them in fp8_e4m3", "61 latent layers"],
+    ),
+    (["+scenario=short_chat", "model=deepseek_v3", "strategy=sinks"], ["quality=false leaves the probe out"]),
     (
         ["+scenario=short_chat", "backend=modelled", "hardware=h100", "model=gemma3_27b", "strategy=sinks"],
         ["strategy.sinks: area main: sliding-window layers", "got Native() in Ring"],

@@ -88,7 +88,7 @@ def test_a_coming_resize_is_of_the_groups_that_it_replaces():
         (4, 2, 6 * NARROW // 2),
         (0, 9, 9 * CHUNK),
         (7, 2, 9 * CHUNK),
-        (8, 2, 7 * NARROW // 2),  # a chunk begins with the first of them
+        (8, 2, 6 * NARROW // 2),  # a chunk begins with the first of them
         (30, 1, 0),  # the oldest gives its slot to the newest, which does not look at it
         (30, 20, (6 + 20) * CHUNK),
     ],

@@ -147,6 +147,7 @@ def test_a_background_resize_holds_both_and_room_beside_is_its_largest(capacity,
     assert ledger.view.device_slots(0)[2] == ledger.allocated_bytes
     appended = min(late, ledger.view.capacity(0) - ledger.view.num_used(0))
     if appended:
+        ledger.budget_bytes = None  # several tokens at once pass through a window, which takes memory for a while
         ledger.book((Append(0, appended),))
     settled = ledger.book((Settle(0),))
     assert ledger.allocated_bytes == by_hand(room)

@@ -118,6 +118,13 @@ def attention(queries: Tensor, pieces: list[tuple[Tensor, Tensor]], mask: Tensor
     return merged(parts)
 
 
+def masked(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attend over one piece, where each query may look at what a mask says: bool, [num_queries, tokens]."""
+    if queries.device.type == ON_CPU:
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    return attention_and_lse(queries, keys, values, mask)[0]
+
+
 def _corner(mask: Tensor, num_rows: int, num_columns: int) -> Tensor:
     """A mask's lower right corner."""
     return mask[mask.shape[0] - num_rows :, mask.shape[1] - num_columns :]
@@ -137,6 +144,8 @@ def attention_and_lse(queries: Tensor, keys: Tensor, values: Tensor, mask: Tenso
     """
     if queries.device.type != ON_CPU:
         output, lse = _on_accelerator(queries, keys, values, mask)
+    elif keys.shape[3] != values.shape[3]:
+        output, lse = _in_full(queries, keys, values, mask)
     else:
         bias = None if mask is None else torch.zeros_like(mask, dtype=queries.dtype).masked_fill_(~mask, -torch.inf)
         output, lse = aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, values, attn_mask=bias)
@@ -145,6 +154,14 @@ def attention_and_lse(queries: Tensor, keys: Tensor, values: Tensor, mask: Tenso
     # Kernels give anything for a query that may look nowhere, and what is no number stays so with a weight of 0.
     nowhere = ~mask.any(dim=-1)
     return output.masked_fill(nowhere.unsqueeze(-1), 0), lse.masked_fill(nowhere, torch.finfo(lse.dtype).min)
+
+
+def _in_full(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """All weights at once: the CPU's kernel takes K and V of one width alone."""
+    scores = queries.float() @ keys.float().transpose(2, 3) * queries.shape[3] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return (scores.softmax(dim=3) @ values.float()).to(queries.dtype), scores.logsumexp(dim=3)
 
 
 def suits_flash(queries: Tensor) -> bool:

@@ -91,6 +91,18 @@ class Backend(ABC):
         """What attention can tell a strategy: mass, votes, accesses."""
         return ()
 
+    @property
+    def why_no_signals(self) -> str:
+        """Where there are none, why, for messages."""
+        return ""
+
+    def check_areas(self, areas: tuple[Area, ...]) -> None:  # noqa: B027
+        """Refuse areas that the model's layers are not held in here.
+
+        Raises:
+            ValueError: there is such an area.
+        """
+
     def memory_bytes(self) -> int:
         """What live requests may hold together, unless a budget is given."""
         return UNLIMITED

@@ -1,6 +1,6 @@
 """K, V and queries of steps, made before anything is timed: random, or recorded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.reading import Chunk
 from kvbench.backend.storage import SequenceStore
 from kvbench.model.geometry import KVGeometry
+from kvbench.model.groups import LATENT, LayerGroup
 from kvbench.plan.ops import Append
 
 NUM_DECODE_TOKENS = 64
@@ -20,34 +21,42 @@ class Inputs:
     """Random numbers to append and to ask with. Every layer gets the same; the values do not matter to the time.
 
     Args:
-        geometry: the shape of a token.
+        group: the shape of a token, in a dtype that is computed in; of latents, values are the keys.
         num_rows: rows of a batch.
         max_append_tokens: tokens of the largest append.
         device: where the tensors live.
         seed: of the random values.
+        most_tokens: of an append that comes in one piece.
     """
 
     def __init__(
-        self, geometry: KVGeometry, num_rows: int, max_append_tokens: int, device: torch.device, seed: int
+        self,
+        group: LayerGroup,
+        num_rows: int,
+        max_append_tokens: int,
+        device: torch.device,
+        seed: int,
+        most_tokens: int = MAX_PIECE_TOKENS,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        dtype, group = getattr(torch, geometry.dtype), geometry.plain
+        dtype = getattr(torch, group.dtype)
 
-        def random(num_heads: int, num_tokens: int) -> Tensor:
-            shape = (num_rows, num_heads, num_tokens, group.head_dim)
+        def random(num_heads: int, num_tokens: int, width: int = group.key_dim) -> Tensor:
+            shape = (num_rows, num_heads, num_tokens, width)
             drawn = torch.randn(shape, generator=generator, dtype=torch.float32)  # the same on every device
             return torch.empty(shape, dtype=dtype, device=device).copy_(drawn)
 
-        self._num_layers = geometry.num_layers
-        self._piece_tokens = min(max(max_append_tokens, 1), MAX_PIECE_TOKENS)
-        self._keys = random(group.num_kv_heads, self._piece_tokens)
-        self._values = random(group.num_kv_heads, self._piece_tokens)
+        def pair(num_tokens: int) -> tuple[Tensor, Tensor]:
+            keys = random(group.num_kv_heads, num_tokens)
+            return keys, keys if group.kind == LATENT else random(group.num_kv_heads, num_tokens, group.value_dim)
+
+        self._num_layers = group.num_layers
+        self._piece_tokens = min(max(max_append_tokens, 1), most_tokens)
+        self._keys, self._values = pair(self._piece_tokens)
         self._group_size = group.heads_per_kv_head
         self.queries = packed(random(group.num_heads, QUERY_CHUNK), group.num_kv_heads)
-        self._tokens = [
-            (self._layers(random(group.num_kv_heads, 1)), self._layers(random(group.num_kv_heads, 1)))
-            for _ in range(NUM_DECODE_TOKENS)
-        ]
+        pairs = [pair(1) for _ in range(NUM_DECODE_TOKENS)]
+        self._tokens = [(self._layers(keys), self._layers(values)) for keys, values in pairs]
         self.decode_queries = [packed(random(group.num_heads, 1), group.num_kv_heads) for _ in range(NUM_DECODE_TOKENS)]
         self._next = 0
 
@@ -83,6 +92,46 @@ class Inputs:
             )
             for size in sizes
         ]
+
+
+class GroupedInputs:
+    """Random numbers for layers of several groups: those of `Inputs`, each in its place; an append is one piece.
+
+    Args:
+        groups: that hold tokens.
+        layers: the numbers of each group's layers, over all of them.
+        num_rows: rows of a batch.
+        max_append_tokens: tokens of the largest append.
+        device: where the tensors live.
+        seed: of the random values.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[LayerGroup],
+        layers: Sequence[Sequence[int]],
+        num_rows: int,
+        max_append_tokens: int,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self._of = [Inputs(group, num_rows, max_append_tokens, device, seed, max_append_tokens) for group in groups]
+        self._places = sorted((number, at) for at, own in enumerate(layers) for number in own)
+
+    def chunks(self, first: int, num_queries: int, size: int) -> list[list[Chunk]]:
+        """Queries of consecutive tokens, a layer each; see `RecordedInputs.chunks`."""
+        found = [inputs.chunks(first, num_queries, size)[0] for inputs in self._of]
+        return [found[at] for _, at in self._places]
+
+    def pieces(self, op: Append) -> list[tuple[Append, list[Tensor], list[Tensor]]]:
+        """An append with its keys and values; see `Inputs.pieces`."""
+        return [
+            (of_group[0][0], self._layers([keys for _, keys, _ in of_group]), self._layers([v for _, _, v in of_group]))
+            for of_group in zip(*(inputs.pieces(op) for inputs in self._of), strict=True)
+        ]
+
+    def _layers(self, of_groups: list[list[Tensor]]) -> list[Tensor]:
+        return [of_groups[at][0] for _, at in self._places]
 
 
 @dataclass(frozen=True, slots=True)

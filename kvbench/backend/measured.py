@@ -14,10 +14,11 @@ from kvbench.backend.base import APPEND, ATTEND, MOVE, NO_TIMES, RESERVE, Backen
 from kvbench.backend.busy import busy_ns
 from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.clock import Clock, Span, clock_of, late_clock_of
-from kvbench.backend.inputs import Inputs, RecordedInputs
+from kvbench.backend.inputs import GroupedInputs, Inputs, RecordedInputs
 from kvbench.backend.reading import Chunk, decode, prefill
 from kvbench.backend.signals import decode_with_mass, notes_mass, prefill_with_mass, queries_at_once
 from kvbench.backend.storage import Areas, SequenceStore, Shape
+from kvbench.backend.storage.grouped import GroupedAreas
 from kvbench.backend.together import MOST_BYTES, Together, Token
 from kvbench.checks import check_flag
 from kvbench.ledger import OutOfMemory
@@ -50,8 +51,14 @@ class Measured(BackendChoice):
             check_flag("batch_decode", self.batch_decode)
 
     def made(self, conditions: Conditions) -> "MeasuredBackend":
-        """See `MeasuredBackend`."""
-        return MeasuredBackend(conditions, self.batch_decode)
+        """See `MeasuredBackend`, and `GroupedBackend` where layers are of several kinds."""
+        if conditions.geometry.is_plain:
+            return MeasuredBackend(conditions, self.batch_decode)
+        from kvbench.backend.grouped import GroupedBackend
+
+        if self.batch_decode:
+            raise ValueError(f"batch_decode is for layers that are alike; {conditions.geometry.called} has others")
+        return GroupedBackend(conditions)
 
 
 class MeasuredBackend(Backend):
@@ -69,25 +76,19 @@ class MeasuredBackend(Backend):
     """
 
     source = "measured"
+    _lands = False  # whether new tokens may be written behind attention alone
     now_ns = staticmethod(perf_counter_ns)
 
     def __init__(
         self, conditions: Conditions, batch_decode: bool | None = None, device: torch.device | None = None
     ) -> None:
         geometry = conditions.geometry
-        if not geometry.is_plain:
-            raise ValueError(
-                f"it holds K and V of all tokens in every layer, and {geometry.name or 'the model'} has latent "
-                "attention or sliding-window layers; use backend=modelled"
-            )
         self.geometry = geometry
         self.device = devices.find_device(conditions.device) if device is None else device
         self.attend = conditions.attend
         self.num_rows = conditions.num_rows
         self._seed = conditions.seed
         self._recording = conditions.recording
-        self._group_size = geometry.plain.heads_per_kv_head
-        self._dtype = getattr(torch, geometry.dtype)
         self._areas = self._shared((Area(),))
         self._baseline: dict[str, int] = {}
         self._together: Together | None = None
@@ -97,7 +98,7 @@ class MeasuredBackend(Backend):
             self._together = Together(late, geometry.num_layers, None if batch_decode else MOST_BYTES)
         self.busy_ns = partial(busy_ns, self.device) if self.device.type == "cuda" else None
         self._sequences: dict[int, SequenceStore] = {}
-        self._inputs: Inputs | RecordedInputs
+        self._inputs: Inputs | RecordedInputs | GroupedInputs
         self._mask: Tensor
 
     def _can_wait(self, batch_decode: bool | None) -> bool:
@@ -110,31 +111,31 @@ class MeasuredBackend(Backend):
         """What attention can tell a strategy: nothing where steps do not attend."""
         return tuple(SIGNALS.values()) if self.attend else ()
 
+    @property
+    def why_no_signals(self) -> str:
+        """Steps do not attend."""
+        return " (steps do not attend: attend=false)"
+
     def memory_bytes(self) -> int:
         """Half of a CPU's available memory, 0.9 of a GPU's free memory."""
         return devices.default_budget_bytes(self.device)
 
     def prepare(self, max_append_tokens: int, max_context_tokens: int) -> None:
         """Make keys, values, queries and mask for steps of these sizes."""
-        shape = self.geometry, self.num_rows, max_append_tokens, self.device
+        sizes = self.num_rows, max_append_tokens, self.device
         if self._recording is None:
-            self._inputs = Inputs(*shape, self._seed)
+            self._inputs = Inputs(self.geometry.plain, *sizes, self._seed)
         else:
-            self._inputs = RecordedInputs(self._recording, *shape, self._sequences)
+            self._inputs = RecordedInputs(self._recording, self.geometry, *sizes, self._sequences)
         if self.attend:
             self._mask = causal_mask(max_context_tokens, self._group_size, self.device)
 
-    def _shared(self, areas: tuple[Area, ...]) -> Areas:
-        geometry = self.geometry
-        shape = Shape(
-            geometry.num_layers,
-            self.num_rows,
-            geometry.plain.num_kv_heads,
-            geometry.plain.head_dim,
-            self._dtype,
-            self.device,
-        )
-        return Areas(areas, shape)
+    @property
+    def _group_size(self) -> int:
+        return self.geometry.plain.heads_per_kv_head
+
+    def _shared(self, areas: tuple[Area, ...]) -> Areas | GroupedAreas:
+        return Areas(areas, Shape.of_group(self.geometry.plain, self.num_rows, self.device))
 
     def begin_repetition(self, areas: tuple[Area, ...]) -> None:
         """Empty the allocator and reset its peaks; sequences opened from now on live so."""
@@ -154,6 +155,7 @@ class MeasuredBackend(Backend):
 
     def open(self, seq: int) -> None:
         """Begin a sequence that holds nothing yet."""
+        assert isinstance(self._areas, Areas)
         self._sequences[seq] = SequenceStore(self._areas)
 
     def sequence(self, seq: int) -> SequenceStore:
@@ -245,6 +247,10 @@ class MeasuredBackend(Backend):
             start = mark()
             self.attention(seq, num_queries)
             spans.append((ATTEND, start, mark()))
+        if num_queries > 1 and self._lands:
+            start = mark()
+            self._sequences[seq].land()
+            spans.append((APPEND, start, mark()))
         return self._clock.times(spans, continued)
 
     def _written_later(self, op: Append, pieces: Pieces) -> Token | None:

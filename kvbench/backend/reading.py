@@ -71,13 +71,19 @@ def prefill(sequence: Readable, layer: int, chunks: list[Chunk], group_size: int
     """
     store = sequence.ends_with_newest
     if store is not None:
-        pieces = [(piece.keys, piece.values) for piece in store.pieces(layer)]
-        after = [sequence.num_seen - first - queries.shape[2] // group_size for first, queries in chunks]
-        return [
-            attention(queries, up_to(pieces, store.num_used - num_after), mask)
-            for (_, queries), num_after in zip(chunks, after, strict=True)
-        ]
+        return in_place(store.pieces(layer), chunks, sequence.num_seen, group_size, mask)
     return by_piece(sequence, layer, chunks, group_size, visible)
+
+
+def in_place(pieces: list[Piece], chunks: list[Chunk], num_seen: int, group_size: int, mask: Tensor) -> list[Tensor]:
+    """As `prefill`, over pieces whose tokens are all that its queries may look at, the newest last."""
+    pairs = [(piece.keys, piece.values) for piece in pieces]
+    num_held = sum(keys.shape[2] for keys, _ in pairs)
+    after = [num_seen - first - queries.shape[2] // group_size for first, queries in chunks]
+    return [
+        attention(queries, up_to(pairs, num_held - num_after), mask)
+        for (_, queries), num_after in zip(chunks, after, strict=True)
+    ]
 
 
 def by_piece(sequence: Readable, layer: int, chunks: list[Chunk], group_size: int, see: See) -> list[Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from kvbench.backend.attention import ON_CPU, attention_and_lse, lse_of, merged
 from kvbench.backend.reading import Chunk, Readable, See, by_piece, prefill, visible
 from kvbench.backend.storage import Piece, Store
-from kvbench.backend.storage.slots import SlotStore, accumulate
+from kvbench.backend.storage.slots import SlotStore
 from kvbench.plan.area import Accesses, Score, Votes
 
 Masked = tuple[Store, Piece, Tensor | None]
@@ -137,3 +137,31 @@ def _account(masses: list[tuple[Store, Tensor]], layer: int, num_queries: int) -
         if isinstance(store, SlotStore) and score is not None:
             mass = own[0] if len(own) == 1 else torch.cat(own, dim=2)
             accumulate(store, layer, mass, num_queries, threshold)
+
+
+def accumulate(store: SlotStore, layer: int, mass: Tensor, num_queries: int, threshold: Tensor | None) -> None:
+    """Add a step's attention mass to the scores of an area's slots.
+
+    Args:
+        store: whose slots.
+        layer: of which layer.
+        mass: float32 [num_rows, num_kv_heads, num_used], of the step's queries; for votes, of those that vote.
+        num_queries: queries of the step.
+        threshold: for accesses, [num_rows, num_kv_heads, 1]: the least mass of the step's top slots, over all areas.
+    """
+    scores = store.scores[layer].narrow(2, 0, store.num_used)
+    match store.area.score:
+        case Votes(window, kernel, pooling):
+            # Votes are for the slots before the observation window; its own do not spill over to its neighbours.
+            before = store.num_used - window
+            if num_queries > 1 and before > 0:
+                pool = torch.nn.functional.max_pool1d if pooling == "max" else torch.nn.functional.avg_pool1d
+                pooled = pool(mass[:, :, :before], kernel, stride=1, padding=kernel // 2)
+                # What no query may look at, such as padding, gets none of its neighbours' votes; nor does what
+                # got less mass than float32 can tell from none.
+                scores.narrow(2, 0, before).copy_(pooled.masked_fill_(mass[:, :, :before] == 0, 0))
+        case Accesses(_, window):
+            if num_queries == 1 and threshold is not None:
+                scores.bitwise_left_shift_(1).bitwise_or_(mass >= threshold).bitwise_and_((1 << window) - 1)
+        case _:
+            scores.narrow(2, 0, mass.shape[2]).add_(mass)

@@ -37,11 +37,11 @@ class GroupCost:
     def passing_bytes(self, num_used: int, num_tokens: int) -> int:
         """Bytes that an append holds beside: one layer's old tokens and new ones, where some of them are not to stay.
 
-        The first of the new tokens looks at what the last of them takes the place of.
+        The first of the new tokens looks at what the last of them takes the place of: at all but one of a window.
         """
         if self.most_tokens is None or num_tokens == 1:
             return 0
-        num_old = num_used % self.most_tokens if self.is_chunked else min(num_used, self.most_tokens)
+        num_old = num_used % self.most_tokens if self.is_chunked else min(num_used, self.most_tokens - 1)
         if num_old + num_tokens <= self.most_tokens:
             return 0
         return (num_old + num_tokens) * self.unit_bytes // self.num_layers

@@ -136,7 +136,7 @@ def limits_of(sessions: Sequence[Session], backend: Backend, max_concurrency: in
 
 
 def check_signals(strategies: Mapping[str, Strategy], backend: Backend) -> None:
-    """Refuse a strategy that needs to be told what the backend cannot tell.
+    """Refuse a strategy that needs to be told what the backend cannot tell, or to live where it does not hold layers.
 
     Raises:
         ValueError: there is such a strategy.
@@ -144,11 +144,14 @@ def check_signals(strategies: Mapping[str, Strategy], backend: Backend) -> None:
     for name, strategy in strategies.items():
         missing = [signal for signal in strategy.signals if signal not in backend.signals]
         if missing:
-            unattended = " (steps do not attend: attend=false)" if backend.source == "measured" else ""
-            supplied = ", ".join(backend.signals) or f"none{unattended}"
+            supplied = ", ".join(backend.signals) or f"none{backend.why_no_signals}"
             raise ValueError(
                 f"{name} needs attention to tell it: {', '.join(missing)}; backend {backend.source} supplies {supplied}"
             )
+        try:
+            backend.check_areas(strategy.areas)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
 
 def _check(

@@ -4,7 +4,7 @@ import torch
 
 from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.choice import Conditions
-from kvbench.backend.measured import MeasuredBackend
+from kvbench.backend.measured import Measured
 from kvbench.ledger import NO_RECEIPT, Limits
 from kvbench.plan.ops import Append, Settle, Truncate
 from tests.support.catalogue import TINY
@@ -21,9 +21,8 @@ class Cache:
         chosen = chosen.fitted(Limits(geometry=geometry, budget_bytes=None, num_rows=num_rows, live_tokens=LONGEST))
         self.strategy, self.geometry, self.num_rows = chosen, geometry, num_rows
         self.ledger = chosen.ledger(geometry, num_rows=num_rows)
-        self.backend = MeasuredBackend(
-            Conditions(geometry=geometry, device=device, attend=attend, seed=0, num_rows=num_rows)
-        )
+        conditions = Conditions(geometry=geometry, device=device, attend=attend, seed=0, num_rows=num_rows)
+        self.backend = Measured().made(conditions)
         if attend:
             self.backend.prepare(1500, 9000)
         self.backend.begin_repetition(chosen.areas)

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from kvbench.model.groups import CHUNKED, LATENT, LayerGroup
 from kvbench.plan.area import Area
 from kvbench.plan.ops import Rule
 
@@ -62,6 +63,9 @@ class Shape:
         dtype: of K and V; of a store's own tensors, what it casts them to.
         device: where attention runs.
         window: tokens that a layer holds at most, the last; None: all. Blocks of a pool hold all tokens in any case.
+        is_chunked: whether those are of the chunk of so many that the newest is in.
+        value_dim: elements of a head's V; None: as many as of its K.
+        is_latent: whether a layer holds one tensor, of which V is the first elements.
     """
 
     num_layers: int
@@ -71,9 +75,33 @@ class Shape:
     dtype: torch.dtype
     device: torch.device
     window: int | None = None
+    is_chunked: bool = False
+    value_dim: int | None = None
+    is_latent: bool = False
+
+    @staticmethod
+    def of_group(group: LayerGroup, num_rows: int, device: torch.device) -> "Shape":
+        """That of a group's tensors."""
+        return Shape(
+            group.num_layers,
+            num_rows,
+            group.num_kv_heads,
+            group.key_dim,
+            getattr(torch, group.dtype),
+            device,
+            window=group.tokens,
+            is_chunked=group.kind == CHUNKED,
+            value_dim=None if group.key_dim == group.value_dim or group.kind == LATENT else group.value_dim,
+            is_latent=group.kind == LATENT,
+        )
+
+    def values_of(self, num_tokens: int) -> tuple[int, int, int, int]:
+        """Sizes of a tensor of V."""
+        width = self.head_dim if self.value_dim is None else self.value_dim
+        return self.num_rows, self.num_heads, num_tokens, width
 
     def of(self, num_tokens: int) -> tuple[int, int, int, int]:
-        """Sizes of a tensor for so many tokens."""
+        """Sizes of a tensor of K for so many tokens, or of latents."""
         return self.num_rows, self.num_heads, num_tokens, self.head_dim
 
 

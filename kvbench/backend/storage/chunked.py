@@ -70,8 +70,9 @@ class ChunkedStore:
                 tracks.append(self._memory.empty(size, torch.int32))
 
     def _new_chunk(self) -> list[Tensor]:
-        size = self._shape.of(self._chunk_tokens)
-        return [self._memory.empty(size, self._shape.dtype) for _ in range(2)]
+        shape, num_tokens = self._shape, self._chunk_tokens
+        keys = self._memory.empty(shape.of(num_tokens), shape.dtype)
+        return [keys, keys if shape.is_latent else self._memory.empty(shape.values_of(num_tokens), shape.dtype)]
 
     def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
         """Piece by piece, where an append crosses from one chunk into the next. See `Store.append`."""
@@ -116,7 +117,7 @@ class ChunkedStore:
     def _put(self, chunk: Sequence[Tensor], keys: Tensor, values: Tensor, start: int, done: int, count: int) -> bool:
         """Write count tokens, from the done-th, into a chunk from slot start on; whether some are on their way."""
         is_coming = False
-        for target, new in zip(chunk, (keys, values), strict=True):
+        for target, new in list(zip(chunk, (keys, values), strict=True))[: 2 - self._shape.is_latent]:
             if self._is_near:
                 target[:, :, start : start + count] = new[:, :, done : done + count]
             else:
@@ -214,7 +215,8 @@ class ChunkedStore:
             if not held[0].is_contiguous():
                 self._arrived()
             carry(keys.narrow(2, done, cut[2]), held[0])
-            carry(values.narrow(2, done, cut[2]), held[1])
+            if not self._shape.is_latent:
+                carry(values.narrow(2, done, cut[2]), held[1])
             done += cut[2]
         if self._casting is not None:
             self._casting.restore(layer, keys, values)
@@ -253,6 +255,9 @@ class ChunkedStore:
         self._arrived()
         for chunks in self.chunks:
             for chunk in chunks:
+                if shape.is_latent:
+                    chunk[:] = [self._memory.rows(chunk[0], index)] * 2
+                    continue
                 for number, tensor in enumerate(chunk):
                     chunk[number] = self._memory.rows(tensor, index)
         for tracks in self.tracks:

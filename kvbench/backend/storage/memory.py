@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import partial
+from math import prod
 from pathlib import Path
 from threading import Event
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from kvbench.backend.background import Worker
 from kvbench.backend.device import is_out_of_memory
-from kvbench.backend.storage.base import Fill, Piece, Shape
+from kvbench.backend.storage.base import Fill, Pair, Piece, Shape
 from kvbench.ledger import OutOfMemory
 from kvbench.plan.area import DEVICE, DISK, HOST, STAGING_TOKENS
 
@@ -118,39 +119,64 @@ class Staging:
 
     Args:
         num_buffers: two let the next part come while this one is read.
-        shape: of the buffers.
+        shapes: of what is read through them; each buffer is as large as the largest.
         memory: the device's.
         num_tokens: of a buffer.
     """
 
-    def __init__(self, num_buffers: int, shape: Shape, memory: Memory, num_tokens: int = STAGING_TOKENS) -> None:
-        size = shape.of(num_tokens)
-        self._buffers = [(memory.empty(size, shape.dtype), memory.empty(size, shape.dtype)) for _ in range(num_buffers)]
+    def __init__(
+        self, num_buffers: int, shapes: tuple[Shape, ...], memory: Memory, num_tokens: int = STAGING_TOKENS
+    ) -> None:
+        self._num_tokens = num_tokens
+        sizes = [_elements(shape, num_tokens) for shape in shapes]
+        # One tensor is cut up as each shape has it; of one shape, K and V have a tensor each.
+        of_each = [max(map(sum, sizes))] if len(shapes) > 1 else [size for size in sizes[0] if size]
+        self._buffers = [[memory.empty((size,), shapes[0].dtype) for size in of_each] for _ in range(num_buffers)]
 
-    def pieces(self, fills: list[Fill], worker: Worker | None) -> Iterator[Piece]:
+    def _views(self, shape: Shape) -> list[Pair]:
+        """Each buffer as K and V of a layer; of latents the one is the other."""
+        num_keys, num_values = _elements(shape, self._num_tokens)
+        found = []
+        for tensors in self._buffers:
+            keys = values = tensors[0][:num_keys].view(shape.of(self._num_tokens))
+            if num_values:
+                rest = tensors[1] if len(tensors) > 1 else tensors[0][num_keys:]
+                values = rest[:num_values].view(shape.values_of(self._num_tokens))
+            found.append((keys, values))
+        return found
+
+    def pieces(self, fills: list[Fill], worker: Worker | None, shape: Shape) -> Iterator[Piece]:
         """Bring part after part; each is read before the next is asked for.
 
         Args:
             fills: what brings each part.
             worker: brings the next part while this one is read; None brings each when it is asked for.
+            shape: of the parts.
         """
-        if worker is None or len(self._buffers) == 1:
+        buffers = self._views(shape)
+        if worker is None or len(buffers) == 1:
             for fill in fills:
-                yield fill(*self._buffers[0])
+                yield fill(*buffers[0])
             return
         if not fills:
             return
-        coming = worker.submit(partial(fills[0], *self._buffers[0]))
+        coming = worker.submit(partial(fills[0], *buffers[0]))
         for number in range(1, len(fills) + 1):
             piece = coming.result()
             if number < len(fills):
-                coming = worker.submit(partial(fills[number], *self._buffers[number % 2]))
+                coming = worker.submit(partial(fills[number], *buffers[number % 2]))
             yield piece
 
 
 def movable(tensor: Tensor) -> Tensor:
     """A view that torch gathers and scatters, which it does not do with dtypes of eight bits everywhere."""
     return tensor.view(torch.uint8) if tensor.dtype.itemsize == 1 else tensor
+
+
+def _elements(shape: Shape, num_tokens: int) -> tuple[int, int]:
+    """Of a buffer's K, and of its V beside."""
+    values = 0 if shape.is_latent else prod(shape.values_of(num_tokens))
+    return prod(shape.of(num_tokens)), values
 
 
 def touch(tensor: Tensor) -> None:

@@ -29,12 +29,19 @@ class BlockPool:
         num_blocks = layout.pool // layout.num_tokens
         self._free = list(range(num_blocks - 1, -1, -1))
         self._sharers = [0] * num_blocks
-        sizes = [shape.of(layout.pool)] * shape.num_layers
         self._memory = memory
         self.casting = casting
-        self.keys = [memory.empty(size, shape.dtype) for size in sizes]
-        self.values = [memory.empty(size, shape.dtype) for size in sizes]
+        layers = range(shape.num_layers)
+        self.keys = [memory.empty(shape.of(layout.pool), shape.dtype) for _ in layers]
+        self.values = self.keys  # of latents, which are both
+        if not shape.is_latent:
+            self.values = [memory.empty(shape.values_of(layout.pool), shape.dtype) for _ in layers]
         self._split_blocks()
+
+    @property
+    def _tensors(self) -> list[list[Tensor]]:
+        """Those of K and V, or of latents."""
+        return [self.keys] if self.values is self.keys else [self.keys, self.values]
 
     def _split_blocks(self) -> None:
         """Views whose third axis is the block."""
@@ -45,7 +52,7 @@ class BlockPool:
     def select_rows(self, index: Tensor) -> None:
         """Hold chosen rows of all blocks, tensor by tensor."""
         self.key_blocks = self.value_blocks = []
-        for tensors in (self.keys, self.values):
+        for tensors in self._tensors:
             for layer, tensor in enumerate(tensors):
                 tensors[layer] = self._memory.rows(tensor, index)
         self._split_blocks()
@@ -156,7 +163,8 @@ class PagedStore:
             end = first + count
             for layer, pool in enumerate(self._pool.keys):
                 pool[:, :, first:end] = keys[layer][:, :, done : done + count]
-                self._pool.values[layer][:, :, first:end] = values[layer][:, :, done : done + count]
+                if self._pool.values is not self._pool.keys:
+                    self._pool.values[layer][:, :, first:end] = values[layer][:, :, done : done + count]
             done += count
             self.num_used += count
 
@@ -270,11 +278,11 @@ class PagedStore:
 
         def fill(keys: Tensor, values: Tensor) -> Piece:
             shape = self._shape
-            by_block = (shape.num_rows, shape.num_heads, num_blocks, self._block_tokens, shape.head_dim)
-            for target, blocks in ((keys, self._pool.key_blocks), (values, self._pool.value_blocks)):
-                gathered = target.as_strided(
-                    by_block, (*target.stride()[:2], self._block_tokens * shape.head_dim, shape.head_dim, 1)
-                )
+            pairs = [(keys, self._pool.key_blocks), (values, self._pool.value_blocks)]
+            for target, blocks in pairs[: 1 if shape.is_latent else 2]:
+                width = target.shape[3]
+                by_block = (shape.num_rows, shape.num_heads, num_blocks, self._block_tokens, width)
+                gathered = target.as_strided(by_block, (*target.stride()[:2], self._block_tokens * width, width, 1))
                 if self._pool.casting is None and blocks[layer].device == target.device:
                     torch.index_select(blocks[layer], 2, index, out=gathered)
                 else:

@@ -45,21 +45,26 @@ class RingStore:
         self._start = self._pinned
         self._oldest = 0
         self.keys = [torch.empty(0, device=memory.device)] * shape.num_layers
-        self.values = list(self.keys)
+        self.values = self.keys if shape.is_latent else list(self.keys)
 
     def reserve(self, capacity: int) -> None:
         """Tensor by tensor: allocate, copy the live slots in order, free the old. See `Store.reserve`."""
         stretches = self._stretches()
         for layer in range(self._shape.num_layers):
-            for tensors in (self.keys, self.values):
-                tensors[layer] = self._resized(tensors[layer], capacity, stretches)
+            for tensors, size in self._tensors(capacity):
+                tensors[layer] = self._resized(tensors[layer], size, stretches)
         self.capacity = capacity
         self._start = self._pinned
 
-    def _resized(self, old: Tensor, capacity: int, stretches: list[tuple[int, int]]) -> Tensor:
-        if not capacity:
+    def _tensors(self, capacity: int) -> list[tuple[list[Tensor], tuple[int, int, int, int]]]:
+        """Those of K and V, or of latents, and their sizes for so many slots."""
+        shape = self._shape
+        return [(self.keys, shape.of(capacity)), (self.values, shape.values_of(capacity))][: 2 - shape.is_latent]
+
+    def _resized(self, old: Tensor, size: tuple[int, ...], stretches: list[tuple[int, int]]) -> Tensor:
+        if not size[2]:
             return old.new_empty(0)
-        new = self._memory.empty(self._shape.of(capacity), self._shape.dtype)
+        new = self._memory.empty(size, self._shape.dtype)
         done = 0
         for start, count in stretches:
             new.narrow(2, done, count).copy_(old.narrow(2, start, count))
@@ -175,7 +180,7 @@ class RingStore:
 
     def select_rows(self, index: Tensor, shape: Shape) -> None:
         """See `Store.select_rows`."""
-        for tensors in (self.keys, self.values):
+        for tensors, _ in self._tensors(self.capacity):
             for layer, tensor in enumerate(tensors):
                 if self.capacity:
                     tensors[layer] = self._memory.rows(tensor, index)

@@ -49,11 +49,18 @@ class Areas:
         folder: where a disk tier's files go; None takes the system's folder for temporary ones.
         beside: those of other layers, read and stepped with these one after the other; staging buffers and workers are
             theirs.
+        staged: shapes of all that is read through its staging buffers; () for its own.
     """
 
     def __init__(
-        self, areas: tuple[Area, ...], shape: Shape, folder: Path | None = None, beside: "Areas | None" = None
+        self,
+        areas: tuple[Area, ...],
+        shape: Shape,
+        folder: Path | None = None,
+        beside: "Areas | None" = None,
+        staged: tuple[Shape, ...] = (),
     ) -> None:
+        self._staged = staged
         self.areas = areas
         self.shape = shape
         self._memories = {area.tier: Memory(area.tier, shape.device, folder) for area in areas}
@@ -89,7 +96,7 @@ class Areas:
         num_buffers = num_staging_buffers(self.areas)
         if num_buffers:
             memory = self._memories.get(DEVICE) or Memory(DEVICE, self.shape.device)
-            self._staging = Staging(num_buffers, self.shape, memory)
+            self._staging = Staging(num_buffers, self._staged or (self.shape,), memory)
 
     @property
     def staging(self) -> Staging | None:
@@ -104,6 +111,7 @@ class Areas:
             stores: the sequence's.
         """
         before, self.shape = self.shape.num_rows, replace(self.shape, num_rows=len(index))
+        self._staged = tuple(replace(shape, num_rows=len(index)) for shape in self._staged)
         if self._staging is not None and before != len(index):
             self._staging = None
             self._stage()
@@ -147,11 +155,12 @@ class Areas:
         if store.area.tier == DEVICE and not reads_in_parts(self.shape.device):
             # As a temporary of attention's: a part of the booked buffers' size would be a call, and its merging, each.
             num_tokens = min(-(-store.num_used // STAGING_TOKENS) * STAGING_TOKENS, AT_ONCE_TOKENS)
-            own = Staging(1, self.shape, self._memories[DEVICE], num_tokens)
-            return own.pieces(store.fills(layer, num_tokens), None)
+            own = Staging(1, (self.shape,), self._memories[DEVICE], num_tokens)
+            return own.pieces(store.fills(layer, num_tokens), None, self.shape)
         staging = self.staging
         assert staging is not None  # it came with the first reserve
-        return staging.pieces(store.fills(layer, STAGING_TOKENS), self.reader if store.area.read_ahead else None)
+        reader = self.reader if store.area.read_ahead else None
+        return staging.pieces(store.fills(layer, STAGING_TOKENS), reader, self.shape)
 
     def close(self) -> None:
         """Wait for background work, and end the workers; those of others end with them."""

@@ -1,9 +1,10 @@
-"""The last slots of layers with a window: a token's slot is its position modulo the window, so that nothing moves."""
+"""The last slots of layers with a window, or chunks: a token's slot is its position modulo those that there are."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Shape
@@ -24,6 +25,8 @@ class Stretch(NamedTuple):
 
 class WindowStore:
     """K and V of the last tokens of each layer, in one part or in chunks; never more than the window has.
+
+    Where layers attend to chunks of so many tokens instead, the tokens of the newest one's chunk are held.
 
     What an append of several tokens overwrites, the first of them may still look at: then the new tokens stay where
     they were given, beside the old ones, until `land` writes the last of them. By then the window is whole, so that
@@ -67,19 +70,30 @@ class WindowStore:
         """Slots that there are, of so many."""
         return min(capacity, self.window)
 
+    def _first(self, end: int) -> int:
+        """The oldest position that the newest token before an end looks at."""
+        if self._shape.is_chunked:
+            return (end - 1) // self.window * self.window if end else 0
+        return max(end - self.window, 0)
+
+    def _new(self, number: int, num_slots: int) -> Tensor:
+        sizes = self._shape.values_of if number else self._shape.of
+        return self._memory.empty(sizes(num_slots), self._shape.dtype)
+
     def reserve(self, capacity: int) -> None:
         """Chunks come or go, else tensor by tensor; beyond the window nothing changes. See `Store.reserve`."""
         before, size, self.capacity = self._size(self.capacity), self._size(capacity), capacity
         if size == before:
             return
+        self.land()
         for parts in self.parts:
             if not isinstance(self.area.layout, Chunks):
                 self._resize(parts, size)
                 continue
             del parts[-(-size // self._unit) :]
             while len(parts) * self._unit < size:
-                slots = self._shape.of(min(self._unit, size - len(parts) * self._unit))
-                parts.append([self._memory.empty(slots, self._shape.dtype) for _ in range(2)])
+                num_slots = min(self._unit, size - len(parts) * self._unit)
+                parts.append([self._new(number, num_slots) for number in range(2)])
 
     def _resize(self, parts: list[list[Tensor]], size: int) -> None:
         if not size:
@@ -87,7 +101,7 @@ class WindowStore:
             return
         olds = parts[0] if parts else []
         for number in range(2):
-            new = self._memory.empty(self._shape.of(size), self._shape.dtype)
+            new = self._new(number, size)
             if olds and self.num_used:
                 new.narrow(2, 0, self.num_used).copy_(olds[number].narrow(2, 0, self.num_used))
             if number == len(olds):
@@ -101,9 +115,8 @@ class WindowStore:
         if size == self._size(self.capacity):
             self._ahead = capacity, count, []
             return partial(fill, [], 0)
-        coming = [
-            [self._memory.untouched(self._shape.of(size), self._shape.dtype) for _ in range(2)] for _ in self.parts
-        ]
+        sizes = self._shape.of(size), self._shape.values_of(size)
+        coming = [[self._memory.untouched(each, self._shape.dtype) for each in sizes] for _ in self.parts]
         self._ahead = capacity, count, coming
         olds = [parts[0] if parts else [] for parts in self.parts]
         pairs = [pair for new, old in zip(coming, olds, strict=True) for pair in zip(new, old or new, strict=True)]
@@ -141,7 +154,7 @@ class WindowStore:
             keys, values = ([layer.to(self._casting.held) for layer in layers] for layers in lowered)
         start = self.num_used
         self.num_used += num_tokens
-        if num_tokens > 1 and self._size(start) + num_tokens > self.window:
+        if self._first(self.num_used) > self._first(start + 1):
             self._late = keys, values, start
         else:
             self._write(keys, values, start)
@@ -153,7 +166,7 @@ class WindowStore:
             self._write(*late)
 
     def _write(self, keys: list[Tensor], values: list[Tensor], start: int) -> None:
-        for number, first, count, position in self._stretches(max(start, self.num_used - self.window), self.num_used):
+        for number, first, count, position in self._stretches(max(start, self._first(self.num_used)), self.num_used):
             for layer, parts in enumerate(self.parts):
                 for target, new in zip(parts[number], (keys[layer], values[layer]), strict=True):
                     target.narrow(2, first, count).copy_(new.narrow(2, position - start, count))
@@ -164,7 +177,7 @@ class WindowStore:
 
     def read(self, layer: int) -> list[Pair]:
         """Whole parts where the window is full. See `Store.read`."""
-        if self._late is None and self.num_used >= self.window:
+        if self._late is None and self.num_used - self._first(self.num_used) == self.window:
             return [(keys, values) for keys, values in self.parts[layer]]
         return [(piece.keys, piece.values) for piece in self.pieces(layer)]
 
@@ -178,7 +191,7 @@ class WindowStore:
     def _pieces(self, layer: int) -> list[Piece]:
         # The first of the new tokens is the nearest that looks at the old ones, at all but one of a window.
         end = self.num_used if self._late is None else self._late[2]
-        first = max(end - self.window + (self._late is not None), 0)
+        first = self._first(end + (self._late is not None))
         found = []
         for number, start, count, position in self._stretches(first, end):
             keys, values = (tensor.narrow(2, start, count) for tensor in self.parts[layer][number])
@@ -187,6 +200,20 @@ class WindowStore:
             keys_of, values_of, start = self._late
             found.append(Piece(keys_of[layer], values_of[layer], range(start, self.num_used)))
         return found
+
+    @property
+    def is_late(self) -> bool:
+        """Whether new tokens are where they were given."""
+        return self._late is not None
+
+    def context(self, layer: int) -> Piece:
+        """A copy, in one, of what the new queries of a layer look at."""
+        pieces = self.pieces(layer)
+        first = pieces[0].positions
+        assert isinstance(first, range)
+        keys = torch.cat([piece.keys for piece in pieces], dim=2)
+        values = torch.cat([piece.values for piece in pieces], dim=2)
+        return Piece(keys, values, range(first.start, self.num_used))
 
     def fills(self, layer: int, part_tokens: int) -> list[Fill]:
         """None where it is read in place. See `Store.fills`."""

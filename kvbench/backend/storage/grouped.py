@@ -1,0 +1,181 @@
+"""A sequence whose layers are of several groups: a chain of areas for each, and what layers with a state hold."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kvbench.backend.background import Worker
+from kvbench.backend.storage.base import Shape
+from kvbench.backend.storage.memory import Memory
+from kvbench.backend.storage.sequence import Areas, SequenceStore
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import DEVICE, Area
+from kvbench.plan.ops import MAIN, Append, Fork, Operation, Reserve, Truncate
+
+
+class GroupedAreas:
+    """What all sequences share: areas for each group of layers that holds tokens; workers and staging buffers are one.
+
+    Layers are counted over all groups that hold tokens, in the model's order.
+
+    Args:
+        areas: how each sequence lives, in every group.
+        geometry: the groups.
+        num_rows: rows of the batch.
+        device: where attention runs.
+    Attributes:
+        groups: those that hold tokens, of the least bytes a tensor first: so are they replaced where they grow.
+        layers: of each, the numbers of its layers.
+        places: of each layer, its group, and its number there.
+    """
+
+    def __init__(self, areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int, device: torch.device) -> None:
+        self.groups = sorted(
+            (group for group in geometry.groups if group.holds_tokens), key=lambda group: group.tensor_bytes_per_token
+        )
+        order = sorted(layer for group in self.groups for layer in group.layers)
+        self.layers = [[order.index(layer) for layer in group.layers] for group in self.groups]
+        self.places = [
+            next((at, own.index(number)) for at, own in enumerate(self.layers) if number in own)
+            for number in range(len(order))
+        ]
+        self._states = [group for group in geometry.groups if group.state]
+        self._num_rows = num_rows
+        self._memory = Memory(DEVICE, device)
+        shapes = tuple(Shape.of_group(group, num_rows, device) for group in self.groups)
+        first = Areas(areas, shapes[0], staged=shapes)
+        self.areas = [first, *(Areas(areas, shape, beside=first) for shape in shapes[1:])]
+
+    @property
+    def background(self) -> Worker:
+        """What works beside the steps."""
+        return self.areas[0].background
+
+    def states(self) -> list[Tensor]:
+        """New states of a sequence, a tensor each."""
+        return [
+            self._memory.empty((self._num_rows, tensor.rows, tensor.columns), getattr(torch, tensor.dtype)).zero_()
+            for group in self._states
+            for _ in group.layers
+            for tensor in group.state
+        ]
+
+    def select_rows(self, num_rows: int) -> None:
+        """States that come are of so many rows."""
+        self._num_rows = num_rows
+
+    def rows(self, states: Sequence[Tensor], index: Tensor) -> list[Tensor]:
+        """Chosen rows of states."""
+        return [self._memory.rows(state, index) for state in states]
+
+    def close(self) -> None:
+        """Wait for background work, and end the workers."""
+        for areas in reversed(self.areas):
+            areas.close()
+
+
+class GroupedSequence(SequenceStore):
+    """One sequence: a sequence's store for each group of layers, and its states.
+
+    States are held, not computed: a step reads and writes them whole.
+
+    Args:
+        shared: what it shares with the others.
+    """
+
+    __slots__ = ("_capacities", "grouped", "parts", "states")
+
+    def __init__(self, shared: GroupedAreas) -> None:
+        super().__init__(shared.areas[0])
+        self.grouped = shared
+        self.parts = [SequenceStore(areas) for areas in shared.areas]
+        self.states: list[Tensor] = []
+        self._capacities: dict[str, int] = {}
+
+    def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, area: str = MAIN) -> None:
+        """Write new tokens, a layer each over all groups that hold them; of latents, keys alone are read."""
+        for part, layers in zip(self.parts, self.grouped.layers, strict=True):
+            part.append([keys[layer] for layer in layers], [values[layer] for layer in layers], num_tokens, area)
+        self.num_seen += num_tokens
+        for state in self.states:
+            state.mul_(1)
+
+    def carry_out(self, op: Operation, keys: list[Tensor], values: list[Tensor]) -> None:
+        """Carry out an operation in all groups, one after the other."""
+        parts = self.parts
+        match op:
+            case Append():
+                self.append(keys, values, op.num_tokens, op.area)
+                return
+            case Reserve(_, num_tokens, area):
+                if num_tokens < self._capacities.get(area, 0):
+                    parts = parts[::-1]
+                self._capacities[area] = num_tokens
+                for areas in self.grouped.areas:
+                    areas.begin()
+                if not self.states:
+                    self.states = self.grouped.states()
+            case Truncate(_, num_tokens):
+                self.num_seen -= num_tokens
+        for part in parts:
+            part.carry_out(op, keys, values)
+
+    def land(self) -> None:
+        """See `SequenceStore.land`."""
+        for part in self.parts:
+            part.land()
+
+    def select_rows(self, index: Tensor) -> None:
+        """See `SequenceStore.select_rows`."""
+        for part in self.parts:
+            part.select_rows(index)
+        self.grouped.select_rows(len(index))
+        self.states = self.grouped.rows(self.states, index)
+
+    def fork(self, op: Fork, new: SequenceStore) -> None:
+        """See `SequenceStore.fork`; states are copied."""
+        assert isinstance(new, GroupedSequence)
+        for part, own in zip(self.parts, new.parts, strict=True):
+            part.fork(op, own)
+        new.num_seen = op.num_tokens
+        new.states = [state.clone() for state in self.states]
+
+    @property
+    def num_held(self) -> int:
+        """Tokens in all areas, of the group that holds most of them."""
+        return max(part.num_held for part in self.parts)
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether a resize is under way in the background."""
+        return any(part.is_growing for part in self.parts)
+
+    def failure(self, seq: int, slot_bytes: int) -> Exception | None:
+        """See `SequenceStore.failure`."""
+        errors = (part.failure(seq, slot_bytes) for part in self.parts)
+        return next((error for error in errors if error is not None), None)
+
+    def release(self, seq: int, slot_bytes: int) -> Exception | None:
+        """See `SequenceStore.release`."""
+        errors = [part.release(seq, slot_bytes) for part in self.parts]
+        self.states = []
+        return next((error for error in errors if error is not None), None)
+
+
+def check_groups(geometry: KVGeometry) -> None:
+    """Refuse groups that are not held on tensors here.
+
+    Raises:
+        ValueError: a group holds more than K and V or latents, in another dtype than the model computes in, or none
+            holds tokens.
+    """
+    for group in geometry.groups:
+        if group.holds_tokens and (group.dtype != geometry.dtype or group.index_bytes or group.scales_per_head):
+            further = " with an indexer's keys" * bool(group.index_bytes) + " with scales" * bool(group.scales_per_head)
+            raise ValueError(
+                f"it holds K and V, or latents, in the dtype that is computed in, {geometry.dtype}; {geometry.called} "
+                f"has {group.where} in {group.dtype}{further}: use backend=modelled"
+            )
+    if not any(group.holds_tokens for group in geometry.groups):
+        raise ValueError(f"it measures layers that hold tokens; {geometry.called} has {geometry.kinds}")

@@ -1,0 +1,185 @@
+"""Layers of several groups on tensors: each strategy's attention is that of a plain one over the whole sequence."""
+
+import pytest
+import torch
+
+from kvbench.backend.attention import QUERY_CHUNK, packed
+from kvbench.backend.choice import Conditions
+from kvbench.backend.measured import Measured
+from kvbench.backend.modelled import Modelled
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.groups import LayerGroup, StateTensor
+from kvbench.runner.frames import steps_frame
+from kvbench.runner.run import run
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import STRATEGIES, strategy
+from tests.support.driven import Cache
+from tests.support.machines import machine
+from tests.test_contract import small
+from tests.test_windows import WITH_WINDOWS
+
+HEADS = {"num_heads": 4, "num_kv_heads": 2, "dtype": "float32"}
+WINDOW = LayerGroup(kind="window", layers=(0, 1, 3), key_dim=8, value_dim=8, tokens=13, **HEADS)
+FULL = LayerGroup(kind="full", layers=(2, 4), key_dim=8, value_dim=8, **HEADS)
+CHUNKED = LayerGroup(kind="chunked", layers=(0, 1, 3), key_dim=8, value_dim=8, tokens=16, **HEADS)
+LATENT = LayerGroup(kind="latent", layers=(0, 1), num_heads=4, num_kv_heads=1, key_dim=12, value_dim=8, dtype="float32")
+UNEQUAL = LayerGroup(kind="full", layers=(2,), num_heads=6, num_kv_heads=2, key_dim=12, value_dim=8, dtype="float32")
+NARROW = LayerGroup(
+    kind="window", layers=(5,), num_heads=2, num_kv_heads=1, key_dim=12, value_dim=4, dtype="float32", tokens=7
+)
+STATES = LayerGroup(
+    kind="state",
+    layers=(6, 7),
+    state=(
+        StateTensor(name="convolution", rows=5, columns=3, dtype="bfloat16"),
+        StateTensor(name="recurrent", rows=4, columns=6, dtype="float32"),
+    ),
+)
+SHARING = LayerGroup(kind="sharing", layers=(8,), num_heads=4)
+MODELS = {
+    "windows": (WINDOW, FULL),
+    "all_windows": (WINDOW,),
+    "chunks": (CHUNKED, FULL),
+    "latents": (LATENT,),
+    "mixed": (WINDOW, FULL, STATES, SHARING),
+    "unequal": (LATENT, UNEQUAL, NARROW),
+}
+APPENDS = (50, 1, 1, 90, 1, 1, 30, 3, 1, 280, *[1] * 20)
+LOSSLESS = [name for name in WITH_WINDOWS if name != "recompute" and strategy(name).lossless]
+
+
+def geometry_of(name):
+    return KVGeometry(groups=MODELS[name], dtype="float32", name=name)
+
+
+class Whole:
+    """All tokens that a sequence was given, and attention over them with the masks that its layers have."""
+
+    def __init__(self, geometry, num_rows=1):
+        held = [group for group in geometry.groups if group.holds_tokens]
+        numbered = sorted((number, at) for at, group in enumerate(held) for number in group.layers)
+        self.groups = [held[at] for _, at in numbered]
+        self.num_rows, self.generator = num_rows, torch.Generator().manual_seed(1)
+        self.keys = [self.random(group.num_kv_heads, 0, group.key_dim) for group in self.groups]
+        self.values = [self.random(group.num_kv_heads, 0, group.value_dim) for group in self.groups]
+
+    def random(self, num_heads, num_tokens, width):
+        return torch.randn(self.num_rows, num_heads, num_tokens, width, generator=self.generator)
+
+    def new(self, count):
+        keys = [self.random(group.num_kv_heads, count, group.key_dim) for group in self.groups]
+        values = [
+            key[..., : group.value_dim] if group.kind == "latent" else self.random(*key.shape[1:3], group.value_dim)
+            for key, group in zip(keys, self.groups, strict=True)
+        ]
+        self.keys = [torch.cat(pair, 2) for pair in zip(self.keys, keys, strict=True)]
+        self.values = [torch.cat(pair, 2) for pair in zip(self.values, values, strict=True)]
+        queries = [self.random(group.num_heads, count, group.key_dim) for group in self.groups]
+        return keys, values, queries
+
+    def attention(self, layer, queries):
+        group, keys, values = self.groups[layer], self.keys[layer], self.values[layer]
+        total, count = keys.shape[2], queries.shape[2]
+        at, of = torch.arange(total - count, total)[:, None], torch.arange(total)[None]
+        seen = of <= at
+        if group.kind == "window":
+            seen &= of > at - group.tokens
+        if group.kind == "chunked":
+            seen &= of // group.tokens == at // group.tokens
+        keys, values = (each.repeat_interleave(group.heads_per_kv_head, 1) for each in (keys, values))
+        weights = (queries @ keys.transpose(2, 3) * group.key_dim**-0.5).masked_fill(~seen, -torch.inf).softmax(3)
+        return weights @ values
+
+
+def stepped(cache, whole, count):
+    """One step, attended with queries of its own: the outputs are the plain attention's. Returns what was live."""
+    keys, values, queries = whole.new(count)
+    plan = cache.strategy.on_append(0, count, cache.view)
+    cache.carry_out(plan, keys, values)
+    first = cache.view.num_seen(0) - count
+    chunks = [
+        [
+            (first + start, packed(own[:, :, start : start + QUERY_CHUNK], group.num_kv_heads))
+            for start in range(0, count, QUERY_CHUNK)
+        ]
+        for own, group in zip(queries, whole.groups, strict=True)
+    ]
+    cache.storages.peak_bytes = cache.storages.live_bytes
+    with cache.storages:
+        outputs = cache.backend.attend_with(0, chunks)
+    peak_bytes = cache.storages.peak_bytes
+    for layer, group in enumerate(whole.groups):
+        wanted = whole.attention(layer, queries[layer])
+        found = torch.cat(outputs[layer], dim=2)
+        assert found.shape[3] == group.value_dim
+        size = group.heads_per_kv_head
+        found = found.view(whole.num_rows, group.num_kv_heads, count, size, -1).transpose(2, 3).flatten(1, 2)
+        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+    del outputs
+    cache.backend.sequence(0).land()
+    cache.carry_out(cache.strategy.on_attended(0, count, cache.view))
+    return peak_bytes
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_attention_is_that_over_the_whole_sequence(name, model):
+    geometry = geometry_of(model)
+    cache, whole = Cache(small(name), 2, geometry, attend=True), Whole(geometry, 2)
+    cache.admit(Session(0, (Request(sum(APPENDS)),)))
+    for count in APPENDS:
+        stepped(cache, whole, count)
+    cache.finish()
+
+
+def test_a_layer_at_a_time_passes_through_its_window():
+    """What was booked beside all that is held is one layer's old and new tokens, and attention makes them."""
+    geometry = geometry_of("windows")
+    cache, whole = Cache(strategy("static"), 1, geometry, attend=True), Whole(geometry)
+    cache.admit(Session(0, (Request(600),)))
+    for count, passing in ((50, 50), (1, 0), (90, 12 + 90)):
+        booked = cache.ledger.allocated_bytes
+        live = stepped(cache, whole, count) - booked
+        assert live >= passing * WINDOW.layer_token_bytes
+        assert cache.ledger.allocated_bytes == booked
+        assert cache.peak_bytes - booked == max(passing, 50) * WINDOW.layer_token_bytes
+    cache.finish()
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ((LayerGroup(kind="full", layers=(0,), key_dim=8, value_dim=8, **HEADS | {"dtype": "int8"}),), "in int8: use"),
+        ((LayerGroup(**{**vars(LATENT), "index_bytes": 4}),), "latent layers in float32 with an indexer's keys"),
+        ((STATES,), "measures layers that hold tokens; odd has 2 state layers"),
+    ],
+)
+def test_what_is_not_held_on_tensors_is_refused(groups, words):
+    geometry = KVGeometry(groups=groups, dtype="float32", name="odd")
+    with pytest.raises(ValueError, match=words):
+        Measured().made(Conditions(geometry=geometry, device="cpu"))
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name not in WITH_WINDOWS])
+def test_strategies_that_hold_other_slots_say_so(name):
+    with pytest.raises(ValueError, match="sliding-window layers hold"):
+        Cache(small(name), 1, geometry_of("windows"))
+
+
+@pytest.mark.parametrize("model", ["mixed", "chunks", "unequal"])
+def test_a_measured_run_and_a_modelled_one_hold_the_same(model):
+    conditions = Conditions(geometry=geometry_of(model), device="cpu", hardware=machine(), cache_only=True)
+    found = []
+    for choice in (Measured(), Modelled()):
+        recorder = run(
+            {name: small(name) for name in ("static", "chunked", "paged")},
+            [Session(0, (Request(30, 5), Request(40, 3)))] * 2,
+            choice.made(conditions),
+            num_repetitions=1,
+            num_warmup=0,
+            max_concurrency=2,
+            budget_bytes=None,
+        )
+        found.append(steps_frame(recorder)[["strategy", "used_bytes", "allocated_bytes", "transient_bytes"]])
+    assert found[0].equals(found[1])
+    assert (found[0]["transient_bytes"] > 0).any()
