@@ -24,6 +24,12 @@ def test_lines_are_the_requests_up_to_the_longest():
     assert [text.get_text() for text in axes.texts] == ["mean 310"]
 
 
+def test_lengths_that_are_one_have_one_mark_and_those_not_served_none():
+    (axes,) = chart(lengths={"mean": 310, "p95": 310, "most": 4_096}).figure().axes
+    assert len(axes.lines) == 3
+    assert [text.get_text() for text in axes.texts] == ["mean, p95 310"]
+
+
 def test_the_engines_line_lies_behind_the_others():
     (axes,) = chart(behind="vllm").figure().axes
     engine, sinks, _ = axes.lines

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import kvbench as kv
+from kvbench.workload.scenario import Appends
 from tests.support.published import LLAMA
 
 MODEL, H100 = "model=./llama.json", "hardware=" + "h100"
@@ -53,6 +54,17 @@ def test_the_call_gives_what_the_verb_prints(kvbench):
     asked = (MODEL, H100, "engine=ideal", "model.kv_dtype=fp8_e4m3")
     assert answers(kvbench, *asked) == fit.as_dict()
     assert kvbench("capacity", *asked).rstrip("\n") == fit.text
+
+
+def test_a_call_is_of_one_accelerator():
+    with pytest.raises(ValueError, match=r"hardware is one accelerator, got \['h100'\]; of several, ask once for each"):
+        kv.capacity("./llama.json", hardware=["h100"])
+
+
+def test_lengths_that_are_not_served_are_said():
+    fit = kv.capacity("./llama.json", hardware="h100", scenario=Appends(appends=[1_000, 200_000]), strategies=())
+    assert "the scenario's p95 of 201,000 tokens is more than is served" in fit.text
+    assert fit.requests[201_000] == 2
 
 
 def test_a_scenarios_own_lengths(kvbench):

@@ -49,7 +49,7 @@ def capacity(
 
     Args:
         model: a name, such as "llama3_8b", a published config.json, its folder, a YAML file, or its keys.
-        hardware: a name, such as "h100", a YAML file, or a machine.
+        hardware: a name, such as "h100", a YAML file, or a machine; one.
         engine: "vllm", "sglang", "trtllm" or "ideal", or one with settings.
         parallel: degrees: {"tensor": 2}; None: one accelerator.
         scenario: whose own lengths are told too; None: none.
@@ -62,6 +62,8 @@ def capacity(
         ValueError: the input is wrong; the message is the command line's.
         FileNotFoundError: the scenario's trace is missing.
     """
+    if isinstance(hardware, list | tuple):
+        raise UsageError(f"hardware is one accelerator, got {hardware!r}; of several, ask once for each")
     chosen = {"model": model, "hardware": hardware, "engine": engine, "parallel": parallel, "scenario": scenario}
     return _fit(chosen, strategies, dict(settings or {}), tuple(trusted))
 
@@ -124,7 +126,8 @@ def _degrees(wider: Parallel, parallel: Parallel) -> str:
 
 def _lengths(config: Mapping[str, Any]) -> tuple[Context, ...]:
     """The mean and the 95th percentile of the tokens of a scenario's sessions."""
-    if config.get("scenario") is None or "_target_" not in config["scenario"]:
+    scenario = config.get("scenario")
+    if scenario is None or (isinstance(scenario, Mapping) and "_target_" not in scenario):
         return ()
     sessions = workload_of(config)[1].sessions
     tokens = [session.num_tokens for session in sessions]

@@ -110,6 +110,9 @@ def _notes(fit: Fit) -> Iterator[str]:
             f"of a request of {pool.max_model_len:,} tokens {waste / GIB:,.3g} GiB a rank are padding, which makes "
             "pages and groups equal"
         )
+    for each in fit.lengths:
+        if each.num_tokens > pool.max_model_len:
+            yield f"the scenario's {each.name} of {each.num_tokens:,} tokens is more than is served"
     most = of.most_requests
     if most is not None and max(fit.requests.values()) > most:
         yield f"at most {most:,} requests are live at once, whatever memory holds"

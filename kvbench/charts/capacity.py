@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kvbench.charts.axes import number_axis, value_ticks
@@ -50,18 +51,18 @@ class CapacityChart(Chart):
         number_axis(axes, "x", tokens or [1, 10], log=True)
         value_ticks(axes, "x", ticks[:: 1 + len(ticks) // 9])
         number_axis(axes, "y", shown or [1, 10], log=True)
-        for what, tokens_of in self.lengths.items():
-            axes.axvline(tokens_of, color=INK, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
-            axes.annotate(
-                f"{what} {tokens_of:,}",
-                (tokens_of, 1),
-                (2, -2),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                va="top",
-                fontsize=SMALL,
-            )
+        self._mark_lengths(axes)
         return sheet.finish()
+
+    def _mark_lengths(self, axes: Axes) -> None:
+        names: dict[int, list[str]] = {}
+        for name, tokens in self.lengths.items():
+            if tokens <= self.max_model_len:
+                names.setdefault(tokens, []).append(name)
+        where: Settings = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "top"}
+        for tokens, of in names.items():
+            axes.axvline(tokens, color=INK, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+            axes.annotate(f"{', '.join(of)} {tokens:,}", (tokens, 1), (2, -2), fontsize=SMALL, **where)
 
     def _look(self, name: str, sheet: Sheet) -> Settings:
         if name == self.behind:
