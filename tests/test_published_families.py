@@ -156,6 +156,7 @@ CASES = [
     ("phi", {"qk_layernorm": True}),
     ("phi3", {"sliding_window": 16}),
     ("phimoe", LOCAL),
+    ("phimoe", {**LOCAL, "attention_bias": True, "lm_head_bias": True}),
     ("qwen2", {}),
     ("qwen2", {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 3}),
     ("qwen2_moe", {**OF_EXPERTS, "shared_expert_intermediate_size": 48, "mlp_only_layers": [1]}),
@@ -183,7 +184,7 @@ SILENT = {
     "opt": ("num_key_value_heads",),
     "qwen3_5_moe_text": ("intermediate_size",),
 }
-NO_CLASS = {"deepseek", "kimi_k2", "mimo", "nemotron-nas"}
+NO_CLASS = {"chatglm", "deepseek", "kimi_k2", "mimo", "nemotron-nas"}
 """Families whose classes are not in transformers."""
 
 

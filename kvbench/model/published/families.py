@@ -2,6 +2,7 @@
 
 from kvbench.model.published import (
     blocks_searched,
+    ernie,
     gemma,
     hybrids,
     kimi,
@@ -20,6 +21,7 @@ from kvbench.model.published.family import Family
 FAMILIES: dict[str, Family] = {
     "arcee": plain.ARCEE,
     "bamba": mambas.BAMBA,
+    "chatglm": plain.CHATGLM,
     "cohere": plain.COHERE,
     "cohere2": plain.COHERE2,
     "deepseek": mixtures.DEEPSEEK,
@@ -28,7 +30,7 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v32": latents.DEEPSEEK_V32,
     "dots1": mixtures.DOTS1,
     "ernie4_5": plain.ERNIE,
-    "ernie4_5_moe": mixtures.ERNIE_MOE,
+    "ernie4_5_moe": ernie.ERNIE_MOE,
     "exaone4": plain.EXAONE4,
     "falcon": older.FALCON,
     "gemma": gemma.GEMMA,
@@ -107,6 +109,7 @@ SAME_AS = {
     "qwen2_vl_text": "qwen2",
     "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",
+    "qwen3_omni_moe_text": "qwen3_moe",
     "qwen3_vl_moe_text": "qwen3_moe",
     "qwen3_vl_text": "qwen3",
 }

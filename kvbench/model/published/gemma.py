@@ -13,6 +13,7 @@ GEMMA = Family(
 )
 GEMMA2 = Family(
     parts=(attention(bias="attention_bias", kinds=every(2)), dense(), norms(4)),
+    aliases={"sliding_window_size": "sliding_window"},
     defaults=TIED
     | {
         "vocab_size": 256000,

@@ -40,7 +40,10 @@ _HARMLESS = re.compile(
     r"|head_dim_list|use_bidirectional_attention|_?sliding_window_pattern_type|cache_implementation|layer_norm_type"
     r"|auto_map|architectures|generation_config|.*quant.*|compression_config|transformers_version|problem_type"
     r"|max_window_layers|no_repeat_ngram_size|encoder_no_repeat.*|num_beam_groups|diversity_penalty|unsloth.*"
-    r"|model_max_length|use_mem_rope|enable_moe_fp32_combine|for_llm_compressor|slow_but_exact|use_sliding_window|hidden_dim_multiplier"
+    r"|model_max_length|use_mem_rope|enable_moe_fp32_combine|for_llm_compressor|output_layer_parallelism|use_parallel_block"
+    r"|use_embedding_sharing|layer_switch|order_of_interleaved_layers|shared_moe_mode|mamba_inner_layernorms|cla_share_factor"
+    r"|apply_query_key_layer_scaling|post_layer_norm"
+    r"|slow_but_exact|use_sliding_window|hidden_dim_multiplier"
 )
 """Whole names, lower-case, of keys that look so and change neither."""
 

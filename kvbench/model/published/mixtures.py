@@ -1,12 +1,14 @@
 """Families whose layers are attention with heads in groups and a mixture of experts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from kvbench.model.published.attention import attention
 from kvbench.model.published.family import Family
 from kvbench.model.published.feed_forward import Experts, after_first, by_step, norms
 from kvbench.model.published.fields import Fields
+from kvbench.model.published.pieces import Weights
 from kvbench.model.published.windows import all_full, all_windowed, every, last_windowed
+from kvbench.model.weights import HEAD
 
 LOCAL = "num_local_experts"
 ROUTED = "n_routed_experts"
@@ -20,6 +22,13 @@ MIXTRAL = Family(
     defaults={"vocab_size": 32000, "intermediate_size": 14336, LOCAL: 8, "num_experts_per_tok": 2},
     aliases={"num_experts": LOCAL},
 )
+
+
+def _phimoe_outside(fields: Fields) -> Iterator[Weights]:
+    if fields.flag("lm_head_bias"):
+        yield Weights(part="biases", num_parameters=fields.number("vocab_size"), kind=HEAD)
+
+
 PHIMOE = Family(
     parts=(
         attention(bias="attention_bias", kinds=all_windowed),
@@ -27,6 +36,7 @@ PHIMOE = Family(
         norms(bias=True),
     ),
     norm_bias=True,
+    outside=_phimoe_outside,
     defaults={"vocab_size": 32064, LOCAL: 16, "num_experts_per_tok": 2},
     aliases={"num_experts": LOCAL},
 )
@@ -163,38 +173,4 @@ MINIMAX_M2 = Family(
         "use_qk_norm": True,
     },
     aliases={"num_experts": LOCAL},
-)
-
-
-def _ernie_sparse(fields: Fields) -> Sequence[bool]:
-    first = fields.number("moe_layer_start_index", 1, least=0)
-    last = fields.number("moe_layer_end_index", fields.num_layers - 1, least=-1)
-    last = fields.num_layers - 1 if last < 0 else last
-    step = fields.number("moe_layer_interval", 1)
-    return [(layer + 1) % step == 0 and first <= layer <= last for layer in fields.layers]
-
-
-ERNIE_MOE = Family(
-    parts=(
-        attention(bias="use_bias"),
-        Experts(
-            count="moe_num_experts",
-            chosen="moe_k",
-            shared="moe_num_shared_experts",
-            has_correction=True,
-            sparse=_ernie_sparse,
-        ),
-        norms(),
-    ),
-    defaults={
-        "tie_word_embeddings": True,
-        "vocab_size": 103424,
-        "intermediate_size": 12288,
-        "moe_intermediate_size": 1536,
-        "num_key_value_heads": 4,
-        "moe_num_experts": 64,
-        "moe_num_shared_experts": 2,
-        "moe_k": 6,
-    },
-    aliases={"num_experts": "moe_num_experts", "num_experts_per_tok": "moe_k"},
 )

@@ -1,8 +1,9 @@
 """Families whose layers are attention with heads in groups and a dense feed-forward part."""
 
-from kvbench.model.published.attention import attention
+from kvbench.model.published.attention import Heads, attention, heads_of
 from kvbench.model.published.family import Family
 from kvbench.model.published.feed_forward import dense, norms
+from kvbench.model.published.fields import Fields
 from kvbench.model.published.windows import all_windowed, every, last_windowed
 
 TIED = {"tie_word_embeddings": True}
@@ -31,7 +32,12 @@ QWEN3 = Family(
 )
 PHI3 = Family(
     parts=(attention(kinds=all_windowed), dense(), norms()),
-    defaults={"vocab_size": 32064, "intermediate_size": 8192, "max_position_embeddings": 4096},
+    defaults={
+        "vocab_size": 32064,
+        "intermediate_size": 8192,
+        "max_position_embeddings": 4096,
+        "full_attn_mod": 1,  # of Phi-4-mini, which reads it nowhere
+    },
 )
 STARCODER2 = Family(
     parts=(attention(bias="use_bias", kinds=all_windowed), dense(bias="use_bias", is_gated=False), norms(bias=True)),
@@ -46,6 +52,30 @@ GLM = Family(
         "num_key_value_heads": 2,
         "head_dim": 128,
         "attention_bias": True,
+    },
+)
+
+
+def _chatglm_heads(fields: Fields, _: str) -> Heads:
+    own = heads_of(fields)
+    if fields.flag("multi_query_attention", True):
+        return own
+    return Heads(own.num_heads, own.num_heads, own.key_dim, own.value_dim)
+
+
+CHATGLM = Family(
+    parts=(
+        attention(bias="add_qkv_bias", out_bias="add_bias_linear", heads=_chatglm_heads),
+        dense(bias="add_bias_linear"),
+        norms(),
+    ),
+    aliases={
+        "num_layers": "num_hidden_layers",
+        "padded_vocab_size": "vocab_size",
+        "ffn_hidden_size": "intermediate_size",
+        "kv_channels": "head_dim",
+        "multi_query_group_num": "num_key_value_heads",
+        "seq_length": "max_position_embeddings",
     },
 )
 GLM4 = Family(parts=(*GLM.parts[:2], norms(4)), defaults=GLM.defaults)

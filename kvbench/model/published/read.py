@@ -17,7 +17,7 @@ from kvbench.model.published.quantization import quantization_of
 from kvbench.model.published.unknown_family import plain_family
 from kvbench.model.weights import WeightPart
 
-ANOTHER_PART = ("text_config", "llm_config", "language_config")
+ANOTHER_PART = ("text_config", "llm_config", "language_config", "thinker_config")
 LANGUAGE_ALONE = "only the language model is counted, not what sees or hears"
 NUM_LAYERS = "num_hidden_layers"
 QUANTIZED = ("quantization_config", "compression_config")
@@ -50,6 +50,8 @@ def read_model(
     if not isinstance(config, Mapping):
         raise ValueError(f"a model's configuration is a mapping of keys to values, got {type(config).__name__}")
     given, assumed = _text_part(config)
+    if any(given.get(key) is not None for key in ANOTHER_PART):  # of one that also speaks
+        given, assumed = _text_part(given)
     model_type = given.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise ValueError(f"a model's configuration has a model_type, such as llama, got {cut(repr(model_type))}")
