@@ -4,8 +4,12 @@ import csv
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import kvbench as kv
+from kvbench.api.validating import Validation
+from kvbench.calibration.printed.held import held
 from kvbench.calibration.printed.named import accelerator_of, model_of, weights_dtype_of
 from kvbench.calibration.printed.rows import COLUMNS, read_rows
 from kvbench.cli.validate import main
@@ -130,15 +134,36 @@ def test_a_configuration_that_cannot_be_read_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"available_kv_gib": "many"}, r"line 2: available_kv_gib is a number or empty, got 'many'"),
-        ({"num_tokens": "1.5"}, r"line 2: num_tokens is a whole number or empty, got '1\.5'"),
-        ({"max_concurrency": "nan"}, r"line 2: max_concurrency is a number or empty, got 'nan'"),
+        ({"available_kv_gib": "many"}, r"line 2: available_kv_gib is a number above -.*, or empty, got 'many'"),
+        ({"num_tokens": "1.5"}, r"line 2: num_tokens is a whole number of at least 0, or empty, got '1\.5'"),
+        ({"max_concurrency": "nan"}, r"line 2: max_concurrency is a number above -1 .*, got 'nan'"),
+        ({"memory_fraction": "1.2"}, r"line 2: memory_fraction is a number above 0 and at most 1, .*, got '1\.2'"),
+        ({"gpu_memory_gib": "0"}, r"line 2: gpu_memory_gib is a number above 0 .*, got '0'"),
+        ({"config_bytes_per_token": "-1"}, r"line 2: config_bytes_per_token is a number above 0 .*, got '-1'"),
         ({"circular": "perhaps"}, r"line 2: circular is yes, no or empty, got 'perhaps'"),
     ],
 )
 def test_a_broken_number_is_one_message(tmp_path, changed, words):
     with pytest.raises(ValueError, match=words):
         kv.validate(table(tmp_path, RIGHT | changed))
+
+
+TEXTS_OF_ANYTHING = ["", "0", "1", "3", "7.5", "-1", "999999999999", "x", "fp8", "yes", "openai/gpt-oss-20b", "~ 2026"]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changed=st.dictionaries(st.sampled_from([*COLUMNS, *MORE]), st.sampled_from(TEXTS_OF_ANYTHING), max_size=5))
+def test_any_line_is_held_or_refused(tmp_path, changed):
+    path = table(tmp_path, RIGHT | changed)
+    try:
+        rows = read_rows(path)
+    except ValueError:
+        with pytest.raises(ValueError, match="line 2: "):
+            read_rows(path)
+        return
+    found = Validation(lines=tuple(held(rows, {"Llama-3.1-8B": plain(32, 32, 8, 128)}, {})), unread={})
+    assert found.text.count("\n")
+    assert len(found.as_dict()["lines"]) == 1
 
 
 def test_another_table_is_one_message(tmp_path):

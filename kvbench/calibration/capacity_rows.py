@@ -252,7 +252,7 @@ def _half_digit(row: Row) -> float:
     printed = row["available_kv_gib"]
     digits = len(printed.partition(".")[2])
     figures = 2 if re.search(r"K [\d.]+ (?:GB )?\+ V", row["doubt"]) else 1
-    return float(figures * 0.5 * 10**-digits / abs(float(printed)))
+    return float(figures * 0.5 * 10**-digits / abs(float(printed))) if float(printed) else 0.0
 
 
 def _counts_by_concurrency(row: Row) -> bool:

@@ -62,8 +62,8 @@ def _agrees(row: Row, model: Model) -> bool:
     if not row["config_bytes_per_token"]:
         return True
     cache = re.match(r"fp8_e5m2|fp8_e4m3|fp8(?!_)", row["kv_dtype"])
-    parallel = parallel_of_row(row)
     try:
+        parallel = parallel_of_row(row)
         rank = rank_of(in_precision(model, kv=kv_dtype(cache[0]) if cache else None), parallel)
     except ValueError:
         return False

@@ -18,11 +18,19 @@ COUNTS = (
     "block_size",
     "num_tokens",
 )
-NUMBERS = ("gpu_memory_gib", "memory_fraction", "available_kv_gib", "max_concurrency")
-COLUMNS = (*TEXTS, *COUNTS, *NUMBERS)
+COLUMNS = (*TEXTS, *COUNTS, "gpu_memory_gib", "memory_fraction", "available_kv_gib", "max_concurrency")
 """Columns that a table has; others may stand beside them."""
 OPTIONAL = ("config_bytes_per_token", "kind", "explanation")
 YES, NO = "yes", "no"
+MOST_COUNT, MOST_GIB = 2**40, 2**20
+BOUNDS = {
+    "gpu_memory_gib": (0.0, MOST_GIB),
+    "memory_fraction": (0.0, 1.0),
+    "available_kv_gib": (-MOST_GIB, MOST_GIB),
+    "max_concurrency": (-1.0, MOST_COUNT),
+    "config_bytes_per_token": (0.0, MOST_COUNT),
+}
+"""Numbers are above the first, and at most the second."""
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -54,19 +62,33 @@ def _rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[dict[str, str]]
         where = f"{path}, line {reader.line_num}"
         if None in row or None in row.values():
             raise ValueError(f"{where}: it has more or fewer values than the head has columns")
-        for key in (*COUNTS, *NUMBERS):
-            _check_number(where, key, row[key])
+        row = dict.fromkeys(OPTIONAL, "") | row
+        for key in COUNTS:
+            _check_count(where, key, row[key])
+        for key, bounds in BOUNDS.items():
+            _check_number(where, key, row[key], bounds)
         if row["circular"] not in ("", YES, NO):
             raise ValueError(f"{where}: circular is {YES}, {NO} or empty, got {cut(repr(row['circular']))}")
-        yield dict.fromkeys(OPTIONAL, "") | row
+        yield row
 
 
-def _check_number(where: str, key: str, text: str) -> None:
+def _check_number(where: str, key: str, text: str, bounds: tuple[float, float]) -> None:
+    value = _value(text)
+    if value is not None and not bounds[0] < value <= bounds[1]:
+        raise ValueError(
+            f"{where}: {key} is a number above {bounds[0]:g} and at most {bounds[1]:g}, or empty, got {cut(repr(text))}"
+        )
+
+
+def _check_count(where: str, key: str, text: str) -> None:
+    value = _value(text)
+    if value is not None and not (0 <= value <= MOST_COUNT and value == int(value)):
+        raise ValueError(f"{where}: {key} is a whole number of at least 0, or empty, got {cut(repr(text))}")
+
+
+def _value(text: str) -> float | None:
+    """A number; None of nothing, and no number of what is none."""
     try:
-        value = float(text or 0)
+        return float(text) if text.strip() else None
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{where}: {key} is a number or empty, got {cut(repr(text))}")
-    if key in COUNTS and (value < 0 or value != int(value)):
-        raise ValueError(f"{where}: {key} is a whole number or empty, got {cut(repr(text))}")
+        return math.nan
