@@ -18,7 +18,7 @@ from tests.support.machines import GEOMETRY
 
 STAGING = 1024 // 2  # in slots: 1,024 tokens of one layer of two
 MAKERS = {
-    "paged": lambda slots: Paged(block_size=4, pool_tokens=slots // 4 * 4),
+    "paged": lambda slots: Paged(block_size=4, pool_tokens=slots // 4 * 4, window_blocks="keep"),
     "dynamic": lambda slots: Dynamic(initial_capacity=8, growth_factor=1.5, max_capacity=48, round_to=4),
     "static": lambda slots: Static(max_seq_len=32),
     "exact": lambda slots: Exact(round_to=4),

@@ -10,6 +10,7 @@ from kvbench.ledger.costs import workspace_bytes
 from kvbench.model.cost import UNBOUNDED, Sight, num_pairs, num_seen, prices_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import LayerGroup, StateTensor
+from kvbench.strategy.paged import Paged
 from tests.support.fleet_models import COLUMNS, PS_PER_NS, by_runner, columns_of, results
 from tests.support.machines import WEIGHTS, machine
 from tests.test_fleet import BATCH, MAKERS, OPTIONS, ROWS
@@ -86,6 +87,13 @@ def test_jumping_gives_what_stepping_gives(name, maker, rows, num_bytes, max_bat
     assert jumped.sums == pytest.approx(stepped.sums, rel=1e-9, abs=1e-3)
     for ours, theirs in zip(jumped.timeline, stepped.timeline, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9, nan_ok=True)
+
+
+def test_blocks_that_windows_would_give_back_are_refused():
+    prices = prices_of(machine(), GEOMETRIES["windows"], WEIGHTS)
+    settings = {"geometry": GEOMETRIES["windows"], "budget_bytes": 1 << 20, "max_batch": 2}
+    with pytest.raises(ValueError, match="window_blocks: keep, in a fleet, whose blocks are of all layers"):
+        simulate(columns_of([(0, 4, 4)]), Paged(block_size=4, pool_tokens=64), prices, **settings)
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.booleans())

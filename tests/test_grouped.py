@@ -1,5 +1,7 @@
 """Layers of several groups on tensors: each strategy's attention is that of a plain one over the whole sequence."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -50,6 +52,12 @@ LOSSLESS = [name for name in WITH_WINDOWS if name != "recompute" and strategy(na
 
 def geometry_of(name):
     return KVGeometry(groups=MODELS[name], dtype="float32", name=name)
+
+
+def for_model(name, model):
+    """A strategy; one pool's blocks are freed by windows where all layers hold the same of a token."""
+    made = small(name)
+    return replace(made, window_blocks="keep") if (name, model) == ("paged", "unequal") else made
 
 
 class Whole:
@@ -125,7 +133,7 @@ def stepped(cache, whole, count):
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_attention_is_that_over_the_whole_sequence(name, model):
     geometry = geometry_of(model)
-    cache, whole = Cache(small(name), 2, geometry, attend=True), Whole(geometry, 2)
+    cache, whole = Cache(for_model(name, model), 2, geometry, attend=True), Whole(geometry, 2)
     cache.admit(Session(0, (Request(sum(APPENDS)),)))
     for count in APPENDS:
         stepped(cache, whole, count)
@@ -172,7 +180,7 @@ def test_a_measured_run_and_a_modelled_one_hold_the_same(model):
     found = []
     for choice in (Measured(), Modelled()):
         recorder = run(
-            {name: small(name) for name in ("static", "chunked", "paged")},
+            {name: for_model(name, model) for name in ("static", "chunked", "paged")},
             [Session(0, (Request(30, 5), Request(40, 3)))] * 2,
             choice.made(conditions),
             num_repetitions=1,

@@ -259,8 +259,9 @@ def test_strategies_hold_the_bytes_of_their_capacity(name):
         ledger.book(chosen.on_append(0, count, ledger.view))
         used, capacity, num_bytes = ledger.view.device_slots(0)
         if in_blocks:
-            assert num_bytes == capacity * geometry.bytes_per_token
-            assert ledger.used_bytes == used * geometry.bytes_per_token
+            of_layer, first = geometry.bytes_per_token // 6, max(used - 1024, 0) // 16
+            assert num_bytes == of_layer * (capacity + 5 * 16 * (-(-used // 16) - first))
+            assert ledger.used_bytes == geometry.held_bytes(used)
             continue
         assert ledger.used_bytes == held.held_bytes(used)
         if not ledger.view.is_busy(0):

@@ -34,7 +34,7 @@ class GroupedBackend(MeasuredBackend):
         if conditions.recording is not None:
             _ = conditions.geometry.plain  # which recordings are of, or it says so
         super().__init__(conditions, batch_decode=False, device=device)
-        self._causal: list[Tensor] = []
+        self._causal: dict[int, Tensor] = {}  # by query heads a KV head
 
     _lands = True
 
@@ -49,9 +49,8 @@ class GroupedBackend(MeasuredBackend):
         sizes = self.num_rows, max_append_tokens, self.device, self._seed
         self._inputs = GroupedInputs(shared.groups, shared.layers, *sizes)
         if self.attend:
-            self._causal = [
-                causal_mask(max_context_tokens, group.heads_per_kv_head, self.device) for group in shared.groups
-            ]
+            sizes_of = {group.heads_per_kv_head for group in shared.groups}
+            self._causal = {size: causal_mask(max_context_tokens, size, self.device) for size in sizes_of}
 
     @property
     def _grouped(self) -> GroupedAreas:
@@ -95,7 +94,8 @@ class GroupedBackend(MeasuredBackend):
         shared, outputs = self._grouped, []
         bands: dict[tuple[int, int, int], Tensor] = {}
         for (at, number), own in zip(shared.places, chunks, strict=True):
-            found = attended(sequence.parts[at], number, own, shared.groups[at], self._causal[at], bands)
+            group = shared.groups[at]
+            found = attended(sequence.parts[at], number, own, group, self._causal[group.heads_per_kv_head], bands)
             outputs.append(found)
         return outputs
 

@@ -42,8 +42,17 @@ NUM_BINS = 512
 
 
 def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: Prices, **chosen: int) -> np.ndarray:
-    """What does not change: one FIXED record."""
+    """What does not change: one FIXED record.
+
+    Raises:
+        ValueError: layers with a window would give blocks back.
+    """
     cost = area_cost(rule.area, geometry, 1)
+    if cost.frees_windows:
+        raise ValueError(
+            "window_blocks: keep, in a fleet, whose blocks are of all layers even where a sliding window has left; "
+            f"got free, and {geometry.called} has {geometry.kinds}"
+        )
     holds = _holds_of(cost, rule.layout == CONTIGUOUS)
     state_bytes = geometry.state_bytes
     fixed_bytes = workspace_bytes((rule.area,), geometry, 1)

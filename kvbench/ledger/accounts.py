@@ -45,7 +45,7 @@ class Holding:
     @property
     def num_bytes(self) -> int:
         """Bytes allocated, those of a coming resize included."""
-        held_bytes = self.cost.bytes_of(self.capacity)
+        held_bytes = self.cost.held_bytes(self.capacity, self.num_used)
         if self.next_capacity:
             held_bytes += self.cost.replaced_bytes(self.next_capacity, self.capacity, self.next_capacity)
         return held_bytes
@@ -54,7 +54,7 @@ class Holding:
     def by_group(self) -> dict[str, int]:
         """Those of each group of layers that the area covers."""
         cost, capacity, coming = self.cost, self.capacity, self.next_capacity
-        found = cost.by_group(capacity)
+        found = cost.by_group(capacity, self.num_used)
         for group in cost.groups:
             if coming and group.is_replaced(capacity):
                 found[group.name] += group.held_tokens(coming) * group.unit_bytes // cost.unit_tokens

@@ -101,9 +101,9 @@ class Ledger(LedgerState):
         if cost.area.alters:
             return False
         if len(plan) == 1:
-            if num_tokens > held.room or (cost.is_bounded and cost.passing_bytes(held.num_used, num_tokens)):
-                return False
             used = held.num_used
+            if num_tokens > held.room or (cost.is_bounded and cost.is_passed(used, num_tokens)):
+                return False
             held.num_used = used + num_tokens
             if cost.area.tier == DEVICE:
                 if cost.is_bounded:

@@ -153,7 +153,7 @@ class Draft(Sums):
     def _new_block(self, held: Holding) -> int:
         self._num_blocks += 1
         self._sharers[self._num_blocks] = 1
-        self._allocate(held, held.cost.bytes_of(held.cost.area.blocks.num_tokens), 0)
+        self._allocate(held, held.cost.full_bytes(held.cost.area.blocks.num_tokens), 0)
         return self._num_blocks
 
     def _num_sharers(self, block: int) -> int:
@@ -164,7 +164,7 @@ class Draft(Sums):
         sharers = self._num_sharers(block)
         self._sharers[block] = sharers - 1
         if sharers == 1:
-            self._allocate(held, -held.cost.bytes_of(held.cost.area.blocks.num_tokens), 0)
+            self._allocate(held, -held.cost.full_bytes(held.cost.area.blocks.num_tokens), 0)
         return sharers == 1
 
     def _make_private(self, held: Holding) -> None:
@@ -202,6 +202,8 @@ class Draft(Sums):
             case Chunks(chunk_tokens):
                 moves_data = False
                 self._drop_chunks(held, num_evicted, chunk_tokens)
+            case Blocks() if held.cost.frees_windows:
+                raise LedgerError(f"{op}: layers with a window give back what it has left, and no others evict then")
             case Blocks(block_tokens):
                 self._drop_blocks(held, -(-num_evicted // block_tokens))
                 held.num_used, held.is_private = num_kept, held.is_private or not num_kept
@@ -288,6 +290,8 @@ class Draft(Sums):
             raise LedgerError(
                 f"{op}: a sequence of blocks forks into one that holds nothing, with 1 to {src.num_used} of its tokens"
             )
+        if src.cost.frees_windows:
+            raise LedgerError(f"{op}: layers with a window have given back what another sequence would read")
         if source.num_altered or source.num_seen > src.num_used:
             raise LedgerError(f"{op}: the first tokens are no longer in its blocks as they were")
         num_shared, rest = divmod(op.num_tokens, layout.num_tokens)
@@ -310,6 +314,9 @@ class Draft(Sums):
 
     def _free(self, held: Holding) -> None:
         if held.blocks:
+            if held.cost.frees_windows:
+                self._used_bytes -= held.cost.bytes_of(held.num_used) - held.cost.full_bytes(held.num_used)
+                self._allocate(held, -held.cost.window_bytes(held.num_used), 0)
             self._drop_blocks(held, len(held.blocks))
             return
         self._fill(held, -held.num_used)
@@ -321,7 +328,7 @@ class Draft(Sums):
         for number, block in enumerate(held.blocks[:num_blocks]):
             num_filled = min(unit, max(held.num_used - number * unit, 0))
             if self._drop_block(held, block) and held.cost.area.tier == DEVICE:
-                self._used_bytes -= held.cost.bytes_of(num_filled)
+                self._used_bytes -= held.cost.full_bytes(num_filled)
         del held.blocks[:num_blocks]
         held.capacity -= num_blocks * unit
 

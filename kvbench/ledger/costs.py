@@ -46,6 +46,21 @@ class GroupCost:
             return 0
         return (num_old + num_tokens) * self.unit_bytes // self.num_layers
 
+    def block_bytes(self, num_used: int, block_tokens: int) -> int:
+        """Bytes of the blocks that tokens of a window, or of the newest chunk, are in; 0 where all tokens are held."""
+        if self.most_tokens is None or not num_used:
+            return 0
+        chunk = (num_used - 1) // self.most_tokens * self.most_tokens
+        first = chunk if self.is_chunked else max(num_used - self.most_tokens, 0)
+        return (-(-num_used // block_tokens) - first // block_tokens) * block_tokens * self.unit_bytes
+
+    def most_block_bytes(self, num_tokens: int, block_tokens: int) -> int:
+        """The most of `block_bytes`, of so many tokens and fewer."""
+        if self.most_tokens is None:
+            return 0
+        most = (self.most_tokens + block_tokens - 2) // block_tokens + 1  # a window that begins within a block
+        return min(most, -(-num_tokens // block_tokens)) * block_tokens * self.unit_bytes
+
     def is_replaced(self, capacity: int) -> bool:
         """Whether a resize from or to so many slots, and as many or more, replaces its tensors."""
         return self.most_tokens is None or capacity < self.most_tokens
@@ -80,15 +95,53 @@ class AreaCost:
             return sum(group.held_tokens(num_tokens) * group.unit_bytes for group in self.groups) // self.unit_tokens
         return num_tokens * self.unit_bytes // self.unit_tokens
 
-    def by_group(self, num_tokens: int) -> dict[str, int]:
-        """Bytes of so many slots, group by group."""
+    def by_group(self, capacity: int, num_used: int) -> dict[str, int]:
+        """Bytes of so many slots, of which some are in use, group by group; as `held_bytes`."""
+        size = self.area.blocks.num_tokens if self.frees_windows else 0
         return {
-            group.name: group.held_tokens(num_tokens) * group.unit_bytes // self.unit_tokens for group in self.groups
+            group.name: (
+                group.block_bytes(num_used, size)
+                if size and group.most_tokens is not None
+                else group.held_tokens(capacity) * group.unit_bytes // self.unit_tokens
+            )
+            for group in self.groups
         }
 
     def passing_bytes(self, num_used: int, num_tokens: int) -> int:
         """Bytes that an append holds beside; see `GroupCost.passing_bytes`. Layers come one after the other."""
         return max((group.passing_bytes(num_used, num_tokens) for group in self.groups), default=0)
+
+    @property
+    def frees_windows(self) -> bool:
+        """Whether it is of blocks, and some layers give them back."""
+        return self.is_bounded and isinstance(self.area.layout, Blocks)
+
+    def whole_bytes(self, num_tokens: int) -> int:
+        """Bytes of so many slots that all layers hold, as a pool's."""
+        return num_tokens * self.unit_bytes // self.unit_tokens
+
+    def held_bytes(self, capacity: int, num_used: int) -> int:
+        """Bytes of so many slots, of which some are in use."""
+        return (
+            self.full_bytes(capacity) + self.window_bytes(num_used) if self.frees_windows else self.bytes_of(capacity)
+        )
+
+    def window_bytes(self, num_used: int) -> int:
+        """Bytes of blocks that layers give back hold of so many tokens."""
+        size = self.area.blocks.num_tokens
+        return sum(group.block_bytes(num_used, size) for group in self.groups) // self.unit_tokens
+
+    def most_bytes(self, num_tokens: int) -> int:
+        """The most bytes of whole blocks that a sequence of so many tokens, and fewer, holds."""
+        size = self.area.blocks.num_tokens
+        of_windows = sum(group.most_block_bytes(num_tokens, size) for group in self.groups) // self.unit_tokens
+        return self.full_bytes(-(-num_tokens // size) * size) + of_windows
+
+    def is_passed(self, num_used: int, num_tokens: int) -> bool:
+        """Whether an append holds something beside, or takes or gives back blocks of windows."""
+        if self.frees_windows and self.window_bytes(num_used) != self.window_bytes(num_used + num_tokens):
+            return True
+        return self.passing_bytes(num_used, num_tokens) > 0
 
     def full_bytes(self, num_tokens: int) -> int:
         """Those of them in layers that hold all slots."""
@@ -162,8 +215,9 @@ def held_as(area: Area, geometry: KVGeometry) -> KVGeometry:
 
 
 def _group_cost(area: Area, name: str, group: LayerGroup, num_rows: int) -> GroupCost:
-    most_tokens = None if isinstance(area.layout, Blocks) else group.tokens  # blocks hold every layer alike
-    if most_tokens is not None:
+    is_paged = isinstance(area.layout, Blocks)
+    most_tokens = None if is_paged and not area.blocks.frees_windows else group.tokens  # all layers hold a block alike
+    if most_tokens is not None and not is_paged:
         _check_bounded(area)
     tracks = group.track_bytes_per_token * area.num_tracks
     largest = max(group.tensor_bytes_per_token, min(tracks, TRACK_BYTES * group.num_kv_heads)) * num_rows

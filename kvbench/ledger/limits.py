@@ -66,27 +66,28 @@ class Limits:
         return tuple(self._sized(area, areas, len(pools), most_tokens) if area in pools else area for area in areas)
 
     def _sized(self, area: Area, areas: tuple[Area, ...], num_pools: int, most_tokens: int | None) -> Area:
-        unit = area.blocks.num_tokens
+        unit, cost = area.blocks.num_tokens, area_cost(area, self.geometry, self.num_rows)
         bounds: list[int] = []
         if area.tier == DEVICE and self.budget_bytes is not None:
-            of_slot = area_cost(area, self.geometry, self.num_rows).bytes_of(1)
+            of_slot = cost.whole_bytes(1)
             slots = self._left_bytes(self.budget_bytes, areas) // num_pools // of_slot
             bounds.append(max(slots // unit, 1) * unit)
         if not (self.is_modelled and bounds):
             tokens = self.live_tokens or (() if self.context_tokens is None else (self.context_tokens,))
             held = [min(count, most_tokens or count) for count in tokens]
-            bounds += [sum(-(-count // unit) * unit for count in held)] if held else []
+            need_bytes = sum(cost.most_bytes(count) for count in held)
+            bounds += [-(-need_bytes // cost.whole_bytes(unit)) * unit] if held else []
         if not bounds:
             raise ValueError(
                 "pool_tokens: null is all of the budget, or what the requests can fill, and here neither is known; "
                 "give a number, or a budget_bytes"
             )
-        return replace(area, layout=Blocks(unit, min(bounds)))
+        return replace(area, layout=replace(area.blocks, pool_tokens=min(bounds)))
 
     def _left_bytes(self, budget_bytes: int, areas: tuple[Area, ...]) -> int:
         """What a budget has beside staging buffers and pools that have a size."""
         of_pools = sum(
-            area_cost(area, self.geometry, self.num_rows).bytes_of(area.layout.pool)
+            area_cost(area, self.geometry, self.num_rows).whole_bytes(area.layout.pool)
             for area in areas
             if isinstance(area.layout, Blocks) and area.layout.pool_tokens is not None and area.tier == DEVICE
         )

@@ -59,7 +59,7 @@ class LedgerState:
         self.state_bytes = self.geometry.state_bytes * num_rows
         self.workspace_bytes = workspace_bytes(self.areas, self.geometry, num_rows)
         self.pool_bytes = {
-            name: cost.bytes_of(cost.area.layout.pool)
+            name: cost.whole_bytes(cost.area.layout.pool)
             for name, cost in self.costs.items()
             if isinstance(cost.area.layout, Blocks)
         }
@@ -103,7 +103,7 @@ class LedgerState:
     def has_room_beside(self, pool: str) -> bool:
         """Whether the budget could have held a larger pool: another block of it, beside all that is held."""
         cost, budget_bytes = self.costs[pool], self.budget_bytes
-        return budget_bytes is None or self.left_of(budget_bytes) >= cost.bytes_of(cost.area.blocks.num_tokens)
+        return budget_bytes is None or self.left_of(budget_bytes) >= cost.whole_bytes(cost.area.blocks.num_tokens)
 
     def tier_of(self, area: str) -> str:
         """The tier of an area."""

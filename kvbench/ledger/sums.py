@@ -29,6 +29,8 @@ class Sums:
         held.num_used += num_tokens
         if held.cost.area.tier == DEVICE:
             self._used_bytes += held.cost.bytes_of(held.num_used) - held.cost.bytes_of(before)
+        if held.cost.frees_windows:
+            self._allocate(held, held.cost.window_bytes(held.num_used) - held.cost.window_bytes(before), 0)
 
     def _begin(self) -> None:
         self._has_begun = True

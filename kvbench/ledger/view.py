@@ -38,6 +38,10 @@ class LedgerView:
         """What a background resize will have made an area's slots; 0 without one."""
         return self._ledger.accounts[seq].holdings[area].next_capacity
 
+    def frees_windows(self, area: str = MAIN) -> bool:
+        """Whether layers with a window give back blocks of an area."""
+        return self._ledger.costs[area].frees_windows
+
     def num_leaving(self, seq: int, area: str = MAIN) -> int:
         """Slots that a background move is taking from an area."""
         return self._ledger.accounts[seq].holdings[area].leaving

@@ -56,10 +56,13 @@ class Blocks:
     Args:
         num_tokens: slots of a block, > 0.
         pool_tokens: slots of the pool, a multiple of num_tokens; allocated once. None: a run says how many.
+        frees_windows: whether layers with a window or in chunks have tables of their own, and give back each block that
+            the window, or the chunk, has left; else all layers hold the same blocks.
     """
 
     num_tokens: int
     pool_tokens: int | None
+    frees_windows: bool = False
 
     def __post_init__(self) -> None:
         check_int("Blocks: num_tokens", self.num_tokens, 1)

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
-from kvbench.checks import check_bound, check_int
+from kvbench.checks import check_bound, check_int, check_one_of
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Cast, Format, Native
-from kvbench.plan.ops import Fork, Plan, Reserve
+from kvbench.plan.ops import NOTHING, Fork, Plan, Reserve
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
 from kvbench.workload.request import Session
+
+FREE, KEEP = WINDOW_BLOCKS = ("free", "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,24 +23,29 @@ class Paged(Strategy):
         block_size: tokens of a block, > 0, a divisor of 1,024.
         pool_tokens: tokens of the pool, a multiple of block_size, allocated at the first use; None: all of the run's
             budget (in tensors, no more than its requests can fill).
+        window_blocks: "free": layers with a window or in chunks have tables of their own, and give back blocks that it
+            has left, as vLLM's hybrid manager does; "keep": all layers hold the same blocks, as they do where there are
+            no such layers.
         format: dtype of eight bits that K and V are cast to as they come, fp8_e4m3, fp8_e5m2 or int8; None: they are
             held as the model gives them.
         scale: what they are divided by before, a number, or "tensor" or "head" (see `Fp8`); 1 without a format.
     Raises:
         ValueError: a parameter is out of its range.
-    Source: Kwon et al. 2023, arXiv:2309.06180, sections 4.1 to 4.4.
+    Source: Kwon et al. 2023, arXiv:2309.06180, sections 4.1 to 4.4; of windows, vLLM's hybrid KV cache manager.
     Departs: reads are gathered into a staging buffer and merged by their log-sum-exp, where vLLM's kernel follows the
-        block table; preemption recomputes, it never swaps.
+        block table; preemption recomputes, it never swaps; where windows free blocks, samples share none.
     """
 
     block_size: int = 16
     pool_tokens: int | None = None
+    window_blocks: str = "free"
     format: str | None = None
     scale: float | str = 1.0
 
     def __post_init__(self) -> None:
         check_int("block_size", self.block_size, 1)
         check_bound("pool_tokens", self.pool_tokens)
+        check_one_of("window_blocks", self.window_blocks, WINDOW_BLOCKS)
         if self.format is None and self.scale != 1:
             raise ValueError(f"scale is 1 where format is null, got {self.scale!r}")
         if STAGING_TOKENS % self.block_size:
@@ -55,7 +62,8 @@ class Paged(Strategy):
     @derived
     def areas(self) -> tuple[Area, ...]:
         """Blocks of one pool."""
-        return (Area(layout=Blocks(self.block_size, self.pool_tokens), format=self._format),)
+        layout = Blocks(self.block_size, self.pool_tokens, self.window_blocks == FREE)
+        return (Area(layout=layout, format=self._format),)
 
     @derived
     def lossless(self) -> bool:
@@ -81,5 +89,5 @@ class Paged(Strategy):
         return append_in_units(seq, num_tokens, self.block_size, view)
 
     def on_fork(self, seq: int, parent: int, num_tokens: int, view: LedgerView) -> Plan:
-        """Share the parent's blocks."""
-        return (Fork(parent, seq, num_tokens),)
+        """Share the parent's blocks; nothing, where layers may have given back what would be shared."""
+        return NOTHING if view.frees_windows() else (Fork(parent, seq, num_tokens),)

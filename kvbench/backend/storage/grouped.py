@@ -1,6 +1,8 @@
 """A sequence whose layers are of several groups: a chain of areas for each, and what layers with a state hold."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import gcd
 
 import torch
 from torch import Tensor
@@ -10,7 +12,8 @@ from kvbench.backend.storage.base import Shape
 from kvbench.backend.storage.memory import Memory
 from kvbench.backend.storage.sequence import Areas, SequenceStore
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.area import DEVICE, Area
+from kvbench.model.groups import LATENT, LayerGroup
+from kvbench.plan.area import DEVICE, Area, Blocks
 from kvbench.plan.ops import MAIN, Append, Fork, Operation, Reserve, Truncate
 
 
@@ -34,6 +37,12 @@ class GroupedAreas:
         self.groups = sorted(
             (group for group in geometry.groups if group.holds_tokens), key=lambda group: group.tensor_bytes_per_token
         )
+        num_sharing = 1
+        if any(isinstance(area.layout, Blocks) and area.layout.frees_windows for area in areas) and any(
+            group.tokens for group in self.groups
+        ):
+            self.groups = _alike(self.groups, geometry)
+            num_sharing = len(self.groups)
         order = sorted(layer for group in self.groups for layer in group.layers)
         self.layers = [[order.index(layer) for layer in group.layers] for group in self.groups]
         self.places = [
@@ -44,7 +53,7 @@ class GroupedAreas:
         self._num_rows = num_rows
         self._memory = Memory(DEVICE, device)
         shapes = tuple(Shape.of_group(group, num_rows, device) for group in self.groups)
-        first = Areas(areas, shapes[0], staged=shapes)
+        first = Areas(areas, shapes[0], staged=shapes, num_sharing=num_sharing)
         self.areas = [first, *(Areas(areas, shape, beside=first) for shape in shapes[1:])]
 
     @property
@@ -73,6 +82,25 @@ class GroupedAreas:
         """Wait for background work, and end the workers."""
         for areas in reversed(self.areas):
             areas.close()
+
+
+def _alike(groups: list[LayerGroup], geometry: KVGeometry) -> list[LayerGroup]:
+    """The groups in parts of as many layers each, so that a block of one pool is any part's.
+
+    Raises:
+        ValueError: layers hold other bytes of a token.
+    """
+    if len({(group.kind == LATENT, group.num_kv_heads, group.key_dim, group.value_dim) for group in groups}) > 1:
+        raise ValueError(
+            f"window_blocks: keep, where layers hold other K and V than others; got free, and {geometry.called} has "
+            f"{geometry.kinds}"
+        )
+    size = gcd(*(group.num_layers for group in groups))
+    return [
+        replace(group, layers=group.layers[first : first + size])
+        for group in groups
+        for first in range(0, group.num_layers, size)
+    ]
 
 
 class GroupedSequence(SequenceStore):

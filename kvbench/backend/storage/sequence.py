@@ -16,6 +16,7 @@ from kvbench.backend.storage.chunked import ChunkedStore
 from kvbench.backend.storage.memory import Memory, Staging, reads_in_parts
 from kvbench.backend.storage.packed import PackedStore
 from kvbench.backend.storage.paged import BlockPool, PagedStore
+from kvbench.backend.storage.passing import PassingStore
 from kvbench.backend.storage.ring import RingStore
 from kvbench.backend.storage.slots import SlotStore
 from kvbench.backend.storage.window import WindowStore
@@ -50,6 +51,7 @@ class Areas:
         beside: those of other layers, read and stepped with these one after the other; staging buffers and workers are
             theirs.
         staged: shapes of all that is read through its staging buffers; () for its own.
+        num_sharing: groups of layers alike that blocks of one pool are for: those beside these.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class Areas:
         folder: Path | None = None,
         beside: "Areas | None" = None,
         staged: tuple[Shape, ...] = (),
+        num_sharing: int = 1,
     ) -> None:
         self._staged = staged
+        self._num_sharing = num_sharing
         self.areas = areas
         self.shape = shape
         self._memories = {area.tier: Memory(area.tier, shape.device, folder) for area in areas}
@@ -69,7 +73,8 @@ class Areas:
             for area in areas
             if isinstance(area.format, Cast)
         }
-        self._pools: dict[str, BlockPool] = {}
+        is_one = beside is not None and beside._num_sharing > 1
+        self._pools: dict[str, BlockPool] = beside._pools if beside is not None and is_one else {}
         self._staging: Staging | None = None
         self._beside = beside
         self.background: Worker = worker_of(shape.device, steps_back=True) if beside is None else beside.background
@@ -85,7 +90,8 @@ class Areas:
         for area in self.areas:
             if isinstance(area.layout, Blocks) and area.name not in self._pools:
                 memory, casting = self._memories[area.tier], self._castings.get(area.name)
-                self._pools[area.name] = BlockPool(area, self._shape_in(area), memory, casting)
+                layout = replace(area.blocks, pool_tokens=area.blocks.pool * self._num_sharing)
+                self._pools[area.name] = BlockPool(replace(area, layout=layout), self._shape_in(area), memory, casting)
         if self._beside is None:
             self._stage()
         else:
@@ -136,9 +142,10 @@ class Areas:
         """An empty store of an area."""
         shape, memory, casting = self._shape_in(area), self._memories[area.tier], self._castings.get(area.name)
         match area.layout:
-            case Blocks():
+            case Blocks(frees_windows=frees):
                 self.begin()
-                return PagedStore(area, shape, self._pools[area.name])
+                kind = PassingStore if frees and shape.window is not None else PagedStore
+                return kind(area, shape, self._pools[area.name])
             case Contiguous() | Chunks() if shape.window is not None:
                 return WindowStore(area, shape, memory, casting)
             case Chunks() if isinstance(area.format, Packed):
@@ -324,8 +331,9 @@ class SequenceStore:
 
     def land(self) -> None:
         """Attention has seen the newest tokens: layers with a window let go of what has left it."""
-        if (store := self.window) is not None:
-            store.land()
+        for store in self.stores.values():
+            if isinstance(store, WindowStore | PassingStore):
+                store.land()
 
     def full_context(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """All tokens that are held, attended or not, in the order of the sequence.
