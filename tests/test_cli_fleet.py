@@ -80,7 +80,12 @@ def test_without_the_split_slack_is_not_told_apart(kvbench, tmp_path):
         (["backend.repeats=0"], "repeats is a positive integer, got 0"),
         (["budget_bytes=900000000000"], "budget_bytes is at most the 60,456,467,365 that H100 SXM 80 GB has"),
         (["model=article"], "model Article has no num_parameters"),
-        (["model=gemma3_12b"], "sliding window"),
+        (
+            ["strategy=static", "backend.space=buddy", "model=gemma3_12b"],
+            "40 window layers, 8 full layers: use counting",
+        ),
+        (["engine=vllm", "backend.max_batch=8"], "max_batch=8 says what engine=vllm decides: set engine.max_num_seqs"),
+        (["parallel.tensor=3"], "parallel.tensor divides the 32 heads of Llama-3.1-8B, got 3"),
         (["hardware=h10"], "unknown hardware 'h10'. Did you mean 'h100'?"),
     ],
 )

@@ -121,10 +121,10 @@ def header_lines(
     kept = [f"no rows of requests are kept: {PRECISION}"] if chosen.keep == SUMMARY else []
     return [
         f"{name}: {num_run * chosen.repeats:,} requests ({num_run:,} of {num_available:,}{times}) arriving over "
-        f"{span_s:,.4g} s, at most {chosen.max_batch} live at once on a replica",
+        f"{span_s:,.4g} s, at most {fleet.max_batch} live at once on a replica",
         f"{fleet.geometry.about}; {machines} of {group}",
         *([fleet.about] if fleet.about else []),
         f"budget {budget_bytes:,} bytes {'an accelerator' if fleet.about else 'a replica'}; preemption by "
-        f"{chosen.preemption}; modelled, scope model, simulated by fleet",
+        f"{chosen.preemption}; modelled, scope model, simulated by fleet{fleet.serving.about}",
         *kept,
     ]

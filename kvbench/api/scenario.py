@@ -65,8 +65,10 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
     arriving = f" arriving over {span_s:,.4g} s" if span_s > 0 else ""
     num_repetitions = parts.num_repetitions
     named = [key for key in ("hardware", "engine") if config.get(key) is not None]
+    engine = config.get("engine") is not None
     named += ["parallel"] if parallel_of(config) != Parallel() else []
     unused = f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} not looked at"
+    is_modelled = parts.backend.hardware is not None
     return [
         f"{name}: {len(sessions):,} of {num_all:,} sessions{arriving}, {num_requests:,} requests, at most "
         f"{parts.max_concurrency} at once",
@@ -76,5 +78,6 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
         f"budget {parts.budget_bytes:,} bytes; {parts.backend.source}, scope {parts.backend.scope}",
         *([str(device["data"])] if "data" in device else []),
         *(f"assumed: {sentence}" for sentence in model_of(config).assumed),
-        *([f"{unused}: times are measured here"] if named and parts.backend.hardware is None else []),
+        *([f"{unused}: times are measured here"] if named and not is_modelled else []),
+        *(["engine says how heads are divided alone: a fleet serves by its rules"] if is_modelled and engine else []),
     ]

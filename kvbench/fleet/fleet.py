@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kvbench.backend.choice import BackendChoice, Conditions
-from kvbench.backend.modelled import memory_left
+from kvbench.backend.modelled import machines_named
 from kvbench.backend.rank import rank_in
 from kvbench.checks import check_flag, check_int, check_number, check_share
 from kvbench.fleet.bounds import MOST_BYTES, check_repeats, scaled
 from kvbench.fleet.frames import FleetRun
 from kvbench.fleet.result import FleetResult, Served
+from kvbench.fleet.serving import MAX_BATCH, in_pool, served_as
 from kvbench.fleet.simulate import check_settings, simulate
 from kvbench.fleet.state import OUTCOMES
 from kvbench.fleet.sums import Objective, RequestSums
 from kvbench.ledger import Limits
-from kvbench.ledger.costs import held_as
+from kvbench.ledger.costs import held_as, workspace_bytes
 from kvbench.messages import unknown
 from kvbench.model.cost import Prices, prices_of
 from kvbench.plan.area import Area, Blocks, Contiguous
@@ -33,10 +34,11 @@ class Fleet(BackendChoice):
     """Serve a trace by continuous batching on replicas of a model, priced event by event, without the runner.
 
     Args:
-        memory_fraction: share of a machine's memory that may hold weights and caches, above 0 and at most 1.
-        max_batch: requests live at once on a replica, > 0.
+        memory_fraction: share of a machine's memory that may hold weights and caches, above 0 and at most 1; None: 0.9,
+            or an engine's own rules.
+        max_batch: requests live at once on a replica, > 0; None: 256, or an engine's.
         prefill_chunk_tokens: prompt tokens computed in an iteration, at most, oldest request first; None: whole
-            prompts.
+            prompts, or an engine's.
         preemption: recompute, or swap: slots go to the host's memory (which is not bounded) in the iteration that takes
             them, and come back in one of their own.
         replicas: machines that each serve a share of the requests, > 0.
@@ -54,8 +56,8 @@ class Fleet(BackendChoice):
         ValueError: a setting is out of its range.
     """
 
-    memory_fraction: float = 0.9
-    max_batch: int = 256
+    memory_fraction: float | None = None
+    max_batch: int | None = None
     prefill_chunk_tokens: int | None = None
     preemption: str = "recompute"
     replicas: int = 1
@@ -69,10 +71,10 @@ class Fleet(BackendChoice):
     keep: str = REQUESTS
 
     def __post_init__(self) -> None:
-        check_share("memory_fraction", self.memory_fraction)
-        check_settings(
-            self.max_batch, self.prefill_chunk_tokens, self.preemption, self.replicas, self.routing, self.space
-        )
+        if self.memory_fraction is not None:
+            check_share("memory_fraction", self.memory_fraction)
+        max_batch = MAX_BATCH if self.max_batch is None else self.max_batch
+        check_settings(max_batch, self.prefill_chunk_tokens, self.preemption, self.replicas, self.routing, self.space)
         check_int("repeats", self.repeats, 1)
         for name in ("rate_scale", "ttft_objective_s", "tpot_objective_s"):
             value = getattr(self, name)
@@ -119,7 +121,9 @@ class FleetServer:
         self.replicas = chosen.replicas * conditions.parallel.data
         self.num_accelerators = self.replicas * rank.num_accelerators
         self._passed, self.about = rank.passed, rank.about
-        self.memory_bytes = memory_left(machine, geometry, weights, chosen.memory_fraction)
+        self.serving = served_as(chosen, conditions, rank, machine)
+        self.max_batch = self.serving.max_batch
+        self.memory_bytes = self.serving.memory_bytes
 
     def prices(self, area: Area) -> Prices:
         """The model's prices on the machine, its K and V held as an area holds them."""
@@ -163,9 +167,9 @@ class FleetServer:
             strategy,
             self.prices(strategy.areas[0]),
             geometry=self.geometry,
-            budget_bytes=budget_bytes,
-            max_batch=self.chosen.max_batch,
-            prefill_chunk_tokens=self.chosen.prefill_chunk_tokens,
+            budget_bytes=budget_bytes + self._staging_bytes(strategy),
+            max_batch=self.max_batch,
+            prefill_chunk_tokens=self.serving.chunk_tokens,
             preemption=self.chosen.preemption,
             replicas=self.replicas,
             routing=self.chosen.routing,
@@ -191,6 +195,10 @@ class FleetServer:
         result = self.run(columns, strategy, budget_bytes, None if sums is None else sums.add)
         return FleetRun(result, self.facts_of(name, strategy, budget_bytes), sums)
 
+    def _staging_bytes(self, strategy: Strategy) -> int:
+        """What reading needs beside an engine's pool, whose kernels read blocks where they lie."""
+        return 0 if self.serving.pool is None else workspace_bytes(strategy.areas, self.geometry, 1)
+
     def facts_of(self, name: str, strategy: Strategy, budget_bytes: int) -> dict[str, object]:
         """What a strategy is on this fleet, and where its times come from, by column of the summary.
 
@@ -200,15 +208,19 @@ class FleetServer:
             budget_bytes: each replica's memory for caches.
         """
         pool_bytes = sum(strategy.ledger(self.geometry).pool_bytes.values())
-        held = {"pool_bytes": pool_bytes * self.replicas, "available_bytes": budget_bytes * self.replicas}
-        held["num_accelerators"] = self.num_accelerators
+        held: dict[str, object] = {
+            "pool_bytes": pool_bytes * self.replicas,
+            "available_bytes": budget_bytes * self.replicas,
+            "num_accelerators": self.num_accelerators,
+            "engine": self.serving.engine,
+        }
         return strategy.facts | held | origin(self.machine, "model", name)
 
     def describe(self) -> dict[str, object]:
         """What a reader must know of the machine."""
         return {
             "device": "modelled",
-            "device_name": self.machine.name,
+            "device_name": machines_named(self.machine, self.num_accelerators // self.replicas),
             "hardware_source": self.machine.source,
             "validation": self.machine.validation,
             "replicas": self.replicas,
@@ -223,10 +235,12 @@ class FleetServer:
         """
         has_blocks = any(isinstance(area.layout, Blocks) for area in strategy.areas)
         longest = int((columns.num_prompt_tokens + np.maximum(columns.num_output_tokens - 1, 0)).max(initial=1))
-        beside_bytes = self.chosen.max_batch * self.geometry.state_bytes if has_blocks else 0
+        beside_bytes = self.max_batch * self.geometry.state_bytes if has_blocks else 0
+        left_bytes = max(budget_bytes - beside_bytes, 1)
+        strategy = in_pool(strategy, self.serving, self.geometry, left_bytes)
         known = Limits(
             geometry=self.geometry,
-            budget_bytes=max(budget_bytes - beside_bytes, 1),
+            budget_bytes=left_bytes,
             live_tokens=(longest,),
             is_modelled=True,
         )

@@ -1,0 +1,131 @@
+"""How a replica serves: by the settings of a fleet, or by those of a serving engine."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from kvbench.backend.choice import Conditions
+from kvbench.backend.modelled import memory_left
+from kvbench.backend.rank import Rank
+from kvbench.engine.base import Engine
+from kvbench.engine.capacity import SEQUENCES_FLAGS
+from kvbench.engine.pool import Pool
+from kvbench.ledger.costs import area_cost
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.hardware import Hardware
+from kvbench.plan.area import STAGING_TOKENS
+from kvbench.strategy.base import Strategy
+from kvbench.strategy.paged import Paged
+
+if TYPE_CHECKING:
+    from kvbench.fleet.fleet import Fleet
+
+MEMORY_FRACTION, MAX_BATCH = 0.9, 256
+"""Where neither a fleet nor an engine says otherwise."""
+TOKENS_FLAGS = ("max_num_batched_tokens", "chunked_prefill_size", "max_num_tokens")
+"""What engines call the tokens of a step."""
+SHARE_FLAGS = ("gpu_memory_utilization", "mem_fraction_static", "free_gpu_memory_fraction")
+"""What they call their share of memory."""
+STATES_SHARE = 2
+"""Of memory with blocks, states take one part in so many at most: fewer requests are live where they would take more.
+"""
+
+
+class Serving(NamedTuple):
+    """What decides which requests are live.
+
+    Args:
+        memory_bytes: of an accelerator, for caches.
+        max_batch: requests live at once on a replica.
+        chunk_tokens: prompt tokens of an iteration; None: whole prompts.
+        engine: whose rules these are; "" where none's.
+        pool: what the engine makes of that memory; None without an engine.
+    """
+
+    memory_bytes: int
+    max_batch: int
+    chunk_tokens: int | None
+    engine: str = ""
+    pool: Pool | None = None
+
+    @property
+    def about(self) -> str:
+        """The engine's part, for people; "" without one."""
+        if self.pool is None:
+            return ""
+        chunk = "whole prompts" if self.chunk_tokens is None else f"{self.chunk_tokens:,} prompt tokens a step"
+        return f"; engine {self.engine}, {chunk}"
+
+
+def served_as(chosen: "Fleet", conditions: Conditions, rank: Rank, machine: Hardware) -> Serving:
+    """How a fleet's replicas serve.
+
+    Raises:
+        ValueError: nothing is left for caches, or a fleet and its engine both say the same thing.
+    """
+    if conditions.engine is None:
+        fraction = MEMORY_FRACTION if chosen.memory_fraction is None else chosen.memory_fraction
+        memory_bytes = memory_left(machine, rank.geometry, rank.weights, fraction)
+        return Serving(memory_bytes, chosen.max_batch or MAX_BATCH, chosen.prefill_chunk_tokens)
+    model, parallel = rank.model, conditions.parallel
+    if model is None or conditions.model is None:
+        raise ValueError("an engine serves a configured model; this run has a geometry of its own")
+    engine = conditions.engine.resolved(machine, conditions.model, parallel)
+    _check_said_once(chosen, engine)
+    memory_bytes = engine.memory(model, machine, parallel).available_bytes
+    if memory_bytes < 1:
+        raise ValueError(
+            f"engine={engine.name} leaves nothing of {machine.name} for caches: weights, activations and the rest take "
+            f"{-memory_bytes:,} bytes more than its share; python -m kvbench capacity says which"
+        )
+    max_batch = _flag(engine, SEQUENCES_FLAGS) or MAX_BATCH
+    if model.state_bytes:
+        max_batch = max(min(max_batch, memory_bytes // STATES_SHARE // model.state_bytes), 1)
+    pool = engine.pool(model, memory_bytes, parallel)
+    return Serving(memory_bytes, max_batch, _flag(engine, TOKENS_FLAGS), engine.name, pool)
+
+
+def in_pool(strategy: Strategy, serving: Serving, geometry: KVGeometry, budget_bytes: int) -> Strategy:
+    """A strategy of blocks without a pool's size, in the engine's blocks and pool; others as they are.
+
+    Blocks of which staging buffers hold no whole number stay as they are: engines make such where pages of states and
+    of tokens are equal.
+
+    Args:
+        strategy: what decides.
+        serving: how replicas serve.
+        geometry: what an accelerator's layers hold.
+        budget_bytes: what blocks may take, if that is less than the engine's pool.
+    Raises:
+        ValueError: strategy and engine both say how large a block is.
+    """
+    pool = serving.pool
+    if pool is None or not isinstance(strategy, Paged) or strategy.pool_tokens is not None:
+        return strategy
+    own, block_tokens = strategy.block_size, pool.block_tokens
+    if STAGING_TOKENS % block_tokens:
+        block_tokens = own
+    elif own not in (Paged.block_size, block_tokens):
+        raise ValueError(f"block_size is {own}, and engine={serving.engine} has blocks of {block_tokens}: say one")
+    (area,) = strategy.areas
+    slots = min(pool.num_bytes, budget_bytes) // area_cost(area, geometry, 1).unit_bytes
+    return replace(strategy, block_size=block_tokens, pool_tokens=max(slots // block_tokens, 1) * block_tokens)
+
+
+def _check_said_once(chosen: "Fleet", engine: Engine) -> None:
+    for key, flags in (
+        ("memory_fraction", SHARE_FLAGS),
+        ("max_batch", SEQUENCES_FLAGS),
+        ("prefill_chunk_tokens", TOKENS_FLAGS),
+    ):
+        if getattr(chosen, key) is not None:
+            own = next((f"set engine.{flag} and leave it null" for flag in flags if hasattr(engine, flag)), "")
+            raise ValueError(
+                f"{key}={getattr(chosen, key)} says what engine={engine.name} decides: "
+                f"{own or 'it has no such setting; leave it null'}"
+            )
+
+
+def _flag(engine: Engine, flags: tuple[str, ...]) -> int | None:
+    """The value of the one of such flags that an engine has; None where it has none, or no bound."""
+    value: int | None = next((getattr(engine, flag) for flag in flags if hasattr(engine, flag)), None)
+    return value if value is not None and value > 0 else None

@@ -1,0 +1,105 @@
+"""Fleets that serve as an engine does, and models whose layers differ, over several accelerators: bytes by hand."""
+
+import pytest
+
+from kvbench.configuration.composed import composed
+from kvbench.configuration.errors import UsageError
+from kvbench.configuration.model import geometry_of
+from kvbench.configuration.parts import backend_of
+from kvbench.engine.vllm import VLLM
+from kvbench.fleet.fleet import Fleet
+from kvbench.strategy.paged import Paged
+from kvbench.strategy.static import Static
+from tests.support.fleet_models import columns_of
+
+ONE = columns_of([(0, 100, 2)])
+
+
+def fleet(model, hardware="h100", settings=None, **chosen):
+    config = composed(
+        {"scenario": "chat_poisson", "backend": "fleet", "model": model, "hardware": hardware, **chosen}, None, settings
+    )
+    return backend_of(config, geometry_of(config))
+
+
+@pytest.mark.parametrize(
+    ("model", "hardware", "tensor", "num_bytes"),
+    [
+        # 12 full layers and 12 with a window of 128, each of 8 KV heads of 64, K and V in 16 bits: 2,048 bytes a token.
+        ("gpt_oss_20b", "h100", 1, 12 * 8_192 * 2_048 + 12 * 128 * 2_048),
+        # 10 full layers and 52 with a window of 1,024, each of 16 KV heads of 128, 8 on a rank: 4,096 bytes.
+        ("gemma3_27b", "h100", 2, 10 * 8_192 * 4_096 + 52 * 1_024 * 4_096),
+        # A latent of 512 and a rotary part of 64 in each of 61 layers, whole on every rank.
+        ("deepseek_v3", "h200", 8, 61 * 8_192 * (512 + 64) * 2),
+        # 12 full layers, 2 KV heads of 256, one on a rank; 36 of 32 states of 128 · 128 and 3 inputs of 8,192 channels.
+        ("qwen3_next_80b_a3b", "h100", 4, 12 * 8_192 * 1_024 + 36 * 2 * (32 * 128 * 128 + 8_192 * 3) // 4),
+    ],
+)
+def test_a_sequence_of_8192_tokens_by_hand(model, hardware, tensor, num_bytes):
+    server = fleet(model, hardware, parallel={"tensor": tensor})
+    result = server.serve("static", Static(max_seq_len=8_192), ONE, server.memory_bytes).result
+    assert (result.outcome.tolist(), result.totals.peak_bytes) == ([0], num_bytes)
+    assert server.num_accelerators == tensor
+
+
+def test_an_engine_says_what_memory_steps_blocks_and_pool_are():
+    server = fleet("llama3_8b", engine="vllm")
+    # vLLM's server from 70 GiB up; its pool at 0.92 of 79.18 GiB, less weights, activations and graphs.
+    assert (server.max_batch, server.serving.chunk_tokens) == (1_024, 8_192)
+    pool = server.serving.pool
+    paged = server.fitted(Paged(block_size=16, pool_tokens=None), ONE, server.memory_bytes)
+    assert (paged.block_size, paged.pool_tokens) == (16, 16 * pool.num_blocks)
+    assert pool.num_blocks == server.memory_bytes // (16 * 131_072)
+    run = server.serve("paged", Paged(), ONE, server.memory_bytes)
+    assert run.result.outcome.tolist() == [0]
+    assert (run.facts["engine"], run.facts["pool_bytes"]) == ("vllm", pool.num_bytes)
+
+
+def test_an_engines_flags_are_the_fleets():
+    server = fleet("llama3_8b", settings={"engine.max_num_seqs": 7, "engine.block_size": 32}, engine="vllm")
+    assert server.max_batch == 7
+    assert server.fitted(Paged(), ONE, server.memory_bytes).block_size == 32
+    with pytest.raises(ValueError, match="block_size is 64, and engine=vllm has blocks of 32: say one"):
+        server.fitted(Paged(block_size=64), ONE, server.memory_bytes)
+    kept = Paged(block_size=64, pool_tokens=640)
+    assert server.fitted(kept, ONE, server.memory_bytes) == kept
+
+
+def test_without_an_engine_a_fleet_has_its_own():
+    server = fleet("llama3_8b")
+    assert (server.max_batch, server.serving.chunk_tokens, server.serving.engine) == (256, None, "")
+    assert server.serve("static", Static(max_seq_len=128), ONE, server.memory_bytes).facts["engine"] == ""
+
+
+def test_states_take_half_of_the_memory_beside_blocks_at_most():
+    server = fleet(
+        "qwen3_next_80b_a3b", parallel={"tensor": 4}, settings={"engine.max_num_seqs": 10_000}, engine="vllm"
+    )
+    state_bytes = server.geometry.state_bytes
+    assert server.max_batch == server.memory_bytes // 2 // state_bytes < 10_000
+    paged = server.fitted(Paged(), ONE, server.memory_bytes)
+    assert paged.pool_tokens * 12_288 <= server.memory_bytes - server.max_batch * state_bytes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backend.max_batch": 64}, "backend: max_batch=64 says what engine=vllm decides: set engine.max_num_seqs and"),
+        (
+            {"backend.memory_fraction": 0.8},
+            "memory_fraction=0.8 .* set engine.gpu_memory_utilization and leave it null",
+        ),
+        ({"backend.prefill_chunk_tokens": 512}, "prefill_chunk_tokens=512 .* set engine.max_num_batched_tokens and"),
+    ],
+)
+def test_what_an_engine_decides_is_said_once(settings, message):
+    with pytest.raises(UsageError, match=message):
+        fleet("llama3_8b", settings=settings, engine="vllm")
+
+
+def test_what_an_engine_lacks_or_leaves_nothing_of_is_told():
+    with pytest.raises(UsageError, match="engine=ideal decides: it has no such setting; leave it null"):
+        fleet("llama3_8b", settings={"backend.max_batch": 64}, engine="ideal")
+    with pytest.raises(UsageError, match=r"engine=vllm leaves nothing of H100 SXM 80 GB for caches: weights, .* take"):
+        fleet("llama3_70b", engine=VLLM())
+    assert Fleet().max_batch is None
