@@ -110,3 +110,29 @@ FALCON = Family(
     defaults={"tie_word_embeddings": True, "vocab_size": 65024, "max_position_embeddings": 2048},
     aliases={"n_layer": "num_hidden_layers", "n_head": "num_attention_heads", "n_head_kv": "num_kv_heads"},
 )
+
+
+def _gpt2_outside(fields: Fields) -> Iterator[Weights]:
+    positions = fields.number("max_position_embeddings")
+    yield Weights(part="positions", num_parameters=positions * fields.hidden, kind=EMBEDDING)
+
+
+def _gpt2_feed_forward(fields: Fields) -> Iterator[AlikeLayers]:
+    width = fields.wide(fields.number("n_inner", 4 * fields.hidden))
+    yield AlikeLayers(
+        numbers=fields.layers, blocks=tuple(dense_blocks(fields.hidden, width, bias=True, is_gated=False))
+    )
+
+
+GPT2 = Family(
+    parts=(attention(bias=True, heads=_own_heads), _gpt2_feed_forward, norms(bias=True)),
+    norm_bias=True,
+    outside=_gpt2_outside,
+    defaults={"tie_word_embeddings": True, "vocab_size": 50257, "max_position_embeddings": 1024},
+    aliases={
+        "n_positions": "max_position_embeddings",
+        "n_embd": "hidden_size",
+        "n_layer": "num_hidden_layers",
+        "n_head": "num_attention_heads",
+    },
+)

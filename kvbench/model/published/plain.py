@@ -22,6 +22,11 @@ MISTRAL = Family(
         "max_position_embeddings": 131072,
     },
 )
+MINISTRAL3 = Family(
+    parts=MISTRAL.parts,
+    defaults={key: value for key, value in MISTRAL.defaults.items() if key != "sliding_window"}
+    | {"vocab_size": 131072, "head_dim": 128, "max_position_embeddings": 262144},
+)
 QWEN2 = Family(
     parts=(attention(bias=True, out_bias=False, kinds=last_windowed), dense(), norms()),
     defaults={"vocab_size": 151936, "intermediate_size": 22016, "max_window_layers": 28},
@@ -130,4 +135,9 @@ STABLELM = Family(
     parts=(attention(bias="use_qkv_bias", out_bias=False), dense(), norms(bias=True)),
     norm_bias=True,
     defaults={"vocab_size": 50304, "intermediate_size": 6912},
+)
+INTERNLM3 = Family(
+    parts=(attention(bias="qkv_bias", out_bias="bias"), dense(bias="bias"), norms()),
+    defaults={"vocab_size": 128512, "intermediate_size": 10240, "num_key_value_heads": 2, "head_dim": 128},
+    aliases={"attention_bias": "qkv_bias", "mlp_bias": "bias"},
 )
