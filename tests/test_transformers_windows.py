@@ -14,6 +14,7 @@ from kvbench.integrations.transformers import ATTENTION, KVBenchCache, use_atten
 from kvbench.ledger import LedgerError
 from kvbench.strategy.dynamic import Dynamic
 from tests.support.families import EAGER, NUM_OUTPUT, WAYS, WINDOWED, from_config, model_of, prompt
+from tests.support.storages import LiveStorages
 from tests.test_contract import small
 
 WINDOW = 12
@@ -94,6 +95,23 @@ def test_bytes_are_those_that_are_booked_after_every_step(chosen, attention):
         if not held.busy:
             assert held_bytes == 2 * 256 * (held.capacity + min(held.capacity, WINDOW))
     cache.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["gemma3, one layer of two with a window of 12", "llama4, one layer of two in chunks of 12"]
+)
+def test_what_passes_through_a_window_is_booked(name):
+    """Of a step beyond the window one layer's old and new tokens are held, and then the window."""
+    config, generator = WINDOWED[name](), torch.Generator().manual_seed(0)
+    cache, storages = KVBenchCache(small("static"), config), LiveStorages()
+    for count in (20, 1, 30, 1, 7):
+        given = [[torch.randn(1, 2, count, 16, generator=generator) for _ in range(2)] for _ in range(2)]
+        for layer, new in enumerate(given):
+            with storages:
+                cache.update(*new, layer)
+        assert storages.live_bytes == cache.ledger.held_bytes
+    # The largest step: 11 old tokens and 30 new ones, of K and V of one layer.
+    assert storages.peak_bytes == cache.figures().peak_bytes == cache.ledger.held_bytes + 41 * 256
 
 
 def all_of(store):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from kvbench.integrations.fields import foreign_fields
 from kvbench.model.geometry import KVGeometry
-from kvbench.model.groups import CHUNKED, FULL, WINDOW
+from kvbench.model.groups import FULL, WINDOW
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -62,7 +62,9 @@ def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
 
 
 def windowed(geometry: KVGeometry, text: "PreTrainedConfig") -> KVGeometry:
-    """The same model, with layers that look at the last tokens only, or at a chunk's, as what they are.
+    """The same model, with layers that look at the last tokens only, or at a chunk's, as such that hold the last ones.
+
+    A padded row's chunks begin at its own first token, so that none can be let go of at another row's end of one.
 
     Args:
         geometry: from `geometry_of`.
@@ -72,12 +74,13 @@ def windowed(geometry: KVGeometry, text: "PreTrainedConfig") -> KVGeometry:
     sizes = {SLIDING: getattr(text, "sliding_window", None), IN_CHUNKS: getattr(text, "attention_chunk_size", None)}
     if kinds is None:
         kinds = [next((kind for kind, size in sizes.items() if size is not None), "")] * geometry.num_layers
-    plain, groups = geometry.plain, []
-    for called, kind in (("", FULL), (SLIDING, WINDOW), (IN_CHUNKS, CHUNKED)):
-        size = sizes.get(called)
-        layers = tuple(number for number, own in enumerate(kinds) if (own if sizes.get(own) else "") == called)
-        if layers:
-            groups.append(replace(plain, kind=kind, layers=layers, tokens=size))
+    by_size: dict[int | None, list[int]] = {}
+    for number, kind in enumerate(kinds):
+        by_size.setdefault(sizes.get(kind), []).append(number)
+    groups = [
+        replace(geometry.plain, kind=FULL if size is None else WINDOW, layers=tuple(layers), tokens=size)
+        for size, layers in by_size.items()
+    ]
     return replace(geometry, groups=tuple(groups))
 
 
