@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from kvbench.backend.attention import packed
+from kvbench.backend.choice import Conditions
+from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.reading import decode
 from kvbench.backend.storage import Areas, SequenceStore, Shape
+from kvbench.configuration.shape import keys_of
 from kvbench.fleet import simulate
-from kvbench.ledger import Ledger, Limits
+from kvbench.ledger import Ledger, LedgerError, Limits
 from kvbench.ledger.costs import area_cost, workspace_bytes
 from kvbench.model.cost import prices_of
 from kvbench.model.geometry import KVGeometry
@@ -21,10 +24,13 @@ from kvbench.strategy.fp8 import Fp8
 from kvbench.strategy.hierarchical import Hierarchical
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.sinks import Sinks
-from tests.support.catalogue import TINY
+from kvbench.workload.request import Request, Session
+from tests.support.catalogue import STRATEGIES, TINY
+from tests.support.driven import Cache, tokens
 from tests.support.fleet_models import COLUMNS, by_runner, columns_of
 from tests.support.machines import GEOMETRY, WEIGHTS, machine
 from tests.support.numbered import admitted
+from tests.test_contract import small
 
 HELD = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2, "int8": torch.int8}
 MOST = {"fp8_e4m3": 448.0, "fp8_e5m2": 57344.0, "int8": 127.0}
@@ -164,6 +170,90 @@ def test_rows_are_chosen_and_holes_filled():
     assert torch.equal(held, expected)
     sequence.carry_out(Truncate(0, 1), [], [])
     assert sequence.num_held == 8
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "recompute"])
+def test_a_models_cache_dtype_is_every_strategys(name):
+    """After every operation books and storages agree; what no strategy changed is held as torch casts it."""
+    chosen, generator = small(name), torch.Generator().manual_seed(0)
+    cache = Cache(chosen, 2, geometry=TINY.held_in("fp8_e5m2"), attend=bool(chosen.signals))
+    cache.admit(Session(0, tuple(Request(count) for count in (40, 1, 1, 70, 1))))
+    written = [[], []]
+    for count in (40, 1, 1, 70, 1):
+        new = tokens(generator, 2, count), tokens(generator, 2, count)
+        for kept, added in zip(written, new, strict=True):
+            kept.append(added)
+        cache.append(*new)
+    assert cache.view.num_altered(0) == 113
+    is_packed = "packed" in cache.sequence().stores
+    for layer in range(TINY.num_layers):
+        *held, positions = cache.sequence().full_context(layer)
+        index = positions.unsqueeze(-1).expand(-1, -1, -1, TINY.plain.head_dim)
+        for live, kept in zip(held, written, strict=True):
+            whole = torch.cat([each[layer] for each in kept], dim=2)
+            wanted = whole.to(torch.float8_e5m2).float().gather(2, index)
+            own = Cast("fp8_e4m3") in [area.format for area in chosen.areas]
+            wanted = whole.to(torch.float8_e4m3fn).float().gather(2, index) if own else wanted
+            assert is_packed or torch.equal(live, wanted)
+    cache.finish()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "geometry"),
+    [
+        (Paged(block_size=4, pool_tokens=64, format="fp8_e4m3"), TINY),
+        (Paged(block_size=4, pool_tokens=64), TINY.held_in("fp8_e4m3")),
+    ],
+)
+def test_what_is_cast_is_shared_and_taken_back_as_it_was(chosen, geometry):
+    cache, generator = Cache(chosen, geometry=geometry), torch.Generator().manual_seed(0)
+    cache.admit(Session(0, (Request(10),)))
+    new = tokens(generator, 1, 10), tokens(generator, 1, 10)
+    cache.append(*new)
+    cache.fork(1, 0, 10)
+    one = tokens(generator, 1, 1)
+    cache.append(one, one, seq=1)
+    assert (cache.view.num_altered(0), cache.view.num_altered(1)) == (10, 11)
+    cache.carry_out((Truncate(1, 1),))
+    cache.append(one, one, seq=1)
+    assert cache.view.num_altered(1) == 11
+    for layer in range(TINY.num_layers):
+        shared, own = (cache.sequence(seq).full_context(layer)[0] for seq in (0, 1))
+        assert torch.equal(shared, new[0][layer].to(torch.float8_e4m3fn).float())
+        assert torch.equal(own, torch.cat([shared, one[layer].to(torch.float8_e4m3fn).float()], dim=2))
+    cache.finish(1)
+    cache.finish(0)
+
+
+def test_who_declares_to_be_lossless_casts_nothing():
+    class Wrong(Dynamic):
+        areas = (Area(format=Cast("int8")),)
+
+    cache = admitted(Wrong(initial_capacity=64), geometry=TINY)
+    for count in (4, 1):
+        new = [torch.randn(1, 2, count, 8) for _ in range(2)]
+        with pytest.raises(LedgerError, match="rounded, and Wrong is declared lossless"):
+            cache.step(new, new)
+
+
+def test_a_models_dtype_is_priced_and_said_as_a_cast():
+    held = TINY.held_in("fp8_e4m3")
+    native, cast_ = Ledger(held, areas=(Area(),)), Ledger(TINY, areas=(Area(format=Cast("fp8_e4m3")),))
+    assert native.costs == cast_.costs
+    assert native.workspace_bytes == cast_.workspace_bytes == 1024 * 128
+    scaled = Ledger(TINY.held_in("int8"), areas=(Area(),)).workspace_bytes
+    assert scaled == 1024 * 128 + 4 * 2 * 4  # a scale a head of K and V in two layers
+    assert Dynamic().facts(TINY)["lossless"]
+    assert not Dynamic().facts(held)["lossless"]
+    assert held.reshaped(num_layers=3).bytes_per_token == 3 * 32
+    assert held.plain == TINY.plain
+    assert held.about == "model, 2 layers, float32, held in fp8_e4m3, 64 bytes a token"
+    assert keys_of(held)["kv_dtype"] == "fp8_e4m3"
+    four = TINY.held_in("nvfp4")  # counted, 4.5 bits a number, and nothing more
+    assert Ledger(four, areas=(Area(),)).workspace_bytes == 0
+    assert area_cost(Area(), four, 1).bytes_of(2) == 72
+    with pytest.raises(ValueError, match="held in nvfp4, which is counted and priced, and not carried out"):
+        MeasuredBackend(Conditions(geometry=four, device="cpu"))
 
 
 # Two layers of two KV heads of 8 in float32: 256 bytes a token, of eight bits 64.

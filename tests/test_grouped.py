@@ -157,7 +157,11 @@ def test_a_layer_at_a_time_passes_through_its_window():
 @pytest.mark.parametrize(
     ("groups", "words"),
     [
-        ((LayerGroup(kind="full", layers=(0,), key_dim=8, value_dim=8, **HEADS | {"dtype": "int8"}),), "in int8: use"),
+        (
+            (LayerGroup(kind="full", layers=(0,), key_dim=8, value_dim=8, **HEADS | {"dtype": "nvfp4"}),),
+            "in nvfp4, which",
+        ),
+        ((FULL, LayerGroup(**{**vars(WINDOW), "dtype": "int8"})), "in float32 and int8, which"),
         ((LayerGroup(**{**vars(LATENT), "index_bytes": 4}),), "latent layers in float32 with an indexer's keys"),
         ((STATES,), "measures layers that hold tokens; odd has 2 state layers"),
     ],
@@ -174,9 +178,11 @@ def test_strategies_that_hold_other_slots_say_so(name):
         Cache(small(name), 1, geometry_of("windows"))
 
 
-@pytest.mark.parametrize("model", ["mixed", "chunks", "unequal"])
+@pytest.mark.parametrize("model", ["mixed", "chunks", "unequal", "mixed in fp8_e5m2"])
 def test_a_measured_run_and_a_modelled_one_hold_the_same(model):
-    conditions = Conditions(geometry=geometry_of(model), device="cpu", hardware=machine(), cache_only=True)
+    name, _, dtype = model.partition(" in ")
+    geometry = geometry_of(name).held_in(dtype or "float32")
+    conditions = Conditions(geometry=geometry, device="cpu", hardware=machine(), cache_only=True)
     found = []
     for choice in (Measured(), Modelled()):
         recorder = run(

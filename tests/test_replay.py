@@ -221,8 +221,8 @@ def test_quality_is_judged_on_what_is_appended_unless_it_is_told_otherwise(tmp_p
     for name, overrides in (("recorded", []), ("made", ["quality_data=null"])):
         config = composed(f"data={path}", *overrides)
         geometry, (_, workload) = geometry_of(config), workload_of(config)
-        assert is_wanted(config, chosen)
-        assert not is_wanted(config, {"exact": strategy("exact")})  # lossless: nothing to judge
+        assert is_wanted(config, geometry, chosen)
+        assert not is_wanted(config, geometry, {"exact": strategy("exact")})  # lossless: nothing to judge
         found = probed(config, geometry, chosen, workload.sessions, lambda *_: None)
         errors[name] = found.found["int8"].error_relative
         assert ("recorded in kv.safetensors" in found.data) == (name == "recorded")
@@ -232,8 +232,8 @@ def test_quality_is_judged_on_what_is_appended_unless_it_is_told_otherwise(tmp_p
             "are random"
         )
     assert 0 < errors["recorded"] != pytest.approx(errors["made"], rel=0.05)
-    assert not is_wanted(composed(f"data={path}", "quality=false"), chosen)
-    assert is_wanted(composed(f"data={path}", f"quality_data={tmp_path}"), {"exact": strategy("exact")})
+    assert not is_wanted(composed(f"data={path}", "quality=false"), geometry, chosen)
+    assert is_wanted(composed(f"data={path}", f"quality_data={tmp_path}"), geometry, {"exact": strategy("exact")})
     assert recording_of(composed(f"quality_data={path}"), geometry, workload.sessions) is None
 
 

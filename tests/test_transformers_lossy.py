@@ -17,7 +17,7 @@ from tests.support.families import CONFIGS, from_config, generated, model_of, pa
 from tests.test_contract import small
 
 EVICTING = ["compressed", "heavy_hitters", "hierarchical_access", "sinks", "snapkv", "streaming"]
-ROUNDING = ["int2", "int2_naive", "int4", "int8", "sinks_int4"]
+ROUNDING = ["fp8", "int2", "int2_naive", "int4", "int8", "sinks_int4"]
 STEPS = (30, 1, 1, 9, *[1] * 20)
 
 
@@ -152,7 +152,33 @@ def test_rounded_caches_generate_in_padded_batches(name):
     use_attention(model)
     got = logits(model, KVBenchCache(small(name), model.config), STEPS, (0, 11, 23))
     loss = F.kl_div(got.log_softmax(-1), full.log_softmax(-1), log_target=True, reduction="batchmean")
-    assert 0 < loss < {"int8": 0.01, "int4": 1.0}.get(name, 8.0)
+    assert 0 < loss < {"int8": 0.01, "fp8": 0.1, "int4": 1.0}.get(name, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"), [("llama", "dynamic"), ("llama", "paged"), ("mistral, window of 12", "dynamic")]
+)
+@torch.no_grad()
+def test_a_caches_dtype_is_torchs_own_cast_in_every_layer(name, chosen):
+    """The first layer's K are the full cache's, cast; a window holds as many, and what is cropped leaves no trace."""
+    model = model_of(name)
+    use_attention(model)
+    text = prompt(2, 40)
+    got = KVBenchCache(small(chosen), model.config, kv_dtype="fp8_e5m2")
+    exact = KVBenchCache(small(chosen), model.config)
+    for cache in (got, exact):
+        model(input_ids=text[:, :30], past_key_values=cache)
+        model(input_ids=text[:, 30:], past_key_values=cache)
+        cache.batch.end()
+    held, full = (cache.batch.sequences[0].full_context(0)[0] for cache in (got, exact))
+    assert torch.equal(held, full.to(torch.float8_e5m2).to(full.dtype))
+    assert 4 * got.batch.ledger.used_bytes == exact.batch.ledger.used_bytes
+    if name == "llama":
+        got.crop(-3)
+        assert got.get_seq_length() == 37
+        assert torch.equal(got.batch.sequences[0].full_context(0)[0], held[:, :, :37])
+    with pytest.raises(ValueError, match="held in nvfp4, which is counted"):
+        KVBenchCache(small(chosen), model.config, kv_dtype="nvfp4")
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from kvbench.api.progress import Advance
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import AUTO, Config
 from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import CAST_DTYPES
 from kvbench.quality.compare import Comparison, check, compare
 from kvbench.results.schema import QUALITY
 from kvbench.strategy.base import Strategy
@@ -21,7 +22,7 @@ def check_probe(config: Config, geometry: KVGeometry, strategies: Mapping[str, S
     Raises:
         UsageError: the data is broken, or does not fit the model.
     """
-    if not is_wanted(config, strategies):
+    if not is_wanted(config, geometry, strategies):
         return
     try:
         check(geometry, config["quality_tokens"], data_of(config))
@@ -30,14 +31,17 @@ def check_probe(config: Config, geometry: KVGeometry, strategies: Mapping[str, S
         raise UsageError(f"quality: {error}{hint}") from error
 
 
-def is_wanted(config: Config, strategies: Mapping[str, Strategy]) -> bool:
+def is_wanted(config: Config, geometry: KVGeometry, strategies: Mapping[str, Strategy]) -> bool:
     """Whether strategies are probed: left to auto, all of them where one is lossy or data to probe with is given.
 
-    Data that steps append is taken for that too, and alone asks for no probe.
+    Nothing carries out a cache of four bits a number, nor probes it unless that is asked for. Data that steps append is
+    taken for such data too, and alone asks for no probe.
     """
     if config["quality"] == AUTO:
         is_asked_for = config["quality_data"] not in (None, config["data"])
-        return is_asked_for or not all(strategy.lossless for strategy in strategies.values())
+        others = geometry.held_dtypes - {geometry.dtype}
+        is_lossy = not all(strategy.lossless for strategy in strategies.values()) or (others and geometry.is_plain)
+        return is_asked_for or bool(is_lossy and others <= {*CAST_DTYPES})
     return bool(config["quality"])
 
 
@@ -54,7 +58,7 @@ def probed(
     advance: Advance,
 ) -> Comparison | None:
     """Probe the strategies, telling of each; None where that is not wanted."""
-    if not is_wanted(config, strategies):
+    if not is_wanted(config, geometry, strategies):
         return None
     return compare(
         strategies,

@@ -12,6 +12,7 @@ from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.reading import Chunk, See, by_piece, decode, in_place, prefill, visible
 from kvbench.backend.storage import Piece, SequenceStore
 from kvbench.backend.storage.grouped import GroupedAreas, GroupedSequence, check_groups
+from kvbench.ledger.costs import as_held
 from kvbench.model.groups import CHUNKED, LATENT, LayerGroup
 from kvbench.plan.area import Area, Cast
 
@@ -30,7 +31,7 @@ class GroupedBackend(MeasuredBackend):
     """
 
     def __init__(self, conditions: Conditions, device: torch.device | None = None) -> None:
-        check_groups(conditions.geometry)
+        check_groups(conditions.geometry.computed)
         if conditions.recording is not None:
             _ = conditions.geometry.plain  # which recordings are of, or it says so
         super().__init__(conditions, batch_decode=False, device=device)
@@ -68,7 +69,8 @@ class GroupedBackend(MeasuredBackend):
         Raises:
             ValueError: there is such an area.
         """
-        cast = [(area.name, area.format.dtype) for area in areas if isinstance(area.format, Cast)]
+        held = as_held(areas, self.geometry)
+        cast = [(area.name, area.format.dtype) for area in held if isinstance(area.format, Cast)]
         if cast and any(group.kind == LATENT for group in self.geometry.groups):
             raise ValueError(
                 f"latents are held as they come, and area {cast[0][0]} holds them in {cast[0][1]}; "
@@ -76,7 +78,7 @@ class GroupedBackend(MeasuredBackend):
             )
 
     def _shared(self, areas: tuple[Area, ...]) -> GroupedAreas:
-        return GroupedAreas(areas, self.geometry, self.num_rows, self.device)
+        return GroupedAreas(as_held(areas, self.geometry), self.geometry.computed, self.num_rows, self.device)
 
     def open(self, seq: int) -> None:
         """Begin a sequence that holds nothing yet."""

@@ -18,10 +18,12 @@ from kvbench.backend.inputs import GroupedInputs, Inputs, RecordedInputs
 from kvbench.backend.reading import Chunk, decode, prefill
 from kvbench.backend.signals import decode_with_mass, notes_mass, prefill_with_mass, queries_at_once
 from kvbench.backend.storage import Areas, SequenceStore, Shape
+from kvbench.backend.storage.casting import check_held
 from kvbench.backend.storage.grouped import GroupedAreas
 from kvbench.backend.together import MOST_BYTES, Together, Token
 from kvbench.checks import check_flag
 from kvbench.ledger import OutOfMemory
+from kvbench.ledger.costs import as_held
 from kvbench.plan.area import SIGNALS, Area
 from kvbench.plan.ops import Append, Fork, Keep, Move, Operation, Plan, Release, Reserve, Settle, Truncate
 
@@ -72,7 +74,8 @@ class MeasuredBackend(Backend):
         batch_decode: as in `Measured`.
         device: where; None for the conditions' own.
     Raises:
-        ValueError: no such device here, or layers do not all hold K and V of all tokens.
+        ValueError: no such device here, layers do not all hold K and V of all tokens, or they hold them in a dtype that
+            nothing is cast to.
     """
 
     source = "measured"
@@ -83,6 +86,7 @@ class MeasuredBackend(Backend):
         self, conditions: Conditions, batch_decode: bool | None = None, device: torch.device | None = None
     ) -> None:
         geometry = conditions.geometry
+        check_held(geometry)
         self.geometry = geometry
         self.device = devices.find_device(conditions.device) if device is None else device
         self.attend = conditions.attend
@@ -135,7 +139,8 @@ class MeasuredBackend(Backend):
         return self.geometry.plain.heads_per_kv_head
 
     def _shared(self, areas: tuple[Area, ...]) -> Areas | GroupedAreas:
-        return Areas(areas, Shape.of_group(self.geometry.plain, self.num_rows, self.device))
+        shape = Shape.of_group(self.geometry.plain, self.num_rows, self.device)
+        return Areas(as_held(areas, self.geometry), shape)
 
     def begin_repetition(self, areas: tuple[Area, ...]) -> None:
         """Empty the allocator and reset its peaks; sequences opened from now on live so."""

@@ -102,7 +102,7 @@ class ModelledBackend(Backend):
                 raise ValueError(f"{hardware.name} was calibrated for the cache alone: add cache_only=true")
             if self.num_accelerators > 1:
                 raise ValueError(f"{hardware.name} was calibrated alone; parallel asks for {self.num_accelerators}")
-            return Curves(hardware, geometry, self.num_rows)
+            return Curves(hardware, geometry.computed, self.num_rows)
         if self.weights is None and not cache_only:
             raise ValueError(
                 f"model {geometry.name or 'without a name'} has no num_parameters to price its weights with: name one "

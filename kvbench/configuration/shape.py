@@ -27,7 +27,8 @@ def keys_of(geometry: KVGeometry) -> dict[str, Any]:
         ]
         return {"name": geometry.name, "dtype": geometry.dtype, "groups": groups}
     sizes = {key: getattr(geometry.plain, key) for key in (NUM_LAYERS, "num_heads", "num_kv_heads", "head_dim")}
-    return {**sizes, "name": geometry.name, "dtype": geometry.dtype}
+    held = sorted(geometry.held_dtypes - {geometry.dtype})
+    return {**sizes, "name": geometry.name, "dtype": geometry.dtype} | ({"kv_dtype": held[0]} if held else {})
 
 
 def model_of_keys(keys: Mapping[str, Any], dtype: str) -> Model:

@@ -214,7 +214,7 @@ class FleetServer:
             "num_accelerators": self.num_accelerators,
             "engine": self.serving.engine,
         }
-        return strategy.facts | held | origin(self.machine, "model", name)
+        return strategy.facts(self.geometry) | held | origin(self.machine, "model", name)
 
     def describe(self) -> dict[str, object]:
         """What a reader must know of the machine."""

@@ -11,8 +11,9 @@ from kvbench.backend.base import NO_TIMES, Booking, Times
 from kvbench.backend.storage import Areas, SequenceStore, Shape
 from kvbench.integrations.figures import Figures
 from kvbench.ledger import BackgroundError, LedgerError, Limits
+from kvbench.ledger.costs import as_held
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.area import DEVICE, Chunks, Contiguous, Native
+from kvbench.plan.area import DEVICE, Chunks, Contiguous, Packed
 from kvbench.plan.ops import MAIN, NOTHING, Append, Plan, Release, Rows, Settle, Truncate
 from kvbench.runner.drive import Driver
 from kvbench.strategy.base import Strategy
@@ -119,8 +120,9 @@ class Layerwise:
         self.device = device
         self._num_output_tokens = num_output_tokens
         shapes = [_shape_of(geometry, layer, num_rows, device) for layer in range(geometry.num_layers)]
-        first = Areas(strategy.areas, shapes[0])
-        others = [Areas(strategy.areas, shape, beside=first) for shape in shapes[1:]]
+        areas = as_held(strategy.areas, geometry)
+        first = Areas(areas, shapes[0])
+        others = [Areas(areas, shape, beside=first) for shape in shapes[1:]]
         self._layers = _Layers([first, *others], geometry)
         self._driver = Driver(strategy, self.ledger, self._layers)
         self.seq = next(_NUMBERS)
@@ -316,13 +318,15 @@ class Layerwise:
 def _shape_of(geometry: KVGeometry, layer: int, num_rows: int, device: torch.device) -> Shape:
     group = next(group for group in geometry.groups if layer in group.layers)
     sizes = 1, num_rows, group.num_kv_heads, group.head_dim
-    return Shape(*sizes, getattr(torch, group.dtype), device, window=group.tokens)
+    return Shape(*sizes, getattr(torch, geometry.dtype), device, window=group.tokens)
 
 
 def holds_windows(strategy: Strategy) -> bool:
-    """Whether layers with a window hold it alone: in one native area, contiguous or in chunks, that evicts nothing."""
+    """Whether layers with a window hold it alone: in one area, contiguous or in chunks, that evicts nothing."""
     (area, *others) = strategy.areas
-    is_plain = isinstance(area.layout, Contiguous | Chunks) and area.tier == DEVICE and isinstance(area.format, Native)
+    is_plain = (
+        isinstance(area.layout, Contiguous | Chunks) and area.tier == DEVICE and not isinstance(area.format, Packed)
+    )
     return is_plain and not others and not area.num_tracks and strategy.attends_all
 
 

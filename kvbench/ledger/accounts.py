@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from kvbench.ledger.costs import AreaCost
 from kvbench.model.groups import STATE
-from kvbench.plan.area import DEVICE, Holes
+from kvbench.plan.area import DEVICE, Cast, Holes
 from kvbench.plan.ops import Operation
 
 
@@ -59,6 +59,11 @@ class Holding:
             if coming and group.is_replaced(capacity):
                 found[group.name] += group.held_tokens(coming) * group.unit_bytes // cost.unit_tokens
         return found
+
+    @property
+    def num_cast(self) -> int:
+        """Slots whose tokens were rounded as they came, each by itself: what is left of them is as it was."""
+        return self.num_used if isinstance(self.cost.area.format, Cast) else 0
 
     @property
     def room(self) -> int:

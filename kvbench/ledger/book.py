@@ -8,7 +8,7 @@ from kvbench.ledger.rows import book_rows
 from kvbench.ledger.state import LedgerState
 from kvbench.ledger.view import LedgerView
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.area import DEVICE, Area, Ring
+from kvbench.plan.area import DEVICE, Area, Cast, Ring
 from kvbench.plan.ops import Append, Keep, Plan, Rows, Truncate
 
 ONE_AREA = (Area(),)
@@ -98,13 +98,15 @@ class Ledger(LedgerState):
         if held is None or not held.is_private or num_tokens < 1:
             return False
         cost = held.cost
-        if cost.area.alters:
+        alters = cost.area.alters
+        if alters and not self._may_cast(cost.area):
             return False
         if len(plan) == 1:
             used = held.num_used
             if num_tokens > held.room or (cost.is_bounded and cost.is_passed(used, num_tokens)):
                 return False
             held.num_used = used + num_tokens
+            account.num_altered += num_tokens * alters
             if cost.area.tier == DEVICE:
                 if cost.is_bounded:
                     self.used_bytes += cost.bytes_of(held.num_used) - cost.bytes_of(used)
@@ -116,6 +118,10 @@ class Ledger(LedgerState):
             account.num_altered += num_tokens
         account.num_seen += num_tokens
         return True
+
+    def _may_cast(self, area: Area) -> bool:
+        """Whether tokens that come to an area are cast, and nothing else; and nobody has declared that they are not."""
+        return isinstance(area.format, Cast) and area.attended and not (self.declared and self.declared.lossless)
 
     def _is_ring_step(self, plan: Plan, held: Holding, append: Append) -> bool:
         keep, layout = plan[0], held.cost.area.layout

@@ -274,10 +274,10 @@ class Draft(Sums):
             raise LedgerError(f"{op}: between 1 and {held.num_used} tokens, those in the area {MAIN}, can be removed")
         check_unshared(op, held, self._num_sharers)
         check_windows(op, held)
-        if account.num_altered:
-            raise LedgerError(
-                f"{op}: {account.num_altered} tokens were evicted or rounded; what was cannot be restored"
-            )
+        num_lost = account.num_altered - held.num_cast
+        if num_lost:
+            raise LedgerError(f"{op}: {num_lost} tokens were evicted or rounded; what was cannot be restored")
+        account.num_altered -= op.num_tokens if held.num_cast else 0
         account.num_seen -= op.num_tokens
         self._fill(held, -op.num_tokens)
 
@@ -292,7 +292,7 @@ class Draft(Sums):
             )
         if src.cost.frees_windows:
             raise LedgerError(f"{op}: layers with a window have given back what another sequence would read")
-        if source.num_altered or source.num_seen > src.num_used:
+        if source.num_altered > src.num_cast or source.num_seen > src.num_used:
             raise LedgerError(f"{op}: the first tokens are no longer in its blocks as they were")
         num_shared, rest = divmod(op.num_tokens, layout.num_tokens)
         num_shared += rest > 0 and op.num_tokens == src.num_used
@@ -302,6 +302,7 @@ class Draft(Sums):
         dst.capacity = num_shared * layout.num_tokens
         dst.num_used = min(op.num_tokens, dst.capacity)
         account.num_seen = op.num_tokens
+        account.num_altered = op.num_tokens if src.num_cast else 0
         self._hold_states(account)
         self.copied_bytes += account.state_bytes
         if rest and dst.num_used == op.num_tokens:

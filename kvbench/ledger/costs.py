@@ -4,7 +4,19 @@ from dataclasses import dataclass, field
 
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import CHUNKED, SCALE_BYTES, TRACK_BYTES, LayerGroup
-from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Cast, Chunks, Contiguous, Packed, num_staging_buffers
+from kvbench.plan.area import (
+    CAST_DTYPES,
+    FP8_DTYPES,
+    STAGING_TOKENS,
+    Area,
+    Blocks,
+    Cast,
+    Chunks,
+    Contiguous,
+    Packed,
+    held_in,
+    num_staging_buffers,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +221,26 @@ def area_cost(area: Area, geometry: KVGeometry, num_rows: int) -> AreaCost:
     return AreaCost(area, unit_tokens, tuple(parts))
 
 
+def as_held(areas: tuple[Area, ...], geometry: KVGeometry) -> tuple[Area, ...]:
+    """Areas under a model: what is native is cast where the model's cache is of one dtype of eight bits.
+
+    Floating-point ones are divided by 1, as engines do that are given no scales; int8 by scales calibrated by KV head.
+    """
+    (dtype, *others) = geometry.held_dtypes or {geometry.dtype}
+    if others or dtype not in CAST_DTYPES:
+        return areas
+    return held_in(areas, Cast(dtype, 1.0 if dtype in FP8_DTYPES else "head"))
+
+
 def held_as(area: Area, geometry: KVGeometry) -> KVGeometry:
-    """The geometry in the dtype that an area casts K and V to; as it is where the area does not."""
-    return geometry.held_in(area.format.dtype) if isinstance(area.format, Cast) else geometry
+    """A geometry in the dtype that an area holds K and V in."""
+    match area.format:
+        case Cast(dtype):
+            return geometry.computed.held_in(dtype)
+        case Packed():
+            return geometry.computed
+        case _:
+            return geometry
 
 
 def _group_cost(area: Area, name: str, group: LayerGroup, num_rows: int) -> GroupCost:
@@ -246,7 +275,7 @@ def area_costs(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> 
     Raises:
         ValueError: the geometry does not go into an area's format or layout, or not into so many areas.
     """
-    costs = {area.name: area_cost(area, geometry, num_rows) for area in areas}
+    costs = {area.name: area_cost(area, geometry, num_rows) for area in as_held(areas, geometry)}
     if len(areas) > 1 and any(cost.is_bounded for cost in costs.values()):
         raise ValueError(
             "sliding-window layers hold the last tokens of a single area, or slots in blocks; got areas "
@@ -257,7 +286,8 @@ def area_costs(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> 
 
 def workspace_bytes(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> int:
     """Bytes of the staging buffers that reading these areas takes, K and V of one layer; and of the scales of casts."""
+    areas = as_held(areas, geometry)
     casts = [area.format for area in areas if isinstance(area.format, Cast)]
     scales = sum(group.num_tensors * cast.num_scales(group.num_kv_heads) for cast in casts for group in geometry.groups)
-    staged = num_staging_buffers(areas) * STAGING_TOKENS * geometry.layer_bytes_per_token * num_rows
+    staged = num_staging_buffers(areas) * STAGING_TOKENS * geometry.computed.layer_bytes_per_token * num_rows
     return staged + scales * SCALE_BYTES

@@ -124,19 +124,32 @@ class KVGeometry:
 
     @property
     def is_plain(self) -> bool:
-        """Whether every layer holds K and V of all tokens, alike, in the dtype that is computed in."""
-        return len(self.groups) == 1 and self.groups[0].is_plain and self.groups[0].dtype == self.dtype
+        """Whether every layer holds K and V of all tokens, alike, in whichever dtype."""
+        return len(self.groups) == 1 and self.computed.groups[0].is_plain
 
     @property
     def plain(self) -> LayerGroup:
-        """The one group of a plain model.
+        """The one group of a plain model, as it is computed.
 
         Raises:
             ValueError: it is not plain.
         """
         if not self.is_plain:
             raise ValueError(f"layers that all hold K and V of all tokens, alike; {self.called} has {self.kinds}")
-        return self.groups[0]
+        return self.computed.groups[0]
+
+    @property
+    def computed(self) -> "KVGeometry":
+        """The same model, held in what it computes in."""
+        if self.held_dtypes <= {self.dtype}:
+            return self
+        groups = (replace(group, dtype=self.dtype) if group.holds_tokens else group for group in self.groups)
+        return replace(self, groups=tuple(groups))
+
+    @property
+    def held_dtypes(self) -> frozenset[str]:
+        """What it holds tokens in."""
+        return frozenset(group.dtype for group in self.groups if group.holds_tokens)
 
     @property
     def group_names(self) -> tuple[str, ...]:
@@ -168,7 +181,7 @@ class KVGeometry:
             head_dim=plain.head_dim,
             dtype=self.dtype,
             name=self.name,
-        )
+        ).held_in(self.groups[0].dtype)
 
     def held_in(self, dtype: str) -> "KVGeometry":
         """The same model, held in another dtype where it was held in what it computes in."""
@@ -186,9 +199,10 @@ class KVGeometry:
 
     @property
     def about(self) -> str:
-        """Name, layers, dtype and bytes a token, for people."""
+        """Name, layers, dtypes and bytes a token, for people."""
         layers = f"{self.num_layers} layer{'s' if self.num_layers > 1 else ''}"
-        return f"{self.name or 'model'}, {layers}, {self.dtype}, {self.bytes_per_token:,} bytes a token"
+        dtypes = [self.dtype, *(f"held in {dtype}" for dtype in sorted(self.held_dtypes - {self.dtype}))]
+        return f"{self.name or 'model'}, {layers}, {', '.join(dtypes)}, {self.bytes_per_token:,} bytes a token"
 
     @property
     def bytes_per_token(self) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from kvbench.backend.storage.casting import check_held
 from kvbench.model.geometry import KVGeometry
 from kvbench.quality import recorded
 from kvbench.quality.probe import Probe, Quality, request_to_probe
@@ -101,13 +102,14 @@ def check(geometry: KVGeometry, max_tokens: int, data: Path | None) -> None:
     """Refuse before anything is run what `compare` would refuse after.
 
     Raises:
-        ValueError: the data is broken, or does not fit the geometry.
+        ValueError: the data is broken, or does not fit the geometry, or nothing carries that out.
     """
     if not geometry.is_plain:
         raise ValueError(
             f"the probe holds K and V of all tokens in every layer, and {geometry.name or 'the model'} has latent "
             "attention or sliding-window layers"
         )
+    check_held(geometry)
     if data is None:
         structured(geometry, 1, 0)
     else:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from kvbench.backend.base import Backend
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerError, Limits
+from kvbench.ledger.costs import as_held
 from kvbench.plan.area import DEVICE, Native
 from kvbench.plan.ops import BadOperation
 from kvbench.results.provenance import origin
@@ -112,12 +113,13 @@ def facts_of(name: str, strategy: Strategy, backend: Backend, budget_bytes: int 
         budget_bytes: what live requests may hold together; None for no limit.
     """
     pools = strategy.ledger(backend.geometry, num_rows=backend.num_rows).pool_bytes
-    found = origin(backend.hardware, backend.scope, name) | strategy.facts | {"pool_bytes": sum(pools.values())}
+    found = origin(backend.hardware, backend.scope, name) | strategy.facts(backend.geometry)
+    found["pool_bytes"] = sum(pools.values())
     if backend.hardware is not None:
         found["num_accelerators"] = backend.num_accelerators
     if budget_bytes is not None:
         found["available_bytes"] = budget_bytes
-    if any(area.is_staged for area in strategy.areas):
+    if any(area.is_staged for area in as_held(strategy.areas, backend.geometry)):
         found["roofline_share"] = math.nan  # its reads move other bytes than a token's
     return found
 

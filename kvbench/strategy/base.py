@@ -86,10 +86,13 @@ class Strategy:
     pooled_tokens: int | None = None
     """Tokens of a sequence that its pool of blocks holds at most; None: all."""
 
-    @property
-    def facts(self) -> dict[str, bool]:
-        """What a summary's row says of it, by column."""
-        return {"lossless": self.lossless, "reference": self.reference}
+    def is_lossless(self, geometry: KVGeometry) -> bool:
+        """Whether attention reads every token of such a model, unchanged: none where its cache is of another dtype."""
+        return self.lossless if geometry.held_dtypes <= {geometry.dtype} else False
+
+    def facts(self, geometry: KVGeometry) -> dict[str, bool]:
+        """What a summary's row says of it under a model, by column."""
+        return {"lossless": self.is_lossless(geometry), "reference": self.reference}
 
     @property
     def attends_all(self) -> bool:
@@ -126,7 +129,7 @@ class Strategy:
         Raises:
             ValueError: what it declares is nothing that can be, or the geometry does not go into its areas.
         """
-        declared = Declared(type(self).__name__, self.lossless, self.attends_all, self.recomputes)
+        declared = Declared(type(self).__name__, self.is_lossless(geometry), self.attends_all, self.recomputes)
         return Ledger(geometry, budget_bytes, self.areas, num_rows, declared)
 
     def fitted(self, limits: Limits) -> "Strategy":

@@ -5,9 +5,24 @@ from torch import Tensor
 
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece
 from kvbench.backend.storage.memory import Memory
-from kvbench.plan.area import Cast
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import CAST_DTYPES, Cast
 
 TORCH = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2, "int8": torch.int8}
+
+
+def check_held(geometry: KVGeometry) -> None:
+    """Refuse a model whose cache is in a dtype that nothing is cast to.
+
+    Raises:
+        ValueError: it is.
+    """
+    held = geometry.held_dtypes
+    if held - {geometry.dtype, *CAST_DTYPES} or len(held) > 1:
+        raise ValueError(
+            f"{geometry.called} is held in {' and '.join(sorted(held))}, which is counted and priced, and not carried "
+            f"out: use backend=modelled, or hold it in {', '.join((geometry.dtype, *CAST_DTYPES))}"
+        )
 
 
 class Casting:

@@ -5,13 +5,17 @@ from copy import deepcopy
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
 
+from kvbench.backend.storage.casting import check_held
 from kvbench.integrations.figures import Figures
 from kvbench.integrations.layerwise import Layerwise, check_fits, holds_windows
 from kvbench.integrations.shape import context_of, geometry_of, windowed
 from kvbench.integrations.transformers.layer import KVBenchLayer
 from kvbench.integrations.transformers.shared import Shared
 from kvbench.ledger import Ledger
+from kvbench.ledger.costs import as_held
 from kvbench.messages import unknown
+from kvbench.model.dtypes import kv_dtype as named
+from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.base import Strategy
 
 ORIGINAL, COMPACTED = POSITIONS = ("original", "compacted")
@@ -31,10 +35,11 @@ class KVBenchCache(Cache):
         config: the model's.
         budget_bytes: the most that may be held on the device; None: no limit.
         num_output_tokens: tokens that will follow the prompt, for strategies that ask for a request's length.
+        kv_dtype: fp8_e4m3, fp8_e5m2 or int8, which what is held as the model gives it is cast to; None: not at all.
         positions: "original", or "compacted", StreamingLLM's: what is kept lies side by side, without gaps.
     Raises:
         ValueError: the model has layers of another kind, the strategy holds nothing between steps or has no room for
-            such heads, or positions cannot be compacted.
+            such heads, nothing is cast to that dtype, or positions cannot be compacted.
     """
 
     def __init__(
@@ -44,18 +49,22 @@ class KVBenchCache(Cache):
         *,
         budget_bytes: int | None = None,
         num_output_tokens: int = 0,
+        kv_dtype: str | None = None,
         positions: str = ORIGINAL,
     ) -> None:
         text_config = config.get_text_config(decoder=True)
         geometry = geometry_of(config, "float32")
         if holds_windows(strategy):
             geometry = windowed(geometry, text_config)
+        if kv_dtype is not None:
+            geometry = geometry.held_in(named(kv_dtype))
+            check_held(geometry)
         check_fits(strategy, geometry, budget_bytes, context_of(text_config))
         if positions not in POSITIONS:
             raise ValueError(unknown("positions", positions, POSITIONS))
         is_compacted = positions == COMPACTED
         if is_compacted:
-            _check_in_place(strategy)
+            _check_in_place(strategy, geometry)
         shared = Shared(deepcopy(strategy), text_config, geometry, budget_bytes, num_output_tokens, is_compacted)
         self._shared = shared
         super().__init__(layers=[KVBenchLayer(shared, number) for number in range(geometry.num_layers)])
@@ -90,13 +99,13 @@ class KVBenchCache(Cache):
         raise TypeError("a KVBenchCache is not copied; batch_repeat_interleave() goes on with a prompt several times")
 
 
-def _check_in_place(strategy: Strategy) -> None:
+def _check_in_place(strategy: Strategy, geometry: KVGeometry) -> None:
     """Refuse positions of its own for what is read through staging buffers.
 
     Raises:
         ValueError: it is.
     """
-    staged = [area.name for area in strategy.areas if area.is_staged]
+    staged = [area.name for area in as_held(strategy.areas, geometry) if area.is_staged]
     if staged:
         raise ValueError(
             f"positions='compacted' is for caches that attention reads in place; {type(strategy).__name__} stages "

@@ -13,6 +13,7 @@ from kvbench.integrations.transformers.rotation import Compacted
 from kvbench.integrations.transformers.shared import USE_ATTENTION, Shared
 from kvbench.integrations.transformers.visibility import PositionMask
 from kvbench.ledger.view import UNLIMITED
+from kvbench.plan.area import Cast
 from kvbench.plan.ops import MAIN
 
 
@@ -38,9 +39,11 @@ class KVBenchLayer(CacheLayerMixin):
 
     @property
     def is_croppable(self) -> bool:  # type: ignore[override]  # a constant of the class there
-        """Whether `crop` leaves no trace: of a lossless strategy's tokens all are there that no window has passed."""
+        """Whether `crop` leaves no trace: all tokens are there as they came, or cast, that no window has passed."""
         strategy = self._shared.strategy
-        return strategy.lossless and any(area.name == MAIN for area in strategy.areas) and not self.is_sliding
+        is_cast = strategy.attends_all and all(isinstance(area.format, Cast) for area in strategy.areas)
+        has_main = any(area.name == MAIN for area in strategy.areas)
+        return (strategy.lossless or is_cast) and has_main and not self.is_sliding
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Learn shapes, dtype and device from the first tokens."""
