@@ -88,7 +88,6 @@ class Experts:
         sparse: which layers have experts.
         dense_size: width of the other layers' part.
         names: the module's path.
-        router: its name there.
     """
 
     count: str
@@ -104,7 +103,6 @@ class Experts:
     sparse: Sparse = all_sparse
     dense_size: str = "intermediate_size"
     names: str = "mlp"
-    router: str = "gate"
 
     def __call__(self, fields: Fields) -> Iterator[AlikeLayers]:
         """The part of all layers."""

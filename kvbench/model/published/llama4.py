@@ -22,7 +22,7 @@ def _llama4_feed_forward(fields: Fields) -> Iterator[AlikeLayers]:
     numbers = tuple(layer for layer in fields.layers if layer in sparse)
     if numbers:
         names, width = "feed_forward", fields.number("intermediate_size")
-        own = Experts(count=LOCAL, size="intermediate_size", names=names, router="router")
+        own = Experts(count=LOCAL, size="intermediate_size", names=names)
         shared = dense_blocks(fields.hidden, width, names=f"{names}.shared_expert", part="shared_experts")
         yield AlikeLayers(numbers=numbers, blocks=(*own.blocks(fields), *shared))
         fields.wide((fields.number("num_experts_per_tok") + 1) * width)

@@ -82,7 +82,7 @@ QWEN3_MOE = Family(
 GPT_OSS = Family(
     parts=(
         attention(bias="attention_bias", kinds=every(2), sinks=True),
-        Experts(count=LOCAL, size="intermediate_size", bias=True, router="router"),
+        Experts(count=LOCAL, size="intermediate_size", bias=True),
         norms(),
     ),
     defaults={
