@@ -10,7 +10,7 @@ from kvbench.configuration.model import model_of
 from kvbench.model.published import read_model
 from tests.support.measurements import measurement
 
-# Of the weights in each model's repository on huggingface.co (safetensors' total, of models that only read text).
+# Of the weights in each model's repository (safetensors' total, of models that only read text).
 PUBLISHED = {
     "llama2_7b": 6_738_415_616,
     "llama3_8b": 8_030_261_248,

@@ -4,7 +4,7 @@ import pytest
 
 from kvbench.model.published import read_model
 
-# safetensors' totals of the repositories on huggingface.co.
+# safetensors' totals of the repositories.
 TOTALS = {
     "Command R7B": 8_028_033_024,
     "Gemma-2-9B": 9_241_705_984,
