@@ -11,8 +11,11 @@ from kvbench.backend.measured import Measured
 from kvbench.backend.modelled import Modelled
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import LayerGroup, StateTensor
+from kvbench.plan.area import Area, Chunks
+from kvbench.plan.ops import Append, Reserve
 from kvbench.runner.frames import steps_frame
-from kvbench.runner.run import run
+from kvbench.runner.run import check_signals, run
+from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, strategy
 from tests.support.driven import Cache
@@ -197,3 +200,33 @@ def test_a_measured_run_and_a_modelled_one_hold_the_same(model):
         found.append(steps_frame(recorder)[["strategy", "used_bytes", "allocated_bytes", "transient_bytes"]])
     assert found[0].equals(found[1])
     assert (found[0]["transient_bytes"] > 0).any()
+
+
+class Apart(Strategy):
+    """Full layers live contiguously, those with a window in chunks: an area each."""
+
+    areas = (Area(layers=("full",)), Area("near", Chunks(8), layers=("window",)))
+    lossless = True
+
+    def on_admit(self, seq, request, view):
+        return (Reserve(seq, 400), Reserve(seq, 400, "near"))
+
+    def on_append(self, seq, num_tokens, view):
+        return (Append(seq, num_tokens), Append(seq, num_tokens, "near"))
+
+
+def test_groups_may_live_in_areas_of_their_own():
+    geometry = geometry_of("windows")
+    cache, whole = Cache(Apart(), 1, geometry, attend=True), Whole(geometry)
+    cache.admit(Session(0, (Request(400),)))
+    for count in (50, 1, 1, 90, 1):
+        stepped(cache, whole, count)
+    found = cache.view.by_group(0)
+    assert found == {("main", "full"): 400 * FULL.token_bytes, ("near", "window"): 13 * WINDOW.token_bytes}
+    cache.finish()
+
+
+def test_areas_of_some_layers_are_not_priced():
+    conditions = Conditions(geometry=geometry_of("windows"), device="cpu", hardware=machine(), cache_only=True)
+    with pytest.raises(ValueError, match="apart: area main is of full layers, and a modelled step prices"):
+        check_signals({"apart": Apart()}, Modelled().made(conditions))

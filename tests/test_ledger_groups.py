@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbench.ledger import Ledger, OutOfMemory
+from kvbench.ledger import Ledger, LedgerError, OutOfMemory
 from kvbench.ledger.costs import area_cost
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import LayerGroup, StateTensor
 from kvbench.plan.area import Area, Blocks, Chunks
-from kvbench.plan.ops import Append, Fork, Release, Reserve, Rows, Settle
+from kvbench.plan.ops import Append, Fork, Release, Reserve, Rows, Settle, Truncate
 
 SIZES = {"num_heads": 4, "num_kv_heads": 2, "dtype": "float32"}
 RECURRENT = StateTensor(name="recurrent", rows=3, columns=5, dtype="float32")
@@ -151,3 +151,53 @@ def test_chunks_bound_each_group_by_its_own():
     ledger.book((Reserve(0, 12),))
     assert ledger.allocated_bytes == by_hand(12) + STATES
     assert ledger.book((Reserve(0, 24),)).requested_bytes == 12 * FULL
+
+
+APART = (Area(layers=("full", "chunked")), Area("near", Chunks(4), layers=("window",)))
+"""The two groups with windows live in chunks, the others contiguously."""
+
+
+def test_areas_of_some_layers_hold_those_and_are_chains_of_their_own():
+    ledger = opened(areas=APART)
+    ledger.book((Reserve(0, 10), Reserve(0, 8, "near"), Append(0, 6), Append(0, 6, "near")))
+    assert ledger.view.by_group(0) == {
+        ("main", "full"): 10 * FULL,
+        ("main", "chunked"): 8 * CHUNK,
+        ("near", "window"): 5 * NARROW,
+        ("near", "window_2"): 8 * WIDE,
+        ("", "state"): STATES,
+    }
+    assert ledger.used_bytes == by_hand(6) + STATES
+    assert (ledger.view.num_seen(0), ledger.view.num_attended(0), ledger.view.num_held(0)) == (6, 6, 6)
+    with pytest.raises(LedgerError, match=r"appends each token to every chain of areas, got \[7, 6\] tokens"):
+        ledger.book((Append(0, 1),))
+    with pytest.raises(LedgerError, match="2 chains of areas, and all would have to follow"):
+        ledger.book((Truncate(0, 1),))
+    ledger.book((Release(0),))
+    assert (ledger.allocated_bytes, ledger.used_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("areas", "words"),
+    [
+        ((Area(layers=("ful",)),), "area main: unknown group of layers 'ful'. Did you mean 'full'"),
+        ((Area(layers=("full",)),), "window layers live in one chain of areas, all of the same groups; got none"),
+        ((Area(), Area("near", layers=("window",))), "window layers live in one chain .* got main and near"),
+        (
+            (
+                Area(layers=("full", "chunked")),
+                *(Area(name, Chunks(4), layers=("window",)) for name in ("old", "near")),
+            ),
+            "sliding-window layers hold the last tokens of a single area.* got areas old, near",
+        ),
+    ],
+)
+def test_layers_that_live_nowhere_or_twice_are_refused(areas, words):
+    with pytest.raises(ValueError, match=words):
+        opened(areas=areas)
+
+
+@pytest.mark.parametrize("layers", [(), ("full", "full"), "full", (1,)])
+def test_layers_are_names(layers):
+    with pytest.raises(ValueError, match="layers is a tuple of groups' names, each once"):
+        Area(layers=layers)

@@ -110,6 +110,19 @@ class ModelledBackend(Backend):
             )
         return SheetRates(hardware, geometry, self._passed, self.num_rows)
 
+    def check_areas(self, areas: tuple[Area, ...]) -> None:
+        """Refuse areas of some layers: what they take is booked, and not priced.
+
+        Raises:
+            ValueError: there is such an area.
+        """
+        own = [area for area in areas if area.layers is not None]
+        if own:
+            raise ValueError(
+                f"area {own[0].name} is of {', '.join(own[0].layers or ())} layers, and a modelled step prices areas "
+                "of all layers; use backend=measured"
+            )
+
     def memory_bytes(self) -> int:
         """The machine's memory, as far as it may be used, less the weights."""
         return self._capacity_bytes

@@ -90,21 +90,45 @@ class Account:
         num_seen: tokens appended so far, less those truncated.
         num_altered: tokens that attention no longer reads as they were: evicted, moved out of its sight, or rounded.
         state_bytes: of its states, on the device from the first reserve to the release, whatever its length.
+        seen: tokens appended to each chain of areas, where there are several; num_seen is the least of them.
     """
 
     holdings: dict[str, Holding]
     num_seen: int = 0
     num_altered: int = 0
     state_bytes: int = 0
+    seen: list[int] = field(default_factory=list)
 
     @property
     def num_attended(self) -> int:
-        """Tokens that attention reads."""
+        """Tokens that attention reads, in the layers where it reads the fewest."""
+        if self.seen:
+            return min(self._attended_in(chain) for chain in range(len(self.seen)))
         num_attended = 0
         for held in self.holdings.values():
             if held.cost.area.attended:
                 num_attended += held.num_used - held.arriving
         return num_attended
+
+    def _attended_in(self, chain: int) -> int:
+        own = (held for held in self.holdings.values() if held.cost.chain == chain and held.cost.area.attended)
+        return sum(held.num_used - held.arriving for held in own)
+
+    def see(self, chain: int, num_tokens: int) -> None:
+        """Count tokens that were appended to a chain of areas."""
+        if not self.seen:
+            self.num_seen += num_tokens
+            return
+        self.seen[chain] += num_tokens
+        self.num_seen = min(self.seen)
+
+    @property
+    def num_held(self) -> int:
+        """Tokens that are held, in the layers that hold the most."""
+        held: dict[int, int] = {}
+        for each in self.holdings.values():
+            held[each.cost.chain] = held.get(each.cost.chain, 0) + each.num_used - each.arriving
+        return max(held.values())
 
     @property
     def device_slots(self) -> tuple[int, int, int]:
@@ -133,7 +157,7 @@ class Account:
     def copy(self) -> "Account":
         """A copy that can be changed alone."""
         holdings = {name: held.copy() for name, held in self.holdings.items()}
-        return Account(holdings, self.num_seen, self.num_altered, self.state_bytes)
+        return Account(holdings, self.num_seen, self.num_altered, self.state_bytes, list(self.seen))
 
     @property
     def by_group(self) -> dict[tuple[str, str], int]:

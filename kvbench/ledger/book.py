@@ -53,7 +53,8 @@ class Ledger(LedgerState):
         """
         if seq in self.accounts:
             raise LedgerError(f"sequence {seq} is open already")
-        self.accounts[seq] = Account({name: Holding(cost) for name, cost in self.costs.items()})
+        holdings = {name: Holding(cost) for name, cost in self.costs.items()}
+        self.accounts[seq] = Account(holdings, seen=[0] * self.num_chains if self.num_chains > 1 else [])
 
     def book(self, plan: Plan) -> Receipt | None:
         """Book a plan whole, or nothing of it.
@@ -70,7 +71,7 @@ class Ledger(LedgerState):
         if not plan:
             return None
         last = plan[-1]
-        if type(last) is Append and self._is_booked(plan, last):
+        if type(last) is Append and self.num_chains == 1 and self._is_booked(plan, last):
             return None
         if len(plan) == 1 and type(last) is Rows:
             return book_rows(self, last)

@@ -4,7 +4,16 @@ from typing import get_args
 
 from kvbench.ledger.accounts import Account, Holding, Posting, Receipt
 from kvbench.ledger.outcome import LedgerError
-from kvbench.ledger.refusals import check_behind, check_groups, check_move, check_rule, check_unshared, check_windows
+from kvbench.ledger.refusals import (
+    check_behind,
+    check_chains,
+    check_groups,
+    check_move,
+    check_one_chain,
+    check_rule,
+    check_unshared,
+    check_windows,
+)
 from kvbench.ledger.state import LedgerState
 from kvbench.ledger.sums import Sums
 from kvbench.messages import unknown
@@ -90,7 +99,7 @@ class Draft(Sums):
         self._fill(held, op.num_tokens)
         if passing_bytes:
             self._allocate(held, 0, passing_bytes)
-        account.num_seen += op.num_tokens
+        account.see(held.cost.chain, op.num_tokens)
         account.num_altered += held.cost.area.alters * op.num_tokens
 
     def _reserve(self, op: Reserve) -> None:
@@ -268,6 +277,7 @@ class Draft(Sums):
 
     def _truncate(self, op: Truncate) -> None:
         account, held = self._held(op, MAIN)
+        check_one_chain(op, self._ledger.num_chains)
         if held.busy:
             raise LedgerError(f"{op}: background work is under way; settle it first")
         if not 1 <= op.num_tokens <= held.num_used:
@@ -283,6 +293,7 @@ class Draft(Sums):
 
     def _fork(self, op: Fork) -> None:
         source, src = self._held(op, MAIN)
+        check_one_chain(op, self._ledger.num_chains)
         account = self._account(op.new, op)
         dst = account.holdings[MAIN]
         layout = src.cost.area.layout
@@ -352,6 +363,7 @@ class Draft(Sums):
         """Make what was booked the ledger's, and say what it costs."""
         ledger = self._ledger
         before = ledger.allocated_bytes
+        check_chains(self._accounts)
         for seq, account in self._accounts.items():
             if account is None:
                 del ledger.accounts[seq]

@@ -1,7 +1,8 @@
 """An area's bytes, as the sum over the groups of layers that it covers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import CHUNKED, SCALE_BYTES, TRACK_BYTES, LayerGroup
 from kvbench.plan.area import (
@@ -86,6 +87,7 @@ class AreaCost:
         area: the area.
         unit_tokens: slots that bytes are exact for: a chunk's group, or one.
         groups: what each group of layers holds.
+        chain: which of the ledger's chains it is in: areas of the same groups are one.
     Attributes:
         unit_bytes: a unit's bytes over all groups, as long as all of them hold it.
         is_bounded: whether a group holds the last tokens only.
@@ -94,6 +96,7 @@ class AreaCost:
     area: Area
     unit_tokens: int
     groups: tuple[GroupCost, ...]
+    chain: int = 0
     unit_bytes: int = field(init=False)
     is_bounded: bool = field(init=False)
 
@@ -216,8 +219,7 @@ def area_cost(area: Area, geometry: KVGeometry, num_rows: int) -> AreaCost:
     """
     unit_tokens = area.format.group if isinstance(area.format, Packed) else 1
     geometry = held_as(area, geometry)
-    named = zip(geometry.group_names, geometry.groups, strict=True)
-    parts = [_group_cost(area, name, group, num_rows) for name, group in named if group.token_bytes]
+    parts = [_group_cost(area, name, group, num_rows) for name, group in covered(area, geometry)]
     return AreaCost(area, unit_tokens, tuple(parts))
 
 
@@ -230,6 +232,22 @@ def as_held(areas: tuple[Area, ...], geometry: KVGeometry) -> tuple[Area, ...]:
     if others or dtype not in CAST_DTYPES:
         return areas
     return held_in(areas, Cast(dtype, 1.0 if dtype in FP8_DTYPES else "head"))
+
+
+def covered(area: Area, geometry: KVGeometry) -> list[tuple[str, LayerGroup]]:
+    """The groups that an area is of, of those that hold tokens, with their names.
+
+    Raises:
+        ValueError: there is none of a name that it says.
+    """
+    named = [each for each in zip(geometry.group_names, geometry.groups, strict=True) if each[1].token_bytes]
+    if area.layers is None:
+        return named
+    known = {word for name, group in named for word in (name, group.kind)}
+    for word in area.layers:
+        if word not in known:
+            raise ValueError(f"area {area.name}: {unknown('group of layers', word, sorted(known))}")
+    return [(name, group) for name, group in named if name in area.layers or group.kind in area.layers]
 
 
 def held_as(area: Area, geometry: KVGeometry) -> KVGeometry:
@@ -276,12 +294,38 @@ def area_costs(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> 
         ValueError: the geometry does not go into an area's format or layout, or not into so many areas.
     """
     costs = {area.name: area_cost(area, geometry, num_rows) for area in as_held(areas, geometry)}
-    if len(areas) > 1 and any(cost.is_bounded for cost in costs.values()):
-        raise ValueError(
-            "sliding-window layers hold the last tokens of a single area, or slots in blocks; got areas "
-            f"{', '.join(area.name for area in areas)}"
-        )
-    return costs
+    chains = _chains(costs, [name for name, _ in covered(Area(), geometry)])
+    for chain in chains.values():
+        if len(chain) > 1 and any(costs[name].is_bounded for name in chain):
+            raise ValueError(
+                "sliding-window layers hold the last tokens of a single area, or slots in blocks; got areas "
+                f"{', '.join(chain)}"
+            )
+    for name, cost in costs.items():
+        if cost.frees_windows and len(chains) > 1:
+            raise ValueError(
+                f"area {name}: blocks that windows leave go back to a pool of all layers; with areas of some layers, "
+                "window_blocks is keep"
+            )
+    numbers = {name: number for number, chain in enumerate(chains.values()) for name in chain}
+    return {name: replace(cost, chain=numbers[name]) for name, cost in costs.items()}
+
+
+def _chains(costs: dict[str, AreaCost], groups: list[str]) -> dict[tuple[str, ...], list[str]]:
+    """Areas by the groups that they are of.
+
+    Raises:
+        ValueError: a group is in none, or in two chains.
+    """
+    chains: dict[tuple[str, ...], list[str]] = {}
+    for name, cost in costs.items():
+        chains.setdefault(tuple(group.name for group in cost.groups), []).append(name)
+    for group in groups:
+        own = [names for of, names in chains.items() if group in of]
+        if len(own) != 1:
+            got = " and ".join(", ".join(names) for names in own) or "none"
+            raise ValueError(f"{group} layers live in one chain of areas, all of the same groups; got {got}")
+    return chains
 
 
 def workspace_bytes(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> int:

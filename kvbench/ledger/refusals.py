@@ -1,8 +1,8 @@
 """What cannot be done with areas: checks of an operation against what a sequence holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from kvbench.ledger.accounts import Holding
+from kvbench.ledger.accounts import Account, Holding
 from kvbench.ledger.outcome import LedgerError
 from kvbench.plan.area import NORM, SIGNALS, Area, Blocks, Chunks, Contiguous, Holes, Packed, Ring
 from kvbench.plan.ops import Move, Operation, Rule, Truncate
@@ -18,6 +18,21 @@ def check_behind(op: Operation, held: Holding) -> None:
     """Refuse to write behind tokens that have not arrived."""
     if held.arriving:
         raise LedgerError(f"{op}: {held.arriving} tokens are on their way to the end of that area; settle them first")
+
+
+def check_one_chain(op: Operation, num_chains: int) -> None:
+    """Refuse what is done to one area alone where groups of layers live in areas of their own."""
+    if num_chains > 1:
+        raise LedgerError(f"{op}: groups of layers live in {num_chains} chains of areas, and all would have to follow")
+
+
+def check_chains(accounts: Mapping[int, Account | None]) -> None:
+    """Refuse a plan that appends to some layers and not to others."""
+    for seq, account in accounts.items():
+        if account is not None and len(set(account.seen)) > 1:
+            raise LedgerError(
+                f"sequence {seq}: a plan appends each token to every chain of areas, got {account.seen} tokens in them"
+            )
 
 
 def check_windows(op: Truncate, held: Holding) -> None:

@@ -53,6 +53,7 @@ class LedgerState:
         """Set what a slot, a pool and the staging buffers come to in a batch of so many rows."""
         self.num_rows = num_rows
         self.costs = area_costs(self.areas, self.geometry, num_rows)
+        self.num_chains = 1 + max(cost.chain for cost in self.costs.values())
         for area in self.areas:
             if isinstance(area.layout, Blocks) and area.layout.pool_tokens is None:
                 raise ValueError(f"area {area.name}: a run says how large its pool is (Strategy.fitted), got none")

@@ -56,7 +56,7 @@ class LedgerView:
 
     def num_held(self, seq: int) -> int:
         """Tokens of a sequence that are held, attended or not."""
-        return sum(held.num_used - held.arriving for held in self._ledger.accounts[seq].holdings.values())
+        return self._ledger.accounts[seq].num_held
 
     def num_attended(self, seq: int) -> int:
         """Tokens of a sequence that attention reads."""

@@ -226,8 +226,10 @@ class Area:
         score: what each slot keeps to be ranked by; None for nothing.
         attended: whether attention reads it.
         read_ahead: whether the next part of it is copied to the device while attention reads the one before.
+        layers: groups of the model's layers that it is of, by kind or name, such as ("full",); None: all. Areas of the
+            same groups are a chain of their own, and a plan appends each token to every chain.
     Raises:
-        ValueError: a layout cannot have that format, or keep those figures.
+        ValueError: a layout cannot have that format, or keep those figures, or layers are no names.
     """
 
     name: str = "main"
@@ -238,9 +240,12 @@ class Area:
     score: Score | None = None
     attended: bool = True
     read_ahead: bool = False
+    layers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         self._check_each()
+        if self.layers is not None:
+            self._check_layers(self.layers)
         self._check_sizes()
         if isinstance(self.format, Packed) and not isinstance(self.layout, Chunks):
             raise ValueError(f"area {self.name}: packed slots lie in chunks, got {self.layout}")
@@ -254,6 +259,14 @@ class Area:
             raise ValueError(f"area {self.name}: slots in {self.layout} keep no positions of their own")
         if self.tier != DEVICE and not isinstance(self.layout, Chunks | Blocks):
             raise ValueError(f"area {self.name}: slots on the {self.tier} lie in chunks or blocks, got {self.layout}")
+
+    def _check_layers(self, layers: object) -> None:
+        is_named = isinstance(layers, tuple) and layers and all(isinstance(name, str) and name for name in layers)
+        if not is_named or len(set(self.layers or ())) < len(self.layers or ()):
+            raise ValueError(
+                f"area {self.name}: layers is a tuple of groups' names, each once, such as ('full',), or None; got "
+                f"{layers!r}"
+            )
 
     def _check_each(self) -> None:
         """Refuse what is none of the kinds that there are."""

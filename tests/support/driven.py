@@ -43,11 +43,13 @@ class Cache:
         self.backend.check(plan)
         is_crop = [type(op) for op in plan] == [Truncate] and not self.strategy.recomputes
         receipt = self.ledger.crop(*plan) if is_crop else self.ledger.book(plan)
-        done = 0
+        done, total = 0, keys[0].shape[2] if len(keys) else 0
         self.storages.peak_bytes = before = self.storages.live_bytes
         with self.storages:
             for op in plan:
                 count = op.num_tokens if isinstance(op, Append) else 0
+                if count and done == total:
+                    done = 0  # the same tokens, to another chain of areas
                 cut = [[tensor.narrow(2, done, count) for tensor in tensors] for tensors in (keys, values)]
                 self.backend.carry_out(op, *cut)
                 done += count

@@ -187,3 +187,12 @@ def narrowed(positions: range | list[Tensor], start: int, count: int) -> range |
     if isinstance(positions, range):
         return positions[start : start + count]
     return [layer.narrow(2, start, count) for layer in positions]
+
+
+def positions_of(piece: Piece, shape: Shape) -> Tensor:
+    """A piece's positions, int64 [num_rows, num_kv_heads, tokens], on the device."""
+    positions = piece.positions
+    if isinstance(positions, range):
+        positions = torch.arange(positions.start, positions.stop, device=shape.device)
+        return positions.expand(shape.num_rows, shape.num_heads, -1)
+    return positions.to(shape.device, torch.int64)

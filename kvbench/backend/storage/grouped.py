@@ -11,9 +11,10 @@ from kvbench.backend.background import Worker
 from kvbench.backend.storage.base import Shape
 from kvbench.backend.storage.memory import Memory
 from kvbench.backend.storage.sequence import Areas, SequenceStore
+from kvbench.ledger.costs import covered
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import LATENT, LayerGroup
-from kvbench.plan.area import DEVICE, Area, Blocks
+from kvbench.plan.area import DEVICE, Area, Blocks, num_staging_buffers
 from kvbench.plan.ops import MAIN, Append, Fork, Operation, Reserve, Truncate
 
 
@@ -53,8 +54,11 @@ class GroupedAreas:
         self._num_rows = num_rows
         self._memory = Memory(DEVICE, device)
         shapes = tuple(Shape.of_group(group, num_rows, device) for group in self.groups)
-        first = Areas(areas, shapes[0], staged=shapes, num_sharing=num_sharing)
-        self.areas = [first, *(Areas(areas, shape, beside=first) for shape in shapes[1:])]
+        own = [tuple(area for area in areas if _is_of(area, group, geometry)) for group in self.groups]
+        num_buffers = num_staging_buffers(areas)
+        first = Areas(own[0], shapes[0], staged=shapes, num_sharing=num_sharing, num_buffers=num_buffers)
+        rest = zip(own[1:], shapes[1:], strict=True)
+        self.areas = [first, *(Areas(each, shape, beside=first) for each, shape in rest)]
 
     @property
     def background(self) -> Worker:
@@ -103,6 +107,10 @@ def _alike(groups: list[LayerGroup], geometry: KVGeometry) -> list[LayerGroup]:
     ]
 
 
+def _is_of(area: Area, group: LayerGroup, geometry: KVGeometry) -> bool:
+    return any(set(group.layers) <= set(whole.layers) for _, whole in covered(area, geometry))
+
+
 class GroupedSequence(SequenceStore):
     """One sequence: a sequence's store for each group of layers, and its states.
 
@@ -124,7 +132,10 @@ class GroupedSequence(SequenceStore):
     def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, area: str = MAIN) -> None:
         """Write new tokens, a layer each over all groups that hold them; of latents, keys alone are read."""
         for part, layers in zip(self.parts, self.grouped.layers, strict=True):
-            part.append([keys[layer] for layer in layers], [values[layer] for layer in layers], num_tokens, area)
+            if area in part.area_names:
+                part.append([keys[layer] for layer in layers], [values[layer] for layer in layers], num_tokens, area)
+        if area not in self.parts[0].area_names:
+            return
         self.num_seen += num_tokens
         for state in self.states:
             state.mul_(1)
@@ -146,8 +157,10 @@ class GroupedSequence(SequenceStore):
                     self.states = self.grouped.states()
             case Truncate(_, num_tokens):
                 self.num_seen -= num_tokens
+        own = {getattr(op, of) for of in ("area", "src", "dst") if hasattr(op, of)}
         for part in parts:
-            part.carry_out(op, keys, values)
+            if own <= part.area_names:
+                part.carry_out(op, keys, values)
 
     def land(self) -> None:
         """See `SequenceStore.land`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kvbench.backend.background import Worker, worker_of
 from kvbench.backend.storage.ahead import UnderWay, let_go, move_ahead, resize_ahead
-from kvbench.backend.storage.base import Pair, Piece, Shape, Store
+from kvbench.backend.storage.base import Pair, Piece, Shape, Store, positions_of
 from kvbench.backend.storage.casting import Casting
 from kvbench.backend.storage.chunked import ChunkedStore
 from kvbench.backend.storage.memory import Memory, Staging, reads_in_parts
@@ -52,6 +52,7 @@ class Areas:
             theirs.
         staged: shapes of all that is read through its staging buffers; () for its own.
         num_sharing: groups of layers alike that blocks of one pool are for: those beside these.
+        num_buffers: of those; None: as many as its own areas take.
     """
 
     def __init__(
@@ -62,9 +63,11 @@ class Areas:
         beside: "Areas | None" = None,
         staged: tuple[Shape, ...] = (),
         num_sharing: int = 1,
+        num_buffers: int | None = None,
     ) -> None:
         self._staged = staged
         self._num_sharing = num_sharing
+        self._num_buffers = num_staging_buffers(areas) if num_buffers is None else num_buffers
         self.areas = areas
         self.shape = shape
         self._memories = {area.tier: Memory(area.tier, shape.device, folder) for area in areas}
@@ -99,10 +102,9 @@ class Areas:
         self._has_begun = True
 
     def _stage(self) -> None:
-        num_buffers = num_staging_buffers(self.areas)
-        if num_buffers:
+        if self._num_buffers:
             memory = self._memories.get(DEVICE) or Memory(DEVICE, self.shape.device)
-            self._staging = Staging(num_buffers, self._staged or (self.shape,), memory)
+            self._staging = Staging(self._num_buffers, self._staged or (self.shape,), memory)
 
     @property
     def staging(self) -> Staging | None:
@@ -185,7 +187,7 @@ class SequenceStore:
         shared: what it shares with the others.
     """
 
-    __slots__ = ("_attended", "_is_staged", "_shared", "num_seen", "score", "stores", "under_way")
+    __slots__ = ("_attended", "_is_staged", "_shared", "area_names", "num_seen", "score", "stores", "under_way")
 
     def __init__(self, shared: Areas) -> None:
         self._shared = shared
@@ -195,6 +197,7 @@ class SequenceStore:
         self.stores: dict[str, Store] = {}
         self._attended = [area.name for area in shared.areas if area.attended]
         self._is_staged = any(area.is_staged for area in shared.areas)
+        self.area_names = {area.name for area in shared.areas}
 
     def _store(self, name: str) -> Store:
         """An area's store; made when it is first needed."""
@@ -348,7 +351,7 @@ class SequenceStore:
             for piece in store.pieces(layer):
                 keys.append(piece.keys.to(shape.device))
                 values.append(piece.values.to(shape.device))
-                positions.append(_positions(piece, shape))
+                positions.append(positions_of(piece, shape))
         joined = torch.cat(positions, dim=2)
         order = joined.argsort(dim=2)
         index = order.unsqueeze(-1).expand(-1, -1, -1, shape.head_dim)
@@ -390,11 +393,3 @@ class SequenceStore:
             store.release()
         self.stores.clear()
         return failures[0] if failures else None
-
-
-def _positions(piece: Piece, shape: Shape) -> Tensor:
-    positions = piece.positions
-    if isinstance(positions, range):
-        positions = torch.arange(positions.start, positions.stop, device=shape.device)
-        return positions.expand(shape.num_rows, shape.num_heads, -1)
-    return positions.to(shape.device, torch.int64)
