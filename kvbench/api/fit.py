@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvbench.decide.held import held_by
 from kvbench.engine.capacity import CONTEXTS, Capacity
-from kvbench.model.geometry import KVGeometry
+from kvbench.model.geometry import geometry_in
 from kvbench.strategy.base import Strategy
 
 if TYPE_CHECKING:
@@ -83,9 +83,8 @@ class Fit:
 
     def _requests_by(self, strategy: Strategy, asked: Context) -> int | None:
         of, rank = self.capacity, self.capacity.rank
-        geometry = KVGeometry(groups=rank.groups, dtype=rank.dtype, name=rank.name)
         of_rank = (-(-tokens // of.parallel.decode_context) for tokens in (asked.num_tokens, of.pool.max_model_len))
-        held = held_by(strategy, geometry, *of_rank, num_output_tokens=asked.num_output_tokens)
+        held = held_by(strategy, geometry_in(rank), *of_rank, num_output_tokens=asked.num_output_tokens)
         found = None if held is None else held.requests(of.memory.available_bytes)
         return None if found is None else found * of.parallel.data
 
