@@ -2,6 +2,7 @@
 
 import pytest
 
+from kvbench.backend.choice import Conditions
 from kvbench.configuration.composed import composed
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import geometry_of
@@ -67,7 +68,7 @@ def test_an_engines_flags_are_the_fleets():
 
 def test_without_an_engine_a_fleet_has_its_own():
     server = fleet("llama3_8b")
-    assert (server.max_batch, server.serving.chunk_tokens, server.serving.engine) == (256, None, "")
+    assert (server.max_batch, server.serving.chunk_tokens, server.serving.name) == (256, None, "")
     assert server.serve("static", Static(max_seq_len=128), ONE, server.memory_bytes).facts["engine"] == ""
 
 
@@ -103,3 +104,20 @@ def test_what_an_engine_lacks_or_leaves_nothing_of_is_told():
     with pytest.raises(UsageError, match=r"engine=vllm leaves nothing of H100 SXM 80 GB for caches: weights, .* take"):
         fleet("llama3_70b", engine=VLLM())
     assert Fleet().max_batch is None
+
+
+def test_an_engine_says_how_it_fills_a_step_and_what_its_host_takes():
+    whole = fleet("llama3_8b", engine="trtllm")
+    assert (whole.max_batch, whole.serving.chunk_tokens) == (
+        2_048,
+        None,
+    )  # a prompt is not cut, unless that is asked for
+    cut = fleet("llama3_8b", settings={"engine.enable_chunked_prefill": True}, engine="trtllm")
+    assert cut.serving.chunk_tokens == 8_192
+    alone = fleet("llama3_8b", engine="sglang")
+    assert "the engine computes them alone" in alone.serving.about
+    mixed = fleet("llama3_8b", settings={"engine.enable_mixed_chunk": True}, engine="sglang")
+    assert "alone" not in mixed.serving.about
+    conditions = {"geometry": whole.geometry, "hardware": whole.machine, "engine": VLLM(step_s=1e-3)}
+    assert Conditions(**conditions).machine.step_s == 1e-3
+    assert Conditions(geometry=whole.geometry, hardware=whole.machine).machine is whole.machine

@@ -1,7 +1,7 @@
 """What a user chooses as `backend`, and what a run gives it to be made of."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kvbench.engine.base import Engine
@@ -50,6 +50,13 @@ class Conditions:
     seed: int = 0
     num_rows: int = 1
     recording: "Recording | None" = None
+
+    @property
+    def machine(self) -> Hardware | None:
+        """The machine to model, with the host time of a step that an engine says."""
+        if self.hardware is None or self.engine is None or self.engine.step_s is None:
+            return self.hardware
+        return replace(self.hardware, step_s=self.engine.step_s)
 
 
 class BackendChoice(ABC):

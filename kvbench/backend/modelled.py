@@ -71,7 +71,7 @@ class ModelledBackend(Backend):
     hardware: Hardware
 
     def __init__(self, chosen: Modelled, conditions: Conditions) -> None:
-        rank, hardware, cache_only = rank_in(conditions), conditions.hardware, conditions.cache_only
+        rank, hardware, cache_only = rank_in(conditions), conditions.machine, conditions.cache_only
         geometry = rank.geometry
         if conditions.parallel.data > 1:
             raise ValueError(f"it runs one replica, got parallel.data={conditions.parallel.data}: use backend=fleet")

@@ -4,10 +4,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from kvbench.checks import check_number
 from kvbench.engine.memory import RankMemory
 from kvbench.engine.pool import Pool
+from kvbench.engine.scheduling import Scheduling
 from kvbench.engine.version import key_of
-from kvbench.model.accelerator import Accelerator
+from kvbench.model.accelerator import MOST_S, Accelerator
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 
@@ -18,9 +20,11 @@ class Engine(ABC):
 
     Args:
         version: whose rules hold, such as "0.20.2"; None: the newest that is known here.
+        step_s: host time of a step, in seconds; None: what the hardware's file says.
     """
 
     version: str | None = None
+    step_s: float | None = None
 
     name: ClassVar[str]
     """What configuration calls it."""
@@ -33,6 +37,13 @@ class Engine(ABC):
             raise ValueError(f"engine.version is a text such as '0.20.2', in quotes, got {self.version!r}")
         if self.version is not None:
             key_of(self.version)
+        if self.step_s is not None:
+            check_number("engine.step_s", self.step_s, 0, MOST_S)
+
+    @property
+    @abstractmethod
+    def scheduling(self) -> Scheduling:
+        """How it fills a step, of what is said: ask it of `resolved` settings."""
 
     @abstractmethod
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:

@@ -16,8 +16,7 @@ from kvbench.model.ranks import IDEAL, rank_of
 CONTEXTS = tuple(2**power for power in range(10, 21))
 """Tokens of the contexts that are told: 1k to 1M."""
 LENGTH_FLAGS = ("max_model_len", "context_length", "max_seq_len")
-SEQUENCES_FLAGS = ("max_num_seqs", "max_running_requests", "max_batch_size")
-"""What engines call the longest sequence, and the most that are live at once."""
+"""What engines call the longest sequence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,7 @@ class Capacity:
     @property
     def most_requests(self) -> int | None:
         """Requests that are live at once at most, in all replicas, whatever memory holds; None: as many as fit."""
-        found = next((getattr(self.engine, flag) for flag in SEQUENCES_FLAGS if hasattr(self.engine, flag)), None)
+        found = self.engine.scheduling.sequences
         return None if found is None else found * self.parallel.data
 
     def requests(self, num_tokens: int) -> int:

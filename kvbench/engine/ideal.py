@@ -7,6 +7,7 @@ from kvbench.checks import check_bound
 from kvbench.engine.base import Engine
 from kvbench.engine.memory import RankMemory, ideal_memory
 from kvbench.engine.pool import Need, Pool, SubPool
+from kvbench.engine.scheduling import Scheduling
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.groups import STATE, LayerGroup
 from kvbench.model.model import Model
@@ -37,6 +38,7 @@ class Ideal(Engine):
 
     Args:
         version: none; there is one.
+        step_s: host time of a step, in seconds; None: what the hardware's file says.
         max_model_len: the longest sequence; None: the model's own limit.
     Raises:
         ValueError: a value is out of its range.
@@ -50,6 +52,11 @@ class Ideal(Engine):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_bound("engine.max_model_len", self.max_model_len)
+
+    @property
+    def scheduling(self) -> Scheduling:
+        """Whatever there is, together."""
+        return Scheduling()
 
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with the model's own limit."""

@@ -8,6 +8,7 @@ from kvbench.engine.base import Engine, capped
 from kvbench.engine.blocks import GROWING, SPARSE_FP8_BYTES, state_bytes, with_drafter
 from kvbench.engine.memory import RankMemory, sglang_memory
 from kvbench.engine.pool import Need, Pool, SubPool
+from kvbench.engine.scheduling import Scheduling
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.groups import FULL, LATENT, SHARING, STATE, LayerGroup
 from kvbench.model.model import Model
@@ -40,10 +41,12 @@ class SGLang(Engine):
 
     Args:
         version: whose rules hold, such as "0.5.9"; None: the newest that is known here.
+        step_s: host time of a step, in seconds; what the hardware's file says.
         mem_fraction_static: share of the free memory for weights and cache; what chunks and graphs leave.
         context_length: the longest sequence; the model's own limit.
         page_size: tokens of a page; 1.
         chunked_prefill_size: prompt tokens computed in a step; 2,048 to 16,384 by the accelerator's memory.
+        enable_mixed_chunk: compute prompts beside decoding sequences, not alone.
         cuda_graph_max_bs: sequences of the largest graph; 8 to 512 by that memory.
         max_running_requests: sequences of a step; as many as fit.
         max_total_tokens: tokens of the pool, at most.
@@ -68,6 +71,7 @@ class SGLang(Engine):
     context_length: int | None = None
     page_size: int | None = None
     chunked_prefill_size: int | None = None
+    enable_mixed_chunk: bool = False
     cuda_graph_max_bs: int | None = None
     max_running_requests: int | None = None
     max_total_tokens: int | None = None
@@ -92,13 +96,20 @@ class SGLang(Engine):
             check_bound(f"engine.{key}", getattr(self, key))
         for key in ("max_total_tokens", "max_mamba_cache_size"):
             check_bound(f"engine.{key}", getattr(self, key))
-        for key in ("disable_hybrid_swa_memory", "disable_radix_cache"):
+        for key in ("enable_mixed_chunk", "disable_hybrid_swa_memory", "disable_radix_cache"):
             check_flag(f"engine.{key}", getattr(self, key))
         if self.mamba_full_memory_ratio is not None:
             check_number("engine.mamba_full_memory_ratio", self.mamba_full_memory_ratio, 0, above=True)
         if self.speculative_algorithm is not None:
             check_one_of("engine.speculative_algorithm", self.speculative_algorithm, ALGORITHMS)
         check_int("engine.speculative_num_draft_tokens", self.speculative_num_draft_tokens, 0)
+
+    @property
+    def scheduling(self) -> Scheduling:
+        """Prompts first and alone, unless their chunks are mixed with decoding sequences."""
+        return Scheduling(
+            tokens=self.chunked_prefill_size, sequences=self.max_running_requests, mixes=self.enable_mixed_chunk
+        )
 
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to SGLang; context_length where the model says it."""

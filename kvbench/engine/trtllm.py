@@ -7,6 +7,7 @@ from kvbench.checks import check_bound, check_flag, check_share
 from kvbench.engine.base import Engine, capped
 from kvbench.engine.memory import RankMemory, trtllm_memory
 from kvbench.engine.pool import Need, Pool, SubPool
+from kvbench.engine.scheduling import Scheduling
 from kvbench.engine.version import since
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.groups import FULL, STATE
@@ -23,11 +24,13 @@ class TensorRTLLM(Engine):
 
     Args:
         version: whose rules hold, such as "1.0"; None: the newest that is known here.
+        step_s: host time of a step, in seconds; what the hardware's file says.
         free_gpu_memory_fraction: of the memory that weights and a profiled step leave free; 0.9.
         tokens_per_block: 32; before 1.0 64.
         max_seq_len: the longest sequence; the model's own limit.
         max_batch_size: sequences of a step; 2,048. Layers with states have room for as many.
         max_num_tokens: tokens of a step; 8,192.
+        enable_chunked_prefill: compute a prompt that a step has no room for in several.
         max_tokens: tokens of the pool, at most.
         enable_block_reuse: keep blocks for later requests.
     Raises:
@@ -42,6 +45,7 @@ class TensorRTLLM(Engine):
     max_seq_len: int | None = None
     max_batch_size: int | None = None
     max_num_tokens: int | None = None
+    enable_chunked_prefill: bool = False
     max_tokens: int | None = None
     enable_block_reuse: bool = True
 
@@ -53,7 +57,18 @@ class TensorRTLLM(Engine):
             check_share("engine.free_gpu_memory_fraction", self.free_gpu_memory_fraction)
         for key in ("tokens_per_block", "max_seq_len", "max_batch_size", "max_num_tokens", "max_tokens"):
             check_bound(f"engine.{key}", getattr(self, key))
-        check_flag("engine.enable_block_reuse", self.enable_block_reuse)
+        for key in ("enable_chunked_prefill", "enable_block_reuse"):
+            check_flag(f"engine.{key}", getattr(self, key))
+
+    @property
+    def scheduling(self) -> Scheduling:
+        """Decoding sequences, and prompts in what they leave of a step's tokens."""
+        return Scheduling(
+            tokens=self.max_num_tokens,
+            sequences=self.max_batch_size,
+            chunks=self.enable_chunked_prefill,
+            counts_decode=True,
+        )
 
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to TensorRT-LLM; max_seq_len where the model says it."""

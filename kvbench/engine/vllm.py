@@ -8,6 +8,7 @@ from kvbench.engine.base import Engine, capped
 from kvbench.engine.blocks import layers_of, pool_of, with_drafter
 from kvbench.engine.memory import RankMemory, vllm_memory
 from kvbench.engine.pool import Pool
+from kvbench.engine.scheduling import Scheduling
 from kvbench.engine.version import since
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.dtypes import KV_BITS
@@ -33,6 +34,7 @@ LATENT_PAGE_TOKENS = 128
 MOST_RATIO, OLD_MOST_RATIO = 1.5, 1.25
 STATE_BLOCKS = {"none": 1, "align": 2, "all": 0}
 """Of a sequence, by mamba_cache_mode: the state; one before it, to go back to; one every block of tokens."""
+SWITCHES = ("enable_chunked_prefill", "async_scheduling", "enable_prefix_caching", "disable_hybrid_kv_cache_manager")
 METHODS = ("mtp", "eagle", "eagle3", "ngram", "dflash", "draft_model")
 OF_ONE_LAYER = ("mtp", "eagle", "eagle3")
 KERNEL_TOKENS, LATENT_KERNEL_TOKENS = 16, 64
@@ -46,11 +48,13 @@ class VLLM(Engine):
 
     Args:
         version: whose rules hold, such as "0.20.2"; None: the newest that is known here.
+        step_s: host time of a step, in seconds; what the hardware's file says.
         gpu_memory_utilization: share of the accelerator's memory that it may use; 0.9, since 0.20 0.92.
         max_model_len: the longest sequence; the model's own limit.
         max_num_batched_tokens: tokens of a step; 8,192 from 70 GiB up and not on an A100, else 2,048; since 0.29 16,384
             from 160 GiB up.
         max_num_seqs: sequences of a step; 1,024 there, else 256.
+        enable_chunked_prefill: compute a prompt that a step has no room for in several; on since 0.8.
         async_scheduling: schedule a step before the last is done; on since 0.14.
         block_size: tokens of a block; 16, of latent caches 64. Layers with states raise it.
         num_gpu_blocks: blocks of the pool, whatever the memory (--num-gpu-blocks-override).
@@ -77,6 +81,7 @@ class VLLM(Engine):
     max_model_len: int | None = None
     max_num_batched_tokens: int | None = None
     max_num_seqs: int | None = None
+    enable_chunked_prefill: bool | None = None
     async_scheduling: bool | None = None
     block_size: int | None = None
     num_gpu_blocks: int | None = None
@@ -100,7 +105,7 @@ class VLLM(Engine):
         check_bound("engine.mamba_block_size", self.mamba_block_size)
         check_int("engine.num_speculative_tokens", self.num_speculative_tokens, 0)
         check_flag("engine.enforce_eager", self.enforce_eager)
-        for key in ("async_scheduling", "enable_prefix_caching", "disable_hybrid_kv_cache_manager"):
+        for key in SWITCHES:
             if getattr(self, key) is not None:
                 check_flag(f"engine.{key}", getattr(self, key))
         for key, allowed in (
@@ -110,6 +115,17 @@ class VLLM(Engine):
         ):
             if getattr(self, key) is not None:
                 check_one_of(f"engine.{key}", getattr(self, key), allowed)
+
+    @property
+    def scheduling(self) -> Scheduling:
+        """Decoding sequences first, and prompts in what they leave of a step's tokens."""
+        return Scheduling(
+            tokens=self.max_num_batched_tokens,
+            sequences=self.max_num_seqs,
+            chunks=self.enable_chunked_prefill is not False,
+            mixes=self.enable_chunked_prefill is not False,
+            counts_decode=True,
+        )
 
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to vLLM; max_model_len where the model says it."""
@@ -131,6 +147,7 @@ class VLLM(Engine):
             max_model_len=max_model_len,
             max_num_batched_tokens=self.max_num_batched_tokens or num_tokens,
             max_num_seqs=self.max_num_seqs or num_seqs,
+            enable_chunked_prefill=_first(self.enable_chunked_prefill, since(version, V1_BY_DEFAULT)),
             async_scheduling=_first(self.async_scheduling, since(version, ASYNC_BY_DEFAULT)),
             block_size=self.block_size or _block_size(version, has_latent, has_state),
             enable_prefix_caching=prefixes,

@@ -105,7 +105,7 @@ class FleetServer:
     """
 
     def __init__(self, chosen: Fleet, conditions: Conditions) -> None:
-        machine, rank = conditions.hardware, rank_in(conditions)
+        machine, rank = conditions.machine, rank_in(conditions)
         geometry, weights = rank.geometry, rank.weights
         if machine is None:
             raise ValueError("it serves on a machine: name one, such as hardware=h100")
@@ -212,7 +212,7 @@ class FleetServer:
             "pool_bytes": pool_bytes * self.replicas,
             "available_bytes": budget_bytes * self.replicas,
             "num_accelerators": self.num_accelerators,
-            "engine": self.serving.engine,
+            "engine": self.serving.name,
         }
         return strategy.facts(self.geometry) | held | origin(self.machine, "model", name)
 

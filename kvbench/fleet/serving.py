@@ -7,7 +7,6 @@ from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import memory_left
 from kvbench.backend.rank import Rank
 from kvbench.engine.base import Engine
-from kvbench.engine.capacity import SEQUENCES_FLAGS
 from kvbench.engine.pool import Pool
 from kvbench.ledger.costs import area_cost
 from kvbench.model.geometry import KVGeometry
@@ -21,10 +20,12 @@ if TYPE_CHECKING:
 
 MEMORY_FRACTION, MAX_BATCH = 0.9, 256
 """Where neither a fleet nor an engine says otherwise."""
-TOKENS_FLAGS = ("max_num_batched_tokens", "chunked_prefill_size", "max_num_tokens")
-"""What engines call the tokens of a step."""
-SHARE_FLAGS = ("gpu_memory_utilization", "mem_fraction_static", "free_gpu_memory_fraction")
-"""What they call their share of memory."""
+FLAGS = {
+    "memory_fraction": ("gpu_memory_utilization", "mem_fraction_static", "free_gpu_memory_fraction"),
+    "max_batch": ("max_num_seqs", "max_running_requests", "max_batch_size"),
+    "prefill_chunk_tokens": ("max_num_batched_tokens", "chunked_prefill_size", "max_num_tokens"),
+}
+"""What engines call a fleet's settings."""
 STATES_SHARE = 2
 """Of memory with blocks, states take one part in so many at most: fewer requests are live where they would take more.
 """
@@ -37,23 +38,29 @@ class Serving(NamedTuple):
         memory_bytes: of an accelerator, for caches.
         max_batch: requests live at once on a replica.
         chunk_tokens: prompt tokens of an iteration; None: whole prompts.
-        engine: whose rules these are; "" where none's.
+        engine: whose rules these are; None: a fleet's own.
         pool: what the engine makes of that memory; None without an engine.
     """
 
     memory_bytes: int
     max_batch: int
     chunk_tokens: int | None
-    engine: str = ""
+    engine: Engine | None = None
     pool: Pool | None = None
+
+    @property
+    def name(self) -> str:
+        """The engine's name; "" without one."""
+        return "" if self.engine is None else self.engine.name
 
     @property
     def about(self) -> str:
         """The engine's part, for people; "" without one."""
-        if self.pool is None:
+        if self.engine is None:
             return ""
         chunk = "whole prompts" if self.chunk_tokens is None else f"{self.chunk_tokens:,} prompt tokens a step"
-        return f"; engine {self.engine}, {chunk}"
+        beside = "" if self.engine.scheduling.mixes else " (beside decoding sequences; the engine computes them alone)"
+        return f"; engine {self.engine.name}, {chunk}{beside}"
 
 
 def served_as(chosen: "Fleet", conditions: Conditions, rank: Rank, machine: Hardware) -> Serving:
@@ -77,11 +84,12 @@ def served_as(chosen: "Fleet", conditions: Conditions, rank: Rank, machine: Hard
             f"engine={engine.name} leaves nothing of {machine.name} for caches: weights, activations and the rest take "
             f"{-memory_bytes:,} bytes more than its share; python -m kvbench capacity says which"
         )
-    max_batch = _flag(engine, SEQUENCES_FLAGS) or MAX_BATCH
+    rules = engine.scheduling
+    max_batch = rules.sequences or MAX_BATCH
     if model.state_bytes:
         max_batch = max(min(max_batch, memory_bytes // STATES_SHARE // model.state_bytes), 1)
     pool = engine.pool(model, memory_bytes, parallel)
-    return Serving(memory_bytes, max_batch, _flag(engine, TOKENS_FLAGS), engine.name, pool)
+    return Serving(memory_bytes, max_batch, rules.tokens if rules.chunks else None, engine, pool)
 
 
 def in_pool(strategy: Strategy, serving: Serving, geometry: KVGeometry, budget_bytes: int) -> Strategy:
@@ -105,27 +113,17 @@ def in_pool(strategy: Strategy, serving: Serving, geometry: KVGeometry, budget_b
     if STAGING_TOKENS % block_tokens:
         block_tokens = own
     elif own not in (Paged.block_size, block_tokens):
-        raise ValueError(f"block_size is {own}, and engine={serving.engine} has blocks of {block_tokens}: say one")
+        raise ValueError(f"block_size is {own}, and engine={serving.name} has blocks of {block_tokens}: say one")
     (area,) = strategy.areas
     slots = min(pool.num_bytes, budget_bytes) // area_cost(area, geometry, 1).unit_bytes
     return replace(strategy, block_size=block_tokens, pool_tokens=max(slots // block_tokens, 1) * block_tokens)
 
 
 def _check_said_once(chosen: "Fleet", engine: Engine) -> None:
-    for key, flags in (
-        ("memory_fraction", SHARE_FLAGS),
-        ("max_batch", SEQUENCES_FLAGS),
-        ("prefill_chunk_tokens", TOKENS_FLAGS),
-    ):
+    for key, flags in FLAGS.items():
         if getattr(chosen, key) is not None:
             own = next((f"set engine.{flag} and leave it null" for flag in flags if hasattr(engine, flag)), "")
             raise ValueError(
                 f"{key}={getattr(chosen, key)} says what engine={engine.name} decides: "
                 f"{own or 'it has no such setting; leave it null'}"
             )
-
-
-def _flag(engine: Engine, flags: tuple[str, ...]) -> int | None:
-    """The value of the one of such flags that an engine has; None where it has none, or no bound."""
-    value: int | None = next((getattr(engine, flag) for flag in flags if hasattr(engine, flag)), None)
-    return value if value is not None and value > 0 else None
