@@ -317,8 +317,9 @@ class Layerwise:
 
 def _shape_of(geometry: KVGeometry, layer: int, num_rows: int, device: torch.device) -> Shape:
     group = next(group for group in geometry.groups if layer in group.layers)
-    sizes = 1, num_rows, group.num_kv_heads, group.head_dim
-    return Shape(*sizes, getattr(torch, geometry.dtype), device, window=group.tokens)
+    sizes = 1, num_rows, group.num_kv_heads, group.key_dim
+    value_dim = None if group.value_dim == group.key_dim else group.value_dim
+    return Shape(*sizes, getattr(torch, geometry.dtype), device, window=group.tokens, value_dim=value_dim)
 
 
 def holds_windows(strategy: Strategy) -> bool:

@@ -29,28 +29,17 @@ def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
         ValueError: layers hold something else than K and V of the same heads, or a field says so in a way that is not
             understood; or the dtype is none of those.
     """
-    text = config.get_text_config(decoder=True)
-    name = Path(getattr(config, "name_or_path", "") or "").name or str(config.model_type)
-    if getattr(config, "is_encoder_decoder", False):
-        raise _unfit(name, "an encoder and a decoder", config)
-    if getattr(text, "is_heterogeneous", False):
-        differing = ", ".join(sorted(text.per_layer_attributes or ())) or "which are left out"
-        raise _unfit(name, f"layers that differ (per_layer_config: {differing})", config)
-    kinds = set(map(str, getattr(text, "layer_types", None) or ()))
-    others = sorted(kinds - ATTENTIONS)
-    if others:
-        raise _unfit(name, f"layers of another kind than attention over K and V ({', '.join(others)})", config)
-    if SLIDING in kinds and text.model_type in TWICE_THE_HEADS:
-        raise _unfit(name, f"twice the KV heads in layers with a window (layer_types: {SLIDING})", config)
+    text, name = config.get_text_config(decoder=True), name_of(config)
+    check_decoder(config)
     num_layers: object = getattr(text, "num_hidden_layers", None)
     num_heads: object = getattr(text, "num_attention_heads", None)
     head_dim: object = getattr(text, "head_dim", None) or _divided(getattr(text, "hidden_size", None), num_heads)
     if not (_is_count(num_layers) and _is_count(num_heads) and _is_count(head_dim)):
         got = f"num_hidden_layers={num_layers}, num_attention_heads={num_heads}, head_dim={head_dim}"
-        raise _unfit(name, f"no figures of heads and layers ({got})", config)
+        raise unfit(name, f"no figures of heads and layers ({got})", config)
     num_kv_heads = _kv_heads(text, num_heads)
     for what in foreign_fields(text.to_dict(), text.model_type, head_dim, num_kv_heads):
-        raise _unfit(name, what, config)
+        raise unfit(name, what, config)
     return KVGeometry.uniform(
         num_layers=num_layers,
         num_heads=num_heads,
@@ -59,6 +48,31 @@ def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
         dtype=dtype,
         name=name,
     )
+
+
+def check_decoder(config: "PreTrainedConfig") -> None:
+    """Refuse a model that is not a decoder whose layers all are of attention over tokens of its own.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    text, name = config.get_text_config(decoder=True), name_of(config)
+    if getattr(config, "is_encoder_decoder", False):
+        raise unfit(name, "an encoder and a decoder", config)
+    if getattr(text, "is_heterogeneous", False):
+        differing = ", ".join(sorted(text.per_layer_attributes or ())) or "which are left out"
+        raise unfit(name, f"layers that differ (per_layer_config: {differing})", config)
+    kinds = set(map(str, getattr(text, "layer_types", None) or ()))
+    others = sorted(kinds - ATTENTIONS)
+    if others:
+        raise unfit(name, f"layers of another kind than attention over K and V ({', '.join(others)})", config)
+    if SLIDING in kinds and text.model_type in TWICE_THE_HEADS:
+        raise unfit(name, f"twice the KV heads in layers with a window (layer_types: {SLIDING})", config)
+
+
+def name_of(config: "PreTrainedConfig") -> str:
+    """What a model is called: where it came from, or its type."""
+    return Path(getattr(config, "name_or_path", "") or "").name or str(config.model_type)
 
 
 def windowed(geometry: KVGeometry, text: "PreTrainedConfig") -> KVGeometry:
@@ -105,7 +119,7 @@ def check_layers(model: "PreTrainedModel", geometry: KVGeometry) -> None:
     expected = (1, geometry.plain.num_kv_heads, 1, geometry.plain.head_dim)
     shapes = [tuple(tuple(tensor.shape) for tensor in _held(layer)) for layer in cache.layers]
     if shapes != [(expected, expected)] * geometry.num_layers:
-        raise _unfit(
+        raise unfit(
             geometry.name, f"layers whose K and V are not {expected} a token but {_short(shapes)}", model.config
         )
 
@@ -134,7 +148,8 @@ def _divided(hidden_size: object, num_heads: object) -> int | None:
     return hidden_size // num_heads
 
 
-def _unfit(name: str, what: str, config: "PreTrainedConfig") -> ValueError:
+def unfit(name: str, what: str, config: "PreTrainedConfig") -> ValueError:
+    """What says that a model's layers hold something else."""
     return ValueError(
         f"{name}: a {config.model_type} model has {what}; expected is a decoder whose layers all hold K and V of the "
         "same heads"

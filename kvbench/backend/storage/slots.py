@@ -62,8 +62,9 @@ class SlotStore:
 
     def reserve(self, capacity: int) -> None:
         """Tensor by tensor: allocate, copy the live slots, free the old. See `Store.reserve`."""
+        replaced = self._replaced(capacity > self.capacity)
         for layer in range(self._shape.num_layers):
-            for tensors, dtype, is_track in self._tensors():
+            for tensors, dtype, is_track in replaced:
                 size = self._size_of(tensors, capacity, is_track)
                 tensors[layer] = self._resized(tensors[layer], size, dtype) if capacity else tensors[layer].new_empty(0)
         self.capacity, self._tracked = capacity, self.num_used
@@ -80,6 +81,13 @@ class SlotStore:
         native = [(self.keys, self._shape.dtype, False), (self.values, self._shape.dtype, False)]
         del native[2 - self._shape.is_latent :]
         return native + [each for each in tracks if each[0]]
+
+    def _replaced(self, grow: bool) -> list[tuple[list[Tensor], torch.dtype, bool]]:
+        """As `_tensors`, of K and V the smaller first where they grow, and last where they shrink; see the ledger's."""
+        found = self._tensors()
+        if self._shape.value_dim is not None and (self._shape.value_dim < self._shape.head_dim) == grow:
+            found[:2] = found[1::-1]
+        return found
 
     def _resized(self, old: Tensor, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         new = self._memory.empty(size, dtype)
@@ -313,7 +321,7 @@ class SlotStore:
 
     def select_rows(self, index: Tensor, shape: Shape) -> None:
         """See `Store.select_rows`."""
-        for tensors, _, _ in self._tensors():
+        for tensors, _, _ in self._replaced(shape.num_rows > self._shape.num_rows):
             for layer, tensor in enumerate(tensors):
                 if self.capacity:
                     tensors[layer] = self._memory.rows(tensor, index)

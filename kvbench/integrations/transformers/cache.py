@@ -7,6 +7,7 @@ from transformers.cache_utils import Cache
 
 from kvbench.backend.storage.casting import check_held
 from kvbench.integrations.figures import Figures
+from kvbench.integrations.latents import check_stores, latents_of
 from kvbench.integrations.layerwise import Layerwise, check_fits, holds_windows
 from kvbench.integrations.shape import context_of, geometry_of, windowed
 from kvbench.integrations.transformers.layer import KVBenchLayer
@@ -27,8 +28,10 @@ class KVBenchCache(Cache):
     It is the measured backend's storage and ledger, a batch a cache. Strategies that evict, or rank by attention mass,
     need `use_attention(model)` first; the others work with any attention too. Layers with a window or in chunks hold no
     more tokens than that has, where a strategy has one area, contiguous or of chunks, and evicts nothing; under the
-    others (blocks, tiers, few bits) they hold what all layers do, and see their window. What a strategy leaves to a run
-    (its longest sequence, a pool's size) is the model's context; a pool is within the budget.
+    others (blocks, tiers, few bits) they hold what all layers do, and see their window. Of models with latent attention
+    (DeepSeek V2 and V3, Kimi K2) the latent and its rotary part are held, under strategies that store all tokens.
+    What a strategy leaves to a run (its longest sequence, a pool's size) is the model's context; a pool is within the
+    budget.
 
     Args:
         strategy: what decides; it is copied.
@@ -38,8 +41,8 @@ class KVBenchCache(Cache):
         kv_dtype: fp8_e4m3, fp8_e5m2 or int8, which what is held as the model gives it is cast to; None: not at all.
         positions: "original", or "compacted", StreamingLLM's: what is kept lies side by side, without gaps.
     Raises:
-        ValueError: the model has layers of another kind, the strategy holds nothing between steps or has no room for
-            such heads, nothing is cast to that dtype, or positions cannot be compacted.
+        ValueError: the model has layers of another kind, the strategy holds nothing between steps, has no room for
+            such heads or does more than store latents, nothing is cast to that dtype, or positions cannot be compacted.
     """
 
     def __init__(
@@ -53,8 +56,11 @@ class KVBenchCache(Cache):
         positions: str = ORIGINAL,
     ) -> None:
         text_config = config.get_text_config(decoder=True)
-        geometry = geometry_of(config, "float32")
-        if holds_windows(strategy):
+        latents = latents_of(config, "float32")
+        if latents is not None:
+            check_stores(strategy, latents)
+        geometry = geometry_of(config, "float32") if latents is None else latents
+        if latents is None and holds_windows(strategy):
             geometry = windowed(geometry, text_config)
         if kv_dtype is not None:
             geometry = geometry.held_in(named(kv_dtype))
@@ -64,6 +70,8 @@ class KVBenchCache(Cache):
             raise ValueError(unknown("positions", positions, POSITIONS))
         is_compacted = positions == COMPACTED
         if is_compacted:
+            if latents is not None:
+                raise ValueError("positions='compacted' is for K and V as attention reads them, not for latents")
             _check_in_place(strategy, geometry)
         shared = Shared(deepcopy(strategy), text_config, geometry, budget_bytes, num_output_tokens, is_compacted)
         self._shared = shared

@@ -231,7 +231,7 @@ def whole(sequence: SequenceStore) -> tuple[Tensor, Tensor]:
     """All K and V that one layer holds, in order: as they lie, or joined where they lie apart.
 
     Returns:
-        [num_rows, num_kv_heads, tokens, head_dim] each.
+        [num_rows, num_kv_heads, tokens, head_dim] each; of latents the rotary part is as wide as it came.
     """
     window = sequence.window
     store = sequence.ends_with_newest if window is None else window
@@ -245,8 +245,9 @@ def whole(sequence: SequenceStore) -> tuple[Tensor, Tensor]:
     done = 0
     for _, piece in sequence.pieces(0):  # a staged piece lies where the next will
         if not done:
-            size = (*piece.keys.shape[:2], sequence.num_seen, piece.keys.shape[3])
-            keys, values = piece.keys.new_empty(size), piece.values.new_empty(size)
+            keys, values = (
+                each.new_empty(*each.shape[:2], sequence.num_seen, each.shape[3]) for each in (piece.keys, piece.values)
+            )
         end = done + piece.keys.shape[2]
         keys[:, :, done:end], values[:, :, done:end] = piece.keys, piece.values
         done = end

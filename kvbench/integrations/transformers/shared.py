@@ -1,6 +1,7 @@
 """What all layers of a cache share: the batch, how its tokens are arranged, and what is refused."""
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -69,14 +70,21 @@ class Shared:
 
     @property
     def uses_own_attention(self) -> bool:
-        """Whether the model attends by kvbench's attention."""
-        return bool(self._config._attn_implementation == ATTENTION)
+        """Whether the model attends by kvbench's attention; latents are not what it attends over."""
+        return bool(self._config._attn_implementation == ATTENTION) and not self._holds_latents
+
+    @property
+    def _holds_latents(self) -> bool:
+        (group, *_) = self._geometry.groups
+        return group.key_dim != group.value_dim
 
     def initialize(self, keys: Tensor, values: Tensor) -> None:
         """Make the batch from its first tokens, unless there is one of that kind from before a reset."""
-        if self.batch is not None and (self.batch.sequences or _is_of_its_kind(self.batch, keys)):
+        if self.batch is not None and (self.batch.sequences or _is_of_its_kind(self.batch, keys, values)):
             return
-        if keys.shape != values.shape:
+        if self._holds_latents:
+            self._check_latents(keys, values)
+        elif keys.shape != values.shape:
             raise ValueError(f"keys and values have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}")
         geometry = self._geometry.in_dtype(str(keys.dtype).removeprefix("torch."))
         if self._is_compacted:
@@ -94,6 +102,22 @@ class Shared:
         )
         self.arrangement = Arrangement(self.batch.strategy, keys.shape[0], not self._is_compacted)
 
+    def _check_latents(self, keys: Tensor, values: Tensor) -> None:
+        """Refuse K and V of all heads where a latent is expected.
+
+        Raises:
+            ValueError: they are not a latent and its rotary part.
+        """
+        (group, *_) = self._geometry.groups
+        got = [(each.shape[1], each.shape[3]) for each in (keys, values)]
+        if got != [(1, group.key_dim), (1, group.value_dim)]:
+            raise ValueError(
+                f"{self._geometry.called}: expected is a latent of {group.key_dim} and a rotary part of "
+                f"{group.value_dim} a token, got K of {got[0][0]} heads of {got[0][1]} and V of {got[1][0]} of "
+                f"{got[1][1]}: transformers {transformers.__version__} hands K and V over that are made of the latent; "
+                "5.17 and later hand over the latent itself"
+            )
+
     def check(self, keys: Tensor, values: Tensor) -> None:
         """Refuse new tokens that do not go with those that are held.
 
@@ -106,12 +130,12 @@ class Shared:
                 "a KVBenchCache is for inference, no gradients go through it: call the model under torch.no_grad()"
             )
         batch, _ = self.live
-        for tensor in (keys, values):
-            if not _is_of_its_kind(batch, tensor):
-                group = batch.geometry.groups[0]
+        group = batch.geometry.groups[0]
+        for tensor, width in ((keys, group.key_dim), (values, group.value_dim)):
+            if not _is_of_width(batch, tensor, width):
                 raise ValueError(
                     f"the cache holds {batch.num_rows} rows, {group.num_kv_heads} KV heads of "
-                    f"{group.head_dim}, {batch.geometry.dtype} on {batch.device}; got "
+                    f"{width}, {batch.geometry.dtype} on {batch.device}; got "
                     f"{tuple(tensor.shape)}, {tensor.dtype} on {tensor.device}; reset() begins with another batch, and "
                     "all layers are on one device"
                 )
@@ -213,9 +237,13 @@ class Shared:
         self.truncation = batch.book_truncation(num_tokens)
 
 
-def _is_of_its_kind(batch: Layerwise, tensor: Tensor) -> bool:
-    rows, heads, _, size = tensor.shape
+def _is_of_its_kind(batch: Layerwise, keys: Tensor, values: Tensor) -> bool:
     group = batch.geometry.groups[0]  # all have the same heads
-    wanted = (batch.num_rows, group.num_kv_heads, group.head_dim)
+    return _is_of_width(batch, keys, group.key_dim) and _is_of_width(batch, values, group.value_dim)
+
+
+def _is_of_width(batch: Layerwise, tensor: Tensor, width: int) -> bool:
+    rows, heads, _, size = tensor.shape
+    wanted = (batch.num_rows, batch.geometry.groups[0].num_kv_heads, width)
     is_alike = str(tensor.dtype) == f"torch.{batch.geometry.dtype}" and tensor.device == batch.device
     return (rows, heads, size) == wanted and is_alike
