@@ -135,7 +135,8 @@ def test_who_says_that_it_can_be_cropped_can_be(model):
     for name in HOLDING:
         chosen = small(name)
         cache = KVBenchCache(chosen, model.config)
-        assert cache.is_croppable == (chosen.lossless and any(area.name == "main" for area in chosen.areas)), name
+        is_kept = chosen.lossless or name == "fp8"  # what is cast is cast once
+        assert cache.is_croppable == (is_kept and any(area.name == "main" for area in chosen.areas)), name
 
 
 def mask_of(*rows):
