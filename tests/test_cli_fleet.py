@@ -118,3 +118,12 @@ def test_a_sweep_over_replicas_is_one_frame(kvbench, tmp_path):
         ("paged", 2),
     ]
     assert (folder / "charts" / "sweep.png").is_file()
+
+
+def test_it_says_that_windows_blocks_are_kept(kvbench):
+    command = ["+scenario=chat_poisson", "strategy=paged", "backend=fleet", "hardware=h100"]
+    told = (
+        "strategy.paged: blocks that windows have left are kept, as a fleet has it (window_blocks: null is keep here)"
+    )
+    assert told in kvbench(*command, "model=gpt_oss_20b")
+    assert told not in kvbench(*command, "model=llama3_8b")

@@ -9,6 +9,7 @@ from kvbench.configuration.model import geometry_of
 from kvbench.configuration.parts import backend_of
 from kvbench.engine.vllm import VLLM
 from kvbench.fleet.fleet import Fleet
+from kvbench.fleet.serving import keeps_windows
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.static import Static
 from tests.support.fleet_models import columns_of
@@ -62,7 +63,7 @@ def test_an_engines_flags_are_the_fleets():
     assert server.fitted(Paged(), ONE, server.memory_bytes).block_size == 32
     with pytest.raises(ValueError, match="block_size is 64, and engine=vllm has blocks of 32: say one"):
         server.fitted(Paged(block_size=64), ONE, server.memory_bytes)
-    kept = Paged(block_size=64, pool_tokens=640)
+    kept = Paged(block_size=64, pool_tokens=640, window_blocks="keep")
     assert server.fitted(kept, ONE, server.memory_bytes) == kept
 
 
@@ -121,3 +122,16 @@ def test_an_engine_says_how_it_fills_a_step_and_what_its_host_takes():
     conditions = {"geometry": whole.geometry, "hardware": whole.machine, "engine": VLLM(step_s=1e-3)}
     assert Conditions(**conditions).machine.step_s == 1e-3
     assert Conditions(geometry=whole.geometry, hardware=whole.machine).machine is whole.machine
+
+
+def test_windows_blocks_are_kept_where_nobody_says_otherwise():
+    server = fleet("gpt_oss_20b")
+    assert keeps_windows(Paged(), server.geometry)
+    assert server.fitted(Paged(), ONE, server.memory_bytes).window_blocks == "keep"
+    result = server.serve("paged", Paged(), ONE, server.memory_bytes).result
+    staged = 1024 * 2_048  # K and V of one layer
+    assert result.totals.peak_bytes == 7 * 16 * 24 * 2_048 + staged
+    assert not keeps_windows(Paged(window_blocks="keep"), server.geometry)
+    assert not keeps_windows(Paged(), fleet("llama3_8b").geometry)
+    with pytest.raises(ValueError, match=r"window_blocks: keep, in a fleet, .*; got free, and gpt-oss-20B has"):
+        server.serve("paged", Paged(window_blocks="free"), ONE, server.memory_bytes)

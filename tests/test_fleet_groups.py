@@ -93,7 +93,7 @@ def test_blocks_that_windows_would_give_back_are_refused():
     prices = prices_of(machine(), GEOMETRIES["windows"], WEIGHTS)
     settings = {"geometry": GEOMETRIES["windows"], "budget_bytes": 1 << 20, "max_batch": 2}
     with pytest.raises(ValueError, match="window_blocks: keep, in a fleet, whose blocks are of all layers"):
-        simulate(columns_of([(0, 4, 4)]), Paged(block_size=4, pool_tokens=64), prices, **settings)
+        simulate(columns_of([(0, 4, 4)]), Paged(block_size=4, pool_tokens=64, window_blocks="free"), prices, **settings)
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.booleans())

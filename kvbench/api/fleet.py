@@ -17,6 +17,7 @@ from kvbench.fleet.fleet import SUMMARY, FleetServer
 from kvbench.fleet.frames import FleetRun, fleet_frames
 from kvbench.fleet.histogram import PRECISION
 from kvbench.fleet.rules import check_rule
+from kvbench.fleet.serving import keeps_windows
 from kvbench.results.environment import environment
 from kvbench.results.results import Results
 from kvbench.strategy.base import Strategy
@@ -27,6 +28,8 @@ from kvbench.workload.trace_columns import TraceColumns
 
 REQUEST_S = 1e-4
 """That simulating a request takes, about."""
+KEPT = "strategy.{name}: blocks that windows have left are kept, as a fleet has it (window_blocks: null is keep here)"
+"""Of a strategy that gives them back elsewhere."""
 
 
 def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job:
@@ -45,6 +48,7 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
     check_budget(budget_bytes, fleet.memory_bytes, fleet.machine.name)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
     header += [f"assumed: {sentence}" for sentence in model_of(config).assumed]
+    header += [KEPT.format(name=each) for each, own in strategies.items() if keeps_windows(own, fleet.geometry)]
 
     def run() -> Results:
         runs, stopped = _simulated(strategies, fleet, columns, budget_bytes)

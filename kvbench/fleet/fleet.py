@@ -228,7 +228,7 @@ class FleetServer:
 
     def fitted(self, strategy: Strategy, columns: TraceColumns, budget_bytes: int) -> Strategy:
         """The strategy as this fleet has it: a pool without a size takes all of the budget, as an engine's does,
-        beside the states of as many requests as can be live.
+        beside the states of as many requests as can be live, and windows' blocks are kept where it does not say.
 
         Raises:
             ValueError: something is left to a run that a fleet does not know.
@@ -243,5 +243,6 @@ class FleetServer:
             budget_bytes=left_bytes,
             live_tokens=(longest,),
             is_modelled=True,
+            keeps_windows=True,
         )
         return strategy.fitted(known)

@@ -119,6 +119,14 @@ def in_pool(strategy: Strategy, serving: Serving, geometry: KVGeometry, budget_b
     return replace(strategy, block_size=block_tokens, pool_tokens=max(slots // block_tokens, 1) * block_tokens)
 
 
+def keeps_windows(strategy: Strategy, geometry: KVGeometry) -> bool:
+    """Whether a strategy that says nothing of windows' blocks, and gives them back elsewhere, keeps them in a fleet."""
+    if not isinstance(strategy, Paged) or strategy.window_blocks is not None:
+        return False
+    (area,) = strategy.areas
+    return area_cost(area, geometry, 1).frees_windows
+
+
 def _check_said_once(chosen: "Fleet", engine: Engine) -> None:
     for key, flags in FLAGS.items():
         if getattr(chosen, key) is not None:

@@ -19,6 +19,7 @@ class Limits:
             requests are not known beforehand.
         context_tokens: the longest sequence that the model is made for; None: not known.
         is_modelled: whether pools are only counted. One that is allocated is no larger than the requests can fill.
+        keeps_windows: whether blocks are of all layers alike, and none is given back that a window has left.
     """
 
     geometry: KVGeometry
@@ -27,6 +28,7 @@ class Limits:
     live_tokens: tuple[int, ...] = ()
     context_tokens: int | None = None
     is_modelled: bool = False
+    keeps_windows: bool = False
 
     def to_hold(self, name: str) -> int:
         """Tokens of the longest sequence that there will be, for a strategy that reserves so many.

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from kvbench.checks import check_bound, check_int, check_one_of
-from kvbench.ledger import LedgerView
+from kvbench.ledger import LedgerView, Limits
 from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Cast, Format, Native
 from kvbench.plan.ops import NOTHING, Fork, Plan, Reserve
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
 from kvbench.workload.request import Session
 
-FREE, KEEP = WINDOW_BLOCKS = ("free", "keep")
+_, KEEP = WINDOW_BLOCKS = ("free", "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Paged(Strategy):
             budget (in tensors, no more than its requests can fill).
         window_blocks: "free": layers with a window or in chunks have tables of their own, and give back blocks that it
             has left, as vLLM's hybrid manager does; "keep": all layers hold the same blocks, as they do where there are
-            no such layers.
+            no such layers; None: free, and keep in a fleet, which has no other, and whose header says so.
         format: dtype of eight bits that K and V are cast to as they come, fp8_e4m3, fp8_e5m2 or int8; None: they are
             held as the model gives them.
         scale: what they are divided by before, a number, or "tensor" or "head" (see `Fp8`); 1 without a format.
@@ -38,14 +38,15 @@ class Paged(Strategy):
 
     block_size: int = 16
     pool_tokens: int | None = None
-    window_blocks: str = "free"
+    window_blocks: str | None = None
     format: str | None = None
     scale: float | str = 1.0
 
     def __post_init__(self) -> None:
         check_int("block_size", self.block_size, 1)
         check_bound("pool_tokens", self.pool_tokens)
-        check_one_of("window_blocks", self.window_blocks, WINDOW_BLOCKS)
+        if self.window_blocks is not None:
+            check_one_of("window_blocks", self.window_blocks, WINDOW_BLOCKS)
         if self.format is None and self.scale != 1:
             raise ValueError(f"scale is 1 where format is null, got {self.scale!r}")
         if STAGING_TOKENS % self.block_size:
@@ -62,13 +63,19 @@ class Paged(Strategy):
     @derived
     def areas(self) -> tuple[Area, ...]:
         """Blocks of one pool."""
-        layout = Blocks(self.block_size, self.pool_tokens, self.window_blocks == FREE)
+        layout = Blocks(self.block_size, self.pool_tokens, self.window_blocks != KEEP)
         return (Area(layout=layout, format=self._format),)
 
     @derived
     def lossless(self) -> bool:
         """Whether K and V are held as the model gives them."""
         return self.format is None
+
+    def fitted(self, limits: Limits) -> Strategy:
+        """The same strategy with a pool's size, and what becomes of windows' blocks. See `Strategy.fitted`."""
+        if self.window_blocks is None and limits.keeps_windows:
+            return self._with(window_blocks=KEEP).fitted(limits)
+        return super().fitted(limits)
 
     @property
     def attends_all(self) -> bool:
