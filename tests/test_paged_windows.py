@@ -51,6 +51,21 @@ def test_gpt_oss_of_32_sequences_by_hand():
     assert held == pool == 2 * 6144 * MIB
 
 
+@pytest.mark.parametrize("longest", [1_000, 1_000_000])
+def test_a_pool_of_all_the_budget_leaves_room_for_what_passes_through(longest):
+    """A layer's 1,000 tokens take 2,048,000 bytes; a million fit nowhere, and take a 13th: 12 full layers and one."""
+    budget_bytes, staged = 100 * MIB, 1024 * 2048
+    known = Limits(geometry=GPT_OSS, budget_bytes=budget_bytes, live_tokens=(longest, 10), is_modelled=True)
+    strategy = Paged().fitted(known)
+    ledger, left = strategy.ledger(GPT_OSS, budget_bytes), budget_bytes - staged
+    block = 16 * 24 * 2048
+    assert sum(ledger.pool_bytes.values()) == (left - min(longest * 2048, left // 13)) // block * block
+    ledger.open(0)
+    ledger.book(strategy.on_admit(0, None, ledger.view))
+    ledger.book(strategy.on_append(0, 1_000, ledger.view))
+    assert ledger.accounts[0].holdings["main"].num_used == 1_000
+
+
 @pytest.mark.parametrize("kind", [WINDOW, CHUNKED])
 @pytest.mark.parametrize("steps", [[1] * 60, [7] * 9, [40, 1, 1, 1, 20, 1, 1]])
 def test_each_token_takes_and_gives_back_the_blocks_that_it_should(kind, steps):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from kvbench.ledger.costs import area_cost, workspace_bytes
+from kvbench.ledger.costs import AreaCost, area_cost, workspace_bytes
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import DEVICE, Area, Blocks
 
@@ -87,10 +87,23 @@ class Limits:
         return replace(area, layout=replace(area.blocks, pool_tokens=min(bounds)))
 
     def _left_bytes(self, budget_bytes: int, areas: tuple[Area, ...]) -> int:
-        """What a budget has beside staging buffers and pools that have a size."""
+        """What a budget has beside staging buffers, pools that have a size, and a layer's tokens that pass through."""
         of_pools = sum(
             area_cost(area, self.geometry, self.num_rows).whole_bytes(area.layout.pool)
             for area in areas
             if isinstance(area.layout, Blocks) and area.layout.pool_tokens is not None and area.tier == DEVICE
         )
-        return max(budget_bytes - workspace_bytes(areas, self.geometry, self.num_rows) - of_pools, 0)
+        left_bytes = max(budget_bytes - workspace_bytes(areas, self.geometry, self.num_rows) - of_pools, 0)
+        costs = [area_cost(area, self.geometry, self.num_rows) for area in areas if area.tier == DEVICE]
+        return left_bytes - max(self._passing_bytes(cost, left_bytes) for cost in costs)
+
+    def _passing_bytes(self, cost: AreaCost, left_bytes: int) -> int:
+        """What appends to layers with a window hold beside: of the longest request, or the longest that there is room
+        for.
+        """
+        longest = max(self.live_tokens, default=self.context_tokens or 1)
+        passing_bytes = cost.passing_bytes(0, longest)
+        if not passing_bytes:
+            return 0
+        of_token = passing_bytes // longest
+        return min(passing_bytes, left_bytes * of_token // ((cost.full_bytes(1) or cost.whole_bytes(1)) + of_token))
