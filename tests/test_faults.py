@@ -12,6 +12,7 @@ from kvbench.backend.clock import EventClock
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.storage import memory
 from kvbench.ledger import Ledger, OutOfMemory
+from kvbench.model.dtypes import DTYPE_BYTES
 from kvbench.plan.area import Area, Ring
 from kvbench.plan.ops import Append, Reserve
 from kvbench.runner.frames import requests_frame, steps_frame
@@ -46,12 +47,19 @@ def tiers(**changed):
     return strategy("hierarchical", **(sizes | changed))
 
 
+def slots_of(size):
+    """Slots of a tensor of so many elements an axis; staging buffers are flat."""
+    if isinstance(size, int):
+        return None
+    return size[2] if len(size) > 2 else size[0] * TINY.num_layers * 2 * DTYPE_BYTES[TINY.dtype] // TOKEN
+
+
 def refuse(monkeypatch, num_tokens, error=(RuntimeError, "DefaultCPUAllocator: can't allocate memory")):
     """Make every allocation of tensors of so many slots fail; the others are made."""
     empty = torch.empty
 
     def failing(size, *args, **kwargs):
-        if not isinstance(size, int) and len(size) > 2 and size[2] == num_tokens:
+        if slots_of(size) == num_tokens:
             raise error[0](*error[1:])
         return empty(size, *args, **kwargs)
 
@@ -130,7 +138,7 @@ def test_memory_that_comes_back_serves_the_next(monkeypatch):
     empty, refused = torch.empty, []
 
     def once(size, *args, **kwargs):
-        if not isinstance(size, int) and len(size) > 2 and size[2] == 1024 and not refused:
+        if slots_of(size) == 1024 and not refused:
             refused.append(size)
             raise RuntimeError("can't allocate memory")
         return empty(size, *args, **kwargs)

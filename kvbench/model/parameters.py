@@ -33,8 +33,8 @@ class ModelParameters:
     def __post_init__(self) -> None:
         for field in ("num_parameters", "num_active_parameters", "hidden_size"):
             check_int(f"model.{field}", getattr(self, field), 1)
-        if self.bytes_per_parameter <= 0:
-            raise ValueError(f"model.bytes_per_parameter is above 0, got {self.bytes_per_parameter}")
+        if isinstance(self.bytes_per_parameter, bool) or self.bytes_per_parameter <= 0:
+            raise ValueError(f"model.bytes_per_parameter is a number above 0, got {self.bytes_per_parameter}")
         if self.num_active_parameters > self.num_parameters:
             raise ValueError(
                 f"model.num_active_parameters is at most num_parameters ({self.num_parameters:,}), got "

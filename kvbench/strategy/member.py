@@ -74,6 +74,10 @@ class MemberView(LedgerView):
         """See `LedgerView.next_capacity`."""
         return self._view.next_capacity(seq, self._prefix + area)
 
+    def frees_windows(self, area: str = MAIN) -> bool:
+        """See `LedgerView.frees_windows`."""
+        return self._view.frees_windows(self._prefix + area)
+
     def num_leaving(self, seq: int, area: str = MAIN) -> int:
         """See `LedgerView.num_leaving`."""
         return self._view.num_leaving(seq, self._prefix + area)
@@ -101,6 +105,12 @@ class MemberView(LedgerView):
     def device_slots(self, seq: int) -> tuple[int, int, int]:
         """See `LedgerView.device_slots`."""
         return self._view.device_slots(seq)
+
+    def by_group(self, seq: int) -> dict[tuple[str, str], int]:
+        """See `LedgerView.by_group`; of the member's areas alone."""
+        own = {area.name: area.name.removeprefix(self._prefix) for area in self._member.areas}
+        held = self._view.by_group(seq)
+        return {(own.get(area, area), group): size for (area, group), size in held.items() if not area or area in own}
 
     def after(self, plan: Plan) -> "MemberView":
         """See `LedgerView.after`; the plan is the member's."""
