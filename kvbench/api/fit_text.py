@@ -34,11 +34,20 @@ def text_of(fit: Fit) -> str:
 def subject_of(fit: Fit) -> str:
     """What is laid over what, by which engine."""
     of = fit.capacity
-    degrees = [f"{name} {degree}" for name, degree in asdict(of.parallel).items() if degree > 1]
     number = of.parallel.num_accelerators
     machines = f"{number} × {of.hardware.name}" if number > 1 else of.hardware.name
-    laid = f" ({', '.join(degrees)})" if degrees else ""
-    return f"{of.model.name} on {machines}{laid}, {_engine(fit)}"
+    return f"{of.model.name} on {machines}{_laid(fit)}, {_engine(fit)}"
+
+
+def _laid(fit: Fit) -> str:
+    degrees = [f"{name} {degree}" for name, degree in asdict(fit.capacity.parallel).items() if degree > 1]
+    return f" ({', '.join(degrees)})" if degrees else ""
+
+
+def _subject_of_several(fit: Fit) -> str:
+    number = fit.capacity.parallel.num_accelerators
+    machines = f" on {number} accelerators each{_laid(fit)}" if number > 1 else ""
+    return f"{fit.capacity.model.name}{machines}, {_engine(fit)}"
 
 
 def _engine(fit: Fit) -> str:
@@ -160,5 +169,5 @@ def chart_of(fits: Sequence[Fit]) -> "CapacityChart":
         max_model_len=first.capacity.pool.max_model_len,
         lengths={each.name: each.num_tokens for each in first.lengths},
         behind=first.capacity.engine.name if len(fits) == 1 else "",
-        subject=subject_of(first) if len(fits) == 1 else f"{first.capacity.model.name} by {_engine(first)}",
+        subject=subject_of(first) if len(fits) == 1 else _subject_of_several(first),
     )
