@@ -6,7 +6,9 @@ import pytest
 
 from kvbench.calibration.capacity_rows import Figure, engine_of_row, told_of, version_of_row
 from kvbench.calibration.public_shapes import public_shape
+from kvbench.configuration.catalogue import names
 from kvbench.model.parallel import Parallel
+from tests.support.catalogue import preset
 from tests.support.measurements import measurement
 
 STATED = ("engine", "version", "model", "hardware", "gpu_memory_gib", "kv_dtype", "available_kv_gib", "doubt")
@@ -151,3 +153,12 @@ def test_the_batch_of_other_lines_of_its_source_makes_c088_exact():
         available_kv_gib="11.15",
     )
     assert told_of(line).pool.num_tokens == 214_135
+
+
+@pytest.mark.parametrize("name", [name for name in names("model") if public_shape(preset(name).name)])
+def test_a_shape_that_a_preset_has_too_is_the_presets(name):
+    own = preset(name)
+    told = public_shape(own.name)
+    lengths = (0, 1, 128, 1_000, 100_000)
+    assert [told.held_bytes(tokens) for tokens in lengths] == [own.held_bytes(tokens) for tokens in lengths]
+    assert told.num_layers == own.num_layers

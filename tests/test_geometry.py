@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from kvbench.configuration.model import geometry_of, keys_of, model_of
+from kvbench.configuration.model import geometry_of, keys_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import LayerGroup, StateTensor
 from kvbench.model.parameters import ModelParameters
-from tests.support.catalogue import TINY, node_of
+from tests.support.catalogue import TINY, preset
 
 LATENT = KVGeometry.uniform(num_layers=3, num_heads=8, num_kv_heads=1, head_dim=16, latent_dim=20, dtype="bfloat16")
 SMALL = {"num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 8, "dtype": "float32"}
@@ -108,10 +108,6 @@ def test_bad_weights_are_refused(changed, words):
     figures = {"num_parameters": 10, "num_active_parameters": 10, "hidden_size": 3, "bytes_per_parameter": 2}
     with pytest.raises(ValueError, match=words):
         ModelParameters(**figures | changed)
-
-
-def preset(name):
-    return model_of({"model": node_of("model", name), "dtype": None})
 
 
 @pytest.mark.parametrize("name", SHAPES)

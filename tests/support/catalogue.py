@@ -3,6 +3,7 @@
 import yaml
 
 from kvbench.configuration.catalogue import file_of, names
+from kvbench.configuration.model import model_of
 from kvbench.configuration.targets import build
 from kvbench.model.geometry import KVGeometry
 
@@ -13,6 +14,10 @@ SCENARIOS = names("scenario")
 
 def node_of(group, name):
     return yaml.safe_load(file_of(group, name).read_text(encoding="utf-8"))
+
+
+def preset(name):
+    return model_of({"model": node_of("model", name), "dtype": None})
 
 
 def strategy(name, **changed):
