@@ -9,7 +9,7 @@ from torch import Tensor
 from kvbench.backend.storage.base import Fill, Pair, Part, Piece, Positions, Shape, narrowed
 from kvbench.backend.storage.casting import Casting
 from kvbench.backend.storage.memory import Memory
-from kvbench.backend.storage.transfer import carry, is_sent
+from kvbench.backend.storage.transfer import carry, sent
 from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import Rule
 
@@ -29,6 +29,7 @@ class ChunkedStore:
 
     __slots__ = (
         "_arriving",
+        "_beside",
         "_casting",
         "_chunk_tokens",
         "_is_near",
@@ -53,6 +54,7 @@ class ChunkedStore:
         self._chunk_tokens = layout.num_tokens
         self._offset = self.num_used = self.first_position = 0
         self._arriving: torch.Event | None = None
+        self._beside: list[Pair] = []  # where tokens belong that arrive beside it, and where that is
         self.chunks: list[list[list[Tensor]]] = [[] for _ in range(shape.num_layers)]
         self.tracks: list[list[Tensor]] = [[] for _ in range(shape.num_layers if area.positions else 0)]
 
@@ -89,6 +91,8 @@ class ChunkedStore:
             keys, values = self._casting.lowered(keys, values)
         if not self.num_used and isinstance(positions, range):
             self.first_position = positions.start
+        if self._beside:
+            self._arrived()
         done, is_coming = 0, False
         while done < num_tokens:
             number, start = divmod(self._offset + self.num_used, self._chunk_tokens)
@@ -112,7 +116,10 @@ class ChunkedStore:
         """Wait on the host for what is on its way to it, before the host reads or moves it; the device needs not."""
         if self._arriving is not None:
             self._arriving.synchronize()
+            for target, arrived in self._beside:
+                target.copy_(arrived)
             self._arriving = None
+            self._beside.clear()
 
     def _put(self, chunk: Sequence[Tensor], keys: Tensor, values: Tensor, start: int, done: int, count: int) -> bool:
         """Write count tokens, from the done-th, into a chunk from slot start on; whether some are on their way."""
@@ -121,7 +128,11 @@ class ChunkedStore:
             if self._is_near:
                 target[:, :, start : start + count] = new[:, :, done : done + count]
             else:
-                is_coming |= is_sent(target.narrow(2, start, count), new.narrow(2, done, count))
+                place = target.narrow(2, start, count)
+                arriving = sent(place, new.narrow(2, done, count))
+                is_coming |= arriving is not None
+                if arriving is not None and arriving is not place:
+                    self._beside.append((place, arriving))
         return is_coming
 
     def _cuts(self) -> list[Cut]:
@@ -212,7 +223,7 @@ class ChunkedStore:
         done = 0
         for cut in cuts:
             held = self._pair(layer, cut)
-            if not held[0].is_contiguous():
+            if self._beside or not held[0].is_contiguous():
                 self._arrived()
             carry(keys.narrow(2, done, cut[2]), held[0])
             if not self._shape.is_latent:
@@ -267,6 +278,7 @@ class ChunkedStore:
 
     def truncate(self, num_tokens: int) -> None:
         """See `Store.truncate`."""
+        self._arrived()  # or what comes later would be overwritten
         self.num_used -= num_tokens
 
     def release(self) -> None:

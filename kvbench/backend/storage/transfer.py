@@ -4,17 +4,21 @@ import torch
 from torch import Tensor
 
 
-def is_sent(target: Tensor, source: Tensor) -> bool:
-    """Copy as `carry` does; to pinned memory that lies together, behind what the current stream was given.
+def sent(target: Tensor, source: Tensor) -> Tensor | None:
+    """Copy as `carry` does; from a device to pinned memory behind what the current stream was given.
 
     Returns:
-        Whether it is on its way: the host's tensor holds the tokens once the device has come to an event behind it.
+        Where tokens arrive, once the device has come to an event behind them: the target, or what the host copies there
+        then, since a link takes what lies together; None: they are there.
     """
-    if source.device.type != "cuda" or not (target.is_pinned() and target.is_contiguous()):
+    if source.device.type != "cuda" or not target.is_pinned():
         carry(target, source)
-        return False
-    target.copy_(source.to(target.dtype), non_blocking=True)
-    return True
+        return None
+    arriving = target
+    if not target.is_contiguous():
+        arriving = torch.empty(target.shape, dtype=target.dtype, pin_memory=True)
+    arriving.copy_(source.to(target.dtype), non_blocking=True)
+    return arriving
 
 
 def carry(target: Tensor, source: Tensor) -> None:
