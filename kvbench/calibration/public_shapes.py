@@ -141,7 +141,7 @@ DRAFTERS: dict[str, tuple[int, Heads, int | None, int]] = {
     "dflash": (5, (32, 8, 128), None, 5),
 }
 """Of Qwen3.8-27B and Qwen3.6-27B: layers, heads, window, and tokens proposed: of DFlash2 a block of 8 less the first,
-of DFlash those of noonghunna/club-3090's recipes.
+of DFlash those of public recipes that serve it.
 """
 
 SAME = (
