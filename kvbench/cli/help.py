@@ -2,6 +2,7 @@
 
 import difflib
 import shlex
+import textwrap
 from collections.abc import Sequence
 
 from kvbench.cli import VERBS
@@ -30,11 +31,13 @@ overrides:
   scenario.max_requests=10 scenario.max_concurrency=4 scenario.path=trace.csv
   repetitions=5 warmup=1 seed=0 attend=true        how it is measured
   device=auto|cpu|cuda  dtype=float32|float16|bfloat16  budget_bytes=N
-  model={models}
+  model=./config.json  model=llama3_8b              a published configuration, its folder or a YAML file, or one of
+{models}
   model.num_layers=1                               shrink a model
   data=kv.safetensors                              append recorded K and V, and judge quality on them
   backend=measured|modelled|fleet                  on tensors; priced on a machine; a whole trace, event by event
-  hardware={machines}
+  hardware=h100                                    one of
+{machines}
   engine=vllm|sglang|trtllm|ideal  engine.block_size=32     a serving engine's rules, under its own flags' names
   parallel.tensor=2                                ranks that a model is divided over (pipeline, expert, data, …)
   hardware=./mine.yaml cache_only=true             a machine file of your own; without weights and projections
@@ -55,11 +58,15 @@ def text() -> str:
     """What `--help` prints."""
     return _TEXT.format(
         defaults=", ".join(default_strategies()),
-        models="|".join(names("model")),
-        machines="|".join(names("hardware")),
+        models=_wrapped(names("model")),
+        machines=_wrapped(names("hardware")),
         scenarios=listing("scenario"),
         experiments=listing("experiment"),
     )
+
+
+def _wrapped(found: list[str]) -> str:
+    return textwrap.fill(", ".join(found), width=110, initial_indent=" " * 6, subsequent_indent=" " * 6)
 
 
 PROGRAM = "python -m kvbench"
