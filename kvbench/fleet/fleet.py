@@ -13,7 +13,7 @@ from kvbench.checks import check_flag, check_int, check_number, check_share
 from kvbench.fleet.bounds import MOST_BYTES, check_repeats, scaled
 from kvbench.fleet.frames import FleetRun
 from kvbench.fleet.result import FleetResult, Served
-from kvbench.fleet.serving import MAX_BATCH, in_pool, served_as
+from kvbench.fleet.serving import MAX_BATCH, Said, in_pool, served_as
 from kvbench.fleet.simulate import check_settings, simulate
 from kvbench.fleet.state import OUTCOMES
 from kvbench.fleet.sums import Objective, RequestSums
@@ -121,7 +121,8 @@ class FleetServer:
         self.replicas = chosen.replicas * conditions.parallel.data
         self.num_accelerators = self.replicas * rank.num_accelerators
         self._passed, self.about = rank.passed, rank.about
-        self.serving = served_as(chosen, conditions, rank, machine)
+        said = Said(chosen.memory_fraction, chosen.max_batch, chosen.prefill_chunk_tokens)
+        self.serving = served_as(said, conditions, rank, machine)
         self.max_batch = self.serving.max_batch
         self.memory_bytes = self.serving.memory_bytes
 

@@ -1,7 +1,7 @@
 """How a replica serves: by the settings of a fleet, or by those of a serving engine."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import memory_left
@@ -15,9 +15,6 @@ from kvbench.plan.area import STAGING_TOKENS
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.paged import Paged
 
-if TYPE_CHECKING:
-    from kvbench.fleet.fleet import Fleet
-
 MEMORY_FRACTION, MAX_BATCH = 0.9, 256
 """Where neither a fleet nor an engine says otherwise."""
 FLAGS = {
@@ -29,6 +26,20 @@ FLAGS = {
 STATES_SHARE = 2
 """Of memory with blocks, states take one part in so many at most: fewer requests are live where they would take more.
 """
+
+
+class Said(NamedTuple):
+    """What a fleet's own settings say; None of each: an engine decides, or what is usual.
+
+    Args:
+        memory_fraction: share of an accelerator's memory for weights and caches.
+        max_batch: requests live at once on a replica.
+        prefill_chunk_tokens: prompt tokens of an iteration.
+    """
+
+    memory_fraction: float | None
+    max_batch: int | None
+    prefill_chunk_tokens: int | None
 
 
 class Serving(NamedTuple):
@@ -63,21 +74,21 @@ class Serving(NamedTuple):
         return f"; engine {self.engine.name}, {chunk}{beside}"
 
 
-def served_as(chosen: "Fleet", conditions: Conditions, rank: Rank, machine: Hardware) -> Serving:
+def served_as(said: Said, conditions: Conditions, rank: Rank, machine: Hardware) -> Serving:
     """How a fleet's replicas serve.
 
     Raises:
         ValueError: nothing is left for caches, or a fleet and its engine both say the same thing.
     """
     if conditions.engine is None:
-        fraction = MEMORY_FRACTION if chosen.memory_fraction is None else chosen.memory_fraction
+        fraction = MEMORY_FRACTION if said.memory_fraction is None else said.memory_fraction
         memory_bytes = memory_left(machine, rank.geometry, rank.weights, fraction)
-        return Serving(memory_bytes, chosen.max_batch or MAX_BATCH, chosen.prefill_chunk_tokens)
+        return Serving(memory_bytes, said.max_batch or MAX_BATCH, said.prefill_chunk_tokens)
     model, parallel = rank.model, conditions.parallel
     if model is None or conditions.model is None:
         raise ValueError("an engine serves a configured model; this run has a geometry of its own")
     engine = conditions.engine.resolved(machine, conditions.model, parallel)
-    _check_said_once(chosen, engine)
+    _check_said_once(said, engine)
     memory_bytes = engine.memory(model, machine, parallel).available_bytes
     if memory_bytes < 1:
         raise ValueError(
@@ -127,11 +138,12 @@ def keeps_windows(strategy: Strategy, geometry: KVGeometry) -> bool:
     return area_cost(area, geometry, 1).frees_windows
 
 
-def _check_said_once(chosen: "Fleet", engine: Engine) -> None:
-    for key, flags in FLAGS.items():
-        if getattr(chosen, key) is not None:
+def _check_said_once(said: Said, engine: Engine) -> None:
+    for key, value in said._asdict().items():
+        if value is not None:
+            flags = FLAGS[key]
             own = next((f"set engine.{flag} and leave it null" for flag in flags if hasattr(engine, flag)), "")
             raise ValueError(
-                f"{key}={getattr(chosen, key)} says what engine={engine.name} decides: "
+                f"{key}={value} says what engine={engine.name} decides: "
                 f"{own or 'it has no such setting; leave it null'}"
             )
