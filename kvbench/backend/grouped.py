@@ -1,6 +1,6 @@
 """The measured backend for models whose layers are of several kinds, each held and attended as what it is."""
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from kvbench.backend.storage.grouped import GroupedAreas, GroupedSequence, check
 from kvbench.ledger.costs import as_held
 from kvbench.model.groups import CHUNKED, LATENT, LayerGroup
 from kvbench.plan.area import Area, Cast
+
+Position = TypeVar("Position", int, Tensor)
 
 
 class GroupedBackend(MeasuredBackend):
@@ -159,14 +161,14 @@ def _over_late(
         if group.kind == CHUNKED:
             parts, start = [], first
             while start < end:
-                base = start // group.tokens * group.tokens
+                base = _oldest(start, group)
                 stop = min(end, base + group.tokens)
                 own = queries.narrow(2, (start - first) * size, (stop - start) * size)
                 parts.append(attention(own, [seen(max(base, positions.start), stop)], mask))
                 start = stop
             outputs.append(torch.cat(parts, dim=2) if len(parts) > 1 else parts[0])
             continue
-        start = max(positions.start, first - group.tokens + 1)
+        start = max(positions.start, _oldest(first, group))
         key = (group.tokens, first - start, num_queries)
         if key not in bands:
             bands[key] = _band(range(start, end), first, num_queries, group, queries.device)
@@ -176,27 +178,26 @@ def _over_late(
 
 def _band(positions: range, first: int, num_queries: int, group: LayerGroup, device: torch.device) -> Tensor:
     """Which tokens of some positions consecutive queries see: bool [num_queries * query heads a KV head, tokens]."""
-    assert group.tokens is not None
     at = torch.arange(first, first + num_queries, device=device).repeat_interleave(group.heads_per_kv_head)
     tokens, at = torch.arange(positions.start, positions.stop, device=device), at.unsqueeze(-1)
-    oldest = at // group.tokens * group.tokens if group.kind == CHUNKED else at - group.tokens + 1
-    return (tokens <= at) & (tokens >= oldest)
+    return (tokens <= at) & (tokens >= _oldest(at, group))
+
+
+def _oldest(at: Position, group: LayerGroup) -> Position:
+    """The first position that queries at some positions look at: their chunk's, or that of a window's length."""
+    assert group.tokens is not None
+    return at // group.tokens * group.tokens if group.kind == CHUNKED else at - group.tokens + 1
 
 
 def seen_in(group: LayerGroup) -> See:
     """What queries may look at of slots that hold more than their window or chunk: as `visible`, and no older."""
-    tokens = group.tokens
-    assert tokens is not None
-
-    def oldest(at: int) -> int:
-        return at // tokens * tokens if group.kind == CHUNKED else at - tokens + 1
 
     def see(piece: Piece, first: int, num_queries: int, size: int) -> Tensor | Literal[False] | None:
         positions, found = piece.positions, visible(piece, first, num_queries, size)
         assert isinstance(positions, range)  # blocks keep no positions of their own
-        if found is False or positions.stop <= oldest(first):
+        if found is False or positions.stop <= _oldest(first, group):
             return False
-        if found is None and positions.start >= oldest(first + num_queries - 1):
+        if found is None and positions.start >= _oldest(first + num_queries - 1, group):
             return None
         return _band(positions, first, num_queries, group, piece.keys.device)
 

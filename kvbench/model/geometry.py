@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from kvbench.checks import check_int
 from kvbench.messages import unknown
 from kvbench.model.dtypes import DTYPE_BYTES
-from kvbench.model.groups import FULL, LATENT, MOST_SIZE, WINDOW, LayerGroup
+from kvbench.model.groups import FULL, LATENT, MOST_SIZE, WINDOW, LayerGroup, LayerGroups
 from kvbench.model.model import Model
 
 MOST_LAYERS = 2**16
@@ -14,7 +14,7 @@ MOST_TOKEN_BYTES = 2**40
 
 
 @dataclass(frozen=True, kw_only=True)
-class KVGeometry:
+class KVGeometry(LayerGroups):
     """A model's layers, as what they hold of a sequence.
 
     Args:
@@ -35,10 +35,7 @@ class KVGeometry:
             raise ValueError(unknown("dtype", self.dtype, DTYPE_BYTES))
         if not self.groups:
             raise ValueError(f"{self.called}: a cache is one group of layers or more, got none")
-        layers = [layer for group in self.groups for layer in group.layers]
-        if len(layers) != len(set(layers)):
-            twice = sorted({layer for layer in layers if layers.count(layer) > 1})
-            raise ValueError(f"{self.called}: a layer is in one group, got {twice} in several")
+        self.check_groups(self.called)
         _check_token_bytes(self.bytes_per_token)
 
     @staticmethod
@@ -205,11 +202,6 @@ class KVGeometry:
         return f"{self.name or 'model'}, {layers}, {', '.join(dtypes)}, {self.bytes_per_token:,} bytes a token"
 
     @property
-    def bytes_per_token(self) -> int:
-        """Bytes of one token over all layers, as long as it is in every window and chunk."""
-        return sum(group.token_bytes for group in self.groups)
-
-    @property
     def layer_bytes_per_token(self) -> int:
         """Those of the layer that holds most of it."""
         return max(group.layer_token_bytes for group in self.groups)
@@ -218,15 +210,6 @@ class KVGeometry:
     def tensor_bytes_per_token(self) -> int:
         """Those in the largest tensor."""
         return max(group.tensor_bytes_per_token for group in self.groups)
-
-    @property
-    def state_bytes(self) -> int:
-        """Bytes of a sequence that its length does not change."""
-        return sum(group.state_bytes for group in self.groups)
-
-    def held_bytes(self, num_tokens: int) -> int:
-        """Bytes of a sequence of so many tokens."""
-        return sum(group.held_bytes(num_tokens) for group in self.groups)
 
     @property
     def pair_flops(self) -> int:

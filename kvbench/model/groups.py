@@ -233,6 +233,37 @@ class LayerGroup:
         return self.held_tokens(num_tokens) * self.token_bytes + self.state_bytes
 
 
+class LayerGroups:
+    """What is made of groups of layers: bytes are the sums of theirs."""
+
+    groups: tuple[LayerGroup, ...]
+
+    def check_groups(self, called: str) -> None:
+        """Refuse a layer that is in several groups.
+
+        Raises:
+            ValueError: there is one.
+        """
+        layers = [layer for group in self.groups for layer in group.layers]
+        if len(layers) != len(set(layers)):
+            twice = sorted({layer for layer in layers if layers.count(layer) > 1})
+            raise ValueError(f"{called}: a layer is in one group, got {twice} in several")
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of one token over all layers, as long as it is in every window and chunk."""
+        return sum(group.token_bytes for group in self.groups)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a sequence that its length does not change."""
+        return sum(group.state_bytes for group in self.groups)
+
+    def held_bytes(self, num_tokens: int) -> int:
+        """Bytes of a sequence of so many tokens."""
+        return sum(group.held_bytes(num_tokens) for group in self.groups)
+
+
 def _whole(num_bytes: Fraction | int) -> int:
     if Fraction(num_bytes).denominator != 1:
         raise ValueError(f"a layer holds whole bytes of a token, got {float(num_bytes):g}")

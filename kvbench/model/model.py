@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from kvbench.checks import check_int, check_name, check_one_of
 from kvbench.model.dtypes import DTYPE_BYTES
-from kvbench.model.groups import LayerGroup
+from kvbench.model.groups import LayerGroup, LayerGroups
 from kvbench.model.weights import WeightPart
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class Model(LayerGroups):
     """A model.
 
     Args:
@@ -46,26 +46,10 @@ class Model:
         check_one_of("model.dtype", self.dtype, DTYPE_BYTES)
         for field in ("num_layers", "hidden_size", "vocab_size", "intermediate_size"):
             check_int(f"model.{field}", getattr(self, field), 0)
-        layers = [layer for group in self.groups for layer in group.layers]
-        if len(layers) != len(set(layers)):
-            twice = sorted({layer for layer in layers if layers.count(layer) > 1})
-            raise ValueError(f"model {self.name}: a layer is in one group, got {twice} in several")
-        if layers and max(layers) >= self.num_layers:
-            raise ValueError(f"model {self.name}: it has {self.num_layers} layers, got layer {max(layers)}")
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Marginal bytes of a token, as long as it is in every window and chunk."""
-        return sum(group.token_bytes for group in self.groups)
-
-    @property
-    def state_bytes(self) -> int:
-        """Bytes of a sequence that its length does not change."""
-        return sum(group.state_bytes for group in self.groups)
-
-    def held_bytes(self, num_tokens: int) -> int:
-        """Bytes of a sequence of so many tokens."""
-        return sum(group.held_bytes(num_tokens) for group in self.groups)
+        self.check_groups(f"model {self.name}")
+        last = max((group.layers[-1] for group in self.groups), default=-1)
+        if last >= self.num_layers:
+            raise ValueError(f"model {self.name}: it has {self.num_layers} layers, got layer {last}")
 
     @property
     def num_parameters(self) -> int:
