@@ -71,24 +71,7 @@ class KVGeometry(LayerGroups):
             arXiv:2503.19786, section 2.
         """
         sizes = {"num_layers": num_layers, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
-        for field, size in sizes.items():
-            check_int(f"model.{field}", size, 1)
-            most = MOST_LAYERS if field == "num_layers" else MOST_SIZE
-            if size > most:
-                raise ValueError(f"model.{field} is at most {most:,}, got {size:,}")
-        if num_heads % num_kv_heads:
-            raise ValueError(f"model.num_heads is a multiple of num_kv_heads, got {num_heads} heads on {num_kv_heads}")
-        if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-            raise ValueError(unknown("dtype", dtype, DTYPE_BYTES))
-        if latent_dim is not None:
-            check_int("model.latent_dim (head_dim or more)", latent_dim, head_dim)
-            if num_kv_heads != 1:
-                raise ValueError(f"model.num_kv_heads is 1 where latent_dim is given, got {num_kv_heads}")
-        check_int("model.num_window_layers (fewer than num_layers)", num_window_layers, 0, num_layers - 1)
-        if num_window_layers:
-            check_int("model.window_tokens, where num_window_layers is not 0,", window_tokens, 1)
-        elif window_tokens is not None:
-            raise ValueError(f"model.window_tokens is null where num_window_layers is 0, got {window_tokens!r}")
+        _check_uniform(sizes, dtype, latent_dim, num_window_layers, window_tokens)
         alike = LayerGroup(
             kind=FULL if latent_dim is None else LATENT,
             layers=(0,),
@@ -101,8 +84,6 @@ class KVGeometry(LayerGroups):
         _check_token_bytes(num_layers * alike.token_bytes)
         if not num_window_layers:
             return KVGeometry(groups=(replace(alike, layers=tuple(range(num_layers))),), dtype=dtype, name=name)
-        if latent_dim is not None:
-            raise ValueError(f"model.num_window_layers is 0 where latent_dim is given, got {num_window_layers}")
         stretch = num_layers // (num_layers - num_window_layers)
         full = tuple(range(stretch - 1, num_layers, stretch))[: num_layers - num_window_layers]
         others = tuple(sorted(set(range(num_layers)) - set(full)))
@@ -229,6 +210,33 @@ def geometry_in(model: Model) -> KVGeometry:
         ValueError: no layer holds anything.
     """
     return KVGeometry(groups=model.groups, dtype=model.dtype, name=model.name)
+
+
+def _check_uniform(
+    sizes: dict[str, int], dtype: object, latent_dim: int | None, num_window_layers: int, window_tokens: int | None
+) -> None:
+    """Refuse numbers of a uniform model that are out of range, or do not go together."""
+    for field, size in sizes.items():
+        check_int(f"model.{field}", size, 1)
+        most = MOST_LAYERS if field == "num_layers" else MOST_SIZE
+        if size > most:
+            raise ValueError(f"model.{field} is at most {most:,}, got {size:,}")
+    num_heads, num_kv_heads = sizes["num_heads"], sizes["num_kv_heads"]
+    if num_heads % num_kv_heads:
+        raise ValueError(f"model.num_heads is a multiple of num_kv_heads, got {num_heads} heads on {num_kv_heads}")
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise ValueError(unknown("dtype", dtype, DTYPE_BYTES))
+    if latent_dim is not None:
+        check_int("model.latent_dim (head_dim or more)", latent_dim, sizes["head_dim"])
+        if num_kv_heads != 1:
+            raise ValueError(f"model.num_kv_heads is 1 where latent_dim is given, got {num_kv_heads}")
+    check_int("model.num_window_layers (fewer than num_layers)", num_window_layers, 0, sizes["num_layers"] - 1)
+    if num_window_layers:
+        check_int("model.window_tokens, where num_window_layers is not 0,", window_tokens, 1)
+    elif window_tokens is not None:
+        raise ValueError(f"model.window_tokens is null where num_window_layers is 0, got {window_tokens!r}")
+    if num_window_layers and latent_dim is not None:
+        raise ValueError(f"model.num_window_layers is 0 where latent_dim is given, got {num_window_layers}")
 
 
 def _check_token_bytes(num_bytes: int) -> None:

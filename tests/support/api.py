@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import kvbench as kv
 from kvbench.configuration.docstring import Docstring, parse
+from kvbench.model.groups import LayerGroups
 
 PARTS = {
     "Calls": ("api.",),
@@ -52,8 +53,9 @@ def _entry(name: str, value: object) -> str:
 
 def _methods(value: type) -> Iterator[tuple[str, object]]:
     """A class's own methods, without those that a base of kvbench's has: what a hook is stands with the base."""
-    bases = [base for base in value.__mro__[1:] if base.__module__.startswith("kvbench")]
-    for name, each in vars(value).items():
+    bases = [base for base in value.__mro__[1:] if base.__module__.startswith("kvbench") and base is not LayerGroups]
+    inherited = vars(LayerGroups) if issubclass(value, LayerGroups) else {}  # which has no page of its own
+    for name, each in {**inherited, **vars(value)}.items():
         if name.startswith("_") or any(hasattr(base, name) for base in bases):
             continue
         each = getattr(each, "__func__", each)
