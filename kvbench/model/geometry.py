@@ -35,7 +35,7 @@ class KVGeometry(LayerGroups):
             raise ValueError(unknown("dtype", self.dtype, DTYPE_BYTES))
         if not self.groups:
             raise ValueError(f"{self.called}: a cache is one group of layers or more, got none")
-        self.check_groups(self.called)
+        self._check_groups(self.called)
         _check_token_bytes(self.bytes_per_token)
 
     @staticmethod

@@ -238,7 +238,7 @@ class LayerGroups:
 
     groups: tuple[LayerGroup, ...]
 
-    def check_groups(self, called: str) -> None:
+    def _check_groups(self, called: str) -> None:
         """Refuse a layer that is in several groups.
 
         Raises:

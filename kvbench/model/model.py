@@ -46,7 +46,7 @@ class Model(LayerGroups):
         check_one_of("model.dtype", self.dtype, DTYPE_BYTES)
         for field in ("num_layers", "hidden_size", "vocab_size", "intermediate_size"):
             check_int(f"model.{field}", getattr(self, field), 0)
-        self.check_groups(f"model {self.name}")
+        self._check_groups(f"model {self.name}")
         last = max((group.layers[-1] for group in self.groups), default=-1)
         if last >= self.num_layers:
             raise ValueError(f"model {self.name}: it has {self.num_layers} layers, got layer {last}")
