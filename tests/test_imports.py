@@ -26,7 +26,8 @@ ALLOWED = {part: set(GROUND) | allowed for part, allowed in DECIDE.items()}
 ALLOWED |= GROUND
 ALLOWED["results"] = {*GROUND, "model"}
 ALLOWED["charts"] = {*GROUND, "results"}
-ALLOWED["backend"] = {*GROUND, "plan", "model", "ledger", "engine", "results"}
+ALLOWED["timing"] = {*GROUND, "model"}
+ALLOWED["backend"] = {*GROUND, "plan", "model", "timing", "ledger", "engine", "results"}
 ALLOWED["runner"] = {*ALLOWED["backend"], "backend", "strategy", "workload"}
 ALLOWED["fleet"] = ALLOWED["runner"]
 ALLOWED["integrations"] = ALLOWED["runner"] | {"runner"}
@@ -41,6 +42,7 @@ THIRD_PARTY = {
     "charts": {"numpy", "pandas", "matplotlib"},
     "results": {"numpy", "pandas", "pyarrow"},
     "fleet": {"numpy", "pandas"},
+    "timing": {"numpy"},
     "compiled": {"numba"},
     "decide": {"numpy", "pandas"},
     "engine": set(),
