@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvbench.calibration.tables import NEEDED, is_held_out, is_held_out_by, machine_of, read_kernels
+from kvbench.calibration.tables import NEEDED, is_held_out, is_held_out_by, named_of, read_kernels
 from tests.support.measurements import measurement
 
 
@@ -27,8 +27,8 @@ def test_a_table_is_read_from_either_form(tmp_path, suffix):
 
 
 def test_a_name_says_what_was_measured(tmp_path):
-    assert machine_of(tmp_path / "a100_80_vllm.parquet") == ("a100_80", "vllm")
-    assert machine_of(tmp_path / "mine.csv") is None
+    assert named_of(tmp_path / "a100_80_vllm.parquet") == ("a100_80", "vllm")
+    assert named_of(tmp_path / "mine.csv") is None
 
 
 def broken(path):

@@ -33,10 +33,11 @@ MOST_WHOLE = 2**53
 SUFFIXES = (".parquet", ".csv")
 
 Numbers = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
-class Machine(NamedTuple):
-    """What a table was measured on.
+class TableName(NamedTuple):
+    """What a table's name says that it was measured on.
 
     Args:
         hardware: as conf/hardware calls it.
@@ -47,10 +48,10 @@ class Machine(NamedTuple):
     engine: str
 
 
-def machine_of(path: Path) -> Machine | None:
+def named_of(path: Path) -> TableName | None:
     """The hardware and the engine that a name like h100_vllm.parquet says; None where it says none."""
     hardware, _, engine = path.stem.rpartition("_")
-    return Machine(hardware, engine) if hardware and engine else None
+    return TableName(hardware, engine) if hardware and engine else None
 
 
 def read_kernels(path: Path) -> pd.DataFrame:
@@ -68,7 +69,9 @@ def read_kernels(path: Path) -> pd.DataFrame:
     frame = _opened(path)
     missing = [name for name in ALWAYS if name not in frame]
     if missing:
-        raise ValueError(f"{path} is no table of kernels: it lacks {', '.join(missing)}; it has {', '.join(frame)}")
+        raise ValueError(
+            f"{path} is no table of kernels: it lacks {', '.join(missing)}; it has {', '.join(map(str, frame))}"
+        )
     if frame.empty:
         raise ValueError(f"{path} has no rows")
     texts = {name: frame[name].astype("string").fillna("") for name in TEXTS if name in frame}
@@ -87,7 +90,7 @@ def read_kernels(path: Path) -> pd.DataFrame:
     return found
 
 
-def is_held_out(frame: pd.DataFrame) -> NDArray[np.bool_]:
+def is_held_out(frame: pd.DataFrame) -> Flags:
     """Which rows of a table judge and fit nothing: by their shape alone, the same in every table and dtype.
 
     Args:
@@ -100,14 +103,15 @@ def is_held_out(frame: pd.DataFrame) -> NDArray[np.bool_]:
     return held
 
 
-def is_held_out_by(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.bool_]:
+def is_held_out_by(frame: pd.DataFrame, columns: Sequence[str]) -> Flags:
     """The same by columns that are named: values joined by commas; of their SHA-256 the first eight hexadecimal digits,
     modulo 5, are 0."""
-    keys = frame[columns[0]].astype(str).str.cat([frame[name].astype(str) for name in columns[1:]], sep=",")
-    codes, shapes = pd.factorize(keys)
+    rows = zip(*(frame[name].astype(str) for name in columns), strict=True)
+    codes, shapes = pd.factorize(np.array([",".join(row) for row in rows], object))
     digests = (hashlib.sha256(shape.encode()).hexdigest()[:DIGEST_DIGITS] for shape in shapes)
     held = np.fromiter((int(digest, 16) % HELD_OUT_OF == 0 for digest in digests), np.bool_, len(shapes))
-    return held[codes]
+    found: Flags = held[codes]
+    return found
 
 
 def _opened(path: Path) -> pd.DataFrame:
@@ -131,8 +135,8 @@ def _whole(path: Path, frame: pd.DataFrame, name: str, ops: "pd.Series[str]") ->
     needed = ops.isin([op for op, names in NEEDED.items() if name in names]).to_numpy()
     values = np.where(frame[name].isna() & ~needed, 0.0, _numbers(frame[name]))
 
-    def is_whole(numbers: Numbers) -> NDArray[np.bool_]:
-        return (numbers >= 0) & (numbers <= MOST_WHOLE) & (numbers == np.floor(numbers))
+    def is_whole(numbers: Numbers) -> Flags:
+        return np.asarray((numbers >= 0) & (numbers <= MOST_WHOLE) & (numbers == np.floor(numbers)))
 
     return _checked(path, name, values, is_whole, "a whole number of at least 0").astype(np.int64)
 
@@ -141,7 +145,9 @@ def _numbers(column: "pd.Series[float]") -> Numbers:
     return pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 
-def _checked(path: Path, name: str, values: NDArray[np.float64], is_allowed: Check, allowed: str) -> Numbers:
+def _checked(
+    path: Path, name: str, values: NDArray[np.float64], is_allowed: Callable[[Numbers], Flags], allowed: str
+) -> Numbers:
     bad = np.flatnonzero(~(np.isfinite(values) & is_allowed(values)))
     if bad.size:
         raise ValueError(f"{path}: row {bad[0] + 1}: {name} is {allowed}, got {values[bad[0]]:g}")
