@@ -29,11 +29,11 @@ def charts_of(results: Results) -> list[Chart]:
         return [DrawnChart(name=name, drawn=figure) for name, figure in own.items()]
     of = str(results.environment.get("subject", "".join(_header(results)[1:2])))
     if (swept := _swept(results)) is not None:
-        return sweep_charts(results.summary, swept, of)
+        return sweep_charts(results.judged, swept, of)
     if is_fleet(results.summary):
         timeline = pd.DataFrame(columns=list(TIMELINE)) if results.timeline is None else results.timeline
-        return fleet_charts(results.summary, results.requests, timeline, of)
-    return run_charts(results.summary, results.requests, results.steps, results.quality, of)
+        return fleet_charts(results.judged, results.requests, timeline, of)
+    return run_charts(results.judged, results.requests, results.steps, results.quality, of)
 
 
 def report_of(results: Results, charts: Iterable[Chart]) -> str:
@@ -46,7 +46,7 @@ def report_of(results: Results, charts: Iterable[Chart]) -> str:
     title, header, again = name_of(results), _header(results), str(results.environment.get("again", ""))
     if _is_study(results):
         return findings_markdown(title, header, _sentences(results), _tables(results), charts, again)
-    return report_markdown(title, header, results.summary, charts, _swept(results), _busy(results), again)
+    return report_markdown(title, header, results.judged, charts, _swept(results), _busy(results), again)
 
 
 def num_warnings(results: Results) -> int:

@@ -9,7 +9,7 @@ import pandas as pd
 from kvbench.charts.rows import is_lossy, jobs_of, parameters_of, row_names
 from kvbench.charts.text import listed, markdown_escape, mib, number, percent
 from kvbench.results.front import splitters
-from kvbench.results.intervals import halves_of
+from kvbench.results.intervals import halves_of, is_replayed
 from kvbench.results.provenance import is_fleet, is_modelled, kinds
 
 LARGE_SPREAD = 0.10
@@ -161,6 +161,7 @@ def doubts(summary: pd.DataFrame) -> list[str]:
     """A sentence where modelled times were never held against measured ones."""
     modelled = summary[is_modelled(summary)]
     unknown = modelled["step_error"].isna() if "step_error" in modelled else pd.Series(data=True, index=modelled.index)
+    unknown &= ~is_replayed(modelled)
     if modelled.empty or not unknown.any():
         return []
     which = "" if unknown.all() else f" ({', '.join(map(markdown_escape, modelled.loc[unknown, 'strategy'].unique()))})"

@@ -20,7 +20,13 @@ from kvbench.workload.request import Session
 
 OWN_COLUMNS = ("strategy", "scenario")
 """What may be swept, and the rows name already."""
-FRAMES: dict[str, Iterable[str]] = {"summary": SUMMARY, "requests": REQUESTS, "steps": STEPS, "timeline": ()}
+FRAMES: dict[str, Iterable[str]] = {
+    "summary": SUMMARY,
+    "requests": REQUESTS,
+    "steps": STEPS,
+    "timeline": (),
+    "replays": (),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +89,14 @@ def joined(jobs: Sequence[Results], values: Sequence[Mapping[str, object]]) -> R
     for name, columns in FRAMES.items():
         told = [_told_apart(name, job, own) for job, own in zip(jobs, values, strict=True)]
         frames[name] = _rows(told) if told else pd.DataFrame(columns=list(columns))
-    summary, requests, steps, timeline = (frames[name] for name in FRAMES)
-    return Results(summary=summary, requests=requests, steps=steps, timeline=timeline if len(timeline) else None)
+    summary, requests, steps, timeline, replays = (frames[name] for name in FRAMES)
+    return Results(
+        summary=summary,
+        requests=requests,
+        steps=steps,
+        timeline=timeline if len(timeline) else None,
+        replays=replays if len(replays) else None,
+    )
 
 
 def swept_values(overrides: Iterable[str], parameters: Iterable[str]) -> dict[str, object]:

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kvbench.results.intervals import halves_of
+from kvbench.results.columns import PERCENT
+from kvbench.results.intervals import halves_of, is_replayed
 from kvbench.results.provenance import is_fleet, is_modelled
+from kvbench.results.replays import draws_of
 from kvbench.results.schema import LEAST_ERROR, WITH_INTERVAL, latency_column
 
 MEMORY = "peak_bytes"
@@ -17,14 +19,24 @@ LEAST_MEMORY = "peak_least_bytes"
 ERROR = "error_relative"
 ROUNDING = "error_rounding"
 MOST_COLOURED = 8
+UPPER = (1 + PERCENT / 100) / 2
+"""Where an interval's upper end is among values in replays."""
 _OF_FLEET = (("goodput_per_s", False), ("tokens_per_s", False), ("ttft_mean_s", True))
 
 
 class Cost(NamedTuple):
-    """A cost of each point, smaller is better: the ends of its interval, equal where it is exact; NaN: it has none."""
+    """A cost of each point, smaller is better.
+
+    Args:
+        low: an end of its interval; NaN: it has none.
+        high: the other, equal where it is exact.
+        draws: [points, replays], its values in paired replays; two points that have them are told apart by their
+            difference, whose interval is narrower than theirs by all that they share. None: no point has any.
+    """
 
     low: np.ndarray
     high: np.ndarray
+    draws: np.ndarray | None = None
 
     @classmethod
     def around(cls, values: object, half_widths: object = 0.0) -> "Cost":
@@ -40,15 +52,24 @@ class Cost(NamedTuple):
 
     def among(self, points: np.ndarray) -> "Cost":
         """Of these points only; the others have none."""
-        return Cost(*(np.where(points, ends, np.nan) for ends in self))
+        draws = None if self.draws is None else np.where(points[:, None], self.draws, np.nan)
+        return Cost(np.where(points, self.low, np.nan), np.where(points, self.high, np.nan), draws)
 
     def less(self) -> np.ndarray:
         """[i, j]: whether point i's is less than j's beyond doubt."""
-        return self.high[:, None] < self.low
+        return self._most_apart() < 0
 
     def no_more(self) -> np.ndarray:
         """[i, j]: whether point i's is at most j's beyond doubt."""
-        return self.high[:, None] <= self.low
+        return self._most_apart() <= 0
+
+    def _most_apart(self) -> np.ndarray:
+        """[i, j]: the upper end of the interval of point i's less j's."""
+        apart: np.ndarray = self.high[:, None] - self.low
+        if self.draws is None:
+            return apart
+        paired = np.quantile(self.draws[:, None] - self.draws, UPPER, axis=2)
+        return np.where(np.isnan(paired), apart, paired)
 
 
 def pareto_front(cost: Cost, other: Cost) -> np.ndarray:
@@ -82,10 +103,15 @@ def leaders(cost: Cost) -> np.ndarray:
 
 
 def alike(cost: Cost) -> list[list[int]]:
-    """The largest sets of points, two at least, whose intervals share a value: those that cannot be told apart."""
+    """The largest sets of neighbours, two at least, of whom no two can be told apart."""
     found: list[set[int]] = []
-    for start in np.unique(cost.low[cost.is_known]):
-        here = set(np.flatnonzero((cost.low <= start) & (start <= cost.high)).tolist())
+    apart = cost.less() | cost.less().T
+    points = [int(place) for place in np.argsort(cost.low, kind="stable") if cost.is_known[place]]
+    for turn, start in enumerate(points):
+        here = {start}
+        for place in points[turn + 1 :]:
+            if not apart[place, list(here)].any():
+                here.add(place)
         if len(here) > 1 and not any(here <= other for other in found):
             found = [*(other for other in found if not other <= here), here]
     return [sorted(group) for group in found]
@@ -120,17 +146,17 @@ def splitters(summary: pd.DataFrame) -> dict[str, tuple[float, float]]:
 def half_widths(summary: pd.DataFrame, column: str) -> np.ndarray:
     """Half of what a column's figures may be off by, a row each; NaN where that is not known.
 
-    Of times, their interval where measured; where modelled half the model's error (as far as known), so that two on
-    one machine differ where they are further apart than it is off; of attention's error, the rounding of the dtype;
-    what is counted is exact.
+    Of times, their interval where measured or replayed; where modelled otherwise half the model's error (as far as
+    known), so that two on one machine differ where they are further apart than it is off; of attention's error, the
+    rounding of the dtype; what is counted is exact.
     """
     values = summary[column].to_numpy(dtype=float)
     if column == ERROR:
         return roundings(summary) / 2
     if column not in WITH_INTERVAL:
         return np.zeros(len(summary))
-    modelled = values * np.nan_to_num(_numbers(summary, "step_error")) / 2
-    return np.where(is_modelled(summary), modelled, halves_of(summary, column))
+    modelled, halves = values * np.nan_to_num(_numbers(summary, "step_error")) / 2, halves_of(summary, column)
+    return np.where(is_modelled(summary) & ~is_replayed(summary), modelled, halves)
 
 
 def roundings(summary: pd.DataFrame) -> np.ndarray:
@@ -157,7 +183,9 @@ def cost_of(summary: pd.DataFrame, column: str, less_is_better: bool = True) -> 
     if column == MEMORY:
         values = np.where(values > 0, values, np.nan)  # who never held anything
         return Cost(np.fmin(_numbers(summary, LEAST_MEMORY), values), values)
-    return Cost.around(values if less_is_better else -values, half_widths(summary, column))
+    sign, draws = 1 if less_is_better else -1, draws_of(summary, column)
+    cost = Cost.around(sign * values, half_widths(summary, column))
+    return cost if draws is None else cost._replace(draws=sign * draws)
 
 
 def may_win(summary: pd.DataFrame) -> np.ndarray:

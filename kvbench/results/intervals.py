@@ -10,7 +10,9 @@ import pandas as pd
 from kvbench.results.columns import FROM, PERCENT, ends
 
 REPETITIONS, VALIDATION = "repetitions", "validation"
-"""What a row's intervals come from."""
+REPLAYED = RESIDUALS, SHEETS = "residuals", "data sheets"
+"""What a row's intervals come from. The last two are of replays with other times of work: what kernels of the machine
+were measured to be off by, and, of one that nobody measured, the widest that data sheets of others were off by."""
 
 T = TypeVar("T", float, pd.Series)
 
@@ -44,7 +46,11 @@ def around(column: str, value: T, half: T) -> dict[str, T]:
 
 
 def of_row(
-    row: Mapping[str, Any], columns: Iterable[str], repeated: Mapping[str, Iterable[float]]
+    row: Mapping[str, Any],
+    columns: Iterable[str],
+    repeated: Mapping[str, Iterable[float]],
+    replayed: Mapping[str, np.ndarray] | None = None,
+    drawn_from: str = RESIDUALS,
 ) -> dict[str, object]:
     """The ends of a row's intervals, and what they come from.
 
@@ -52,7 +58,14 @@ def of_row(
         row: figures by column of the summary; modelled times are as far off as its step_error says.
         columns: those that have intervals, all of them times or rates.
         repeated: their values a repetition each, where there are repetitions.
+        replayed: their values a replay each, with other times of work; None: none were made.
+        drawn_from: RESIDUALS or SHEETS.
     """
+    if replayed:
+        own = {name: _spread(row[name], values) for name, values in replayed.items() if name in columns}
+        return {FROM: drawn_from} | {
+            end: at for name, both in own.items() for end, at in zip(ends(name), both, strict=True)
+        }
     error = float(row.get("step_error", math.nan))
     if row["source"] == "modelled" and math.isfinite(error):
         source: str | None = VALIDATION
@@ -66,12 +79,26 @@ def of_row(
     return found
 
 
+def _spread(value: float, replayed: np.ndarray) -> tuple[float, float]:
+    """The ends of what a figure was in replays, itself among them."""
+    if not np.isfinite(value) or not np.isfinite(replayed).all():
+        return math.nan, math.nan
+    low, high = np.quantile(replayed, ((1 - PERCENT / 100) / 2, (1 + PERCENT / 100) / 2))
+    return min(float(low), value), max(float(high), value)
+
+
 def halves_of(frame: pd.DataFrame, column: str) -> np.ndarray:
     """Half the width of a column's interval, a value a row; NaN where none is known."""
     low, high = ends(column)
     if low not in frame or high not in frame:
         return np.full(len(frame), math.nan)
     return (frame[high] - frame[low]).to_numpy(dtype=float, na_value=math.nan) / 2
+
+
+def is_replayed(frame: pd.DataFrame) -> pd.Series:
+    """Which rows have intervals of replays with other times of work."""
+    told = frame.get(FROM, pd.Series(None, index=frame.index, dtype=object))
+    return told.isin(REPLAYED)
 
 
 def has_interval(frame: pd.DataFrame, column: str) -> bool:

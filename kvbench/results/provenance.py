@@ -6,7 +6,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from kvbench.model.hardware import Hardware
-from kvbench.results.columns import ends
+from kvbench.results.columns import FROM, PERCENT, ends
+from kvbench.results.intervals import RESIDUALS, SHEETS
 
 MODELLED, FLEET = "modelled", "fleet"
 KIND = ("source", "scope", "simulated_by")
@@ -19,6 +20,11 @@ _TRUST = ("step_error", "step_noise")
 _SCOPES = {"cache": "of the cache alone", "model": "of a whole model"}
 _PROGRAMS = {FLEET: "event by event"}
 _WHOLE_PERCENT = 10
+_KNOWN_BY = {
+    RESIDUALS: f"{PERCENT} % intervals, from kernels that were measured there",
+    SHEETS: f"unvalidated; {PERCENT} % intervals, the widest that data sheets of measured machines were off by",
+}
+"""Of replayed rows, by what their intervals come from."""
 
 
 class RowKind(NamedTuple):
@@ -169,7 +175,7 @@ def _trust(rows: pd.DataFrame) -> str:
     """What is known of a machine's times: the error of its strategies, and the noise beside it."""
     errors, noises = (pd.to_numeric(rows.get(name, pd.Series(index=rows.index)), errors="coerce") for name in _TRUST)
     if errors.isna().all():
-        return "unvalidated"
+        return _KNOWN_BY.get(next(iter(_column(rows, FROM)), ""), "unvalidated")
     noise = f" (noise {_range(noises)})" if noises.notna().any() else ""
     unknown = _column(rows, "strategy")[errors.isna()].unique()
     rest = f"; unvalidated for {', '.join(unknown)}" if len(unknown) else ""

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from kvbench.files import write_text, write_whole
+from kvbench.results.replays import with_draws
 from kvbench.results.summary import sessions_frame
 
 SCHEMA_VERSION = 3
@@ -38,6 +39,7 @@ class Results:
         requests: a row a request and repetition.
         steps: a row a step.
         timeline: a row a strategy and stretch of time; None where it was not simulated as a fleet.
+        replays: figures of the summary in replays with other times of work, a row a strategy and replay; None: none.
         quality: needles found by depth, a row a strategy and depth; None where none were planted.
         tables: a study's further tables, by name.
         files: its tables that are too long to be shown, by name; a folder keeps no difference between the two.
@@ -53,6 +55,7 @@ class Results:
     requests: pd.DataFrame = field(default_factory=_no_rows)
     steps: pd.DataFrame = field(default_factory=_no_rows)
     timeline: pd.DataFrame | None = None
+    replays: pd.DataFrame | None = None
     quality: pd.DataFrame | None = None
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     files: Mapping[str, pd.DataFrame] = field(default_factory=dict)
@@ -73,9 +76,14 @@ class Results:
         """A row a session and repetition: its requests summed up; sessions.parquet holds the same."""
         return sessions_frame(self.requests)
 
+    @property
+    def judged(self) -> pd.DataFrame:
+        """The summary with each figure's values in the replays, by which rows are told apart."""
+        return with_draws(self.summary, self.replays)
+
     def save(self, folder: str | Path) -> None:
-        """Write the folder: summary.csv, requests, sessions and steps, and timeline where there is one, as Parquet, a
-        CSV file of each further table, config.yaml, and last environment.json, which says that it is whole.
+        """Write the folder: summary.csv, requests, sessions and steps, timeline and replays where there are any, as
+        Parquet, a CSV file of each further table, config.yaml, and last environment.json, which says that it is whole.
 
         Raises:
             FileExistsError: results are there already.
@@ -85,7 +93,13 @@ class Results:
         there = [name for name in (SUMMARY, ENVIRONMENT) if (folder / name).exists()]
         if there:
             raise FileExistsError(f"{folder} has results in it ({there[0]}); name a new folder")
-        rows = {"timeline": self.timeline, "steps": self.steps, "requests": self.requests, "sessions": self.sessions}
+        rows = {
+            "timeline": self.timeline,
+            "replays": self.replays,
+            "steps": self.steps,
+            "requests": self.requests,
+            "sessions": self.sessions,
+        }
         for name, frame in rows.items():
             _write(folder / f"{name}.parquet", frame)
         for name, frame in {**self.tables, **self.files, "quality": self.quality, "summary": self.summary}.items():
@@ -115,7 +129,7 @@ def load(folder: str | Path) -> Results:
     if missing:
         raise FileNotFoundError(f"{folder} is no finished results folder: {', '.join(missing)} missing")
     version, environment = _checked(folder, json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")))
-    timeline, text = folder / "timeline.parquet", folder / CONFIGURATION
+    timeline, replays, text = folder / "timeline.parquet", folder / "replays.parquet", folder / CONFIGURATION
     # Each in one piece of memory: pandas reads a column at a time.
     tables = {path.stem: pd.read_csv(path).copy() for path in sorted(folder.glob("*.csv"))}
     if version == BEFORE:
@@ -125,6 +139,7 @@ def load(folder: str | Path) -> Results:
         requests=pd.read_parquet(folder / "requests.parquet"),
         steps=pd.read_parquet(folder / "steps.parquet"),
         timeline=pd.read_parquet(timeline) if timeline.is_file() else None,
+        replays=pd.read_parquet(replays) if replays.is_file() else None,
         quality=tables.pop("quality", None),
         tables=tables,
         environment=environment,

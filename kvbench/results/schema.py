@@ -37,7 +37,9 @@ _SUMMARY: dict[str, Column] = {
     FROM: Column(
         "",
         f"what the ends of intervals (x_low and x_high, {PERCENT} %) come from: repetitions (Student's t of their own "
-        "means or percentiles), or validation (of a modelled time, as wide as step_error says); empty: there are none",
+        "means or percentiles), validation (of a modelled time, as wide as step_error says), residuals (replays with "
+        "other times of work, drawn from what measured kernels of the machine were off by) or data sheets (the same, "
+        "of a machine that nobody measured: the widest that data sheets of others were off by); empty: there are none",
     ),
     "num_repetitions": Column(
         "",

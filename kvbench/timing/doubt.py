@@ -1,0 +1,111 @@
+"""How far modelled times may be from a machine's: by kind of work, as quantiles of what was measured over what is told.
+
+A draw is a factor a kind of work that holds for a whole simulation: residuals of single kernels, drawn for each by
+itself, would cancel in a sum of thousands, and what makes a fit wrong for one shape makes it wrong in every step.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from kvbench.checks import check_number
+from kvbench.messages import unknown
+from kvbench.timing.shapes import KINDS, Factors
+
+LEVELS = (0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98)
+"""Of the quantiles that are kept."""
+MOST_OFF = 10.0
+"""Of a logarithm: a factor of 22,000."""
+SEED = 20_260_901
+"""Of the draws: the same for all that is compared, so that what it shares cancels."""
+
+Quantiles = tuple[float, ...]
+
+
+class Doubt(NamedTuple):
+    """What a machine's modelled times may be off by.
+
+    Args:
+        quantiles: of ln(measured ÷ modelled) at LEVELS, by kind of work; a kind that is not there is exact.
+        is_measured: whether kernels of the machine were; else these are the widest that others' sheets were off by.
+    """
+
+    quantiles: Mapping[str, Quantiles]
+    is_measured: bool
+
+    def draws(self, number: int) -> list[Factors]:
+        """So many draws, each a factor a kind of work, spread evenly over each kind's quantiles.
+
+        Draw i has the same place among the quantiles of every machine and strategy, so that differences are paired.
+
+        Args:
+            number: of draws, >= 0.
+        """
+        places = _places(number)
+        columns = {
+            kind: np.exp(np.interp(places[:, at], LEVELS, self.quantiles[kind]))
+            for at, kind in enumerate(KINDS)
+            if kind in self.quantiles
+        }
+        return [Factors(**{kind: float(column[i]) for kind, column in columns.items()}) for i in range(number)]
+
+    def ends(self, kind: str) -> tuple[float, float]:
+        """What a single time of a kind of work is multiplied by, from and to, at 90 %."""
+        own = self.quantiles.get(kind)
+        if own is None:
+            return 1.0, 1.0
+        return math.exp(own[LEVELS.index(0.05)]), math.exp(own[LEVELS.index(0.95)])
+
+
+def _places(number: int) -> np.ndarray:
+    """Places among quantiles, [number, kinds]: of each kind one in every `number`-th part, in an order of its own."""
+    generator = np.random.default_rng(SEED)
+    within = (np.arange(number) + 0.5) / max(number, 1)
+    return np.stack([generator.permutation(within) for _ in KINDS], axis=1)
+
+
+def checked_quantiles(where: str, given: object) -> dict[str, Quantiles]:
+    """Quantiles by kind of work, from a file.
+
+    Args:
+        where: their key, for messages.
+        given: a mapping from kinds of work to as many numbers as there are LEVELS, none less than the one before.
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where} is a mapping from kinds of work to quantiles, got {given!r}")
+    found = {}
+    for kind, values in given.items():
+        if kind not in KINDS:
+            raise ValueError(f"{where}: {unknown('kind of work', str(kind), KINDS)}")
+        if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len(LEVELS):
+            raise ValueError(f"{where}.{kind} has {len(LEVELS)} numbers, at {LEVELS}, got {values!r}")
+        for value in values:
+            check_number(f"{where}.{kind}", value, -MOST_OFF, MOST_OFF)
+        if any(after < before for before, after in pairwise(values)):
+            raise ValueError(f"{where}.{kind}: quantiles grow, got {list(values)}")
+        found[kind] = tuple(float(value) for value in values)
+    return found
+
+
+def quantiles_of(measured_s: np.ndarray, modelled_s: np.ndarray) -> Quantiles:
+    """Conformal quantiles of ln(measured ÷ modelled): each at least as far out as so many rows can tell.
+
+    Args:
+        measured_s: of rows that fitted nothing, > 0.
+        modelled_s: the same rows.
+    Source: Vovk et al. 2005, Algorithmic Learning in a Random World; Lei et al. 2018, arXiv:1604.04173.
+    """
+    off = np.sort(np.log(np.asarray(measured_s) / np.asarray(modelled_s)))
+    number = len(off)
+    found = []
+    for level in LEVELS:
+        # Of n residuals and the next one, each order is as likely: the k-th bounds a share of k / (n + 1).
+        place = (number + 1) * level - 1
+        place = math.floor(place) if level < 0.5 else math.ceil(place)  # noqa: PLR2004
+        found.append(float(off[min(max(place, 0), number - 1)]))
+    return tuple(found)

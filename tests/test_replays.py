@@ -1,0 +1,119 @@
+"""Replays with other times of work: intervals, and differences in which what two strategies share cancels."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kvbench.results.front import cost_of, leaders, leaders_of
+from kvbench.results.intervals import RESIDUALS, of_row
+from kvbench.results.replays import draws_of, with_draws
+from kvbench.results.results import Results, load
+from kvbench.timing.doubt import LEVELS, Doubt, checked_quantiles, quantiles_of
+from kvbench.timing.shapes import KINDS, Factors
+
+SPEEDS = np.linspace(0.8, 1.25, 32)
+"""Of a machine, whatever is run on it."""
+
+
+def summary_and_replays(ratio=1.03):
+    """Two strategies, the second slower in every replay; and a third that was not replayed."""
+    summary = pd.DataFrame({"strategy": ["quick", "slow", "alone"], "total_s": [10.0, 10 * ratio, 10.1]})
+    replays = pd.concat(
+        pd.DataFrame({"strategy": name, "replay": range(32), "total_s": base / SPEEDS})
+        for name, base in (("quick", 10.0), ("slow", 10 * ratio))
+    )
+    rows = [
+        of_row({"total_s": 10.0, "source": "modelled"}, ["total_s"], {}, {"total_s": replays["total_s"][:32]}),
+        of_row({"total_s": 10 * ratio, "source": "modelled"}, ["total_s"], {}, {"total_s": replays["total_s"][32:]}),
+        {"total_s_low": 10.1, "total_s_high": 10.1, "interval_from": None},
+    ]
+    summary = summary.assign(source="modelled", outcome="completed", **pd.DataFrame(rows).to_dict("list"))
+    return summary, replays
+
+
+def test_an_interval_is_what_nine_of_ten_replays_are_within():
+    summary, _ = summary_and_replays()
+    low, high = summary.loc[0, ["total_s_low", "total_s_high"]]
+    assert summary.loc[0, "interval_from"] == RESIDUALS
+    times = 10 / SPEEDS
+    assert ((times >= low) & (times <= high)).mean() == pytest.approx(0.9, abs=0.04)
+    assert low < 10 < high
+
+
+def test_a_difference_is_judged_by_what_is_not_shared():
+    summary, replays = summary_and_replays()
+    judged = with_draws(summary, replays)
+    assert summary.loc[0, "total_s_high"] > summary.loc[1, "total_s"]  # the intervals themselves overlap
+    assert leaders(cost_of(summary[:2], "total_s")).tolist() == [True, True]
+    assert leaders(cost_of(judged[:2], "total_s")).tolist() == [True, False]
+    assert leaders_of(judged[judged["strategy"] != "alone"], "total_s", less_is_better=True).tolist() == [True, False]
+
+
+def test_what_differs_no_more_than_replays_do_cannot_be_told():
+    summary, replays = summary_and_replays(1.0)
+    noise = np.where(np.arange(32) % 2, 0.99, 1.01)
+    replays = replays.assign(total_s=replays["total_s"] * np.concatenate([noise, np.ones(32)]))
+    assert leaders(cost_of(with_draws(summary, replays)[:2], "total_s")).tolist() == [True, True]
+
+
+def test_a_row_without_replays_is_judged_by_its_own_interval():
+    judged = with_draws(*summary_and_replays())
+    assert np.isnan(draws_of(judged, "total_s")[2]).all()
+    cost = cost_of(judged, "total_s")
+    assert cost.less()[0, 1]
+    assert not cost.less()[2, 0]
+    assert draws_of(judged[2:], "total_s") is None
+
+
+def test_jobs_of_a_sweep_are_told_apart():
+    summary, replays = summary_and_replays()
+    both = pd.concat([summary.assign(load=1.0), summary.assign(load=2.0)], ignore_index=True)
+    jobs = pd.concat([replays.assign(load=1.0), replays.assign(load=2.0, total_s=replays["total_s"] * 2)])
+    draws = draws_of(with_draws(both, jobs), "total_s")
+    np.testing.assert_allclose(draws[3], 2 * draws[0])
+
+
+def test_replays_are_saved_and_read(tmp_path):
+    summary, replays = summary_and_replays()
+    Results(summary=summary, replays=replays.reset_index(drop=True)).save(tmp_path)
+    found = load(tmp_path)
+    assert found.replays is not None
+    assert draws_of(found.judged, "total_s").shape == (3, 32)
+    assert "total_s_draws" not in found.summary
+
+
+def test_draws_are_spread_over_a_kinds_quantiles_and_paired():
+    doubt = Doubt({"products": tuple(np.log(np.linspace(0.8, 1.2, 9)))}, is_measured=True)
+    draws = doubt.draws(32)
+    own = np.array([draw.products for draw in draws])
+    assert np.quantile(own, [0.05, 0.95]) == pytest.approx(np.exp(np.log([0.85, 1.15])), abs=0.02)
+    assert all(draw.decode == 1.0 for draw in draws)
+    other = Doubt({"products": tuple(2 * np.log(np.linspace(0.8, 1.2, 9)))}, is_measured=True).draws(32)
+    np.testing.assert_allclose(np.log([draw.products for draw in other]), 2 * np.log(own))
+    assert doubt.draws(0) == []
+
+
+def test_two_kinds_of_work_are_not_drawn_together():
+    quantiles = tuple(np.linspace(-0.2, 0.2, 9))
+    draws = np.log(np.array(Doubt(dict.fromkeys(KINDS, quantiles), is_measured=True).draws(32)))
+    assert draws.shape == (32, len(Factors._fields))
+    off_diagonal = np.corrcoef(draws.T)[~np.eye(len(KINDS), dtype=bool)]
+    assert np.abs(off_diagonal).max() < 0.6
+
+
+def test_quantiles_reach_as_far_as_rows_can_tell():
+    off = np.linspace(-0.5, 0.5, 9)
+    found = quantiles_of(np.exp(off), np.ones(9))
+    assert found[0] == -0.5
+    assert found[-1] == 0.5
+    assert found[LEVELS.index(0.5)] == pytest.approx(0.0)
+    assert found[LEVELS.index(0.1)] == -0.5  # the first of nine: one in ten lies below it
+    assert found[LEVELS.index(0.9)] == 0.5
+
+
+@pytest.mark.parametrize(
+    "given", [[1], {"speed": [0] * 9}, {"decode": [0] * 8}, {"decode": [1, *[0] * 8]}, {"decode": "wide"}]
+)
+def test_broken_quantiles_are_refused(given):
+    with pytest.raises(ValueError, match=r"kernels\.residuals"):
+        checked_quantiles("kernels.residuals", given)
