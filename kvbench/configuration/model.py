@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from kvbench.configuration.errors import UsageError, refusing
+from kvbench.configuration.parameters import PARAMETERS
 from kvbench.configuration.published import OWN_NAMES, changed
-from kvbench.configuration.shape import ALIKE, GROUPS, NEEDED, NUM_LAYERS, PARAMETERS, SIZES, keys_of, model_of_keys
+from kvbench.configuration.shape import ALIKE, GROUPS, NEEDED, NUM_LAYERS, SIZES, keys_of, model_of_keys
 from kvbench.messages import unknown
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.geometry import KVGeometry, geometry_in

@@ -1,20 +1,18 @@
 """A model by kvbench's own keys: layers that are alike, or groups of them, and how many parameters there are."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from inspect import signature
 from typing import Any
 
-from kvbench.checks import check_int
+from kvbench.configuration.parameters import ASSUMED, parts_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import LayerGroup, StateTensor
 from kvbench.model.model import Model
-from kvbench.model.weights import BODY, EXPERTS, WeightPart
 
 ALIKE = signature(KVGeometry.uniform).parameters
 NEEDED = tuple(name for name, parameter in ALIKE.items() if parameter.default is parameter.empty)
 SIZES = ("hidden_size", "vocab_size", "intermediate_size", "max_tokens")
-PARAMETERS = ("num_parameters", "num_active_parameters")
 GROUPS, NUM_LAYERS = "groups", "num_layers"
 
 
@@ -49,10 +47,12 @@ def model_of_keys(keys: Mapping[str, Any], dtype: str) -> Model:
         given = {key: keys[key] for key in ALIKE if keys.get(key) is not None}
         geometry = KVGeometry.uniform(**{**given, "dtype": dtype, "name": name})
         num_layers = geometry.num_layers
+    weights = tuple(replace(part, dtype=dtype) for part in parts_of(keys, geometry.groups, num_layers))
+    is_told = all(keys.get(key) for key in ("intermediate_size", "vocab_size"))
     return Model(
         name=name or "model",
         groups=geometry.groups,
-        weights=tuple(_weights(keys, num_layers, dtype)),
+        weights=weights,
         num_layers=num_layers,
         hidden_size=keys.get("hidden_size") or 0,
         vocab_size=keys.get("vocab_size") or 0,
@@ -60,6 +60,7 @@ def model_of_keys(keys: Mapping[str, Any], dtype: str) -> Model:
         max_tokens=keys.get("max_tokens"),
         dtype=dtype,
         name_or_path=keys.get("name_or_path"),
+        assumed=(ASSUMED,) if weights and not is_told else (),
     )
 
 
@@ -68,28 +69,3 @@ def _group(node: Mapping[str, Any], dtype: str) -> LayerGroup:
         raise ValueError(f"model.groups is a list of mappings, each with the numbers of its layers, got {node!r}")
     states = tuple(StateTensor(**state) for state in node.get("state", ()))
     return LayerGroup(**{"dtype": dtype, **node, "layers": tuple(node["layers"]), "state": states})
-
-
-def _weights(keys: Mapping[str, Any], num_layers: int, dtype: str) -> Iterator[WeightPart]:
-    """Parameters of which no more is known than how many a token needs, spread evenly over the layers."""
-    total, active = (keys.get(key) for key in PARAMETERS)
-    if total is None:
-        return
-    check_int("model.num_parameters", total, 1)
-    check_int("model.hidden_size, where num_parameters is given,", keys.get("hidden_size"), 1)
-    active = total if active is None else active
-    check_int("model.num_active_parameters", active, 1)
-    if active > total:
-        raise ValueError(f"model.num_active_parameters is at most num_parameters ({total:,}), got {active:,}")
-    for kind, count in ((BODY, active), (EXPERTS, total - active)):
-        whole, rest = divmod(count, num_layers)
-        for num_parameters, layers in ((whole, tuple(range(num_layers))), (rest, ())):
-            if num_parameters:
-                yield WeightPart(
-                    name="parameters",
-                    kind=kind,
-                    num_parameters=num_parameters,
-                    layers=layers,
-                    num_active=int(kind == BODY),
-                    dtype=dtype,
-                )

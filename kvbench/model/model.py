@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from kvbench.checks import check_int, check_name, check_one_of
 from kvbench.model.dtypes import DTYPE_BYTES
 from kvbench.model.groups import LayerGroup, LayerGroups
+from kvbench.model.matrices import Matrix, matrices_of
 from kvbench.model.weights import WeightPart
 
 
@@ -65,3 +67,8 @@ class Model(LayerGroups):
     def weights_bytes(self) -> int:
         """Bytes of all parameters, with their scales."""
         return math.ceil(sum(part.num_bytes for part in self.weights))
+
+    @cached_property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """The matrix products that an iteration runs, as engines run them; () where they are not known."""
+        return matrices_of(self.weights)

@@ -1,13 +1,14 @@
 """What one rank holds of a model that is laid over several."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from kvbench.checks import check_one_of
 from kvbench.model.groups import LATENT, RECURRENT, STATE, LayerGroup
+from kvbench.model.matrices import INPUTS, OUTPUTS, cut_of
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
-from kvbench.model.weights import EMBEDDING, EXPERTS, HEAD, KV_HEADS, REPLICATED, WeightPart
+from kvbench.model.weights import EMBEDDING, EXPERTS, HEAD, KV_HEADS, REPLICATED, Product, WeightPart
 
 VLLM, IDEAL = "vllm", "ideal"
 PADDED_ROWS = 64
@@ -103,6 +104,8 @@ def _stage(model: Model, parallel: Parallel, number: int, divides: str) -> Model
     parts = [part for part in model.weights if part.layers or (is_first if part.kind == EMBEDDING else is_last)]
     if is_last and not is_first:
         parts += _tied(model.weights)
+    if not is_last:  # of which the first stage looks up rows only
+        parts = [replace(part, products=()) if part.kind == EMBEDDING else part for part in parts]
     weights = [own for part in parts if (own := _part(model, part, here, parallel, divides)) is not None]
     return replace(
         model,
@@ -151,26 +154,35 @@ def _part(model: Model, part: WeightPart, here: range, parallel: Parallel, divid
     if part.kind == EXPERTS and parallel.expert > 1:
         num_experts = -(-num_experts // parallel.expert)
         tensor = max(1, tensor // parallel.expert)
+    share = _share(model, part, tensor, divides)
     return replace(
         part,
         layers=layers,
-        num_parameters=_parameters(model, part, tensor, divides),
+        num_parameters=share(part.num_parameters),
+        products=tuple(_product(part, product, share) for product in part.products),
         num_experts=num_experts,
         num_active=min(part.num_active, num_experts),
     )
 
 
-def _parameters(model: Model, part: WeightPart, tensor: int, divides: str) -> int:
-    """Of a part in one layer, those of a rank."""
-    total, rows = part.num_parameters, model.vocab_size
+def _share(model: Model, part: WeightPart, tensor: int, divides: str) -> Callable[[int], int]:
+    """How many a rank has of so many of a part: of its parameters in one layer, or of a product's side."""
+    rows, heads = model.vocab_size, _kv_heads(model, part) if part.split == KV_HEADS else 0
     if part.split == REPLICATED:
-        return total
-    if part.split == KV_HEADS and (heads := _kv_heads(model, part)):
-        return -(-total * kv_heads_of(heads, tensor, divides) // heads)
-    if part.kind in (EMBEDDING, HEAD) and rows and total % rows == 0 and divides == VLLM:
+        return lambda count: count
+    if heads:
+        return lambda count: -(-count * kv_heads_of(heads, tensor, divides) // heads)
+    if part.kind in (EMBEDDING, HEAD) and rows and part.num_parameters % rows == 0 and divides == VLLM:
         padded = -(-rows // PADDED_ROWS) * PADDED_ROWS
-        return total // rows * -(-padded // tensor)
-    return -(-total // tensor)
+        return lambda count: count // rows * -(-padded // tensor)
+    return lambda count: -(-count // tensor)
+
+
+def _product(part: WeightPart, product: Product, share: Callable[[int], int]) -> Product:
+    cut = cut_of(part, product)
+    if cut == INPUTS:
+        return product._replace(inputs=share(product.inputs))
+    return product._replace(outputs=share(product.outputs)) if cut == OUTPUTS else product
 
 
 def _kv_heads(model: Model, part: WeightPart) -> int:

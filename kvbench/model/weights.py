@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from kvbench.checks import check_int, check_one_of
 from kvbench.messages import unknown
@@ -11,6 +12,20 @@ EMBEDDING, HEAD, BODY, EXPERTS = "embedding", "head", "body", "experts"
 KINDS = (EMBEDDING, HEAD, BODY, EXPERTS)
 REPLICATED, COLUMNS, KV_HEADS = "replicated", "columns", "kv_heads"
 SPLITS = (REPLICATED, COLUMNS, KV_HEADS)
+
+
+class Product(NamedTuple):
+    """A matrix that tokens are multiplied by, of one layer, or of one expert of it.
+
+    Args:
+        module: its path in the layer, such as "self_attn.q_proj".
+        inputs: numbers of a token that go in.
+        outputs: numbers that come out.
+    """
+
+    module: str
+    inputs: int
+    outputs: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +43,8 @@ class WeightPart:
         num_active: experts that a token takes, at most num_experts; 0 where these are those that it does not take.
         dtype: how they are held, one of WEIGHT_BITS.
         split: by tensor parallelism: "columns" are divided, "kv_heads" as KV heads are, "replicated" lies on each rank.
+        products: those of the parameters that multiply; the others are vectors, or rows that are looked up. An
+            embedding's are those of the logits, where the model has no head of its own.
     Raises:
         ValueError: a number is out of its range, or a word is none of those.
     """
@@ -40,6 +57,7 @@ class WeightPart:
     num_active: int = 1
     dtype: str = "bfloat16"
     split: str = COLUMNS
+    products: tuple[Product, ...] = ()
 
     def __post_init__(self) -> None:
         check_one_of("weights.kind", self.kind, KINDS)

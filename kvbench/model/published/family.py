@@ -1,7 +1,7 @@
 """A family of models: its layers' parts, and what its class takes where a configuration is silent."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kvbench.model.published.attention import Part, Switch, is_on
@@ -42,8 +42,11 @@ class Family:
     def around(self, fields: Fields) -> Iterator[Weights]:
         """What lies outside the layers: embedding, last norm, head where it is not the embedding again."""
         vocabulary, hidden = fields.number("vocab_size"), fields.hidden
-        yield Weights(part="embedding", module="embed_tokens", num_parameters=vocabulary * hidden, kind=EMBEDDING)
+        table = Weights(
+            part="embedding", module="embed_tokens", num_parameters=vocabulary * hidden, inputs=hidden, kind=EMBEDDING
+        )
+        yield table
         yield vector("norms", hidden * (2 if is_on(fields, self.norm_bias) else 1))
         if not fields.flag("tie_word_embeddings"):
-            yield Weights(part="head", module="lm_head", num_parameters=vocabulary * hidden, kind=HEAD)
+            yield replace(table, part="head", module="lm_head", kind=HEAD)
         yield from self.outside(fields)

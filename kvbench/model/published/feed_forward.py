@@ -1,11 +1,11 @@
 """Feed-forward parts of layers: dense ones, and mixtures of experts."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from kvbench.model.published.attention import Part, Switch, is_on, numbers_by_kind
 from kvbench.model.published.fields import Fields
-from kvbench.model.published.pieces import AlikeLayers, Weights, expert, matrix, vector
+from kvbench.model.published.pieces import AlikeLayers, Weights, expert, kept, matrix, vector
 from kvbench.model.weights import REPLICATED
 
 Sparse = Callable[[Fields], Sequence[bool]]
@@ -114,15 +114,21 @@ class Experts:
                 width = fields.wide(fields.number(self.dense_size))
                 yield AlikeLayers(numbers=numbers, blocks=tuple(dense_blocks(fields.hidden, width, names=self.names)))
 
-    def blocks(self, fields: Fields) -> Iterator[Weights]:
-        """Router, experts and shared experts of one layer."""
+    def blocks(self, fields: Fields, narrow: int | None = None) -> Iterator[Weights]:
+        """Router, experts and shared experts of one layer.
+
+        Args:
+            fields: what the configuration says.
+            narrow: width of the hidden state that experts take; None: as everywhere.
+        """
         hidden, count, width = fields.hidden, fields.number(self.count), fields.number(self.size)
         chosen = fields.number(self.chosen, most=count)
-        yield vector("router", hidden * count)
+        yield kept("router", f"{self.names}.gate", hidden, count)
         if self.has_correction or self.bias:
             yield vector("biases", count)
-        for name, size in self._products(hidden, width):
-            yield expert("experts", f"{self.names}.experts.0.{name}", size, count, chosen)
+        for name, inputs, outputs in self._products(narrow or hidden, width):
+            module = f"{self.names}.experts.0.{name}"
+            yield expert("experts", module, inputs * outputs, count, chosen, inputs=inputs)
         if self.bias:
             yield expert("biases", "", 2 * width + hidden, count, chosen)
         shared = self._shared_width(fields, width)
@@ -132,17 +138,13 @@ class Experts:
             bias = is_on(fields, self.shared_bias)
             yield from dense_blocks(hidden, shared, bias, self.is_gated, names=names, part="shared_experts")
             if self.has_shared_gate:
-                yield vector("router", hidden)
+                yield kept("router", f"{self.names}.shared_expert_gate", hidden, 1)
 
-    def narrowed(self, block: Weights, hidden: int, narrow: int) -> Weights:
-        """An expert's product, with another width in the place of the hidden state's."""
-        return replace(block, num_parameters=block.num_parameters // hidden * narrow)
-
-    def _products(self, hidden: int, width: int) -> Iterator[tuple[str, int]]:
+    def _products(self, hidden: int, width: int) -> Iterator[tuple[str, int, int]]:
         if self.is_gated:
-            yield "gate_proj", hidden * width
-        yield "up_proj", hidden * width
-        yield "down_proj", hidden * width
+            yield "gate_proj", hidden, width
+        yield "up_proj", hidden, width
+        yield "down_proj", width, hidden
 
     def _shared_width(self, fields: Fields, width: int) -> int:
         number = fields.number(self.shared, 0, least=0) if self.shared else 1

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from kvbench.model.groups import LATENT, LayerGroup
 from kvbench.model.published.attention import Part, numbers_by_kind
 from kvbench.model.published.fields import Fields
-from kvbench.model.published.pieces import AlikeLayers, Weights, matrix, vector
+from kvbench.model.published.pieces import AlikeLayers, Weights, kept, matrix, vector
 from kvbench.model.weights import REPLICATED
 
 ELEMENTS_A_SCALE, SCALE_BYTES = 128, 4
@@ -114,4 +114,4 @@ def _indexer(fields: Fields) -> Iterator[Weights]:
     yield from matrix("attention", "self_attn.indexer.wq_b", low, heads * width, split=REPLICATED)
     yield from matrix("attention", "self_attn.indexer.wk", fields.hidden, width, split=REPLICATED)
     yield vector("norms", 2 * width)
-    yield vector("attention", fields.hidden * heads)
+    yield kept("attention", "self_attn.indexer.weights_proj", fields.hidden, heads)

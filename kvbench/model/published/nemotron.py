@@ -11,7 +11,7 @@ from kvbench.model.published.mamba import Mamba2
 from kvbench.model.published.pieces import AlikeLayers, Weights, matrix
 from kvbench.model.published.states import state
 from kvbench.model.published.windows import FULL_ATTENTION, LINEAR
-from kvbench.model.weights import EXPERTS, REPLICATED
+from kvbench.model.weights import REPLICATED
 
 PATTERN = {"M": LINEAR, "*": FULL_ATTENTION, "-": "mlp", "E": "moe"}
 
@@ -52,11 +52,7 @@ def _nemotron_experts(fields: Fields) -> Iterator[Weights]:
         names="mixer",
     )
     narrow, bias = fields.optional("moe_latent_size"), fields.flag("mlp_bias")
-    for block in own.blocks(fields):
-        if narrow is None or block.kind != EXPERTS:
-            yield block
-        else:
-            yield own.narrowed(block, fields.hidden, narrow)
+    yield from own.blocks(fields, narrow)
     if narrow is not None:
         yield from matrix("feed_forward", "mixer.fc1_latent_proj", fields.hidden, narrow, bias=bias, split=REPLICATED)
         yield from matrix("feed_forward", "mixer.fc2_latent_proj", narrow, fields.hidden, bias=bias, split=REPLICATED)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kvbench.model.groups import LayerGroup
-from kvbench.model.weights import BODY, COLUMNS, EXPERTS, REPLICATED
+from kvbench.model.weights import BODY, COLUMNS, EXPERTS, REPLICATED, Product
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,6 +16,8 @@ class Weights:
         module: its path in the layer, such as "self_attn.q_proj", by which quantisation names it; "" of vectors, which
             stay as they are.
         num_parameters: of one expert where there are several.
+        inputs: numbers of a token that go in, where this is a matrix to multiply by; else 0.
+        is_kept: whether it stays as it is, whatever quantisation names.
         kind: as WeightPart's.
         num_experts: as WeightPart's.
         num_active: as WeightPart's.
@@ -25,10 +27,17 @@ class Weights:
     part: str
     module: str = ""
     num_parameters: int
+    inputs: int = 0
+    is_kept: bool = False
     kind: str = BODY
     num_experts: int = 1
     num_active: int = 1
     split: str = COLUMNS
+
+    @property
+    def product(self) -> Product | None:
+        """The matrix that it is; None of what does not multiply."""
+        return Product(self.module, self.inputs, self.num_parameters // self.inputs) if self.inputs else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +66,7 @@ def matrix(
     bias_split: str | None = None,
 ) -> Iterator[Weights]:
     """A product and, where it has one, its bias."""
-    yield Weights(part=part, module=module, num_parameters=inputs * outputs, split=split)
+    yield Weights(part=part, module=module, num_parameters=inputs * outputs, inputs=inputs, split=split)
     if bias:
         yield vector("biases", outputs, split if bias_split is None else bias_split)
 
@@ -67,12 +76,22 @@ def vector(part: str, num_parameters: int, split: str = REPLICATED) -> Weights:
     return Weights(part=part, num_parameters=num_parameters, split=split)
 
 
-def expert(part: str, module: str, num_parameters: int, num_experts: int, num_active: int) -> Weights:
-    """A part of each of a layer's experts."""
+def kept(part: str, module: str, inputs: int, outputs: int) -> Weights:
+    """A small product that no method quantises, and that lies on each rank."""
+    return Weights(
+        part=part, module=module, num_parameters=inputs * outputs, inputs=inputs, is_kept=True, split=REPLICATED
+    )
+
+
+def expert(
+    part: str, module: str, num_parameters: int, num_experts: int, num_active: int, *, inputs: int = 0
+) -> Weights:
+    """A part of each of a layer's experts: a product of so many inputs, or a vector."""
     return Weights(
         part=part,
         module=module,
         num_parameters=num_parameters,
+        inputs=inputs,
         kind=EXPERTS,
         num_experts=num_experts,
         num_active=num_active,

@@ -45,7 +45,7 @@ class Quantization:
             layers: that have it; () outside them.
             dtype: of what stays as it is.
         """
-        if not block.module or not self.precisions:
+        if not block.module or block.is_kept or not self.precisions:
             yield dtype, layers
         elif not layers:
             yield self._outside(block, dtype), layers

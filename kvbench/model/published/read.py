@@ -15,7 +15,7 @@ from kvbench.model.published.pieces import AlikeLayers, Weights
 from kvbench.model.published.precisions import Quantization
 from kvbench.model.published.quantization import quantization_of
 from kvbench.model.published.unknown_family import plain_family
-from kvbench.model.weights import WeightPart
+from kvbench.model.weights import Product, WeightPart
 
 ANOTHER_PART = ("text_config", "llm_config", "language_config", "thinker_config")
 LANGUAGE_ALONE = "only the language model is counted, not what sees or hears"
@@ -125,11 +125,14 @@ def _parts(
 ) -> list[WeightPart]:
     """Parameters by what they are, where they lie and how they divide; blocks alike in all of that are one part."""
     counts: dict[tuple[Any, ...], int] = {}
+    products: dict[tuple[Any, ...], list[Product]] = {}
     for numbers, blocks in [*((own.numbers, own.blocks) for own in layers), ((), around)]:
         for block in blocks:
             for own, here in quantization.dtypes(block, numbers, dtype):
                 key = (block.part, block.kind, block.num_experts, block.num_active, block.split, own, here)
                 counts[key] = counts.get(key, 0) + block.num_parameters
+                if (product := block.product) is not None:
+                    products.setdefault(key, []).append(product)
     return [
         WeightPart(
             name=name,
@@ -140,6 +143,8 @@ def _parts(
             split=split,
             dtype=own,
             layers=here,
+            products=tuple(products.get(key, ())),
         )
-        for (name, kind, num_experts, num_active, split, own, here), count in counts.items()
+        for key, count in counts.items()
+        for name, kind, num_experts, num_active, split, own, here in [key]
     ]

@@ -164,7 +164,7 @@ def _gemma3n_outside(fields: Fields) -> Iterator[Weights]:
     yield from _embeddings(fields)
     streams = fields.number("altup_num_inputs", 4)
     if streams > 1:
-        yield from matrix("feed_forward", "altup_projections", 2 * (streams - 1) * fields.hidden, fields.hidden)
+        yield from matrix("feed_forward", "altup_projections", fields.hidden, 2 * (streams - 1) * fields.hidden)
 
 
 GEMMA3N = Family(
