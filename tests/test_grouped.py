@@ -17,7 +17,7 @@ from kvbench.runner.frames import steps_frame
 from kvbench.runner.run import check_signals, run
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
-from tests.support.catalogue import STRATEGIES, strategy
+from tests.support.catalogue import strategy
 from tests.support.driven import Cache
 from tests.support.machines import machine
 from tests.test_contract import small
@@ -173,12 +173,6 @@ def test_what_is_not_held_on_tensors_is_refused(groups, words):
     geometry = KVGeometry(groups=groups, dtype="float32", name="odd")
     with pytest.raises(ValueError, match=words):
         Measured().made(Conditions(geometry=geometry, device="cpu"))
-
-
-@pytest.mark.parametrize("name", [name for name in STRATEGIES if name not in WITH_WINDOWS])
-def test_strategies_that_hold_other_slots_say_so(name):
-    with pytest.raises(ValueError, match="sliding-window layers hold"):
-        Cache(small(name), 1, geometry_of("windows"))
 
 
 @pytest.mark.parametrize("model", ["mixed", "chunks", "unequal", "mixed in fp8_e5m2"])

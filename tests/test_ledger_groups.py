@@ -197,7 +197,7 @@ def test_layers_that_live_nowhere_or_twice_are_refused(areas, words):
         opened(areas=areas)
 
 
-@pytest.mark.parametrize("layers", [(), ("full", "full"), "full", (1,)])
+@pytest.mark.parametrize("layers", [("full", "full"), "full", (1,)])
 def test_layers_are_names(layers):
     with pytest.raises(ValueError, match="layers is a tuple of groups' names, each once"):
         Area(layers=layers)

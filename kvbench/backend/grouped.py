@@ -10,6 +10,7 @@ from kvbench.backend.choice import Conditions
 from kvbench.backend.inputs import GroupedInputs
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.reading import Chunk, See, by_piece, decode, in_place, prefill, visible
+from kvbench.backend.signals import decode_with_mass, notes_mass, prefill_with_mass
 from kvbench.backend.storage import Piece, SequenceStore
 from kvbench.backend.storage.grouped import GroupedAreas, GroupedSequence, check_groups
 from kvbench.ledger.costs import as_held
@@ -23,7 +24,8 @@ class GroupedBackend(MeasuredBackend):
     """Plans on real tensors, group by group of a model's layers.
 
     Layers with a window hold its tokens, chunked layers those of a chunk, latents one tensor, sharing layers nothing
-    and attend to nothing; states are held, read and written each step, and not computed. It tells no attention mass.
+    and attend to nothing; states are held, read and written each step, and not computed. Attention mass is that of
+    layers that see all tokens.
 
     Args:
         conditions: the run's, without a recording.
@@ -43,8 +45,9 @@ class GroupedBackend(MeasuredBackend):
 
     @property
     def signals(self) -> tuple[str, ...]:
-        """None."""
-        return ()
+        """As those of layers that are alike, but of latents none."""
+        is_told = all(group.kind != LATENT for group in self.geometry.groups)
+        return super().signals if is_told else ()
 
     def prepare(self, max_append_tokens: int, max_context_tokens: int) -> None:
         """See `MeasuredBackend.prepare`."""
@@ -62,8 +65,14 @@ class GroupedBackend(MeasuredBackend):
 
     @property
     def why_no_signals(self) -> str:
-        """What ranks slots has layers that hold all tokens alike."""
-        return f" (of layers that are not alike; {self.geometry.called} has {self.geometry.kinds})"
+        """Steps do not attend, or layers hold latents."""
+        if not self.attend:
+            return super().why_no_signals
+        return f" (of latents; {self.geometry.called} has {self.geometry.kinds})"
+
+    @property
+    def _num_heads(self) -> int:
+        return max(group.num_heads for group in self._grouped.groups)
 
     def check_areas(self, areas: tuple[Area, ...]) -> None:
         """Refuse latents in eight bits; what windows do not lie in, the ledger refuses.
@@ -122,14 +131,19 @@ def attended(
         mask: from `attention.causal_mask`.
         bands: masks of windows, for the layers of a step to share.
     Returns:
-        An output a chunk, of value_dim elements a head.
+        An output a chunk, of value_dim elements a head. Slots that are ranked by their mass are told of it.
     """
     size, window = group.heads_per_kv_head, sequence.window
+    num_queries = sum(queries.shape[2] for _, queries in chunks) // size
+    if notes_mass(sequence.score, num_queries):
+        if num_queries > 1:
+            return prefill_with_mass(sequence, layer, chunks, size, mask)
+        return [decode_with_mass(sequence, layer, chunks[0][1])]
     if window is not None and window.is_late:
         found = _over_late(window.context(layer), chunks, group, mask, bands)
     elif group.tokens is not None and window is None:
         found = by_piece(sequence, layer, chunks, size, seen_in(group))
-    elif sum(queries.shape[2] for _, queries in chunks) == size:
+    elif num_queries == 1:
         found = [decode(sequence, layer, chunks[0][1])]
     elif window is not None:
         found = in_place(window.pieces(layer), chunks, sequence.num_seen, size, mask)

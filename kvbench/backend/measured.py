@@ -138,6 +138,10 @@ class MeasuredBackend(Backend):
     def _group_size(self) -> int:
         return self.geometry.plain.heads_per_kv_head
 
+    @property
+    def _num_heads(self) -> int:
+        return self.geometry.plain.num_heads
+
     def _shared(self, areas: tuple[Area, ...]) -> Areas | GroupedAreas:
         shape = Shape.of_group(self.geometry.plain, self.num_rows, self.device)
         return Areas(as_held(areas, self.geometry), shape)
@@ -311,7 +315,7 @@ class MeasuredBackend(Backend):
         """Tokens whose queries attend at once, so that masks and weights stay small."""
         if sequence.score is None:
             return QUERY_CHUNK
-        return queries_at_once(self.num_rows * self.geometry.plain.num_heads * sequence.num_held, QUERY_CHUNK)
+        return queries_at_once(self.num_rows * self._num_heads * sequence.num_held, QUERY_CHUNK)
 
     def drain(self) -> list[Times] | None:
         """The times of steps that the device had not finished when `step` returned; None on a CPU."""

@@ -12,7 +12,7 @@ from kvbench.backend.rank import rank_in
 from kvbench.backend.rates import Rates, Read, SheetRates
 from kvbench.checks import check_share
 from kvbench.ledger import Posting
-from kvbench.ledger.costs import area_costs
+from kvbench.ledger.costs import area_costs, as_held
 from kvbench.messages import unknown
 from kvbench.model.cost import PS_PER_NS, PS_PER_S
 from kvbench.model.geometry import KVGeometry
@@ -116,11 +116,11 @@ class ModelledBackend(Backend):
         Raises:
             ValueError: there is such an area.
         """
-        own = [area for area in areas if area.layers is not None]
+        own = [area for area in as_held(areas, self.geometry) if area.layers is not None]
         if own:
             raise ValueError(
-                f"area {own[0].name} is of {', '.join(own[0].layers or ())} layers, and a modelled step prices areas "
-                "of all layers; use backend=measured"
+                f"area {own[0].name} is of {', '.join(own[0].layers or ('no',))} layers, and a modelled step prices "
+                "areas of all layers; use backend=measured"
             )
 
     def memory_bytes(self) -> int:

@@ -4,6 +4,7 @@ from kvbench.ledger.accounts import NO_RECEIPT, Posting, Receipt
 from kvbench.ledger.book import Ledger
 from kvbench.ledger.costs import AreaCost
 from kvbench.ledger.declared import Declared
+from kvbench.ledger.following import completed
 from kvbench.ledger.limits import Limits
 from kvbench.ledger.outcome import BackgroundError, LedgerError, OutOfMemory
 from kvbench.ledger.view import UNLIMITED, LedgerView
@@ -21,4 +22,5 @@ __all__ = [
     "OutOfMemory",
     "Posting",
     "Receipt",
+    "completed",
 ]

@@ -1,5 +1,6 @@
 """What the ledger knows of each sequence: slots and bytes of its areas."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -124,21 +125,29 @@ class Account:
 
     @property
     def num_held(self) -> int:
-        """Tokens that are held, in the layers that hold the most."""
+        """Tokens that are held, in the layers that hold the most of those that do not follow others."""
         held: dict[int, int] = {}
-        for each in self.holdings.values():
+        for each in self._leading:
             held[each.cost.chain] = held.get(each.cost.chain, 0) + each.num_used - each.arriving
         return max(held.values())
 
     @property
+    def _leading(self) -> Iterator[Holding]:
+        return (held for held in self.holdings.values() if not held.cost.area.follows)
+
+    @property
     def device_slots(self) -> tuple[int, int, int]:
-        """Slots in use and allocated on the device, those of a coming resize included, and their bytes."""
+        """Slots in use and allocated on the device, those of a coming resize included, and all bytes there.
+
+        Slots that follow others are not counted twice.
+        """
         num_used, capacity, num_bytes = 0, 0, self.state_bytes
         for held in self.holdings.values():
             if held.cost.area.tier == DEVICE:
-                num_used += held.num_used
-                capacity += held.capacity + held.next_capacity
                 num_bytes += held.num_bytes
+                if not held.cost.area.follows:
+                    num_used += held.num_used
+                    capacity += held.capacity + held.next_capacity
         return num_used, capacity, num_bytes
 
     def bytes_of(self, num_slots: int, capacity: int, num_bytes: int) -> int:

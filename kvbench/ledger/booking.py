@@ -277,23 +277,26 @@ class Draft(Sums):
 
     def _truncate(self, op: Truncate) -> None:
         account, held = self._held(op, MAIN)
-        check_one_chain(op, self._ledger.num_chains)
+        check_one_chain(op, self._ledger.num_leading)
         if held.busy:
             raise LedgerError(f"{op}: background work is under way; settle it first")
         if not 1 <= op.num_tokens <= held.num_used:
             raise LedgerError(f"{op}: between 1 and {held.num_used} tokens, those in the area {MAIN}, can be removed")
         check_unshared(op, held, self._num_sharers)
-        check_windows(op, held)
+        follower = account.holdings[self._ledger.follower] if self._ledger.follower is not None else None
+        for each in filter(None, (held, follower)):
+            check_windows(op, each)
         num_lost = account.num_altered - held.num_cast
         if num_lost:
             raise LedgerError(f"{op}: {num_lost} tokens were evicted or rounded; what was cannot be restored")
         account.num_altered -= op.num_tokens if held.num_cast else 0
-        account.num_seen -= op.num_tokens
-        self._fill(held, -op.num_tokens)
+        for each in filter(None, (held, follower)):
+            account.see(each.cost.chain, -op.num_tokens)
+            self._fill(each, -op.num_tokens)
 
     def _fork(self, op: Fork) -> None:
         source, src = self._held(op, MAIN)
-        check_one_chain(op, self._ledger.num_chains)
+        check_one_chain(op, self._ledger.num_leading)
         account = self._account(op.new, op)
         dst = account.holdings[MAIN]
         layout = src.cost.area.layout
@@ -301,7 +304,7 @@ class Draft(Sums):
             raise LedgerError(
                 f"{op}: a sequence of blocks forks into one that holds nothing, with 1 to {src.num_used} of its tokens"
             )
-        if src.cost.frees_windows:
+        if src.cost.frees_windows or self._ledger.follower is not None:
             raise LedgerError(f"{op}: layers with a window have given back what another sequence would read")
         if source.num_altered > src.num_cast or source.num_seen > src.num_used:
             raise LedgerError(f"{op}: the first tokens are no longer in its blocks as they were")

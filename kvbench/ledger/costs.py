@@ -7,6 +7,7 @@ from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import CHUNKED, SCALE_BYTES, TRACK_BYTES, LayerGroup
 from kvbench.plan.area import (
     CAST_DTYPES,
+    DEVICE,
     FP8_DTYPES,
     STAGING_TOKENS,
     Area,
@@ -15,6 +16,7 @@ from kvbench.plan.area import (
     Chunks,
     Contiguous,
     Packed,
+    check_areas,
     held_in,
     num_staging_buffers,
 )
@@ -223,11 +225,48 @@ def area_cost(area: Area, geometry: KVGeometry, num_rows: int) -> AreaCost:
     return AreaCost(area, unit_tokens, tuple(parts))
 
 
+WINDOWS = "windows"
+"""The area of layers with a window or in chunks, beside areas that do not hold such layers."""
+
+
+def beside_windows(areas: tuple[Area, ...], geometry: KVGeometry, apart_from_blocks: bool = False) -> tuple[Area, ...]:
+    """Areas under a model, of the layers that see all tokens, and one of those that see a window's or a chunk's.
+
+    Slots that are packed, ranked, evicted, moved or in several areas are of layers that see all tokens: those are what
+    a strategy decides over, and its budget is theirs. What others see is held as it comes, on the device, and no more.
+    A single area of contiguous slots or chunks holds windows by itself, and so do blocks that all layers share.
+
+    Args:
+        areas: of all layers; those that name their own are left as they are.
+        geometry: the model's groups.
+        apart_from_blocks: whether a layer's blocks come from a pool of its own, so that none are there to share.
+    """
+    named = covered(Area(), geometry)
+    bounded = tuple(name for name, group in named if group.tokens is not None)
+    holds = _holds_windows(areas) and not (apart_from_blocks and _frees_windows(areas[0]))
+    if not bounded or holds or any(area.layers is not None for area in areas):
+        return areas
+    others = tuple(name for name, _ in named if name not in bounded)
+    own = (replace(area, layers=others) for area in areas)
+    return (*own, Area(WINDOWS, Chunks(STAGING_TOKENS), layers=bounded, follows=True))
+
+
+def _holds_windows(areas: tuple[Area, ...]) -> bool:
+    (area, *others) = areas
+    fits = isinstance(area.layout, Blocks) or (_holds_bounded(area) and area.tier == DEVICE)
+    return fits and not others
+
+
+def _frees_windows(area: Area) -> bool:
+    return isinstance(area.layout, Blocks) and area.layout.frees_windows
+
+
 def as_held(areas: tuple[Area, ...], geometry: KVGeometry) -> tuple[Area, ...]:
-    """Areas under a model: what is native is cast where the model's cache is of one dtype of eight bits.
+    """Areas under a model: beside windows, and cast, if native, where the model's cache is of one dtype of eight bits.
 
     Floating-point ones are divided by 1, as engines do that are given no scales; int8 by scales calibrated by KV head.
     """
+    areas = beside_windows(areas, geometry)
     (dtype, *others) = geometry.held_dtypes or {geometry.dtype}
     if others or dtype not in CAST_DTYPES:
         return areas
@@ -278,13 +317,17 @@ def _group_cost(area: Area, name: str, group: LayerGroup, num_rows: int) -> Grou
 
 
 def _check_bounded(area: Area) -> None:
-    fits = isinstance(area.layout, Contiguous | Chunks) and not isinstance(area.format, Packed)
-    if not fits or area.num_tracks:
+    if not _holds_bounded(area):
         raise ValueError(
             f"area {area.name}: sliding-window layers hold slots that are not packed, without positions or scores, "
             f"contiguous, in chunks or in blocks; got {area.format} in {area.layout} with {area.num_tracks} figures "
             "beside each slot"
         )
+
+
+def _holds_bounded(area: Area) -> bool:
+    fits = isinstance(area.layout, Contiguous | Chunks) and not isinstance(area.format, Packed)
+    return fits and not area.num_tracks
 
 
 def area_costs(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> dict[str, AreaCost]:
@@ -293,7 +336,9 @@ def area_costs(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> 
     Raises:
         ValueError: the geometry does not go into an area's format or layout, or not into so many areas.
     """
-    costs = {area.name: area_cost(area, geometry, num_rows) for area in as_held(areas, geometry)}
+    areas = as_held(areas, geometry)
+    check_areas(areas)
+    costs = {area.name: area_cost(area, geometry, num_rows) for area in areas}
     chains = _chains(costs, [name for name, _ in covered(Area(), geometry)])
     for chain in chains.values():
         if len(chain) > 1 and any(costs[name].is_bounded for name in chain):
@@ -301,6 +346,12 @@ def area_costs(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> 
                 "sliding-window layers hold the last tokens of a single area, or slots in blocks; got areas "
                 f"{', '.join(chain)}"
             )
+    following = [names for names in chains.values() if any(costs[name].area.follows for name in names)]
+    if following and (len(following) == len(chains) or len(following[0]) > 1 or len(following) > 1):
+        raise ValueError(
+            "one area follows the others, alone of its layers; got "
+            f"{' and '.join(', '.join(names) for names in following)} of {', '.join(costs)}"
+        )
     for name, cost in costs.items():
         if cost.frees_windows and len(chains) > 1:
             raise ValueError(
@@ -331,7 +382,11 @@ def _chains(costs: dict[str, AreaCost], groups: list[str]) -> dict[tuple[str, ..
 def workspace_bytes(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> int:
     """Bytes of the staging buffers that reading these areas takes, K and V of one layer; and of the scales of casts."""
     areas = as_held(areas, geometry)
-    casts = [area.format for area in areas if isinstance(area.format, Cast)]
-    scales = sum(group.num_tensors * cast.num_scales(group.num_kv_heads) for cast in casts for group in geometry.groups)
+    scales = sum(
+        group.num_tensors * area.format.num_scales(group.num_kv_heads)
+        for area in areas
+        if isinstance(area.format, Cast)
+        for _, group in covered(area, geometry)
+    )
     staged = num_staging_buffers(areas) * STAGING_TOKENS * geometry.computed.layer_bytes_per_token * num_rows
     return staged + scales * SCALE_BYTES

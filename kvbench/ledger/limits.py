@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from kvbench.ledger.costs import AreaCost, area_cost, workspace_bytes
+from kvbench.ledger.costs import AreaCost, area_cost, beside_windows, workspace_bytes
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import DEVICE, Area, Blocks
 
@@ -20,6 +20,8 @@ class Limits:
         context_tokens: the longest sequence that the model is made for; None: not known.
         is_modelled: whether pools are only counted. One that is allocated is no larger than the requests can fill.
         keeps_windows: whether blocks are of all layers alike, and none is given back that a window has left.
+        has_own_pools: whether each layer's blocks come from a pool of its own, so that layers with a window hold it
+            beside them.
     """
 
     geometry: KVGeometry
@@ -29,6 +31,7 @@ class Limits:
     context_tokens: int | None = None
     is_modelled: bool = False
     keeps_windows: bool = False
+    has_own_pools: bool = False
 
     def to_hold(self, name: str) -> int:
         """Tokens of the longest sequence that there will be, for a strategy that reserves so many.
@@ -58,25 +61,31 @@ class Limits:
     def sized(self, areas: tuple[Area, ...], most_tokens: int | None = None) -> tuple[Area, ...]:
         """Areas with sizes for the pools that have none: all of the budget, but for what reading needs.
 
+        Blocks are beside windows that do not lie in them.
+
         Args:
             areas: a strategy's.
             most_tokens: of a sequence that a pool holds at most; None: all.
         Raises:
             ValueError: a pool has nothing to take its size from.
         """
+        if not any(isinstance(area.layout, Blocks) for area in areas):
+            return areas
+        areas = beside_windows(areas, self.geometry, self.has_own_pools)
         pools = [area for area in areas if isinstance(area.layout, Blocks) and area.layout.pool_tokens is None]
         return tuple(self._sized(area, areas, len(pools), most_tokens) if area in pools else area for area in areas)
 
     def _sized(self, area: Area, areas: tuple[Area, ...], num_pools: int, most_tokens: int | None) -> Area:
         unit, cost = area.blocks.num_tokens, area_cost(area, self.geometry, self.num_rows)
+        if not cost.unit_bytes:  # no layer is held in it
+            return replace(area, layout=replace(area.blocks, pool_tokens=unit))
         bounds: list[int] = []
         if area.tier == DEVICE and self.budget_bytes is not None:
             of_slot = cost.whole_bytes(1)
-            slots = self._left_bytes(self.budget_bytes, areas) // num_pools // of_slot
+            slots = self._left_bytes(self.budget_bytes, areas, cost) // num_pools // of_slot
             bounds.append(max(slots // unit, 1) * unit)
         if not (self.is_modelled and bounds):
-            tokens = self.live_tokens or (() if self.context_tokens is None else (self.context_tokens,))
-            held = [min(count, most_tokens or count) for count in tokens]
+            held = [min(count, most_tokens or count) for count in self._known_tokens]
             need_bytes = sum(cost.most_bytes(count) for count in held)
             bounds += [-(-need_bytes // cost.whole_bytes(unit)) * unit] if held else []
         if not bounds:
@@ -86,8 +95,15 @@ class Limits:
             )
         return replace(area, layout=replace(area.blocks, pool_tokens=min(bounds)))
 
-    def _left_bytes(self, budget_bytes: int, areas: tuple[Area, ...]) -> int:
-        """What a budget has beside staging buffers, pools that have a size, and a layer's tokens that pass through."""
+    @property
+    def _known_tokens(self) -> tuple[int, ...]:
+        return self.live_tokens or (() if self.context_tokens is None else (self.context_tokens,))
+
+    def _left_bytes(self, budget_bytes: int, areas: tuple[Area, ...], of_pool: AreaCost) -> int:
+        """What a budget has beside staging buffers, pools that have a size, windows, and a layer's tokens in passing.
+
+        Where it does not hold all, windows take their share of what known requests need of both.
+        """
         of_pools = sum(
             area_cost(area, self.geometry, self.num_rows).whole_bytes(area.layout.pool)
             for area in areas
@@ -95,7 +111,12 @@ class Limits:
         )
         left_bytes = max(budget_bytes - workspace_bytes(areas, self.geometry, self.num_rows) - of_pools, 0)
         costs = [area_cost(area, self.geometry, self.num_rows) for area in areas if area.tier == DEVICE]
-        return left_bytes - max(self._passing_bytes(cost, left_bytes) for cost in costs)
+        left_bytes -= max(self._passing_bytes(cost, left_bytes) for cost in costs)
+        windows = sum(cost.bytes_of(count) for cost in costs if cost.area.follows for count in self._known_tokens)
+        if not windows:
+            return left_bytes
+        of_blocks = sum(of_pool.bytes_of(count) for count in self._known_tokens)
+        return left_bytes - min(windows, left_bytes * windows // (of_blocks + windows))
 
     def _passing_bytes(self, cost: AreaCost, left_bytes: int) -> int:
         """What appends to layers with a window hold beside: of the longest request, or the longest that there is room

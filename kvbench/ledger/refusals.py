@@ -21,7 +21,7 @@ def check_behind(op: Operation, held: Holding) -> None:
 
 
 def check_one_chain(op: Operation, num_chains: int) -> None:
-    """Refuse what is done to one area alone where groups of layers live in areas of their own."""
+    """Refuse what is done to one area alone where groups of layers live in areas that do not follow it."""
     if num_chains > 1:
         raise LedgerError(f"{op}: groups of layers live in {num_chains} chains of areas, and all would have to follow")
 

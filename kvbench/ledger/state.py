@@ -54,6 +54,7 @@ class LedgerState:
         self.num_rows = num_rows
         self.costs = area_costs(self.areas, self.geometry, num_rows)
         self.num_chains = 1 + max(cost.chain for cost in self.costs.values())
+        self.follower = next((name for name, cost in self.costs.items() if cost.area.follows), None)
         for area in self.areas:
             if isinstance(area.layout, Blocks) and area.layout.pool_tokens is None:
                 raise ValueError(f"area {area.name}: a run says how large its pool is (Strategy.fitted), got none")
@@ -64,6 +65,11 @@ class LedgerState:
             for name, cost in self.costs.items()
             if isinstance(cost.area.layout, Blocks)
         }
+
+    @property
+    def num_leading(self) -> int:
+        """Chains of areas that plans append to; what follows them is none."""
+        return self.num_chains - (self.follower is not None)
 
     @property
     def allocated_bytes(self) -> int:

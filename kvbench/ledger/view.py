@@ -3,6 +3,7 @@
 from copy import copy
 
 from kvbench.ledger.booking import Draft
+from kvbench.ledger.following import completed
 from kvbench.ledger.state import LedgerState
 from kvbench.plan.ops import MAIN, Plan
 
@@ -39,8 +40,8 @@ class LedgerView:
         return self._ledger.accounts[seq].holdings[area].next_capacity
 
     def frees_windows(self, area: str = MAIN) -> bool:
-        """Whether layers with a window give back blocks of an area."""
-        return self._ledger.costs[area].frees_windows
+        """Whether layers with a window give back blocks of an area, or hold none of it."""
+        return self._ledger.costs[area].frees_windows or self._ledger.follower is not None
 
     def num_leaving(self, seq: int, area: str = MAIN) -> int:
         """Slots that a background move is taking from an area."""
@@ -85,7 +86,7 @@ class LedgerView:
         ledger = copy(self._ledger)
         ledger.accounts, ledger.sharers = dict(ledger.accounts), dict(ledger.sharers)
         draft = Draft(ledger)
-        for op in plan:
+        for op in completed(plan, self._ledger):
             draft.apply(op)
         draft.commit()
         return LedgerView(ledger)

@@ -226,8 +226,10 @@ class Area:
         score: what each slot keeps to be ranked by; None for nothing.
         attended: whether attention reads it.
         read_ahead: whether the next part of it is copied to the device while attention reads the one before.
-        layers: groups of the model's layers that it is of, by kind or name, such as ("full",); None: all. Areas of the
-            same groups are a chain of their own, and a plan appends each token to every chain.
+        layers: groups of the model's layers that it is of, by kind or name, such as ("full",); None: all, (): none.
+            Areas of the same groups are a chain of their own, and a plan appends each token to every chain.
+        follows: whether it is a chain alone, of chunks, that each token comes to which a plan appends to the others,
+            and room for it, without the plan's saying so.
     Raises:
         ValueError: a layout cannot have that format, or keep those figures, or layers are no names.
     """
@@ -241,6 +243,7 @@ class Area:
     attended: bool = True
     read_ahead: bool = False
     layers: tuple[str, ...] | None = None
+    follows: bool = False
 
     def __post_init__(self) -> None:
         self._check_each()
@@ -259,9 +262,14 @@ class Area:
             raise ValueError(f"area {self.name}: slots in {self.layout} keep no positions of their own")
         if self.tier != DEVICE and not isinstance(self.layout, Chunks | Blocks):
             raise ValueError(f"area {self.name}: slots on the {self.tier} lie in chunks or blocks, got {self.layout}")
+        if self.follows and (self.layers is None or not isinstance(self.layout, Chunks)):
+            raise ValueError(
+                f"area {self.name}: slots that follow others are of layers of their own, in chunks; got {self.layout} "
+                f"of layers {self.layers}"
+            )
 
     def _check_layers(self, layers: object) -> None:
-        is_named = isinstance(layers, tuple) and layers and all(isinstance(name, str) and name for name in layers)
+        is_named = isinstance(layers, tuple) and all(isinstance(name, str) and name for name in layers)
         if not is_named or len(set(self.layers or ())) < len(self.layers or ()):
             raise ValueError(
                 f"area {self.name}: layers is a tuple of groups' names, each once, such as ('full',), or None; got "
@@ -276,7 +284,7 @@ class Area:
         check_kind("format", self.format, get_args(Format))
         if self.score is not None:
             check_kind("score", self.score, get_args(Score))
-        for flag in ("positions", "attended", "read_ahead"):
+        for flag in ("positions", "attended", "read_ahead", "follows"):
             check_flag(f"area {self.name}: {flag}", getattr(self, flag))
 
     def _check_sizes(self) -> None:

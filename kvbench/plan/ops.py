@@ -219,6 +219,17 @@ Plan = tuple[Operation, ...]
 NOTHING: Plan = ()
 
 
+def areas_of(op: Operation) -> set[str]:
+    """The areas that an operation names; none where it is of the whole sequence."""
+    match op:
+        case Reserve() | Append() | Keep():
+            return {op.area}
+        case Move():
+            return {op.src, op.dst}
+        case _:
+            return set()
+
+
 @lru_cache(maxsize=4096)
 def append_plan(seq: int, num_tokens: int) -> Plan:
     """The plan of the common case, an append that fits; built once, since it is asked for at every step."""

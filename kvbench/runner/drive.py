@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from kvbench.backend.base import NO_TIMES, Backend, Booking, Times, summed
-from kvbench.ledger import NO_RECEIPT, Ledger, LedgerView, Limits, OutOfMemory
+from kvbench.ledger import NO_RECEIPT, Ledger, LedgerView, Limits, OutOfMemory, completed
 from kvbench.plan.area import DEVICE
 from kvbench.plan.ops import NOTHING, Plan, Settle
 from kvbench.strategy.base import Strategy
@@ -121,8 +121,9 @@ class Driver:
         return self.book(seq, plan) if plan else None
 
     def book(self, seq: int, plan: Plan) -> Booking:
-        """Book a plan, once what it settles is known not to have failed."""
+        """Book a plan, with what follows it, once what it settles is known not to have failed."""
         ledger = self.ledger
+        plan = completed(plan, ledger)
         before = ledger.tier_bytes[DEVICE]
         waited = self._hands.check(plan) if plan and type(plan[0]) is Settle else NO_TIMES
         receipt = ledger.book(plan) or NO_RECEIPT

@@ -5,7 +5,7 @@ import torch
 from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import Measured
-from kvbench.ledger import NO_RECEIPT, Limits
+from kvbench.ledger import NO_RECEIPT, Limits, completed
 from kvbench.plan.ops import Append, Settle, Truncate
 from tests.support.catalogue import TINY
 from tests.support.storages import LiveStorages
@@ -41,6 +41,7 @@ class Cache:
 
     def carry_out(self, plan, keys=(), values=()):
         self.backend.check(plan)
+        plan = completed(plan, self.ledger)
         is_crop = [type(op) for op in plan] == [Truncate] and not self.strategy.recomputes
         receipt = self.ledger.crop(*plan) if is_crop else self.ledger.book(plan)
         done, total = 0, keys[0].shape[2] if len(keys) else 0

@@ -39,7 +39,7 @@ class GroupedAreas:
             (group for group in geometry.groups if group.holds_tokens), key=lambda group: group.tensor_bytes_per_token
         )
         num_sharing = 1
-        if any(isinstance(area.layout, Blocks) and area.layout.frees_windows for area in areas) and any(
+        if any(area.layers is None and _frees_windows(area) for area in areas) and any(
             group.tokens for group in self.groups
         ):
             self.groups = _alike(self.groups, geometry)
@@ -107,6 +107,10 @@ def _alike(groups: list[LayerGroup], geometry: KVGeometry) -> list[LayerGroup]:
     ]
 
 
+def _frees_windows(area: Area) -> bool:
+    return isinstance(area.layout, Blocks) and area.layout.frees_windows
+
+
 def _is_of(area: Area, group: LayerGroup, geometry: KVGeometry) -> bool:
     return any(set(group.layers) <= set(whole.layers) for _, whole in covered(area, geometry))
 
@@ -126,6 +130,7 @@ class GroupedSequence(SequenceStore):
         super().__init__(shared.areas[0])
         self.grouped = shared
         self.parts = [SequenceStore(areas) for areas in shared.areas]
+        self.score = next((part.score for part in self.parts if part.score is not None), None)
         self.states: list[Tensor] = []
         self._capacities: dict[str, int] = {}
 
@@ -157,10 +162,8 @@ class GroupedSequence(SequenceStore):
                     self.states = self.grouped.states()
             case Truncate(_, num_tokens):
                 self.num_seen -= num_tokens
-        own = {getattr(op, of) for of in ("area", "src", "dst") if hasattr(op, of)}
         for part in parts:
-            if own <= part.area_names:
-                part.carry_out(op, keys, values)
+            part.carry_out(op, keys, values)
 
     def land(self) -> None:
         """See `SequenceStore.land`."""
@@ -184,8 +187,8 @@ class GroupedSequence(SequenceStore):
 
     @property
     def num_held(self) -> int:
-        """Tokens in all areas, of the group that holds most of them."""
-        return max(part.num_held for part in self.parts)
+        """Tokens in all areas, of the group that holds most of them; of windows only where there is no other."""
+        return max(part.num_held for part in [each for each in self.parts if each.window is None] or self.parts)
 
     @property
     def is_growing(self) -> bool:

@@ -33,7 +33,7 @@ from kvbench.plan.area import (
     Ring,
     num_staging_buffers,
 )
-from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Operation, Reserve, Settle, Truncate
+from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Operation, Reserve, Settle, Truncate, areas_of
 
 AT_ONCE_TOKENS = 8 * STAGING_TOKENS
 """Tokens of a layer that an accelerator gathers or restores at once, of what lies on itself."""
@@ -225,7 +225,9 @@ class SequenceStore:
         return store.take_slot(self.num_seen - 1)
 
     def carry_out(self, op: Operation, keys: list[Tensor], values: list[Tensor]) -> None:
-        """Carry out an operation on this sequence alone; only an append reads keys and values."""
+        """Carry out an operation on this sequence alone, if it is of areas of its own; only an append reads K and V."""
+        if not areas_of(op) <= self.area_names:
+            return
         match op:
             case Append():
                 self.append(keys, values, op.num_tokens, op.area)
@@ -249,7 +251,7 @@ class SequenceStore:
                     target.receive(parts.pop(0))
                 source.keep(op.rule)
             case Truncate():
-                self._store(MAIN).truncate(op.num_tokens)
+                self._store(MAIN if MAIN in self.area_names else next(iter(self.area_names))).truncate(op.num_tokens)
                 self.num_seen -= op.num_tokens
             case Settle():
                 self._settle()
