@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kvbench as kv
-from kvbench.api.validating import Validation
+from kvbench.api.printed_lines import PrintedLines
 from kvbench.calibration.printed.held import held
 from kvbench.calibration.printed.named import accelerator_of, model_of, weights_dtype_of
 from kvbench.calibration.printed.rows import COLUMNS, read_rows
@@ -161,7 +161,7 @@ def test_any_line_is_held_or_refused(tmp_path, changed):
         with pytest.raises(ValueError, match="line 2: "):
             read_rows(path)
         return
-    found = Validation(lines=tuple(held(rows, {"Llama-3.1-8B": plain(32, 32, 8, 128)}, {})), unread={})
+    found = PrintedLines(lines=tuple(held(rows, {"Llama-3.1-8B": plain(32, 32, 8, 128)}, {})), unread={})
     assert found.text.count("\n")
     assert len(found.as_dict()["lines"]) == 1
 
@@ -169,8 +169,12 @@ def test_any_line_is_held_or_refused(tmp_path, changed):
 def test_another_table_is_one_message(tmp_path):
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="a table of printed lines has the columns id, engine, version"):
+    with pytest.raises(ValueError, match=r"none of the forms that are read: .*; it has a, b"):
         kv.validate(other)
+    lacking = tmp_path / "lacking.csv"
+    lacking.write_text("engine,num_tokens,available_kv_gib\n1,2,3\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="a table of printed lines has the columns id, version"):
+        kv.validate(lacking)
     with pytest.raises(ValueError, match="it has no lines beside its head"):
         kv.validate(table(tmp_path))
     with pytest.raises(ValueError, match="it cannot be read: No such file"):
@@ -186,8 +190,7 @@ def test_another_table_is_one_message(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "takes one table of printed lines, got 0"),
-        (["a.csv", "b.csv"], "got 2"),
+        ([], "takes files of measurements, got none"),
         (["a.csv", "form=json"], "Did you mean 'format'"),
         (["a.csv", "format=xml"], "format is table or json, got 'xml'"),
     ],

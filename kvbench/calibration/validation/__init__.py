@@ -1,0 +1,1 @@
+"""Published measurements held against the model of time: a reader a format, a judge a kind, one form of rows."""

@@ -1,0 +1,100 @@
+"""What a file of measurements is, by what is in it."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from kvbench.calibration.printed.rows import COLUMNS as PRINTED
+from kvbench.calibration.validation.mixed import COLUMNS as MIXED
+from kvbench.files import check_regular
+from kvbench.messages import cut
+
+LINES, KERNELS, MIXED_CALLS = "printed lines", "kernels", "mixed attention"
+PARQUET = b"PAR1"
+MOST_SHOWN = 12
+
+
+class Opening(NamedTuple):
+    """The beginning of a file, as far as it tells what it is.
+
+    Args:
+        columns: of a table; () where it is none.
+        document: of JSON; None where it is none; of a file of a document a line, the first.
+    """
+
+    columns: tuple[str, ...] = ()
+    document: Any = None
+
+
+FORMS: dict[str, Callable[[Opening], bool]] = {
+    LINES: lambda opening: {"available_kv_gib", "num_tokens", "engine"} <= set(opening.columns),
+    MIXED_CALLS: lambda opening: {"prefill_tokens", "decode_sequences"} <= set(opening.columns),
+    KERNELS: lambda opening: {"op", "seconds"} <= set(opening.columns),
+}
+"""What is read, and how it is known."""
+SAID = f"lines that engines printed ({', '.join(PRINTED[:3])}, …), kernels (op, dtype, seconds, …), calls of mixed "
+SAID += f"attention ({', '.join(MIXED[:3])}, …)"
+
+
+def form_of(path: Path) -> str:
+    """Which of FORMS a file is.
+
+    Raises:
+        ValueError: it cannot be read, or is none of them.
+    """
+    opening = opened(path)
+    for name, is_form in FORMS.items():
+        if is_form(opening):
+            return name
+    has = ", ".join(cut(name, 30) for name in opening.columns[:MOST_SHOWN])
+    if isinstance(opening.document, dict):
+        has = ", ".join(cut(name, 30) for name in list(opening.document)[:MOST_SHOWN])
+    raise ValueError(f"{path}: none of the forms that are read: {SAID}; it has {has or 'nothing'}")
+
+
+def opened(path: Path) -> Opening:
+    """The beginning of a file.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    with _reading(path):
+        check_regular(path)
+        if _is_parquet(path):
+            return Opening(columns=tuple(map(str, pd.read_parquet(path).columns)))
+        text = path.read_text(encoding="utf-8-sig").lstrip()
+        if text[:1] not in ("{", "["):
+            return Opening(columns=tuple(next(csv.reader(text.splitlines()[:1]), ())))
+    try:
+        return Opening(document=json.JSONDecoder().raw_decode(text)[0])
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: no JSON: {error.msg}") from error
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table as it stands, Parquet or CSV.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    with _reading(path):
+        return pd.read_parquet(path) if _is_parquet(path) else pd.read_csv(path, encoding="utf-8-sig")
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(PARQUET)) == PARQUET
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, csv.Error) as error:
+        said = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ValueError(f"{path}: it cannot be read: {said}") from error
