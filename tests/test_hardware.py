@@ -52,7 +52,7 @@ def test_figures_of_the_data_sheets(name):
     assert (made.host_bytes_per_s, made.link_bytes_per_s, made.power_w) == (host * 1e9, link * 1e9, power)
     assert made.memory_efficiency == 0.8
     assert "data sheet" in made.source or "white paper" in made.source
-    assert (made.curves, made.calibrated_for, made.validation) == (None, None, None)
+    assert (made.curves, made.calibrated_for, made.validation, made.kernels) == (None, None, None, None)
     assert sorted(node) == sorted(field.name for field in fields(Hardware))
 
 

@@ -38,6 +38,7 @@ class Hardware(Accelerator):
         curves: of a calibrated machine, seconds by size, [size, seconds] points a name; None for a data sheet's.
         calibrated_for: what those were measured on, such as dtype and heads; None for a data sheet's.
         validation: how far modelled times were from measured ones; None where that was never measured.
+        kernels: figures of fits to measured kernels, which `timing` reads; None where nobody measured them.
     Raises:
         ValueError: a figure is out of its range.
     """
@@ -58,6 +59,7 @@ class Hardware(Accelerator):
     curves: Mapping[str, Curve] | None = None
     calibrated_for: Mapping[str, object] | None = None
     validation: Mapping[str, Any] | None = None
+    kernels: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,7 +76,7 @@ class Hardware(Accelerator):
             check_curve(f"hardware.curves.{name}", curve)
 
     def _check_mappings(self) -> None:
-        for key in ("curves", "calibrated_for", "validation"):
+        for key in ("curves", "calibrated_for", "validation", "kernels"):
             value = getattr(self, key)
             if value is not None and not isinstance(value, Mapping):
                 raise ValueError(f"hardware.{key} is a mapping, or null, got {value!r}")

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kvbench.model.dtypes import DTYPE_BYTES, KV_BITS
+from kvbench.model.dtypes import DTYPE_BYTES
 from kvbench.model.hardware import Hardware
+from kvbench.timing.attention import attention_of
 from kvbench.timing.shapes import AttentionShape, ExpertShape
 
 Seconds = NDArray[np.float64]
@@ -24,6 +25,7 @@ class Kernels:
     def __init__(self, hardware: Hardware) -> None:
         self._hardware = hardware
         self._bytes_per_s = hardware.memory_bytes_per_s * hardware.memory_efficiency
+        self._attention = attention_of(hardware)
 
     @property
     def is_fitted(self) -> bool:
@@ -51,23 +53,25 @@ class Kernels:
         moved = touched * matrices * OPERAND_BYTES[shape.dtype] + 4 * tokens * shape.top_k * shape.hidden
         return self._knee_s(moved, 2 * tokens * shape.top_k * matrices, shape.dtype)
 
-    def prefill_s(self, new_tokens: ArrayLike, context_tokens: ArrayLike, shape: AttentionShape) -> Seconds:
-        """Attention of a prompt's new tokens over those before them and each other, in one layer."""
-        new, before = (np.asarray(each, np.float64) for each in (new_tokens, context_tokens))
-        pairs = new * before + new * (new + 1) / 2
-        if shape.window:
-            over = np.maximum(new + before - shape.window, 0)
-            hidden = np.maximum(before - shape.window, 0)
-            pairs = pairs - (over * (over + 1) - hidden * (hidden + 1)) / 2
-        flops = 2 * pairs * shape.num_heads * (shape.key_dim + shape.value_dim)
-        return self._knee_s(_slot_bytes(shape) * (new + before), flops, shape.dtype)
+    def prefill_s(
+        self, new_tokens: ArrayLike, context_tokens: ArrayLike, shape: AttentionShape, prompts: ArrayLike = 1
+    ) -> Seconds:
+        """Attention of prompts' new tokens over those before them and each other, in one layer; see `Attention`."""
+        return self._attention.prefill_s(new_tokens, context_tokens, shape, prompts)
+
+    def decode_s(self, seen_tokens: ArrayLike, batch: ArrayLike, shape: AttentionShape) -> Seconds:
+        """Attention of a decode step in one layer, as tables of kernels have it: called again and again, so that what
+        fits the accelerator's cache stays there."""
+        return self._attention.decode_s(seen_tokens, batch, shape)
 
     def decode_terms(self, batch: ArrayLike, shape: AttentionShape) -> tuple[Seconds, Seconds]:
-        """Attention of a decode step in one layer: seconds that hang on how many sequences there are, and seconds for
-        each token that they see, all of them together."""
-        number = np.asarray(batch, np.float64)
-        fixed = np.full(number.shape, self._hardware.launch_s)
-        return fixed, np.full(number.shape, _slot_bytes(shape) / self._bytes_per_s)
+        """Attention of a model's decode step in one layer: seconds that hang on how many sequences there are, and
+        seconds for each token that they see, all of them together."""
+        return self._attention.decode_terms(batch, shape)
+
+    def mixed_terms(self, batch: ArrayLike, shape: AttentionShape) -> tuple[Seconds, Seconds]:
+        """The same of decode steps that share an iteration with prompts' new tokens, beside what those take."""
+        return self._attention.mixed_terms(batch, shape)
 
     def traffic_s(self, num_bytes: ArrayLike) -> Seconds:
         """What only moves bytes: norms, activation functions, rotary embeddings, additions."""
@@ -101,7 +105,3 @@ class Kernels:
 def kernels_of(hardware: Hardware) -> Kernels:
     """What kernels take on an accelerator."""
     return Kernels(hardware)
-
-
-def _slot_bytes(shape: AttentionShape) -> float:
-    return float(shape.num_kv_heads * (shape.key_dim + shape.value_dim) * KV_BITS[shape.kv_dtype] / 8)
