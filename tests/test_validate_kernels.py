@@ -58,15 +58,16 @@ def test_a_row_is_its_time_beside_ours(tmp_path):
 
 
 def test_attention_of_several_sequences_has_one_floor(tmp_path):
-    floor, one = OURS.prefill_s(0, 0, SHAPE), OURS.prefill_s(512, 0, SHAPE)
-    fixed, token = OURS.decode_terms(4, SHAPE)
+    windowed = SHAPE._replace(window=10)
+    ours = [OURS.prefill_s(512, 0, SHAPE, 4), OURS.decode_s(400, 4, SHAPE), OURS.decode_s(40, 4, windowed)]
     rows = [
         attention("prefill_attention", 4, 512, 0, 1.0),
         attention("decode_attention", 4, 1, 99, 1.0),
         attention("decode_attention", 4, 1, 99, 1.0, window=10),
     ]
     found = kv.validate(table(tmp_path, *rows)).rows["ours"]
-    assert found.tolist() == pytest.approx([floor + 4 * (one - floor), fixed + 400 * token, fixed + 40 * token])
+    assert found.tolist() == pytest.approx(ours)
+    assert ours[0] < 4 * OURS.prefill_s(512, 0, SHAPE) - 2 * OURS.prefill_s(0, 0, SHAPE)
 
 
 def test_a_chunk_beside_a_step_is_the_sum_of_both(tmp_path):

@@ -14,6 +14,7 @@ from kvbench.model.dtypes import kv_dtype
 from kvbench.model.hardware import Hardware
 from kvbench.timing.attention import CACHES, FLAGS, MADE, Attention, attention_figures
 from kvbench.timing.doubt import quantiles_of
+from kvbench.timing.kernels import Kernels
 from kvbench.timing.rooflines import Peaks
 from kvbench.timing.shapes import AttentionShape
 
@@ -90,7 +91,7 @@ def fit_attention(frame: pd.DataFrame, hardware: Hardware) -> AttentionFit:
     return AttentionFit(figures, residuals, errors_by_region(held))
 
 
-def attention_s(rows: pd.DataFrame, attention: Attention) -> Numbers:
+def attention_s(rows: pd.DataFrame, attention: Attention | Kernels) -> Numbers:
     """What a table's rows of attention take by an accelerator's figures.
 
     Args:
@@ -182,7 +183,7 @@ def _alike(rows: pd.DataFrame) -> list[Alike]:
     return found
 
 
-def _ours(alike: Sequence[Alike], number: int, attention: Attention) -> Numbers:
+def _ours(alike: Sequence[Alike], number: int, attention: Attention | Kernels) -> Numbers:
     found = np.empty(number)
     for rows in alike:
         if rows.op == OPS["prefill"]:

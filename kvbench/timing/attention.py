@@ -10,14 +10,17 @@ from kvbench.checks import check_number
 from kvbench.messages import unknown
 from kvbench.model.dtypes import KV_BITS
 from kvbench.model.hardware import Hardware
-from kvbench.timing.prompts import PromptFigures, chunks_of, prefill_s
-from kvbench.timing.rooflines import Peaks, Seconds, slot_bytes
+from kvbench.timing.prompts import TILE_ROWS, PromptFigures, chunks_of, prefill_s
+from kvbench.timing.rooflines import Peaks, Seconds, knee, slot_bytes
 from kvbench.timing.shapes import AttentionShape
 from kvbench.timing.steps import StepFigures, decode_s, decode_terms
 
 CACHES = ("bfloat16", "fp8")
 """Caches whose kernels have figures of their own; others take those of the nearest in bits."""
 FEW_BITS = 8
+LONE_ROW = 0.7
+"""Of what a block takes beside its products, a block of one row: calls of chunks and steps together on an RTX 4090."""
+MIXED_KNEE = 2.0
 MADE: dict[str, type[PromptFigures] | type[StepFigures]] = {"prefill": PromptFigures, "decode": StepFigures}
 MOST = 1e12
 FLAGS = ("packs", "regroups")
@@ -94,21 +97,20 @@ class Attention:
 
         One call takes both. Where it brings groups together, sequences add what they take alone, but for the floor;
         where it takes each head by itself (FlashAttention 2), a sequence is a prompt of one new token: a block a head,
-        which walks alone, and heads of a group read the same from memory, unless they run at once.
+        none of which shares the walk over what it sees, be there ever so many idle units.
         """
         number, figures = np.asarray(batch, np.float64), self._steps(shape)
         fixed_s, token_s = self.decode_terms(number, shape)
         if not figures.regroups:
             return np.maximum(fixed_s - figures.floor_s, 0.0), token_s
         prompts = self._prompts(shape)._replace(packs=0.0)
-        none = chunks_of(1, 0, 1, shape, self._peaks, prompts)
-        far = chunks_of(1, 1024, 1, shape, self._peaks, prompts)
-        walk_s, work_s = (far.walk_s - none.walk_s) / 1024, (far.work_s - none.work_s) / 1024
-        shared = np.clip(figures.units / np.maximum(number, 1), 1, shape.num_heads / shape.num_kv_heads)
-        read_s = slot_bytes(shape) * shape.num_heads / shape.num_kv_heads / shared
-        read_s = read_s / (self._peaks.memory_bytes_per_s * figures.share)
-        token_s = np.maximum(np.maximum(work_s, read_s), walk_s / np.maximum(number, 1))
-        return number * (none.work_s + prompts.write_s), token_s
+        row = chunks_of(TILE_ROWS, 0, 1, shape, self._peaks, prompts)
+        next_row = chunks_of(TILE_ROWS, 1, 1, shape, self._peaks, prompts)
+        work_s, walk_s = next_row.work_s - row.work_s, next_row.walk_s - row.walk_s
+        read_s = slot_bytes(shape) / (self._peaks.memory_bytes_per_s * figures.share)
+        block_s = row.work_s - TILE_ROWS * work_s
+        token_s = knee(np.maximum(work_s, walk_s / np.maximum(number, 1)), np.asarray(read_s), MIXED_KNEE)
+        return number * LONE_ROW * block_s, token_s
 
     def _prompts(self, shape: AttentionShape) -> PromptFigures:
         return _nearest(shape, self._figures.prefill, self._typical[0])

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from kvbench.calibration.attention import attention_s
 from kvbench.calibration.tables import is_held_out
 from kvbench.calibration.validation.rows import held_rows
 from kvbench.model.dtypes import KV_BITS, kv_dtype
 from kvbench.timing.kernels import OPERAND_BYTES, Kernels, Seconds
-from kvbench.timing.shapes import AttentionShape, ExpertShape
+from kvbench.timing.shapes import ExpertShape
 
 SMALL_BATCH, SMALL_STEP, LONG_PROMPT, LONG_CONTEXT, SMALL_MESSAGE = 256, 16, 512, 4096, 1 << 20
 """Tokens of a product, sequences of a decode step, tokens of a prompt, tokens seen and bytes exchanged, up to which (of
@@ -109,40 +110,6 @@ def _experts(own: pd.DataFrame, kernels: Kernels) -> Seconds:
     return _by_shape(own, columns, lambda rows, key: kernels.experts_s(rows["m"], ExpertShape(*key)))
 
 
-_HEADS = ["num_heads", "num_kv_heads", "head_dim", "dtype", "kv_dtype", "window"]
-
-
-def attention_shape(
-    num_heads: int, num_kv_heads: int, head_dim: int, dtype: str, cache: str, window: int
-) -> AttentionShape:
-    """A table's heads as timing has them."""
-    return AttentionShape(num_heads, num_kv_heads, head_dim, head_dim, dtype, kv_dtype(cache), window)
-
-
-def _prefill(own: pd.DataFrame, kernels: Kernels) -> Seconds:
-    """Of several prompts in one call: what a prompt takes beside the call's floor, each."""
-
-    def seconds(rows: pd.DataFrame, key: Any) -> Seconds:
-        shape = attention_shape(*key)
-        floor, number = kernels.prefill_s(0, 0, shape), rows["batch"].to_numpy(np.float64)
-        each: Seconds = kernels.prefill_s(rows["new_tokens"], rows["context_tokens"], shape) - floor
-        return floor + number * each
-
-    return _by_shape(own, _HEADS, seconds)
-
-
-def _decode(own: pd.DataFrame, kernels: Kernels) -> Seconds:
-    def seconds(rows: pd.DataFrame, key: Any) -> Seconds:
-        shape = attention_shape(*key)
-        fixed, token = kernels.decode_terms(rows["batch"], shape)
-        seen = rows["context_tokens"].to_numpy(np.float64) + 1
-        seen = np.minimum(seen, shape.window) if shape.window else seen
-        attended: Seconds = rows["batch"].to_numpy(np.float64) * seen
-        return fixed + token * attended
-
-    return _by_shape(own, _HEADS, seconds)
-
-
 def _traffic(own: pd.DataFrame, kernels: Kernels) -> Seconds:
     return kernels.traffic_s(own["bytes"])
 
@@ -206,8 +173,8 @@ _SAID = {
             f"{row.hidden:,} by {row.intermediate:,}"
         ),
     ),
-    "prefill_attention": (_prefill, _attending, _prompt, _heads),
-    "decode_attention": (_decode, _attending, _step, _heads),
+    "prefill_attention": (attention_s, _attending, _prompt, _heads),
+    "decode_attention": (attention_s, _attending, _step, _heads),
     "elementwise": (
         _traffic,
         lambda row: row.dtype,

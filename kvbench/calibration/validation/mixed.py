@@ -1,4 +1,4 @@
-"""Calls of attention that take a prompt's chunk and decode steps together, held against the sum of both."""
+"""Calls of attention that take a prompt's chunk and decode steps together, held against what steps add to a chunk."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kvbench.calibration.attention import attention_shape
 from kvbench.calibration.tables import is_held_out_by
 from kvbench.calibration.validation.columns import checked_columns
-from kvbench.calibration.validation.kernels import LONG_CONTEXT, SMALL_STEP, Judged, attention_shape
+from kvbench.calibration.validation.kernels import LONG_CONTEXT, SMALL_STEP, Judged
 from kvbench.calibration.validation.rows import held_rows
 from kvbench.timing.kernels import Kernels
 
@@ -30,7 +31,7 @@ def read_mixed(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def judged_mixed(table: pd.DataFrame, kernels: Kernels) -> Judged:
-    """Each call's time beside ours: the chunk's and the step's, the floor of a call once.
+    """Each call's time beside ours: the chunk's, and what the step adds.
 
     Args:
         table: from `read_mixed`.
@@ -41,10 +42,10 @@ def judged_mixed(table: pd.DataFrame, kernels: Kernels) -> Judged:
     for key, rows in table.groupby([*HEADS, "dtype"], sort=False):
         heads, kv_heads, width, dtype = key
         shape = attention_shape(heads, kv_heads, width, dtype, dtype, 0)
-        fixed, token = kernels.decode_terms(rows["decode_sequences"], shape)
+        fixed, token = kernels.mixed_terms(rows["decode_sequences"], shape)
         chunk = kernels.prefill_s(rows["prefill_tokens"], rows["prefill_context_tokens"], shape)
         seen = (rows["decode_sequences"] * (rows["decode_context_tokens"] + 1)).to_numpy()
-        ours[places[rows.index]] = chunk - kernels.prefill_s(0, 0, shape) + fixed + token * seen
+        ours[places[rows.index]] = chunk + fixed + token * seen
     small, short = table["decode_sequences"] <= SMALL_STEP, table["decode_context_tokens"] < LONG_CONTEXT
     found = held_rows(
         what=[
