@@ -21,8 +21,10 @@ SPLIT_SHARPNESS = 4.0
 WALK_KNEE = 4.0
 COMPUTE_SHARE = 0.5
 """Of the peak rate that products reach, where they bound: latents that many heads share."""
-USUAL_SEEN = (512.0, 8192.0)
-"""Tokens of a sequence between which a step's time is laid straight in what it sees."""
+MOST_SEEN, FEWEST_SEEN, SEEN_BY_ALL = 512.0, 64.0, 2.0**16
+"""Tokens of a sequence from which on a step's time is laid straight in what it sees, up to SPREAD times as many: fewer of
+many sequences, for memories hold only so much."""
+SPREAD = 16.0
 
 
 class StepFigures(NamedTuple):
@@ -89,9 +91,10 @@ def decode_terms(
     """What a step takes whatever it sees, and for each token that it sees, as a model's step finds them: all other
     layers were read since the last one, and nothing of this one is left in the accelerator's cache."""
     number = np.asarray(batch, np.float64)
-    high = min(USUAL_SEEN[1], float(shape.window)) if shape.window else USUAL_SEEN[1]
-    low = high * USUAL_SEEN[0] / USUAL_SEEN[1]
-    past = np.ones(number.shape)
+    low = np.clip(SEEN_BY_ALL / np.maximum(number, 1), FEWEST_SEEN, MOST_SEEN)
+    if shape.window:
+        low = np.minimum(low, shape.window / SPREAD)
+    high, past = low * SPREAD, np.ones(number.shape)
     low_s, high_s = (_step_s(number * each, number, past, shape, peaks, figures) for each in (low, high))
     token_s = (high_s - low_s) / (number * (high - low))
     return low_s - token_s * number * low, token_s
