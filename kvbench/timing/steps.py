@@ -22,8 +22,8 @@ WALK_KNEE = 4.0
 COMPUTE_SHARE = 0.5
 """Of the peak rate that products reach, where they bound: latents that many heads share."""
 MOST_SEEN, FEWEST_SEEN, SEEN_BY_ALL = 512.0, 64.0, 2.0**16
-"""Tokens of a sequence from which on a step's time is laid straight in what it sees, up to SPREAD times as many: fewer of
-many sequences, for memories hold only so much."""
+"""Tokens of a sequence from which on a step's time is laid straight in what it sees, up to SPREAD times as many: fewer
+of many sequences, for memories hold only so much."""
 SPREAD = 16.0
 
 
