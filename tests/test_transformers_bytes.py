@@ -22,8 +22,11 @@ HOLDING = [name for name in STRATEGIES if name != "recompute"]
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 4, 2, 8
 
 
-def config_of(attention=ATTENTION):
-    config = CONFIGS["llama"]()
+WINDOWED = "gemma3, one layer of two with a window of 12"
+
+
+def config_of(attention=ATTENTION, family="llama"):
+    config = CONFIGS[family]()
     config._attn_implementation, config.head_dim = attention, HEAD_DIM
     return config
 
@@ -31,8 +34,8 @@ def config_of(attention=ATTENTION):
 class Driven:
     """Layers that are stepped as a model's are, on random tensors; torch's own storages count what they hold."""
 
-    def __init__(self, chosen, num_rows=2, **options):
-        self.cache = KVBenchCache(chosen, config_of(), num_output_tokens=100, **options)
+    def __init__(self, chosen, num_rows=2, family="llama", **options):
+        self.cache = KVBenchCache(chosen, config_of(family=family), num_output_tokens=100, **options)
         self.num_rows = num_rows
         self.generator = torch.Generator().manual_seed(0)
         self.storages = LiveStorages()
@@ -70,6 +73,7 @@ class Driven:
         return self.cache.batch.sequences[layer].full_context(0)
 
 
+@pytest.mark.parametrize("family", ["llama", WINDOWED])
 @pytest.mark.parametrize("name", HOLDING)
 @settings(max_examples=5, deadline=None)
 @given(
@@ -77,8 +81,8 @@ class Driven:
         st.one_of(st.integers(1, 60), st.just(1), st.lists(st.integers(0, 1), min_size=1, max_size=4)), max_size=9
     )
 )
-def test_books_and_storages_agree_after_every_step_and_change_of_rows(name, steps):
-    driven = Driven(small(name))
+def test_books_and_storages_agree_after_every_step_and_change_of_rows(name, family, steps):
+    driven = Driven(small(name), family=family)
     driven.step(33)
     for step in steps:
         if isinstance(step, int):

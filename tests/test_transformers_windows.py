@@ -13,13 +13,17 @@ from kvbench.backend.storage.window import WindowStore
 from kvbench.integrations.transformers import ATTENTION, KVBenchCache, use_attention
 from kvbench.ledger import LedgerError
 from kvbench.strategy.dynamic import Dynamic
+from kvbench.strategy.paged import Paged
+from tests.support.catalogue import STRATEGIES
 from tests.support.families import EAGER, NUM_OUTPUT, WAYS, WINDOWED, from_config, model_of, prompt
 from tests.support.storages import LiveStorages
 from tests.test_contract import small
 
 WINDOW = 12
 HOLDING = ["async", "chunked", "concat", "dynamic", "predictive", "static"]
-"""Strategies under which a window is held as one."""
+"""Strategies under which a window is held as one in their only area."""
+BESIDE = ["paged", "hierarchical", "hierarchical_disk", "paged_hierarchical"]
+"""Lossless ones under which it is held beside theirs."""
 TRIED = [way for way in WAYS if way not in ("assisted", "cropped", "sampled")]
 ATTENTIONS = {name: ("eager",) if name.startswith(EAGER) else ("eager", "sdpa", ATTENTION) for name in WINDOWED}
 
@@ -48,9 +52,10 @@ def cases():
     """Every model with every way, under one strategy and attention in turn; the others are slow."""
     for row, name in enumerate(WINDOWED):
         for column, way in enumerate(TRIED):
-            for number, (chosen, attention) in enumerate((s, a) for a in ATTENTIONS[name] for s in HOLDING):
-                in_turn = number == (5 * row + 7 * column) % (len(HOLDING) * len(ATTENTIONS[name]))
-                yield pytest.param(name, way, chosen, attention, marks=() if in_turn else pytest.mark.slow)
+            for strategies in (HOLDING, BESIDE):
+                for number, (chosen, attention) in enumerate((s, a) for a in ATTENTIONS[name] for s in strategies):
+                    in_turn = number == (5 * row + 7 * column) % (len(strategies) * len(ATTENTIONS[name]))
+                    yield pytest.param(name, way, chosen, attention, marks=() if in_turn else pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("name", "way", "chosen", "attention"), list(cases()))
@@ -65,14 +70,50 @@ def test_the_same_tokens_with_no_more_than_a_window(name, way, chosen, attention
     cache.close()
 
 
-@pytest.mark.parametrize("chosen", ["paged", "hierarchical", "sinks", "int8"])
-def test_what_cannot_hold_a_window_alone_holds_what_all_layers_do(chosen):
-    model = chosen_model("mistral, window of 12", ATTENTION)
+LOSSY = [name for name in STRATEGIES if name != "recompute" and not small(name).lossless]
+
+
+@pytest.mark.parametrize("chosen", LOSSY)
+@pytest.mark.parametrize("name", [name for name in WINDOWED if not name.startswith(EAGER)])
+def test_who_evicts_or_packs_holds_a_window_as_it_comes(chosen, name):
+    """With all layers windowed nothing is lost: the tokens are transformers' own."""
+    model = chosen_model(name, ATTENTION)
     cache = KVBenchCache(small(chosen), model.config, num_output_tokens=NUM_OUTPUT)
-    with torch.no_grad():
-        model(input_ids=prompt(1, 30), past_key_values=cache)
+    tokens = WAYS["left_padded"](model, cache)
+    found = windows(cache)
+    assert len(found) == sum(cache.is_sliding) == (2 if name.startswith("mistral") else 1)
+    for store in found:
+        assert store.num_used > WINDOW == sum(keys.shape[2] for keys, _ in store.parts[0])
+        assert chosen == "fp8" or store.parts[0][0][0].dtype == torch.float32
+    if name.startswith("mistral") and chosen != "fp8":
+        assert torch.equal(tokens, expected(name, "sdpa", "left_padded"))
+    cache.close()
+
+
+def test_blocks_that_are_told_to_stay_are_all_layers():
+    model = chosen_model("mistral, window of 12", ATTENTION)
+    cache = KVBenchCache(Paged(window_blocks="keep"), model.config)
+    assert torch.equal(WAYS["greedy"](model, cache), expected("mistral, window of 12", "sdpa", "greedy"))
     assert not windows(cache)
     assert not any(cache.is_sliding)
+    cache.close()
+
+
+@pytest.mark.parametrize("family", [name for name in WINDOWED if name.startswith(EAGER)])
+@pytest.mark.parametrize("chosen", ["int2", "int4", "int8", "int2_naive"])
+def test_few_bits_are_read_by_a_models_own_attention(family, chosen):
+    """The layer that sees all tokens is rounded; the other layer is before it, and as it was."""
+    model = chosen_model(family, "eager")
+    cache, plain = KVBenchCache(small(chosen), model.config), DynamicCache(config=model.config)
+    with torch.no_grad():
+        for count in (30, 1, 9, 1):
+            for each in (cache, plain):
+                model(input_ids=prompt(1, count, seed=count), past_key_values=each)
+    (store,) = windows(cache)
+    assert sum(keys.shape[2] for keys, _ in store.parts[0]) == WINDOW
+    (last,) = [layer for layer in plain.layers if getattr(layer, "is_sliding", False)]
+    kept = torch.cat([piece.keys for piece in store.pieces(0)], dim=2)
+    assert torch.equal(kept[:, :, -WINDOW + 1 :], last.keys[:, :, -WINDOW + 1 :])
     cache.close()
 
 

@@ -11,10 +11,10 @@ from kvbench.backend.base import NO_TIMES, Booking, Times
 from kvbench.backend.storage import Areas, SequenceStore, Shape
 from kvbench.integrations.figures import Figures
 from kvbench.ledger import BackgroundError, LedgerError, Limits
-from kvbench.ledger.costs import as_held
+from kvbench.ledger.costs import as_held, covered, hold_windows
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.area import DEVICE, Chunks, Contiguous, Packed
-from kvbench.plan.ops import MAIN, NOTHING, Append, Plan, Release, Rows, Settle, Truncate
+from kvbench.plan.area import Area, Blocks, num_staging_buffers
+from kvbench.plan.ops import MAIN, NOTHING, Append, Plan, Release, Reserve, Rows, Settle, Truncate, areas_of
 from kvbench.runner.drive import Driver
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
@@ -113,7 +113,13 @@ class Layerwise:
         num_output_tokens: int,
         context_tokens: int | None = None,
     ) -> None:
-        limits = Limits(geometry=geometry, budget_bytes=budget_bytes, num_rows=num_rows, context_tokens=context_tokens)
+        limits = Limits(
+            geometry=geometry,
+            budget_bytes=budget_bytes,
+            num_rows=num_rows,
+            context_tokens=context_tokens,
+            has_own_pools=True,
+        )
         self.strategy = strategy = deepcopy(strategy).fitted(limits)
         self.ledger = strategy.ledger(geometry, budget_bytes, num_rows)
         self.geometry = geometry
@@ -121,8 +127,9 @@ class Layerwise:
         self._num_output_tokens = num_output_tokens
         shapes = [_shape_of(geometry, layer, num_rows, device) for layer in range(geometry.num_layers)]
         areas = as_held(strategy.areas, geometry)
-        first = Areas(areas, shapes[0])
-        others = [Areas(areas, shape, beside=first) for shape in shapes[1:]]
+        own = [_areas_of(layer, areas, geometry) for layer in range(geometry.num_layers)]
+        first = Areas(own[0], shapes[0], num_buffers=num_staging_buffers(areas))
+        others = [Areas(each, shape, beside=first) for each, shape in zip(own[1:], shapes[1:], strict=True)]
         self._layers = _Layers([first, *others], geometry)
         self._driver = Driver(strategy, self.ledger, self._layers)
         self.seq = next(_NUMBERS)
@@ -221,6 +228,16 @@ class Layerwise:
             raise StepFailed(f"it is layer {self._next_layer}'s turn, got layer {layer}; reset the cache first")
         self._next_layer = layer + 1
         return self.sequences[layer]
+
+    def strides_of(self, layer: int) -> list[Stride]:
+        """A step's strides, for a layer whose tokens are all read at once: one, where it follows the others."""
+        follower = self.ledger.follower
+        if follower not in self.sequences[layer].area_names:
+            return self.strides
+        plan = [op for stride in self.strides for op in stride.plan if areas_of(op) == {follower}]
+        room = [op for op in plan if isinstance(op, Reserve)][-1:]
+        num_tokens = sum(stride.num_tokens for stride in self.strides)
+        return [Stride(num_tokens, (*room, Append(self.seq, num_tokens, follower)), NOTHING)]
 
     def leave(self, layer: int, is_attended: bool) -> None:
         """A layer has carried out its strides.
@@ -322,13 +339,19 @@ def _shape_of(geometry: KVGeometry, layer: int, num_rows: int, device: torch.dev
     return Shape(*sizes, getattr(torch, geometry.dtype), device, window=group.tokens, value_dim=value_dim)
 
 
+def _areas_of(layer: int, areas: tuple[Area, ...], geometry: KVGeometry) -> tuple[Area, ...]:
+    return tuple(area for area in areas if any(layer in group.layers for _, group in covered(area, geometry)))
+
+
 def holds_windows(strategy: Strategy) -> bool:
-    """Whether layers with a window hold it alone: in one area, contiguous or in chunks, that evicts nothing."""
-    (area, *others) = strategy.areas
-    is_plain = (
-        isinstance(area.layout, Contiguous | Chunks) and area.tier == DEVICE and not isinstance(area.format, Packed)
-    )
-    return is_plain and not others and not area.num_tracks and strategy.attends_all
+    """Whether layers with a window hold it alone: in the one area that there is, or beside those of the strategy.
+
+    Where blocks are told to stay as they are in all layers, or a strategy evicts what is in no order, all hold alike.
+    """
+    area = strategy.areas[0]
+    if not hold_windows(strategy.areas):
+        return True
+    return area.blocks.frees_windows if isinstance(area.layout, Blocks) else strategy.attends_all
 
 
 def check_fits(strategy: Strategy, geometry: KVGeometry, budget_bytes: int | None, context_tokens: int | None) -> None:
@@ -342,7 +365,7 @@ def check_fits(strategy: Strategy, geometry: KVGeometry, budget_bytes: int | Non
             f"{type(strategy).__name__} holds nothing between steps: a model without a cache does the same "
             "(use_cache=False)"
         )
-    limits = Limits(geometry=geometry, budget_bytes=budget_bytes, context_tokens=context_tokens)
+    limits = Limits(geometry=geometry, budget_bytes=budget_bytes, context_tokens=context_tokens, has_own_pools=True)
     strategy.fitted(limits).ledger(geometry)
 
 
@@ -358,6 +381,8 @@ def write(sequence: SequenceStore, plan: Plan, keys: Tensor, values: Tensor) -> 
     done = 0
     for op in plan:
         if type(op) is Append:
+            if op.area not in sequence.area_names:
+                continue
             end = done + op.num_tokens
             sequence.append([keys[:, :, done:end]], [values[:, :, done:end]], op.num_tokens, op.area)
             done = end

@@ -243,7 +243,7 @@ def beside_windows(areas: tuple[Area, ...], geometry: KVGeometry, apart_from_blo
     """
     named = covered(Area(), geometry)
     bounded = tuple(name for name, group in named if group.tokens is not None)
-    holds = _holds_windows(areas) and not (apart_from_blocks and _frees_windows(areas[0]))
+    holds = hold_windows(areas) and not (apart_from_blocks and _frees_windows(areas[0]))
     if not bounded or holds or any(area.layers is not None for area in areas):
         return areas
     others = tuple(name for name, _ in named if name not in bounded)
@@ -251,7 +251,8 @@ def beside_windows(areas: tuple[Area, ...], geometry: KVGeometry, apart_from_blo
     return (*own, Area(WINDOWS, Chunks(STAGING_TOKENS), layers=bounded, follows=True))
 
 
-def _holds_windows(areas: tuple[Area, ...]) -> bool:
+def hold_windows(areas: tuple[Area, ...]) -> bool:
+    """Whether areas of all layers are such as layers with a window, or in chunks, can live in."""
     (area, *others) = areas
     fits = isinstance(area.layout, Blocks) or (_holds_bounded(area) and area.tier == DEVICE)
     return fits and not others

@@ -27,11 +27,10 @@ class KVBenchCache(Cache):
 
     It is the measured backend's storage and ledger, a batch a cache. Strategies that evict, or rank by attention mass,
     need `use_attention(model)` first; the others work with any attention too. Layers with a window or in chunks hold no
-    more tokens than that has, where a strategy has one area, contiguous or of chunks, and evicts nothing; under the
-    others (blocks, tiers, few bits) they hold what all layers do, and see their window. Of models with latent attention
-    (DeepSeek V2 and V3, Kimi K2) the latent and its rotary part are held, under strategies that store all tokens.
-    What a strategy leaves to a run (its longest sequence, a pool's size) is the model's context; a pool is within the
-    budget.
+    more tokens than that has: a strategy that packs, evicts or moves slots, or takes blocks, decides over the layers
+    that see all tokens, and its budget is theirs. Of models with latent attention (DeepSeek V2 and V3, Kimi K2) the
+    latent and its rotary part are held, under strategies that store all tokens. What a strategy leaves to a run (its
+    longest sequence, a pool's size) is the model's context; a pool is within the budget.
 
     Args:
         strategy: what decides; it is copied.

@@ -85,14 +85,13 @@ class KVBenchLayer(CacheLayerMixin):
         batch, _ = shared.live
         if self._number == 0:
             batch.begin(key_states.shape[2])
-        if self.is_sliding and len(batch.strides) > 1:
+        strides = batch.strides_of(self._number)
+        if self.is_sliding and len(strides) > 1:
             name = type(shared.strategy).__name__
-            raise RuntimeError(
-                f"{name} takes {len(batch.strides)} parts of a step, which a window passes; {USE_ATTENTION}"
-            )
+            raise RuntimeError(f"{name} takes {len(strides)} parts of a step, which a window passes; {USE_ATTENTION}")
         sequence = batch.enter(self._number)
         done = 0
-        for stride in batch.strides:
+        for stride in strides:
             end = done + stride.num_tokens
             write(sequence, stride.plan, key_states[:, :, done:end], value_states[:, :, done:end])
             for op in stride.after:
@@ -126,6 +125,8 @@ class KVBenchLayer(CacheLayerMixin):
             mask = mask.expand(key.shape[0], -1, -1, -1)
         if self._number == 0:
             shared.begin(mask, key.shape[2])
+        if self.is_sliding:
+            arranged = shared.unarranged  # a window's tokens are the newest as they came
         sequence = batch.enter(self._number)
         first = sequence.num_seen
         query, key, value = (arranged.tokens(tensor) for tensor in (query, key, value))
@@ -135,7 +136,7 @@ class KVBenchLayer(CacheLayerMixin):
             write(sequence, stride.plan, key[:, :, done:end], value[:, :, done:end])
             asked = None if mask is None else arranged.tokens(mask)[:, :, done:end]
             sight = PositionMask(asked, first + done, arranged.places)
-            read = sequence if shared.angles is None else Compacted(sequence, shared.angles)
+            read = sequence if shared.angles is None or self.is_sliding else Compacted(sequence, shared.angles)
             outputs.append(attend(module, read, query[:, :, done:end], key.shape[1], sight, **kwargs))
             for op in stride.after:
                 sequence.carry_out(op, [], [])

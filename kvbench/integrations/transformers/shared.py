@@ -48,6 +48,7 @@ class Shared:
         self._is_compacted = is_compacted
         self.batch: Layerwise | None = None
         self.arrangement: Arrangement | None = None
+        self.unarranged: Arrangement
         self.angles: Tensor | None = None
         self.truncation: Plan = NOTHING
         self._coming: int | None = None
@@ -100,7 +101,9 @@ class Shared:
             self._num_output_tokens,
             context_of(self._config),
         )
-        self.arrangement = Arrangement(self.batch.strategy, keys.shape[0], not self._is_compacted)
+        self.arrangement, self.unarranged = (
+            Arrangement(self.batch.strategy, keys.shape[0], not self._is_compacted) for _ in range(2)
+        )
 
     def _check_latents(self, keys: Tensor, values: Tensor) -> None:
         """Refuse K and V of all heads where a latent is expected.
