@@ -1,18 +1,26 @@
 """How long kernels take on an accelerator, in seconds: by fits to measured ones, or from a data sheet."""
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
-from kvbench.model.dtypes import DTYPE_BYTES
+from numpy.typing import ArrayLike
+
+from kvbench.messages import unknown
 from kvbench.model.hardware import Hardware
+from kvbench.timing import experts, memory, products
 from kvbench.timing.attention import attention_of
+from kvbench.timing.corrections import Corrections
+from kvbench.timing.exchanges import curves_from, exchange_s
+from kvbench.timing.experts import ExpertFigures
+from kvbench.timing.figures import check_kinds, figures_from, grid_from, mapping_from
+from kvbench.timing.memory import TrafficFigures
+from kvbench.timing.operands import OPERANDS, flops_of
+from kvbench.timing.products import ProductFigures
+from kvbench.timing.rooflines import Peaks, Seconds
 from kvbench.timing.shapes import AttentionShape, ExpertShape
 
-Seconds = NDArray[np.float64]
-
-SHARPNESS = 3.0
-"""Of the knee between what memory and what operations bound, where nobody measured it."""
-OPERAND_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0, "fp8": 1.0, "fp8_block": 1.0, "w4a16_mxfp4": 0.53125}
+Figures = TypeVar("Figures", ProductFigures, ExpertFigures)
+Fit = tuple[Figures, Corrections | None]
 
 
 class Kernels:
@@ -24,13 +32,23 @@ class Kernels:
 
     def __init__(self, hardware: Hardware) -> None:
         self._hardware = hardware
-        self._bytes_per_s = hardware.memory_bytes_per_s * hardware.memory_efficiency
+        self._fits = hardware.kernels or {}
+        check_kinds(self._fits)
         self._attention = attention_of(hardware)
+        sheet = {"floor_s": hardware.launch_s, "share": hardware.memory_efficiency}
+        self._products = self._by_dtype("products", ProductFigures, products.KNOTS)
+        self._typical_product = ProductFigures(**sheet, compute_share=hardware.compute_efficiency)
+        self._experts = self._by_dtype("experts", ExpertFigures, experts.KNOTS)
+        self._typical_experts = ExpertFigures(share=hardware.memory_efficiency)
+        told = self._fits.get("traffic")
+        names = TrafficFigures._fields
+        self._traffic = TrafficFigures(**(figures_from("hardware.kernels.traffic", told, names) if told else sheet))
+        self._exchanges = curves_from("hardware.kernels.all_reduce", self._fits.get("all_reduce") or {})
 
     @property
     def is_fitted(self) -> bool:
         """Whether they were fitted to measured kernels of this accelerator; else they are a data sheet's."""
-        return False
+        return bool(self._fits)
 
     def product_s(self, m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str) -> Seconds:
         """A matrix product of (m, k) by (k, n).
@@ -39,19 +57,20 @@ class Kernels:
             m: tokens.
             n: outputs.
             k: inputs.
-            dtype: of the weights, as tables of kernels call it.
+            dtype: of the weights, one of OPERANDS.
         """
-        m, n, k = (np.asarray(each, np.float64) for each in (m, n, k))
-        width = OPERAND_BYTES[dtype]
-        return self._knee_s(m * k * min(width * 4, 2) + n * k * width + 2 * m * n, 2 * m * n * k, dtype)
+        figures, grid = _nearest(self._products, dtype, (self._typical_product, None))
+        return products.product_s(m, n, k, OPERANDS[dtype], self._peaks(dtype), figures, grid)
 
     def experts_s(self, num_tokens: ArrayLike, shape: ExpertShape) -> Seconds:
         """A layer's routed experts, for so many tokens: those that are touched are read."""
-        tokens = np.asarray(num_tokens, np.float64)
-        touched = shape.num_experts * (1 - (1 - min(shape.top_k / shape.num_experts, 1.0)) ** tokens)
-        matrices = 3.0 * shape.hidden * shape.intermediate
-        moved = touched * matrices * OPERAND_BYTES[shape.dtype] + 4 * tokens * shape.top_k * shape.hidden
-        return self._knee_s(moved, 2 * tokens * shape.top_k * matrices, shape.dtype)
+        return self.touched_experts_s(num_tokens, experts.touched(num_tokens, shape), shape)
+
+    def touched_experts_s(self, num_tokens: ArrayLike, num_touched: ArrayLike, shape: ExpertShape) -> Seconds:
+        """The same where it is known how many are touched."""
+        figures, grid = _nearest(self._experts, shape.dtype, (self._typical_experts, None))
+        operand, peaks = OPERANDS[shape.dtype], self._peaks(shape.dtype)
+        return experts.experts_s(num_tokens, num_touched, shape, operand, peaks, figures, grid)
 
     def prefill_s(
         self, new_tokens: ArrayLike, context_tokens: ArrayLike, shape: AttentionShape, prompts: ArrayLike = 1
@@ -75,7 +94,7 @@ class Kernels:
 
     def traffic_s(self, num_bytes: ArrayLike) -> Seconds:
         """What only moves bytes: norms, activation functions, rotary embeddings, additions."""
-        return self._hardware.launch_s + np.asarray(num_bytes, np.float64) / self._bytes_per_s
+        return memory.traffic_s(num_bytes, self._hardware.memory_bytes_per_s, self._traffic)
 
     def exchange_s(self, kind: str, num_bytes: ArrayLike, ranks: int) -> Seconds:
         """An exchange between accelerators: all_reduce, all_gather, all_to_all or send.
@@ -87,21 +106,26 @@ class Kernels:
         Raises:
             ValueError: the machine's file says nothing of links.
         """
-        link_s = self._hardware.needed("link_s", "what accelerators say to each other")
-        per_s = self._hardware.needed("link_bytes_per_s", "what accelerators say to each other")
-        share = {"all_reduce": 2 * (ranks - 1) / ranks, "send": 1.0}.get(kind, (ranks - 1) / ranks)
-        return link_s + np.asarray(num_bytes, np.float64) * share / per_s
+        return exchange_s(kind, num_bytes, ranks, self._hardware, self._exchanges)
 
-    def _knee_s(self, num_bytes: Seconds, flops: Seconds, dtype: str) -> Seconds:
-        hardware = self._hardware
-        rate = hardware.flops_per_s * min(1.0, 2 / DTYPE_BYTES.get(dtype, 2))
-        if dtype.startswith("fp8") and hardware.flops_8bit_per_s is not None:
-            rate = hardware.flops_8bit_per_s
-        reading, computing = num_bytes / self._bytes_per_s, flops / (rate * hardware.compute_efficiency)
-        found: Seconds = hardware.launch_s + (reading**SHARPNESS + computing**SHARPNESS) ** (1 / SHARPNESS)
+    def _by_dtype(self, work: str, made: type[Figures], knots: Sequence[Sequence[float]]) -> dict[str, Fit[Figures]]:
+        found = {}
+        for dtype, told in mapping_from(where := f"hardware.kernels.{work}", self._fits.get(work) or {}).items():
+            if dtype not in OPERANDS:
+                raise ValueError(f"{where}: {unknown('dtype', dtype, OPERANDS)}")
+            figures = made(**figures_from(f"{where}.{dtype}", told, made._fields))
+            found[dtype] = figures, grid_from(f"{where}.{dtype}", told, knots)
         return found
+
+    def _peaks(self, dtype: str) -> Peaks:
+        return Peaks(self._hardware.memory_bytes_per_s, flops_of(self._hardware, dtype))
 
 
 def kernels_of(hardware: Hardware) -> Kernels:
     """What kernels take on an accelerator."""
     return Kernels(hardware)
+
+
+def _nearest(fits: Mapping[str, Fit[Figures]], dtype: str, typical: Fit[Figures]) -> Fit[Figures]:
+    """The fit of a dtype, or of the nearest that was measured."""
+    return next((fits[name] for name in (dtype, *OPERANDS[dtype].nearest) if name in fits), typical)

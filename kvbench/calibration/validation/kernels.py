@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 
 from kvbench.calibration.attention import attention_s
+from kvbench.calibration.products import touched_by_rows
 from kvbench.calibration.tables import is_held_out
 from kvbench.calibration.validation.rows import held_rows
 from kvbench.model.dtypes import KV_BITS, kv_dtype
-from kvbench.timing.kernels import OPERAND_BYTES, Kernels, Seconds
+from kvbench.timing.kernels import Kernels
+from kvbench.timing.operands import OPERANDS
+from kvbench.timing.rooflines import Seconds
 from kvbench.timing.shapes import ExpertShape
 
 SMALL_BATCH, SMALL_STEP, LONG_PROMPT, LONG_CONTEXT, SMALL_MESSAGE = 256, 16, 512, 4096, 1 << 20
@@ -58,7 +61,7 @@ def _left_out(op: str, own: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield why, left
             own = own.drop(left.index)
     if op in ("gemm", "moe"):
-        for dtype, left in own[~own["dtype"].isin(OPERAND_BYTES)].groupby("dtype"):
+        for dtype, left in own[~own["dtype"].isin(OPERANDS)].groupby("dtype"):
             yield f"operands of {str(dtype) or 'no dtype'} are not modelled", left
     if op.endswith("attention"):
         for dtype, left in own[~own["kv_dtype"].map(_is_cache)].groupby("kv_dtype"):
@@ -107,7 +110,12 @@ def _products(own: pd.DataFrame, kernels: Kernels) -> Seconds:
 
 def _experts(own: pd.DataFrame, kernels: Kernels) -> Seconds:
     columns = ["num_experts", "top_k", "hidden", "intermediate", "dtype"]
-    return _by_shape(own, columns, lambda rows, key: kernels.experts_s(rows["m"], ExpertShape(*key)))
+
+    def seconds(rows: pd.DataFrame, key: Any) -> Seconds:
+        shape = ExpertShape(*key)
+        return kernels.touched_experts_s(rows["m"], touched_by_rows(rows, shape), shape)
+
+    return _by_shape(own, columns, seconds)
 
 
 def _traffic(own: pd.DataFrame, kernels: Kernels) -> Seconds:

@@ -1,0 +1,100 @@
+"""A machine by a table of measured kernels: fits of all kinds of work, held against rows that fitted nothing."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kvbench.calibration.attention import OPS as ATTENTION_OPS
+from kvbench.calibration.attention import fit_attention
+from kvbench.calibration.products import BALANCED, REPLAYED, fit_products
+from kvbench.calibration.tables import is_held_out
+from kvbench.calibration.validation.kernels import judged_kernels
+from kvbench.calibration.validation.rows import HELD_OUT, errors_by
+from kvbench.model.hardware import Hardware
+from kvbench.timing.doubt import quantiles_of
+from kvbench.timing.kernels import Kernels, kernels_of
+
+KINDS_OF = {
+    "gemm": "products",
+    "moe": "experts",
+    "prefill_attention": "prefill",
+    "decode_attention": "decode",
+    "elementwise": "traffic",
+    "all_reduce": "exchange",
+}
+"""Kinds of work by operations of tables."""
+POOR_EXPERTS = "fp8"
+"""Experts of one scale a tensor: a kernel that an engine had better not choose, and no measure of a machine."""
+GROUPED = 256
+"""Experts of DeepSeek-V3, whose tokens choose among some groups of them: how many are touched is not known."""
+DIGITS = 3
+
+
+class KernelFit(NamedTuple):
+    """A machine whose file has fits, and what they were held against.
+
+    Args:
+        hardware: with `kernels`.
+        rows: that fitted nothing, see `validation.rows.COLUMNS`.
+        not_told: rows that say nothing, and why; a sentence each.
+    """
+
+    hardware: Hardware
+    rows: pd.DataFrame
+    not_told: tuple[str, ...]
+
+
+def fit_kernels(frame: pd.DataFrame, hardware: Hardware, about: Mapping[str, str]) -> KernelFit:
+    """Fit a machine's kernels to a table.
+
+    Args:
+        frame: from `tables.read_kernels`.
+        hardware: that it was measured on: peaks of its data sheet.
+        about: what the file is to say besides: `engine`, `version`, `source`.
+    Raises:
+        ValueError: the table has no rows that fit.
+    """
+    figures: dict[str, Any] = fit_products(frame, hardware)
+    if (frame["op"].isin(ATTENTION_OPS.values()) & ~is_held_out(frame)).any():
+        figures["attention"] = fit_attention(frame, hardware).figures
+    if not figures:
+        raise ValueError("the table has too few rows of every kind of work to fit any")
+    fitted = replace(hardware, kernels={**about, **figures})
+    kernels = kernels_of(fitted)
+    judged = judged_kernels(frame, kernels)
+    held = judged.rows[judged.rows[HELD_OUT]].reset_index(drop=True)
+    told = {"residuals": residuals_of(frame, kernels), "errors": _errors(held)}
+    return KernelFit(replace(fitted, kernels={**(fitted.kernels or {}), **told}), held, judged.not_told)
+
+
+def residuals_of(frame: pd.DataFrame, kernels: Kernels) -> dict[str, list[float]]:
+    """Quantiles of ln(measured ÷ ours) by kind of work, on rows of a table that are held out and not doubtful."""
+    believed = frame[is_held_out(frame) & ~is_doubtful(frame)]
+    rows = judged_kernels(believed, kernels).rows
+    by_kind = rows.groupby(rows["kind"].map(KINDS_OF), sort=False)
+    found = {str(kind): quantiles_of(own["published"].to_numpy(), own["ours"].to_numpy()) for kind, own in by_kind}
+    return {kind: [round(value, DIGITS) for value in values] for kind, values in found.items()}
+
+
+def is_doubtful(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows that say little of a machine: experts by a poor kernel, or of which it is not known how many are touched;
+    and sums that no engine replays, beside those that one does."""
+    of_experts, is_balanced = frame["op"] == "moe", frame["detail"].str.startswith(BALANCED)
+    doubtful = (frame["dtype"] == POOR_EXPERTS) | (frame["num_experts"] == GROUPED)
+    if is_balanced.any():
+        doubtful |= ~is_balanced
+    is_sum, is_replayed = frame["op"] == "all_reduce", frame["detail"].str.startswith(REPLAYED)
+    other = is_sum & ~is_replayed & is_replayed.any()
+    return ((of_experts & doubtful) | other).to_numpy(np.bool_)
+
+
+def _errors(held: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for (kind, group), errors, _ in errors_by(held, ("kind", "group")):
+        told = {"rows": errors.number, "mape": round(errors.mape, DIGITS), "bias": round(errors.bias, DIGITS)}
+        found.setdefault(KINDS_OF[kind], {})[group] = told
+    return found
