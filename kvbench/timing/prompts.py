@@ -14,6 +14,8 @@ USUAL_NUMBERS = 256
 """Of a query and its result in a head, of which figures are told."""
 WRITTEN_AT_ONCE = 512
 """Numbers of a token's K that a block writes to the cache at once."""
+TILE_WIDTH_POWER = 0.5
+"""With which a block's cost beside its products grows in a head's width."""
 MEMORY_KNEE = 3.0
 TIRING_S = 2e-3
 """From which on kernels slow down: power and clocks."""
@@ -101,9 +103,10 @@ def chunks_of(
         growing = np.clip((most - before) / rows - 0.5, 0, tiles)
         keys = growing * before + rows * growing * (growing + 1) / 2 + (tiles - growing) * most
         longest, seen = np.minimum(longest, most), np.minimum(before, shape.window) + new
-    width = (head_numbers(shape) / USUAL_NUMBERS) ** figures.width_power
+    wide = head_numbers(shape) / USUAL_NUMBERS
+    width = wide**figures.width_power
     flops = 2 * TILE_ROWS * keys * heads * USUAL_NUMBERS * width
-    work = flops / (flops_at(shape, peaks) * figures.share) + figures.tile_s * width * tiles * heads
+    work = flops / (flops_at(shape, peaks) * figures.share) + figures.tile_s * wide**TILE_WIDTH_POWER * tiles * heads
     num_bytes = new * shape.num_heads * 2 * head_numbers(shape) + seen * slot_bytes(shape)
     return PromptWork(number * work, figures.walk_s * width * longest, number * new, number * num_bytes)
 

@@ -48,6 +48,7 @@ class StepFigures(NamedTuple):
         operand_share: of the memory's bandwidth, for queries and results.
         floor_width: share of the floor that grows with a head's width.
         wave_width: the same of a round.
+        window_tokens: of a full window, read beside it.
         regroups: 1 where groups are brought together only if there are any and no window, and blocks share sequences
             only then (FlashAttention 2); 0: always.
     """
@@ -69,6 +70,7 @@ class StepFigures(NamedTuple):
     operand_share: float = 0.5
     floor_width: float = 0.15
     wave_width: float = 0.4
+    window_tokens: float = 30.0
     regroups: float = 0.0
 
 
@@ -109,6 +111,9 @@ def _step_s(
     seen: Seconds, number: Seconds, past: Seconds, shape: AttentionShape, peaks: Peaks, figures: StepFigures
 ) -> Seconds:
     each, blocks = seen / np.maximum(number, 1), number * _blocks(shape, figures)
+    if shape.window:  # blocks of keys at both ends are read whole
+        each = each + figures.window_tokens * np.minimum(each / shape.window, 1) ** 2
+        seen = each * number
     width, wide = head_numbers(shape) / USUAL_NUMBERS, slot_bytes(shape) / shape.num_kv_heads / USUAL_BYTES
     rounds = figures.wave_s * np.maximum(blocks / figures.units - 1, 0) * (1 + figures.wave_width * (width - 1))
     operands = number * shape.num_heads * 2 * head_numbers(shape)
