@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 MOST_NAME = 80
 MOST_LINE = 700
@@ -52,6 +52,9 @@ MOST_LISTED, MOST_LETTERS = 40, 1_500
 """Names, and letters in them, that are listed whole; of more, the nearest."""
 NUM_NEIGHBOURS = 5
 MOST_COMPARED = 2_000
+MOST_MEANT = 3
+LEAST_LIKENESS, LEAST_LIKENESS_BELOW = 0.5, 0.75
+"""Of a name that may have been meant, from 0 to 1; and of one that stands below another."""
 
 
 def unknown(kind: str, got: object, allowed: Iterable[str]) -> str:
@@ -64,10 +67,39 @@ def unknown(kind: str, got: object, allowed: Iterable[str]) -> str:
     Returns:
         The message, with the nearest match where one is close.
     """
-    names = sorted(allowed)
-    given = cut(got)
-    nearest = _nearest(given, names, 1, 0.5)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    names, given = sorted(allowed), cut(got)
+    return _unknown(kind, given, _nearest(given, names, 1, LEAST_LIKENESS), names)
+
+
+def unknown_key(got: str, settings: Mapping[str, object], others: Iterable[str] = ()) -> str:
+    """Describe an unknown key of nested settings: as `unknown`, but what is nearest may stand below another key.
+
+    Args:
+        got: what was given.
+        settings: those that exist, which may hold others.
+        others: further names that exist beside them.
+    """
+    names, given = sorted({*map(str, settings), *others}), cut(got)
+    below: dict[str, list[str]] = {}
+    for path in _paths(settings):
+        for name in (path, path.rpartition(".")[2]):
+            below.setdefault(name, []).append(path)
+    near = _nearest(given, [name for name in below if name not in names], NUM_NEIGHBOURS, LEAST_LIKENESS_BELOW)
+    nearest = _nearest(given, [*names, *near], 1, LEAST_LIKENESS)
+    return _unknown("key", given, below.get(nearest[0], nearest) if nearest and nearest[0] in near else nearest, names)
+
+
+def _paths(settings: Mapping[str, object], before: str = "") -> Iterator[str]:
+    """Dotted keys below others."""
+    for key, value in settings.items():
+        if before and key != "_target_":
+            yield f"{before}{key}"
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{before}{key}.")
+
+
+def _unknown(kind: str, given: str, nearest: list[str], names: list[str]) -> str:
+    hint = f" Did you mean {' or '.join(map(repr, nearest[:MOST_MEANT]))}?" if nearest else ""
     return f"unknown {kind} {given!r}.{hint}\n  there are: {listed(names, given)}"
 
 

@@ -164,6 +164,7 @@ def test_a_scenario_of_ones_own_is_an_object_or_a_file(tmp_path):
         ({"backend": 5}, {}, "backend is measured, modelled or fleet, or the keys of one, got 5"),
         ({"hardware": "h1000"}, {}, "unknown hardware 'h1000'. Did you mean 'h100'"),
         ({}, {"repetition": 3}, "unknown key 'repetition'. Did you mean 'repetitions'"),
+        ({}, {"tensor": 2}, "unknown key 'tensor'. Did you mean 'parallel.tensor'"),
         ({}, {"backend.memory": 0.5}, "unknown parameter of backend 'memory'"),
         ({}, {"warmup": -1}, "warmup is an integer of at least 0, got -1"),
         ({"model": {"num_layers": 2}}, {}, "model: missing"),

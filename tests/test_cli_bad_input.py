@@ -65,7 +65,7 @@ COMMANDS = [
     (["+scenario=short_chat", "model.num_parameters=2.5"], ["model.num_parameters is a positive integer, got 2.5"]),
     (
         ["+scenario=short_chat", "model=deepseek_v3", "strategy=heavy_hitters"],
-        ["heavy_hitters needs attention to tell it: mass", "none (of layers that are not alike", "61 latent layers"],
+        ["heavy_hitters needs attention to tell it: mass", "none (of latents", "61 latent layers"],
     ),
     (
         ["+scenario=short_chat", "model=deepseek_v3", "strategy=fp8"],
@@ -74,7 +74,7 @@ COMMANDS = [
     (["+scenario=short_chat", "model=deepseek_v3", "strategy=sinks"], ["quality=false leaves the probe out"]),
     (
         ["+scenario=short_chat", "backend=modelled", "hardware=h100", "model=gemma3_27b", "strategy=sinks"],
-        ["strategy.sinks: area main: sliding-window layers", "got Native() in Ring"],
+        ["sinks: area main is not of layers with a window, which live beside it", "use backend=measured"],
     ),
     (["+scenarioz=short_chat"], ["what to run?"]),
     (["+scenario=short_chat", "+scenarioz=foo"], ["unknown key 'scenarioz'", "'scenario'"]),
@@ -94,6 +94,7 @@ COMMANDS = [
     (["+scenario=short_chat", "scenario.appendz=[1]"], ["unknown parameter of scenario 'appendz'", "'appends'"]),
     (["+scenario=short_chat", "+scenario.colour=red"], ["scenario", "unknown parameter 'colour'"]),
     (["+scenario=short_chat", "repetition=3"], ["unknown key 'repetition'", "'repetitions'"]),
+    (["+scenario=short_chat", "tensor=2"], ["unknown key 'tensor'", "Did you mean 'parallel.tensor'?"]),
     (["+scenario=short_chat", "model.num_layer=2"], ["unknown parameter of model 'num_layer'", "'num_layers'"]),
     (["+scenario=short_chat", "+evil=1"], ["unknown key 'evil'"]),
     (["+experiment=recompute", "+/scenario=short_chat"], ["cannot read '+/scenario=short_chat'"]),

@@ -13,7 +13,7 @@ import pytest
 import kvbench
 from kvbench.cli.help import unknown_verb
 from kvbench.cli.terminal import Shown, complain, say, shown, unsaid
-from kvbench.messages import MOST_LINE, MOST_LINES, NUM_NEIGHBOURS, bounded, cut, printable, unknown
+from kvbench.messages import MOST_LINE, MOST_LINES, NUM_NEIGHBOURS, bounded, cut, printable, unknown, unknown_key
 from kvbench.results.results import load
 from tests.support.undrawn import SITE
 
@@ -154,6 +154,30 @@ def test_of_many_names_the_nearest_are_told():
     assert message.count("num_tokens_") == 2 + NUM_NEIGHBOURS
     assert "(999 in all)" in message
     assert "there are: x, y" in unknown("column", "z", ["y", "x"])
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("tensor", "'parallel.tensor'"),
+        ("tensr", "'parallel.tensor'"),
+        ("paralel.tensor", "'parallel.tensor'"),
+        ("windw", "'strategy.sinks.window' or 'strategy.snapkv.window'"),
+        ("atend", "'attend'"),
+        ("hardwar", "'hardware'"),
+        ("window_of_nothing", None),
+        ("_target_", None),
+    ],
+)
+def test_a_key_that_stands_below_another_is_found(key, meant):
+    settings = {
+        "attend": True,
+        "parallel": {"_target_": "x", "tensor": 1},
+        "strategy": {"sinks": {"window": 3}, "snapkv": {"window": 3, "pooling": "max"}},
+    }
+    message = unknown_key(key, settings, ["hardware"])
+    assert message.split("\n")[0] == f"unknown key {key!r}." + (f" Did you mean {meant}?" if meant else "")
+    assert "there are: attend, hardware, parallel, strategy" in message
 
 
 def test_no_module_writes_past_the_one_place():

@@ -116,11 +116,17 @@ class ModelledBackend(Backend):
         Raises:
             ValueError: there is such an area.
         """
-        own = [area for area in as_held(areas, self.geometry) if area.layers is not None]
-        if own:
+        own = next((area for area in areas if area.layers is not None), None)
+        held = as_held(areas, self.geometry)
+        if own is None and any(area.follows for area in held):
             raise ValueError(
-                f"area {own[0].name} is of {', '.join(own[0].layers or ('no',))} layers, and a modelled step prices "
-                "areas of all layers; use backend=measured"
+                f"area {areas[0].name} is not of layers with a window, which live beside it, and a modelled step "
+                f"prices areas of all layers; {self.geometry.called} has {self.geometry.kinds}: use backend=measured"
+            )
+        if own is not None:
+            raise ValueError(
+                f"area {own.name} is of {', '.join(own.layers or ('no',))} layers, and a modelled step prices areas of "
+                "all layers; use backend=measured"
             )
 
     def memory_bytes(self) -> int:

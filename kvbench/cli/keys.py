@@ -16,7 +16,7 @@ from kvbench.cli.source import initialized
 from kvbench.configuration.catalogue import GROUPS, names
 from kvbench.configuration.errors import UsageError, cause
 from kvbench.configuration.rules import NAME_OR_PATH, check_name_or_path
-from kvbench.messages import unknown
+from kvbench.messages import unknown, unknown_key
 
 OPEN_PATH = re.compile(r"experiment\.\w*strategies\.")
 OPEN_NODES = ("strategy", "scenario")
@@ -58,7 +58,7 @@ def _check_key(override: Override, config: DictConfig) -> None:
     key = override.key_or_group
     root = key.split(".")[0]
     if root not in config and root not in GROUPS:
-        raise UsageError(unknown("key", key, {*_keys(config), *GROUPS}))
+        raise UsageError(unknown_key(key, plain(config, resolve=False), GROUPS))
     if root not in config:
         raise UsageError(f"{key}: no {root} is chosen; there are: {', '.join(names(root))}")
     adds = override.is_add() or override.is_force_add()

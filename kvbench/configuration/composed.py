@@ -16,7 +16,7 @@ from kvbench.configuration.published import MODEL_TYPE, is_file
 from kvbench.configuration.rules import NAME_OR_PATH, check_beside_experiment, check_name_or_path
 from kvbench.configuration.vet import vet_file
 from kvbench.engine.base import Engine
-from kvbench.messages import unknown
+from kvbench.messages import unknown, unknown_key
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.model import Model
 from kvbench.strategy.base import Strategy
@@ -141,8 +141,10 @@ def _set(config: dict[str, Any], key: str, value: object) -> None:
     for number, part in enumerate([*path, last]):
         if not isinstance(node, dict):
             raise UsageError(f"{key}: {'.'.join(path[:number])} is an object; give it what it needs where it is made")
+        if part not in node and not number:
+            raise UsageError(f"{key}: {unknown_key(part, config)}")
         if part not in node:
-            kind = f"parameter of {'.'.join(path[:number])}" if number else "key"
+            kind = f"parameter of {'.'.join(path[:number])}"
             raise UsageError(f"{key}: {unknown(kind, part, [name for name in node if name != '_target_'])}")
         if number < len(path):
             node = node[part]
