@@ -9,7 +9,7 @@ import pandas as pd
 
 from kvbench.api.held_file import HeldFile
 from kvbench.api.validation import Validation
-from kvbench.calibration.validation.rows import HELD_OUT, Errors, errors_by, errors_of
+from kvbench.calibration.validation.rows import HELD_OUT, OF_REQUEST, Errors, errors_by, errors_of
 from kvbench.charts.frame import TextColumn, terminal_table
 from kvbench.charts.text import duration, number
 from kvbench.messages import cut, printable
@@ -18,8 +18,8 @@ from kvbench.results.columns import PERCENT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MOST_ROWS, NUM_WORST = 100, 5
-"""Rows of a file that are shown one by one; of more, so many that are farthest off."""
+MOST_ROWS, NUM_WORST = 250, 5
+"""Figures of a file, but for those of single requests, that are shown one by one; of more, so many of the worst."""
 NOTHING = "–"
 WHAT_WIDTH = 60
 
@@ -96,10 +96,11 @@ def _tables(each: HeldFile) -> Iterator[str]:
     yield terminal_table(_of_groups(rows, ("kind", "group")), 2)
     if rows["region"].nunique() > 1:
         yield terminal_table(_of_groups(rows, ("kind", "region")), 2)
-    if len(rows) <= MOST_ROWS:
-        yield terminal_table(_of_rows(rows), 1)
+    figures = rows[~rows["kind"].str.endswith(OF_REQUEST)]
+    if len(figures) <= MOST_ROWS:
+        yield terminal_table(_of_rows(figures), 1)
     else:
-        worst = rows.loc[rows["error"].abs().nlargest(NUM_WORST).index]
+        worst = figures.loc[figures["error"].abs().nlargest(NUM_WORST).index]
         yield f"The {NUM_WORST} that are farthest off"
         yield terminal_table(_of_rows(worst), 1)
 

@@ -18,6 +18,8 @@ class TraceColumns:
             are a shared prefix. None where the trace has none.
         block_offsets: int64, one more than requests: request i has `block_ids[offsets[i]:offsets[i + 1]]`.
         block_tokens: tokens a block; a prompt's last block may be filled in part.
+        num_clients: who send them in this order, each the next one when its last has ended; None: they arrive at
+            their times.
     """
 
     arrival_ns: NDArray[np.int64] | None
@@ -26,6 +28,7 @@ class TraceColumns:
     block_ids: NDArray[np.int64] | None = None
     block_offsets: NDArray[np.int64] | None = None
     block_tokens: int | None = None
+    num_clients: int | None = None
 
     @property
     def num_requests(self) -> int:

@@ -71,6 +71,8 @@ def _signature(value: object) -> str:
     if len(shown) <= WIDTH - 40:
         return shown
     inner = textwrap.wrap(shown[1:-1], WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+    if "*, " not in shown:  # it reads as a call, which has a line an argument where it has several
+        inner = [f"{each}," for each in shown[1:-1].split(", ")]
     return "(\n" + "\n".join(f"    {line}" for line in inner) + "\n)"
 
 

@@ -56,7 +56,9 @@ def checked_columns(
         if bad.size:
             allowed = "a number above 0" if name in positive else "a whole number of at least 0"
             got = frame[name].iloc[int(bad[0])]
-            raise ValueError(f"{path}, row {bad[0] + 1}: {name} is {allowed}, got {cut(repr(got))}")
+            raise ValueError(
+                f"{path}, row {bad[0] + 1}: {name} is {allowed}, got {cut(repr(got) if isinstance(got, str) else got)}"
+            )
         found[name] = values.astype(np.int64) if name in whole and name not in optional else values
     return found
 

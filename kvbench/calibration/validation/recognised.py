@@ -10,11 +10,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from kvbench.calibration.printed.rows import COLUMNS as PRINTED
+from kvbench.calibration.validation.exports.aiperf import is_aiperf, is_aiperf_table
+from kvbench.calibration.validation.exports.bench import is_bench
+from kvbench.calibration.validation.exports.guidellm import is_guidellm
 from kvbench.calibration.validation.mixed import COLUMNS as MIXED
 from kvbench.files import check_regular
 from kvbench.messages import cut
 
 LINES, KERNELS, MIXED_CALLS = "printed lines", "kernels", "mixed attention"
+SERVING, LOG = "end-to-end measurements", "requests"
+BENCH, GUIDELLM, AIPERF, AIPERF_TABLE = "bench", "GuideLLM", "AIPerf", "AIPerf's table"
 PARQUET = b"PAR1"
 MOST_SHOWN = 12
 
@@ -35,10 +40,18 @@ FORMS: dict[str, Callable[[Opening], bool]] = {
     LINES: lambda opening: {"available_kv_gib", "num_tokens", "engine"} <= set(opening.columns),
     MIXED_CALLS: lambda opening: {"prefill_tokens", "decode_sequences"} <= set(opening.columns),
     KERNELS: lambda opening: {"op", "seconds"} <= set(opening.columns),
+    SERVING: lambda opening: {"input_tokens", "output_tokens", "engine"} <= set(opening.columns),
+    BENCH: lambda opening: is_bench(opening.document),
+    GUIDELLM: lambda opening: is_guidellm(opening.document),
+    AIPERF: lambda opening: is_aiperf(opening.document),
+    AIPERF_TABLE: lambda opening: is_aiperf_table(opening.columns),
+    LOG: lambda opening: {"arrival_s", "input_tokens", "ttft_s"} <= set(opening.columns),
 }
 """What is read, and how it is known."""
 SAID = f"lines that engines printed ({', '.join(PRINTED[:3])}, …), kernels (op, dtype, seconds, …), calls of mixed "
-SAID += f"attention ({', '.join(MIXED[:3])}, …)"
+SAID += f"attention ({', '.join(MIXED[:3])}, …), end-to-end measurements (model, hardware, engine, input_tokens, "
+SAID += "output_tokens, concurrency, ttft_ms, …), requests (request_id, arrival_s, input_tokens, ttft_s, …), what vllm "
+SAID += "bench serve, SGLang's bench_serving, GuideLLM, AIPerf or GenAI-Perf wrote"
 
 
 def form_of(path: Path) -> str:
@@ -71,9 +84,10 @@ def opened(path: Path) -> Opening:
         if text[:1] not in ("{", "["):
             return Opening(columns=tuple(next(csv.reader(text.splitlines()[:1]), ())))
     try:
-        return Opening(document=json.JSONDecoder().raw_decode(text)[0])
+        document = json.JSONDecoder().raw_decode(text)[0]
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: no JSON: {error.msg}") from error
+    return Opening(document=document[0] if isinstance(document, list) and document else document)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -84,6 +98,36 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     with _reading(path):
         return pd.read_parquet(path) if _is_parquet(path) else pd.read_csv(path, encoding="utf-8-sig")
+
+
+def read_text(path: Path) -> str:
+    """A file's text, of UTF-8.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    with _reading(path):
+        return path.read_text(encoding="utf-8-sig")
+
+
+def read_documents(path: Path) -> list[Any]:
+    """The JSON documents of a file, one after another; those of a list, where there is one alone.
+
+    Raises:
+        ValueError: it cannot be read, or something in it is no JSON.
+    """
+    text, at, found = read_text(path), 0, []
+    decoder = json.JSONDecoder()
+    while at < len(text):
+        if text[at].isspace():
+            at += 1
+            continue
+        try:
+            document, at = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {error.lineno}: no JSON: {error.msg}") from error
+        found.append(document)
+    return found[0] if len(found) == 1 and isinstance(found[0], list) else found
 
 
 def _is_parquet(path: Path) -> bool:

@@ -13,7 +13,7 @@ from kvbench.results.columns import PERCENT
 COLUMNS = ("file", "what", "kind", "group", "region", "unit", "published", "ours", "error", "held_out", "low", "high")
 """Of rows: `error` is ours ÷ published − 1; `held_out` whether it fitted nothing; `low` and `high` our interval's ends,
 or nothing. `kind` is an operation's name or a figure's, `group` tells alike systems apart, `region` sizes."""
-HELD_OUT = "held_out"
+HELD_OUT, OF_REQUEST = "held_out", "_of_request"
 
 
 def held_rows(

@@ -1,0 +1,1 @@
+"""What benchmarks of serving engines write: each one's file to the same measurements."""

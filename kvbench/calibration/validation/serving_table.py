@@ -1,0 +1,137 @@
+"""A table of end-to-end measurements, a row each: closed loops, static batches, all requests queued at once."""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from kvbench.calibration.validation.columns import checked_columns
+from kvbench.calibration.validation.points import (
+    THROUGHPUT,
+    ServingPoint,
+    System,
+    all_at_once,
+    closed_loop,
+    region_of,
+)
+from kvbench.workload.trace_columns import TraceColumns
+
+NEEDED = ("model", "hardware", "engine", "input_tokens", "output_tokens")
+COUNTS = ("tensor_parallel", "pipeline_parallel", "data_parallel", "concurrency", "max_batch")
+TIMES = ("ttft_ms", "tpot_ms", "output_tokens_per_s")
+TEXTS = ("engine_version", "weights_dtype", "kv_dtype", "note")
+_QUEUED = re.compile(r"all ([\d,]+) requests (?:are )?queued at once")
+_DOUBTED = re.compile(r"use (?:its |their )?TPOT only")
+
+
+def read_serving(path: Path, frame: pd.DataFrame) -> tuple[list[ServingPoint], list[str]]:
+    """The measurements of a table.
+
+    Args:
+        path: for messages.
+        frame: as read.
+    Returns:
+        Those that a simulation can be held against; and of others, and of figures that are left out, why.
+    Raises:
+        ValueError: a column is missing, or a value is not allowed.
+    """
+    table = checked_columns(
+        path,
+        frame,
+        "end-to-end measurements",
+        whole=(*NEEDED[3:], *COUNTS),
+        positive=TIMES,
+        texts=(*NEEDED[:3], *TEXTS),
+        optional=(*COUNTS, *TIMES, *TEXTS),
+    )
+    points, not_told = [], []
+    for number, record in enumerate(table.to_dict("records"), 1):
+        row = {str(key): value for key, value in record.items()}
+        name = f"row {number}"
+        try:
+            points.append(_point(name, row))
+        except ValueError as error:
+            not_told.append(f"{name} is not told: {error}")
+            continue
+        if _DOUBTED.search(row["note"]):
+            not_told.append(f"{name}: its TTFT is left out, which its note doubts, and what follows from it")
+    return points, not_told
+
+
+class Load(NamedTuple):
+    """How requests come.
+
+    Args:
+        region: what tells loads apart.
+        columns: the requests.
+        is_whole: whether all prompts are computed before the first token of any.
+    """
+
+    region: str
+    columns: TraceColumns
+    is_whole: bool
+
+
+def _point(name: str, row: dict[str, Any]) -> ServingPoint:
+    prompt, output = row["input_tokens"], row["output_tokens"]
+    if not prompt or not output:
+        raise ValueError(f"it has {prompt} input and {output} output tokens")
+    reported = dict(_reported(row))
+    if not reported:
+        raise ValueError("it reports neither TTFT nor TPOT nor output tokens a second")
+    system = System(
+        model=row["model"],
+        hardware=row["hardware"],
+        engine=row["engine"].lower(),
+        version=row["engine_version"],
+        **{name: int(_or(row[f"{name}_parallel"], 1)) for name in ("tensor", "pipeline", "data")},
+        weights_dtype=row["weights_dtype"],
+        kv_dtype=row["kv_dtype"],
+    )
+    at_once = int(_or(row["concurrency"], 0))
+    queued = _QUEUED.search(row["note"])
+    if "static batch" in row["note"] or (at_once == 1 and output == 1):
+        if not at_once:
+            raise ValueError("it is a static batch of a size that is not said")
+        load = Load("static batch" if at_once > 1 else "one request", all_at_once(prompt, output, at_once), True)
+    elif queued:
+        at_once = int(queued[1].replace(",", ""))
+        load = Load("queued", all_at_once(prompt, output, at_once), False)
+    elif at_once:
+        columns = closed_loop(prompt, output, at_once)
+        load = Load(region_of(columns), columns, False)
+    else:
+        raise ValueError("how requests come is not said: neither a concurrency, nor that all are queued at once")
+    return ServingPoint(
+        what=f"{name}: {prompt:,} + {output:,}, {at_once:,} at once",
+        region=load.region,
+        system=system,
+        columns=load.columns,
+        reported=reported,
+        max_batch=int(_or(row["max_batch"], 0)) or None,
+        whole_batch=load.is_whole,
+        by_formula=load.columns.num_clients is not None,
+    )
+
+
+def _reported(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Its figures; of a closed loop that gives times alone, the throughput that follows from them."""
+    ttft_s, tpot_s = row["ttft_ms"] / 1e3, row["tpot_ms"] / 1e3
+    is_doubted = bool(_DOUBTED.search(row["note"]))
+    if not math.isnan(ttft_s) and not is_doubted:
+        yield "ttft", ttft_s
+    if not math.isnan(tpot_s):
+        yield "tpot", tpot_s
+    if not math.isnan(row["output_tokens_per_s"]):
+        yield THROUGHPUT, row["output_tokens_per_s"]
+    elif not is_doubted and row["concurrency"] > 1:
+        latency_s = ttft_s + tpot_s * (row["output_tokens"] - 1)
+        if not math.isnan(latency_s):
+            yield THROUGHPUT, row["concurrency"] * row["output_tokens"] / latency_s
+
+
+def _or(value: float, otherwise: float) -> float:
+    return otherwise if math.isnan(value) else value

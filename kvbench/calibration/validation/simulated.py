@@ -1,0 +1,161 @@
+"""End-to-end measurements held against simulations of the same requests on the same system."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kvbench.calibration.validation.kernels import Judged
+from kvbench.calibration.validation.points import (
+    LAST_FINISH,
+    THROUGHPUT,
+    UNITS,
+    ServingPoint,
+    in_steady_state,
+)
+from kvbench.calibration.validation.rows import OF_REQUEST, held_rows
+from kvbench.fleet.fleet import FleetServer
+from kvbench.fleet.result import FleetResult
+from kvbench.fleet.state import OUTCOMES
+from kvbench.results.columns import COMPLETED
+from kvbench.strategy.paged import Paged
+from kvbench.workload.request import NS_PER_S
+
+NAME = "paged"
+
+
+class Server(NamedTuple):
+    """What serves a point.
+
+    Args:
+        fleet: replicas of its model on its machine.
+        group: what rows of this system are called.
+    """
+
+    fleet: FleetServer
+    group: str
+
+
+class JudgedTimes(NamedTuple):
+    """Requests of a simulation that are judged, in seconds, an entry a request.
+
+    Args:
+        ttft: from its arrival, or its sending, to its first token.
+        tpot: a token after the first one, in the mean; NaN where there is none.
+        latency: to its last token.
+        finish: when that was, from the first arrival.
+        outputs: tokens.
+    """
+
+    ttft: NDArray[np.float64]
+    tpot: NDArray[np.float64]
+    latency: NDArray[np.float64]
+    finish: NDArray[np.float64]
+    outputs: NDArray[np.float64]
+
+
+def judged_points(points: Iterable[ServingPoint], server_of: Callable[[ServingPoint], Server]) -> Judged:
+    """Each reported figure beside ours.
+
+    Args:
+        points: measurements.
+        server_of: what serves one; a ValueError of it says why none does, and the point is not told.
+    """
+    parts, not_told = [], []
+    for point in points:
+        try:
+            server = server_of(point)
+            parts.append(_rows(point, server.group, simulated(point, server.fleet)))
+        except ValueError as error:
+            not_told.append(f"{point.what} is not told: {error}")
+    empty = held_rows(what=[], kind="", group=[], region=[], unit="", published=[], ours=[])
+    return Judged(pd.concat([empty, *parts], ignore_index=True), tuple(not_told))
+
+
+def simulated(point: ServingPoint, fleet: FleetServer) -> JudgedTimes:
+    """What the requests of a point come to, those that are judged.
+
+    Raises:
+        ValueError: a request does not end, or is refused.
+    """
+    columns = fleet.arriving(point.columns)
+    result = fleet.serve(NAME, Paged(), columns, fleet.memory_bytes).result
+    ended = result.outcome == OUTCOMES.index(COMPLETED)
+    if not ended.all():
+        lost = OUTCOMES[int(result.outcome[~ended][0])]
+        raise ValueError(f"{int((~ended).sum()):,} of its {ended.size:,} requests end as {lost} here")
+    return _times(result, _judged(point))
+
+
+def _judged(point: ServingPoint) -> NDArray[np.bool_]:
+    if point.judged is not None:
+        return point.judged
+    if point.columns.num_clients is not None:
+        return in_steady_state(point.columns)
+    return np.ones(point.columns.num_requests, np.bool_)
+
+
+def _times(result: FleetResult, judged: NDArray[np.bool_]) -> JudgedTimes:
+    arrival, first, finish = (
+        each[judged] / NS_PER_S for each in (result.arrival_ns, result.first_token_ns, result.finish_ns)
+    )
+    outputs = result.output_tokens[judged].astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tpot = np.where(outputs > 1, (finish - first) / (outputs - 1), np.nan)
+    return JudgedTimes(first - arrival, tpot, finish - arrival, finish - result.arrival_ns[0] / NS_PER_S, outputs)
+
+
+def figure_of(times: JudgedTimes, kind: str, num_clients: int | None) -> float:
+    """A figure of a simulation, by its kind.
+
+    Args:
+        times: of the requests that are judged.
+        kind: see `points.kind_of`.
+        num_clients: of a closed loop, whose throughput is told from its mean times; None: of no such loop.
+    """
+    if kind == LAST_FINISH:
+        return float(times.finish.max())
+    if kind in UNITS:
+        if num_clients is not None:
+            per_s = num_clients / float(np.mean(times.latency))
+        else:
+            per_s = times.finish.size / float(times.finish.max())
+        return per_s * float(np.mean(times.outputs)) if kind == THROUGHPUT else per_s
+    measure, _, statistic = kind.partition("_")
+    values = getattr(times, measure)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return float("nan")
+    return float(np.percentile(values, int(statistic[1:]))) if statistic else float(values.mean())
+
+
+def _rows(point: ServingPoint, group: str, times: JudgedTimes) -> pd.DataFrame:
+    parts = [
+        held_rows(
+            what=[point.what],
+            kind=kind,
+            group=group,
+            region=point.region,
+            unit=UNITS.get(kind, "s"),
+            published=[published],
+            ours=[figure_of(times, kind, point.columns.num_clients if point.by_formula else None)],
+        )
+        for kind, published in point.reported.items()
+    ]
+    for measure, published in (point.by_request or {}).items():
+        told = np.isfinite(published) & (published > 0) & np.isfinite(getattr(times, measure))
+        places = np.flatnonzero(_judged(point))[told] + 1
+        parts.append(
+            held_rows(
+                what=[f"{point.what}, request {place:,}" for place in places],
+                kind=f"{measure}{OF_REQUEST}",
+                group=group,
+                region=point.region,
+                unit="s",
+                published=published[told],
+                ours=getattr(times, measure)[told],
+            )
+        )
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,216 @@
+"""End-to-end measurements and logs of requests held against simulations of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import kvbench as kv
+from kvbench.calibration.validation.points import LEAST_REQUESTS, all_at_once, closed_loop, in_steady_state, region_of
+from kvbench.calibration.validation.request_log import read_log
+from kvbench.calibration.validation.serving_table import read_serving
+from kvbench.calibration.validation.simulated import JudgedTimes, figure_of
+from tests.support.measurements import measurement
+
+SYSTEM = {"engine": "vllm", "engine_version": "0.19.0", "model": "meta-llama/Llama-3.1-8B-Instruct", "hardware": "h100"}
+PAIR = {"input_tokens": 512, "output_tokens": 16}
+
+
+def table(folder, *rows, name="serving.csv"):
+    path = folder / name
+    pd.DataFrame([SYSTEM | PAIR | row for row in rows]).to_csv(path, index=False)
+    return path
+
+
+def points_of(*rows):
+    path = "serving.csv"
+    return read_serving(path, pd.DataFrame([SYSTEM | PAIR | row for row in rows]))
+
+
+def test_what_is_reported_of_a_closed_loop():
+    (point,), not_told = points_of({"concurrency": 8, "ttft_ms": 200.0, "tpot_ms": 10.0})
+    assert not not_told
+    assert point.what == "row 1: 512 + 16, 8 at once"
+    # 8 × 16 tokens ÷ (0.2 + 0.01 × 15 s)
+    assert point.reported == {"ttft": 0.2, "tpot": 0.01, "output_tokens_per_s": pytest.approx(128 / 0.35)}
+    assert point.columns.num_clients == 8
+    assert point.columns.num_requests == LEAST_REQUESTS
+    assert point.system.engine == "vllm"
+    assert point.region == "light load"
+
+
+def test_static_batches_queues_and_doubts():
+    found, not_told = points_of(
+        {"concurrency": 4, "max_batch": 4, "output_tokens_per_s": 100.0, "note": "static batch: one batch"},
+        {"output_tokens_per_s": 100.0, "note": "all 3,000 requests queued at once"},
+        {"concurrency": 64, "ttft_ms": 900.0, "tpot_ms": 10.0, "note": "TTFT doubtful: use TPOT only"},
+        {"output_tokens_per_s": 100.0},
+        {"concurrency": 4},
+    )
+    static, queued, doubted = found
+    assert (static.whole_batch, static.max_batch, static.region) == (True, 4, "static batch")
+    assert (queued.columns.num_requests, queued.region, queued.columns.num_clients) == (3000, "queued", None)
+    assert list(doubted.reported) == ["tpot"]
+    assert doubted.region == "heavy load"
+    assert not_told == [
+        "row 3: its TTFT is left out, which its note doubts, and what follows from it",
+        "row 4 is not told: how requests come is not said: neither a concurrency, nor that all are queued at once",
+        "row 5 is not told: it reports neither TTFT nor TPOT nor output tokens a second",
+    ]
+
+
+def test_figures_by_hand():
+    times = JudgedTimes(*(np.array(each, float) for each in ([1, 3], [0.1, np.nan], [2, 6], [2, 7], [11, 1])))
+    assert figure_of(times, "ttft", None) == 2
+    assert figure_of(times, "ttft_p50", None) == 2
+    assert figure_of(times, "tpot", None) == 0.1
+    assert figure_of(times, "latency_p99", None) == pytest.approx(5.96)
+    assert figure_of(times, "last_finish", None) == 7
+    assert figure_of(times, "output_tokens_per_s", None) == pytest.approx(12 / 7)
+    assert figure_of(times, "requests_per_s", None) == pytest.approx(2 / 7)
+    assert figure_of(times, "output_tokens_per_s", 8) == pytest.approx(8 * 6 / 4)
+
+
+def test_the_middle_of_a_closed_loop_is_judged():
+    columns = closed_loop(512, 16, 32)
+    judged = in_steady_state(columns)
+    assert columns.num_requests == 384
+    assert np.flatnonzero(judged)[[0, -1]].tolist() == [32, 351]
+    assert region_of(all_at_once(512, 16, 3)) == "queued"
+
+
+@pytest.fixture
+def replayed(tmp_path):
+    """A log whose times are those of its own simulation, and its folder."""
+    path = tmp_path / "log_h100.csv"
+    rows = {"request_id": ["a", "b", "c"], "arrival_s": [0.0, 0.05, 0.3], "input_tokens": [900, 4000, 2000]}
+    rows |= {"output_tokens": [30, 1, 12], "ttft_s": [1.0] * 3, "tpot_s": [1.0] * 3, "latency_s": [1.0] * 3}
+    frame = pd.DataFrame(rows)
+    frame.to_csv(path, index=False)
+    found = kv.validate(path, model="llama3_8b", engine="vllm").rows
+    for measure, column in (("ttft", "ttft_s"), ("latency", "latency_s")):
+        frame[column] = found.loc[found["kind"] == f"{measure}_of_request", "ours"].to_numpy()
+    frame["tpot_s"] = [*found.loc[found["kind"] == "tpot_of_request", "ours"], 0.0]
+    frame["tpot_s"] = frame["tpot_s"].iloc[[0, 2, 1]].to_numpy()
+    frame.to_csv(path, index=False)
+    return path
+
+
+def test_a_log_of_a_simulation_is_met_by_it(replayed):
+    found = kv.validate(replayed, model="llama3_8b", engine="vllm")
+    assert set(found.rows["kind"]) == {
+        *("last_finish", "ttft_p50", "tpot_p50", "latency_p50"),
+        *("ttft_of_request", "tpot_of_request", "latency_of_request"),
+    }
+    assert found.errors.number == 4 + 3 + 2 + 3
+    assert abs(found.errors.worst) < 1e-6
+    assert found.rows["group"].unique().tolist() == ["Llama-3.1-8B, h100, vllm, tp1, bfloat16"]
+
+
+def test_requests_without_times_are_replayed_too(replayed):
+    log = pd.read_csv(replayed)
+    log[["request_id", "arrival_s", "input_tokens", "output_tokens"]].to_csv(
+        replayed.with_name("log_h100_inputs.csv"), index=False
+    )
+    log.iloc[[0, 2]].to_csv(replayed, index=False)
+    found = kv.validate(replayed, model="llama3_8b", engine="vllm")
+    assert "3 requests, all of log_h100_inputs.csv" in found.files[0].about
+    assert found.errors.number == 4 + 2 + 2 + 2
+    assert abs(found.errors.worst) < 1e-6
+    alone = replayed.with_name("alone_h100.csv")
+    alone.write_text(replayed.read_text())
+    assert abs(kv.validate(alone, model="llama3_8b", engine="vllm").errors.worst) > 1e-3
+    named = kv.validate(alone, model="llama3_8b", engine="vllm", inputs=replayed.with_name("log_h100_inputs.csv"))
+    assert abs(named.errors.worst) < 1e-6
+
+
+def test_what_a_log_lacks_is_said_beside_it(replayed):
+    with pytest.raises(ValueError, match="of which model it is, is not said"):
+        kv.validate(replayed, engine="vllm")
+    with pytest.raises(ValueError, match="which engine served is not said: give engine=NAME, one of ideal, sglang"):
+        kv.validate(replayed, model="llama3_8b")
+    beside = replayed.with_suffix(".yaml")
+    beside.write_text("model: llama3_8b\nengine: vllm\nengine.max_num_seqs: 1\n", encoding="utf-8")
+    assert kv.validate(replayed).rows["ours"].max() > 0
+    beside.write_text("model: llama3_8b\nengine: vllm\nengine.max_num_seq: 1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="Did you mean 'max_num_seqs'"):
+        kv.validate(replayed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"ttft_s": 0.0}, "row 1: ttft_s is a number above 0, got 0.0"),
+        ({"input_tokens": 1.5}, "row 1: input_tokens is a whole number"),
+        ({"output_tokens": 0}, "output_tokens is at least 1, got 0"),
+        ({"arrival_s": "soon"}, "arrival_s is a number of at least 0 in each row"),
+        ({"request_id": "b"}, "a request_id stands twice"),
+    ],
+)
+def test_a_broken_log_is_one_message(changed, words):
+    row = {"request_id": "a", "arrival_s": 0.0, "ttft_s": 1.0, "tpot_s": 0.1, "latency_s": 2.0} | PAIR
+    with pytest.raises(ValueError, match=words):
+        read_log("log.csv", pd.DataFrame([row | changed, row | {"request_id": "b"}]))
+
+
+def test_inputs_that_lack_a_request_are_refused():
+    row = {"request_id": "a", "arrival_s": 0.0, "ttft_s": 1.0} | PAIR
+    with pytest.raises(ValueError, match=r"inputs.csv: it lacks requests of log.csv, such as 'a'"):
+        read_log(Path("log.csv"), pd.DataFrame([row]), pd.DataFrame([row | {"request_id": "b"}]), Path("inputs.csv"))
+
+
+def test_rows_of_systems_that_are_not_known_are_named(tmp_path):
+    loop = {"concurrency": 2, "ttft_ms": 50.0, "tpot_ms": 10.0}
+    path = table(
+        tmp_path,
+        loop,
+        loop | {"model": "acme/Anvil-9B"},
+        loop | {"engine": "lmdeploy"},
+        loop | {"hardware": "h99"},
+        loop | {"weights_dtype": "int3"},
+        loop | {"tensor_parallel": 2, "weights_dtype": "fp8", "kv_dtype": "fp8"},
+    )
+    found = kv.validate(path)
+    assert len(found.rows) == 6
+    assert found.rows["group"].unique().tolist() == [
+        "Llama-3.1-8B, h100, vllm, tp1, bfloat16",
+        "Llama-3.1-8B, h100, vllm, tp2, fp8",
+    ]
+    assert [each.partition(" is not told: ")[0] for each in found.not_told] == [
+        f"serving.csv: row {n}: 512 + 16, 2 at once" for n in (2, 3, 4, 5)
+    ]
+    told = "\n".join(found.not_told)
+    for words in (
+        "'acme/Anvil-9B' is not at hand",
+        "unknown engine 'lmdeploy'",
+        "unknown hardware 'h99'",
+        "weights of 'int3'",
+    ):
+        assert words in told
+    assert "4 not told" in found.summary
+    assert found.chart.figure().axes
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"ttft_ms": -1.0}, "row 1: ttft_ms is a number above 0, got -1.0"),
+        ({"concurrency": 1.5}, "row 1: concurrency is a whole number"),
+        ({"input_tokens": np.nan}, "row 1: input_tokens is a whole number"),
+    ],
+)
+def test_a_broken_table_is_one_message(tmp_path, changed, words):
+    with pytest.raises(ValueError, match=words):
+        kv.validate(table(tmp_path, changed))
+
+
+def test_the_published_tables():
+    found = kv.validate(measurement("serving.csv"))
+    assert found.rows["what"].nunique() == 90
+    assert len(found.not_told) == 7
+    assert {"ttft", "tpot", "output_tokens_per_s"} == set(found.rows["kind"])
+    log = kv.validate(measurement("requests_rtx_4090.csv"), model="llama3_8b", engine="vllm")
+    assert (log.rows["kind"] == "ttft_of_request").sum() == 150
+    (last,) = log.rows.loc[log.rows["kind"] == "last_finish", "published"]
+    assert last == pytest.approx(97.28, abs=0.01)
