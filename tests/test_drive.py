@@ -8,7 +8,8 @@ import torch
 from kvbench.backend.base import Booking, Times
 from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
-from kvbench.integrations.layerwise import Layerwise, StepFailed, write
+from kvbench.integrations.layerwise import Layerwise, StepFailed
+from kvbench.integrations.stores import write
 from kvbench.ledger import BackgroundError, Ledger, LedgerError, OutOfMemory
 from kvbench.plan.area import Area
 from kvbench.plan.ops import NOTHING, Append, Keep, Reserve, Rule, Settle

@@ -7,14 +7,16 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from kvbench.backend.base import NO_TIMES, Booking, Times
+from kvbench.backend.base import Booking
 from kvbench.backend.storage import Areas, SequenceStore, Shape
 from kvbench.integrations.figures import Figures
-from kvbench.ledger import BackgroundError, LedgerError, Limits
-from kvbench.ledger.costs import as_held, covered, hold_windows
+from kvbench.integrations.states import NOT_TAKEN_BACK, States
+from kvbench.integrations.stores import Stores, carry_out
+from kvbench.ledger import LedgerError, Limits
+from kvbench.ledger.costs import as_held, covered
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.area import Area, Blocks, num_staging_buffers
-from kvbench.plan.ops import MAIN, NOTHING, Append, Plan, Release, Reserve, Rows, Settle, Truncate, areas_of
+from kvbench.plan.area import Area, num_staging_buffers
+from kvbench.plan.ops import MAIN, NOTHING, Append, Plan, Reserve, Rows, Settle, Truncate, areas_of
 from kvbench.runner.drive import Driver
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
@@ -41,50 +43,6 @@ class Stride:
     after: Plan = NOTHING
 
 
-class _Layers:
-    """The stores of a batch, one a layer: what its driver opens and checks, and knows the batch by.
-
-    Args:
-        areas: of each layer.
-        geometry: the shape of a token's K and V, over all layers.
-    """
-
-    def __init__(self, areas: list[Areas], geometry: KVGeometry) -> None:
-        self.areas = areas
-        self._geometry = geometry
-        self.sequences: list[SequenceStore] = []
-        self.has_failed = False
-
-    @property
-    def slot_bytes(self) -> int:
-        """Bytes of a token in one layer, over all rows."""
-        return self._geometry.layer_bytes_per_token * self.areas[0].shape.num_rows
-
-    def open(self, seq: int) -> None:
-        """See `Backend.open`."""
-        self.sequences = [SequenceStore(areas) for areas in self.areas]
-
-    def check(self, plan: Plan) -> Times:
-        """See `Backend.check`."""
-        failures = [sequence.failure(op.seq, self.slot_bytes) for op in plan[:1] for sequence in self.sequences]
-        for error in filter(None, failures):
-            self.has_failed |= isinstance(error, BackgroundError)
-            raise error
-        return NO_TIMES
-
-    def release(self, seq: int, plan: Plan) -> None:
-        """Let go of all, once the rest of a plan was carried out.
-
-        Raises:
-            BackgroundError: work beside the steps had failed, and nobody was told.
-        """
-        sequences, self.sequences, self.has_failed = self.sequences, [], False
-        for sequence in sequences:
-            _carry_out(sequence, tuple(op for op in plan if not isinstance(op, Release)))
-        for error in filter(None, [sequence.release(seq, self.slot_bytes) for sequence in sequences]):
-            raise error
-
-
 class Layerwise:
     """The ledger of a batch, and a store a layer: plans are booked once a step, and carried out layer by layer.
 
@@ -99,6 +57,9 @@ class Layerwise:
         budget_bytes: the most that may be held on the device; None: no limit.
         num_output_tokens: tokens that will follow the first append, for strategies that ask (an oracle does).
         context_tokens: the longest sequence that the model is made for; None: not known.
+        states: where what layers with a state hold is to be found; None: nowhere else.
+    Attributes:
+        layers: the numbers of those that hold tokens; elsewhere a layer is its place among them.
     Raises:
         ValueError: the geometry does not go into the strategy's areas.
     """
@@ -112,10 +73,12 @@ class Layerwise:
         budget_bytes: int | None,
         num_output_tokens: int,
         context_tokens: int | None = None,
+        states: States | None = None,
     ) -> None:
+        beside = None if budget_bytes is None else max(budget_bytes - geometry.state_bytes * num_rows, 1)
         limits = Limits(
             geometry=geometry,
-            budget_bytes=budget_bytes,
+            budget_bytes=beside,
             num_rows=num_rows,
             context_tokens=context_tokens,
             has_own_pools=True,
@@ -125,24 +88,27 @@ class Layerwise:
         self.geometry = geometry
         self.device = device
         self._num_output_tokens = num_output_tokens
-        shapes = [_shape_of(geometry, layer, num_rows, device) for layer in range(geometry.num_layers)]
+        self.layers = sorted(layer for group in geometry.groups if group.holds_tokens for layer in group.layers)
+        self._states = States(geometry) if states is None else states
+        shapes = [_shape_of(geometry, layer, num_rows, device) for layer in self.layers]
         areas = as_held(strategy.areas, geometry)
-        own = [_areas_of(layer, areas, geometry) for layer in range(geometry.num_layers)]
+        own = [_areas_of(layer, areas, geometry) for layer in self.layers]
         first = Areas(own[0], shapes[0], num_buffers=num_staging_buffers(areas))
         others = [Areas(each, shape, beside=first) for each, shape in zip(own[1:], shapes[1:], strict=True)]
-        self._layers = _Layers([first, *others], geometry)
+        self._layers = Stores([first, *others], geometry)
         self._driver = Driver(strategy, self.ledger, self._layers)
         self.seq = next(_NUMBERS)
         self.strides: list[Stride] = []
         self._turns: list[Request] = []
         self._attended: int | None = None
         self._next_layer = 0
+        self._num_begun = 0
         self._is_broken = False
         self._peak_bytes = self._num_resizes = 0
 
     @property
     def sequences(self) -> list[SequenceStore]:
-        """A store a layer; none before the first step."""
+        """A store a layer that holds tokens; none before the first step."""
         return self._layers.sequences
 
     @property
@@ -155,20 +121,45 @@ class Layerwise:
         """Tokens of each row that went in, evicted ones included."""
         return self.ledger.view.num_seen(self.seq) if self.sequences else 0
 
-    def begin(self, num_tokens: int) -> None:
-        """Plan and book a step of all layers.
+    def begin_early(self, num_tokens: int) -> None:
+        """Begin a step before a layer with K and V asks for it: one with a state comes first.
 
         Raises:
-            OutOfMemory: it does not fit. Where no stride of it was booked, the batch is as it was before.
+            OutOfMemory: and so on; see `begin`.
+        """
+        self.begin(num_tokens)
+        self._num_begun = num_tokens
+
+    def check_arrived(self) -> None:
+        """Refuse another step where one that began early never came to a layer with K and V.
+
+        Raises:
+            StepFailed: it did not.
+        """
+        if self._num_begun:
+            self._is_broken = True
+            raise StepFailed("the step before this one was not carried out in every layer; reset the cache first")
+
+    def begin(self, num_tokens: int) -> None:
+        """Plan and book a step of all layers; nothing where that was done early.
+
+        Raises:
+            OutOfMemory: it does not fit. Of a first step nothing is held then; where no stride of a later one was
+                booked, the batch is as it was before, but with states, which may have taken the tokens, it can only be
+                reset.
             CapacityExceeded: the strategy cannot hold so much; likewise.
             BackgroundError: work beside the steps has failed; the cache can only be reset.
             StepFailed: the step before was not carried out in every layer.
         """
-        if not self._is_whole:
+        begun, self._num_begun = self._num_begun, 0
+        if begun == num_tokens:
+            return
+        if begun or not self._is_whole:
             self._is_broken = True
             raise StepFailed("the step before this one was not carried out in every layer; reset the cache first")
         self.end()
-        if not self.sequences:
+        is_first = not self.sequences
+        if is_first:
             self._open(num_tokens)
         self.strides, num_seen = [], self.num_seen
         try:
@@ -177,8 +168,11 @@ class Layerwise:
                 stride = self._stride(left)
                 left -= stride.num_tokens
                 self.strides.append(stride)
+            self._states.hold(self.geometry, self.num_rows, self.device)
         except BaseException:
-            self._is_broken |= self.num_seen > num_seen
+            self._is_broken |= self.num_seen > num_seen or self._states.is_held
+            if is_first:
+                self.finish()
             raise
         self._note_turn(num_tokens)
 
@@ -207,7 +201,7 @@ class Layerwise:
         """Carry out, in all layers, what appends nothing."""
         self._noted(booking)
         for sequence in self.sequences:
-            _carry_out(sequence, booking.plan)
+            carry_out(sequence, booking.plan)
 
     def _note_turn(self, num_tokens: int) -> None:
         if num_tokens > 1 or not self._turns:
@@ -225,7 +219,8 @@ class Layerwise:
         """
         if layer != self._next_layer:
             self._is_broken = True
-            raise StepFailed(f"it is layer {self._next_layer}'s turn, got layer {layer}; reset the cache first")
+            turn, got = self.layers[self._next_layer], self.layers[layer]
+            raise StepFailed(f"it is layer {turn}'s turn, got layer {got}; reset the cache first")
         self._next_layer = layer + 1
         return self.sequences[layer]
 
@@ -272,20 +267,23 @@ class Layerwise:
     @property
     def _is_whole(self) -> bool:
         """Whether all that was booked is carried out in every layer."""
-        return not (self._is_broken or self._next_layer or self._layers.has_failed)
+        return not (self._is_broken or self._next_layer or self._num_begun or self._layers.has_failed)
 
     def _require_whole(self) -> None:
         if not self._is_whole:
             raise StepFailed("a step was not carried out in every layer; reset the cache first")
 
-    def book_rows(self, num_rows: int) -> None:
-        """Book that the batch will be of chosen rows; each layer then selects its own.
+    def select_rows(self, index: Tensor) -> None:
+        """Book that the batch will be of chosen rows; each layer that holds tokens then selects its own.
 
+        Args:
+            index: rows, int64 [new num_rows].
         Raises:
             OutOfMemory: what is held with one tensor twice is over the budget.
         """
         self._settle()
-        self._noted(self._driver.book(self.seq, (Rows(self.seq, num_rows),)))
+        self._noted(self._driver.book(self.seq, (Rows(self.seq, len(index)),)))
+        self._states.select_rows(index)
 
     def book_truncation(self, num_tokens: int) -> Plan:
         """Book that the newest tokens are removed.
@@ -299,6 +297,8 @@ class Layerwise:
         if MAIN not in self.ledger.costs:
             name = type(self.strategy).__name__
             raise LedgerError(f"{name} has several areas that new tokens go to, and crops none of them")
+        if self.geometry.state_bytes:
+            raise LedgerError(NOT_TAKEN_BACK)
         op = Truncate(self.seq, num_tokens)
         self.ledger.crop(op)
         return (op,)
@@ -312,7 +312,8 @@ class Layerwise:
         if not self.sequences:
             return
         is_whole = self._is_whole
-        self._attended, self._next_layer, self._is_broken = None, 0, False
+        self._attended, self._next_layer, self._num_begun, self._is_broken = None, 0, 0, False
+        self._states.let_go()
         plan = self._driver.finish(self.seq).plan
         self.strides, self._peak_bytes, self._num_resizes = [], 0, 0
         self._layers.release(self.seq, plan)
@@ -341,55 +342,3 @@ def _shape_of(geometry: KVGeometry, layer: int, num_rows: int, device: torch.dev
 
 def _areas_of(layer: int, areas: tuple[Area, ...], geometry: KVGeometry) -> tuple[Area, ...]:
     return tuple(area for area in areas if any(layer in group.layers for _, group in covered(area, geometry)))
-
-
-def holds_windows(strategy: Strategy) -> bool:
-    """Whether layers with a window hold it alone: in the one area that there is, or beside those of the strategy.
-
-    Where blocks are told to stay as they are in all layers, or a strategy evicts what is in no order, all hold alike.
-    """
-    area = strategy.areas[0]
-    if not hold_windows(strategy.areas):
-        return True
-    return area.blocks.frees_windows if isinstance(area.layout, Blocks) else strategy.attends_all
-
-
-def check_fits(strategy: Strategy, geometry: KVGeometry, budget_bytes: int | None, context_tokens: int | None) -> None:
-    """Refuse what could not hold a model's K and V, before there are any.
-
-    Raises:
-        ValueError: the strategy holds nothing between steps, or the geometry does not go into its areas.
-    """
-    if strategy.recomputes:
-        raise ValueError(
-            f"{type(strategy).__name__} holds nothing between steps: a model without a cache does the same "
-            "(use_cache=False)"
-        )
-    limits = Limits(geometry=geometry, budget_bytes=budget_bytes, context_tokens=context_tokens, has_own_pools=True)
-    strategy.fitted(limits).ledger(geometry)
-
-
-def write(sequence: SequenceStore, plan: Plan, keys: Tensor, values: Tensor) -> None:
-    """Carry a stride's plan out in one layer.
-
-    Args:
-        sequence: the layer's store.
-        plan: what was booked.
-        keys: of the stride's tokens, [num_rows, num_kv_heads, num_tokens, head_dim].
-        values: as keys.
-    """
-    done = 0
-    for op in plan:
-        if type(op) is Append:
-            if op.area not in sequence.area_names:
-                continue
-            end = done + op.num_tokens
-            sequence.append([keys[:, :, done:end]], [values[:, :, done:end]], op.num_tokens, op.area)
-            done = end
-        else:
-            sequence.carry_out(op, [], [])
-
-
-def _carry_out(sequence: SequenceStore, plan: Plan) -> None:
-    for op in plan:
-        sequence.carry_out(op, [], [])

@@ -1,6 +1,7 @@
 """From a model's configuration to the geometry of a cache around it, and the check that its layers have it."""
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -50,9 +51,12 @@ def geometry_of(config: "PreTrainedConfig", dtype: str) -> KVGeometry:
     )
 
 
-def check_decoder(config: "PreTrainedConfig") -> None:
-    """Refuse a model that is not a decoder whose layers all are of attention over tokens of its own.
+def check_decoder(config: "PreTrainedConfig", known: AbstractSet[str] = ATTENTIONS) -> None:
+    """Refuse a model that is not a decoder whose layers all are of known kinds: of attention over tokens of its own.
 
+    Args:
+        config: the model's.
+        known: words of layer_types.
     Raises:
         ValueError: it is something else.
     """
@@ -63,7 +67,7 @@ def check_decoder(config: "PreTrainedConfig") -> None:
         differing = ", ".join(sorted(text.per_layer_attributes or ())) or "which are left out"
         raise unfit(name, f"layers that differ (per_layer_config: {differing})", config)
     kinds = set(map(str, getattr(text, "layer_types", None) or ()))
-    others = sorted(kinds - ATTENTIONS)
+    others = sorted(kinds - known)
     if others:
         raise unfit(name, f"layers of another kind than attention over K and V ({', '.join(others)})", config)
     if SLIDING in kinds and text.model_type in TWICE_THE_HEADS:
@@ -151,6 +155,6 @@ def _divided(hidden_size: object, num_heads: object) -> int | None:
 def unfit(name: str, what: str, config: "PreTrainedConfig") -> ValueError:
     """What says that a model's layers hold something else."""
     return ValueError(
-        f"{name}: a {config.model_type} model has {what}; expected is a decoder whose layers all hold K and V of the "
-        "same heads"
+        f"{name}: a {config.model_type} model has {what}; expected is a decoder whose layers hold K and V of the same "
+        "heads"
     )

@@ -31,7 +31,7 @@ def book_rows(ledger: LedgerState, op: Rows) -> Receipt:
     own = _with_costs(account, sized.costs)
     own.state_bytes = sized.state_bytes if account.state_bytes else 0
     _count(sized, own)
-    twice = min(_largest_bytes(account), _largest_bytes(own))
+    twice = min(_largest_bytes(ledger, account), _largest_bytes(sized, own))
     held_bytes = max(_with_pools(ledger), _with_pools(sized)) + twice
     if ledger.budget_bytes is not None and held_bytes > ledger.budget_bytes:
         raise OutOfMemory(held_bytes, ledger.budget_bytes)
@@ -68,9 +68,11 @@ def _count(ledger: LedgerState, account: Account) -> None:
             ledger.used_bytes += held.cost.bytes_of(held.num_used)
 
 
-def _largest_bytes(account: Account) -> int:
+def _largest_bytes(ledger: LedgerState, account: Account) -> int:
     """The largest tensor on the device; staging buffers are let go of before they are made anew."""
     sizes = [_tensor_bytes(held) for held in account.holdings.values() if held.cost.area.tier == DEVICE]
+    if account.state_bytes:
+        sizes += [tensor.num_bytes * ledger.num_rows for group in ledger.geometry.groups for tensor in group.state]
     return max(sizes, default=0)
 
 

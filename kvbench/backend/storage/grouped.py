@@ -13,7 +13,7 @@ from kvbench.backend.storage.memory import Memory
 from kvbench.backend.storage.sequence import Areas, SequenceStore
 from kvbench.ledger.costs import covered
 from kvbench.model.geometry import KVGeometry
-from kvbench.model.groups import LATENT, LayerGroup
+from kvbench.model.groups import LATENT, LayerGroup, StateTensor
 from kvbench.plan.area import DEVICE, Area, Blocks, num_staging_buffers
 from kvbench.plan.ops import MAIN, Append, Fork, Operation, Reserve, Truncate
 
@@ -68,7 +68,7 @@ class GroupedAreas:
     def states(self) -> list[Tensor]:
         """New states of a sequence, a tensor each."""
         return [
-            self._memory.empty((self._num_rows, tensor.rows, tensor.columns), getattr(torch, tensor.dtype)).zero_()
+            new_state(tensor, self._num_rows, self._memory)
             for group in self._states
             for _ in group.layers
             for tensor in group.state
@@ -86,6 +86,11 @@ class GroupedAreas:
         """Wait for background work, and end the workers."""
         for areas in reversed(self.areas):
             areas.close()
+
+
+def new_state(tensor: StateTensor, num_rows: int, memory: Memory) -> Tensor:
+    """Zeros, [num_rows, rows, columns], for a layer's state before the first token."""
+    return memory.empty((num_rows, tensor.rows, tensor.columns), getattr(torch, tensor.dtype)).zero_()
 
 
 def _alike(groups: list[LayerGroup], geometry: KVGeometry) -> list[LayerGroup]:

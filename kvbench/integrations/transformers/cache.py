@@ -7,11 +7,14 @@ from transformers.cache_utils import Cache
 
 from kvbench.backend.storage.casting import check_held
 from kvbench.integrations.figures import Figures
+from kvbench.integrations.fitting import check_fits, holds_windows
+from kvbench.integrations.hybrids import hybrid_of
 from kvbench.integrations.latents import check_stores, latents_of
-from kvbench.integrations.layerwise import Layerwise, check_fits, holds_windows
+from kvbench.integrations.layerwise import Layerwise
 from kvbench.integrations.shape import context_of, geometry_of, windowed
 from kvbench.integrations.transformers.layer import KVBenchLayer
 from kvbench.integrations.transformers.shared import Shared
+from kvbench.integrations.transformers.state_layer import KVBenchStates
 from kvbench.ledger import Ledger
 from kvbench.ledger.costs import as_held
 from kvbench.messages import unknown
@@ -29,8 +32,10 @@ class KVBenchCache(Cache):
     need `use_attention(model)` first; the others work with any attention too. Layers with a window or in chunks hold no
     more tokens than that has: a strategy that packs, evicts or moves slots, or takes blocks, decides over the layers
     that see all tokens, and its budget is theirs. Of models with latent attention (DeepSeek V2 and V3, Kimi K2) the
-    latent and its rotary part are held, under strategies that store all tokens. What a strategy leaves to a run (its
-    longest sequence, a pool's size) is the model's context; a pool is within the budget.
+    latent and its rotary part are held, under strategies that store all tokens. Of hybrid models (Qwen3-Next and 3.5,
+    Jamba, Bamba, Granite 4, Nemotron-H) the strategy has the layers with K and V; states are held beside, a constant a
+    row that is booked with the first step. What a strategy leaves to a run (its longest sequence, a pool's size) is the
+    model's context; a pool is within the budget.
 
     Args:
         strategy: what decides; it is copied.
@@ -58,8 +63,8 @@ class KVBenchCache(Cache):
         latents = latents_of(config, "float32")
         if latents is not None:
             check_stores(strategy, latents)
-        geometry = geometry_of(config, "float32") if latents is None else latents
-        if latents is None and holds_windows(strategy):
+        geometry = latents or hybrid_of(config, "float32") or geometry_of(config, "float32")
+        if latents is None and not geometry.state_bytes and holds_windows(strategy):
             geometry = windowed(geometry, text_config)
         if kv_dtype is not None:
             geometry = geometry.held_in(named(kv_dtype))
@@ -74,7 +79,11 @@ class KVBenchCache(Cache):
             _check_in_place(strategy, geometry)
         shared = Shared(deepcopy(strategy), text_config, geometry, budget_bytes, num_output_tokens, is_compacted)
         self._shared = shared
-        super().__init__(layers=[KVBenchLayer(shared, number) for number in range(geometry.num_layers)])
+        holding = {layer for group in geometry.groups if group.holds_tokens for layer in group.layers}
+        numbers = range(text_config.num_hidden_layers)
+        super().__init__(
+            layers=[KVBenchLayer(shared, each) if each in holding else KVBenchStates(shared, each) for each in numbers]
+        )
 
     @property
     def strategy(self) -> Strategy:
@@ -99,8 +108,7 @@ class KVBenchCache(Cache):
         """Let go of all that is held, and end background workers; the next tokens begin anew."""
         self._shared.close()
         for layer in self.layers:
-            assert isinstance(layer, KVBenchLayer)
-            layer.is_initialized = False
+            layer.reset()
 
     def __deepcopy__(self, memo: dict[int, object]) -> "KVBenchCache":
         raise TypeError("a KVBenchCache is not copied; batch_repeat_interleave() goes on with a prompt several times")

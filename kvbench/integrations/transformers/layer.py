@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
 
 from kvbench.backend.storage import SequenceStore
-from kvbench.integrations.layerwise import write
+from kvbench.integrations.stores import write
 from kvbench.integrations.transformers.attention import TAG, attend, check_supported
 from kvbench.integrations.transformers.rotation import Compacted
 from kvbench.integrations.transformers.shared import USE_ATTENTION, Shared
@@ -20,12 +20,12 @@ from kvbench.plan.ops import MAIN
 class KVBenchLayer(CacheLayerMixin):
     """K and V of one layer.
 
-    What concerns all layers (a step's plan, other rows, a truncation) is booked when the first layer is asked, and
+    What concerns all layers (a step's plan, other rows, a truncation) is booked when the first of them is asked, and
     carried out by each when its turn comes.
 
     Args:
         shared: what all layers of its cache know.
-        number: which layer.
+        number: which layer of the model.
     """
 
     is_compileable = False
@@ -34,6 +34,7 @@ class KVBenchLayer(CacheLayerMixin):
         super().__init__()
         self._shared = shared
         self._number = number
+        self._place = shared.place_of(number)
         self._window = shared.window_of(number)
         self.is_sliding = self._window is not None
 
@@ -55,7 +56,7 @@ class KVBenchLayer(CacheLayerMixin):
     def _sequence(self) -> SequenceStore | None:
         """The layer's store; None before the first token."""
         batch = self._shared.batch
-        return batch.sequences[self._number] if batch is not None and batch.sequences else None
+        return batch.sequences[self._place] if batch is not None and batch.sequences else None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -83,13 +84,13 @@ class KVBenchLayer(CacheLayerMixin):
             return key_states, value_states
         shared.check_whole()
         batch, _ = shared.live
-        if self._number == 0:
+        if self._place == 0:
             batch.begin(key_states.shape[2])
-        strides = batch.strides_of(self._number)
+        strides = batch.strides_of(self._place)
         if self.is_sliding and len(strides) > 1:
             name = type(shared.strategy).__name__
             raise RuntimeError(f"{name} takes {len(strides)} parts of a step, which a window passes; {USE_ATTENTION}")
-        sequence = batch.enter(self._number)
+        sequence = batch.enter(self._place)
         done = 0
         for stride in strides:
             end = done + stride.num_tokens
@@ -97,7 +98,7 @@ class KVBenchLayer(CacheLayerMixin):
             for op in stride.after:
                 sequence.carry_out(op, [], [])
             done = end
-        batch.leave(self._number, is_attended=False)
+        batch.leave(self._place, is_attended=False)
         found = whole(sequence)
         sequence.land()
         return found
@@ -123,11 +124,11 @@ class KVBenchLayer(CacheLayerMixin):
         shared.arrived()
         if mask is not None and mask.shape[0] < key.shape[0]:
             mask = mask.expand(key.shape[0], -1, -1, -1)
-        if self._number == 0:
-            shared.begin(mask, key.shape[2])
+        if self._place == 0:
+            shared.begin(mask, key.shape[2], self.get_seq_length())
         if self.is_sliding:
             arranged = shared.unarranged  # a window's tokens are the newest as they came
-        sequence = batch.enter(self._number)
+        sequence = batch.enter(self._place)
         first = sequence.num_seen
         query, key, value = (arranged.tokens(tensor) for tensor in (query, key, value))
         done, outputs = 0, []
@@ -142,7 +143,7 @@ class KVBenchLayer(CacheLayerMixin):
                 sequence.carry_out(op, [], [])
             done = end
         sequence.land()
-        batch.leave(self._number, is_attended=True)
+        batch.leave(self._place, is_attended=True)
         return arranged.output(outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -166,7 +167,7 @@ class KVBenchLayer(CacheLayerMixin):
 
     def reset(self) -> None:
         """Forget all tokens."""
-        if self._number == 0:
+        if self._place == 0:
             self._shared.reset()
         self.is_initialized = False
 
@@ -188,7 +189,7 @@ class KVBenchLayer(CacheLayerMixin):
         if sequence is None:
             return
         index = row_numbers(index, self.batch_size)
-        if self._number == 0:
+        if self._place == 0:
             self._shared.book_rows(index)
         sequence.select_rows(index)
         self.batch_size = len(index)
@@ -209,7 +210,7 @@ class KVBenchLayer(CacheLayerMixin):
         sequence = self._sequence
         if not tokens_to_remove or sequence is None:
             return
-        if self._number == 0:
+        if self._place == 0:
             self._shared.book_truncation(-tokens_to_remove)
         for op in self._shared.truncation:
             sequence.carry_out(op, [], [])

@@ -5,8 +5,10 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from kvbench.integrations.hybrids import computed_in
 from kvbench.integrations.layerwise import Layerwise
 from kvbench.integrations.shape import context_of
+from kvbench.integrations.states import States
 from kvbench.integrations.transformers.arrangement import Arrangement
 from kvbench.integrations.transformers.attention import ATTENTION
 from kvbench.integrations.transformers.rotation import frequencies
@@ -51,12 +53,23 @@ class Shared:
         self.unarranged: Arrangement
         self.angles: Tensor | None = None
         self.truncation: Plan = NOTHING
+        self.states = States(geometry)
         self._coming: int | None = None
 
     @property
     def strategy(self) -> Strategy:
         """The strategy; this batch's copy, once there is one."""
         return self._given if self.batch is None else self.batch.strategy
+
+    @property
+    def called(self) -> str:
+        """What messages call the model."""
+        return self._geometry.called
+
+    def place_of(self, layer: int) -> int:
+        """Which layer of those that hold tokens a layer of the model is."""
+        held = (number for group in self._geometry.groups if group.holds_tokens for number in group.layers)
+        return sorted(held).index(layer)
 
     def window_of(self, layer: int) -> int | None:
         """Tokens that a layer holds at most; None: all."""
@@ -87,23 +100,55 @@ class Shared:
             self._check_latents(keys, values)
         elif keys.shape != values.shape:
             raise ValueError(f"keys and values have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}")
-        geometry = self._geometry.in_dtype(str(keys.dtype).removeprefix("torch."))
+        self._make(keys)
+
+    def _make(self, given: Tensor) -> None:
+        """Make the batch for rows, dtype and device of what is given first."""
+        geometry = computed_in(self._geometry, str(given.dtype).removeprefix("torch."))
         if self._is_compacted:
-            self.angles = frequencies(self._config, geometry.groups[0].head_dim, keys.device)
+            self.angles = frequencies(self._config, geometry.groups[0].head_dim, given.device)
         if self.batch is not None:
             self.batch.close()
         self.batch = Layerwise(
             self._given,
             geometry,
-            keys.shape[0],
-            keys.device,
+            given.shape[0],
+            given.device,
             self._budget_bytes,
             self._num_output_tokens,
             context_of(self._config),
+            self.states,
         )
         self.arrangement, self.unarranged = (
-            Arrangement(self.batch.strategy, keys.shape[0], not self._is_compacted) for _ in range(2)
+            Arrangement(self.batch.strategy, given.shape[0], not self._is_compacted) for _ in range(2)
         )
+
+    def begin_with_states(self, inputs: Tensor, has_begun: bool) -> None:
+        """Begin the first step of a batch, where a layer with a state comes before those with K and V.
+
+        Args:
+            inputs: of its convolution, [num_rows, channels, num_tokens].
+            has_begun: whether the layer has taken tokens before.
+        Raises:
+            OutOfMemory: the step does not fit; nothing is held then.
+            ValueError: they are of other rows, dtype or device than what is held, or gradients are asked for.
+            StepFailed: the step before was not carried out in every layer.
+        """
+        check_without_gradients(inputs)
+        batch = self.batch
+        if batch is None or not batch.sequences:
+            if batch is None or not _is_of_rows(batch, inputs):
+                self._make(inputs)
+            if not self.uses_own_attention:
+                self.check_whole()
+            self.live[0].begin_early(inputs.shape[2])
+        elif not _is_of_rows(batch, inputs):
+            raise ValueError(
+                f"the cache holds states of {batch.num_rows} rows, {batch.geometry.dtype} on {batch.device}; got "
+                f"{inputs.shape[0]}, {inputs.dtype} on {inputs.device}; reset() begins with another batch"
+            )
+        elif has_begun:
+            batch.check_arrived()
 
     def _check_latents(self, keys: Tensor, values: Tensor) -> None:
         """Refuse K and V of all heads where a latent is expected.
@@ -128,10 +173,7 @@ class Shared:
             ValueError: they are of other rows, heads or sizes, of another dtype, or on another device, or gradients are
                 asked for.
         """
-        if keys.requires_grad and torch.is_grad_enabled():
-            raise ValueError(
-                "a KVBenchCache is for inference, no gradients go through it: call the model under torch.no_grad()"
-            )
+        check_without_gradients(keys)
         batch, _ = self.live
         group = batch.geometry.groups[0]
         for tensor, width in ((keys, group.key_dim), (values, group.value_dim)):
@@ -186,16 +228,20 @@ class Shared:
                 "configuration that the cache was made with says so; reset() the cache"
             )
 
-    def begin(self, mask: Tensor | None, num_tokens: int) -> None:
+    def begin(self, mask: Tensor | None, num_tokens: int, num_seen: int) -> None:
         """Begin a step of all layers, under kvbench's attention.
 
+        Args:
+            mask: bool, [num_rows, 1 or num_heads, num_tokens, positions]; None: no padding.
+            num_tokens: new ones.
+            num_seen: those before them.
         Raises:
             ValueError: the mask is of another kind, or padding is where the strategy cannot tell it from tokens.
         """
         if mask is not None and mask.dtype != torch.bool:
             raise ValueError(f"kvbench's attention takes a mask of bools, got {mask.dtype}")
         batch, arrangement = self.live
-        arrangement.begin(mask, num_tokens, batch.num_seen)
+        arrangement.begin(mask, num_tokens, num_seen)
         batch.begin(num_tokens)
 
     def arrived(self) -> None:
@@ -222,7 +268,7 @@ class Shared:
             index: rows, each 0 or more and less than there are.
         """
         batch, arrangement = self.live
-        batch.book_rows(len(index))
+        batch.select_rows(index)
         arrangement.select_rows(index)
 
     def book_truncation(self, num_tokens: int) -> None:
@@ -240,13 +286,28 @@ class Shared:
         self.truncation = batch.book_truncation(num_tokens)
 
 
+def check_without_gradients(given: Tensor) -> None:
+    """Refuse to be trained through.
+
+    Raises:
+        ValueError: gradients are asked for.
+    """
+    if given.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "a KVBenchCache is for inference, no gradients go through it: call the model under torch.no_grad()"
+        )
+
+
+def _is_of_rows(batch: Layerwise, given: Tensor) -> bool:
+    is_alike = str(given.dtype) == f"torch.{batch.geometry.dtype}" and given.device == batch.device
+    return given.shape[0] == batch.num_rows and is_alike
+
+
 def _is_of_its_kind(batch: Layerwise, keys: Tensor, values: Tensor) -> bool:
     group = batch.geometry.groups[0]  # all have the same heads
     return _is_of_width(batch, keys, group.key_dim) and _is_of_width(batch, values, group.value_dim)
 
 
 def _is_of_width(batch: Layerwise, tensor: Tensor, width: int) -> bool:
-    rows, heads, _, size = tensor.shape
-    wanted = (batch.num_rows, batch.geometry.groups[0].num_kv_heads, width)
-    is_alike = str(tensor.dtype) == f"torch.{batch.geometry.dtype}" and tensor.device == batch.device
-    return (rows, heads, size) == wanted and is_alike
+    _, heads, _, size = tensor.shape
+    return (heads, size) == (batch.geometry.groups[0].num_kv_heads, width) and _is_of_rows(batch, tensor)
