@@ -20,7 +20,6 @@ from timing import Side, interleaved
 
 from kvbench.configuration.catalogue import file_of
 from kvbench.fleet import FleetResult, simulate
-from kvbench.model.cost import prices_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
@@ -29,6 +28,8 @@ from kvbench.results.environment import processor_name
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.paged import Paged
+from kvbench.timing.pricing import prices_of
+from kvbench.timing.work import work_of_parameters
 from kvbench.workload.trace import FOLDER_VARIABLE, TraceColumns, read_trace
 
 FILE = "AzureLLMInferenceTrace_conv.csv"
@@ -60,7 +61,7 @@ class Served:
     def __init__(self, columns: TraceColumns) -> None:
         self.columns = columns
         hardware = Hardware(**yaml.safe_load(file_of("hardware", "h100").read_text(encoding="utf-8")))
-        self._prices = prices_of(hardware, GEOMETRY, WEIGHTS)
+        self._prices = prices_of(hardware, work_of_parameters(GEOMETRY, WEIGHTS))
         self.num_slots = (int(hardware.memory_bytes * MEMORY_FRACTION) - WEIGHTS.num_bytes) // GEOMETRY.bytes_per_token
 
     def paged(self) -> FleetResult:

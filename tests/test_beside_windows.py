@@ -15,11 +15,12 @@ from kvbench.ledger.costs import WINDOWS, as_held
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import Append, Reserve, Truncate
+from kvbench.runner.frames import steps_frame
 from kvbench.runner.run import check_signals, run
 from kvbench.workload.request import Request, Session
-from tests.support.catalogue import STRATEGIES
+from tests.support.catalogue import STRATEGIES, strategy
 from tests.support.driven import Cache
-from tests.support.machines import machine
+from tests.support.machines import WEIGHTS, machine
 from tests.test_contract import small
 from tests.test_grouped import FULL, MODELS, Whole, geometry_of
 from tests.test_windows import WITH_WINDOWS
@@ -165,10 +166,22 @@ def test_a_measured_run_completes(name):
     assert {row.outcome for row in recorder.requests} == {"completed"}
 
 
-def test_the_modelled_backend_says_that_it_prices_areas_of_all_layers():
-    conditions = Conditions(geometry=geometry_of("windows"), device="cpu", hardware=machine(), cache_only=True)
-    with pytest.raises(ValueError, match=r"int4: area packed is not of layers with a window, .* use backend=measured"):
-        check_signals({"int4": small("int4")}, Modelled().made(conditions))
+@pytest.mark.parametrize("cache_only", [True, False])
+@pytest.mark.parametrize("model", ["windows", "all_windows", "mixed"])
+@pytest.mark.parametrize("name", [name for name in BESIDE if not strategy(name).signals])
+def test_the_modelled_backend_prices_both(name, model, cache_only):
+    geometry = geometry_of(model)
+    conditions = Conditions(geometry=geometry, hardware=machine(), weights=WEIGHTS, cache_only=cache_only)
+    backend, chosen = Modelled(memory_fraction=0.9).made(conditions), {name: small(name)}
+    check_signals(chosen, backend)
+    requests = [Session(0, (Request(90, 5),))]
+    settings = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
+    recorder = run(chosen, requests, backend, **settings)
+    assert [row.outcome for row in recorder.requests] == ["completed"]
+    steps = steps_frame(recorder)
+    steps = steps[steps["num_tokens"] > 0]
+    assert (steps["append_us"] > 0).all()
+    assert (steps["attend_us"] > 0).all()
 
 
 @pytest.mark.parametrize(

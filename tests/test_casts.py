@@ -14,7 +14,6 @@ from kvbench.configuration.shape import keys_of
 from kvbench.fleet import simulate
 from kvbench.ledger import Ledger, LedgerError, Limits
 from kvbench.ledger.costs import area_cost, workspace_bytes
-from kvbench.model.cost import prices_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Area, Blocks, Cast, Chunks, Contiguous, Holes, Native, Ring, held_in
 from kvbench.plan.ops import Keep, Move, Reserve, Rule, Truncate
@@ -24,6 +23,8 @@ from kvbench.strategy.fp8 import Fp8
 from kvbench.strategy.hierarchical import Hierarchical
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.sinks import Sinks
+from kvbench.timing.pricing import prices_of
+from kvbench.timing.work import work_of_parameters
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import STRATEGIES, TINY
 from tests.support.driven import Cache, tokens
@@ -322,7 +323,7 @@ def limits(budget_bytes):
 def test_a_fleet_in_eight_bits_is_the_runner_on_the_modelled_backend(chosen):
     rows = columns_of([(0, 20, 9), (100, 12, 20), (300, 30, 4), (900, 5, 12), (901, 8, 8)])
     budget = 1024 * 32 + 70 * 32  # a staging buffer of a layer, 32 bytes a token, and 70 slots of as many
-    prices = prices_of(machine(), GEOMETRY.held_in("fp8_e4m3"), WEIGHTS)
+    prices = prices_of(machine(), work_of_parameters(GEOMETRY.held_in("fp8_e4m3"), WEIGHTS))
     fleet = simulate(rows, chosen, prices, geometry=GEOMETRY, budget_bytes=budget, max_batch=3)
     requests, totals, _ = by_runner(rows, chosen, budget, 3)
     assert {name: getattr(fleet, name).tolist() for name in COLUMNS} == {

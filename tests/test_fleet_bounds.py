@@ -11,18 +11,25 @@ from kvbench.backend.choice import Conditions
 from kvbench.fleet import simulate
 from kvbench.fleet.bounds import LATEST_NS, MEMORY_BYTES, ROW_BYTES, check_requests
 from kvbench.fleet.fleet import Fleet
-from kvbench.model.cost import UNBOUNDED, Sight, prices_of
 from kvbench.plan.area import Area
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.static import Static
+from kvbench.timing.prices import NODES, PREFILL, SCALE
+from kvbench.timing.pricing import prices_of
+from kvbench.timing.work import work_of_parameters
 from kvbench.workload.trace_columns import TraceColumns
 from tests.support.fleet_models import PRICES, ROUND, columns_of
-from tests.support.machines import GEOMETRY, WEIGHTS, machine
+from tests.support.machines import GEOMETRY, WEIGHTS, WORK, machine
 
 DAY_NS = 24 * 3600 * 10**9
-CHEAP = PRICES._replace(sights=(Sight(UNBOUNDED, 0, 1, 1),))
+CHEAP = PRICES._replace(tables=PRICES.tables // 1_000)
+
+
+def pair_ps(prices):
+    """What a pair of query and key takes at least."""
+    return prices.tables[PREFILL, : NODES * NODES].min() / SCALE
 
 
 def run(rows, strategy=None, prices=PRICES, **options):
@@ -56,8 +63,8 @@ def test_what_would_outgrow_is_refused(rows, given, message):
 
 def test_days_are_days():
     """A prompt of ten times the tokens takes a hundred times as long, as far as the clock goes."""
-    pair_ns = PRICES.sights[0].pair_ps / 1000
-    for num_tokens in (10**6, 10**7):
+    pair_ns = PRICES.tables[PREFILL, NODES * (NODES - 1)] / SCALE / 1000  # of the longest prompts, with none before
+    for num_tokens in (10**6, 5 * 10**6):
         (finish_ns,) = run([(0, num_tokens, 1)]).finish_ns
         assert finish_ns == pytest.approx(num_tokens**2 / 2 * pair_ns, rel=0.2)
     result = run([(0, 3, 4), (LATEST_NS, 3, 4)])
@@ -111,7 +118,7 @@ def test_what_passes_ends_and_adds_up(rows, made, max_batch, chunk, budget, pric
     assert (result.sums >= 0).all()
     done = result.outcome == 0
     prompts, steps = columns.num_prompt_tokens, np.maximum(columns.num_output_tokens - 1, 0)
-    least_ps = 0.5 * prompts.astype(float) ** 2 * prices.sights[0].pair_ps + steps.astype(float) * prices.step_ps
+    least_ps = 0.5 * prompts.astype(float) ** 2 * pair_ps(prices) + steps.astype(float) * prices.step_ps
     spent_ps = (result.finish_ns - columns.arrival_ns).astype(float) * 1000 + 1000
     assert (spent_ps >= 0.999 * least_ps)[done].all()
 
@@ -153,10 +160,15 @@ def test_a_machines_figures_stay_on_it(figure, value, message):
 
 
 def test_prices_are_prices_of_the_machine():
-    assert fleet().prices(Area()) == prices_of(machine(), GEOMETRY, WEIGHTS)
+    ours, theirs = fleet().prices(Area()), prices_of(machine(), WORK)
+    assert ours._replace(tables=None) == theirs._replace(tables=None)
+    assert (ours.tables == theirs.tables).all()
     assert run([(0, 5, 5)], Concat(), fleet().prices(Area())).outcome.tolist() == [0]
     with pytest.raises(ValueError, match="by the machine's figures a piece of work takes"):
-        prices_of(machine(), GEOMETRY, replace(WEIGHTS, num_parameters=10**30))
+        prices_of(
+            machine(),
+            work_of_parameters(GEOMETRY, replace(WEIGHTS, num_parameters=10**30, num_active_parameters=10**30)),
+        )
 
 
 def test_how_many_iterations_may_be_taken_at_once_is_what_64_bits_hold():

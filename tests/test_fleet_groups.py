@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from kvbench.fleet import OUTCOMES, simulate
 from kvbench.ledger.costs import workspace_bytes
-from kvbench.model.cost import UNBOUNDED, Sight, num_pairs, num_seen, prices_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import LayerGroup, StateTensor
 from kvbench.strategy.paged import Paged
+from kvbench.timing.prices import UNBOUNDED, Sight, num_pairs, num_seen
+from kvbench.timing.pricing import prices_of
+from kvbench.timing.work import work_of_parameters
 from tests.support.fleet_models import COLUMNS, PS_PER_NS, by_runner, columns_of, results
 from tests.support.machines import WEIGHTS, machine
 from tests.test_fleet import BATCH, MAKERS, OPTIONS, ROWS
@@ -48,7 +50,7 @@ def chosen(name, maker, num_bytes):
 
 def run(name, maker, rows, num_bytes, max_batch, **options):
     geometry, strategy, budget_bytes = chosen(name, maker, num_bytes)
-    prices = prices_of(machine(), geometry, WEIGHTS)
+    prices = prices_of(machine(), work_of_parameters(geometry, WEIGHTS))
     settings = {"geometry": geometry, "budget_bytes": budget_bytes, "max_batch": max_batch}
     return simulate(columns_of(rows), strategy, prices, **settings | options)
 
@@ -90,7 +92,7 @@ def test_jumping_gives_what_stepping_gives(name, maker, rows, num_bytes, max_bat
 
 
 def test_blocks_that_windows_would_give_back_are_refused():
-    prices = prices_of(machine(), GEOMETRIES["windows"], WEIGHTS)
+    prices = prices_of(machine(), work_of_parameters(GEOMETRIES["windows"], WEIGHTS))
     settings = {"geometry": GEOMETRIES["windows"], "budget_bytes": 1 << 20, "max_batch": 2}
     with pytest.raises(ValueError, match="window_blocks: keep, in a fleet, whose blocks are of all layers"):
         simulate(columns_of([(0, 4, 4)]), Paged(block_size=4, pool_tokens=64, window_blocks="free"), prices, **settings)
@@ -98,7 +100,7 @@ def test_blocks_that_windows_would_give_back_are_refused():
 
 @given(st.integers(1, 200), st.integers(1, 40), st.booleans())
 def test_what_a_query_sees_and_what_all_see(num_tokens, reach, is_chunk):
-    sight = Sight(reach, int(is_chunk), 1, 1)
+    sight = Sight(reach, int(is_chunk), 1, 1, 1)
     seen = [
         sum(1 for key in range(query + 1) if (key // reach == query // reach if is_chunk else query - key < reach))
         for query in range(num_tokens)

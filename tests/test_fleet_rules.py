@@ -113,8 +113,8 @@ def space_of(kind, num_slots, min_block):
     fixed["space"], fixed["space_slots"], fixed["min_block"] = kind, num_slots, min_block
     lists = np.zeros((4, max(num_slots + 2, NUM_ORDERS)), np.int64)
     requests, now, live = (np.zeros(1, dtype) for dtype in (REQUEST, REPLICA, LIVE))
-    rules = bound_rule(Exact(round_to=1))
-    return Machine(requests, now[0], live, np.zeros((1, 1)), lists, fixed[0], rules.admitted, rules.grown)
+    rules, no_prices = bound_rule(Exact(round_to=1)), np.zeros((1, 1), np.int64)
+    return Machine(requests, now[0], live, np.zeros((1, 1)), lists, fixed[0], no_prices, rules.admitted, rules.grown)
 
 
 def orders(rng, size_of):

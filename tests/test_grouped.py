@@ -19,7 +19,7 @@ from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Request, Session
 from tests.support.catalogue import strategy
 from tests.support.driven import Cache
-from tests.support.machines import machine
+from tests.support.machines import WEIGHTS, machine
 from tests.test_contract import small
 from tests.test_windows import WITH_WINDOWS
 
@@ -209,6 +209,19 @@ class Apart(Strategy):
         return (Append(seq, num_tokens), Append(seq, num_tokens, "near"))
 
 
+class Together(Strategy):
+    """All layers live contiguously."""
+
+    areas = (Area(),)
+    lossless = True
+
+    def on_admit(self, seq, request, view):
+        return (Reserve(seq, 400),)
+
+    def on_append(self, seq, num_tokens, view):
+        return (Append(seq, num_tokens),)
+
+
 def test_groups_may_live_in_areas_of_their_own():
     geometry = geometry_of("windows")
     cache, whole = Cache(Apart(), 1, geometry, attend=True), Whole(geometry)
@@ -220,7 +233,33 @@ def test_groups_may_live_in_areas_of_their_own():
     cache.finish()
 
 
-def test_areas_of_some_layers_are_not_priced():
+def test_areas_of_some_layers_cost_what_an_area_of_all_does():
+    """Contiguous for all layers, or some here and others there: the same slots are written and read."""
+    geometry, found = geometry_of("windows"), []
+    for made in (Apart(), Together()):
+        conditions = Conditions(geometry=geometry, device="cpu", hardware=machine(), weights=WEIGHTS)
+        backend = Modelled(memory_fraction=0.9).made(conditions)
+        check_signals({"it": made}, backend)
+        recorder = run(
+            {"it": made},
+            [Session(0, (Request(90, 9),))],
+            backend,
+            num_repetitions=1,
+            num_warmup=0,
+            max_concurrency=1,
+            budget_bytes=None,
+        )
+        steps = steps_frame(recorder)
+        found.append(steps[steps["num_tokens"] > 0])
+    apart, together = found
+    for times in ("append_us", "attend_us", "model_us"):
+        assert apart[times].to_numpy() == pytest.approx(together[times].to_numpy(), rel=1e-3, abs=0.003), times
+    assert (apart["attend_us"] > 0).all()
+
+
+def test_areas_of_some_layers_are_not_priced_by_a_calibrated_machine():
     conditions = Conditions(geometry=geometry_of("windows"), device="cpu", hardware=machine(), cache_only=True)
-    with pytest.raises(ValueError, match="apart: area main is of full layers, and a modelled step prices"):
-        check_signals({"apart": Apart()}, Modelled().made(conditions))
+    backend = Modelled().made(conditions)
+    backend.hardware = replace(machine(), curves={})
+    with pytest.raises(ValueError, match="apart: area main is of full layers, and a calibrated machine prices areas"):
+        check_signals({"apart": Apart()}, backend)

@@ -1,22 +1,21 @@
 """The modelled backend: prices by hand, and a clock that shares, overlaps and waits."""
 
-from dataclasses import replace
-
 import pytest
 
 from kvbench.backend.base import Times
 from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled
-from kvbench.model.cost import UNBOUNDED, Sight, linear_ps, prices_of
 from kvbench.plan.area import Area, Cast, Chunks
 from kvbench.plan.ops import Append, Keep, Move, Release, Reserve, Rule, Settle
 from kvbench.runner.frames import results_of
 from kvbench.runner.run import check_signals, run
 from kvbench.strategy.dynamic import Dynamic
+from kvbench.timing.prices import LINEAR, SEQUENCES, attention_ps, decode_ps, sized_ps
+from kvbench.timing.pricing import prices_of
 from kvbench.workload.request import Request, Session
 from tests.support.booked import BookedSteps
 from tests.support.catalogue import strategy
-from tests.support.machines import GEOMETRY, WEIGHTS, machine
+from tests.support.machines import GEOMETRY, WEIGHTS, WORK, machine
 
 ONE_AREA = (Area(),)
 
@@ -28,49 +27,46 @@ def modelled(areas=ONE_AREA, hardware=None, memory_fraction=0.5, **changed):
     return backend
 
 
-def test_prices_by_hand():
-    prices = prices_of(machine(), GEOMETRY, WEIGHTS)
-    assert prices.sights == (Sight(UNBOUNDED, 0, 1_000, 1_000),)
-    assert (prices.write_ps, prices.state_ps, prices.unit_bytes) == (1_000, 0, 64)
-    assert prices.copy_ps == 2_000
-    assert prices.swap_ps == 10_000
-    assert prices.weights_ps == prices.active_ps == 31_250
-    assert prices.token_ps == 15_625
-    assert prices.storage_ps == 4 * (9_000 + 1_000)  # K and V of two layers
-    assert prices.step_ps == 100_000 + 10 * 2 * 1_000
-
-
-def test_half_the_bandwidth_is_twice_the_price():
-    assert prices_of(machine(memory_efficiency=0.5), GEOMETRY, WEIGHTS).copy_ps == 4_000
-
-
-def test_a_step_of_a_whole_model_by_hand():
-    backend = modelled()
+def test_a_step_of_a_whole_model_by_its_prices():
+    backend, prices = modelled(), prices_of(machine(), WORK)
+    tables = prices.tables
     # Four tensors are allocated and nothing is copied.
     assert backend.step((Reserve(0, 10),), 0, 0) == Times(40, 0, 0, 0, 0)
     backend.begin_iteration()
-    # Four tokens are written, 4 ns; 4 · 5 / 2 pairs, 10 ns, take longer than 4 slots read; of the rest, 4 · 15.625 =
-    # 62.5 ns of operations take longer than the weights' 31.25, and an iteration has 120 ns. 196.5 ns in all: the half
-    # is carried on.
-    assert backend.step((Append(0, 4),), 0, 4) == Times(0, 4, 0, 10, 182)
-    backend.begin_iteration()
-    # 1 written, 5 read, 31.25 of weights and 120: 157.25, with what was carried 157.75.
-    assert backend.step((Append(0, 1),), 0, 1) == Times(0, 1, 0, 5, 151)
-    assert backend.now_ns() == 40 + 196 + 157
+    model_ps = prices.step_ps + sized_ps(LINEAR, 4, tables) + sized_ps(SEQUENCES, 1, tables)
+    attend_ps = attention_ps(4, 0, prices, tables)
+    spent_ps = 40_000 + 4_000 + attend_ps + model_ps
+    times = backend.step((Append(0, 4),), 0, 4)
+    assert times == Times(0, 4, 0, attend_ps // 1_000, spent_ps // 1_000 - 44 - attend_ps // 1_000)
+    backend.begin_iteration((0,))
+    model_ps = prices.step_ps + sized_ps(LINEAR, 1, tables) + sized_ps(SEQUENCES, 1, tables)
+    backend.step((Append(0, 1),), 0, 1)
+    assert backend.now_ns() == (spent_ps + 1_000 + decode_ps(1, 5, tables) + model_ps) // 1_000
 
 
-def test_sequences_of_an_iteration_read_the_weights_once():
-    backend = modelled()
+def test_what_the_steps_of_an_iteration_share_is_paid_once():
+    backend, prices = modelled(), prices_of(machine(), WORK)
     backend.open(1)
     for seq in (0, 1):
-        backend.step((Reserve(seq, 4), Append(seq, 1)), seq, 0)
-    backend.begin_iteration()
-    first = backend.step((Append(0, 1),), 0, 1)
-    second = backend.step((Append(1, 1),), 1, 1)
-    assert first.model_ns == 151  # weights and the iteration
-    assert second.model_ns == 0  # two tokens' operations, 31.25 ns, take no longer than the weights
-    third = backend.step((Append(0, 1),), 0, 1)
-    assert third.model_ns == 15  # three tokens' 46.875 do; a rest of a half is carried on
+        backend.step((Reserve(seq, 6), Append(seq, 3 + seq)), seq, 0)
+    began_ns = backend.now_ns()
+    backend.begin_iteration((0, 1))
+    for seq in (0, 1):
+        backend.step((Append(seq, 1),), seq, 1)
+    tables = prices.tables
+    model_ps = prices.step_ps + sized_ps(LINEAR, 2, tables) + sized_ps(SEQUENCES, 2, tables)
+    assert backend.now_ns() - began_ns == (2_000 + model_ps + decode_ps(2, 4 + 5, tables)) // 1_000
+
+
+def test_one_token_of_a_prompt_is_no_decode_step():
+    found = []
+    for decoding in ((), (0,)):
+        backend = modelled()
+        backend.step((Reserve(0, 9), Append(0, 8)), 0, 0)
+        backend.begin_iteration(decoding)
+        found.append(backend.step((Append(0, 1),), 0, 1).attend_ns)
+    prices = prices_of(machine(), WORK)
+    assert found == [attention_ps(1, 8, prices, prices.tables) // 1_000, decode_ps(1, 9, prices.tables) // 1_000]
 
 
 def test_the_cache_alone_has_no_weights_and_pays_launches_a_step():
@@ -83,20 +79,21 @@ def test_the_cache_alone_has_no_weights_and_pays_launches_a_step():
 
 
 def test_rows_read_the_weights_once_and_compute_each():
-    backend = modelled(num_rows=2)
+    backend, prices = modelled(num_rows=2), prices_of(machine(), WORK, num_rows=2)
     backend.step((Reserve(0, 2),), 0, 0)
-    backend.begin_iteration()
-    # Two rows' tokens, 2 · 15.625 = 31.25 ns of operations, take as long as the weights; with the iteration 151.25.
+    backend.begin_iteration((0,))
     times = backend.step((Append(0, 1),), 0, 1)
-    assert times.model_ns == 151
-    assert times.append_ns == times.attend_ns == 2  # two slots written, two read
+    tables = prices.tables
+    model_ps = prices.step_ps + sized_ps(LINEAR, 2, tables) + sized_ps(SEQUENCES, 2, tables)
+    assert (times.append_ns, times.attend_ns) == (2, decode_ps(2, 1, tables) // 1_000)
+    assert sum(times) == (2_000 + decode_ps(2, 1, tables) + model_ps) // 1_000
 
 
 def test_what_is_cast_has_half_the_bytes():
-    backend = modelled((Area(format=Cast("fp8_e4m3")),), machine(flops_per_s=256e9))
+    backend = modelled((Area(format=Cast("fp8_e4m3")),), machine(flops_per_s=256e9), cache_only=True)
     backend.step((Reserve(0, 10),), 0, 0)
-    # 4 slots of 32 bytes written in 2 ns, and by one query read in 2; 10 pairs take 5, as ever on that machine.
-    assert backend.step((Append(0, 4),), 0, 4)[1:4] == (2, 0, 5)
+    # 4 slots of 32 bytes written in 2 ns, after 6 of launches, and by one query read in 2; 10 pairs take 5.
+    assert backend.step((Append(0, 4),), 0, 4)[1:4] == (2 + 6, 0, 5)
     assert backend.step((), 0, 1).attend_ns == 2
     assert backend.step((Reserve(0, 20),), 0, 0).reserve_ns == 40 + 4
 
@@ -145,7 +142,7 @@ def test_a_release_waits_for_work_beside_the_steps():
 
 def test_a_slower_tier_costs_its_link():
     areas = (Area("slow", layout=Chunks(4), tier="host"), Area())
-    backend = modelled(areas)
+    backend = modelled(areas, cache_only=True)
     backend.step((Reserve(0, 8), Append(0, 8), Reserve(0, 4, "slow")), 0, 0)
     # A launch a layer; 4 slots read on the device and 4 copied to close the gap; then 5 ns and 4 slots over the link.
     moved = backend.step((Move(0, "main", "slow", Rule(recent=4)),), 0, 0).move_ns
@@ -153,14 +150,6 @@ def test_a_slower_tier_costs_its_link():
     backend.begin_iteration()
     # Read beside each other: 5 ns and 4 slots at 10 take longer than 4 slots at 1.
     assert backend.step((), 0, 1).attend_ns == 45
-
-
-def test_a_mixture_reads_the_experts_that_its_tokens_need():
-    prices = prices_of(machine(flops_per_s=1e15), GEOMETRY, replace(WEIGHTS, num_active_parameters=100))
-    assert linear_ps(1, prices) == 3_125
-    assert linear_ps(5, prices) == 5 * 3_125
-    assert linear_ps(50, prices) == 31_250
-    assert linear_ps(0, prices) == 0
 
 
 def test_a_run_is_the_same_each_time_and_says_what_it_is():

@@ -2,34 +2,40 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled
 from kvbench.backend.rank import rank_in
 from kvbench.fleet.fleet import Fleet
-from kvbench.model.cost import linear_ps, prices_of
 from kvbench.model.geometry import geometry_in
 from kvbench.model.groups import LayerGroup
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 from kvbench.model.parameters import parameters_of
-from kvbench.model.weights import WeightPart
+from kvbench.model.weights import Product, WeightPart
 from kvbench.plan.area import Area
+from kvbench.timing.iteration import iteration_of
+from kvbench.timing.prices import DECODE_UNIT, LINEAR, SEQUENCES, SIZES
+from kvbench.timing.pricing import prices_of
+from kvbench.timing.work import Exchanged, Gemm, work_of
 from tests.support.machines import machine
 
 # Four layers of 4 heads on 2 KV heads of 8, 16 bits: a token's 2 · 4 · 2 · 8 · 2 = 256 bytes.
 GROUP = LayerGroup(kind="full", layers=(0, 1, 2, 3), num_heads=4, num_kv_heads=2, key_dim=8, value_dim=8)
-BODY = WeightPart(name="body", kind="body", num_parameters=640, layers=(0, 1, 2, 3))
+PRODUCTS = (Product("mlp.up_proj", 16, 20), Product("mlp.down_proj", 20, 16))
+BODY = WeightPart(name="body", kind="body", num_parameters=640, layers=(0, 1, 2, 3), products=PRODUCTS)
 MODEL = Model(name="Small", groups=(GROUP,), weights=(BODY,), num_layers=4, hidden_size=16, vocab_size=64)
+LINKED = machine(link_s=3e-9, link_bytes_per_s=64e9)
 
 
-def conditions(model=MODEL, hardware=None, **degrees):
+def conditions(model=MODEL, hardware=LINKED, **degrees):
     return Conditions(
         geometry=geometry_in(model),
         weights=parameters_of(model),
         model=model,
-        hardware=hardware or machine(),
+        hardware=hardware,
         parallel=Parallel(**degrees),
     )
 
@@ -38,14 +44,26 @@ def test_a_tensor_rank_reads_half_of_all():
     one, half = (Fleet().made(conditions(tensor=tensor)) for tensor in (1, 2))
     assert (one.geometry.bytes_per_token, half.geometry.bytes_per_token) == (256, 128)
     assert (one.memory_bytes, half.memory_bytes) == (900_000 - 5_120, 900_000 - 2_560)
-    # At 64 GB/s, 15.625 ps a byte: 5,120 bytes are 80 ns, and half of them 40; so are slots.
+    # At 64 GB/s, 15.625 ps a byte: a slot's 256 bytes are 4 ns, and half of them 2.
     whole, rank = (each.prices(Area()) for each in (one, half))
-    assert (whole.weights_ps, rank.weights_ps) == (80_000, 40_000)
     assert (whole.write_ps, rank.write_ps) == (4_000, 2_000)
     assert (whole.unit_bytes, rank.unit_bytes) == (256, 128)
     assert whole.step_ps == rank.step_ps
     assert (one.num_accelerators, half.num_accelerators) == (1, 2)
     assert half.about == ("an accelerator holds 2,560 of 5,120 bytes of weights, and 128 of 256 bytes a token")
+    ours, theirs = (rank_in(conditions(tensor=tensor)).work.tokens.products for tensor in (1, 2))
+    assert ours == (Gemm(4, 16, 20, "bfloat16"), Gemm(4, 20, 16, "bfloat16"))
+    assert theirs == (Gemm(4, 16, 10, "bfloat16"), Gemm(4, 10, 16, "bfloat16"))
+
+
+def test_two_ranks_sum_up_what_they_have_twice_a_layer_and_after_the_embedding():
+    work = rank_in(conditions(tensor=2)).work
+    assert work.tokens.exchanged == (Exchanged("all_reduce", 2 * 4 + 1, 16 * 2, 2),)
+    spent_s = iteration_of(LINKED, work).tokens["exchange"]
+    # All of a tensor's 32 bytes a token go over the link, 2 · (2 - 1) ÷ 2: 0.5 ns a token, after 3.
+    assert spent_s[:3] == pytest.approx([0, 9 * 3.5e-9, 9 * 4e-9])
+    with pytest.raises(ValueError, match=r"Round states no hardware\.link_s, which what accelerators say"):
+        Fleet().made(conditions(hardware=machine(), tensor=2)).prices(Area())
 
 
 def test_a_token_passes_all_stages_and_a_stage_copies_its_own():
@@ -53,7 +71,12 @@ def test_a_token_passes_all_stages_and_a_stage_copies_its_own():
     assert staged.geometry.bytes_per_token == 128
     assert staged.memory_bytes == 900_000 - 2_560
     prices, whole = staged.prices(Area()), Fleet().made(conditions()).prices(Area())
-    assert prices == whole._replace(unit_bytes=128, copy_ps=4_000, swap_ps=20_000, storage_ps=whole.storage_ps // 2)
+    own = {"unit_bytes": 128, "copy_ps": 4_000, "swap_ps": 20_000, "storage_ps": whole.storage_ps // 2}
+    assert prices._replace(tables=None) == whole._replace(tables=None, **own)
+    # From stage to stage 32 bytes a token are sent.
+    sent = prices.tables[LINEAR] - whole.tables[LINEAR]
+    assert sent[:3].tolist() == pytest.approx([0, 3_500, 4_000], abs=1)
+    assert (prices.tables[SEQUENCES:] == whole.tables[SEQUENCES:]).all()
 
 
 def test_replicas_of_data_are_replicas_of_a_fleet_and_none_of_a_run():
@@ -79,25 +102,18 @@ def test_what_cannot_be_laid_over_accelerators_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "rates", "weights_ns", "token_ns"),
-    # 2,560 parameters, 5,120 operations a token: 40 ns at 128 GFLOP/s. mxfp4 has a scale of 8 bits a group of 32.
-    [
-        ("bfloat16", {}, 80, 40),
-        ("fp8", {}, 40, 40),
-        ("fp8", {"flops_8bit_per_s": 256e9}, 40, 20),
-        ("int8", {"flops_8bit_per_s": 256e9}, 40, 40),
-        ("nvfp4", {"flops_4bit_per_s": 512e9}, 22.5, 10),
-        ("mxfp4", {"flops_4bit_per_s": 512e9}, 21.25, 40),
-    ],
+    ("dtype", "called"),
+    [("bfloat16", "bfloat16"), ("fp8", "fp8"), ("mxfp4", "w4a16_mxfp4"), ("int4_g32", "w4a16_mxfp4"), ("int8", "int8")],
 )
-def test_parameters_are_read_as_they_are_held(dtype, rates, weights_ns, token_ns):
+def test_products_are_asked_for_as_tables_call_them(dtype, called):
     held = replace(MODEL, weights=(replace(BODY, dtype=dtype),))
-    prices = prices_of(machine(**rates), geometry_in(held), parameters_of(held))
-    assert (prices.weights_ps, prices.token_ps) == (1_000 * weights_ns, 1_000 * token_ns)
-    assert linear_ps(1, prices) == max(prices.weights_ps, prices.token_ps)
+    work = work_of(geometry_in(held), held, held)
+    assert {each.dtype for each in work.tokens.products} == {called}
+    assert (iteration_of(machine(), work).tokens["products"][1:] > 0).all()
 
 
 def test_a_cache_in_eight_bits_is_read_in_half_the_time():
     short = replace(MODEL, groups=(replace(GROUP, dtype="fp8_e4m3"),))
-    prices = prices_of(machine(flops_per_s=1e15), geometry_in(short), parameters_of(short))
-    assert (prices.write_ps, prices.sights[0].read_ps) == (2_000, 2_000)
+    prices = prices_of(machine(flops_per_s=1e15), work_of(geometry_in(short), short, short))
+    assert prices.write_ps == 2_000
+    assert prices.tables[DECODE_UNIT, 1:] == pytest.approx(np.full(SIZES, 2_000), rel=0.02)

@@ -1,7 +1,7 @@
 """What a runner asks of a backend, and what it is handed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import perf_counter_ns
 from typing import NamedTuple
 
@@ -120,8 +120,12 @@ class Backend(ABC):
         """The clock that a step's host time is taken from: the processor's, or the model's."""
         return perf_counter_ns()
 
-    def begin_iteration(self) -> None:  # noqa: B027
-        """A pass over the live requests begins: what their steps share is paid once in it."""
+    def begin_iteration(self, decoding: Collection[int] = ()) -> None:  # noqa: B027
+        """A pass over the live requests begins: what their steps share is paid once in it.
+
+        Args:
+            decoding: sequences that are to take a decode step in it.
+        """
 
     def end_iteration(self) -> None:  # noqa: B027
         """All live requests have stepped: what was put off to be done for them together is done."""

@@ -4,14 +4,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kvbench.backend.rates import Read
+from kvbench.backend.rates import NO_DECODING, Decoding, Read
 from kvbench.ledger import AreaCost, Posting
 from kvbench.ledger.accounts import Holding
-from kvbench.model.cost import PS_PER_S
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.plan.area import DEVICE, DISK, HOST, NORM, STAGING_TOKENS, Area, Blocks, Cast, Chunks, Native, Packed
 from kvbench.plan.ops import Append, Keep, Plan, Reserve
+from kvbench.timing.prices import PS_PER_S
 
 CURVES = {
     "allocate": "seconds a tensor, by its bytes: new storage, its pages taken",
@@ -156,7 +156,7 @@ class Curves:
         """Nothing: each step has a fixed cost of its own."""
         return 0
 
-    def linear_ps(self, num_tokens: int) -> int:
+    def linear_ps(self, num_tokens: int, num_sequences: int) -> int:
         """Nothing: the cache alone is priced."""
         return 0
 
@@ -247,7 +247,9 @@ class Curves:
             seconds += self._sized(f"fetch_{src.area.tier}", self._over_link(src, num_moved))
         return self._layers_ps(seconds)
 
-    def attend_ps(self, reads: tuple[Read, ...], num_queries: int, since_bytes: int) -> int:
+    def attend_ps(
+        self, reads: tuple[Read, ...], num_queries: int, since_bytes: int, decoding: Decoding = NO_DECODING
+    ) -> int:
         """Attention part by part: what brings the parts to staging buffers, reads them, and merges them."""
         num_slots = sum(read.num_slots for read in reads)
         if not num_slots:

@@ -1,5 +1,6 @@
 """The modelled backend: the same plans, priced on a machine that need not be here. No tensor is made."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,18 +9,20 @@ from kvbench.backend.allocator.tensors import Storages
 from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
 from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.curves import Curves
+from kvbench.backend.model_rates import ModelRates
 from kvbench.backend.rank import rank_in
-from kvbench.backend.rates import Rates, Read, SheetRates
+from kvbench.backend.rates import NO_DECODING, CacheRates, Decoding, Rates, Read
 from kvbench.checks import check_share
 from kvbench.ledger import Posting
 from kvbench.ledger.costs import area_costs, as_held
 from kvbench.messages import unknown
-from kvbench.model.cost import PS_PER_NS, PS_PER_S
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
 from kvbench.plan.area import DEVICE, Area
 from kvbench.plan.ops import Append, Fork, Keep, Move, Plan, Release, Reserve, Settle
+from kvbench.timing.prices import PS_PER_NS, PS_PER_S
+from kvbench.timing.work import Work
 
 ALLOCATORS = ("none", "caching", "expandable")
 NOTHING_UNDER_WAY = MOVE, 0
@@ -37,7 +40,7 @@ class Modelled(BackendChoice):
     Raises:
         ValueError: a setting is out of its range.
     Source: Williams et al. 2009, Roofline, doi:10.1145/1498765.1498785.
-    Departs: kernels follow each other, each with a roofline of its own; fixed costs are added.
+    Departs: kernels follow each other, each with a knee of its own between bytes and operations; fixed costs are added.
     """
 
     memory_fraction: float = 0.9
@@ -85,7 +88,7 @@ class ModelledBackend(Backend):
         self.hardware = hardware
         self.weights = None if cache_only else rank.weights
         self.num_accelerators = rank.num_accelerators
-        self._passed = rank.passed._replace(weights=None) if cache_only else rank.passed
+        self._work = Work(rank.work.geometry) if cache_only else rank.work
         self.scope = "cache" if cache_only else "model"
         self.num_rows = conditions.num_rows
         self._attend = conditions.attend
@@ -108,25 +111,21 @@ class ModelledBackend(Backend):
                 f"model {geometry.name or 'without a name'} has no num_parameters to price its weights with: name one "
                 "that has, such as model=llama3_8b, or price the cache alone with cache_only=true"
             )
-        return SheetRates(hardware, geometry, self._passed, self.num_rows)
+        made = ModelRates if self._work.is_whole else CacheRates
+        return made(hardware, geometry, self._work, self.num_rows)
 
     def check_areas(self, areas: tuple[Area, ...]) -> None:
-        """Refuse areas of some layers: what they take is booked, and not priced.
+        """Refuse areas of some layers where a machine was calibrated with all, or an allocator holds all alike.
 
         Raises:
             ValueError: there is such an area.
         """
-        own = next((area for area in areas if area.layers is not None), None)
-        held = as_held(areas, self.geometry)
-        if own is None and any(area.follows for area in held):
+        own = [area for area in as_held(areas, self.geometry) if area.layers is not None]
+        if own and (self.hardware.curves is not None or self._allocator_name != "none"):
+            by = "a calibrated machine" if self.hardware.curves is not None else f"allocator={self._allocator_name}"
             raise ValueError(
-                f"area {areas[0].name} is not of layers with a window, which live beside it, and a modelled step "
-                f"prices areas of all layers; {self.geometry.called} has {self.geometry.kinds}: use backend=measured"
-            )
-        if own is not None:
-            raise ValueError(
-                f"area {own.name} is of {', '.join(own.layers or ('no',))} layers, and a modelled step prices areas of "
-                "all layers; use backend=measured"
+                f"area {own[0].name} is of {', '.join(own[0].layers or ('no',))} layers, and {by} prices areas of all "
+                "layers; use backend=measured"
             )
 
     def memory_bytes(self) -> int:
@@ -138,7 +137,9 @@ class ModelledBackend(Backend):
         self._now_ps = self._lane_ps = 0
         self._under_way: dict[int, tuple[int, int]] = {}
         self._has_stepped = False
-        self._num_tokens = 0
+        self._num_tokens = self._num_sequences = 0
+        self._decoding: Collection[int] = ()
+        self._has_decoded = False
         self._read_bytes = 0
         self._read_until: dict[int, int] = {}
         self._costs = area_costs(areas, self.geometry, self.num_rows)
@@ -152,10 +153,11 @@ class ModelledBackend(Backend):
         """The virtual clock."""
         return self._now_ps // PS_PER_NS
 
-    def begin_iteration(self) -> None:
-        """Weights are to be read again, and launches paid."""
-        self._has_stepped = False
-        self._num_tokens = 0
+    def begin_iteration(self, decoding: Collection[int] = ()) -> None:
+        """Weights are to be read again, and the host paid. See `Backend.begin_iteration`."""
+        self._has_stepped = self._has_decoded = False
+        self._num_tokens = self._num_sequences = 0
+        self._decoding = decoding
 
     def check(self, plan: Plan) -> Times:
         """Wait for what a plan settles. See `Backend.check`."""
@@ -177,9 +179,10 @@ class ModelledBackend(Backend):
         if num_queries:
             if self._attend:
                 spent[ATTEND] += self._attend_ps(booking, num_queries)
-            before = self._rates.linear_ps(self._num_tokens)
+            before = self._rates.linear_ps(self._num_tokens, self._num_sequences)
             self._num_tokens += num_queries * self.num_rows
-            spent[MODEL] += self._rates.linear_ps(self._num_tokens) - before
+            self._num_sequences += self.num_rows
+            spent[MODEL] += self._rates.linear_ps(self._num_tokens, self._num_sequences) - before
             if not self._has_stepped:
                 spent[MODEL] += self._rates.iteration_ps()
                 self._has_stepped = True
@@ -250,7 +253,14 @@ class ModelledBackend(Backend):
         since_bytes = self._since_bytes(booking)
         self._read_bytes += sum(read.cost.bytes_of(read.num_slots) for read in reads)
         self._read_until[booking.seq] = self._read_bytes
-        return self._rates.attend_ps(reads, num_queries, since_bytes)
+        return self._rates.attend_ps(reads, num_queries, since_bytes, self._decoded(booking.seq, num_queries))
+
+    def _decoded(self, seq: int, num_queries: int) -> Decoding:
+        """The iteration's decode steps, if a sequence's step is one of them."""
+        if num_queries > 1 or seq not in self._decoding:
+            return NO_DECODING
+        is_first, self._has_decoded = not self._has_decoded, True
+        return Decoding(len(self._decoding) * self.num_rows, is_first)
 
     def _since_bytes(self, booking: Booking) -> int:
         """What other sequences have read since this one last did, at most what is in use that it does not hold too."""

@@ -8,13 +8,7 @@ from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 from kvbench.model.parameters import ModelParameters, parameters_of
 from kvbench.model.ranks import rank_of
-
-
-class Passed(NamedTuple):
-    """What a token passes, on a tensor rank of each stage one after the other: layers, and the model's parameters."""
-
-    geometry: KVGeometry
-    weights: ModelParameters | None
+from kvbench.timing.work import Work, work_of, work_of_parameters
 
 
 class Rank(NamedTuple):
@@ -23,7 +17,7 @@ class Rank(NamedTuple):
     Args:
         geometry: what its layers hold.
         weights: its parameters; None where they are not known.
-        passed: what is priced: of a pipeline, the layers of all stages.
+        work: what is priced: of a pipeline, that of all stages; where parameters are not known, the cache's alone.
         model: of it; None where only a geometry is known.
         num_accelerators: of the replica.
         about: what it holds of the whole, for people; "" where that is all.
@@ -31,7 +25,7 @@ class Rank(NamedTuple):
 
     geometry: KVGeometry
     weights: ModelParameters | None
-    passed: Passed
+    work: Work
     model: Model | None
     num_accelerators: int
     about: str = ""
@@ -45,7 +39,7 @@ def rank_in(conditions: Conditions) -> Rank:
     """
     model, parallel, geometry = conditions.model, conditions.parallel, conditions.geometry
     if parallel == Parallel(data=parallel.data):
-        return Rank(geometry, conditions.weights, Passed(geometry, conditions.weights), model, 1)
+        return Rank(geometry, conditions.weights, _work(conditions, geometry, model), model, 1)
     if parallel.decode_context > 1:
         raise ValueError(
             "parallel.decode_context divides tokens over ranks, which no time is modelled for; got "
@@ -56,9 +50,19 @@ def rank_in(conditions: Conditions) -> Rank:
     divides = "vllm" if conditions.engine is None else conditions.engine.divides
     rank = rank_of(model, parallel, divides)
     whole = rank_of(model, Parallel(tensor=parallel.tensor, expert=parallel.expert, data=parallel.data), divides)
-    passed = Passed(geometry_in(whole), parameters_of(whole))
+    work = _work(conditions, geometry_in(whole), whole)
     about = (
         f"an accelerator holds {rank.weights_bytes:,} of {model.weights_bytes:,} bytes of weights, "
         f"and {rank.bytes_per_token:,} of {model.bytes_per_token:,} bytes a token"
     )
-    return Rank(geometry_in(rank), parameters_of(rank), passed, rank, parallel.num_ranks, about)
+    return Rank(geometry_in(rank), parameters_of(rank), work, rank, parallel.num_ranks, about)
+
+
+def _work(conditions: Conditions, geometry: KVGeometry, passed: Model | None) -> Work:
+    """By its products, where they are known; else by how many parameters it has."""
+    if conditions.weights is None:
+        return Work(geometry)
+    if passed is not None and conditions.model is not None and passed.matrices:
+        return work_of(geometry, passed, conditions.model, conditions.parallel)
+    weights = conditions.weights if passed is None else parameters_of(passed) or conditions.weights
+    return work_of_parameters(geometry, weights, conditions.parallel)

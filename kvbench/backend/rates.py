@@ -1,17 +1,19 @@
 """What the modelled backend asks of a machine: how long a piece of work takes on it, in picoseconds."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from kvbench.backend.rank import Passed
 from kvbench.ledger import AreaCost, Posting
 from kvbench.ledger.accounts import Holding
-from kvbench.ledger.costs import held_as
-from kvbench.model.cost import PS_PER_S, Prices, linear_ps, prices_of, products_ps, reading_ps, resize_ps
+from kvbench.ledger.costs import covered, held_as
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.plan.area import DEVICE, HOST, NORM, Area, Blocks, Cast, Chunks, Format, Native
 from kvbench.plan.ops import Keep, Plan, Reserve
+from kvbench.timing.prices import PS_PER_S, Prices, products_ps, reading_ps, resize_ps
+from kvbench.timing.pricing import prices_of
+from kvbench.timing.work import Work
 
 
 class Read(NamedTuple):
@@ -24,6 +26,21 @@ class Read(NamedTuple):
 
     cost: AreaCost
     num_slots: int
+
+
+class Decoding(NamedTuple):
+    """The decode steps of an iteration, of which one is priced.
+
+    Args:
+        num_rows: sequences that take one, row by row; 0 where the step is none.
+        is_first: whether it is the first of them.
+    """
+
+    num_rows: int = 0
+    is_first: bool = False
+
+
+NO_DECODING = Decoding()
 
 
 class Rates(Protocol):
@@ -42,8 +59,8 @@ class Rates(Protocol):
         """What each pass over the live requests costs, whatever they do."""
         ...
 
-    def linear_ps(self, num_tokens: int) -> int:
-        """All but attention of a model, for the tokens of all steps of an iteration together."""
+    def linear_ps(self, num_tokens: int, num_sequences: int) -> int:
+        """All but attention of a model, for the tokens and the sequences of all steps of an iteration together."""
         ...
 
     def host_ps(self, plan: Plan, continued: bool) -> int:
@@ -81,19 +98,22 @@ class Rates(Protocol):
         """Moving slots to another area: reading, changing the format, the way to another tier, writing."""
         ...
 
-    def attend_ps(self, reads: tuple[Read, ...], num_queries: int, since_bytes: int) -> int:
+    def attend_ps(
+        self, reads: tuple[Read, ...], num_queries: int, since_bytes: int, decoding: Decoding = NO_DECODING
+    ) -> int:
         """Attention of a sequence's newest tokens over what it holds.
 
         Args:
             reads: what it reads of each area.
             num_queries: newest tokens that attend.
             since_bytes: what other sequences read since this one read the same.
+            decoding: the iteration's decode steps, if this is one of them.
         """
         ...
 
 
-class SheetRates:
-    """Rates from a data sheet: bytes over bandwidth, operations over the peak, and fixed costs.
+class CacheRates:
+    """Rates of the cache alone: bytes over bandwidth, operations over the peak, and fixed costs.
 
     Kernels read blocks, packed and cast slots where they lie, as engines on accelerators do, and cast as they write;
     slots of a slower tier come over its link while those on the device are read.
@@ -101,31 +121,31 @@ class SheetRates:
     Args:
         hardware: the sheet's figures.
         geometry: bytes of a slot.
-        passed: the layers that a token passes, on this accelerator and others, and their parameters; without these the
-            cache alone is priced.
+        work: of the layers that a token passes, on this accelerator and others.
         num_rows: rows of every sequence's batch.
     """
 
-    def __init__(self, hardware: Hardware, geometry: KVGeometry, passed: Passed, num_rows: int) -> None:
-        self._hardware = hardware
+    def __init__(self, hardware: Hardware, geometry: KVGeometry, work: Work, num_rows: int) -> None:
+        self._hardware, self._geometry, self._work = hardware, geometry, work
         self._num_rows = num_rows
-        self._passed, weights = passed
-        self._weights = weights
-        self._prices = prices_of(hardware, self._passed, weights, num_rows, geometry)
-        self._held: dict[Format, tuple[KVGeometry, Prices]] = {Native(): (geometry, self._prices)}
-        self._has_weights = weights is not None
+        self._held: dict[tuple[Format, tuple[str, ...] | None], tuple[KVGeometry, Prices]] = {}
+        self._prices = self._as_held(Area())[1]
         memory_per_s = hardware.memory_bytes_per_s * hardware.memory_efficiency
         self._byte_ps = PS_PER_S / memory_per_s
         self._launch_ps = round(geometry.num_layers * hardware.launch_s * PS_PER_S)
 
     def _as_held(self, area: Area) -> tuple[KVGeometry, Prices]:
-        """The geometry, and prices, in the dtype that an area casts to."""
+        """The geometry of an area's layers, and their prices, in the dtype that it casts to."""
         form = area.format if isinstance(area.format, Cast) else Native()
-        if form not in self._held:
-            geometry = held_as(area, self._held[Native()][0])
-            passed = held_as(area, self._passed)
-            self._held[form] = geometry, prices_of(self._hardware, passed, self._weights, self._num_rows, geometry)
-        return self._held[form]
+        key = form, area.layers
+        if key not in self._held:
+            geometry, passed = (
+                _of_layers(area, held_as(replace(area, format=form), each))
+                for each in (self._geometry, self._work.geometry)
+            )
+            work = self._work._replace(geometry=passed)
+            self._held[key] = geometry, prices_of(self._hardware, work, self._num_rows, geometry)
+        return self._held[key]
 
     @property
     def deviation(self) -> str:
@@ -133,12 +153,12 @@ class SheetRates:
         return ""
 
     def iteration_ps(self) -> int:
-        """See `Prices.step_ps`; of the cache alone, every step has its own."""
-        return self._prices.step_ps if self._has_weights else 0
+        """Nothing: every step has launches of its own."""
+        return 0
 
-    def linear_ps(self, num_tokens: int) -> int:
-        """See `cost.linear_ps`."""
-        return linear_ps(num_tokens, self._prices) if self._has_weights else 0
+    def linear_ps(self, num_tokens: int, num_sequences: int) -> int:
+        """Nothing: the cache alone is priced."""
+        return 0
 
     def host_ps(self, plan: Plan, continued: bool) -> int:
         """Nothing: the host runs ahead of the accelerator."""
@@ -146,14 +166,13 @@ class SheetRates:
 
     def reserve_ps(self, op: Reserve, posting: Posting, cost: AreaCost, since_bytes: int) -> int:
         """Allocations and copies of a contiguous area; each chunk is allocated, blocks are there."""
-        match cost.area.layout:
-            case Blocks():
-                return 0
-            case Chunks(chunk_tokens):
-                return max(op.num_tokens - posting.num_before, 0) // chunk_tokens * resize_ps(0, self._prices)
-        if not posting.requested_bytes:
+        if isinstance(cost.area.layout, Blocks) or not cost.groups:
             return 0
-        return resize_ps(posting.copied_bytes, self._as_held(cost.area)[1])
+        prices = self._as_held(cost.area)[1]
+        if isinstance(cost.area.layout, Chunks):
+            num_chunks = max(op.num_tokens - posting.num_before, 0) // cost.area.layout.num_tokens
+            return num_chunks * resize_ps(0, prices)
+        return resize_ps(posting.copied_bytes, prices) if posting.requested_bytes else 0
 
     def release_ps(self, holdings: Iterable[Holding]) -> int:
         """Nothing: the framework's allocator keeps what is given back."""
@@ -164,9 +183,11 @@ class SheetRates:
         return round(2 * num_bytes * self._byte_ps)
 
     def append_ps(self, cost: AreaCost, num_tokens: int) -> int:
-        """Bytes written; of the cache alone, the step's launches as well."""
-        fixed = 0 if self._has_weights else self._prices.step_ps
-        return num_tokens * self._as_held(cost.area)[1].write_ps + fixed
+        """Bytes written, and the step's launches."""
+        if not cost.groups:
+            return 0
+        prices = self._as_held(cost.area)[1]
+        return num_tokens * prices.write_ps + prices.step_ps
 
     def evict_ps(self, op: Keep, posting: Posting, cost: AreaCost) -> int:
         """Copies; ranking by norm reads all K and V."""
@@ -183,18 +204,34 @@ class SheetRates:
         ways = [cost for cost in (src, dst) if cost.area.tier != DEVICE]
         return spent + sum(self._way_ps(cost, num_moved) for cost in ways)
 
-    def attend_ps(self, reads: tuple[Read, ...], num_queries: int, since_bytes: int) -> int:
-        """Bytes read or operations done, whichever take longer; links beside."""
+    def attend_ps(
+        self, reads: tuple[Read, ...], num_queries: int, since_bytes: int, decoding: Decoding = NO_DECODING
+    ) -> int:
+        """Of the layers of each chain of areas, one after the other; links beside, and states."""
         over_links = sum(self._way_ps(read.cost, read.num_slots) for read in reads if read.cost.area.tier != DEVICE)
+        chains: dict[int, list[Read]] = {}
+        for read in reads:
+            if read.cost.groups:
+                chains.setdefault(read.cost.chain, []).append(read)
+        on_device = sum(self._chain_ps(chain, num_queries, decoding) for chain in chains.values())
+        beside = self._prices.state_ps if any(read.cost.area.layers is not None for read in reads) else 0
+        return max(on_device + beside, over_links)
+
+    def _chain_ps(self, reads: list[Read], num_queries: int, decoding: Decoding) -> int:
+        """Bytes read or operations done, whichever take longer."""
         num_slots = sum(read.num_slots for read in reads)
         num_new = min(num_queries, num_slots)
-        on_device = sum(self._slots_ps(read, num_new, num_slots) for read in reads if read.cost.area.tier == DEVICE)
-        return max(on_device, over_links, products_ps(num_new, num_slots - num_new, self._prices))
+        read_ps = sum(
+            self._share_ps(read, num_slots, reading_ps(num_new, num_slots - num_new, self._as_held(read.cost.area)[1]))
+            for read in reads
+            if read.cost.area.tier == DEVICE
+        )
+        prices = self._as_held(reads[0].cost.area)[1]
+        return max(read_ps, products_ps(num_new, num_slots - num_new, prices))
 
-    def _slots_ps(self, read: Read, num_new: int, num_slots: int) -> int:
-        """Reading an area's share of slots once; packed ones, and what is beside slots, cost their share of bytes."""
-        cost, (geometry, prices) = read.cost, self._as_held(read.cost.area)
-        whole_ps = reading_ps(num_new, num_slots - num_new, prices)
+    def _share_ps(self, read: Read, num_slots: int, whole_ps: int) -> int:
+        """An area's share of reading slots of a chain; packed ones, and what is beside slots, cost by their bytes."""
+        cost, geometry = read.cost, self._as_held(read.cost.area)[0]
         as_given = geometry.bytes_per_token * self._num_rows * cost.unit_tokens * num_slots
         return whole_ps * read.num_slots * cost.unit_bytes // as_given if as_given else whole_ps
 
@@ -204,3 +241,10 @@ class SheetRates:
         link = hardware.host_bytes_per_s * hardware.host_efficiency
         per_s = link if cost.area.tier == HOST else min(link, hardware.disk_bytes_per_s)
         return self._prices.transfer_ps + round(cost.bytes_of(num_slots) * PS_PER_S / per_s)
+
+
+def _of_layers(area: Area, geometry: KVGeometry) -> KVGeometry:
+    """The layers that an area is of; those of an area of all layers with what holds states beside."""
+    if area.layers is None:
+        return geometry
+    return replace(geometry, groups=tuple(group for _, group in covered(area, geometry)))

@@ -8,7 +8,20 @@ from numpy.typing import NDArray
 
 from kvbench.fleet.state import FOREVER
 from kvbench.ledger import UNLIMITED
-from kvbench.model.cost import PS_PER_NS, PS_PER_S, Prices
+from kvbench.timing.iteration import node_tokens
+from kvbench.timing.prices import (
+    DECODE_FIXED,
+    DECODE_UNIT,
+    LINEAR,
+    NODES,
+    PREFILL,
+    PS_PER_NS,
+    PS_PER_S,
+    SCALE,
+    SEQUENCES,
+    SIZES,
+    Prices,
+)
 from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace_columns import TraceColumns
 
@@ -126,25 +139,44 @@ def _check_each(columns: TraceColumns, prices: Prices, num_live: int, repeats: i
 
 def _alone_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
     """The most that a request adds to an iteration: all its tokens computed, moved, copied and read."""
-    pair_ps, read_ps = float(sum(sight.pair_ps for sight in prices.sights)), _slot_ps(prices)
-    attention = np.maximum(0.5 * tokens * (tokens + 1) * pair_ps, tokens * read_ps)
-    each = prices.token_ps + prices.state_ps + prices.write_ps + prices.swap_ps + prices.copy_ps + prices.storage_ps
+    each = prices.state_ps + prices.write_ps + prices.swap_ps + prices.copy_ps + prices.storage_ps
     once = prices.transfer_ps + 2 * prices.storage_ps + prices.state_ps * (1 + prices.swap_ps / prices.copy_ps)
-    return attention + tokens * (read_ps + each) + float(once)
+    return tokens * (_token_ps(tokens, prices) + each) + _linear_ps(tokens, prices) + _decode_ps(tokens, prices) + once
 
 
 def _step_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
     """The most that a decode step of a request takes by itself."""
-    return _shared_ps(prices) + tokens * _slot_ps(prices) + float(prices.write_ps + prices.state_ps)
+    return _shared_ps(prices) + _decode_ps(tokens, prices) + float(prices.write_ps + prices.state_ps)
 
 
-def _slot_ps(prices: Prices) -> float:
-    """Reading one slot, as long as every layer sees it."""
-    return float(sum(sight.read_ps for sight in prices.sights))
+def _token_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
+    """Attention of one token of a prompt after so many: several at once take less, each."""
+    found = np.zeros(tokens.size)
+    for row, sight in enumerate(prices.sights, PREFILL):
+        of_one = prices.tables[row, NODES : 2 * NODES].astype(np.float64)
+        found += np.minimum(tokens + 1, sight.reach) * np.interp(tokens, node_tokens(), of_one) / SCALE
+    return found
+
+
+def _decode_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
+    """Attention of a decode step over so many, in whichever batch."""
+    units = sum(sight.weight for sight in prices.sights)
+    fixed_ps, unit_ps = (float(prices.tables[row].max()) for row in (DECODE_FIXED, DECODE_UNIT))
+    found: NDArray[np.float64] = fixed_ps + tokens * units * unit_ps
+    return found
+
+
+def _linear_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
+    """What hangs on tokens and sequences alone, for a request's."""
+    table, half = prices.tables[LINEAR].astype(np.float64), SIZES // 2
+    within = table[np.minimum(tokens, SIZES).astype(np.int64)]
+    beyond = np.maximum(tokens - SIZES, 0) * (table[SIZES] - table[half]) / half
+    found: NDArray[np.float64] = within + beyond + float(prices.tables[SEQUENCES, 1])
+    return found
 
 
 def _shared_ps(prices: Prices) -> float:
-    return float(prices.weights_ps + prices.active_ps + prices.token_ps + prices.step_ps)
+    return float(prices.tables[LINEAR, 1] + prices.tables[SEQUENCES, 1] + prices.step_ps)
 
 
 def _check_arrival(arrival_ns: float, what: str) -> None:

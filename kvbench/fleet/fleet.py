@@ -20,10 +20,11 @@ from kvbench.fleet.sums import Objective, RequestSums
 from kvbench.ledger import Limits
 from kvbench.ledger.costs import held_as, workspace_bytes
 from kvbench.messages import unknown
-from kvbench.model.cost import Prices, prices_of
 from kvbench.plan.area import Area, Blocks, Contiguous
 from kvbench.results.provenance import origin
 from kvbench.strategy.base import Strategy
+from kvbench.timing.prices import Prices
+from kvbench.timing.pricing import prices_of
 from kvbench.workload.trace_columns import TraceColumns
 
 REQUESTS, SUMMARY = KEEPS = ("requests", "summary")
@@ -120,7 +121,7 @@ class FleetServer:
         self.chosen, self.machine, self.geometry, self.weights = chosen, machine, geometry, weights
         self.replicas = chosen.replicas * conditions.parallel.data
         self.num_accelerators = self.replicas * rank.num_accelerators
-        self._passed, self.about = rank.passed, rank.about
+        self._work, self.about = rank.work, rank.about
         said = Said(chosen.memory_fraction, chosen.max_batch, chosen.prefill_chunk_tokens)
         self.serving = served_as(said, conditions, rank, machine)
         self.max_batch = self.serving.max_batch
@@ -128,8 +129,8 @@ class FleetServer:
 
     def prices(self, area: Area) -> Prices:
         """The model's prices on the machine, its K and V held as an area holds them."""
-        geometry, weights = self._passed
-        return prices_of(self.machine, held_as(area, geometry), weights, held=held_as(area, self.geometry))
+        work = self._work._replace(geometry=held_as(area, self._work.geometry))
+        return prices_of(self.machine, work, held=held_as(area, self.geometry))
 
     def arriving(self, columns: TraceColumns) -> TraceColumns:
         """The trace as fast as this fleet meets it, once of as many times as it does.

@@ -11,12 +11,12 @@ from kvbench.fleet.histogram import SampleList
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, OUTCOMES, USED, WASTED
 from kvbench.fleet.sums import Objective, RequestSums, RequestTimes
-from kvbench.model.cost import PS_PER_NS
 from kvbench.results.columns import REQUESTS, STEPS
 from kvbench.results.intervals import of_row
 from kvbench.results.provenance import FLEET
 from kvbench.results.results import Results
 from kvbench.results.schema import SUMMARY, TIMELINE, WITH_INTERVAL
+from kvbench.timing.prices import PS_PER_NS
 from kvbench.workload.request import NS_PER_S
 
 _NOT_KEPT = ("peak_bytes",)

@@ -1,11 +1,11 @@
-"""Bytes of a sequence, and what its attention takes, by its tokens: straight lines, with a bend where a window is full
+"""Bytes of a sequence, and what its attention sees, by its tokens: straight lines, with a bend where a window is full
 or a chunk ends. Between events all that decode are on straight stretches of theirs."""
 
 from kvbench.compiled import part, plain
 from kvbench.fleet.state import FixedRow, Machine
-from kvbench.model.cost import UNBOUNDED, reading_ps
+from kvbench.timing.prices import UNBOUNDED, units_seen
 
-_reading_ps = plain(reading_ps)
+_units_seen = plain(units_seen)
 
 
 @part
@@ -75,21 +75,19 @@ def next_bend(held: int, fixed: FixedRow) -> int:
 
 
 @part
-def attend_ps(num_tokens: int, fixed: FixedRow) -> int:
-    """Attention of the newest of so many tokens over all of them."""
-    if not fixed.is_bounded:
-        return fixed.state_ps + num_tokens * fixed.slot_ps
-    return _reading_ps(1, num_tokens - 1, fixed)
+def units_of(num_tokens: int, fixed: FixedRow) -> int:
+    """Units that the newest of so many tokens sees."""
+    return _units_seen(num_tokens, fixed) if fixed.is_bounded else num_tokens * fixed.slot_units
 
 
 @part
 def bend(m: Machine, place: int, num_tokens: int) -> None:
     """Note by how much a step more of a request that decodes adds, once it holds so many tokens."""
     own, now, fixed = m.live[place], m.now, m.fixed
-    more_ps, more_bytes = fixed.slot_ps, fixed.slot_bytes
+    more_units, more_bytes = fixed.slot_units, fixed.slot_bytes
     if fixed.is_bounded:
-        more_ps = attend_ps(num_tokens + 1, fixed) - attend_ps(num_tokens, fixed)
+        more_units = units_of(num_tokens + 1, fixed) - units_of(num_tokens, fixed)
         more_bytes = bytes_of(num_tokens + 1, fixed) - bytes_of(num_tokens, fixed)
-    now.more_ps += more_ps - own.more_ps
+    now.more_units += more_units - own.more_units
     now.more_bytes += more_bytes - own.more_bytes
-    own.more_ps, own.more_bytes = more_ps, more_bytes
+    own.more_units, own.more_bytes = more_units, more_bytes

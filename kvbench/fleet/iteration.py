@@ -1,16 +1,16 @@
 """One iteration in which something happens: growth, the end of a request, a prompt. In order of admission."""
 
 from kvbench.compiled import part, plain
-from kvbench.fleet.holds import attend_ps, bend, bytes_of, passing_bytes
+from kvbench.fleet.holds import bend, bytes_of, passing_bytes, units_of
 from kvbench.fleet.live import begin_decoding, end, enter, is_decoding, next_key, preempt, push, set_key, take_out
 from kvbench.fleet.memory import growth_ps, note_peak, note_waste, resized
 from kvbench.fleet.queue import is_waiting, note_left, take_first
 from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
 from kvbench.fleet.tally import Level, add_one, add_wait, pass_time
-from kvbench.model.cost import linear_ps, moved_ps, prefill_ps
+from kvbench.timing.prices import LINEAR, SEQUENCES, decode_ps, moved_ps, prefill_ps, sized_ps
 
 FEW = 8
-_linear_ps, _moved_ps, _prefill_ps = plain(linear_ps), plain(moved_ps), plain(prefill_ps)
+_decode_ps, _moved_ps, _prefill_ps, _sized_ps = plain(decode_ps), plain(moved_ps), plain(prefill_ps), plain(sized_ps)
 
 
 @part
@@ -18,10 +18,10 @@ def iterate(m: Machine) -> None:
     """One step of every live request."""
     now, fixed = m.now, m.fixed
     now.num_finished_before = now.num_finished
-    now.spent_ps = now.tokens = now.num_ended = now.num_begun = now.has_given_way = 0
+    now.spent_ps = now.tokens = now.num_computed = now.num_ended = now.num_begun = now.has_given_way = 0
     now.used_by_ended = now.allocated_by_ended = now.wasted_by_ended = now.rounded_by_ended = 0
-    now.stepped = now.num_decoding
-    now.attend_ps = now.read_ps
+    now.stepped = now.num_begun_with = now.num_decoding
+    now.units_seen = now.units
     now.budget_tokens = fixed.chunk_tokens
     num_new, is_open = 0, now.quota > 0
     if now.num_decoding > 0:
@@ -30,7 +30,7 @@ def iterate(m: Machine) -> None:
         num_new = _compute_prompts(m)
     now.used_at_end = now.used + now.new_used
     now.counter += 1
-    now.read_ps += now.more_ps
+    now.units += now.more_units
     now.used += now.more_bytes
     for i in range(now.num_begun):
         begin_decoding(m, m.live[i].begun)
@@ -42,8 +42,11 @@ def iterate(m: Machine) -> None:
 def _finish(m: Machine, num_new: int) -> None:
     """Let the iteration's time pass, and note whose tokens are out, and who has ended."""
     now = m.now
-    spent_ps = now.spent_ps + _linear_ps(now.stepped + now.tokens, m.fixed)
-    spent_ps += now.attend_ps + now.stepped * m.fixed.write_ps
+    spent_ps = now.spent_ps + _sized_ps(LINEAR, now.stepped + now.tokens, m.tables)
+    spent_ps += _sized_ps(SEQUENCES, now.stepped + now.num_computed, m.tables)
+    if now.stepped > 0:
+        spent_ps += _decode_ps(now.num_begun_with, now.units_seen, m.tables)
+        spent_ps += now.stepped * (m.fixed.write_ps + m.fixed.state_ps)
     if now.stepped + num_new > 0:
         spent_ps += m.fixed.step_ps
     pass_time(m, spent_ps)
@@ -150,7 +153,7 @@ def _happen(m: Machine, place: int, step: int) -> None:
     required = own.origin + step
     if required > fixed.max_tokens:
         now.stepped -= 1
-        now.attend_ps -= attend_ps(required, fixed)
+        now.units_seen -= units_of(required, fixed)
         m.requests[own.request].outcome = TOO_LONG
         end(m, place, required - 1)
         return
@@ -196,7 +199,7 @@ def _make_room(m: Machine, place: int, held: int, required: int) -> bool:
         else:
             if is_decoding(m, place):
                 now.stepped -= 1
-                now.attend_ps -= attend_ps(held + 1, m.fixed)
+                now.units_seen -= units_of(held + 1, m.fixed)
             now.has_given_way = 1
             m.requests[own.request].outcome = OUT_OF_MEMORY
             end(m, place, held)
@@ -284,7 +287,8 @@ def _pay(m: Machine, place: int, held: int, num_tokens: int, is_fetch: bool) -> 
         now.spent_ps += m.fixed.transfer_ps + _moved_ps(num_bytes, m.fixed.swap_ps, m.fixed)
         now.moved_bytes += num_bytes
         return
-    now.spent_ps += _prefill_ps(num_tokens, held, m.fixed)
+    now.spent_ps += _prefill_ps(num_tokens, held, m.fixed, m.tables)
+    now.num_computed += 1
     now.tokens += num_tokens
     now.budget_tokens -= num_tokens
     num_again = min(max(own.saved - held, 0), num_tokens)

@@ -7,10 +7,10 @@ from kvbench.fleet.live import next_key
 from kvbench.fleet.memory import note_peak
 from kvbench.fleet.state import BLOCKS, IDLE_QUEUE, NONE, Machine
 from kvbench.fleet.tally import Level, add, add_one, begin, note_queue, pass_time
-from kvbench.model.cost import PS_PER_NS, linear_ps
+from kvbench.timing.prices import LINEAR, PS_PER_NS, SEQUENCES, decode_ps, sized_ps, unit_ps
 
 LONGEST_NS = 9 * 10**15
-_linear_ps = plain(linear_ps)
+_decode_ps, _sized_ps, _unit_ps = plain(decode_ps), plain(sized_ps), plain(unit_ps)
 
 
 @part
@@ -33,8 +33,8 @@ def jump(m: Machine) -> bool:
     if now.why_waiting == IDLE_QUEUE:
         stop_ns = min(stop_ns, now.unseen_ns)
     need_ps = min(stop_ns - now.clock_ns, LONGEST_NS) * PS_PER_NS - now.rest_ps
-    first_ps = _linear_ps(now.num_decoding, fixed) + fixed.step_ps + now.read_ps + now.num_decoding * fixed.write_ps
-    more_ps = now.more_ps
+    first_ps = _shared_ps(m) + _decode_ps(now.num_decoding, now.units, m.tables)
+    more_ps = now.more_units * _unit_ps(now.num_decoding, m.tables)
     num_steps = _until(num_steps, need_ps, first_ps, more_ps)
     bin_ps = (now.bin_end_ns - now.clock_ns) * PS_PER_NS - now.rest_ps
     if num_steps > 1 and _passed_ps(num_steps, first_ps, more_ps) > bin_ps:
@@ -45,6 +45,14 @@ def jump(m: Machine) -> bool:
     note_queue(m)
     begin(m)
     return True
+
+
+@part
+def _shared_ps(m: Machine) -> int:
+    """What a step of all who decode takes, whatever they see."""
+    num, fixed = m.now.num_decoding, m.fixed
+    shared_ps = _sized_ps(LINEAR, num, m.tables) + _sized_ps(SEQUENCES, num, m.tables)
+    return fixed.step_ps + shared_ps + num * (fixed.write_ps + fixed.state_ps)
 
 
 @part
@@ -113,7 +121,7 @@ def _pass_steps(m: Machine, num_steps: int, first_ps: int, more_ps: int) -> None
         used_ps = float(used) * lasted_ps + now.more_bytes * numbered_ps
         add(m, now.bin, float(lasted_ps), used_ps, allocated, last)
     now.counter += n
-    now.read_ps += n * now.more_ps
+    now.units += n * now.more_units
     now.used += n * now.more_bytes
     now.num_iterations += n
     now.num_decoded_tokens += n * num_live

@@ -78,7 +78,7 @@ def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, 
                 now = tables.replicas[i]
                 now.until_ns = moment_ns
                 live, sums, space = tables.live[i], tables.sums[i], tables.space[i]
-                _advance(Machine(tables.requests, now, live, sums, space, fixed, admitted, grown))
+                _advance(Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown))
                 # An iteration may still be under way.
                 num_finished = now.num_finished_before if now.clock_ns > moment_ns else now.num_finished
                 load = now.num_routed - num_finished
@@ -95,7 +95,7 @@ def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, 
 def _stamp() -> int:
     """Of all sources that are compiled into the kernel: Numba itself only looks at this file."""
     own = Path(__file__).parent
-    sources = [*(own / f"{name}.py" for name in COMPILED), own.parent / "compiled.py", own.parent / "model/cost.py"]
+    sources = [*(own / f"{name}.py" for name in COMPILED), own.parent / "compiled.py", own.parent / "timing/prices.py"]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
     return int.from_bytes(digest[:6]) + 1
 

@@ -4,10 +4,10 @@ Those who decode are in a heap by the step at which something next happens to ea
 """
 
 from kvbench.compiled import part, plain
-from kvbench.fleet.holds import attend_ps, bend, bytes_of, next_bend
+from kvbench.fleet.holds import bend, bytes_of, next_bend, units_of
 from kvbench.fleet.memory import freed
 from kvbench.fleet.state import BLOCKS, NONE, SWAP, Machine
-from kvbench.model.cost import moved_ps
+from kvbench.timing.prices import moved_ps
 
 _moved_ps = plain(moved_ps)
 
@@ -92,7 +92,7 @@ def enter(m: Machine, request: int, saved: int) -> int:
     own = m.live[place]
     own.request, own.prompt = request, asked.prompt
     own.final = asked.prompt + max(asked.output - 1, 0)  # the prompt's step gives the first output token
-    own.held = own.capacity = own.taken = own.waste = own.has_stepped = own.more_ps = own.more_bytes = 0
+    own.held = own.capacity = own.taken = own.waste = own.has_stepped = own.more_units = own.more_bytes = 0
     own.saved = saved
     own.key = own.position = own.origin = NONE
     own.arrived = now.num_admitted
@@ -136,7 +136,7 @@ def begin_decoding(m: Machine, place: int) -> None:
     now, own = m.now, m.live[place]
     now.new_used -= bytes_of(own.held, m.fixed)
     own.origin = own.held - now.counter
-    now.read_ps += attend_ps(own.held + 1, m.fixed)
+    now.units += units_of(own.held + 1, m.fixed)
     now.used += bytes_of(own.held + 1, m.fixed)
     bend(m, place, own.held + 1)
     now.num_decoding += 1
@@ -156,9 +156,9 @@ def leave(m: Machine, place: int, held: int) -> None:
     if is_decoding(m, place):
         take_out(m, place)
         next_held = own.origin + now.counter + 1
-        now.read_ps -= attend_ps(next_held, m.fixed)
+        now.units -= units_of(next_held, m.fixed)
         now.used -= bytes_of(next_held, m.fixed)
-        now.more_ps -= own.more_ps
+        now.more_units -= own.more_units
         now.more_bytes -= own.more_bytes
         now.num_decoding -= 1
         if m.fixed.layout == BLOCKS:
@@ -217,7 +217,7 @@ def preempt(m: Machine, place: int, held: int) -> None:
     now.has_given_way = 1
     if is_decoding(m, place):
         now.stepped -= 1
-        now.attend_ps -= attend_ps(held + 1, m.fixed)
+        now.units_seen -= units_of(held + 1, m.fixed)
     if own.has_stepped:
         asked.num_preemptions += 1
         now.num_preemptions += 1

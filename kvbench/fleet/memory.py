@@ -4,7 +4,7 @@ from kvbench.compiled import part, plain
 from kvbench.fleet.holds import bytes_of, replaced_bytes, twice_bytes
 from kvbench.fleet.space import give_back, rounded, take
 from kvbench.fleet.state import BLOCKS, BUDDY, CHUNKS, COUNTING, NONE, Machine
-from kvbench.model.cost import resize_ps
+from kvbench.timing.prices import resize_ps
 
 _resize_ps = plain(resize_ps)
 

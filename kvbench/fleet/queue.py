@@ -5,7 +5,7 @@ from kvbench.fleet.live import enter, is_decoding, leave, stack
 from kvbench.fleet.memory import resized
 from kvbench.fleet.state import COMPUTING, FULL_BATCH, IDLE_QUEUE, NO_MEMORY, NONE, OUT_OF_MEMORY, Machine
 from kvbench.fleet.tally import add_wait, begin, note_queue, pass_time
-from kvbench.model.cost import resize_ps
+from kvbench.timing.prices import resize_ps
 
 _resize_ps = plain(resize_ps)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, FULL_BATCH, NO_MEMORY, ROUNDED, USED, WASTED, Counters
-from kvbench.model.cost import PS_PER_S
+from kvbench.timing.prices import PS_PER_S
 
 
 @dataclass(kw_only=True)

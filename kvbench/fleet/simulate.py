@@ -17,9 +17,9 @@ from kvbench.fleet.rules import bound_rule
 from kvbench.fleet.state import CONTIGUOUS, PREEMPTIONS, ROUTINGS, SPACES
 from kvbench.fleet.tables import check_order, fixed_of, result_of, tables_of
 from kvbench.messages import unknown
-from kvbench.model.cost import UNBOUNDED, Prices
 from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.base import Strategy
+from kvbench.timing.prices import UNBOUNDED, Prices
 from kvbench.workload.trace_columns import TraceColumns
 
 LONGEST_JUMP = 1 << 16
@@ -101,7 +101,7 @@ def simulate(
         is_split=int(split),
         max_jump=1 if step_by_step else longest_jump,
     )
-    tables = tables_of(fixed, replicas, last_arrival_ns(columns, repeats))
+    tables = tables_of(fixed, prices.tables, replicas, last_arrival_ns(columns, repeats))
     if fold is None:
         ended = run_whole(tables, rule, columns if repeats == 1 else columns.repeated(repeats))
     else:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.model.cost import MOST_SIGHTS, Prices, Sight
+from kvbench.timing.prices import MOST_SIGHTS, Prices, Sight
 
 NONE = -1
 """No request, no place, not yet."""
@@ -75,9 +75,7 @@ class LiveRow(Protocol):
     taken: int  # slots set aside; more than capacity where an allocator rounds
     place: int
     waste: int  # bytes set aside that no token will fill
-    more_ps: (
-        int  # by how much the next step's attention takes longer, and how many bytes more are used, while it decodes
-    )
+    more_units: int  # how many units more the next step sees, and how many bytes more are used, while it decodes
     more_bytes: int
     key: int  # the step at which something happens to it
     position: int  # in the heap
@@ -156,8 +154,8 @@ class ReplicaRow(Counters):
     quota: int  # requests that may be admitted in the iteration, as their prompts fit
     has_given_way: int
     why_waiting: int
-    read_ps: int  # attention of the next step of all who decode, and by how much it then takes longer
-    more_ps: int
+    units: int  # that the next step of all who decode sees, and how many more it then does
+    more_units: int
     used: int  # bytes that they use when they have taken it, and how many more they then use
     more_bytes: int
     new_used: int  # bytes that those use whose prompts are computed
@@ -170,7 +168,9 @@ class ReplicaRow(Counters):
     wasted_by_ended: int
     rounded_by_ended: int
     stepped: int
-    attend_ps: int  # attention of those who take a decode step in the iteration
+    units_seen: int  # by those who take a decode step in the iteration
+    num_begun_with: int  # who decoded as it began
+    num_computed: int  # whose prompts had a step in it
     tokens: int
     budget_tokens: int
     bin_ns: int
@@ -215,7 +215,7 @@ class FixedRow(Prices):
     max_tokens: int
     slot_bytes: int  # as long as all layers hold it
     state_bytes: int  # of a sequence, whatever its length
-    slot_ps: int  # attention of a query over it, as long as all layers see it
+    slot_units: int  # that it is, as long as all layers see it
     is_bounded: int  # whether some layers hold, or see, the last tokens only
     fixed_bytes: int
     limit_bytes: int
@@ -242,7 +242,7 @@ def _field(name: str) -> tuple[Any, ...]:
 
 COUNTERS = tuple(field.name for field in fields(Counters))
 REQUEST, LIVE, REPLICA = _record(ServedRow), _record(LiveRow), _record(ReplicaRow, *COUNTERS)
-FIXED = _record(FixedRow, *Prices._fields)
+FIXED = _record(FixedRow, *(name for name in Prices._fields if name != "tables"))
 
 Row = TypeVar("Row", covariant=True)
 
@@ -264,6 +264,7 @@ class Machine(NamedTuple):
         sums: float64 [bins + 1, NUM_COLUMNS], see `tally`.
         space: int64 [4, n], an address space's lists, see `space`.
         fixed: a FIXED record: what does not change, alike for all replicas, prices among it.
+        tables: int64 [rows, sizes], prices by size: see `Prices.tables`.
         admitted: the strategy's rule at admission.
         grown: and that of growth.
     """
@@ -274,12 +275,14 @@ class Machine(NamedTuple):
     sums: NDArray[np.float64]
     space: NDArray[np.int64]
     fixed: FixedRow
+    tables: NDArray[np.int64]
     admitted: Rule
     grown: Rule
 
 
 class Tables(NamedTuple):
-    """The tables of all replicas: see `Machine`; all but the first and last with a dimension more, the replica."""
+    """The tables of all replicas: see `Machine`; all but the first and the last two with a dimension more, the
+    replica."""
 
     requests: NDArray[np.void]
     replicas: NDArray[np.void]
@@ -287,3 +290,4 @@ class Tables(NamedTuple):
     sums: NDArray[np.float64]
     space: NDArray[np.int64]
     fixed: NDArray[np.void]
+    prices: NDArray[np.int64]

@@ -33,9 +33,9 @@ from kvbench.fleet.state import (
 )
 from kvbench.fleet.timeline import timeline_of
 from kvbench.ledger.costs import AreaCost, area_cost, workspace_bytes
-from kvbench.model.cost import MOST_SIGHTS, PS_PER_NS, UNBOUNDED, Prices
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Blocks
+from kvbench.timing.prices import MOST_SIGHTS, PS_PER_NS, UNBOUNDED, Prices
 from kvbench.workload.trace_columns import TraceColumns
 
 NUM_BINS = 512
@@ -74,7 +74,7 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "max_tokens": UNBOUNDED if rule.max_tokens is None else rule.max_tokens,
         "slot_bytes": cost.unit_bytes,
         "state_bytes": state_bytes,
-        "slot_ps": sum(sight.read_ps for sight in prices.sights),
+        "slot_units": sum(sight.weight for sight in prices.sights),
         "is_bounded": int(cost.unit_bytes == 0 or min(row[0] for row in (*holds, *prices.sights)) < UNBOUNDED),
         "fixed_bytes": fixed_bytes,
         "limit_bytes": limit_bytes,
@@ -116,7 +116,7 @@ def _holds_of(cost: AreaCost, is_copied: bool) -> tuple[Hold, ...]:
     return tuple(found.values())
 
 
-def tables_of(fixed: np.ndarray, num_replicas: int, last_ns: int) -> Tables:
+def tables_of(fixed: np.ndarray, prices: np.ndarray, num_replicas: int, last_ns: int) -> Tables:
     """All tables, before the first request arrives; the last one arrives at `last_ns`.
 
     Raises:
@@ -144,6 +144,7 @@ def tables_of(fixed: np.ndarray, num_replicas: int, last_ns: int) -> Tables:
         sums=np.zeros((num_replicas, *sums)),
         space=np.zeros((num_replicas, *space), np.int64),
         fixed=fixed,
+        prices=prices,
     )
 
 

@@ -30,7 +30,7 @@ from kvbench.fleet.state import (
     WASTED,
     Machine,
 )
-from kvbench.model.cost import PS_PER_NS
+from kvbench.timing.prices import PS_PER_NS
 
 
 @part

@@ -22,7 +22,7 @@ from kvbench.fleet.state import (
     WAITING,
     WASTED,
 )
-from kvbench.model.cost import PS_PER_NS
+from kvbench.timing.prices import PS_PER_NS
 
 
 def timeline_of(

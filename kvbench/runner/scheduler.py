@@ -16,6 +16,7 @@ from kvbench.runner.recorder import (
     ARRIVALS,
     BATCH,
     COMPUTING,
+    DECODE,
     FINISH,
     FORK,
     MEMORY,
@@ -90,7 +91,7 @@ class Scheduler:
                 self._skip_idle()
                 continue
             num_tokens = 0
-            self._backend.begin_iteration()
+            self._backend.begin_iteration({live.index for live in self._live if live.next_step()[0] == DECODE})
             for progress in list(self._live):
                 if progress in self._live:
                     try:

@@ -9,7 +9,7 @@ from kvbench.fleet.frames import FleetRun, fleet_frames
 from kvbench.fleet.result import Binding, FleetResult, Timeline, Totals
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, NUM_CLASSES, NUM_SUMS, USED, WASTED
 from kvbench.fleet.sums import Objective
-from kvbench.model.cost import PS_PER_NS
+from kvbench.timing.prices import PS_PER_NS
 
 GIB = 1 << 30
 MS = 1_000_000

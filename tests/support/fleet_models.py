@@ -5,19 +5,37 @@ import numpy as np
 from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled
 from kvbench.fleet import OUTCOMES
-from kvbench.model.cost import UNBOUNDED, Prices, Sight, prices_of
 from kvbench.runner.recorder import FINISH, STEP_FIELDS
 from kvbench.runner.run import run
+from kvbench.timing.prices import (
+    DECODE_UNIT,
+    LINEAR,
+    NODES,
+    PREFILL,
+    SCALE,
+    SIZES,
+    UNBOUNDED,
+    Prices,
+    Sight,
+)
+from kvbench.timing.pricing import prices_of
 from kvbench.workload.request import Request, Session
 from kvbench.workload.trace_columns import TraceColumns
-from tests.support.machines import GEOMETRY, WEIGHTS, machine
+from tests.support.machines import GEOMETRY, WEIGHTS, WORK, machine
 
-PRICES = prices_of(machine(), GEOMETRY, WEIGHTS)
+PRICES = prices_of(machine(), WORK)
+
+
+def tables(linear_ps, unit_ps, pair_ps):
+    """Tables of one sight: a price by tokens, of a unit that a decode step sees, and of a pair."""
+    found = np.zeros((PREFILL + 1, SIZES + 1), np.int64)
+    found[LINEAR, 1:] = [linear_ps(number) for number in range(1, SIZES + 1)]
+    found[DECODE_UNIT], found[PREFILL, : NODES * NODES] = unit_ps, SCALE * pair_ps
+    return found
+
+
 # Prices of whole nanoseconds, for sums by hand.
 ROUND = Prices(
-    weights_ps=50_000,
-    active_ps=50_000,
-    token_ps=10_000,
     write_ps=1_000,
     state_ps=0,
     unit_bytes=GEOMETRY.bytes_per_token,
@@ -27,7 +45,9 @@ ROUND = Prices(
     transfer_ps=5_000,
     step_ps=100_000,
     num_sights=1,
-    sights=(Sight(UNBOUNDED, 0, 1_000, 1_000),),
+    sights=(Sight(UNBOUNDED, 0, 1, 1_000, 1_000),),
+    # Weights are read in 50 ns; a token's operations take 10.
+    tables=tables(lambda number: max(50_000, 10_000 * number), 1_000, 1_000),
 )
 SLOT_BYTES = GEOMETRY.bytes_per_token
 TIMES = ("reserve_ns", "append_ns", "move_ns", "attend_ns", "model_ns")

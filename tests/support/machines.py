@@ -3,11 +3,13 @@
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
+from kvbench.timing.work import work_of_parameters
 
 # Two layers, two heads on one KV head of 8, float16: a slot is 2 · 2 · 1 · 8 · 2 = 64 bytes.
 GEOMETRY = KVGeometry.uniform(num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8, dtype="float16", name="Tiny")
 # 1,000 parameters of 2 bytes.
 WEIGHTS = ModelParameters(num_parameters=1_000, num_active_parameters=1_000, hidden_size=16, bytes_per_parameter=2)
+WORK = work_of_parameters(GEOMETRY, WEIGHTS)
 
 
 def machine(**changed):

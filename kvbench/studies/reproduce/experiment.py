@@ -10,12 +10,13 @@ from kvbench.charts.reproduced import occupancy_chart, rates_chart, reproduced_c
 from kvbench.charts.text import number
 from kvbench.checks import check_number
 from kvbench.messages import unknown
-from kvbench.model.cost import prices_of
 from kvbench.model.hardware import Hardware
 from kvbench.results.provenance import model_notes, origin
 from kvbench.studies.base import Experiment, Findings, NamedModel, Setting
 from kvbench.studies.reproduce import figures, paged_attention
 from kvbench.studies.reproduce.figures import PublishedFigure, figures_frame
+from kvbench.timing.pricing import prices_of
+from kvbench.timing.work import work_of_parameters
 from kvbench.workload.scenario import Scenario
 from kvbench.workload.trace import DEFAULT_FOLDER, FOLDER_VARIABLE, Trace, TraceMissing
 from kvbench.workload.trace_columns import TraceColumns
@@ -139,7 +140,8 @@ class Reproduce(Experiment):
         if SERVED not in self.models:
             raise ValueError(f"models: {SERVED} is needed for PagedAttention's figure")
         model = self.models[SERVED]
-        prices = prices_of(self.hardware, model.geometry, model.weights)
+        assert model.weights is not None, f"{SERVED}'s file says how many parameters it has"
+        prices = prices_of(self.hardware, work_of_parameters(model.geometry, model.weights))
         by_rate = paged_attention.occupancies(lengths, self.rates_per_s, prices, model.geometry, seed)
         own = list(paged_attention.figures(by_rate[self.judged_rate_per_s]))
         return own, paged_attention.rates_frame(by_rate)

@@ -20,7 +20,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kvbench.model.cost import Prices
 from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.exact import Exact
@@ -28,6 +27,7 @@ from kvbench.strategy.paged import Paged
 from kvbench.strategy.power_of_two import PowerOfTwo
 from kvbench.strategy.static import Static
 from kvbench.studies.reproduce.figures import PublishedFigure
+from kvbench.timing.prices import Prices
 from kvbench.workload.arrivals import Poisson
 from kvbench.workload.trace_columns import TraceColumns
 

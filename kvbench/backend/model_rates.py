@@ -1,0 +1,41 @@
+"""What the modelled backend asks of a machine where a whole model is priced: the kernels that an iteration runs."""
+
+from kvbench.backend.rates import NO_DECODING, CacheRates, Decoding, Read
+from kvbench.ledger import AreaCost
+from kvbench.plan.area import DEVICE
+from kvbench.timing.prices import DECODE_FIXED, LINEAR, SEQUENCES, attention_ps, sized_ps, unit_ps, units_seen
+
+
+class ModelRates(CacheRates):
+    """Rates of a whole model: of each iteration its products, experts, exchanges, attention and host time.
+
+    What only moves the cache costs what it does by itself.
+    """
+
+    def iteration_ps(self) -> int:
+        """See `Prices.step_ps`."""
+        return self._prices.step_ps
+
+    def linear_ps(self, num_tokens: int, num_sequences: int) -> int:
+        """What hangs on tokens, and on sequences that get logits: see `Prices.tables`."""
+        tables = self._prices.tables
+        return sized_ps(LINEAR, num_tokens, tables) + sized_ps(SEQUENCES, num_sequences, tables)
+
+    def append_ps(self, cost: AreaCost, num_tokens: int) -> int:
+        """Bytes written."""
+        return num_tokens * self._as_held(cost.area)[1].write_ps if cost.groups else 0
+
+    def _chain_ps(self, reads: list[Read], num_queries: int, decoding: Decoding = NO_DECODING) -> int:
+        """A prompt's by pairs of query and key; a decode step's by slots, with what all have together in the first."""
+        num_slots = sum(read.num_slots for read in reads)
+        prices = self._as_held(reads[0].cost.area)[1]
+        if not decoding.num_rows:
+            num_new = min(num_queries, num_slots)
+            return attention_ps(num_new, num_slots - num_new, prices, prices.tables)
+        spent_ps = sized_ps(DECODE_FIXED, decoding.num_rows, prices.tables) if decoding.is_first else 0
+        for read in reads:
+            if read.cost.area.tier == DEVICE:
+                own = self._as_held(read.cost.area)[1]
+                whole_ps = units_seen(num_slots, own) * unit_ps(decoding.num_rows, own.tables) + own.state_ps
+                spent_ps += self._share_ps(read, num_slots, whole_ps)
+        return spent_ps
