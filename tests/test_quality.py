@@ -1,12 +1,14 @@
 """The probe: attention under a strategy against exact attention, by hand where it can be."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from kvbench.model.geometry import KVGeometry
-from kvbench.quality.compare import compare
+from kvbench.model.groups import LayerGroup, StateTensor
+from kvbench.quality.compare import check, compare
 from kvbench.quality.probe import MAX_DECODES, Probe, asked_decodes, request_to_probe
 from kvbench.quality.sample import Sample
 from kvbench.quality.structured import Structure, structured
@@ -127,6 +129,34 @@ def test_a_request_that_is_too_long_has_no_quality():
     assert found.columns("exact")["needle_recall"] == 1
     assert {row["strategy"] for row in found.by_depth()} == {"exact"}
     assert len(found.by_depth()) == 5
+
+
+def probe_of(geometry):
+    sessions = [Session(0, (Request(300, 20),))]
+    options = {"device": "cpu", "seed": 0, "max_tokens": 400, "data": None}
+    return compare({name: strategy(name) for name in ("int4", "snapkv")}, sessions, geometry=geometry, **options)
+
+
+def test_of_a_model_with_windows_the_layers_are_probed_that_see_all_tokens():
+    sizes = {"key_dim": 16, "value_dim": 16, "dtype": "float32", "num_heads": 4, "num_kv_heads": 2}
+    full = LayerGroup(kind="full", layers=(1, 3), **sizes)
+    window = LayerGroup(kind="window", layers=(0, 2), tokens=32, **sizes)
+    state = LayerGroup(
+        kind="state", layers=(4,), state=(StateTensor(name="recurrent", rows=4, columns=6, dtype="float32"),)
+    )
+    whole, alone = (
+        KVGeometry(groups=groups, dtype="float32")
+        for groups in ((full, window, state), (replace(full, layers=(0, 1)),))
+    )
+    found, wanted = probe_of(whole), probe_of(alone)
+    assert found.found == wanted.found
+    assert found.found["int4"].error_relative > 0
+    assert found.data == f"{wanted.data}, in layers that see all tokens"
+    check(whole, 400, None)
+    latent = replace(full, kind="latent", num_kv_heads=1)
+    for groups in ((window,), (latent, window)):
+        with pytest.raises(ValueError, match="the probe holds K and V of layers that see all tokens, alike, and"):
+            check(KVGeometry(groups=groups, dtype="float32"), 400, None)
 
 
 def test_half_precision_is_held_against_its_own_values():

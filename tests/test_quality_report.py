@@ -8,13 +8,18 @@ import pytest
 import torch
 
 from kvbench.__main__ import main
+from kvbench.api.probe import is_wanted
 from kvbench.charts.catalogue import run_charts, sweep_charts
 from kvbench.charts.cautions import warnings
 from kvbench.charts.quality import QualityChart
 from kvbench.charts.report import report_markdown
 from kvbench.charts.table import table_text
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.groups import LayerGroup
 from kvbench.quality.recorded import write
 from kvbench.results.results import load
+from kvbench.strategy.sinks import Sinks
+from tests.support.catalogue import preset
 from tests.support.frames import THREE, make_frames
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=32", "repetitions=1", "warmup=0", "device=cpu"]
@@ -191,6 +196,15 @@ def test_recorded_data_is_probed(tmp_path, monkeypatch):
     assert results.summary["error_relative"].iloc[0] < 1e-5 < 0.1 < results.summary["error_relative"].iloc[1]
     assert results.quality is None
     assert "recorded in kv.safetensors" in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("model", "is_probed"), [("gemma3_1b", True), ("mistral_7b", True), ("windows", False)])
+def test_left_to_auto_layers_that_see_all_tokens_are_probed(model, is_probed):
+    sizes = {"layers": (0,), "key_dim": 8, "value_dim": 8, "num_heads": 1, "num_kv_heads": 1, "dtype": "float32"}
+    windows = KVGeometry(groups=(LayerGroup(kind="window", tokens=8, **sizes),), dtype="float32")
+    found = preset(model) if model != "windows" else windows
+    geometry = KVGeometry(groups=found.groups, dtype=found.dtype)
+    assert is_wanted({"quality": "auto", "quality_data": None, "data": None}, geometry, {"sinks": Sinks()}) == is_probed
 
 
 @pytest.mark.parametrize(

@@ -34,14 +34,16 @@ def check_probe(config: Config, geometry: KVGeometry, strategies: Mapping[str, S
 def is_wanted(config: Config, geometry: KVGeometry, strategies: Mapping[str, Strategy]) -> bool:
     """Whether strategies are probed: left to auto, all of them where one is lossy or data to probe with is given.
 
-    Nothing carries out a cache of four bits a number, nor probes it unless that is asked for. Data that steps append is
-    taken for such data too, and alone asks for no probe.
+    Nothing carries out a cache of four bits a number, nor probes it unless that is asked for, and where all layers have
+    a window strategies decide over none. Data that steps append is taken for such data too, and alone asks for no
+    probe.
     """
     if config["quality"] == AUTO:
         is_asked_for = config["quality_data"] not in (None, config["data"])
         others = geometry.held_dtypes - {geometry.dtype}
         is_lossy = not all(strategy.lossless for strategy in strategies.values()) or (others and geometry.is_plain)
-        return is_asked_for or bool(is_lossy and others <= {*CAST_DTYPES})
+        sees_all = any(group.holds_tokens and group.tokens is None for group in geometry.groups)
+        return is_asked_for or bool(is_lossy and sees_all and others <= {*CAST_DTYPES})
     return bool(config["quality"])
 
 

@@ -1,7 +1,7 @@
 """Probe strategies beside each other, on one request and one sample."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -76,7 +76,7 @@ def compare(
     Args:
         strategies: by name.
         sessions: the scenario's; the longest of at most max_tokens is probed.
-        geometry: the model's.
+        geometry: the model's; its layers that see all tokens are probed.
         device: auto, cpu or cuda.
         seed: of what is made up.
         max_tokens: tokens probed at most; fewer where recorded data is shorter.
@@ -85,6 +85,8 @@ def compare(
     Raises:
         ValueError: the data is broken, or does not fit the geometry.
     """
+    of_some = "" if geometry.is_plain else ", in layers that see all tokens"
+    geometry = probed(geometry)
     sample = None if data is None else recorded.read(data, geometry, max_tokens, seed)
     session = request_to_probe(sessions, max_tokens if sample is None else sample.num_tokens)
     if sample is None:
@@ -95,7 +97,25 @@ def compare(
         if on_strategy is not None:
             on_strategy(name)
         found[name] = probe(strategy)
-    return Comparison(session.num_tokens, sample.about, torch.finfo(sample.keys.dtype).eps, found)
+    return Comparison(session.num_tokens, sample.about + of_some, torch.finfo(sample.keys.dtype).eps, found)
+
+
+def probed(geometry: KVGeometry) -> KVGeometry:
+    """The layers that strategies decide over: those that see all tokens, where others do not.
+
+    Raises:
+        ValueError: there are none, or others than such as hold K and V alike.
+    """
+    if geometry.is_plain:
+        return geometry
+    full = [group for group in geometry.groups if group.holds_tokens and group.tokens is None]
+    if len(full) == 1:
+        found = replace(geometry, groups=(replace(full[0], layers=tuple(range(full[0].num_layers))),))
+        if found.is_plain:
+            return found
+    raise ValueError(
+        f"the probe holds K and V of layers that see all tokens, alike, and {geometry.called} has {geometry.kinds}"
+    )
 
 
 def check(geometry: KVGeometry, max_tokens: int, data: Path | None) -> None:
@@ -104,11 +124,7 @@ def check(geometry: KVGeometry, max_tokens: int, data: Path | None) -> None:
     Raises:
         ValueError: the data is broken, or does not fit the geometry, or nothing carries that out.
     """
-    if not geometry.is_plain:
-        raise ValueError(
-            f"the probe holds K and V of all tokens in every layer, and {geometry.name or 'the model'} has latent "
-            "attention or sliding-window layers"
-        )
+    geometry = probed(geometry)
     check_held(geometry)
     if data is None:
         structured(geometry, 1, 0)
