@@ -1,7 +1,8 @@
 """A scenario on a fleet: its requests as columns, served under each strategy from event to event."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -72,13 +73,13 @@ def _simulated(
         KeyboardInterrupt: none had.
     """
     runs: dict[str, FleetRun] = {}
-    num_requests = columns.num_requests * fleet.chosen.repeats
-    total = num_requests * len(strategies)
+    num_requests, turns = columns.num_requests * fleet.chosen.repeats, 1 + fleet.chosen.replays
+    total = num_requests * len(strategies) * turns
     try:
         with watched(total, "requests", total * REQUEST_S) as advance:
             for name, strategy in strategies.items():
                 advance(name, 0)
-                runs[name] = _served(name, strategy, fleet, columns, budget_bytes)
+                runs[name] = _served(name, strategy, fleet, columns, budget_bytes, partial(advance, name, num_requests))
                 advance(name, num_requests)
     except KeyboardInterrupt:
         if not runs:
@@ -87,10 +88,17 @@ def _simulated(
     return runs, ""
 
 
-def _served(name: str, strategy: Strategy, fleet: FleetServer, columns: TraceColumns, budget_bytes: int) -> FleetRun:
+def _served(
+    name: str,
+    strategy: Strategy,
+    fleet: FleetServer,
+    columns: TraceColumns,
+    budget_bytes: int,
+    on_turn: Callable[[], object],
+) -> FleetRun:
     """What one strategy makes of the requests."""
     with refusing(f"strategy.{name}: "):
-        return fleet.serve(name, strategy, columns, budget_bytes)
+        return fleet.serve(name, strategy, columns, budget_bytes, on_turn)
 
 
 def _check_rules(strategies: Mapping[str, Strategy]) -> None:

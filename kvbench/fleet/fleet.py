@@ -11,7 +11,9 @@ from kvbench.backend.modelled import machines_named
 from kvbench.backend.rank import rank_in
 from kvbench.checks import check_flag, check_int, check_number, check_share
 from kvbench.fleet.bounds import MOST_BYTES, check_repeats, scaled
-from kvbench.fleet.frames import FleetRun
+from kvbench.fleet.frames import FleetRun, figures_of
+from kvbench.fleet.histogram import Histogram, SampleList
+from kvbench.fleet.replays import replayed
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.serving import MAX_BATCH, Said, in_pool, served_as
 from kvbench.fleet.simulate import check_settings, simulate
@@ -25,9 +27,11 @@ from kvbench.results.provenance import origin
 from kvbench.strategy.base import Strategy
 from kvbench.timing.prices import Prices
 from kvbench.timing.pricing import prices_of
+from kvbench.timing.shapes import AS_IT_IS, Factors
 from kvbench.workload.trace_columns import TraceColumns
 
 REQUESTS, SUMMARY = KEEPS = ("requests", "summary")
+MOST_REPLAYS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,7 @@ class Fleet(BackendChoice):
         tpot_objective_s: and whose TPOT is at most this; None for any.
         split: whether slots that no token will fill are told from those that tokens to come will.
         keep: requests, a row of each; or summary: what they come to, in memory that does not grow with them.
+        replays: times that the trace is served again with other times of work, for intervals; 0: there are none.
     Raises:
         ValueError: a setting is out of its range.
     """
@@ -70,6 +75,7 @@ class Fleet(BackendChoice):
     tpot_objective_s: float | None = 0.05
     split: bool = True
     keep: str = REQUESTS
+    replays: int = 32
 
     def __post_init__(self) -> None:
         if self.memory_fraction is not None:
@@ -77,6 +83,7 @@ class Fleet(BackendChoice):
         max_batch = MAX_BATCH if self.max_batch is None else self.max_batch
         check_settings(max_batch, self.prefill_chunk_tokens, self.preemption, self.replicas, self.routing, self.space)
         check_int("repeats", self.repeats, 1)
+        check_int("replays", self.replays, 0, MOST_REPLAYS)
         for name in ("rate_scale", "ttft_objective_s", "tpot_objective_s"):
             value = getattr(self, name)
             if value is not None or name == "rate_scale":
@@ -127,10 +134,15 @@ class FleetServer:
         self.max_batch = self.serving.max_batch
         self.memory_bytes = self.serving.memory_bytes
 
-    def prices(self, area: Area) -> Prices:
-        """The model's prices on the machine, its K and V held as an area holds them."""
+    def prices(self, area: Area, factors: Factors = AS_IT_IS) -> Prices:
+        """The model's prices on the machine, its K and V held as an area holds them.
+
+        Args:
+            area: the strategy's.
+            factors: what each kind of work's time is multiplied by.
+        """
         work = self._work._replace(geometry=held_as(area, self._work.geometry))
-        return prices_of(self.machine, work, held=held_as(area, self.geometry))
+        return prices_of(self.machine, work, held=held_as(area, self.geometry), factors=factors)
 
     def arriving(self, columns: TraceColumns) -> TraceColumns:
         """The trace as fast as this fleet meets it, once of as many times as it does.
@@ -152,6 +164,7 @@ class FleetServer:
         strategy: Strategy,
         budget_bytes: int,
         fold: Callable[[Served], object] | None = None,
+        factors: Factors = AS_IT_IS,
     ) -> FleetResult:
         """Serve requests under a strategy.
 
@@ -160,6 +173,7 @@ class FleetServer:
             strategy: what decides, from `fitted` or with nothing left to the run.
             budget_bytes: each replica's memory for caches.
             fold: as in `simulate`.
+            factors: as in `prices`.
         Raises:
             ValueError: the strategy has no integer rule.
         """
@@ -167,7 +181,7 @@ class FleetServer:
         return simulate(
             columns,
             strategy,
-            self.prices(strategy.areas[0]),
+            self.prices(strategy.areas[0], factors),
             geometry=self.geometry,
             budget_bytes=budget_bytes + self._staging_bytes(strategy),
             max_batch=self.max_batch,
@@ -181,7 +195,14 @@ class FleetServer:
             fold=fold,
         )
 
-    def serve(self, name: str, strategy: Strategy, columns: TraceColumns, budget_bytes: int) -> FleetRun:
+    def serve(
+        self,
+        name: str,
+        strategy: Strategy,
+        columns: TraceColumns,
+        budget_bytes: int,
+        on_turn: Callable[[], object] = lambda: None,
+    ) -> FleetRun:
         """Serve requests under a strategy, for `frames.fleet_frames`, keeping what `keep` says.
 
         Args:
@@ -189,13 +210,25 @@ class FleetServer:
             strategy: what decides.
             columns: from `arriving`.
             budget_bytes: each replica's memory for caches.
+            on_turn: called when the trace has been served and is to be served again.
         Raises:
             ValueError: the strategy has no integer rule, or something is left to a run that a fleet does not know.
         """
-        sums = RequestSums(OUTCOMES, self.chosen.objective) if self.chosen.keep == SUMMARY else None
+        objective = self.chosen.objective
+        sums = RequestSums(OUTCOMES, objective) if self.chosen.keep == SUMMARY else None
         strategy = self.fitted(strategy, columns, budget_bytes)
         result = self.run(columns, strategy, budget_bytes, None if sums is None else sums.add)
-        return FleetRun(result, self.facts_of(name, strategy, budget_bytes), sums)
+        facts = self.facts_of(name, strategy, budget_bytes)
+
+        def again(factors: Factors, fold: Callable[[Served], object]) -> FleetResult:
+            on_turn()
+            return self.run(columns, strategy, budget_bytes, fold, factors)
+
+        kept = Histogram if self.chosen.keep == SUMMARY else SampleList
+        replays = replayed(
+            self.machine, self.chosen.replays, again, lambda: RequestSums(OUTCOMES, objective, kept), figures_of
+        )
+        return FleetRun(result, facts, sums, replays)
 
     def _staging_bytes(self, strategy: Strategy) -> int:
         """What reading needs beside an engine's pool, whose kernels read blocks where they lie."""

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kvbench.fleet.histogram import SampleList
+from kvbench.fleet.replays import Replays
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, OUTCOMES, USED, WASTED
 from kvbench.fleet.sums import Objective, RequestSums, RequestTimes
@@ -30,11 +31,13 @@ class FleetRun(NamedTuple):
         result: of the simulation.
         facts: what the strategy is, by column of the summary.
         sums: of requests whose columns were not kept, under the objective of the frames; None: of the result's.
+        replays: what figures were with other times of work.
     """
 
     result: FleetResult
     facts: Mapping[str, object]
     sums: RequestSums | None = None
+    replays: Replays = Replays()
 
 
 def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objective) -> Results:
@@ -48,8 +51,9 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
         ValueError: facts name what is no column of the summary.
     """
     summaries, requests, timelines = [], [], []
+    replays: list[dict[str, object]] = []
     names = list(runs)
-    for code, (name, (result, facts, folded)) in enumerate(runs.items()):
+    for code, (name, (result, facts, folded, again)) in enumerate(runs.items()):
         if unknown := [column for column in facts if column not in SUMMARY]:
             raise ValueError(f"facts name columns of the summary, got {', '.join(unknown)}")
         sums = folded or RequestSums(OUTCOMES, objective, SampleList)
@@ -61,9 +65,10 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
             "scope": "model",
             "simulated_by": FLEET,
         }
-        row |= _counts(result) | _outcomes(sums) | _service(result, sums, objective) | _memory(result)
+        row |= _counts(result) | _outcomes(sums) | _service(result, sums) | _memory(result)
         row |= sums.latencies() | dict(facts)
-        summaries.append(row | of_row(row, WITH_INTERVAL, {}))
+        summaries.append(row | of_row(row, WITH_INTERVAL, {}, again.values, again.drawn_from))
+        replays += [{"strategy": name, "replay": turn, **each} for turn, each in enumerate(again.rows)]
         requests.append(_requests(result, times).assign(strategy=_named(code, len(times.ttft_s), names)))
         timelines.append(_timeline(result).assign(strategy=_named(code, len(result.timeline.used), names)))
     kept = [name for name in REQUESTS if name not in _NOT_KEPT]
@@ -72,7 +77,14 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
         requests=pd.concat(requests, ignore_index=True)[kept],
         steps=pd.DataFrame(columns=list(STEPS)),
         timeline=pd.concat(timelines, ignore_index=True)[list(TIMELINE)],
+        replays=pd.DataFrame(replays) if replays else None,
     )
+
+
+def figures_of(result: FleetResult, sums: RequestSums) -> dict[str, float]:
+    """The figures of the summary that have intervals."""
+    found = _service(result, sums) | sums.latencies()
+    return {column: found[column] for column in WITH_INTERVAL if column in found}
 
 
 def _named(code: int, size: int, names: list[str]) -> "pd.Categorical[str]":
@@ -146,9 +158,9 @@ def _outcomes(sums: RequestSums) -> dict[str, object]:
     }
 
 
-def _service(result: FleetResult, sums: RequestSums, objective: Objective) -> dict[str, float]:
+def _service(result: FleetResult, sums: RequestSums) -> dict[str, float]:
     """Rates over the makespan, and how many requests met the objective."""
-    makespan_s = sums.makespan_s
+    makespan_s, objective = sums.makespan_s, sums.objective
     return {
         "num_tokens": sums.num_tokens,
         "total_s": result.totals.busy_ns / NS_PER_S,

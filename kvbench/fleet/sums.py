@@ -53,7 +53,7 @@ class RequestSums:
         """Requests by outcome."""
         self.num_preemptions = self.num_tokens = self.num_within = 0
         self._first_ns, self._last_ns = math.inf, -math.inf
-        self._objective = objective
+        self.objective = objective
         self._times = {name: kept() for name in ("ttft", "tpot", "latency", "queue")}
 
     def times(self, ended: Served) -> RequestTimes:
@@ -75,7 +75,7 @@ class RequestSums:
         self.counts += np.bincount(ended.outcome, minlength=len(self.outcomes))
         self.num_preemptions += int(ended.num_preemptions.sum())
         self.num_tokens += int((ended.prompt_tokens + ended.output_tokens)[completed].sum())
-        within = completed & ~(times.ttft_s > self._objective.ttft_s) & ~(times.tpot_s > self._objective.tpot_s)
+        within = completed & ~(times.ttft_s > self.objective.ttft_s) & ~(times.tpot_s > self.objective.tpot_s)
         self.num_within += int(within.sum())
         self._first_ns = min(self._first_ns, int(ended.arrival_ns.min()))
         self._last_ns = max(self._last_ns, int(ended.finish_ns.max()))

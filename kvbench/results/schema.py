@@ -60,15 +60,19 @@ _SUMMARY: dict[str, Column] = {
     "pool_share": Column("", "share of makespan_s in which the next request waited for a pool smaller than the budget"),
     "computing_share": Column("", "share of makespan_s in which the next request waited only for the steps at hand"),
     "mean_batch": Column("", "requests computed on a replica, averaged over the time of all steps", "Mean batch"),
-    "makespan_s": Column("s", "last step's end - first arrival, mean over repetitions", "Makespan"),
-    "requests_per_s": Column("requests/s", "num_completed / makespan_s", "Completed"),
+    "makespan_s": Column("s", "last step's end - first arrival, mean over repetitions", "Makespan", has_interval=True),
+    "requests_per_s": Column("requests/s", "num_completed / makespan_s", "Completed", has_interval=True),
     "goodput_per_s": Column(
         "requests/s",
         "completed requests within both objectives / makespan_s; a time that one lacks is within",
         "Goodput",
+        has_interval=True,
     ),
     "attained_share": Column(
-        "", "completed requests within both objectives / num_requests", "Requests within the objectives"
+        "",
+        "completed requests within both objectives / num_requests",
+        "Requests within the objectives",
+        has_interval=True,
     ),
     "ttft_objective_s": Column("s", "the most TTFT that goodput counts; empty: any"),
     "tpot_objective_s": Column("s", "the most TPOT that goodput counts; empty: any"),

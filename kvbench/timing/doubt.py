@@ -13,6 +13,7 @@ import numpy as np
 
 from kvbench.checks import check_number
 from kvbench.messages import unknown
+from kvbench.model.hardware import Hardware
 from kvbench.timing.shapes import KINDS, Factors
 
 LEVELS = (0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98)
@@ -23,6 +24,8 @@ SEED = 20_260_901
 """Of the draws: the same for all that is compared, so that what it shares cancels."""
 
 Quantiles = tuple[float, ...]
+OF_SHEETS: Mapping[str, Quantiles] = {}
+"""By kind of work, the widest that typical figures of a data sheet were off by on a machine that was measured."""
 
 
 class Doubt(NamedTuple):
@@ -65,6 +68,15 @@ def _places(number: int) -> np.ndarray:
     generator = np.random.default_rng(SEED)
     within = (np.arange(number) + 0.5) / max(number, 1)
     return np.stack([generator.permutation(within) for _ in KINDS], axis=1)
+
+
+def doubt_of(hardware: Hardware) -> Doubt:
+    """What a machine's modelled times may be off by: residuals of its own kernels, or what data sheets are off by."""
+    fitted = hardware.kernels
+    if fitted is None or "residuals" not in fitted:
+        return Doubt(OF_SHEETS, is_measured=False)
+    own = checked_quantiles(f"{hardware.name}: kernels.residuals", fitted["residuals"])
+    return Doubt({**OF_SHEETS, **own}, is_measured=True)
 
 
 def checked_quantiles(where: str, given: object) -> dict[str, Quantiles]:
