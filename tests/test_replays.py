@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import kvbench as kv
 from kvbench.results.front import cost_of, leaders, leaders_of
 from kvbench.results.intervals import RESIDUALS, of_row
+from kvbench.results.provenance import model_notes
 from kvbench.results.replays import draws_of, with_draws
 from kvbench.results.results import Results, load
 from kvbench.timing.doubt import LEVELS, Doubt, checked_quantiles, quantiles_of
@@ -117,3 +119,32 @@ def test_quantiles_reach_as_far_as_rows_can_tell():
 def test_broken_quantiles_are_refused(given):
     with pytest.raises(ValueError, match=r"kernels\.residuals"):
         checked_quantiles("kernels.residuals", given)
+
+
+def served(hardware, replays=8, strategies=("static", "paged"), **settings):
+    settings = {"backend.replays": replays, "scenario.max_requests": 6, **settings}
+    return kv.run(
+        "chat_poisson", strategies=strategies, backend="fleet", hardware=hardware, model="qwen3_0_6b", settings=settings
+    )
+
+
+def test_a_fleets_figures_have_intervals_as_wide_as_times_are_in_doubt():
+    results = served("l4")
+    row = results.summary.iloc[0]
+    assert row["interval_from"] == "data sheets"
+    assert row["tpot_mean_s_low"] < row["tpot_mean_s"] < row["tpot_mean_s_high"]
+    assert row["tokens_per_s_low"] <= row["tokens_per_s"] <= row["tokens_per_s_high"]
+    assert len(results.replays) == 2 * 8
+    assert results.replays["tpot_mean_s"].nunique() > 2
+    assert "unvalidated" in model_notes(results.summary)[0]
+
+
+def test_without_replays_there_are_no_intervals():
+    results = served("l4", replays=0, strategies=("static",))
+    assert results.replays is None
+    assert np.isnan(results.summary.loc[0, "tpot_mean_s_low"])
+
+
+def test_summaries_alone_are_replayed_too():
+    rows, alone = (served("l4", 3, ("static",), **{"backend.keep": keep}) for keep in ("requests", "summary"))
+    assert alone.replays["ttft_mean_s"].tolist() == pytest.approx(rows.replays["ttft_mean_s"].tolist())
