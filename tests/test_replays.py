@@ -5,13 +5,20 @@ import pandas as pd
 import pytest
 
 import kvbench as kv
+from kvbench.backend.choice import Conditions
+from kvbench.backend.modelled import Modelled
+from kvbench.model.geometry import geometry_in
+from kvbench.model.hardware import hardware_from
+from kvbench.model.parameters import parameters_of
 from kvbench.results.front import cost_of, leaders, leaders_of
 from kvbench.results.intervals import RESIDUALS, of_row
 from kvbench.results.provenance import model_notes
 from kvbench.results.replays import draws_of, with_draws
 from kvbench.results.results import Results, load
+from kvbench.runner.doubted import spent_s
 from kvbench.timing.doubt import LEVELS, Doubt, checked_quantiles, quantiles_of
 from kvbench.timing.shapes import KINDS, Factors
+from tests.support.catalogue import node_of, preset
 
 SPEEDS = np.linspace(0.8, 1.25, 32)
 """Of a machine, whatever is run on it."""
@@ -148,3 +155,41 @@ def test_without_replays_there_are_no_intervals():
 def test_summaries_alone_are_replayed_too():
     rows, alone = (served("l4", 3, ("static",), **{"backend.keep": keep}) for keep in ("requests", "summary"))
     assert alone.replays["ttft_mean_s"].tolist() == pytest.approx(rows.replays["ttft_mean_s"].tolist())
+
+
+def stepped(hardware="l4", **settings):
+    settings = {"backend.replays": 8, "scenario.max_requests": 3, **settings}
+    return kv.run(
+        "chat_poisson",
+        strategies=("static", "concat"),
+        backend="modelled",
+        hardware=hardware,
+        model="qwen3_0_6b",
+        settings=settings,
+    )
+
+
+def test_steps_that_are_modelled_have_intervals_by_what_they_are_made_of():
+    results = stepped()
+    row = results.summary.iloc[0]
+    assert row["interval_from"] == "data sheets"
+    assert row["total_s_low"] < row["total_s"] < row["total_s_high"]
+    assert row["tokens_per_s_low"] < row["tokens_per_s"] < row["tokens_per_s_high"]
+    rates = results.replays["tokens_per_s"] * results.replays["total_s"]
+    assert rates[:8].tolist() == pytest.approx([row["tokens_per_s"] * row["total_s"]] * 8)
+
+
+def test_what_steps_took_is_told_by_kind_of_work():
+    model, hardware = preset("qwen3_0_6b"), hardware_from(node_of("hardware", "l4"))
+    weights, geometry = parameters_of(model), geometry_in(model)
+    backend = Modelled().made(Conditions(geometry=geometry, weights=weights, model=model, hardware=hardware))
+    steps = stepped(**{"backend.replays": 0}).steps
+    spent = spent_s(steps[steps["strategy"] == "static"], backend)
+    assert sum(spent.values()) == pytest.approx(
+        steps.loc[steps["strategy"] == "static", "step_us"].sum() / 1e6, rel=1e-3
+    )
+    assert spent["products"] > spent["decode"] > spent["prefill"] > 0
+    assert spent["experts"] == spent["exchange"] == 0
+    assert spent["host"] == pytest.approx(
+        0.2e-3 * steps[["iteration"]][steps["strategy"] == "static"].nunique().sum(), rel=0.05
+    )

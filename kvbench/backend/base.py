@@ -5,6 +5,9 @@ from collections.abc import Callable, Collection
 from time import perf_counter_ns
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kvbench.ledger import NO_RECEIPT, UNLIMITED, Receipt
 from kvbench.ledger.accounts import Account
 from kvbench.model.geometry import KVGeometry
@@ -68,6 +71,7 @@ class Backend(ABC):
         num_rows: rows of every sequence's batch.
         is_repeatable: whether a second run takes the same time to the nanosecond, so that repetitions tell nothing.
         hardware: the machine that is modelled; None where none is.
+        replays: how many draws of a modelled machine's times intervals are made of; 0: there are none.
         num_accelerators: of such machines, those that a token passes; bytes and budget are those of one.
         busy_ns: for how long its device is busy with work that is handed over; None where the host is the device.
     """
@@ -78,6 +82,7 @@ class Backend(ABC):
     num_rows: int = 1
     is_repeatable: bool = False
     hardware: Hardware | None = None
+    replays: int = 0
     num_accelerators: int = 1
     busy_ns: Callable[[Callable[[], object]], int | None] | None = None
 
@@ -106,6 +111,15 @@ class Backend(ABC):
     def memory_bytes(self) -> int:
         """What live requests may hold together, unless a budget is given."""
         return UNLIMITED
+
+    def work_s(self, num_tokens: NDArray[np.int64], num_sequences: NDArray[np.int64]) -> dict[str, float]:
+        """Modelled seconds of a whole model's iterations by kind of work, attention and the host left out.
+
+        Args:
+            num_tokens: of each iteration, all sequences together.
+            num_sequences: of each iteration.
+        """
+        return {}
 
     def prepare(self, max_append_tokens: int, max_context_tokens: int) -> None:  # noqa: B027
         """Make all inputs that steps of these sizes will need, so that no step makes any."""

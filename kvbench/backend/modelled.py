@@ -4,6 +4,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kvbench.backend.allocator import CachingAllocator
 from kvbench.backend.allocator.tensors import Storages
 from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
@@ -12,7 +15,7 @@ from kvbench.backend.curves import Curves
 from kvbench.backend.model_rates import ModelRates
 from kvbench.backend.rank import rank_in
 from kvbench.backend.rates import NO_DECODING, CacheRates, Decoding, Rates, Read
-from kvbench.checks import check_share
+from kvbench.checks import check_int, check_share
 from kvbench.ledger import Posting
 from kvbench.ledger.costs import area_costs, as_held
 from kvbench.messages import unknown
@@ -21,6 +24,8 @@ from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
 from kvbench.plan.area import DEVICE, Area
 from kvbench.plan.ops import Append, Fork, Keep, Move, Plan, Release, Reserve, Settle
+from kvbench.timing.doubt import MOST_DRAWS
+from kvbench.timing.iteration import iteration_of, spent_s
 from kvbench.timing.prices import PS_PER_NS, PS_PER_S
 from kvbench.timing.work import Work
 
@@ -37,6 +42,7 @@ class Modelled(BackendChoice):
         memory_fraction: share of the machine's memory that may hold weights and cache, above 0 and at most 1.
         allocator: "caching" allocates every tensor in a model of torch's CUDA allocator as well, and pays for what
             that asks of the driver; "expandable" does so with its expandable segments; "none" does not.
+        replays: draws of the machine's times that intervals are made of; 0: there are none.
     Raises:
         ValueError: a setting is out of its range.
     Source: Williams et al. 2009, Roofline, doi:10.1145/1498765.1498785.
@@ -45,9 +51,11 @@ class Modelled(BackendChoice):
 
     memory_fraction: float = 0.9
     allocator: str = "none"
+    replays: int = 32
 
     def __post_init__(self) -> None:
         check_share("memory_fraction", self.memory_fraction)
+        check_int("replays", self.replays, 0, MOST_DRAWS)
         if self.allocator not in ALLOCATORS:
             raise ValueError(unknown("allocator", self.allocator, ALLOCATORS))
 
@@ -88,6 +96,7 @@ class ModelledBackend(Backend):
         self.hardware = hardware
         self.weights = None if cache_only else rank.weights
         self.num_accelerators = rank.num_accelerators
+        self.replays = chosen.replays
         self._work = Work(rank.work.geometry) if cache_only else rank.work
         self.scope = "cache" if cache_only else "model"
         self.num_rows = conditions.num_rows
@@ -127,6 +136,13 @@ class ModelledBackend(Backend):
                 f"area {own[0].name} is of {', '.join(own[0].layers or ('no',))} layers, and {by} prices areas of all "
                 "layers; use backend=measured"
             )
+
+    def work_s(self, num_tokens: NDArray[np.int64], num_sequences: NDArray[np.int64]) -> dict[str, float]:
+        """See `timing.iteration`; of the cache alone, none."""
+        if not self._work.is_whole:
+            return {}
+        iteration = iteration_of(self.hardware, self._work)
+        return spent_s(iteration, num_tokens * self.num_rows, num_sequences * self.num_rows)
 
     def memory_bytes(self) -> int:
         """The machine's memory, as far as it may be used, less the weights."""

@@ -25,13 +25,13 @@ from kvbench.messages import unknown
 from kvbench.plan.area import Area, Blocks, Contiguous
 from kvbench.results.provenance import origin
 from kvbench.strategy.base import Strategy
+from kvbench.timing.doubt import MOST_DRAWS
 from kvbench.timing.prices import Prices
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.shapes import AS_IT_IS, Factors
 from kvbench.workload.trace_columns import TraceColumns
 
 REQUESTS, SUMMARY = KEEPS = ("requests", "summary")
-MOST_REPLAYS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class Fleet(BackendChoice):
         max_batch = MAX_BATCH if self.max_batch is None else self.max_batch
         check_settings(max_batch, self.prefill_chunk_tokens, self.preemption, self.replicas, self.routing, self.space)
         check_int("repeats", self.repeats, 1)
-        check_int("replays", self.replays, 0, MOST_REPLAYS)
+        check_int("replays", self.replays, 0, MOST_DRAWS)
         for name in ("rate_scale", "ttft_objective_s", "tpot_objective_s"):
             value = getattr(self, name)
             if value is not None or name == "rate_scale":

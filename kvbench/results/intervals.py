@@ -62,7 +62,7 @@ def of_row(
         drawn_from: RESIDUALS or SHEETS.
     """
     if replayed:
-        own = {name: _spread(row[name], values) for name, values in replayed.items() if name in columns}
+        own = {name: ends_of(row[name], values) for name, values in replayed.items() if name in columns}
         return {FROM: drawn_from} | {
             end: at for name, both in own.items() for end, at in zip(ends(name), both, strict=True)
         }
@@ -79,7 +79,7 @@ def of_row(
     return found
 
 
-def _spread(value: float, replayed: np.ndarray) -> tuple[float, float]:
+def ends_of(value: float, replayed: np.ndarray) -> tuple[float, float]:
     """The ends of what a figure was in replays, itself among them."""
     if not np.isfinite(value) or not np.isfinite(replayed).all():
         return math.nan, math.nan

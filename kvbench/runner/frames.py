@@ -21,6 +21,7 @@ from kvbench.results.summary import (
     output_tokens,
     summary_frame,
 )
+from kvbench.runner.doubted import with_doubt
 from kvbench.runner.recorder import PHASES, STEP_FIELDS, Recorder, RequestRow
 from kvbench.workload.request import NS_PER_S, Session
 
@@ -60,7 +61,8 @@ def results_of(
         allocator=_allocator_frame(recorder),
         about={name: facts | dict(about.get(name, {})) for name, facts in recorder.facts.items()},
     )
-    return Results(summary=summary, requests=by_request, steps=steps, environment=machine)
+    summary, replays = with_doubt(summary, steps, backend)
+    return Results(summary=summary, requests=by_request, steps=steps, replays=replays, environment=machine)
 
 
 def _allocator_frame(recorder: Recorder) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from kvbench.timing.shapes import KINDS, Factors
 
 LEVELS = (0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98)
 """Of the quantiles that are kept."""
+MOST_DRAWS = 10_000
 MOST_OFF = 10.0
 """Of a logarithm: a factor of 22,000."""
 SEED = 20_260_901

@@ -74,6 +74,21 @@ def iteration_of(hardware: Hardware, work: Work) -> Iteration:
     return _iteration(_Known(hardware), work)
 
 
+def spent_s(iteration: Iteration, num_tokens: NDArray[np.int64], num_sequences: NDArray[np.int64]) -> dict[str, float]:
+    """Seconds of many iterations together by kind of work; attention left out.
+
+    Args:
+        iteration: of a model on an accelerator.
+        num_tokens: of each, all sequences together.
+        num_sequences: of each, those that get logits.
+    """
+    found: dict[str, float] = {}
+    for numbers, kinds in ((num_tokens, iteration.tokens), (num_sequences, iteration.sequences)):
+        for kind, seconds in kinds.items():
+            found[kind] = found.get(kind, 0.0) + float(np.interp(numbers, np.arange(seconds.size), seconds).sum())
+    return found
+
+
 class _Known:
     """A machine, known by its figures, some of which are mappings."""
 
