@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet import OUTCOMES, simulate
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.concat import Concat
@@ -35,20 +36,26 @@ def budget_of(name, slots):
     return (slots + STAGING * (name == "paged")) * SLOT_BYTES
 
 
-def run(name, rows, slots, max_batch, **options):
+def run(name, rows, slots, max_batch, num_clients=None, **options):
     chosen = {"geometry": GEOMETRY, "budget_bytes": budget_of(name, slots), "max_batch": max_batch}
-    return simulate(columns_of(rows), MAKERS[name](slots), PRICES, **chosen | options)
+    return simulate(columns_of(rows, num_clients), MAKERS[name](slots), PRICES, **chosen | options)
 
 
 @pytest.mark.parametrize("name", MAKERS)
 @settings(max_examples=40, deadline=None)
 @given(rows=ROWS, slots=SLOTS, max_batch=BATCH)
 def test_it_equals_the_runner_on_the_modelled_backend(name, rows, slots, max_batch):
-    fleet = run(name, rows, slots, max_batch)
-    requests, totals, sums = by_runner(columns_of(rows), MAKERS[name](slots), budget_of(name, slots), max_batch)
+    equals_the_runner(name, rows, slots, max_batch, Scheduling())
+
+
+def equals_the_runner(name, rows, slots, max_batch, rules, num_clients=None):
+    fleet = run(name, rows, slots, max_batch, num_clients, scheduling=rules)
+    columns, made, budget_bytes = columns_of(rows, num_clients), MAKERS[name](slots), budget_of(name, slots)
+    requests, totals, sums = by_runner(columns, made, budget_bytes, max_batch, rules=rules)
     ours = results(fleet)
     # The runner's frames have it of completed requests.
     ours["finish_ns"] = np.where(fleet.outcome == OUTCOMES.index("completed"), fleet.finish_ns, -1).tolist()
+    assert fleet.arrival_ns.tolist() == requests["arrival_ns"].tolist()
     assert ours == {column: requests[column].tolist() for column in COLUMNS} | {"held_tokens": totals["held_tokens"]}
     assert fleet.totals.num_prompt_tokens + fleet.totals.num_decoded_tokens == totals["num_tokens"]
     assert fleet.totals.num_recomputed_tokens == totals["num_recomputed_tokens"]
@@ -60,13 +67,38 @@ def test_it_equals_the_runner_on_the_modelled_backend(name, rows, slots, max_bat
     assert np.array([time_ps, used, allocated, wasted, batch]) / PS_PER_NS == pytest.approx(sums, rel=0.02, abs=1.0)
 
 
+SCHEDULINGS = st.builds(
+    Scheduling,
+    tokens=st.sampled_from([None, 1, 4, 20]),
+    sequences=st.sampled_from([None, 2]),
+    chunks=st.booleans(),
+    mixes=st.booleans(),
+    counts_decode=st.booleans(),
+)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@settings(max_examples=60, deadline=None)
+@given(rows=ROWS, slots=SLOTS, max_batch=BATCH, rules=SCHEDULINGS)
+def test_it_equals_the_runner_under_an_engines_rules(name, rows, slots, max_batch, rules):
+    equals_the_runner(name, rows, slots, max_batch, rules)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@settings(max_examples=40, deadline=None)
+@given(rows=ROWS, slots=SLOTS, max_batch=BATCH, rules=SCHEDULINGS, num_clients=st.integers(1, 8))
+def test_it_equals_the_runner_where_clients_wait(name, rows, slots, max_batch, rules, num_clients):
+    equals_the_runner(name, rows, slots, max_batch, rules, num_clients)
+
+
 OPTIONS = st.fixed_dictionaries(
     {
-        "prefill_chunk_tokens": st.sampled_from([None, 1, 4, 20]),
+        "scheduling": SCHEDULINGS,
         "preemption": st.sampled_from(["recompute", "swap"]),
         "replicas": st.integers(1, 3),
         "routing": st.sampled_from(["round_robin", "least_loaded"]),
         "split": st.booleans(),
+        "num_clients": st.sampled_from([None, 1, 3, 8]),
     }
 )
 SPACES = st.sampled_from(["counting", "buddy", "best_fit"])
@@ -88,7 +120,7 @@ def test_jumping_gives_what_stepping_gives(name, rows, slots, max_batch, options
         assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9, nan_ok=True)
     assert (jumped.outcome >= 0).all()
     assert jumped.limits == pytest.approx(stepped.limits, rel=1e-6, abs=1e-9, nan_ok=True)
-    if jumped.totals.makespan_ns > min(arrival for arrival, _, _ in rows):
+    if jumped.totals.makespan_ns > jumped.arrival_ns.min():
         assert sum(jumped.limits) == pytest.approx(1)
         assert min(jumped.limits) >= 0
     shares = jumped.shares()

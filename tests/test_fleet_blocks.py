@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbench.charts.catalogue import fleet_charts
+from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet import blocks, simulate
 from kvbench.fleet.histogram import Histogram, SampleList
 from kvbench.fleet.state import OUTCOMES
@@ -28,20 +29,21 @@ OPTIONS = st.fixed_dictionaries(
     {
         "max_batch": st.integers(1, 6),
         "repeats": st.integers(1, 9),
-        "prefill_chunk_tokens": st.sampled_from([None, 4]),
+        "scheduling": st.sampled_from([Scheduling(), Scheduling(4), Scheduling(4, mixes=False)]),
         "preemption": st.sampled_from(["recompute", "swap"]),
         "replicas": st.integers(1, 3),
         "routing": st.sampled_from(["round_robin", "least_loaded"]),
         "split": st.booleans(),
+        "num_clients": st.sampled_from([None, 1, 3, 40]),
     }
 )
 PERCENT = 0.005
 
 
-def run(name, rows, slots, **options):
+def run(name, rows, slots, num_clients=None, **options):
     budget_bytes = (slots + STAGING * (name == "paged")) * SLOT_BYTES
     chosen = {"geometry": GEOMETRY, "budget_bytes": budget_bytes, "max_batch": 4}
-    return simulate(columns_of(rows), MAKERS[name](slots), PRICES, **chosen | options)
+    return simulate(columns_of(rows, num_clients), MAKERS[name](slots), PRICES, **chosen | options)
 
 
 def rows_of(parts):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbench.backend.choice import Conditions
+from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet import simulate
 from kvbench.fleet.bounds import LATEST_NS, MEMORY_BYTES, ROW_BYTES, check_requests
 from kvbench.fleet.fleet import Fleet
@@ -48,7 +49,7 @@ def run(rows, strategy=None, prices=PRICES, **options):
         ([(0, 1, 1), (LATEST_NS + 1, 1, 1)], {}, "the last request: arrivals to 5.765e"),
         ([(0, 1, 1)], {"max_batch": 10**30}, r"max_batch is a positive integer and at most 1,048,576, got 1000000"),
         ([(0, 1, 1)], {"replicas": 10**9}, "replicas is a positive integer and at most 65,536, got 1000000000"),
-        ([(0, 1, 1)], {"prefill_chunk_tokens": 10**30}, "prefill_chunk_tokens is a positive integer and at most"),
+        ([(0, 1, 1)], {"scheduling": Scheduling(10**30)}, "scheduling.tokens is a positive integer and at most"),
         ([(0, 1, 1)], {"budget_bytes": 10**30}, "budget_bytes is a positive integer and at most"),
         ([(0, 1, 1)], {"min_block_tokens": 2**62}, "min_block_tokens is a positive integer and at most"),
         ([(0, 1, 1)], {"strategy": Static(max_seq_len=10**30)}, r"Static decides by about 10\^30"),
@@ -105,7 +106,7 @@ LARGE = st.lists(
 def test_what_passes_ends_and_adds_up(rows, made, max_batch, chunk, budget, prices):
     """Either a message, or all requests end, after their arrival, in order of time, and no figure has wrapped."""
     try:
-        result = run(rows, made, prices, max_batch=max_batch, prefill_chunk_tokens=chunk, budget_bytes=budget)
+        result = run(rows, made, prices, max_batch=max_batch, scheduling=Scheduling(chunk), budget_bytes=budget)
     except ValueError:
         return
     columns = columns_of(rows)

@@ -7,6 +7,7 @@ from kvbench.configuration.composed import composed
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import geometry_of
 from kvbench.configuration.parts import backend_of
+from kvbench.engine.scheduling import Scheduling
 from kvbench.engine.vllm import VLLM
 from kvbench.fleet.fleet import Fleet
 from kvbench.fleet.serving import keeps_windows
@@ -47,7 +48,7 @@ def test_a_sequence_of_8192_tokens_by_hand(model, hardware, tensor, num_bytes):
 def test_an_engine_says_what_memory_steps_blocks_and_pool_are():
     server = fleet("llama3_8b", engine="vllm")
     # vLLM's server from 70 GiB up; its pool at 0.92 of 79.18 GiB, less weights, activations and graphs.
-    assert (server.max_batch, server.serving.chunk_tokens) == (1_024, 8_192)
+    assert (server.max_batch, server.serving.scheduling.tokens) == (1_024, 8_192)
     pool = server.serving.pool
     paged = server.fitted(Paged(block_size=16, pool_tokens=None), ONE, server.memory_bytes)
     assert (paged.block_size, paged.pool_tokens) == (16, 16 * pool.num_blocks)
@@ -69,7 +70,7 @@ def test_an_engines_flags_are_the_fleets():
 
 def test_without_an_engine_a_fleet_has_its_own():
     server = fleet("llama3_8b")
-    assert (server.max_batch, server.serving.chunk_tokens, server.serving.name) == (256, None, "")
+    assert (server.max_batch, server.serving.scheduling, server.serving.name) == (256, Scheduling(), "")
     assert server.serve("static", Static(max_seq_len=128), ONE, server.memory_bytes).facts["engine"] == ""
 
 
@@ -109,16 +110,14 @@ def test_what_an_engine_lacks_or_leaves_nothing_of_is_told():
 
 def test_an_engine_says_how_it_fills_a_step_and_what_its_host_takes():
     whole = fleet("llama3_8b", engine="trtllm")
-    assert (whole.max_batch, whole.serving.chunk_tokens) == (
-        2_048,
-        None,
-    )  # a prompt is not cut, unless that is asked for
+    # A prompt is not cut, unless that is asked for.
+    assert whole.serving.scheduling == Scheduling(8_192, 2_048, chunks=False, counts_decode=True)
     cut = fleet("llama3_8b", settings={"engine.enable_chunked_prefill": True}, engine="trtllm")
-    assert cut.serving.chunk_tokens == 8_192
+    assert cut.serving.scheduling.chunks
     alone = fleet("llama3_8b", engine="sglang")
-    assert "the engine computes them alone" in alone.serving.about
+    assert alone.serving.about.endswith("sglang, prompts first and alone, 8,192 tokens a step")
     mixed = fleet("llama3_8b", settings={"engine.enable_mixed_chunk": True}, engine="sglang")
-    assert "alone" not in mixed.serving.about
+    assert mixed.serving.about.endswith("8,192 tokens a step, decoding sequences' first among them")
     conditions = {"geometry": whole.geometry, "hardware": whole.machine, "engine": VLLM(step_s=1e-3)}
     assert Conditions(**conditions).machine.step_s == 1e-3
     assert Conditions(geometry=whole.geometry, hardware=whole.machine).machine is whole.machine

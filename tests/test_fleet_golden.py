@@ -2,6 +2,7 @@
 
 import pytest
 
+from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet import simulate
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.exact import Exact
@@ -85,7 +86,7 @@ def test_a_prompt_in_chunks_takes_turns_with_answers():
     # Chunks of 2: A's 5 tokens: 150 + 2 written + 3 pairs; + 2 + 2 · 2 + 3; + 1 + 5: 155, 314, 470. B comes at 1 and
     # has the one token of the third iteration's two that A leaves (+ 1 + 1): 472. A has ended; the next has B's last
     # (1 + 2), which completes its prompt: 625.
-    result = run(Paged(block_size=4, pool_tokens=40), [(0, 5, 1), (1, 2, 1)], 40 + STAGING, prefill_chunk_tokens=2)
+    result = run(Paged(block_size=4, pool_tokens=40), [(0, 5, 1), (1, 2, 1)], 40 + STAGING, scheduling=Scheduling(2))
     assert results(result)["admitted_ns"] == [0, 314]
     assert results(result)["first_token_ns"] == results(result)["finish_ns"] == [472, 625]
 
@@ -100,7 +101,7 @@ def test_two_wait_for_memory_while_prompts_come_in_chunks_and_what_leaves_is_swa
     # 2,023: C's 6 are swapped in, and nothing is computed (165): 2,188; C's 7th and 8th (8, 9): 2,346, 2,505.
     rows = [(0, 4, 6), (0, 4, 8), (0, 6, 3)]
     strategy = Paged(block_size=4, pool_tokens=16)
-    result = run(strategy, rows, 16 + STAGING, preemption="swap", prefill_chunk_tokens=4)
+    result = run(strategy, rows, 16 + STAGING, preemption="swap", scheduling=Scheduling(4))
     assert results(result) == {
         "admitted_ns": [0, 164, 1_064],
         "first_token_ns": [164, 334, 1_475],
@@ -138,10 +139,10 @@ PLAIN, SMALL, WHOLE = Paged(block_size=1, pool_tokens=100), Paged(block_size=4, 
             PLAIN,
             100 + STAGING,
             [(0, 4, 1), (9, 2, 1)],
-            {"prefill_chunk_tokens": 2},
+            {"scheduling": Scheduling(2)},
             {"computing": 159, "arrivals": 310},
         ),
-        (WHOLE, 100, [(0, 4, 1), (9, 2, 1)], {"prefill_chunk_tokens": 2}, {"computing": 199, "arrivals": 350}),
+        (WHOLE, 100, [(0, 4, 1), (9, 2, 1)], {"scheduling": Scheduling(2)}, {"computing": 199, "arrivals": 350}),
         # One of two replicas is as two rows above, the other has nothing to do but for its first 164.
         (
             PLAIN,

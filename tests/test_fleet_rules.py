@@ -9,6 +9,7 @@ import pytest
 
 from kvbench import fleet
 from kvbench.compiled import kernel
+from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet import simulate
 from kvbench.fleet.kernel import COMPILED, run
 from kvbench.fleet.rules import RULED, bound_rule
@@ -94,7 +95,7 @@ def test_the_kernel_is_compiled_once_for_all_rules():
 def test_the_kernel_knows_all_files_that_are_compiled_into_it():
     files = Path(fleet.__file__).parent.glob("*.py")
     parts = {file.stem for file in files if "@part" in file.read_text(encoding="utf-8")}
-    assert parts | {"state"} == set(COMPILED)
+    assert parts | {"state", "kernel"} == set(COMPILED)
 
 
 @kernel
@@ -185,7 +186,7 @@ def test_best_fit_takes_the_shortest_free_range(seed):
     [
         ({"max_batch": 0}, "max_batch is a positive integer.*got 0"),
         ({"replicas": True}, "replicas is a positive integer.*got True"),
-        ({"prefill_chunk_tokens": 1.5}, "prefill_chunk_tokens is a positive integer.*got 1.5"),
+        ({"scheduling": Scheduling(1.5)}, "scheduling.tokens is a positive integer.*got 1.5"),
         ({"budget_bytes": 0}, "budget_bytes is a positive integer.*got 0"),
         ({"preemption": "swop"}, "Did you mean 'swap'"),
         ({"routing": "random"}, "routing"),

@@ -23,11 +23,13 @@ class Description:
         name: the scenario's.
         numbers: counts, seconds and tokens, by name; those of arrivals are None where all come at once.
         chart: lengths, arrivals and live requests.
+        num_clients: who send them, each the next one when its last has ended; None: they arrive at their times.
     """
 
     name: str
     numbers: Mapping[str, int | float | None]
     chart: WorkloadChart
+    num_clients: int | None = None
 
     @property
     def text(self) -> str:
@@ -35,6 +37,8 @@ class Description:
         of = self.numbers
         counts = f"{of['num_sessions']:,} of {of['num_available']:,} sessions, {of['num_requests']:,} requests"
         lines = [f"{self.name}: {counts} over {of['duration_s']:,.4g} s"]
+        if self.num_clients is not None:
+            lines.append(f"sent by {self.num_clients:,} at once, each its next when its last has ended")
         if of["gap_cv"] is not None:
             rate = f"{of['arrival_rate_per_s']:.3g} a second"
             lines.append(f"arrivals: {rate}, coefficient of variation {of['gap_cv']:.2f}")
@@ -64,10 +68,10 @@ def described(name: str, config: Config) -> Description:
         output_tokens=_lengths(sessions, "num_decode_tokens"),
         arrival_s=[session.arrival_ns / NS_PER_S for session in sessions],
         num_sessions=len(sessions),
-        live=concurrency(workload, TOKENS_PER_S, most),
+        live=concurrency(workload, TOKENS_PER_S, min(most, workload.num_clients or most)),
         live_title=f"Live requests, at most {most} at once, if each decodes {TOKENS_PER_S:g} tokens/s",
     )
-    return Description(name, describe(workload), chart)
+    return Description(name, describe(workload), chart, workload.num_clients)
 
 
 def _lengths(sessions: Sequence[Session], name: str) -> list[int]:

@@ -130,10 +130,13 @@ def header_lines(
     times = f", {chosen.repeats} times" if chosen.repeats > 1 else ""
     machines = "1 replica" if replicas == 1 else f"{replicas} replicas, {chosen.routing}"
     group = machines_named(fleet.machine, fleet.num_accelerators // replicas)
+    span = f"arriving over {span_s:,.4g} s"
+    if columns.num_clients is not None:
+        span = f"sent by {columns.num_clients:,} at once, each its next when its last has ended"
     kept = [f"no rows of requests are kept: {PRECISION}"] if chosen.keep == SUMMARY else []
     return [
-        f"{name}: {num_run * chosen.repeats:,} requests ({num_run:,} of {num_available:,}{times}) arriving over "
-        f"{span_s:,.4g} s, at most {fleet.max_batch} live at once on a replica",
+        f"{name}: {num_run * chosen.repeats:,} requests ({num_run:,} of {num_available:,}{times}) {span}, "
+        f"at most {fleet.max_batch} live at once on a replica",
         f"{fleet.geometry.about}; {machines} of {group}",
         *([fleet.about] if fleet.about else []),
         f"budget {budget_bytes:,} bytes {'an accelerator' if fleet.about else 'a replica'}; preemption by "

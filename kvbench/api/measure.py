@@ -59,6 +59,7 @@ def measure(config: Config, parts: Parts, device: Config) -> RunResult:
                 num_warmup=parts.num_warmup,
                 max_concurrency=parts.max_concurrency,
                 budget_bytes=parts.budget_bytes,
+                num_clients=parts.workload.num_clients,
                 on_iteration=stepping(advance),
                 recorder=recorder,
             )

@@ -63,12 +63,14 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
     num_requests = sum(len(session.turns) for session in sessions)
     span_s = (sessions[-1].arrival_ns - sessions[0].arrival_ns) / NS_PER_S
     arriving = f" arriving over {span_s:,.4g} s" if span_s > 0 else ""
+    if parts.workload.num_clients is not None:
+        arriving = f" sent by {parts.workload.num_clients:,} at once, each its next when its last has ended"
     num_repetitions = parts.num_repetitions
     named = [key for key in ("hardware", "engine") if config.get(key) is not None]
-    engine = config.get("engine") is not None
     named += ["parallel"] if parallel_of(config) != Parallel() else []
     unused = f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} not looked at"
     is_modelled = parts.backend.hardware is not None
+    fills = is_modelled and config.get("engine") is not None
     return [
         f"{name}: {len(sessions):,} of {num_all:,} sessions{arriving}, {num_requests:,} requests, at most "
         f"{parts.max_concurrency} at once",
@@ -79,5 +81,5 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
         *([str(device["data"])] if "data" in device else []),
         *(f"assumed: {sentence}" for sentence in model_of(config).assumed),
         *([f"{unused}: times are measured here"] if named and not is_modelled else []),
-        *(["engine says how heads are divided alone: a fleet serves by its rules"] if is_modelled and engine else []),
+        *([f"engine fills steps: {parts.backend.scheduling.about}; memory is the backend's"] if fills else []),
     ]

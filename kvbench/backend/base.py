@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbench.engine.scheduling import Scheduling
 from kvbench.ledger import NO_RECEIPT, UNLIMITED, Receipt
 from kvbench.ledger.accounts import Account
 from kvbench.model.geometry import KVGeometry
@@ -72,6 +73,7 @@ class Backend(ABC):
         is_repeatable: whether a second run takes the same time to the nanosecond, so that repetitions tell nothing.
         hardware: the machine that is modelled; None where none is.
         replays: how many draws of a modelled machine's times intervals are made of; 0: there are none.
+        scheduling: how an iteration over live requests is filled.
         num_accelerators: of such machines, those that a token passes; bytes and budget are those of one.
         busy_ns: for how long its device is busy with work that is handed over; None where the host is the device.
     """
@@ -83,6 +85,7 @@ class Backend(ABC):
     is_repeatable: bool = False
     hardware: Hardware | None = None
     replays: int = 0
+    scheduling: Scheduling = Scheduling()
     num_accelerators: int = 1
     busy_ns: Callable[[Callable[[], object]], int | None] | None = None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kvbench.engine.base import Engine
+from kvbench.engine.scheduling import Scheduling
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.model import Model
@@ -57,6 +58,13 @@ class Conditions:
         if self.hardware is None or self.engine is None or self.engine.step_s is None:
             return self.hardware
         return replace(self.hardware, step_s=self.engine.step_s)
+
+    @property
+    def scheduling(self) -> Scheduling:
+        """How the engine fills a step of the model on that machine; without one, each step is of all that are live."""
+        if self.engine is None or self.model is None:
+            return Scheduling()
+        return self.engine.resolved(self.hardware, self.model, self.parallel).scheduling
 
 
 class BackendChoice(ABC):

@@ -100,6 +100,7 @@ class ModelledBackend(Backend):
         self._work = Work(rank.work.geometry) if cache_only else rank.work
         self.scope = "cache" if cache_only else "model"
         self.num_rows = conditions.num_rows
+        self.scheduling = conditions.scheduling
         self._attend = conditions.attend
         self._allocator_name = chosen.allocator
         self._rates = self._rates_of(cache_only)

@@ -1,4 +1,7 @@
-"""How an engine fills a step: what a scheduler asks of its settings."""
+"""How an engine fills a step: what a scheduler asks of its settings, and what it decides by them.
+
+The decisions are plain functions of integers: the runner calls them, the fleet compiles them as they stand.
+"""
 
 from typing import NamedTuple
 
@@ -19,3 +22,46 @@ class Scheduling(NamedTuple):
     chunks: bool = True
     mixes: bool = True
     counts_decode: bool = False
+
+    @property
+    def about(self) -> str:
+        """For people."""
+        whole = "" if self.chunks else "whole prompts, "
+        if self.tokens is None:
+            return f"{whole or 'prompts '}as they come"
+        if not self.mixes:
+            return f"{whole}prompts first and alone, {self.tokens:,} tokens a step"
+        among = "decoding sequences' first among them" if self.counts_decode else "of prompts"
+        return f"{whole}{self.tokens:,} tokens a step, {among}"
+
+    def most_live(self, otherwise: int) -> int:
+        """Sequences live at once: no more than a step has tokens for, where those of decoding ones are among them.
+
+        Args:
+            otherwise: where it is left to memory.
+        """
+        sequences = self.sequences or otherwise
+        return sequences if self.tokens is None or not self.counts_decode else min(sequences, self.tokens)
+
+
+def prompts_tokens(tokens: int, num_decoding: int, counts_decode: int) -> int:
+    """What a step has for prompts, beside so many sequences that decode in it."""
+    return max(tokens - num_decoding, 0) if counts_decode else tokens
+
+
+def taken_tokens(num_wanted: int, left_tokens: int, is_first: int, tokens: int, chunks: int) -> int:
+    """How many tokens of a prompt a step computes.
+
+    A prompt that is not cut waits for a step that has room for it; one that no step has room for is the only one of
+    its step.
+
+    Args:
+        num_wanted: of the prompt, not computed yet.
+        left_tokens: what the step has left for prompts.
+        is_first: whether no other prompt has taken any of it.
+        tokens: of a step.
+        chunks: whether prompts are cut.
+    """
+    if chunks or num_wanted <= left_tokens:
+        return min(num_wanted, left_tokens)
+    return num_wanted if is_first and num_wanted > tokens else 0

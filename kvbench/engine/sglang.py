@@ -108,7 +108,10 @@ class SGLang(Engine):
     def scheduling(self) -> Scheduling:
         """Prompts first and alone, unless their chunks are mixed with decoding sequences."""
         return Scheduling(
-            tokens=self.chunked_prefill_size, sequences=self.max_running_requests, mixes=self.enable_mixed_chunk
+            tokens=self.chunked_prefill_size,
+            sequences=self.max_running_requests,
+            mixes=self.enable_mixed_chunk,
+            counts_decode=self.enable_mixed_chunk,
         )
 
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:

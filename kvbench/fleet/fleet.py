@@ -10,7 +10,7 @@ from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.modelled import machines_named
 from kvbench.backend.rank import rank_in
 from kvbench.checks import check_flag, check_int, check_number, check_share
-from kvbench.fleet.bounds import MOST_BYTES, check_repeats, scaled
+from kvbench.fleet.bounds import MOST_BYTES, MOST_TOKENS, check_repeats, scaled
 from kvbench.fleet.frames import FleetRun, figures_of
 from kvbench.fleet.histogram import Histogram, SampleList
 from kvbench.fleet.replays import replayed
@@ -81,7 +81,9 @@ class Fleet(BackendChoice):
         if self.memory_fraction is not None:
             check_share("memory_fraction", self.memory_fraction)
         max_batch = MAX_BATCH if self.max_batch is None else self.max_batch
-        check_settings(max_batch, self.prefill_chunk_tokens, self.preemption, self.replicas, self.routing, self.space)
+        check_settings(max_batch, self.preemption, self.replicas, self.routing, self.space)
+        if self.prefill_chunk_tokens is not None:
+            check_int("prefill_chunk_tokens", self.prefill_chunk_tokens, 1, MOST_TOKENS)
         check_int("repeats", self.repeats, 1)
         check_int("replays", self.replays, 0, MOST_DRAWS)
         for name in ("rate_scale", "ttft_objective_s", "tpot_objective_s"):
@@ -148,10 +150,16 @@ class FleetServer:
         """The trace as fast as this fleet meets it, once of as many times as it does.
 
         Raises:
-            ValueError: its arrivals, or its rows, are more than there is room for.
+            ValueError: its arrivals, or its rows, are more than there is room for, or they come when others have ended
+                and are to come faster.
         """
         if columns.arrival_ns is None or not columns.arrival_ns.size:
             return columns
+        if columns.num_clients is not None and self.chosen.rate_scale != 1:
+            raise ValueError(
+                f"rate_scale={self.chosen.rate_scale:g} is of requests that arrive at their times, and these are sent "
+                f"when others have ended: set the scenario's arrivals.concurrency, {columns.num_clients} now"
+            )
         if self.chosen.rate_scale != 1:
             columns = replace(columns, arrival_ns=scaled(columns.arrival_ns, self.chosen.rate_scale))
         if self.chosen.repeats > 1:
@@ -185,7 +193,7 @@ class FleetServer:
             geometry=self.geometry,
             budget_bytes=budget_bytes + self._staging_bytes(strategy),
             max_batch=self.max_batch,
-            prefill_chunk_tokens=self.serving.chunk_tokens,
+            scheduling=self.serving.scheduling,
             preemption=self.chosen.preemption,
             replicas=self.replicas,
             routing=self.chosen.routing,

@@ -1,8 +1,20 @@
 """One iteration in which something happens: growth, the end of a request, a prompt. In order of admission."""
 
 from kvbench.compiled import part, plain
+from kvbench.engine.scheduling import prompts_tokens, taken_tokens
 from kvbench.fleet.holds import bend, bytes_of, passing_bytes, units_of
-from kvbench.fleet.live import begin_decoding, end, enter, is_decoding, next_key, preempt, push, set_key, take_out
+from kvbench.fleet.live import (
+    begin_decoding,
+    end,
+    enter,
+    is_decoding,
+    next_key,
+    note_end,
+    preempt,
+    push,
+    set_key,
+    take_out,
+)
 from kvbench.fleet.memory import growth_ps, note_peak, note_waste, resized
 from kvbench.fleet.queue import is_waiting, note_left, take_first
 from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
@@ -11,6 +23,7 @@ from kvbench.timing.prices import LINEAR, SEQUENCES, decode_ps, moved_ps, prefil
 
 FEW = 8
 _decode_ps, _moved_ps, _prefill_ps, _sized_ps = plain(decode_ps), plain(moved_ps), plain(prefill_ps), plain(sized_ps)
+_prompts_tokens, _taken_tokens = plain(prompts_tokens), plain(taken_tokens)
 
 
 @part
@@ -20,18 +33,26 @@ def iterate(m: Machine) -> None:
     now.num_finished_before = now.num_finished
     now.spent_ps = now.tokens = now.num_computed = now.num_ended = now.num_begun = now.has_given_way = 0
     now.used_by_ended = now.allocated_by_ended = now.wasted_by_ended = now.rounded_by_ended = 0
-    now.stepped = now.num_begun_with = now.num_decoding
-    now.units_seen = now.units
-    now.budget_tokens = fixed.chunk_tokens
+    now.stepped = now.num_begun_with = now.units_seen = 0
     num_new, is_open = 0, now.quota > 0
-    if now.num_decoding > 0:
-        _decode(m)
-    if now.first_new != NONE or now.quota > 0:
+    has_prompts = now.first_new != NONE or now.quota > 0
+    decodes = fixed.mixes > 0 or not has_prompts
+    if decodes:
+        _decode_all(m)
+    if has_prompts:
+        now.budget_tokens = _prompts_tokens(fixed.tokens, now.stepped, fixed.counts_decode)
+        now.first_tokens = now.budget_tokens
         num_new = _compute_prompts(m)
-    now.used_at_end = now.used + now.new_used
-    now.counter += 1
-    now.units += now.more_units
-    now.used += now.more_bytes
+        if not decodes and num_new == 0:
+            decodes = True
+            _decode_all(m)
+    if decodes:
+        now.used_at_end = now.used + now.new_used
+        now.counter += 1
+        now.units += now.more_units
+        now.used += now.more_bytes
+    else:
+        now.used_at_end = _waiting_bytes(m) + now.new_used
     for i in range(now.num_begun):
         begin_decoding(m, m.live[i].begun)
     note_left(m, is_open)
@@ -60,7 +81,7 @@ def _finish(m: Machine, num_new: int) -> None:
             own.first_token_ns = now.clock_ns
     for i in range(now.num_ended):
         own = m.requests[m.live[i].ended]
-        own.finish_ns = now.clock_ns
+        note_end(m, m.live[i].ended)
         if own.outcome == COMPLETED and own.output > 0 and own.first_token_ns == NONE:
             own.first_token_ns = now.clock_ns
 
@@ -80,6 +101,25 @@ def _tally(m: Machine, lasted_ps: int, batch: int) -> None:
         wasted = min(wasted + now.wasted_by_ended, allocated - used)
         rounded = min(rounded + now.rounded_by_ended, wasted)
     add_one(m, lasted_ps, Level(used, allocated, wasted, rounded, batch))
+
+
+@part
+def _waiting_bytes(m: Machine) -> int:
+    """Bytes that those use who decode, and take no step in the iteration."""
+    used, place = 0, m.now.oldest
+    while place != NONE and is_decoding(m, place):
+        used += bytes_of(m.live[place].origin + m.now.counter, m.fixed)
+        place = m.live[place].younger
+    return used
+
+
+@part
+def _decode_all(m: Machine) -> None:
+    """A step of all who decode."""
+    m.now.stepped = m.now.num_begun_with = m.now.num_decoding
+    m.now.units_seen = m.now.units
+    if m.now.num_decoding > 0:
+        _decode(m)
 
 
 @part
@@ -247,8 +287,12 @@ def _compute(m: Machine, place: int) -> tuple[bool, bool]:
     while own.held < goal:
         held = own.held
         is_fetch = fixed.preemption == SWAP and held < own.saved
-        num_tokens = own.saved - held if is_fetch else min(goal - held, now.budget_tokens)
+        num_tokens = (own.saved if held < own.saved else goal) - held
+        if not is_fetch:
+            is_first = now.budget_tokens == now.first_tokens
+            num_tokens = _taken_tokens(num_tokens, now.budget_tokens, is_first, fixed.tokens, fixed.chunks)
         if num_tokens == 0:
+            now.budget_tokens = 0
             return took, False
         if held + num_tokens > fixed.max_tokens:
             m.requests[own.request].outcome = TOO_LONG
@@ -261,10 +305,6 @@ def _compute(m: Machine, place: int) -> tuple[bool, bool]:
         own.held += num_tokens
         now.new_used += bytes_of(own.held, fixed) - bytes_of(held, fixed)
         _pay(m, place, held, num_tokens, is_fetch)
-        if not is_fetch:
-            break
-    if own.held < goal:
-        return took, False
     if own.held == own.final:
         m.requests[own.request].outcome = COMPLETED
         end(m, place, own.held)
@@ -290,7 +330,7 @@ def _pay(m: Machine, place: int, held: int, num_tokens: int, is_fetch: bool) -> 
     now.spent_ps += _prefill_ps(num_tokens, held, m.fixed, m.tables)
     now.num_computed += 1
     now.tokens += num_tokens
-    now.budget_tokens -= num_tokens
+    now.budget_tokens = max(now.budget_tokens - num_tokens, 0)
     num_again = min(max(own.saved - held, 0), num_tokens)
     now.num_recomputed_tokens += num_again
     now.num_prompt_tokens += num_tokens - num_again

@@ -33,8 +33,8 @@ def jump(m: Machine) -> bool:
     if now.why_waiting == IDLE_QUEUE:
         stop_ns = min(stop_ns, now.unseen_ns)
     need_ps = min(stop_ns - now.clock_ns, LONGEST_NS) * PS_PER_NS - now.rest_ps
-    first_ps = _shared_ps(m) + _decode_ps(now.num_decoding, now.units, m.tables)
-    more_ps = now.more_units * _unit_ps(now.num_decoding, m.tables)
+    first_ps = _step_ps(m)
+    more_ps = _more_ps(m)
     num_steps = _until(num_steps, need_ps, first_ps, more_ps)
     bin_ps = (now.bin_end_ns - now.clock_ns) * PS_PER_NS - now.rest_ps
     if num_steps > 1 and _passed_ps(num_steps, first_ps, more_ps) > bin_ps:
@@ -48,11 +48,31 @@ def jump(m: Machine) -> bool:
 
 
 @part
-def _shared_ps(m: Machine) -> int:
-    """What a step of all who decode takes, whatever they see."""
+def _step_ps(m: Machine) -> int:
+    """What the next iteration takes in which all decode, and nothing else happens."""
     num, fixed = m.now.num_decoding, m.fixed
     shared_ps = _sized_ps(LINEAR, num, m.tables) + _sized_ps(SEQUENCES, num, m.tables)
-    return fixed.step_ps + shared_ps + num * (fixed.write_ps + fixed.state_ps)
+    shared_ps += fixed.step_ps + num * (fixed.write_ps + fixed.state_ps)
+    return shared_ps + _decode_ps(num, m.now.units, m.tables)
+
+
+@part
+def _more_ps(m: Machine) -> int:
+    """By how much each such iteration takes longer than the one before."""
+    return m.now.more_units * _unit_ps(m.now.num_decoding, m.tables)
+
+
+@part
+def calm_ns(m: Machine) -> int:
+    """When the first iteration of a replica begins in which a request might end, at the earliest."""
+    now, fixed = m.now, m.fixed
+    is_open = now.num_stacked + now.num_queued > 0 and now.num_live < fixed.max_batch and not now.must_wait
+    if now.first_new != NONE or now.num_decoding == 0 or is_open or now.unseen != NONE:
+        return max(now.clock_ns, now.unseen_ns) if now.num_live == 0 and now.unseen != NONE else now.clock_ns
+    num_steps = min(next_key(m) - now.counter - 1, fixed.max_jump)
+    if fixed.layout == BLOCKS:
+        num_steps = _fitting(m, num_steps)
+    return now.clock_ns + _passed_ps(num_steps, _step_ps(m), _more_ps(m)) // PS_PER_NS
 
 
 @part

@@ -200,6 +200,20 @@ def end(m: Machine, place: int, held: int) -> None:
 
 
 @part
+def note_end(m: Machine, request: int) -> None:
+    """A request has ended now, and its client may send another."""
+    now = m.now
+    m.requests[request].finish_ns = now.clock_ns
+    if m.fixed.num_clients > 0:
+        m.requests[request].follows = NONE
+        if now.first_ended == NONE:
+            now.first_ended = request
+        else:
+            m.requests[now.last_ended].follows = request
+        now.last_ended = request
+
+
+@part
 def stack(m: Machine, request: int, saved: int, since_ns: int) -> None:
     """Put a request at the head of the queue, to wait until another has ended."""
     now = m.now

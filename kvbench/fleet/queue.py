@@ -1,7 +1,7 @@
 """Admission, first come, first served; whoever was preempted stands before those who never were in."""
 
 from kvbench.compiled import part, plain
-from kvbench.fleet.live import enter, is_decoding, leave, stack
+from kvbench.fleet.live import enter, is_decoding, leave, note_end, stack
 from kvbench.fleet.memory import resized
 from kvbench.fleet.state import COMPUTING, FULL_BATCH, IDLE_QUEUE, NO_MEMORY, NONE, OUT_OF_MEMORY, Machine
 from kvbench.fleet.tally import add_wait, begin, note_queue, pass_time
@@ -100,6 +100,7 @@ def _admit_one(m: Machine) -> None:
         stack(m, request, saved, since_ns)
         return
     add_wait(m, since_ns, now.head_ns)
-    own.outcome, own.held, own.finish_order, own.finish_ns = OUT_OF_MEMORY, saved, now.num_finished, now.clock_ns
+    own.outcome, own.held, own.finish_order = OUT_OF_MEMORY, saved, now.num_finished
+    note_end(m, request)
     now.num_finished += 1
     now.must_wait = 0

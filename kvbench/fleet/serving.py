@@ -8,6 +8,7 @@ from kvbench.backend.modelled import memory_left
 from kvbench.backend.rank import Rank
 from kvbench.engine.base import Engine
 from kvbench.engine.pool import Pool
+from kvbench.engine.scheduling import Scheduling
 from kvbench.ledger.costs import area_cost
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
@@ -48,14 +49,14 @@ class Serving(NamedTuple):
     Args:
         memory_bytes: of an accelerator, for caches.
         max_batch: requests live at once on a replica.
-        chunk_tokens: prompt tokens of an iteration; None: whole prompts.
+        scheduling: how an iteration is filled.
         engine: whose rules these are; None: a fleet's own.
         pool: what the engine makes of that memory; None without an engine.
     """
 
     memory_bytes: int
     max_batch: int
-    chunk_tokens: int | None
+    scheduling: Scheduling
     engine: Engine | None = None
     pool: Pool | None = None
 
@@ -69,9 +70,7 @@ class Serving(NamedTuple):
         """The engine's part, for people; "" without one."""
         if self.engine is None:
             return ""
-        chunk = "whole prompts" if self.chunk_tokens is None else f"{self.chunk_tokens:,} prompt tokens a step"
-        beside = "" if self.engine.scheduling.mixes else " (beside decoding sequences; the engine computes them alone)"
-        return f"; engine {self.engine.name}, {chunk}{beside}"
+        return f"; engine {self.engine.name}, {self.scheduling.about}"
 
 
 def served_as(said: Said, conditions: Conditions, rank: Rank, machine: Hardware) -> Serving:
@@ -83,7 +82,8 @@ def served_as(said: Said, conditions: Conditions, rank: Rank, machine: Hardware)
     if conditions.engine is None:
         fraction = MEMORY_FRACTION if said.memory_fraction is None else said.memory_fraction
         memory_bytes = memory_left(machine, rank.geometry, rank.weights, fraction)
-        return Serving(memory_bytes, said.max_batch or MAX_BATCH, said.prefill_chunk_tokens)
+        rules = Scheduling(said.prefill_chunk_tokens)
+        return Serving(memory_bytes, said.max_batch or MAX_BATCH, rules)
     model, parallel = rank.model, conditions.parallel
     if model is None or conditions.model is None:
         raise ValueError("an engine serves a configured model; this run has a geometry of its own")
@@ -96,11 +96,11 @@ def served_as(said: Said, conditions: Conditions, rank: Rank, machine: Hardware)
             f"{-memory_bytes:,} bytes more than its share; python -m kvbench capacity says which"
         )
     rules = engine.scheduling
-    max_batch = rules.sequences or MAX_BATCH
+    max_batch = rules.most_live(MAX_BATCH)
     if model.state_bytes:
         max_batch = max(min(max_batch, memory_bytes // STATES_SHARE // model.state_bytes), 1)
     pool = engine.pool(model, memory_bytes, parallel)
-    return Serving(memory_bytes, max_batch, rules.tokens if rules.chunks else None, engine, pool)
+    return Serving(memory_bytes, max_batch, rules, engine, pool)
 
 
 def in_pool(strategy: Strategy, serving: Serving, geometry: KVGeometry, budget_bytes: int) -> Strategy:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from kvbench.checks import check_int
+from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet.blocks import BLOCK, run_blocks, run_whole
 from kvbench.fleet.bounds import (
     MOST_BATCH,
@@ -22,6 +23,8 @@ from kvbench.strategy.base import Strategy
 from kvbench.timing.prices import UNBOUNDED, Prices
 from kvbench.workload.trace_columns import TraceColumns
 
+EACH_ITS_STEP = Scheduling()
+"""No engine's rules: an iteration takes a step of every live request."""
 LONGEST_JUMP = 1 << 16
 """Iterations taken at once, at most."""
 
@@ -34,7 +37,7 @@ def simulate(
     geometry: KVGeometry,
     budget_bytes: int,
     max_batch: int,
-    prefill_chunk_tokens: int | None = None,
+    scheduling: Scheduling = EACH_ITS_STEP,
     preemption: str = "recompute",
     replicas: int = 1,
     routing: str = "round_robin",
@@ -59,8 +62,8 @@ def simulate(
         geometry: bytes of a slot.
         budget_bytes: memory of each replica for caches.
         max_batch: as in `Fleet`, like all that stand there.
-        prefill_chunk_tokens: so too.
-        preemption: so too.
+        scheduling: how an iteration is filled.
+        preemption: as in `Fleet`.
         replicas: so too.
         routing: so too.
         space: so too; of a strategy without contiguous slots only counting.
@@ -76,7 +79,10 @@ def simulate(
     Raises:
         ValueError: a parameter is out of its range, the trace has no arrivals, or the strategy no integer rule.
     """
-    check_settings(max_batch, prefill_chunk_tokens, preemption, replicas, routing, space)
+    check_settings(max_batch, preemption, replicas, routing, space)
+    for name, value in (("tokens", scheduling.tokens), ("sequences", scheduling.sequences)):
+        if value is not None:
+            check_int(f"scheduling.{name}", value, 1, MOST_TOKENS)
     _check_memory(budget_bytes, min_block_tokens)
     rule = bound_rule(strategy)
     if rule.layout != CONTIGUOUS and space != "counting":
@@ -86,6 +92,7 @@ def simulate(
             f"space={space} places slots that all cost the same; {geometry.called} has {geometry.kinds}: use counting"
         )
     check_order(columns)
+    max_batch = min(max_batch, scheduling.most_live(max_batch))
     longest_jump = min(check_requests(columns, prices, max_batch, repeats), LONGEST_JUMP)
     fixed = fixed_of(
         rule,
@@ -93,7 +100,11 @@ def simulate(
         budget_bytes,
         prices,
         max_batch=min(max_batch, columns.num_requests * repeats),
-        chunk_tokens=prefill_chunk_tokens or UNBOUNDED,
+        tokens=UNBOUNDED if scheduling.tokens is None else scheduling.tokens,
+        chunks=int(scheduling.chunks),
+        mixes=int(scheduling.mixes),
+        counts_decode=int(scheduling.counts_decode),
+        num_clients=min(columns.num_clients or 0, columns.num_requests * repeats),
         preemption=PREEMPTIONS.index(preemption),
         routing=ROUTINGS.index(routing),
         space=SPACES.index(space),
@@ -116,9 +127,7 @@ def _check_memory(budget_bytes: int, min_block_tokens: int) -> None:
         raise ValueError(f"min_block_tokens is a power of two, got {min_block_tokens}")
 
 
-def check_settings(
-    max_batch: int, prefill_chunk_tokens: int | None, preemption: str, replicas: int, routing: str, space: str
-) -> None:
+def check_settings(max_batch: int, preemption: str, replicas: int, routing: str, space: str) -> None:
     """Refuse settings of `simulate` that are out of their range.
 
     Raises:
@@ -126,8 +135,6 @@ def check_settings(
     """
     check_int("max_batch", max_batch, 1, MOST_BATCH)
     check_int("replicas", replicas, 1, MOST_REPLICAS)
-    if prefill_chunk_tokens is not None:
-        check_int("prefill_chunk_tokens", prefill_chunk_tokens, 1, MOST_TOKENS)
     for name, value, allowed in (
         ("preemption", preemption, PREEMPTIONS),
         ("routing", routing, ROUTINGS),

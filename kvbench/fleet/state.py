@@ -172,13 +172,16 @@ class ReplicaRow(Counters):
     num_begun_with: int  # who decoded as it began
     num_computed: int  # whose prompts had a step in it
     tokens: int
-    budget_tokens: int
+    budget_tokens: int  # that the iteration has left for prompts, of those that it had first
+    first_tokens: int
     bin_ns: int
     bin: int  # the head's
     bin_end_ns: int
     num_routed: int
     num_finished: int
     num_finished_before: int
+    first_ended: int  # who ended, in that order by `follows`, and whose clients are not told yet
+    last_ended: int
 
 
 class Hold(NamedTuple):
@@ -207,7 +210,11 @@ class FixedRow(Prices):
     """The record of what does not change, a model's prices among it; it is read as a class of prices is."""
 
     max_batch: int
-    chunk_tokens: int
+    tokens: int  # of an iteration
+    chunks: int
+    mixes: int
+    counts_decode: int
+    num_clients: int  # who wait for their answers; 0: requests arrive at their times
     preemption: int
     routing: int
     layout: int
@@ -281,8 +288,9 @@ class Machine(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """The tables of all replicas: see `Machine`; all but the first and the last two with a dimension more, the
-    replica."""
+    """The tables of all replicas: see `Machine`; all but the first and the last three with a dimension more, the
+    replica. Of clients that wait for answers `sends` is when they are free; see `clients`.
+    """
 
     requests: NDArray[np.void]
     replicas: NDArray[np.void]
@@ -291,3 +299,4 @@ class Tables(NamedTuple):
     space: NDArray[np.int64]
     fixed: NDArray[np.void]
     prices: NDArray[np.int64]
+    sends: NDArray[np.int64]

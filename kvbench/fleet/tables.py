@@ -132,11 +132,13 @@ def tables_of(fixed: np.ndarray, prices: np.ndarray, num_replicas: int, last_ns:
     live = np.zeros((num_replicas, num_live), LIVE)
     live["vacant"] = np.arange(live.shape[1])
     now = np.zeros(num_replicas, REPLICA)
-    for name in ("next", "tail", "unseen", "oldest", "youngest", "first_new"):
+    for name in ("next", "tail", "unseen", "oldest", "youngest", "first_new", "first_ended"):
         now[name] = NONE
     now["unseen_ns"] = FOREVER
     now["peak_bytes"] = own["fixed_bytes"] if own["limit_bytes"] else 0
     now["bin_ns"] = now["bin_end_ns"] = max(last_ns // NUM_BINS, 1)
+    sends = np.zeros(int(own["num_clients"]) + 1, np.int64)
+    sends[0] = own["num_clients"]
     return Tables(
         requests=np.zeros(0, REQUEST),
         replicas=now,
@@ -145,6 +147,7 @@ def tables_of(fixed: np.ndarray, prices: np.ndarray, num_replicas: int, last_ns:
         space=np.zeros((num_replicas, *space), np.int64),
         fixed=fixed,
         prices=prices,
+        sends=sends,
     )
 
 

@@ -128,7 +128,7 @@ def _ended(row: RequestRow, recorder: Recorder, session: Session) -> dict[str, o
         "session": row.session,
         "turn": row.turn,
         "outcome": row.outcome,
-        "known_s": math.nan if row.turn else session.arrival_ns / NS_PER_S,
+        "known_s": math.nan if row.turn else row.arrival_ns / NS_PER_S,
         "think_s": request.think_ns / NS_PER_S,
         "prompt_tokens": request.num_append_tokens,
         "output_tokens": request.num_decode_tokens,

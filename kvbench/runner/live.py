@@ -13,6 +13,7 @@ class LiveRequest:
     Args:
         index: the session's number in the scenario; also its sequence's number.
         session: what it asks for.
+        arrival_ns: when it was sent.
     """
 
     index: int
@@ -26,6 +27,7 @@ class LiveRequest:
     reserved_bytes: int = 0
     waste_bytes: int = 0
     is_new: bool = True
+    arrival_ns: int = 0
 
     @property
     def request(self) -> Request:
@@ -38,6 +40,11 @@ class LiveRequest:
             return RECOMPUTE, self.num_to_recompute
         left = self.session.num_prefill_tokens(self.turn) - self.num_prefilled
         return (PREFILL, left) if left else (DECODE, 1)
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether its next step decodes a token."""
+        return self.next_step()[0] == DECODE
 
     def num_new_tokens(self, phase: int, num_tokens: int) -> tuple[int, int]:
         """Tokens of the prompt that the next step writes, and output tokens that it brings.

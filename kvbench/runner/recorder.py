@@ -26,7 +26,7 @@ assert STEP_FIELDS[_RESERVE:_HOST] == Times._fields, "late times are written ove
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """How one request, a turn of a session, ended in one repetition."""
+    """How one request, a turn of a session that was sent at `arrival_ns`, ended in one repetition."""
 
     repetition: int
     strategy: int
@@ -35,6 +35,7 @@ class RequestRow:
     outcome: str
     held_tokens: int
     num_preemptions: int
+    arrival_ns: int
 
 
 @dataclass

@@ -26,6 +26,7 @@ def run(
     num_warmup: int,
     max_concurrency: int,
     budget_bytes: int | None,
+    num_clients: int | None = None,
     on_iteration: Callable[[str, int, int], None] | None = None,
     recorder: Recorder | None = None,
 ) -> Recorder:
@@ -42,6 +43,7 @@ def run(
         num_warmup: repetitions before those, recorded and flagged, >= 0.
         max_concurrency: requests live at once, > 0.
         budget_bytes: what all live requests may hold together; None for no limit.
+        num_clients: who send the sessions, as `Workload` says.
         on_iteration: called after each pass over the live requests, with strategy, repetition and tokens appended.
         recorder: an empty one, for whoever wants its rows even if something ends the run; None makes one.
     Returns:
@@ -64,7 +66,8 @@ def run(
         for index, (name, strategy) in order[first:] + order[:first]:
             ledger = strategy.ledger(backend.geometry, budget_bytes, backend.num_rows)
             backend.begin_repetition(strategy.areas)
-            batch = Scheduler(strategy, sessions, backend, ledger, recorder, (repetition, index), max_concurrency)
+            own = (repetition, index)
+            batch = Scheduler(strategy, sessions, backend, ledger, recorder, own, max_concurrency, num_clients)
             try:
                 _run_once(batch, name, repetition, on_iteration)
             finally:

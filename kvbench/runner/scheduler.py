@@ -10,6 +10,7 @@ from kvbench.ledger.accounts import Account
 from kvbench.plan.area import DISK, HOST
 from kvbench.results.columns import COMPLETED, UNREACHED
 from kvbench.runner.drive import Driver
+from kvbench.runner.filling import Filling
 from kvbench.runner.live import LiveRequest
 from kvbench.runner.recorder import (
     ADMIT,
@@ -38,12 +39,12 @@ class Scheduler:
     """One strategy's run over all sessions, on a clock that counts steps and skips idle time.
 
     Requests, the turns of sessions, are computed first come, first served, while fewer than `max_concurrency` are live
-    and memory lasts. While a session thinks of its next turn it is idle: it keeps its cache and takes no place; a turn
-    that follows at once keeps the place. Where memory does not last, a victim gives its own back: the session that has
-    been idle longest, else the request admitted last. The strategy may offer what of the victim's is cheaper to give
-    than all. A live victim waits at the head of the queue until a request has finished; what a victim held is computed
-    again before its next step. A request that does not fit alone ends its session as out_of_memory; one that is longer
-    than the strategy holds, as too_long.
+    and memory lasts; the backend's `scheduling` says how a pass over them is filled. While a session thinks of its next
+    turn it is idle: it keeps its cache and takes no place; a turn that follows at once keeps the place. Where memory
+    does not last, a victim gives its own back: the session that has been idle longest, else the request admitted last.
+    The strategy may offer what of the victim's is cheaper to give than all. A live victim waits at the head of the
+    queue until a request has finished; what a victim held is computed again before its next step. A request that does
+    not fit alone ends its session as out_of_memory; one that is longer than the strategy holds, as too_long.
 
     Args:
         strategy: what decides.
@@ -53,6 +54,8 @@ class Scheduler:
         recorder: what keeps rows.
         run: repetition and the strategy's index, for the rows.
         max_concurrency: requests computed at once.
+        num_clients: who send the sessions in their order, each the next one when its last has ended; None: they arrive
+            at their times.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Scheduler:
         recorder: Recorder,
         run: tuple[int, int],
         max_concurrency: int,
+        num_clients: int | None = None,
     ) -> None:
         self._driver = Driver(strategy, ledger, backend)
         self._backend = backend
@@ -72,9 +76,14 @@ class Scheduler:
         self._run = run
         self._row = dict(zip(("repetition", "strategy"), run, strict=True))
         """A step's row, the same one for each: what is known is written over the last one's."""
-        self._max_concurrency = max_concurrency
-        self._coming = [(session.arrival_ns, i, LiveRequest(i, session)) for i, session in enumerate(sessions)]
+        self._filling = Filling(backend.scheduling)
+        self._max_concurrency = min(max_concurrency, backend.scheduling.most_live(max_concurrency))
+        requests = [LiveRequest(i, each, arrival_ns=each.arrival_ns) for i, each in enumerate(sessions)]
+        self._coming = [(request.arrival_ns, request.index, request) for request in requests[:num_clients]]
         heapify(self._coming)
+        self._unsent = deque(requests[len(self._coming) :])
+        self._num_free = 0
+        """Clients whose session has ended."""
         self._waiting: deque[LiveRequest] = deque()
         self._live: list[LiveRequest] = []
         self._idle: list[LiveRequest] = []
@@ -90,22 +99,28 @@ class Scheduler:
             if not self._live:
                 self._skip_idle()
                 continue
-            num_tokens = 0
-            self._backend.begin_iteration({live.index for live in self._live if live.next_step()[0] == DECODE})
-            for progress in list(self._live):
-                if progress in self._live:
-                    try:
-                        num_tokens += self._step(progress)
-                    except BackgroundError as error:
-                        self._let_go(error.seq)
-                        raise
+            self._backend.begin_iteration({live.index for live in self._live if live.is_decoding})
+            num_tokens = self._iterate()
             self._backend.end_iteration()
             self._iteration += 1
             if self._coming or self._iteration % DRAIN_EVERY == 0:
                 self._drain()
             self._think()
+            self._send()
             yield num_tokens
         self._drain()
+
+    def _iterate(self) -> int:
+        """A pass over the live requests: a step of each that has its turn and is still live. The tokens appended."""
+        num_tokens = 0
+        for progress in self._filling.turns(self._live):
+            if progress in self._live:
+                try:
+                    num_tokens += self._step(progress)
+                except BackgroundError as error:
+                    self._let_go(error.seq)
+                    raise
+        return num_tokens
 
     def _drain(self) -> None:
         """Learn the times that the device still owes, and set the clock right."""
@@ -118,6 +133,16 @@ class Scheduler:
         for progress in self._ended:
             heappush(self._coming, (self._clock_ns + progress.request.think_ns, progress.index, progress))
         self._ended.clear()
+
+    def _send(self) -> None:
+        """Let clients that are free send the next sessions."""
+        if self._num_free and self._unsent:
+            self._drain()
+        while self._num_free and self._unsent:
+            self._num_free -= 1
+            request = self._unsent.popleft()
+            request.arrival_ns = self._clock_ns
+            heappush(self._coming, (request.arrival_ns, request.index, request))
 
     def _skip_idle(self) -> None:
         self._drain()
@@ -147,6 +172,7 @@ class Scheduler:
                 if self._idle and self._relieved(progress, error):
                     continue
                 self._give_way(progress, error)
+                self._send()
             return
 
     def _limit(self) -> int:
@@ -158,7 +184,10 @@ class Scheduler:
         return COMPUTING if self._lacking is None or not self._live else self._lacking
 
     def _step(self, progress: LiveRequest) -> int:
-        """One step of one request; returns the tokens appended, 0 where it was not to be."""
+        """One step of one request; returns the tokens appended, 0 where it was not to be.
+
+        Where steps have so many tokens, what was lost and the rest of its prompt are computed in one.
+        """
         while True:
             try:
                 phase, num_tokens = self._append(progress)
@@ -171,9 +200,14 @@ class Scheduler:
                 if progress in self._live:
                     self._give_way(progress, error)
                 return 0
+            if not num_tokens:
+                return 0
             if progress.advance(phase, num_tokens):
                 self._end_turn(progress)
-            return num_tokens if phase != RECOMPUTE else 0
+            if phase != RECOMPUTE:
+                return num_tokens
+            if not self._filling.is_bounded or progress.is_decoding:
+                return 0
 
     def _append(self, progress: LiveRequest) -> tuple[int, int]:
         """Carry out what a request's next step appends, or takes over from another; its phase and number of tokens."""
@@ -184,9 +218,14 @@ class Scheduler:
         if booking is not None:
             phase = FORK
         else:
+            if phase != DECODE:
+                num_tokens = self._filling.taken(num_tokens)
+                if not num_tokens:
+                    return phase, 0
             num_tokens = driver.at_once(seq, num_tokens)
             num_written = driver.num_written(num_tokens, progress.num_held if phase != RECOMPUTE else 0)
             booking = driver.append(seq, num_written)
+            self._filling.note(num_tokens, phase == DECODE)
         self._carry_out(progress, phase, num_tokens, booking, start, num_written)
         return phase, num_tokens
 
@@ -319,6 +358,7 @@ class Scheduler:
     def _finish(self, progress: LiveRequest, outcome: str) -> None:
         self._release(progress)
         self._lacking = None
+        self._num_free += 1
         self._recorder.requests.append(_row(self._run, progress, outcome))
         if outcome == COMPLETED:
             self._driver.complete(progress.session)
@@ -339,7 +379,8 @@ class Scheduler:
 
 
 def _row(run: tuple[int, int], progress: LiveRequest, outcome: str) -> RequestRow:
-    return RequestRow(*run, progress.index, progress.turn, outcome, progress.num_held, progress.num_preemptions)
+    held = progress.num_held, progress.num_preemptions
+    return RequestRow(*run, progress.index, progress.turn, outcome, *held, progress.arrival_ns)
 
 
 def transient_bytes(receipt: Receipt, later: Receipt, held: tuple[int, int, int]) -> int:

@@ -7,6 +7,7 @@ from kvbench.lazy import public
 if TYPE_CHECKING:
     from kvbench.workload.arrivals import AllAtOnce as AllAtOnce
     from kvbench.workload.arrivals import Arrivals as Arrivals
+    from kvbench.workload.arrivals import ClosedLoop as ClosedLoop
     from kvbench.workload.arrivals import ConstantRate as ConstantRate
     from kvbench.workload.arrivals import Gamma as Gamma
     from kvbench.workload.arrivals import Poisson as Poisson

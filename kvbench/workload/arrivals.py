@@ -13,7 +13,8 @@ from kvbench.workload.request import NS_PER_S
 MAX_REQUESTS = 1_000_000_000
 RATES_PER_S = (1e-9, 1e9)
 PERIODS_S = (1e-9, 1e12)
-KINDS = "an arrival process (AllAtOnce, ConstantRate, Poisson, Gamma, Sinusoidal)"
+MOST_CLIENTS = 1_000_000
+KINDS = "an arrival process (AllAtOnce, ConstantRate, Poisson, Gamma, Sinusoidal, ClosedLoop)"
 
 
 class Arrivals(Protocol):
@@ -25,6 +26,11 @@ class Arrivals(Protocol):
         The first n times of a longer draw are those of a draw of n.
         """
         ...
+
+
+def clients_of(arrivals: Arrivals) -> int | None:
+    """Clients that each send their next request when their last one has ended; None where times are drawn."""
+    return arrivals.concurrency if isinstance(arrivals, ClosedLoop) else None
 
 
 def check_arrivals(name: str, value: object) -> None:
@@ -42,6 +48,30 @@ class AllAtOnce(Arrivals):
 
     def times_ns(self, num_requests: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """As many zeros; `rng` is not used."""
+        _check_count(num_requests)
+        return np.zeros(num_requests, dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedLoop(Arrivals):
+    """Clients that wait for their answers: each sends its next request when its last one has ended.
+
+    The first requests are sent at the start, one by each client; each other one, in their order, by the client that is
+    free first, and waits from then on. So no more requests are under way than there are clients.
+
+    Args:
+        concurrency: clients, > 0, at most 1,000,000.
+    Raises:
+        ValueError: it is no such number.
+    """
+
+    concurrency: int = 32
+
+    def __post_init__(self) -> None:
+        check_int("concurrency", self.concurrency, 1, MOST_CLIENTS)
+
+    def times_ns(self, num_requests: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The earliest that each may be sent: as many zeros; `rng` is not used."""
         _check_count(num_requests)
         return np.zeros(num_requests, dtype=np.int64)
 

@@ -1,6 +1,7 @@
 """A scenario's requests as columns, for simulations of very many."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +21,10 @@ def scenario_columns(scenario: Scenario, rng: np.random.Generator) -> TraceColum
         ValueError: its requests have several turns, or share prompts; or a trace is not of its format.
         FileNotFoundError: its trace is missing.
     """
-    return scenario.columns(rng) if isinstance(scenario, Trace) else columns_of(scenario.workload(rng).sessions)
+    if isinstance(scenario, Trace):
+        return scenario.columns(rng)
+    workload = scenario.workload(rng)
+    return replace(columns_of(workload.sessions), num_clients=workload.num_clients)
 
 
 def columns_of(sessions: Sequence[Session]) -> TraceColumns:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kvbench.checks import check_int, check_number
-from kvbench.workload.arrivals import MAX_REQUESTS, AllAtOnce, Arrivals, check_arrivals
+from kvbench.workload.arrivals import MAX_REQUESTS, AllAtOnce, Arrivals, check_arrivals, clients_of
 from kvbench.workload.lengths import ConstantLength, Lengths, Lognormal, check_lengths
 from kvbench.workload.request import NS_PER_S, Request, Session
 from kvbench.workload.scenario import Scenario, Workload
@@ -89,7 +89,7 @@ class Conversations(Scenario):
             Session(arrival, tuple(all_turns[first:end]))
             for arrival, first, end in zip(arrivals, firsts[:-1], firsts[1:], strict=True)
         )
-        return Workload(sessions, self.num_requests)
+        return Workload(sessions, self.num_requests, clients_of(self.arrivals))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +119,11 @@ class ParallelSampling(Scenario):
         check_int("num_prompts", self.num_prompts, 1, MAX_REQUESTS)
         check_int("num_samples", self.num_samples, 1, MAX_REQUESTS)
         check_arrivals("arrivals", self.arrivals)
+        if clients_of(self.arrivals) is not None:
+            raise ValueError(
+                "arrivals: the samples of a prompt are sent at once, and clients of ClosedLoop send one after another: "
+                "take another process"
+            )
         check_lengths("prompts", self.prompts)
         check_lengths("outputs", self.outputs)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from kvbench.checks import check_number
 from kvbench.messages import unknown
-from kvbench.workload.arrivals import AllAtOnce, Arrivals, check_arrivals
+from kvbench.workload.arrivals import AllAtOnce, Arrivals, check_arrivals, clients_of
 from kvbench.workload.conversation import MAX_THINK_S, draw_think_ns
 from kvbench.workload.request import Request, Session
 from kvbench.workload.scenario import Scenario, Workload
@@ -89,7 +89,7 @@ class Dialogue(Scenario):
             Session(arrival, self._turns(conversation, think_rng))
             for arrival, conversation in zip(arrivals, taken, strict=True)
         )
-        return Workload(sessions, num_available)
+        return Workload(sessions, num_available, clients_of(self.arrivals))
 
     def _turns(self, conversation: tuple[Exchange, ...], rng: np.random.Generator) -> tuple[Request, ...]:
         think_ns = [0, *draw_think_ns(len(conversation) - 1, self.think_s, rng)]

@@ -46,10 +46,12 @@ class Workload:
     Args:
         sessions: in order of arrival.
         num_available: requests in the scenario before `max_requests` cut it.
+        num_clients: who send them, each the next one when its last has ended; None: they arrive at their times.
     """
 
     sessions: tuple[Session, ...]
     num_available: int
+    num_clients: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

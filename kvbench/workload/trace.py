@@ -8,7 +8,7 @@ import numpy as np
 
 from kvbench.checks import check_int
 from kvbench.messages import unknown
-from kvbench.workload.arrivals import Arrivals, check_arrivals
+from kvbench.workload.arrivals import Arrivals, check_arrivals, clients_of
 from kvbench.workload.request import Request, Session
 from kvbench.workload.scenario import Scenario, Workload
 from kvbench.workload.trace_columns import TraceColumns
@@ -95,7 +95,7 @@ class Trace(Scenario):
             strict=True,
         )
         sessions = tuple(Session(arrival, (Request(prompt, output),)) for arrival, prompt, output in rows)
-        return Workload(sessions, columns.num_requests)
+        return Workload(sessions, columns.num_requests, columns.num_clients)
 
     def columns(self, rng: np.random.Generator) -> TraceColumns:
         """Read the whole trace, with arrivals drawn where it has none.
@@ -107,7 +107,8 @@ class Trace(Scenario):
         columns = read_trace(self.locate(), self.format, **self._told)
         if self.arrivals is None:
             return columns
-        return replace(columns, arrival_ns=self.arrivals.times_ns(columns.num_requests, rng.spawn(1)[0]))
+        times_ns = self.arrivals.times_ns(columns.num_requests, rng.spawn(1)[0])
+        return replace(columns, arrival_ns=times_ns, num_clients=clients_of(self.arrivals))
 
     def locate(self) -> Path:
         """Find the file.

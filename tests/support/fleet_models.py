@@ -5,6 +5,7 @@ import numpy as np
 from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled
 from kvbench.fleet import OUTCOMES
+from kvbench.fleet.simulate import EACH_ITS_STEP
 from kvbench.runner.recorder import FINISH, STEP_FIELDS
 from kvbench.runner.run import run
 from kvbench.timing.prices import (
@@ -55,10 +56,12 @@ COLUMNS = ("admitted_ns", "first_token_ns", "finish_ns", "num_preemptions", "out
 PS_PER_NS = 1_000
 
 
-def columns_of(rows):
-    """A trace of (arrival in ns, prompt tokens, output tokens), in any order."""
+def columns_of(rows, num_clients=None):
+    """A trace of (arrival in ns, prompt tokens, output tokens), in any order; with clients lengths alone tell."""
+    rows = rows if num_clients is None else [(0, *row[1:]) for row in rows]
     arrival_ns, prompts, outputs = (np.array(column, np.int64) for column in zip(*sorted(rows), strict=True))
-    return TraceColumns(arrival_ns=arrival_ns, num_prompt_tokens=prompts, num_output_tokens=outputs)
+    lengths = {"num_prompt_tokens": prompts, "num_output_tokens": outputs}
+    return TraceColumns(arrival_ns=arrival_ns, num_clients=num_clients, **lengths)
 
 
 def results(result):
@@ -66,7 +69,7 @@ def results(result):
     return {name: getattr(result, name).tolist() for name in (*COLUMNS, "held_tokens")}
 
 
-def by_runner(columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY):
+def by_runner(columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY, rules=EACH_ITS_STEP):
     """What the runner finds: columns a request, totals, and sums over time in bytes and nanoseconds."""
     requests = [
         Session(int(arrival), (Request(int(prompt), int(output)),))
@@ -76,6 +79,7 @@ def by_runner(columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY):
     ]
     conditions = Conditions(geometry=geometry, hardware=machine(), weights=WEIGHTS)
     backend = Modelled(memory_fraction=0.5).made(conditions)
+    backend.scheduling = rules
     recorder = run(
         {"it": strategy},
         requests,
@@ -84,6 +88,7 @@ def by_runner(columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY):
         num_warmup=0,
         max_concurrency=max_batch,
         budget_bytes=budget_bytes,
+        num_clients=columns.num_clients,
     )
     rows = dict(zip(STEP_FIELDS, recorder.steps().T, strict=True))
     step_ns = np.maximum(sum(rows[name] for name in TIMES), rows["host_ns"])
@@ -93,7 +98,7 @@ def by_runner(columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY):
 
 def _requests(recorder, rows, end_ns, step_ns):
     num_requests = len(recorder.requests)
-    found = {name: np.full(num_requests, -1) for name in COLUMNS}
+    found = {name: np.full(num_requests, -1) for name in ("arrival_ns", *COLUMNS)}
     ends = np.zeros(rows["iteration"].max() + 1, np.int64)
     np.maximum.at(ends, rows["iteration"], end_ns)
     steps = rows["num_tokens"] > 0
@@ -106,6 +111,7 @@ def _requests(recorder, rows, end_ns, step_ns):
         iterations = rows["iteration"][own]
         found["outcome"][ended.session] = OUTCOMES.index(ended.outcome)
         found["finish_order"][ended.session] = order
+        found["arrival_ns"][ended.session] = ended.arrival_ns
         found["num_preemptions"][ended.session] = ended.num_preemptions
         if own.any():
             found["admitted_ns"][ended.session] = starts[iterations[0]]
@@ -136,7 +142,9 @@ def _sums(recorder, rows, step_ns):
     _, firsts, where = np.unique(rows["iteration"], return_index=True, return_inverse=True)
     lasts = np.append(firsts[1:], where.size) - 1
     lasted_ns = np.bincount(where, step_ns)
-    stepped = np.bincount(where, rows["num_tokens"] > 0)
+    # What was lost and the rest of a prompt may be two rows of one step.
+    steps = np.unique(np.stack([where, rows["session"]])[:, rows["num_tokens"] > 0], axis=1)
+    stepped = np.bincount(steps[0], minlength=lasted_ns.size)
     held = rows["allocated_bytes"] + rows["workspace_bytes"] + rows["transient_bytes"]
     most = np.maximum.accumulate(held)[lasts] - rows["workspace_bytes"].max()
     ends = _ends(recorder, rows)

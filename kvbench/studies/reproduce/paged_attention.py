@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kvbench.engine.scheduling import Scheduling
 from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.exact import Exact
@@ -37,6 +38,8 @@ MAX_TOKENS = 2048
 CACHE_BYTES = 12 << 30
 BLOCK_TOKENS = 16
 MAX_BATCH = 256
+STEPS = Scheduling()
+"""Both systems' iterations take all live requests, and prompts whole: neither engine's rules of today."""
 PARTS = ("token states", "reserved", "internal", "external")
 SHARES = {
     "Orca (Max)": (20.4, 13.3, 57.3, 8.9),
@@ -99,6 +102,7 @@ def occupancy(columns: TraceColumns, strategy: Strategy, prices: Prices, geometr
         geometry=geometry,
         budget_bytes=CACHE_BYTES + workspace_bytes(strategy.areas, geometry, 1),
         max_batch=MAX_BATCH,
+        scheduling=STEPS,
         space="counting" if is_paged else "buddy",
     )
     whole, waiting = result.shares(), result.shares(for_memory=True)
