@@ -58,7 +58,10 @@ def geometry_of(name):
 
 
 def for_model(name, model):
-    """A strategy; one pool's blocks are freed by windows where all layers hold the same of a token."""
+    """A strategy; one pool's blocks are freed by windows where all layers hold the same of a token.
+
+    On tensors windows lie beside blocks else, which is not priced.
+    """
     made = small(name)
     return replace(made, window_blocks="keep") if (name, model) == ("paged", "unequal") else made
 
@@ -136,7 +139,7 @@ def stepped(cache, whole, count):
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_attention_is_that_over_the_whole_sequence(name, model):
     geometry = geometry_of(model)
-    cache, whole = Cache(for_model(name, model), 2, geometry, attend=True), Whole(geometry, 2)
+    cache, whole = Cache(small(name), 2, geometry, attend=True), Whole(geometry, 2)
     cache.admit(Session(0, (Request(sum(APPENDS)),)))
     for count in APPENDS:
         stepped(cache, whole, count)

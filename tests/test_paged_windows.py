@@ -3,11 +3,14 @@
 import pytest
 import torch
 
+from kvbench.backend.choice import Conditions
+from kvbench.backend.measured import Measured
 from kvbench.ledger import Ledger, LedgerError, Limits
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import CHUNKED, FULL, WINDOW, LayerGroup
 from kvbench.plan.area import Area, Blocks
 from kvbench.plan.ops import Append, Fork, Keep, Release, Reserve, Rule, Truncate
+from kvbench.runner.run import run
 from kvbench.strategy.paged import Paged
 from kvbench.workload.request import Request, Session
 from tests.support.driven import Cache
@@ -131,5 +134,25 @@ def test_tensors_give_back_the_blocks_that_the_books_say(kind):
 
 def test_layers_of_different_bytes_share_no_pool_on_tensors():
     narrow = KVGeometry(groups=(group(FULL, (0,)), group(WINDOW, (1,), 9, head_dim=32)), dtype="bfloat16")
-    with pytest.raises(ValueError, match="window_blocks: keep, where layers hold other K and V than others; got free"):
-        Cache(Paged(block_size=4, pool_tokens=80), geometry=narrow)
+    chosen = Paged(block_size=4, pool_tokens=80)
+    backend = Measured().made(Conditions(geometry=narrow, device="cpu"))
+    with pytest.raises(
+        ValueError, match="are of layers that hold K and V alike: window_blocks is keep, or windows are"
+    ):
+        backend.begin_repetition(chosen.areas)
+    cache = Cache(chosen, geometry=narrow)  # which tells what a run does
+    assert [(area.name, area.layers) for area in cache.strategy.areas] == [
+        ("main", ("full",)),
+        ("windows", ("window",)),
+    ]
+    assert cache.ledger.pool_bytes == {"main": 80 * narrow.groups[0].token_bytes}
+    recorder = run(
+        {"paged": Paged(block_size=4)},
+        [Session(0, (Request(30, 5), Request(40, 3)))] * 2,
+        backend,
+        num_repetitions=1,
+        num_warmup=0,
+        max_concurrency=2,
+        budget_bytes=2**22,
+    )
+    assert {row.outcome for row in recorder.requests} == {"completed"}

@@ -12,7 +12,7 @@ from kvbench.backend.measured import MeasuredBackend
 from kvbench.backend.reading import Chunk, See, by_piece, decode, in_place, prefill, visible
 from kvbench.backend.signals import decode_with_mass, notes_mass, prefill_with_mass
 from kvbench.backend.storage import Piece, SequenceStore
-from kvbench.backend.storage.grouped import GroupedAreas, GroupedSequence, check_groups
+from kvbench.backend.storage.grouped import GroupedAreas, GroupedSequence, are_alike, check_groups
 from kvbench.ledger.costs import as_held
 from kvbench.model.groups import CHUNKED, LATENT, LayerGroup
 from kvbench.plan.area import Area, Cast
@@ -39,6 +39,7 @@ class GroupedBackend(MeasuredBackend):
         if conditions.recording is not None:
             _ = conditions.geometry.plain  # which recordings are of, or it says so
         super().__init__(conditions, batch_decode=False, device=device)
+        self.has_own_pools = not are_alike([group for group in self.geometry.groups if group.holds_tokens])
         self._causal: dict[int, Tensor] = {}  # by query heads a KV head
 
     _lands = True

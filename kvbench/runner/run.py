@@ -137,6 +137,7 @@ def limits_of(sessions: Sequence[Session], backend: Backend, max_concurrency: in
         num_rows=backend.num_rows,
         live_tokens=tuple(lengths if thinks else lengths[:max_concurrency]),
         is_modelled=backend.source == "modelled",
+        has_own_pools=backend.has_own_pools,
     )
 
 

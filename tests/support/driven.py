@@ -18,11 +18,15 @@ class Cache:
     """Drives a strategy as the runner does; after every plan the books and the live storages agree to the byte."""
 
     def __init__(self, chosen, num_rows=1, geometry=TINY, attend=False, device="cpu"):
-        chosen = chosen.fitted(Limits(geometry=geometry, budget_bytes=None, num_rows=num_rows, live_tokens=LONGEST))
-        self.strategy, self.geometry, self.num_rows = chosen, geometry, num_rows
-        self.ledger = chosen.ledger(geometry, num_rows=num_rows)
         conditions = Conditions(geometry=geometry, device=device, attend=attend, seed=0, num_rows=num_rows)
         self.backend = Measured().made(conditions)
+        own_pools = self.backend.has_own_pools
+        known = Limits(
+            geometry=geometry, budget_bytes=None, num_rows=num_rows, live_tokens=LONGEST, has_own_pools=own_pools
+        )
+        chosen = chosen.fitted(known)
+        self.strategy, self.geometry, self.num_rows = chosen, geometry, num_rows
+        self.ledger = chosen.ledger(geometry, num_rows=num_rows)
         if attend:
             self.backend.prepare(1500, 9000)
         self.backend.begin_repetition(chosen.areas)

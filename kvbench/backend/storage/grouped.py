@@ -93,15 +93,21 @@ def new_state(tensor: StateTensor, num_rows: int, memory: Memory) -> Tensor:
     return memory.empty((num_rows, tensor.rows, tensor.columns), getattr(torch, tensor.dtype)).zero_()
 
 
+def are_alike(groups: Sequence[LayerGroup]) -> bool:
+    """Whether their layers hold the same of a token, so that a block of one pool is any layer's."""
+    return len({(group.kind == LATENT, group.num_kv_heads, group.key_dim, group.value_dim) for group in groups}) <= 1
+
+
 def _alike(groups: list[LayerGroup], geometry: KVGeometry) -> list[LayerGroup]:
     """The groups in parts of as many layers each, so that a block of one pool is any part's.
 
     Raises:
         ValueError: layers hold other bytes of a token.
     """
-    if len({(group.kind == LATENT, group.num_kv_heads, group.key_dim, group.value_dim) for group in groups}) > 1:
+    if not are_alike(groups):
         raise ValueError(
-            f"window_blocks: keep, where layers hold other K and V than others; got free, and {geometry.called} has "
+            f"blocks of one pool are of layers that hold K and V alike: window_blocks is keep, or windows are beside "
+            f"blocks (Limits.has_own_pools); got free, and {geometry.called} has "
             f"{geometry.kinds}"
         )
     size = gcd(*(group.num_layers for group in groups))
