@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.support.measurements import measurement
 from tests.support.pages import PAGES
 from tests.support.printed import arguments, cases, shown_of, write_files
 
@@ -18,6 +19,8 @@ def test_a_page_shows_what_its_command_prints(kvbench, tmp_path, traces, page, s
     for name in (file for word, file in TRACES.items() if word in script):
         if not (traces / name).exists():
             pytest.skip(f"no {name} in the folder that KVBENCH_TRACES names")
+    if arguments(script)[0] == "validate":
+        measurement(arguments(script)[1])
     write_files(tmp_path)
     printed = shown_of(kvbench(*arguments(script)), shown)
     assert printed == shown, f"{page.name}: python -m tests.support.printed writes what it prints now"
@@ -29,6 +32,6 @@ def test_every_such_command_is_checked():
         for page in PAGES
         for command in re.findall(r"^```sh\n(.*)\n```\n\n```text\n", page.read_text(encoding="utf-8"), re.MULTILINE)
     ]
-    decided = [line for line in shown if re.search(r" hardware=\w+|prefix_reuse", line)]
+    decided = [line for line in shown if re.search(r" hardware=\w+|prefix_reuse| rows=0", line)]
     assert decided == [script.rstrip("\n") for _, script, _ in CASES]
     assert len(decided) == 5

@@ -109,7 +109,8 @@ def test_all_published_figures_are_within_their_goals():
     for name in ("sharegpt_lengths.csv", "mooncake_synthetic.jsonl"):
         if not (TRACES / name).is_file():
             pytest.skip(f"{name} is not in {TRACES}; KVBENCH_TRACES names its folder")
-    findings = run(reproduce(rates_per_s=[1, 2], judged_rate_per_s=2))
+    results = [name for name in node_of("experiment", "reproduce")["results"] if name != "end_to_end"]
+    findings = run(reproduce(results=results, rates_per_s=[1, 2], judged_rate_per_s=2))
     table = findings.summary
     assert set(table["verdict"]) == {"reproduced", "shown"}, table[table["verdict"] == "missed"]
     assert (table["verdict"] == "reproduced").sum() == 13 + 3 + 9 + 1 + 6 + 4
@@ -135,3 +136,22 @@ def test_all_published_figures_are_within_their_goals():
 def test_bad_input(changed, message):
     with pytest.raises(UsageError, match=message.replace("(", r"\(")):
         reproduce(**changed)
+
+
+def test_end_to_end_tables_are_judged_by_system(monkeypatch, tmp_path):
+    monkeypatch.setenv("KVBENCH_MEASUREMENTS", str(tmp_path))
+    missing = run(reproduce(results=["end_to_end"]))
+    assert set(missing.summary["verdict"]) == {"not run"}
+    assert "The table serving.csv of end-to-end measurements is missing" in missing.sentences[0]
+    row = "trtllm,1.0,meta-llama/Llama-3.1-8B,h100,1,bfloat16,512,16,2,1.0,1.0"
+    head = "engine,engine_version,model,hardware,tensor_parallel,weights_dtype,input_tokens,output_tokens,concurrency"
+    lines = [f"{head},ttft_ms,tpot_ms", row, row.replace("h100", "h99")]
+    (tmp_path / "serving.csv").write_text("\n".join(lines), encoding="utf-8")
+    found = run(reproduce(results=["end_to_end"]))
+    judged = found.summary.set_index("quantity")
+    (tpot,) = judged.index[judged.index.str.startswith("tpot")]
+    assert tpot == "tpot, Llama-3.1-8B, h100, trtllm, tp1, bfloat16: mean error of 1"
+    assert (judged.loc[tpot, "goal"], judged.loc[tpot, "verdict"]) == (5.0, "missed")
+    assert len(found.files["end_to_end"]) == 3
+    assert found.charts["end_to_end"].axes
+    assert any("unknown hardware 'h99'" in each for each in found.sentences)

@@ -13,7 +13,7 @@ from kvbench.api.progress import watched
 from kvbench.configuration.catalogue import names, own_node
 from kvbench.configuration.chosen import is_fleet
 from kvbench.configuration.errors import UsageError, refusing
-from kvbench.configuration.model import geometry_of, hardware_of, name_or_path_of, weights_of
+from kvbench.configuration.model import geometry_of, hardware_of, model_of, name_or_path_of, weights_of
 from kvbench.configuration.parts import Config, added_nodes, backend_of, budget_of, check_numbers, repetitions_of
 from kvbench.configuration.targets import build
 from kvbench.messages import unknown
@@ -66,6 +66,8 @@ def experiment_of(config: Config) -> Experiment:
             node[key] = _strategies(value, where, added, config["trusted"])
         elif key == "models":
             node[key] = _models(value, where)
+        elif key == "machines":
+            node[key] = _machines(value, where)
         elif key == "hardware":
             node[key] = hardware_of({"hardware": _node("hardware", value, where)})
     experiment = build(node, "experiment", "experiment", config["trusted"])
@@ -107,7 +109,15 @@ def _models(value: object, where: str) -> dict[str, NamedModel]:
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
         raise UsageError(f"{where} is a list of at least one model's name, got {value!r}")
     configs = {name: {"model": _node("model", name, where), "dtype": None} for name in value}
-    return {name: NamedModel(geometry_of(config), weights_of(config)) for name, config in configs.items()}
+    return {
+        name: NamedModel(geometry_of(config), weights_of(config), model_of(config)) for name, config in configs.items()
+    }
+
+
+def _machines(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
+        raise UsageError(f"{where} is a list of at least one machine's name, got {value!r}")
+    return {name: hardware_of({"hardware": _node("hardware", name, where)}) for name in value}
 
 
 def _takers() -> list[str]:

@@ -19,18 +19,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST_ROWS, NUM_WORST = 250, 5
-"""Figures of a file, but for those of single requests, that are shown one by one; of more, so many of the worst."""
 NOTHING = "–"
 WHAT_WIDTH = 60
 
 
-def text_of(found: Validation) -> str:
-    """See `Validation.text`."""
+def text_of(found: Validation, most_rows: int = MOST_ROWS) -> str:
+    """See `Validation.text`.
+
+    Args:
+        found: what was found.
+        most_rows: figures of a file, but for those of single requests, that are shown one by one; of more the worst
+            are; 0: none are shown.
+    """
     if not found.files:
         return "\n\n".join(each.text for each in found.printed)
     parts = [each.text for each in found.printed]
     for each in found.files:
-        parts += [f"{printable(each.name)}: {each.about}", *_tables(each)]
+        parts += [f"{printable(each.name)}: {each.about}", *_tables(each, most_rows)]
     if found.not_told:
         parts.append("\n".join(map(printable, found.not_told)))
     return "\n\n".join([*parts, found.summary])
@@ -89,7 +94,7 @@ def _value(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _tables(each: HeldFile) -> Iterator[str]:
+def _tables(each: HeldFile, most_rows: int) -> Iterator[str]:
     rows = each.rows
     if rows.empty:
         return
@@ -97,9 +102,9 @@ def _tables(each: HeldFile) -> Iterator[str]:
     if rows["region"].nunique() > 1:
         yield terminal_table(_of_groups(rows, ("kind", "region")), 2)
     figures = rows[~rows["kind"].str.endswith(OF_REQUEST)]
-    if len(figures) <= MOST_ROWS:
+    if most_rows and len(figures) <= most_rows:
         yield terminal_table(_of_rows(figures), 1)
-    else:
+    elif most_rows:
         worst = figures.loc[figures["error"].abs().nlargest(NUM_WORST).index]
         yield f"The {NUM_WORST} that are farthest off"
         yield terminal_table(_of_rows(worst), 1)

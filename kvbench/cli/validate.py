@@ -8,12 +8,13 @@ from typing import Any
 import yaml
 
 from kvbench.api.validating import validate
+from kvbench.api.validation_text import MOST_ROWS, text_of
 from kvbench.configuration.errors import UsageError
 from kvbench.messages import unknown
 
 TABLE, JSON = "table", "json"
 CHOSEN = ("configs", "hardware", "model", "engine", "inputs", "fail_if")
-SHOWN = ("format", "out")
+SHOWN = ("format", "out", "rows")
 NUMBERS = ("concurrency", "rate")
 SETTINGS = ("engine.", "parallel.", "model.")
 """Beginnings of keys whose values are read as YAML is, as those of NUMBERS are."""
@@ -33,6 +34,9 @@ def main(arguments: list[str]) -> int:
     shown, out = given.pop("format", TABLE), given.pop("out", None)
     if shown not in (TABLE, JSON):
         raise UsageError(f"format is {TABLE} or {JSON}, got {shown!r}")
+    most_rows = given.pop("rows", str(MOST_ROWS))
+    if not most_rows.isdecimal():
+        raise UsageError(f"rows is a whole number of at least 0, got {most_rows!r}")
     chosen = {key: given.pop(key) for key in (*CHOSEN, *NUMBERS) if key in given}
     found = validate(*files, settings=given, **chosen)
     for why in found.failed:
@@ -40,7 +44,10 @@ def main(arguments: list[str]) -> int:
     if out is not None:
         paths = found.save(out)
         print(f"written: {', '.join(map(str, paths))}", file=sys.stderr)
-    print(found.text if shown == TABLE else json.dumps(found.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+    if shown == TABLE:
+        print(text_of(found, int(most_rows)))
+    else:
+        print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     return int(bool(found.failed))
 
 

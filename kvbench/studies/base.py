@@ -10,16 +10,18 @@ from matplotlib.figure import Figure
 from kvbench.backend.base import Backend
 from kvbench.decide.sweep import Point, joined
 from kvbench.model.geometry import KVGeometry
+from kvbench.model.model import Model
 from kvbench.model.parameters import ModelParameters
 from kvbench.results.provenance import model_notes, origin
 from kvbench.results.results import Results
 
 
 class NamedModel(NamedTuple):
-    """A model by its name: bytes of its cache, and its parameters where they are known."""
+    """A model by its name: bytes of its cache, its parameters where they are known, and the whole of it."""
 
     geometry: KVGeometry
     weights: ModelParameters | None
+    model: Model | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,8 @@ class Experiment:
     list of the project's scenarios, as a mapping from name to scenario; `strategies` (or a key that ends so), a mapping
     from the project's strategies to the parameters that differ from their YAMLs', as one from name to strategy (under
     a name of its own, a strategy is named among the parameters: `recent_window: {strategy: sinks, num_sinks: 0}`);
-    `models`, a list of the project's models, as one from name to `NamedModel`; and `hardware`, a machine's name.
+    `models`, a list of the project's models, as one from name to `NamedModel`; `hardware`, a machine's name;
+    and `machines`, a list of such names.
 
     Args:
         repetitions: how often a measured run repeats it unless told otherwise, > 0.

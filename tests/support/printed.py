@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.support.pages import PAGES, ROOT, files
 
 BLOCK = re.compile(r"^<!-- printed -->\n```sh\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MEASUREMENTS = "KVBENCH_MEASUREMENTS"
 ENDS = ("charts: ", "report: ", "Unlimited")
 """What begins the rest, if there is any, which pages leave out."""
 
@@ -24,9 +25,11 @@ def cases() -> Iterator[tuple[Path, str, str]]:
 
 
 def write_files(folder: Path) -> None:
-    """Write the files that pages show, for their commands."""
+    """Write the files that pages show, for their commands, and link to published measurements where there are any."""
     for name, content in files().items():
         (folder / name).write_text(content, encoding="utf-8")
+    for path in Path(os.environ.get(MEASUREMENTS, "/nowhere")).glob("*"):
+        (folder / path.name).symlink_to(path)
 
 
 def arguments(script: str) -> list[str]:

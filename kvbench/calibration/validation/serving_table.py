@@ -47,7 +47,7 @@ def read_serving(path: Path, frame: pd.DataFrame) -> tuple[list[ServingPoint], l
         texts=(*NEEDED[:3], *TEXTS),
         optional=(*COUNTS, *TIMES, *TEXTS),
     )
-    points, not_told = [], []
+    points, not_told, doubted = [], [], []
     for number, record in enumerate(table.to_dict("records"), 1):
         row = {str(key): value for key, value in record.items()}
         name = f"row {number}"
@@ -57,7 +57,10 @@ def read_serving(path: Path, frame: pd.DataFrame) -> tuple[list[ServingPoint], l
             not_told.append(f"{name} is not told: {error}")
             continue
         if _DOUBTED.search(row["note"]):
-            not_told.append(f"{name}: its TTFT is left out, which its note doubts, and what follows from it")
+            doubted.append(number)
+    if doubted:
+        rows = f"row{'' if len(doubted) == 1 else 's'} {', '.join(map(str, doubted))}"
+        not_told.append(f"TTFT of {rows} is left out, which the note doubts, and what follows from it")
     return points, not_told
 
 

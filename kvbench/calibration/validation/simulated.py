@@ -16,6 +16,7 @@ from kvbench.calibration.validation.points import (
     in_steady_state,
 )
 from kvbench.calibration.validation.rows import OF_REQUEST, held_rows
+from kvbench.calibration.validation.servers import Server
 from kvbench.fleet.fleet import FleetServer
 from kvbench.fleet.result import FleetResult
 from kvbench.fleet.state import OUTCOMES
@@ -24,18 +25,6 @@ from kvbench.strategy.paged import Paged
 from kvbench.workload.request import NS_PER_S
 
 NAME = "paged"
-
-
-class Server(NamedTuple):
-    """What serves a point.
-
-    Args:
-        fleet: replicas of its model on its machine.
-        group: what rows of this system are called.
-    """
-
-    fleet: FleetServer
-    group: str
 
 
 class JudgedTimes(NamedTuple):

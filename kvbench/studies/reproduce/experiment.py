@@ -5,15 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from kvbench.charts.reproduced import occupancy_chart, rates_chart, reproduced_chart
 from kvbench.charts.text import number
+from kvbench.charts.validation import ValidationChart
 from kvbench.checks import check_number
 from kvbench.messages import unknown
 from kvbench.model.hardware import Hardware
 from kvbench.results.provenance import model_notes, origin
 from kvbench.studies.base import Experiment, Findings, NamedModel, Setting
-from kvbench.studies.reproduce import figures, paged_attention
+from kvbench.studies.reproduce import end_to_end, figures, paged_attention
 from kvbench.studies.reproduce.figures import PublishedFigure, figures_frame
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.work import work_of_parameters
@@ -21,7 +23,7 @@ from kvbench.workload.scenario import Scenario
 from kvbench.workload.trace import DEFAULT_FOLDER, FOLDER_VARIABLE, Trace, TraceMissing
 from kvbench.workload.trace_columns import TraceColumns
 
-RESULTS = ("paged_attention", "prefix_hit_rates", "kv_bytes", "static_waste")
+RESULTS = ("paged_attention", "prefix_hit_rates", "kv_bytes", "static_waste", "end_to_end")
 LENGTHS, PREFIXES = "sharegpt", "mooncake_synthetic"
 SERVED = "opt_13b"
 
@@ -34,10 +36,11 @@ class Reproduce(Experiment):
     with how to install it; the others run.
 
     Args:
-        results: which: paged_attention, prefix_hit_rates, kv_bytes, static_waste.
+        results: which: paged_attention, prefix_hit_rates, kv_bytes, static_waste, end_to_end.
         scenarios: the traces sharegpt and mooncake_synthetic, by name.
-        models: those whose bytes are checked, and opt_13b, by name.
+        models: those whose bytes are checked, or which end-to-end measurements name, and opt_13b, by name.
         hardware: the machine of PagedAttention's figure.
+        machines: those of end-to-end measurements, by name.
         rates_per_s: arrival rates at which memory's shares are shown, each > 0.
         judged_rate_per_s: that of them which is held against the paper.
     Raises:
@@ -50,6 +53,7 @@ class Reproduce(Experiment):
     scenarios: Mapping[str, Scenario]
     models: Mapping[str, NamedModel]
     hardware: Hardware
+    machines: Mapping[str, Hardware]
     rates_per_s: tuple[float, ...] = (0.5, 1, 1.5, 2, 2.5, 3, 4)
     judged_rate_per_s: float = 2
     repetitions: int = 1
@@ -95,6 +99,11 @@ class Reproduce(Experiment):
                         sentences.append(figures.DEFINITION)
                     case "kv_bytes":
                         own = list(figures.byte_figures({name: model.geometry for name, model in self.models.items()}))
+                    case "end_to_end":
+                        own, chart, rows, said = self._end_to_end()
+                        charts |= chart
+                        files |= rows
+                        sentences += said
                     case _:
                         own = list(figures.waste_figures(setting))
                         subjects.append(f"static waste: {setting.backend.geometry.about}")
@@ -105,7 +114,7 @@ class Reproduce(Experiment):
                 why = _where_to_get(self.scenarios[name]) if is_trace else " ".join(str(error).split())
                 sentences.append(f"{own[0].result}: not run. {why}")
             found += own
-        table, notes = figures_frame(found), self._notes if files else []
+        table, notes = figures_frame(found), self._notes if "paged_attention" in charts else []
         return Findings(
             summary=table.drop(columns="source"),
             sentences=[*_summed_up(table), *sentences, *notes],
@@ -113,6 +122,19 @@ class Reproduce(Experiment):
             tables={"sources": table[["result", "source"]].drop_duplicates(ignore_index=True)},
             files=files,
         )
+
+    def _end_to_end(
+        self,
+    ) -> tuple[list[PublishedFigure], dict[str, Figure], dict[str, pd.DataFrame], list[str]]:
+        """Figures, the chart and the rows of end-to-end measurements, and what is said of them."""
+        path = end_to_end.table_path()
+        if path is None:
+            return list(end_to_end.missing_figures()), {}, {}, [f"{end_to_end.RESULT}: not run. {end_to_end.MISSING}"]
+        models = {each.model.name: each.model for each in self.models.values() if each.model is not None}
+        held = end_to_end.held(path, models, self.machines)
+        chart = ValidationChart(rows=held.rows, subject=f"{end_to_end.RESULT}: {path.name}, simulated")
+        said = [f"{end_to_end.RESULT}: {each}" for each in held.not_told]
+        return list(end_to_end.figures(held.rows)), {"end_to_end": chart.figure()}, {"end_to_end": held.rows}, said
 
     @property
     def _notes(self) -> list[str]:
