@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from kvbench.api.calibrating import calibrate as calibrate
+    from kvbench.api.calibrating_from import calibrate_from as calibrate_from
     from kvbench.api.capacity import capacity as capacity
     from kvbench.api.job import Stopped as Stopped
     from kvbench.api.recording import record as record

@@ -12,7 +12,9 @@ from kvbench.configuration.catalogue import names
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import geometry_of, hardware_of, weights_of
 from kvbench.model.hardware import Hardware, accelerator_from, hardware_from
+from kvbench.timing.kernels import kernels_of
 from tests.support.catalogue import node_of
+from tests.support.fits import MEASURED
 
 # GiB that a process is told; GB/s, dense TFLOP/s of 16, 8 and 4 bits, GB/s to the host and to neighbours, watts: sheets
 PUBLISHED = {
@@ -52,7 +54,9 @@ def test_figures_of_the_data_sheets(name):
     assert (made.host_bytes_per_s, made.link_bytes_per_s, made.power_w) == (host * 1e9, link * 1e9, power)
     assert made.memory_efficiency == 0.8
     assert "data sheet" in made.source or "white paper" in made.source
-    assert (made.curves, made.calibrated_for, made.validation, made.kernels) == (None, None, None, None)
+    assert (made.curves, made.calibrated_for, made.validation) == (None, None, None)
+    assert (made.kernels is not None) == (name in MEASURED)
+    assert kernels_of(made).is_fitted == (name in MEASURED)
     assert sorted(node) == sorted(field.name for field in fields(Hardware))
 
 

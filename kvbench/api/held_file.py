@@ -171,6 +171,18 @@ def check_key(where: str, key: str) -> None:
 
 def _machine(path: Path, said: Mapping[str, Any]) -> tuple["Hardware", str]:
     """The machine that times are of, and what a file's name says of the engine."""
+    chosen, engine = chosen_hardware(path, said)
+    machine = hardware_of(composed({"hardware": chosen}, ()))
+    assert machine is not None
+    return machine, engine
+
+
+def chosen_hardware(path: Path, said: Mapping[str, Any]) -> tuple[str, str]:
+    """The machine that a file's times are of, by name or a YAML file, and the engine that the file's name says, or "".
+
+    Raises:
+        UsageError: neither is there.
+    """
     by_name, engine = named(path)
     chosen = said.get("hardware", by_name)
     if chosen is None:
@@ -178,9 +190,7 @@ def _machine(path: Path, said: Mapping[str, Any]) -> tuple["Hardware", str]:
             f"{path}: of which hardware it is, is not said: give hardware=NAME, or write it in {path.stem}.yaml beside "
             f"it, or call it NAME_ENGINE{path.suffix}\n  there are: {listed(names('hardware'))}"
         )
-    machine = hardware_of(composed({"hardware": chosen}, ()))
-    assert machine is not None
-    return machine, engine
+    return str(chosen), engine
 
 
 def named(path: Path) -> tuple[str | None, str]:

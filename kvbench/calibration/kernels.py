@@ -77,7 +77,7 @@ def residuals_of(frame: pd.DataFrame, kernels: Kernels) -> dict[str, list[float]
     rows = judged_kernels(believed, kernels).rows
     by_kind = rows.groupby(rows["kind"].map(KINDS_OF), sort=False)
     found = {str(kind): quantiles_of(own["published"].to_numpy(), own["ours"].to_numpy()) for kind, own in by_kind}
-    return {kind: [round(value, DIGITS) for value in values] for kind, values in found.items()}
+    return {kind: [round(value, DIGITS) + 0.0 for value in values] for kind, values in found.items()}
 
 
 def is_doubtful(frame: pd.DataFrame) -> NDArray[np.bool_]:
@@ -88,13 +88,14 @@ def is_doubtful(frame: pd.DataFrame) -> NDArray[np.bool_]:
     if is_balanced.any():
         doubtful |= ~is_balanced
     is_sum, is_replayed = frame["op"] == "all_reduce", frame["detail"].str.startswith(REPLAYED)
-    other = is_sum & ~is_replayed & is_replayed.any()
+    other = is_sum & ~is_replayed & bool(is_replayed.any())
     return ((of_experts & doubtful) | other).to_numpy(np.bool_)
 
 
-def _errors(held: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    found: dict[str, dict[str, dict[str, float]]] = {}
+def _errors(held: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """Rows, MAPE and bias by kind of work and group."""
+    found: dict[str, dict[str, list[float]]] = {}
     for (kind, group), errors, _ in errors_by(held, ("kind", "group")):
-        told = {"rows": errors.number, "mape": round(errors.mape, DIGITS), "bias": round(errors.bias, DIGITS)}
+        told = [errors.number, round(errors.mape, DIGITS), round(errors.bias, DIGITS)]
         found.setdefault(KINDS_OF[kind], {})[group] = told
     return found

@@ -26,6 +26,8 @@ Figures = dict[str, Any]
 FEWEST_ROWS, FEWEST_TO_CORRECT = 20, 200
 """Of a dtype, without which nothing is fitted to it, and without which what is left by shape is taken to be noise."""
 MOST = {"share": 1.0, "compute_share": 1.0}
+MOST_TRAFFIC = {"share": 1.25}
+"""More than there is: of bytes beyond what the cache holds, too, it has some that the kernel before left there."""
 DIGITS = 4
 SAMPLER, LAUNCHED, REPLAYED = "sampler", "vllm_eager", "vllm_graph"
 """Beginnings of the details of rows: whose bytes are a lower bound; that launches and Python take a part of; and of
@@ -128,7 +130,7 @@ def _of_traffic(rows: pd.DataFrame | None, hardware: Hardware) -> Figures:
     def predicted(figures: Any) -> Numbers:
         return traffic_s(moved, hardware.memory_bytes_per_s, TrafficFigures(**figures))
 
-    return _rounded(fitted(predicted, TrafficFigures._field_defaults, measured, {"share": 1.0}))
+    return _rounded(fitted(predicted, TrafficFigures._field_defaults, measured, MOST_TRAFFIC))
 
 
 def _of_sums(rows: pd.DataFrame | None) -> Figures:

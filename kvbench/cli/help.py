@@ -21,6 +21,7 @@ usage:
   python -m kvbench metrics                        every recorded column: unit and meaning
   python -m kvbench train trace=NAME out=FILE      train the predictor of predictive_learned, and rate it
   python -m kvbench calibrate out=FILE             measure this machine, for backend=modelled hardware=./FILE
+  python -m kvbench calibrate from=TABLE           fit a machine to a table of measured kernels
   python -m kvbench validate FILE…                 what others measured and engines printed, beside what is said here
   python -m kvbench record model=NAME text=FILE    save a real model's K, V and queries, for data=kv.safetensors
 
