@@ -209,6 +209,15 @@ def test_bytes_are_booked_and_let_go_of(chosen):
         assert not states(cache)
 
 
+def test_states_keep_their_dtype_where_the_others_are_cast():
+    """A token of the layer with K and V has 2 heads of 16 in eight bits, 64 bytes a row."""
+    driven = Driven(strategy("static", max_seq_len=40), kv_dtype="fp8_e4m3")
+    driven.step(9)
+    driven.step(1)
+    account = driven.cache.ledger.accounts[driven.cache.batch.seq]
+    assert account.by_group == {("", "state"): 2 * STATE_BYTES, ("main", "full"): 2 * 40 * 64}
+
+
 @pytest.mark.parametrize("chosen", LOSSLESS)
 def test_chosen_rows_have_their_states(chosen):
     driven = Driven(CHOSEN[chosen])
