@@ -16,6 +16,7 @@ from kvbench.calibration.validation.rows import errors_of, held_rows, share_inte
 from kvbench.cli.validate import main
 from kvbench.configuration.catalogue import own_node
 from kvbench.configuration.model import hardware_of
+from kvbench.timing.doubt import doubt_of
 from kvbench.timing.kernels import Kernels, kernels_of
 from kvbench.timing.shapes import AttentionShape
 from tests.support.measurements import measurement
@@ -55,7 +56,6 @@ def test_a_row_is_its_time_beside_ours(tmp_path):
     assert second["region"] == "large batch"
     assert second["ours"] == OURS.product_s(1024, 4096, 4096, "float16")
     assert found.errors.worst == pytest.approx(second["error"])
-    assert math.isnan(found.errors.coverage)
 
 
 def test_attention_of_several_sequences_has_one_floor(tmp_path):
@@ -184,7 +184,7 @@ def test_the_command_fails_by_a_condition_and_writes_what_it_found(tmp_path, cap
     assert main([str(path), "format=json", "fail_if=mape<0.1"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["kind"] for row in found["rows"]] == ["gemm", "gemm"]
-    assert found["rows"][0]["low"] is None
+    assert found["rows"][0]["low"] < found["rows"][0]["ours"]
     assert found["groups"][0]["number"] == 2
     assert found["sentence"].startswith("2 rows")
 
@@ -258,3 +258,14 @@ def test_the_published_tables():
         assert (found.rows["ours"] > 0).all()
         assert np.isfinite(found.rows["error"]).all()
     assert kernels_of(H100)
+
+
+def test_each_time_has_the_interval_of_its_kind_of_work(tmp_path):
+    low, high = doubt_of(H100).ends("products")
+    (row,) = kv.validate(table(tmp_path, gemm(16, 1e-5))).rows.to_dict("records")
+    assert (row["low"], row["high"]) == pytest.approx((row["ours"] * low, row["ours"] * high))
+    assert low < 1 < high
+    sizes = {"prefill_tokens": 512, "prefill_context_tokens": 64, "decode_sequences": 4, "decode_context_tokens": 99}
+    heads = {"num_heads": 32, "num_kv_heads": 8, "head_dim": 128, "dtype": "bfloat16"}
+    found = kv.validate(table(tmp_path, {**sizes, **heads, "seconds": 1.0}))
+    assert math.isnan(found.errors.coverage)

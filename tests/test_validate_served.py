@@ -206,12 +206,28 @@ def test_a_broken_table_is_one_message(tmp_path, changed, words):
 
 
 def test_the_published_tables():
-    found = kv.validate(measurement("serving.csv"))
+    found = kv.validate(measurement("serving.csv"), replays=0)
     assert found.rows["what"].nunique() == 90
     (left_out,) = found.not_told
     assert left_out.startswith("serving.csv: TTFT of rows 27, 61, 62, 63, 64, 65, 66 is left out")
     assert {"ttft", "tpot", "output_tokens_per_s"} == set(found.rows["kind"])
-    log = kv.validate(measurement("requests_rtx_4090.csv"), model="llama3_8b", engine="vllm")
+    log = kv.validate(measurement("requests_rtx_4090.csv"), model="llama3_8b", engine="vllm", replays=0)
     assert (log.rows["kind"] == "ttft_of_request").sum() == 150
     (last,) = log.rows.loc[log.rows["kind"] == "last_finish", "published"]
     assert last == pytest.approx(97.28, abs=0.01)
+
+
+def test_intervals_come_from_replays_with_other_times(replayed, tmp_path):
+    given = {"model": "llama3_8b", "engine": "vllm"}
+    rows = kv.validate(replayed, **given).rows
+    assert ((rows["low"] <= rows["ours"]) & (rows["ours"] <= rows["high"])).all()
+    assert (rows["high"] / rows["low"] > 1.1).all()
+    few = kv.validate(replayed, replays=2, **given)
+    assert (few.rows["ours"] == rows["ours"]).all()
+    assert (few.rows["high"] < rows["high"]).any()
+    none = kv.validate(replayed, replays=0, **given)
+    assert none.rows["low"].isna().all()
+    assert "of those held out within ours" not in none.summary
+    assert few.summary.partition("of those held out within ours")[1]
+    with pytest.raises(ValueError, match="replays is an integer of at least 0"):
+        kv.validate(replayed, replays=-1, **given)

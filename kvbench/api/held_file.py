@@ -11,6 +11,7 @@ import pandas as pd
 from kvbench.api.held_served import Servers
 from kvbench.api.printed_lines import CONFIGS
 from kvbench.calibration.tables import read_kernels
+from kvbench.calibration.validation.doubted import with_intervals
 from kvbench.calibration.validation.exports.runs import EXPORTS, runs_of
 from kvbench.calibration.validation.iterations import judged_iterations
 from kvbench.calibration.validation.kernels import Judged, judged_kernels
@@ -19,7 +20,8 @@ from kvbench.calibration.validation.points import ServingPoint
 from kvbench.calibration.validation.recognised import KERNELS, LOG, MIXED_CALLS, SERVING, read_table
 from kvbench.calibration.validation.request_log import read_log
 from kvbench.calibration.validation.serving_table import read_serving
-from kvbench.calibration.validation.simulated import judged_points
+from kvbench.calibration.validation.simulated import REPLAYS, judged_points
+from kvbench.checks import check_int
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.composed import composed
 from kvbench.configuration.engine import parallel_of
@@ -28,13 +30,14 @@ from kvbench.configuration.model import hardware_of, model_of
 from kvbench.configuration.yaml_file import read_yaml
 from kvbench.messages import cut, listed, unknown
 from kvbench.model.ranks import rank_of
+from kvbench.timing.doubt import MOST_DRAWS
 from kvbench.timing.kernels import kernels_of
 
 if TYPE_CHECKING:
     from kvbench.model.hardware import Hardware
     from kvbench.model.model import Model
 
-KEYS = ("hardware", "model", "engine", "inputs", "concurrency", "rate")
+KEYS = ("hardware", "model", "engine", "inputs", "concurrency", "rate", "replays")
 OPEN_KEYS = ("engine.", "parallel.", "model.")
 """What a FILE.yaml beside a file may say, and beginnings of further keys; the command line says them too."""
 INPUTS = "_inputs"
@@ -84,6 +87,7 @@ def _judged_kernels(path: Path, form: str, said: Mapping[str, Any]) -> tuple[Jud
         assert form == KERNELS, form
         table, what = read_kernels(path), "kernels"
         judged = judged_kernels(table, kernels)
+        judged = judged._replace(rows=with_intervals(judged.rows, machine))
         if "model" in said:
             iterations = judged_iterations(table, kernels, _rank(said))
             rows = pd.concat([judged.rows, iterations.rows], ignore_index=True)
@@ -100,7 +104,7 @@ def _rank(said: Mapping[str, Any]) -> "Model":
 
 
 def _judged_served(path: Path, form: str, said: Mapping[str, Any]) -> tuple[Judged, str]:
-    of_system = {key: value for key, value in said.items() if key not in ("inputs", "concurrency", "rate")}
+    of_system = {key: value for key, value in said.items() if key not in ("inputs", "concurrency", "rate", "replays")}
     servers = Servers(of_system, path.parent / CONFIGS, named(path)[0] or "")
     not_told: list[str] = []
     if form == SERVING:
@@ -114,7 +118,9 @@ def _judged_served(path: Path, form: str, said: Mapping[str, Any]) -> tuple[Judg
     if len(points) == 1:
         with refusing(f"{path}: "):  # nothing of such a file could be told
             servers.of(points[0])
-    judged = judged_points(points, servers.of)
+    replays = said.get("replays", REPLAYS)
+    check_int("replays", replays, 0, MOST_DRAWS)
+    judged = judged_points(points, servers.of, replays)
     return Judged(judged.rows, (*not_told, *judged.not_told)), about
 
 

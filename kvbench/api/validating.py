@@ -25,6 +25,7 @@ def validate(
     inputs: str | PathLike[str] | None = None,
     concurrency: int | None = None,
     rate: float | None = None,
+    replays: int | None = None,
     fail_if: str | None = None,
     settings: Mapping[str, object] | None = None,
 ) -> Validation:
@@ -47,6 +48,7 @@ def validate(
             beside it, where there is one.
         concurrency: of a benchmark's run, clients that each send their next request when their last one has ended.
         rate: of a benchmark's run, requests a second.
+        replays: simulations with other times of work, from which intervals of served requests come; None: 32; 0: none.
         fail_if: conditions with commas between them, such as "mape>0.1,gemm.held_out.bias>5%"; `failed` says which
             hold. A measure is mape, bias, median, worst or coverage; what stands before it names rows.
         settings: further keys of the command line, such as {"engine.max_num_seqs": 64, "parallel.tensor": 2}.
@@ -63,7 +65,7 @@ def validate(
         lines: list[PrintedLines] = []
         files: list[HeldFile] = []
         asked: dict[str, object] = {"hardware": hardware, "model": model, "engine": engine, "inputs": inputs}
-        asked |= {"concurrency": concurrency, "rate": rate, **(settings or {})}
+        asked |= {"concurrency": concurrency, "rate": rate, "replays": replays, **(settings or {})}
         for key in asked:
             check_key("", key)
         for path in (Path(each).expanduser() for each in paths):

@@ -13,7 +13,6 @@ from kvbench.calibration.validation.rows import HELD_OUT, OF_REQUEST, Errors, er
 from kvbench.charts.frame import TextColumn, terminal_table
 from kvbench.charts.text import duration, number
 from kvbench.messages import cut, printable
-from kvbench.results.columns import PERCENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,9 +50,9 @@ def summary_of(found: Validation) -> str:
     of_all, held = errors_of(rows), errors_of(rows[rows[HELD_OUT]])
     worst = rows.iloc[int(rows["error"].abs().argmax())]
     coverage = ""
-    if not math.isnan(of_all.coverage):
-        low, high = 100 * of_all.coverage_low, 100 * of_all.coverage_high
-        coverage = f", {100 * of_all.coverage:,.0f} % within {PERCENT} % intervals ({low:,.0f} to {high:,.0f} %)"
+    if not math.isnan(held.coverage):
+        low, high = 100 * held.coverage_low, 100 * held.coverage_high
+        coverage = f", {100 * held.coverage:,.0f} % of those held out within ours ({low:,.0f} to {high:,.0f} %)"
     return (
         f"{len(rows):,} rows: MAPE {_percent(of_all.mape)} % (held out {_percent(held.mape)} %), bias "
         f"{_signed(of_all.bias)} %, worst {_signed(of_all.worst)} % ({worst['kind']}, "
@@ -119,7 +118,7 @@ def _of_groups(rows: pd.DataFrame, columns: tuple[str, str]) -> "list[TextColumn
         *_columns(every, "rows"),
         *_columns(held, "held out"),
         TextColumn("worst", "%", [_signed(errors.worst) for errors in every]),
-        *_coverage(every),
+        *_coverage(held),
     ]
 
 
@@ -132,14 +131,13 @@ def _columns(found: "Sequence[Errors]", name: str) -> Iterator[TextColumn]:
 def _coverage(found: "Sequence[Errors]") -> Iterator[TextColumn]:
     if all(math.isnan(errors.coverage) for errors in found):
         return
-    yield TextColumn("within", "%", [_percent(errors.coverage) for errors in found])
-    ends = [
+    cells = [
         NOTHING
         if math.isnan(errors.coverage)
-        else f"{100 * errors.coverage_low:.0f} to {100 * errors.coverage_high:.0f}"
+        else f"{100 * errors.coverage:.0f} ({100 * errors.coverage_low:.0f} to {100 * errors.coverage_high:.0f})"
         for errors in found
     ]
-    yield TextColumn("of it", "%", ends)
+    yield TextColumn("within", "%", cells)
 
 
 def _of_rows(rows: pd.DataFrame) -> "list[TextColumn]":

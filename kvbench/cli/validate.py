@@ -15,7 +15,7 @@ from kvbench.messages import unknown
 TABLE, JSON = "table", "json"
 CHOSEN = ("configs", "hardware", "model", "engine", "inputs", "fail_if")
 SHOWN = ("format", "out", "rows")
-NUMBERS = ("concurrency", "rate")
+NUMBERS = ("concurrency", "rate", "replays")
 SETTINGS = ("engine.", "parallel.", "model.")
 """Beginnings of keys whose values are read as YAML is, as those of NUMBERS are."""
 USAGE = "python -m kvbench validate h100_vllm.parquet fail_if='mape>0.1' out=./validation"

@@ -81,7 +81,7 @@ def server_of(point: ServingPoint, parts: ServedBy, said: Collection[str] = ()) 
         parallel=parts.parallel,
         engine=engine,
     )
-    return Server(Fleet().made(conditions), _group(parts, point.system))
+    return Server(Fleet(replays=0).made(conditions), _group(parts, point.system))
 
 
 def _group(parts: ServedBy, system: System) -> str:

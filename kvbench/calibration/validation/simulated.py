@@ -1,7 +1,7 @@
 """End-to-end measurements held against simulations of the same requests on the same system."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,13 @@ from kvbench.calibration.validation.servers import Server
 from kvbench.fleet.fleet import FleetServer
 from kvbench.fleet.result import FleetResult
 from kvbench.fleet.state import OUTCOMES
-from kvbench.results.columns import COMPLETED
+from kvbench.results.columns import COMPLETED, PERCENT
 from kvbench.strategy.paged import Paged
+from kvbench.timing.doubt import doubt_of
+from kvbench.timing.shapes import AS_IT_IS, Factors
 from kvbench.workload.request import NS_PER_S
 
-NAME = "paged"
+REPLAYS = 32
 
 
 class JudgedTimes(NamedTuple):
@@ -45,37 +47,45 @@ class JudgedTimes(NamedTuple):
     outputs: NDArray[np.float64]
 
 
-def judged_points(points: Iterable[ServingPoint], server_of: Callable[[ServingPoint], Server]) -> Judged:
+def judged_points(
+    points: Iterable[ServingPoint], server_of: Callable[[ServingPoint], Server], replays: int = REPLAYS
+) -> Judged:
     """Each reported figure beside ours.
 
     Args:
         points: measurements.
         server_of: what serves one; a ValueError of it says why none does, and the point is not told.
+        replays: simulations with other times of work, from which our intervals come; 0: there are none.
     """
     parts, not_told = [], []
     for point in points:
         try:
             server = server_of(point)
-            parts.append(_rows(point, server.group, simulated(point, server.fleet)))
+            parts.append(_rows(point, server.group, *simulated(point, server.fleet, replays)))
         except ValueError as error:
             not_told.append(f"{point.what} is not told: {error}")
     empty = held_rows(what=[], kind="", group=[], region=[], unit="", published=[], ours=[])
     return Judged(pd.concat([empty, *parts], ignore_index=True), tuple(not_told))
 
 
-def simulated(point: ServingPoint, fleet: FleetServer) -> JudgedTimes:
-    """What the requests of a point come to, those that are judged.
+def simulated(point: ServingPoint, fleet: FleetServer, replays: int = 0) -> tuple[JudgedTimes, list[JudgedTimes]]:
+    """What the requests of a point come to, those that are judged; and in replays with other times of work.
 
     Raises:
         ValueError: a request does not end, or is refused.
     """
     columns = fleet.arriving(point.columns)
-    result = fleet.serve(NAME, Paged(), columns, fleet.memory_bytes).result
-    ended = result.outcome == OUTCOMES.index(COMPLETED)
-    if not ended.all():
-        lost = OUTCOMES[int(result.outcome[~ended][0])]
-        raise ValueError(f"{int((~ended).sum()):,} of its {ended.size:,} requests end as {lost} here")
-    return _times(result, _judged(point))
+    strategy = fleet.fitted(Paged(), columns, fleet.memory_bytes)
+
+    def times(factors: Factors) -> JudgedTimes:
+        result = fleet.run(columns, strategy, fleet.memory_bytes, factors=factors)
+        ended = result.outcome == OUTCOMES.index(COMPLETED)
+        if not ended.all():
+            lost = OUTCOMES[int(result.outcome[~ended][0])]
+            raise ValueError(f"{int((~ended).sum()):,} of its {ended.size:,} requests end as {lost} here")
+        return _times(result, _judged(point))
+
+    return times(AS_IT_IS), [times(factors) for factors in doubt_of(fleet.machine).draws(replays)]
 
 
 def _judged(point: ServingPoint) -> NDArray[np.bool_]:
@@ -120,31 +130,41 @@ def figure_of(times: JudgedTimes, kind: str, num_clients: int | None) -> float:
     return float(np.percentile(values, int(statistic[1:]))) if statistic else float(values.mean())
 
 
-def _rows(point: ServingPoint, group: str, times: JudgedTimes) -> pd.DataFrame:
-    parts = [
-        held_rows(
-            what=[point.what],
-            kind=kind,
-            group=group,
-            region=point.region,
-            unit=UNITS.get(kind, "s"),
-            published=[published],
-            ours=[figure_of(times, kind, point.columns.num_clients if point.by_formula else None)],
-        )
-        for kind, published in point.reported.items()
-    ]
-    for measure, published in (point.by_request or {}).items():
-        told = np.isfinite(published) & (published > 0) & np.isfinite(getattr(times, measure))
-        places = np.flatnonzero(_judged(point))[told] + 1
+def _rows(point: ServingPoint, group: str, times: JudgedTimes, replays: list[JudgedTimes]) -> pd.DataFrame:
+    num_clients = point.columns.num_clients if point.by_formula else None
+    said = {"group": group, "region": point.region}
+    parts = []
+    for kind, published in point.reported.items():
+        low, high = _ends([figure_of(each, kind, num_clients) for each in replays])
+        ours, unit = figure_of(times, kind, num_clients), UNITS.get(kind, "s")
         parts.append(
             held_rows(
+                **said, what=[point.what], kind=kind, unit=unit, published=[published], ours=[ours], low=low, high=high
+            )
+        )
+    for measure, reported in (point.by_request or {}).items():
+        own = getattr(times, measure)
+        told = np.isfinite(reported) & (reported > 0) & np.isfinite(own)
+        places = np.flatnonzero(_judged(point))[told] + 1
+        low, high = _ends([getattr(each, measure)[told] for each in replays])
+        parts.append(
+            held_rows(
+                **said,
                 what=[f"{point.what}, request {place:,}" for place in places],
                 kind=f"{measure}{OF_REQUEST}",
-                group=group,
-                region=point.region,
                 unit="s",
-                published=published[told],
-                ours=getattr(times, measure)[told],
+                published=reported[told],
+                ours=own[told],
+                low=low,
+                high=high,
             )
         )
     return pd.concat(parts, ignore_index=True)
+
+
+def _ends(replays: list[Any]) -> tuple[NDArray[np.float64] | float, NDArray[np.float64] | float]:
+    """The ends of what replays came to, at 90 %; NaN without."""
+    if not replays:
+        return np.nan, np.nan
+    low, high = np.percentile(np.array(replays), [(100 - PERCENT) / 2, (100 + PERCENT) / 2], axis=0)
+    return low, high

@@ -64,7 +64,7 @@ def held(path: Path, models: Mapping[str, Model], machines: Mapping[str, Hardwar
             made[key] = server_of(point, parts)
         return made[key]
 
-    found = judged_points(points, serving)
+    found = judged_points(points, serving, replays=0)
     return Judged(found.rows, (*left_out, *found.not_told))
 
 
