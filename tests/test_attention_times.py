@@ -99,9 +99,7 @@ def test_sequences_in_a_prompts_call_pay_for_each_head_where_it_takes_heads_by_t
     _, read = apart.decode_terms(256, GROUPED)
     assert token[2] > read
     assert fixed[2] == pytest.approx(256 * 0.7 * 32 * PromptFigures().tile_s)
-    fixed, token = together.mixed_terms(64, GROUPED)
-    alone, same = together.decode_terms(64, GROUPED)
-    assert (float(token), float(fixed)) == (float(same), pytest.approx(float(alone) - StepFigures().floor_s))
+    assert together.mixed_terms(64, GROUPED) == together.decode_terms(64, GROUPED)
 
 
 def test_a_file_says_figures_by_the_caches_dtype():

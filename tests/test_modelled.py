@@ -10,8 +10,9 @@ from kvbench.plan.ops import Append, Keep, Move, Release, Reserve, Rule, Settle
 from kvbench.runner.frames import results_of
 from kvbench.runner.run import check_signals, run
 from kvbench.strategy.dynamic import Dynamic
-from kvbench.timing.prices import LINEAR, SEQUENCES, attention_ps, decode_ps, sized_ps
+from kvbench.timing.prices import LINEAR, SEQUENCES, attention_ps, decode_ps, mixed_ps, sized_ps
 from kvbench.timing.pricing import prices_of
+from kvbench.timing.steps import StepFigures
 from kvbench.workload.request import Request, Session
 from tests.support.booked import BookedSteps
 from tests.support.catalogue import strategy
@@ -56,6 +57,23 @@ def test_what_the_steps_of_an_iteration_share_is_paid_once():
     tables = prices.tables
     model_ps = prices.step_ps + sized_ps(LINEAR, 2, tables) + sized_ps(SEQUENCES, 2, tables)
     assert backend.now_ns() - began_ns == (2_000 + model_ps + decode_ps(2, 4 + 5, tables)) // 1_000
+
+
+def test_decode_steps_beside_prompts_take_what_one_call_takes_for_both():
+    made = machine(kernels={"attention": {"decode": {"bfloat16": StepFigures(regroups=1.0)._asdict()}}})
+    found = {}
+    for order in ((0, 1), (1, 0), (0,), (1,)):
+        backend = modelled(hardware=made)
+        backend.open(1)
+        backend.step((Reserve(0, 6), Append(0, 3)), 0, 0)
+        backend.step((Reserve(1, 6),), 1, 0)
+        backend.begin_iteration((0,))
+        found[order] = sum(backend.step((Append(seq, 1 + seq),), seq, 1 + seq).attend_ns for seq in order)
+    tables = prices_of(made, WORK).tables
+    more_ns = (mixed_ps(1, 4, tables) - decode_ps(1, 4, tables)) // 1_000
+    assert more_ns != 0
+    assert found[0, 1] == pytest.approx(found[1, 0], abs=2)
+    assert found[0, 1] == pytest.approx(found[0,] + found[1,] + more_ns, abs=3)
 
 
 def test_one_token_of_a_prompt_is_no_decode_step():

@@ -23,6 +23,7 @@ from kvbench.timing.prices import (
     SIZES,
     attention_ps,
     decode_ps,
+    mixed_ps,
     node_of,
     pair_price,
     prefill_ps,
@@ -56,6 +57,10 @@ class RoundKernels:
             pairs = pairs - (over * (over + 1) - hidden * (hidden + 1)) / 2
         written = new * shape.num_kv_heads * (shape.key_dim + shape.value_dim) * 2 / 64e9
         return written + 1e-15 * pairs * 2 * (shape.key_dim + shape.value_dim) * shape.num_heads
+
+    def mixed_terms(self, batch, shape):
+        fixed, token = self.decode_terms(batch, shape)
+        return 2 * fixed, 3 * token
 
     def decode_terms(self, batch, shape):
         slot_s = 2e-12 * shape.num_kv_heads * (shape.key_dim + shape.value_dim)
@@ -104,6 +109,8 @@ def test_a_decode_step_of_llama_by_hand():
     assert sized_ps(SEQUENCES, batch, prices.tables) == pytest.approx(head, abs=20)
     attended = decode_ps(batch, batch * units_seen(context, prices), prices.tables)
     assert attended == batch * (context * 131_072 + 32 * 3_000)
+    beside = mixed_ps(batch, batch * units_seen(context, prices), prices.tables)
+    assert beside == batch * (3 * context * 131_072 + 2 * 32 * 3_000)
     assert (prices.write_ps, prices.step_ps) == (2_048_000, 10**9)  # 131,072 bytes at 64 GB/s
 
 

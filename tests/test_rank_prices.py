@@ -116,4 +116,4 @@ def test_a_cache_in_eight_bits_is_read_in_half_the_time():
     short = replace(MODEL, groups=(replace(GROUP, dtype="fp8_e4m3"),))
     prices = prices_of(machine(flops_per_s=1e15), work_of(geometry_in(short), short, short))
     assert prices.write_ps == 2_000
-    assert prices.tables[DECODE_UNIT, 1:] == pytest.approx(np.full(SIZES, 2_000), rel=0.02)
+    assert prices.tables[DECODE_UNIT, 1:] == pytest.approx(np.full(SIZES, 2_000), rel=0.05)

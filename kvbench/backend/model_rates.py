@@ -3,7 +3,7 @@
 from kvbench.backend.rates import NO_DECODING, CacheRates, Decoding, Read
 from kvbench.ledger import AreaCost
 from kvbench.plan.area import DEVICE
-from kvbench.timing.prices import DECODE_FIXED, LINEAR, SEQUENCES, attention_ps, sized_ps, unit_ps, units_seen
+from kvbench.timing.prices import LINEAR, SEQUENCES, STEP_ROWS, attention_ps, sized_ps, unit_ps, units_seen
 
 
 class ModelRates(CacheRates):
@@ -32,10 +32,11 @@ class ModelRates(CacheRates):
         if not decoding.num_rows:
             num_new = min(num_queries, num_slots)
             return attention_ps(num_new, num_slots - num_new, prices, prices.tables)
-        spent_ps = sized_ps(DECODE_FIXED, decoding.num_rows, prices.tables) if decoding.is_first else 0
+        fixed, unit = STEP_ROWS[decoding.is_mixed]
+        spent_ps = sized_ps(fixed, decoding.num_rows, prices.tables) if decoding.is_first else 0
         for read in reads:
             if read.cost.area.tier == DEVICE:
                 own = self._as_held(read.cost.area)[1]
-                whole_ps = units_seen(num_slots, own) * unit_ps(decoding.num_rows, own.tables) + own.state_ps
+                whole_ps = units_seen(num_slots, own) * unit_ps(unit, decoding.num_rows, own.tables) + own.state_ps
                 spent_ps += self._share_ps(read, num_slots, whole_ps)
         return spent_ps

@@ -156,7 +156,8 @@ class ModelledBackend(Backend):
         self._has_stepped = False
         self._num_tokens = self._num_sequences = 0
         self._decoding: Collection[int] = ()
-        self._has_decoded = False
+        self._has_decoded = self._has_prompt = False
+        self._decoded_alone: list[tuple[tuple[Read, ...], int, Decoding, int]] = []
         self._read_bytes = 0
         self._read_until: dict[int, int] = {}
         self._costs = area_costs(areas, self.geometry, self.num_rows)
@@ -172,7 +173,8 @@ class ModelledBackend(Backend):
 
     def begin_iteration(self, decoding: Collection[int] = ()) -> None:
         """Weights are to be read again, and the host paid. See `Backend.begin_iteration`."""
-        self._has_stepped = self._has_decoded = False
+        self._has_stepped = self._has_decoded = self._has_prompt = False
+        self._decoded_alone.clear()
         self._num_tokens = self._num_sequences = 0
         self._decoding = decoding
 
@@ -270,7 +272,23 @@ class ModelledBackend(Backend):
         since_bytes = self._since_bytes(booking)
         self._read_bytes += sum(read.cost.bytes_of(read.num_slots) for read in reads)
         self._read_until[booking.seq] = self._read_bytes
-        return self._rates.attend_ps(reads, num_queries, since_bytes, self._decoded(booking.seq, num_queries))
+        decoding = self._decoded(booking.seq, num_queries)
+        ps = self._rates.attend_ps(reads, num_queries, since_bytes, decoding)
+        if decoding.num_rows:
+            self._decoded_alone.append((reads, since_bytes, decoding, ps))
+        else:
+            self._has_prompt = True
+        return ps + self._mixed_ps()
+
+    def _mixed_ps(self) -> int:
+        """What decode steps take longer than was let pass, once their iteration is known to compute prompts, too."""
+        if not self._has_prompt:
+            return 0
+        more_ps = 0
+        for reads, since_bytes, decoding, ps in self._decoded_alone:
+            more_ps += self._rates.attend_ps(reads, 1, since_bytes, decoding._replace(is_mixed=True)) - ps
+        self._decoded_alone.clear()
+        return more_ps
 
     def _decoded(self, seq: int, num_queries: int) -> Decoding:
         """The iteration's decode steps, if a sequence's step is one of them."""

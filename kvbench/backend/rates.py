@@ -34,10 +34,12 @@ class Decoding(NamedTuple):
     Args:
         num_rows: sequences that take one, row by row; 0 where the step is none.
         is_first: whether it is the first of them.
+        is_mixed: whether the iteration computes prompts, too.
     """
 
     num_rows: int = 0
     is_first: bool = False
+    is_mixed: bool = False
 
 
 NO_DECODING = Decoding()

@@ -13,6 +13,8 @@ from kvbench.timing.prices import (
     DECODE_FIXED,
     DECODE_UNIT,
     LINEAR,
+    MIXED_FIXED,
+    MIXED_UNIT,
     NODES,
     PREFILL,
     PS_PER_NS,
@@ -161,7 +163,8 @@ def _token_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64
 def _decode_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
     """Attention of a decode step over so many, in whichever batch."""
     units = sum(sight.weight for sight in prices.sights)
-    fixed_ps, unit_ps = (float(prices.tables[row].max()) for row in (DECODE_FIXED, DECODE_UNIT))
+    rows = ([DECODE_FIXED, MIXED_FIXED], [DECODE_UNIT, MIXED_UNIT])
+    fixed_ps, unit_ps = (float(prices.tables[each].max()) for each in rows)
     found: NDArray[np.float64] = fixed_ps + tokens * units * unit_ps
     return found
 

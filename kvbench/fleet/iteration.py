@@ -19,10 +19,11 @@ from kvbench.fleet.memory import growth_ps, note_peak, note_waste, resized
 from kvbench.fleet.queue import is_waiting, note_left, take_first
 from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
 from kvbench.fleet.tally import Level, add_one, add_wait, pass_time
-from kvbench.timing.prices import LINEAR, SEQUENCES, decode_ps, moved_ps, prefill_ps, sized_ps
+from kvbench.timing.prices import LINEAR, SEQUENCES, decode_ps, mixed_ps, moved_ps, prefill_ps, sized_ps
 
 FEW = 8
-_decode_ps, _moved_ps, _prefill_ps, _sized_ps = plain(decode_ps), plain(moved_ps), plain(prefill_ps), plain(sized_ps)
+_decode_ps, _mixed_ps, _moved_ps = plain(decode_ps), plain(mixed_ps), plain(moved_ps)
+_prefill_ps, _sized_ps = plain(prefill_ps), plain(sized_ps)
 _prompts_tokens, _taken_tokens = plain(prompts_tokens), plain(taken_tokens)
 
 
@@ -66,7 +67,10 @@ def _finish(m: Machine, num_new: int) -> None:
     spent_ps = now.spent_ps + _sized_ps(LINEAR, now.stepped + now.tokens, m.tables)
     spent_ps += _sized_ps(SEQUENCES, now.stepped + now.num_computed, m.tables)
     if now.stepped > 0:
-        spent_ps += _decode_ps(now.num_begun_with, now.units_seen, m.tables)
+        if now.num_computed > 0:
+            spent_ps += _mixed_ps(now.num_begun_with, now.units_seen, m.tables)
+        else:
+            spent_ps += _decode_ps(now.num_begun_with, now.units_seen, m.tables)
         spent_ps += now.stepped * (m.fixed.write_ps + m.fixed.state_ps)
     if now.stepped + num_new > 0:
         spent_ps += m.fixed.step_ps

@@ -7,7 +7,7 @@ from kvbench.fleet.live import next_key
 from kvbench.fleet.memory import note_peak
 from kvbench.fleet.state import BLOCKS, IDLE_QUEUE, NONE, Machine
 from kvbench.fleet.tally import Level, add, add_one, begin, note_queue, pass_time
-from kvbench.timing.prices import LINEAR, PS_PER_NS, SEQUENCES, decode_ps, sized_ps, unit_ps
+from kvbench.timing.prices import DECODE_UNIT, LINEAR, PS_PER_NS, SEQUENCES, decode_ps, sized_ps, unit_ps
 
 LONGEST_NS = 9 * 10**15
 _decode_ps, _sized_ps, _unit_ps = plain(decode_ps), plain(sized_ps), plain(unit_ps)
@@ -59,7 +59,7 @@ def _step_ps(m: Machine) -> int:
 @part
 def _more_ps(m: Machine) -> int:
     """By how much each such iteration takes longer than the one before."""
-    return m.now.more_units * _unit_ps(m.now.num_decoding, m.tables)
+    return m.now.more_units * _unit_ps(DECODE_UNIT, m.now.num_decoding, m.tables)
 
 
 @part

@@ -95,14 +95,13 @@ class Attention:
     def mixed_terms(self, batch: ArrayLike, shape: AttentionShape) -> tuple[Seconds, Seconds]:
         """The same where prompts' chunks are in the step too, beside what these take by themselves.
 
-        One call takes both. Where it brings groups together, sequences add what they take alone, but for the floor;
-        where it takes each head by itself (FlashAttention 2), a sequence is a prompt of one new token: a block a head,
-        none of which shares the walk over what it sees, be there ever so many idle units.
+        Engines whose kernels share sequences among blocks call one for prompts and one for steps, and so it is told of
+        FlashAttention 3, too. FlashAttention 2 takes both in one call, and a sequence as a prompt of one new token: a
+        block a head, none of which shares the walk over what it sees, be there ever so many idle units.
         """
         number, figures = np.asarray(batch, np.float64), self._steps(shape)
-        fixed_s, token_s = self.decode_terms(number, shape)
         if not figures.regroups:
-            return np.maximum(fixed_s - figures.floor_s, 0.0), token_s
+            return self.decode_terms(number, shape)
         prompts = self._prompts(shape)._replace(packs=0.0)
         row = chunks_of(TILE_ROWS, 0, 1, shape, self._peaks, prompts)
         next_row = chunks_of(TILE_ROWS, 1, 1, shape, self._peaks, prompts)

@@ -1,6 +1,6 @@
 """How long an iteration's work takes by kind of work, in seconds: of as many tokens or sequences as there may be."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -30,22 +30,29 @@ class Seen(NamedTuple):
     groups: tuple[LayerGroup, ...]
 
 
+class Steps(NamedTuple):
+    """Seconds of decode steps' attention, by sequences: whatever they see, and of each unit that they see."""
+
+    fixed: Seconds
+    unit: Seconds
+
+
 class Iteration(NamedTuple):
     """Seconds of an iteration's kinds of work.
 
     Args:
         tokens: by kind of work, and by tokens from 0 to SIZES.
         sequences: by kind of work, and by sequences.
-        decode: by sequences, attention of a decode step of so many, whatever they see.
-        unit: by sequences, attention of each unit that they see.
+        decode: attention of decode steps.
+        mixed: the same beside prompts.
         weights: by sight, units that a slot is.
         pairs: by sight, and by NODES of new tokens and of those before them: attention of a pair.
     """
 
     tokens: Mapping[str, Seconds]
     sequences: Mapping[str, Seconds]
-    decode: Seconds
-    unit: Seconds
+    decode: Steps
+    mixed: Steps
     weights: tuple[int, ...]
     pairs: tuple[Seconds, ...]
 
@@ -107,24 +114,39 @@ def _iteration(known: _Known, work: Work) -> Iteration:
     kernels, number = kernels_of(known.hardware), np.arange(SIZES + 1.0)
     bytes_per_s = known.hardware.memory_bytes_per_s * known.hardware.memory_efficiency
     sights = sights_of(work)
-    decode, slots = np.zeros(SIZES + 1), []
-    for sight in sights:
-        slot = np.zeros(SIZES + 1)
-        for group, shape in _shapes(work, sight):
-            fixed_s, token_s = kernels.decode_terms(np.maximum(number, 1), shape)
-            decode += group.num_layers * fixed_s
-            slot += group.num_layers * token_s * _held_share(group)
-        slots.append(slot)
-    decode[0] = 0.0
+    alone, slots = _slots_s(kernels.decode_terms, work, sights)
+    beside, slots_beside = _slots_s(kernels.mixed_terms, work, sights)
+    floors = [
+        each.num_layers * kernels.prefill_s(0, 0, shape) for seen in sights for each, shape in _shapes(work, seen)
+    ]
+    # Prompts give back a part of a step's floor, and less than they take: chunks' take at least half of a call's.
+    beside = np.maximum(beside, alone - sum(floors) / 2)
     weights = _weights([slot[USUAL_BATCH] for slot in slots])
+    units = max(sum(weights), 1)
     return Iteration(
         tokens=_row_s(kernels, work.tokens, number),
         sequences=_row_s(kernels, work.sequences, number),
-        decode=decode,
-        unit=sum(slots, np.zeros(SIZES + 1)) / max(sum(weights), 1),
+        decode=Steps(alone, sum(slots, np.zeros(SIZES + 1)) / units),
+        mixed=Steps(beside, sum(slots_beside, np.zeros(SIZES + 1)) / units),
         weights=weights,
         pairs=tuple(_pairs_s(kernels, work, sight, bytes_per_s) for sight in sights),
     )
+
+
+def _slots_s(
+    terms: Callable[[Seconds, AttentionShape], tuple[Seconds, Seconds]], work: Work, sights: Sequence[Seen]
+) -> tuple[Seconds, list[Seconds]]:
+    """Attention of decode steps by sequences: whatever they see, and, by sight, of each slot that they see."""
+    number, fixed, slots = np.arange(SIZES + 1.0), np.zeros(SIZES + 1), []
+    for sight in sights:
+        slot = np.zeros(SIZES + 1)
+        for group, shape in _shapes(work, sight):
+            fixed_s, token_s = terms(np.maximum(number, 1), shape)
+            fixed += group.num_layers * fixed_s
+            slot += group.num_layers * token_s * _held_share(group)
+        slots.append(slot)
+    fixed[0] = 0.0
+    return fixed, slots
 
 
 def _row_s(kernels: Kernels, row: Row, number: NDArray[np.float64]) -> dict[str, Seconds]:

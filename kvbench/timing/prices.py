@@ -24,8 +24,10 @@ eight from one power of two to the next."""
 PARTS = 8
 SCALE = 256
 """Of a price a pair, in parts of a picosecond."""
-LINEAR, SEQUENCES, DECODE_FIXED, DECODE_UNIT, PREFILL = range(5)
+LINEAR, SEQUENCES, DECODE_FIXED, DECODE_UNIT, MIXED_FIXED, MIXED_UNIT, PREFILL = range(7)
 """Rows of a table of prices: see `Prices`."""
+STEP_ROWS = ((DECODE_FIXED, DECODE_UNIT), (MIXED_FIXED, MIXED_UNIT))
+"""Those of decode steps: alone, and beside prompts."""
 
 
 class Sight(NamedTuple):
@@ -63,7 +65,8 @@ class Prices(NamedTuple):
         sights: attention, by how far layers see.
         tables: int64 [PREFILL + num_sights, SIZES + 1]. By tokens of all sequences together, LINEAR: all that hangs on
             them alone. By sequences, SEQUENCES: the rows of them that get logits; DECODE_FIXED: attention of so many
-            decode steps, whatever they see, and DECODE_UNIT: of each unit that they see, see `Sight.weight`. From
+            decode steps, whatever they see, and DECODE_UNIT: of each unit that they see, see `Sight.weight`;
+            MIXED_FIXED and MIXED_UNIT: the same in an iteration that computes prompts too, beside what those take. From
             PREFILL on, by sight, and by new tokens and those before them, as NODES of each: attention of a pair of
             query and key, in parts of a picosecond. Of the cache alone all is 0.
     """
@@ -89,14 +92,19 @@ def sized_ps(row: int, number: int, tables: NDArray[np.int64]) -> int:
     return int(tables[row, SIZES] + (tables[row, SIZES] - tables[row, half]) // half * (number - SIZES))
 
 
-def unit_ps(num_sequences: int, tables: NDArray[np.int64]) -> int:
-    """Attention of each unit that so many sequences see in a decode step: see `Sight.weight`."""
-    return int(tables[DECODE_UNIT, min(num_sequences, SIZES)])
+def unit_ps(row: int, num_sequences: int, tables: NDArray[np.int64]) -> int:
+    """Attention of each unit that so many sequences see in a decode step (DECODE_UNIT), or beside prompts."""
+    return int(tables[row, min(num_sequences, SIZES)])
 
 
 def decode_ps(num_sequences: int, num_units: int, tables: NDArray[np.int64]) -> int:
     """Attention of a decode step of so many sequences, which see so many units together."""
-    return sized_ps(DECODE_FIXED, num_sequences, tables) + num_units * unit_ps(num_sequences, tables)
+    return sized_ps(DECODE_FIXED, num_sequences, tables) + num_units * unit_ps(DECODE_UNIT, num_sequences, tables)
+
+
+def mixed_ps(num_sequences: int, num_units: int, tables: NDArray[np.int64]) -> int:
+    """The same in an iteration that computes prompts, too."""
+    return sized_ps(MIXED_FIXED, num_sequences, tables) + num_units * unit_ps(MIXED_UNIT, num_sequences, tables)
 
 
 def num_seen(num_tokens: int, sight: Sight) -> int:

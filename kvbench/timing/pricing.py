@@ -8,8 +8,6 @@ from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.timing.iteration import Iteration, Seen, iteration_of, sights_of
 from kvbench.timing.prices import (
-    DECODE_FIXED,
-    DECODE_UNIT,
     LINEAR,
     MOST_PS,
     NODES,
@@ -18,6 +16,7 @@ from kvbench.timing.prices import (
     SCALE,
     SEQUENCES,
     SIZES,
+    STEP_ROWS,
     Prices,
     Sight,
 )
@@ -86,8 +85,9 @@ def _fill(tables: NDArray[np.int64], iteration: Iteration, num_rows: int, factor
     for row, kinds in ((LINEAR, iteration.tokens), (SEQUENCES, iteration.sequences)):
         seconds = sum(getattr(factors, kind) * each for kind, each in kinds.items())
         tables[row] = np.maximum.accumulate(_tabled(seconds))
-    tables[DECODE_FIXED] = _tabled(factors.decode * iteration.decode)
-    tables[DECODE_UNIT] = _tabled(factors.decode * num_rows * iteration.unit)
+    for (fixed, unit), steps in zip(STEP_ROWS, (iteration.decode, iteration.mixed), strict=True):
+        tables[fixed] = _tabled(factors.decode * steps.fixed)
+        tables[unit] = _tabled(factors.decode * num_rows * steps.unit)
     for row, pairs in enumerate(iteration.pairs, PREFILL):
         tables[row, : NODES * NODES] = _tabled(SCALE * factors.prefill * num_rows * pairs.ravel())
 

@@ -11,6 +11,7 @@ from kvbench.runner.run import run
 from kvbench.timing.prices import (
     DECODE_UNIT,
     LINEAR,
+    MIXED_UNIT,
     NODES,
     PREFILL,
     SCALE,
@@ -31,7 +32,7 @@ def tables(linear_ps, unit_ps, pair_ps):
     """Tables of one sight: a price by tokens, of a unit that a decode step sees, and of a pair."""
     found = np.zeros((PREFILL + 1, SIZES + 1), np.int64)
     found[LINEAR, 1:] = [linear_ps(number) for number in range(1, SIZES + 1)]
-    found[DECODE_UNIT], found[PREFILL, : NODES * NODES] = unit_ps, SCALE * pair_ps
+    found[[DECODE_UNIT, MIXED_UNIT]], found[PREFILL, : NODES * NODES] = unit_ps, SCALE * pair_ps
     return found
 
 
