@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvbench.backend.attention import QUERY_CHUNK, packed
 from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import Measured
 from kvbench.backend.modelled import Modelled
 from kvbench.backend.storage.window import WindowStore
-from kvbench.ledger import Ledger, LedgerError
+from kvbench.ledger import Ledger, LedgerError, completed
 from kvbench.ledger.costs import WINDOWS, as_held
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Area, Chunks
@@ -149,6 +151,39 @@ def test_tokens_are_taken_back_from_windows_too():
     cache.ledger.accounts[0].holdings[WINDOWS].num_used = 30
     with pytest.raises(LedgerError, match="hold the last 13 of 30 tokens"):
         cache.ledger.crop(Truncate(0, 3))
+
+
+@pytest.mark.parametrize("name", ["hierarchical", "int4", "sinks"])
+def test_what_is_cast_beside_windows_is_altered_once(name):
+    geometry = geometry_of("windows").held_in("fp8_e4m3")
+    cache = begun(small(name), geometry)
+    for count in (9, 1, 1):
+        new = [torch.ones(2, 2, count, 8) for _ in range(geometry.num_layers)]
+        cache.carry_out(cache.strategy.on_append(0, count, cache.view), new, new)
+        cache.carry_out(cache.strategy.on_attended(0, count, cache.view))
+    assert cache.view.num_altered(0) == cache.view.num_seen(0) == 11
+    if name == "hierarchical":
+        cache.ledger.crop(Truncate(0, 1))
+        assert cache.view.num_altered(0) == cache.view.num_seen(0) == 10
+
+
+@given(counts=st.lists(st.integers(1, 20), min_size=1, max_size=20))
+def test_a_common_case_is_booked_as_any_other(counts):
+    """In a few integers, or on copies of the accounts: a plan with a reserve that changes nothing is no common case."""
+    chosen, ledgers = small("sinks"), [small("sinks").ledger(geometry_of("mixed")) for _ in range(2)]
+    for ledger in ledgers:
+        ledger.open(0)
+        ledger.book(chosen.on_admit(0, Session(0, (Request(9),)), ledger.view))
+    for count in counts:
+        for number, ledger in enumerate(ledgers):
+            plan = completed(chosen.on_append(0, count, ledger.view), ledger)
+            same = (Reserve(0, ledger.view.allocated(0, WINDOWS), WINDOWS),) if number else ()
+            ledger.book((*same, *plan))
+            after = chosen.on_attended(0, count, ledger.view)
+            ledger.book(after)
+        assert ledgers[0].accounts == ledgers[1].accounts
+        assert ledgers[0].used_bytes == ledgers[1].used_bytes
+        assert ledgers[0].tier_bytes == ledgers[1].tier_bytes
 
 
 @pytest.mark.parametrize("name", BESIDE)

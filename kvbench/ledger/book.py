@@ -71,8 +71,11 @@ class Ledger(LedgerState):
         if not plan:
             return None
         last = plan[-1]
-        if type(last) is Append and self.num_chains == 1 and self._is_booked(plan, last):
-            return None
+        if type(last) is Append:
+            if self.num_chains == 1 and self._is_booked(plan, last):
+                return None
+            if last.area == self.follower and self.num_leading == 1 and self._is_followed(plan, last):
+                return None
         if len(plan) == 1 and type(last) is Rows:
             return book_rows(self, last)
         draft = Draft(self)
@@ -118,6 +121,22 @@ class Ledger(LedgerState):
         else:
             account.num_altered += num_tokens
         account.num_seen += num_tokens
+        return True
+
+    def _is_followed(self, plan: Plan, append: Append) -> bool:
+        """As `_is_booked`, of a common case and what follows it."""
+        account, first = self.accounts.get(append.seq), plan[-2] if len(plan) > 1 else None
+        if account is None or type(first) is not Append or self.counts_altered(self.costs[append.area]):
+            return False
+        held, num_tokens = account.holdings[append.area], append.num_tokens
+        is_same = (first.seq, first.num_tokens) == (append.seq, num_tokens)
+        if not is_same or num_tokens > held.room or held.cost.is_passed(held.num_used, num_tokens):
+            return False
+        if not self._is_booked(plan[:-1], first):
+            return False
+        before, held.num_used = held.num_used, held.num_used + num_tokens
+        self.used_bytes += held.cost.bytes_of(held.num_used) - held.cost.bytes_of(before)
+        account.seen = [each + num_tokens for each in account.seen]
         return True
 
     def _may_cast(self, area: Area) -> bool:

@@ -100,7 +100,7 @@ class Draft(Sums):
         if passing_bytes:
             self._allocate(held, 0, passing_bytes)
         account.see(held.cost.chain, op.num_tokens)
-        account.num_altered += held.cost.area.alters * op.num_tokens
+        account.num_altered += self._ledger.counts_altered(held.cost) * op.num_tokens
 
     def _reserve(self, op: Reserve) -> None:
         account, held = self._held(op, op.area)

@@ -1,7 +1,7 @@
 """What a ledger knows: who holds what, and the sums."""
 
 from kvbench.ledger.accounts import Account
-from kvbench.ledger.costs import area_costs, workspace_bytes
+from kvbench.ledger.costs import AreaCost, area_costs, workspace_bytes
 from kvbench.ledger.declared import Declared
 from kvbench.ledger.outcome import LedgerError
 from kvbench.model.geometry import KVGeometry
@@ -65,6 +65,12 @@ class LedgerState:
             for name, cost in self.costs.items()
             if isinstance(cost.area.layout, Blocks)
         }
+
+    def counts_altered(self, cost: AreaCost) -> bool:
+        """Whether a token that comes to an area counts as altered: once, where it is in what follows others as well."""
+        if not cost.area.follows:
+            return cost.area.alters
+        return cost.area.alters and not all(each.area.alters for each in self.costs.values())
 
     @property
     def num_leading(self) -> int:
