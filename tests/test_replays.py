@@ -7,6 +7,7 @@ import pytest
 import kvbench as kv
 from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled
+from kvbench.charts import rows
 from kvbench.model.geometry import geometry_in
 from kvbench.model.hardware import hardware_from
 from kvbench.model.parameters import parameters_of
@@ -72,6 +73,11 @@ def test_a_row_without_replays_is_judged_by_its_own_interval():
     assert cost.less()[0, 1]
     assert not cost.less()[2, 0]
     assert draws_of(judged[2:], "total_s") is None
+
+
+def test_draws_are_no_parameter_that_rows_are_named_by():
+    summary, replays = summary_and_replays()
+    assert rows.parameters_of(with_draws(summary, replays)) == rows.parameters_of(summary)
 
 
 def test_jobs_of_a_sweep_are_told_apart():

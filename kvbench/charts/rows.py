@@ -8,6 +8,7 @@ import pandas as pd
 from kvbench.charts.text import listed, markdown_escape, number, value_text
 from kvbench.results.front import is_reference
 from kvbench.results.provenance import model_notes
+from kvbench.results.replays import DRAWS
 from kvbench.results.schema import SUMMARY, parameter_applies
 
 MAX_JOBS = 8
@@ -65,7 +66,7 @@ def parameters_of(summary: pd.DataFrame, parameters: list[str] | None = None) ->
     """The columns that tell jobs apart: those given, or those that are no metric, scenario and machine if they vary."""
     if parameters is not None:
         return list(parameters)
-    own = [column for column in summary.columns if column not in SUMMARY]
+    own = [column for column in summary.columns if column not in SUMMARY and not column.endswith(DRAWS)]
     varying = [column for column in ("scenario", "hardware") if column in summary and summary[column].nunique() > 1]
     return varying + own
 
