@@ -1,5 +1,7 @@
 """Fleets that serve as an engine does, and models whose layers differ, over several accelerators: bytes by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from kvbench.backend.choice import Conditions
@@ -8,6 +10,8 @@ from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import geometry_of
 from kvbench.configuration.parts import backend_of
 from kvbench.engine.scheduling import Scheduling
+from kvbench.engine.sglang import SGLang
+from kvbench.engine.trtllm import STEP_S, TensorRTLLM
 from kvbench.engine.vllm import VLLM
 from kvbench.fleet.fleet import Fleet
 from kvbench.fleet.serving import keeps_windows
@@ -120,6 +124,11 @@ def test_an_engine_says_how_it_fills_a_step_and_what_its_host_takes():
     assert mixed.serving.about.endswith("8,192 tokens a step, decoding sequences' first among them")
     conditions = {"geometry": whole.geometry, "hardware": whole.machine, "engine": VLLM(step_s=1e-3)}
     assert Conditions(**conditions).machine.step_s == 1e-3
+    # A step that is scheduled ahead waits for no host; others take what was measured, or what the machine's file says.
+    sheet = replace(whole.machine, step_s=2e-4)
+    engines = (VLLM(), VLLM(async_scheduling=False), VLLM(version="0.9"), TensorRTLLM(), SGLang())
+    taken = [Conditions(geometry=whole.geometry, hardware=sheet, engine=each).machine.step_s for each in engines]
+    assert taken == [0.0, 2e-4, 2e-4, STEP_S, 2e-4]
     assert Conditions(geometry=whole.geometry, hardware=whole.machine).machine is whole.machine
 
 

@@ -55,9 +55,10 @@ class Conditions:
     @property
     def machine(self) -> Hardware | None:
         """The machine to model, with the host time of a step that an engine says."""
-        if self.hardware is None or self.engine is None or self.engine.step_s is None:
+        host_s = None if self.engine is None else self.engine.host_s
+        if self.hardware is None or host_s is None:
             return self.hardware
-        return replace(self.hardware, step_s=self.engine.step_s)
+        return replace(self.hardware, step_s=host_s)
 
     @property
     def scheduling(self) -> Scheduling:

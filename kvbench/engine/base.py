@@ -20,7 +20,7 @@ class Engine(ABC):
 
     Args:
         version: whose rules hold, such as "0.20.2"; None: the newest that is known here.
-        step_s: host time of a step, in seconds; None: what the hardware's file says.
+        step_s: host time of a step that the device waits for, in seconds; None: what `host_s` says.
     """
 
     version: str | None = None
@@ -39,6 +39,12 @@ class Engine(ABC):
             key_of(self.version)
         if self.step_s is not None:
             check_number("engine.step_s", self.step_s, 0, MOST_S)
+
+    @property
+    def host_s(self) -> float | None:
+        """What a step waits for the host: as said, or as measurements of the engine say; None: as the hardware's file
+        says."""
+        return self.step_s
 
     @property
     @abstractmethod

@@ -48,7 +48,7 @@ class VLLM(Engine):
 
     Args:
         version: whose rules hold, such as "0.20.2"; None: the newest that is known here.
-        step_s: host time of a step, in seconds; what the hardware's file says.
+        step_s: host time of a step that the device waits for, in seconds; with async_scheduling none.
         gpu_memory_utilization: share of the accelerator's memory that it may use; 0.9, since 0.20 0.92.
         max_model_len: the longest sequence; the model's own limit.
         max_num_batched_tokens: tokens of a step; 8,192 from 70 GiB up and not on an A100, else 2,048; since 0.29 16,384
@@ -115,6 +115,15 @@ class VLLM(Engine):
         ):
             if getattr(self, key) is not None:
                 check_one_of(f"engine.{key}", getattr(self, key), allowed)
+
+    @property
+    def host_s(self) -> float | None:
+        """What is said; where a step is scheduled while the last one runs, nothing.
+
+        So it is in a log of vLLM 0.19.0 on an RTX 4090 (LLMServingSim's), see `benchmarks/host_time.py`.
+        """
+        hides = _first(self.async_scheduling, since(self.version or NEWEST, ASYNC_BY_DEFAULT))
+        return 0.0 if self.step_s is None and hides else self.step_s
 
     @property
     def scheduling(self) -> Scheduling:

@@ -23,6 +23,10 @@ NEEDED = ("model", "hardware", "engine", "input_tokens", "output_tokens")
 COUNTS = ("tensor_parallel", "pipeline_parallel", "data_parallel", "concurrency", "max_batch")
 TIMES = ("ttft_ms", "tpot_ms", "output_tokens_per_s")
 TEXTS = ("engine_version", "weights_dtype", "kv_dtype", "note")
+WAITING = {"trtllm": 1}
+"""Clients of a closed loop that an engine's batch has no place for, where its size is not said. In TensorRT-LLM's
+published loops one of N waits: TTFT is the prompt's time and an N-th of the answer's, for N from 8 to 64 and all
+lengths."""
 _QUEUED = re.compile(r"all ([\d,]+) requests (?:are )?queued at once")
 _DOUBTED = re.compile(r"use (?:its |their )?TPOT only")
 
@@ -108,13 +112,17 @@ def _point(name: str, row: dict[str, Any]) -> ServingPoint:
         load = Load(region_of(columns), columns, False)
     else:
         raise ValueError("how requests come is not said: neither a concurrency, nor that all are queued at once")
+    max_batch = int(_or(row["max_batch"], 0)) or None
+    if max_batch is None and load.columns.num_clients is not None:
+        places = load.columns.num_clients - WAITING.get(system.engine, 0)
+        max_batch = places if 0 < places < load.columns.num_clients else None
     return ServingPoint(
         what=f"{name}: {prompt:,} + {output:,}, {at_once:,} at once",
         region=load.region,
         system=system,
         columns=load.columns,
         reported=reported,
-        max_batch=int(_or(row["max_batch"], 0)) or None,
+        max_batch=max_batch,
         whole_batch=load.is_whole,
         by_formula=load.columns.num_clients is not None,
     )
