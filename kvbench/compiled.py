@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, ParamSpec, TypeVar
 
 try:
@@ -71,7 +71,8 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     return made
 
 
-def pointer(function: Callable[[int, int], int]) -> Callable[[int, int], int]:
-    """Compile a function of two whole numbers so that compiled functions take it as an argument, whichever it is."""
-    made: Callable[[int, int], int] = cfunc("int64(int64, int64)")(function)
+def pointer(function: Callable[P, int]) -> Callable[P, int]:
+    """Compile a function of whole numbers so that compiled functions take it as an argument, whichever it is."""
+    code: CodeType = function.__code__
+    made: Callable[P, int] = cfunc(f"int64({', '.join(['int64'] * code.co_argcount)})")(function)
     return made

@@ -111,7 +111,10 @@ def test_models_without_plain_layers_are_priced(kvbench, tmp_path):
         ([*H100, "hardware.flops_per_s=-1"], "hardware.flops_per_s is a number above 0, got -1"),
         ([*H100, "budget_bytes=900000000000"], "budget_bytes is at most the 60,456,467,365 that H100 SXM 80 GB has"),
         ([*H100, "model=llama3_70b"], "nothing is left for caches"),
-        ([*H100, "strategy=heavy_hitters"], "needs attention to tell it: mass; backend modelled supplies none"),
+        (
+            [*H100, "attend=false", "strategy=heavy_hitters"],
+            "needs attention to tell it: mass; backend modelled supplies none",
+        ),
         ([*H100, "backend.memory_fraction=no"], "memory_fraction"),
     ],
 )

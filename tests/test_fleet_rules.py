@@ -14,7 +14,20 @@ from kvbench.fleet import simulate
 from kvbench.fleet.kernel import COMPILED, run
 from kvbench.fleet.rules import RULED, bound_rule
 from kvbench.fleet.space import NUM_ORDERS, give_back, lay_out, take
-from kvbench.fleet.state import BEST_FIT, BUDDY, FIXED, LIVE, NONE, REPLICA, REQUEST, Machine
+from kvbench.fleet.state import (
+    AFTER,
+    BEFORE,
+    BEST_FIT,
+    BUDDY,
+    FIXED,
+    FULL,
+    LIVE,
+    NONE,
+    REPLICA,
+    REQUEST,
+    REST,
+    Machine,
+)
 from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.exact import Exact
@@ -45,12 +58,12 @@ def test_which_strategies_have_integer_rules():
         ("predictive", "decides by each sequence's past appends"),
         ("predictive_average", "decides by the requests completed before"),
         ("async", "decides by background work"),
-        ("int4", "decides by more than a sequence's capacity and length"),
+        ("streaming", "decides by more than a sequence's capacity and length"),
     ],
 )
 def test_a_strategy_without_is_refused_with_the_reason(name, reason):
     assert reason in refused(name)
-    assert "chunked, concat, dynamic, exact, fp8, paged, power_of_two, static" in refused(name)
+    assert "chunked, concat, dynamic, exact, fp8, heavy_hitters, int2" in refused(name)
 
 
 def test_a_rule_is_not_inherited_beside_another_hook():
@@ -81,13 +94,26 @@ def test_a_compiled_rule_is_the_strategys(made):
     rng = random.Random(5)
     for _ in range(3_000):
         first, second = (rng.randrange(1 << rng.randrange(1, 28)) for _ in range(2))
-        assert bound.admitted.ctypes(first, second) == rule.admitted(first, second, *rule.admitted_by)
-        assert bound.grown.ctypes(first, second) == rule.grown(first, second, *rule.grown_by)
+        admitted, grown, _ = bound.compiled
+        assert admitted.ctypes(first, second) == rule.admitted(first, second, *rule.admitted_by)
+        assert grown.ctypes(first, second) == rule.grown(first, second, *rule.grown_by)
+
+
+@pytest.mark.parametrize("name", ["heavy_hitters", "int4", "int8", "sinks", "snapkv"])
+def test_compiled_turns_are_the_strategys(name):
+    made = strategy(name)
+    turns, (*_, turned) = made.integer_rule.turns, bound_rule(made).compiled
+    rng = random.Random(7)
+    for _ in range(1_000):
+        first, second = (rng.randrange(1, 1 << rng.randrange(2, 20)) for _ in range(2))
+        found = [turned.ctypes(what, first, second) for what in (FULL, BEFORE, AFTER, REST)]
+        one, two = (first, *turns.by), (first, second, *turns.by)
+        assert found == [turns.full(*one), turns.before(*one), turns.after(*two), turns.rest(*two)]
 
 
 def test_the_kernel_is_compiled_once_for_all_rules():
     columns = columns_of([(0, 3, 3)])
-    for made in (Static(max_seq_len=8), Exact(round_to=1), Paged(block_size=4, pool_tokens=64)):
+    for made in (Static(max_seq_len=8), Exact(round_to=1), Paged(block_size=4, pool_tokens=64), strategy("sinks")):
         simulate(columns, made, PRICES, geometry=GEOMETRY, budget_bytes=10**6, max_batch=2)
     assert len(run.signatures) == 1
 
@@ -115,7 +141,7 @@ def space_of(kind, num_slots, min_block):
     lists = np.zeros((4, max(num_slots + 2, NUM_ORDERS)), np.int64)
     requests, now, live = (np.zeros(1, dtype) for dtype in (REQUEST, REPLICA, LIVE))
     rules, no_prices = bound_rule(Exact(round_to=1)), np.zeros((1, 1), np.int64)
-    return Machine(requests, now[0], live, np.zeros((1, 1)), lists, fixed[0], no_prices, rules.admitted, rules.grown)
+    return Machine(requests, now[0], live, np.zeros((1, 1)), lists, fixed[0], no_prices, *rules.compiled)
 
 
 def orders(rng, size_of):

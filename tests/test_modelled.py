@@ -10,7 +10,17 @@ from kvbench.plan.ops import Append, Keep, Move, Release, Reserve, Rule, Settle
 from kvbench.runner.frames import results_of
 from kvbench.runner.run import check_signals, run
 from kvbench.strategy.dynamic import Dynamic
-from kvbench.timing.prices import LINEAR, SEQUENCES, attention_ps, decode_ps, mixed_ps, sized_ps
+from kvbench.timing.prices import (
+    LINEAR,
+    SEQUENCES,
+    UNBOUNDED,
+    attention_ps,
+    decode_ps,
+    mixed_ps,
+    num_scoring,
+    scoring_ps,
+    sized_ps,
+)
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.steps import StepFigures
 from kvbench.workload.request import Request, Session
@@ -206,7 +216,17 @@ def test_bad_settings_say_what_is_allowed():
         Modelled(allocator="cachin")
 
 
-def test_a_strategy_that_attention_must_tell_something_is_refused():
+def test_a_strategy_that_attention_must_tell_something_is_refused_where_none_is_priced():
     strategies = {"heavy_hitters": strategy("heavy_hitters")}
     with pytest.raises(ValueError, match=r"attention to tell it: mass; backend modelled supplies none$"):
-        check_signals(strategies, modelled())
+        check_signals(strategies, modelled(attend=False))
+
+
+def test_scores_take_the_product_of_queries_and_keys_once_more():
+    # A slot is read in 1,000 ps and a pair takes as long: half of each for keys alone.
+    prices = prices_of(machine(), WORK)
+    assert scoring_ps(1, 40, prices) == 40 * 500
+    assert scoring_ps(3, 40, prices) == (38 + 39 + 40) * 500
+    assert scoring_ps(0, 40, prices) == 0
+    assert [num_scoring(tokens, 32, 0) for tokens in (1, 5, 90)] == [0, 5, 32]
+    assert [num_scoring(tokens, UNBOUNDED, 1) for tokens in (1, 5, 90)] == [1, 5, 90]

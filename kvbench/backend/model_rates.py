@@ -1,6 +1,7 @@
 """What the modelled backend asks of a machine where a whole model is priced: the kernels that an iteration runs."""
 
 from kvbench.backend.rates import NO_DECODING, CacheRates, Decoding, Read
+from kvbench.backend.shares import parts_in
 from kvbench.ledger import AreaCost
 from kvbench.plan.area import DEVICE
 from kvbench.timing.prices import LINEAR, SEQUENCES, STEP_ROWS, attention_ps, sized_ps, unit_ps, units_seen
@@ -37,6 +38,7 @@ class ModelRates(CacheRates):
         for read in reads:
             if read.cost.area.tier == DEVICE:
                 own = self._as_held(read.cost.area)[1]
-                whole_ps = units_seen(num_slots, own) * unit_ps(unit, decoding.num_rows, own.tables) + own.state_ps
-                spent_ps += self._share_ps(read, num_slots, whole_ps)
-        return spent_ps
+                parts = parts_in(read.cost, self._geometry, decoding.parts, self._num_rows)
+                num_units = units_seen(num_slots, own) * parts * read.num_slots // num_slots
+                spent_ps += num_units * unit_ps(unit, decoding.num_rows, own.tables, decoding.parts)
+        return spent_ps + prices.state_ps

@@ -15,6 +15,7 @@ from kvbench.backend.curves import Curves
 from kvbench.backend.model_rates import ModelRates
 from kvbench.backend.rank import rank_in
 from kvbench.backend.rates import NO_DECODING, CacheRates, Decoding, Rates, Read
+from kvbench.backend.shares import parts_of
 from kvbench.checks import check_int, check_share
 from kvbench.ledger import Posting
 from kvbench.ledger.costs import area_costs, as_held
@@ -22,7 +23,7 @@ from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
-from kvbench.plan.area import DEVICE, Area
+from kvbench.plan.area import DEVICE, SIGNALS, Area
 from kvbench.plan.ops import Append, Fork, Keep, Move, Plan, Release, Reserve, Settle
 from kvbench.timing.doubt import MOST_DRAWS
 from kvbench.timing.iteration import iteration_of, spent_s
@@ -124,6 +125,16 @@ class ModelledBackend(Backend):
         made = ModelRates if self._work.is_whole else CacheRates
         return made(hardware, geometry, self._work, self.num_rows)
 
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """All, where attention is priced by a data sheet: their product is priced as well."""
+        return tuple(SIGNALS.values()) if self._attend and self.hardware.curves is None else ()
+
+    @property
+    def why_no_signals(self) -> str:
+        """See `Backend.why_no_signals`."""
+        return f" ({self.hardware.name} was calibrated without)" if self.hardware.curves is not None else ""
+
     def check_areas(self, areas: tuple[Area, ...]) -> None:
         """Refuse areas of some layers where a machine was calibrated with all, or an allocator holds all alike.
 
@@ -161,6 +172,7 @@ class ModelledBackend(Backend):
         self._read_bytes = 0
         self._read_until: dict[int, int] = {}
         self._costs = area_costs(areas, self.geometry, self.num_rows)
+        self._parts = parts_of(self._costs.values(), self.geometry, self.num_rows)
         self._allocator: CachingAllocator | None = None
         self._storages: Storages | None = None
         if self._allocator_name != "none":
@@ -295,7 +307,7 @@ class ModelledBackend(Backend):
         if num_queries > 1 or seq not in self._decoding:
             return NO_DECODING
         is_first, self._has_decoded = not self._has_decoded, True
-        return Decoding(len(self._decoding) * self.num_rows, is_first)
+        return Decoding(len(self._decoding) * self.num_rows, is_first, parts=self._parts)
 
     def _since_bytes(self, booking: Booking) -> int:
         """What other sequences have read since this one last did, at most what is in use that it does not hold too."""

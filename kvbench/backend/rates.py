@@ -1,17 +1,26 @@
 """What the modelled backend asks of a machine: how long a piece of work takes on it, in picoseconds."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import NamedTuple, Protocol
 
+from kvbench.backend.shares import layers_of, voters_of
 from kvbench.ledger import AreaCost, Posting
 from kvbench.ledger.accounts import Holding
-from kvbench.ledger.costs import covered, held_as
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.plan.area import DEVICE, HOST, NORM, Area, Blocks, Cast, Chunks, Format, Native
 from kvbench.plan.ops import Keep, Plan, Reserve
-from kvbench.timing.prices import PS_PER_S, Prices, products_ps, reading_ps, resize_ps
+from kvbench.timing.prices import (
+    PS_PER_S,
+    Prices,
+    moved_ps,
+    num_scoring,
+    products_ps,
+    read_ps,
+    reading_ps,
+    resize_ps,
+    scoring_ps,
+)
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.work import Work
 
@@ -35,11 +44,13 @@ class Decoding(NamedTuple):
         num_rows: sequences that take one, row by row; 0 where the step is none.
         is_first: whether it is the first of them.
         is_mixed: whether the iteration computes prompts, too.
+        parts: of a unit that attention is counted in; see `shares.parts_of`.
     """
 
     num_rows: int = 0
     is_first: bool = False
     is_mixed: bool = False
+    parts: int = 1
 
 
 NO_DECODING = Decoding()
@@ -132,19 +143,13 @@ class CacheRates:
         self._num_rows = num_rows
         self._held: dict[tuple[Format, tuple[str, ...] | None], tuple[KVGeometry, Prices]] = {}
         self._prices = self._as_held(Area())[1]
-        memory_per_s = hardware.memory_bytes_per_s * hardware.memory_efficiency
-        self._byte_ps = PS_PER_S / memory_per_s
-        self._launch_ps = round(geometry.num_layers * hardware.launch_s * PS_PER_S)
 
     def _as_held(self, area: Area) -> tuple[KVGeometry, Prices]:
         """The geometry of an area's layers, and their prices, in the dtype that it casts to."""
         form = area.format if isinstance(area.format, Cast) else Native()
         key = form, area.layers
         if key not in self._held:
-            geometry, passed = (
-                _of_layers(area, held_as(replace(area, format=form), each))
-                for each in (self._geometry, self._work.geometry)
-            )
+            geometry, passed = (layers_of(area, each) for each in (self._geometry, self._work.geometry))
             work = self._work._replace(geometry=passed)
             self._held[key] = geometry, prices_of(self._hardware, work, self._num_rows, geometry)
         return self._held[key]
@@ -182,7 +187,7 @@ class CacheRates:
 
     def copy_ps(self, num_bytes: int) -> int:
         """Bytes read and written."""
-        return round(2 * num_bytes * self._byte_ps)
+        return moved_ps(num_bytes, self._prices.copy_ps, self._prices)
 
     def append_ps(self, cost: AreaCost, num_tokens: int) -> int:
         """Bytes written, and the step's launches."""
@@ -196,13 +201,13 @@ class CacheRates:
         ranked_bytes = cost.bytes_of(posting.num_before) if op.rule.by == NORM else 0
         if not (ranked_bytes or posting.copied_bytes):
             return 0
-        return self._launch_ps + round(ranked_bytes * self._byte_ps) + self.copy_ps(posting.copied_bytes)
+        return self._prices.launch_ps + read_ps(ranked_bytes, self._prices) + self.copy_ps(posting.copied_bytes)
 
     def move_ps(self, posting: Posting, src: AreaCost, dst: AreaCost) -> int:
         """Reads and writes; over a link, bytes over its bandwidth and a transfer's fixed cost."""
         num_moved = posting.moved_bytes * dst.unit_tokens // dst.unit_bytes
         device_bytes = sum(c.bytes_of(num_moved) for c in (src, dst) if c.area.tier == DEVICE)
-        spent = self._launch_ps + round(device_bytes * self._byte_ps) + self.copy_ps(posting.copied_bytes)
+        spent = self._prices.launch_ps + read_ps(device_bytes, self._prices) + self.copy_ps(posting.copied_bytes)
         ways = [cost for cost in (src, dst) if cost.area.tier != DEVICE]
         return spent + sum(self._way_ps(cost, num_moved) for cost in ways)
 
@@ -217,7 +222,15 @@ class CacheRates:
                 chains.setdefault(read.cost.chain, []).append(read)
         on_device = sum(self._chain_ps(chain, num_queries, decoding) for chain in chains.values())
         beside = self._prices.state_ps if any(read.cost.area.layers is not None for read in reads) else 0
-        return max(on_device + beside, over_links)
+        return max(on_device + beside + self._scoring_ps(reads, num_queries), over_links)
+
+    def _scoring_ps(self, reads: tuple[Read, ...], num_queries: int) -> int:
+        """What scores of slots take beside attention, in areas that have some."""
+        scored = [read for read in reads if read.cost.area.score is not None]
+        return sum(
+            scoring_ps(num_scoring(num_queries, *voters_of(read.cost.area.score)), read.num_slots, self._prices)
+            for read in scored
+        )
 
     def _chain_ps(self, reads: list[Read], num_queries: int, decoding: Decoding) -> int:
         """Bytes read or operations done, whichever take longer."""
@@ -243,10 +256,3 @@ class CacheRates:
         link = hardware.host_bytes_per_s * hardware.host_efficiency
         per_s = link if cost.area.tier == HOST else min(link, hardware.disk_bytes_per_s)
         return self._prices.transfer_ps + round(cost.bytes_of(num_slots) * PS_PER_S / per_s)
-
-
-def _of_layers(area: Area, geometry: KVGeometry) -> KVGeometry:
-    """The layers that an area is of; those of an area of all layers with what holds states beside."""
-    if area.layers is None:
-        return geometry
-    return replace(geometry, groups=tuple(group for _, group in covered(area, geometry)))

@@ -25,7 +25,7 @@ def run_whole(tables: Tables, rule: BoundRule, columns: TraceColumns) -> tuple[S
     """
     requests = requests_of(columns)
     last = tables.replicas.size - 1
-    run(tables._replace(requests=requests), np.arange(requests.size), last, FOREVER, rule.admitted, rule.grown)
+    run(tables._replace(requests=requests), np.arange(requests.size), last, FOREVER, *rule.compiled)
     _check_ended((requests["finish_ns"] != NONE).all())
     return served_of(requests), int(requests["finish_ns"].max())
 
@@ -59,7 +59,7 @@ def run_blocks(
         arriving, free = free[: rows.size], free[rows.size :]
         requests[arriving] = rows
         until_ns = FOREVER if stop == num_requests else int(columns.stretch(stop, stop + 1).arrivals_ns[0])
-        last = run(tables._replace(requests=requests), arriving, last, until_ns, rule.admitted, rule.grown)
+        last = run(tables._replace(requests=requests), arriving, last, until_ns, *rule.compiled)
         places = np.append(busy, arriving)
         has_ended = requests["finish_ns"][places] != NONE
         ended, busy = requests[places[has_ended]], places[~has_ended]

@@ -143,12 +143,19 @@ def _alone_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64
     """The most that a request adds to an iteration: all its tokens computed, moved, copied and read."""
     each = prices.state_ps + prices.write_ps + prices.swap_ps + prices.copy_ps + prices.storage_ps
     once = prices.transfer_ps + 2 * prices.storage_ps + prices.state_ps * (1 + prices.swap_ps / prices.copy_ps)
-    return tokens * (_token_ps(tokens, prices) + each) + _linear_ps(tokens, prices) + _decode_ps(tokens, prices) + once
+    each_ps = _token_ps(tokens, prices) + each + tokens * _score_ps(prices)
+    return tokens * each_ps + _linear_ps(tokens, prices) + _decode_ps(tokens, prices) + once
 
 
 def _step_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
     """The most that a decode step of a request takes by itself."""
-    return _shared_ps(prices) + _decode_ps(tokens, prices) + float(prices.write_ps + prices.state_ps)
+    each = prices.write_ps + prices.state_ps + prices.launch_ps + prices.copy_ps
+    return _shared_ps(prices) + _decode_ps(tokens, prices) + tokens * _score_ps(prices) + float(each)
+
+
+def _score_ps(prices: Prices) -> float:
+    """Scoring a slot in a decode step, where a strategy asks for it."""
+    return float(sum(max(sight.read_ps, sight.pair_ps) for sight in prices.sights))
 
 
 def _token_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from kvbench.compiled import part
 from kvbench.fleet.jump import calm_ns
 from kvbench.fleet.replica import advance, load_of, route, starts_ns
-from kvbench.fleet.state import FOREVER, NONE, ROUND_ROBIN, Machine, Rule, Tables
+from kvbench.fleet.state import FOREVER, NONE, ROUND_ROBIN, Machine, Rule, Tables, TurnRule
 
 
 @part
@@ -51,7 +51,13 @@ def _send(tables: Tables, request: int, last: int, moment_ns: int) -> int:
 
 @part
 def serve_clients(
-    tables: Tables, arriving: NDArray[np.int64], last: int, is_last: bool, admitted: Rule, grown: Rule
+    tables: Tables,
+    arriving: NDArray[np.int64],
+    last: int,
+    is_last: bool,
+    admitted: Rule,
+    grown: Rule,
+    turned: TurnRule,
 ) -> int:
     """Serve requests, each sent when a client is free, until all are sent; the last ones of a trace, until all ended.
 
@@ -65,6 +71,7 @@ def serve_clients(
         is_last: whether no others follow.
         admitted: the strategy's rule.
         grown: and that of growth.
+        turned: and that of slots that are too many.
     """
     sends, fixed = tables.sends, tables.fixed[0]
     number = 0
@@ -87,10 +94,10 @@ def serve_clients(
         for i in range(tables.replicas.size):
             if i != own and starts_ns(tables.replicas[i]) < until_ns:
                 now, live, sums, space = tables.replicas[i], tables.live[i], tables.sums[i], tables.space[i]
-                other = Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown)
+                other = Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown, turned)
                 until_ns = min(until_ns, calm_ns(other) + 1)
         now, live, sums, space = tables.replicas[own], tables.live[own], tables.sums[own], tables.space[own]
         now.until_ns = until_ns
-        m = Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown)
+        m = Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown, turned)
         advance(m)
         _collect(m, sends)

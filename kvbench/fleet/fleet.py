@@ -185,11 +185,13 @@ class FleetServer:
         Raises:
             ValueError: the strategy has no integer rule.
         """
-        is_contiguous = all(isinstance(area.layout, Contiguous) for area in strategy.areas)
+        rule = strategy.integer_rule
+        stays = rule is not None and rule.turns is None
+        is_contiguous = stays and all(isinstance(area.layout, Contiguous) for area in strategy.areas)
         return simulate(
             columns,
             strategy,
-            self.prices(strategy.areas[0], factors),
+            self.prices(strategy.areas[-1], factors),
             geometry=self.geometry,
             budget_bytes=budget_bytes + self._staging_bytes(strategy),
             max_batch=self.max_batch,

@@ -2,7 +2,7 @@
 or a chunk ends. Between events all that decode are on straight stretches of theirs."""
 
 from kvbench.compiled import part, plain
-from kvbench.fleet.state import FixedRow, Machine
+from kvbench.fleet.state import FixedRow, LiveRow, Machine
 from kvbench.timing.prices import UNBOUNDED, units_seen
 
 _units_seen = plain(units_seen)
@@ -81,13 +81,35 @@ def units_of(num_tokens: int, fixed: FixedRow) -> int:
 
 
 @part
+def used_slots(own: LiveRow, num_tokens: int) -> int:
+    """Slots of the area main in use of so many tokens, where slots are reduced."""
+    return min(num_tokens - own.away, own.most)
+
+
+@part
+def held_bytes(own: LiveRow, num_tokens: int, fixed: FixedRow) -> int:
+    """Bytes that a live request uses with so many tokens."""
+    if not fixed.is_turning:
+        return bytes_of(num_tokens, fixed)
+    return bytes_of(used_slots(own, num_tokens), fixed) + own.aside * fixed.aside_bytes // fixed.aside_group
+
+
+@part
+def held_units(own: LiveRow, num_tokens: int, fixed: FixedRow) -> int:
+    """Units that the newest of so many tokens of a live request sees."""
+    if not fixed.is_turning:
+        return units_of(num_tokens, fixed)
+    return used_slots(own, num_tokens) * fixed.slot_units + own.aside * fixed.aside_units
+
+
+@part
 def bend(m: Machine, place: int, num_tokens: int) -> None:
     """Note by how much a step more of a request that decodes adds, once it holds so many tokens."""
     own, now, fixed = m.live[place], m.now, m.fixed
     more_units, more_bytes = fixed.slot_units, fixed.slot_bytes
-    if fixed.is_bounded:
-        more_units = units_of(num_tokens + 1, fixed) - units_of(num_tokens, fixed)
-        more_bytes = bytes_of(num_tokens + 1, fixed) - bytes_of(num_tokens, fixed)
+    if fixed.is_bounded or fixed.is_turning:
+        more_units = held_units(own, num_tokens + 1, fixed) - held_units(own, num_tokens, fixed)
+        more_bytes = held_bytes(own, num_tokens + 1, fixed) - held_bytes(own, num_tokens, fixed)
     now.more_units += more_units - own.more_units
     now.more_bytes += more_bytes - own.more_bytes
     own.more_units, own.more_bytes = more_units, more_bytes

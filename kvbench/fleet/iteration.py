@@ -2,7 +2,7 @@
 
 from kvbench.compiled import part, plain
 from kvbench.engine.scheduling import prompts_tokens, taken_tokens
-from kvbench.fleet.holds import bend, bytes_of, passing_bytes, units_of
+from kvbench.fleet.holds import bend, bytes_of, held_bytes, held_units, passing_bytes, used_slots
 from kvbench.fleet.live import (
     begin_decoding,
     end,
@@ -19,12 +19,24 @@ from kvbench.fleet.memory import growth_ps, note_peak, note_waste, resized
 from kvbench.fleet.queue import is_waiting, note_left, take_first
 from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
 from kvbench.fleet.tally import Level, add_one, add_wait, pass_time
-from kvbench.timing.prices import LINEAR, SEQUENCES, decode_ps, mixed_ps, moved_ps, prefill_ps, sized_ps
+from kvbench.fleet.turns import make_way, reduce, scored_ps, turn
+from kvbench.timing.prices import (
+    LINEAR,
+    SEQUENCES,
+    decode_ps,
+    mixed_ps,
+    moved_ps,
+    num_scoring,
+    prefill_ps,
+    scoring_ps,
+    sized_ps,
+)
 
 FEW = 8
 _decode_ps, _mixed_ps, _moved_ps = plain(decode_ps), plain(mixed_ps), plain(moved_ps)
 _prefill_ps, _sized_ps = plain(prefill_ps), plain(sized_ps)
 _prompts_tokens, _taken_tokens = plain(prompts_tokens), plain(taken_tokens)
+_num_scoring, _scoring_ps = plain(num_scoring), plain(scoring_ps)
 
 
 @part
@@ -68,10 +80,11 @@ def _finish(m: Machine, num_new: int) -> None:
     spent_ps += _sized_ps(SEQUENCES, now.stepped + now.num_computed, m.tables)
     if now.stepped > 0:
         if now.num_computed > 0:
-            spent_ps += _mixed_ps(now.num_begun_with, now.units_seen, m.tables)
+            spent_ps += _mixed_ps(now.num_begun_with, now.units_seen, m.tables, m.fixed.unit_parts)
         else:
-            spent_ps += _decode_ps(now.num_begun_with, now.units_seen, m.tables)
+            spent_ps += _decode_ps(now.num_begun_with, now.units_seen, m.tables, m.fixed.unit_parts)
         spent_ps += now.stepped * (m.fixed.write_ps + m.fixed.state_ps)
+        spent_ps += scored_ps(now.units_seen, m.fixed)
     if now.stepped + num_new > 0:
         spent_ps += m.fixed.step_ps
     pass_time(m, spent_ps)
@@ -195,17 +208,22 @@ def _happen(m: Machine, place: int, step: int) -> None:
     """Let happen what a request's key stood for, and find the next."""
     now, own, fixed = m.now, m.live[place], m.fixed
     required = own.origin + step
+    num_bytes = num_units = 0
+    if fixed.is_turning:
+        num_bytes, num_units = held_bytes(own, required, fixed), held_units(own, required, fixed)
     if required > fixed.max_tokens:
         now.stepped -= 1
-        now.units_seen -= units_of(required, fixed)
+        now.units_seen -= held_units(own, required, fixed)
         m.requests[own.request].outcome = TOO_LONG
         end(m, place, required - 1)
         return
     if fixed.layout == BLOCKS:
         own.capacity = own.taken = -(-required // fixed.unit) * fixed.unit
         note_waste(m, place)
-    elif required > own.capacity and not _make_room(m, place, required - 1, required):
+    elif (fixed.is_turning or required > own.capacity) and not _make_room(m, place, required - 1, required):
         return
+    if fixed.is_turning:
+        turn(m, place, required, num_bytes, num_units)
     if required == own.final:
         m.requests[own.request].outcome = COMPLETED
         end(m, place, required)
@@ -228,7 +246,10 @@ def _make_room(m: Machine, place: int, held: int, required: int) -> bool:
     while True:
         capacity = own.capacity
         is_growth = required > capacity
-        done = resized(m, place, m.grown(capacity, required) if is_growth else capacity, beside_bytes)
+        if m.fixed.is_turning:
+            done = make_way(m, place, held, required - held)
+        else:
+            done = resized(m, place, m.grown(capacity, required) if is_growth else capacity, beside_bytes)
         if done > 0:
             if done == 1 and is_growth:
                 now.spent_ps += growth_ps(m, place, capacity, held)
@@ -243,10 +264,12 @@ def _make_room(m: Machine, place: int, held: int, required: int) -> bool:
         else:
             if is_decoding(m, place):
                 now.stepped -= 1
-                now.units_seen -= units_of(held + 1, m.fixed)
+                now.units_seen -= held_units(own, held + 1, m.fixed)
             now.has_given_way = 1
-            m.requests[own.request].outcome = OUT_OF_MEMORY
+            asked = m.requests[own.request]
+            asked.outcome = OUT_OF_MEMORY
             end(m, place, held)
+            asked.held = max(held, own.saved)  # what it was to compute again counts as held
             return False
 
 
@@ -303,12 +326,17 @@ def _compute(m: Machine, place: int) -> tuple[bool, bool]:
             end(m, place, held)
             return took, True
         is_tight = held + num_tokens > own.capacity or passing_bytes(held, num_tokens, fixed) > 0
-        if is_tight and not _make_room(m, place, held, held + num_tokens):
+        num_bytes = held_bytes(own, held, fixed)
+        if (is_tight or fixed.is_turning) and not _make_room(m, place, held, held + num_tokens):
             return took, True
         took = True
         own.held += num_tokens
-        now.new_used += bytes_of(own.held, fixed) - bytes_of(held, fixed)
         _pay(m, place, held, num_tokens, is_fetch)
+        if fixed.is_turning:
+            if num_tokens > 1:
+                own.several = own.held
+            reduce(m, place, own.held)
+        now.new_used += held_bytes(own, own.held, fixed) - num_bytes
     if own.held == own.final:
         m.requests[own.request].outcome = COMPLETED
         end(m, place, own.held)
@@ -331,7 +359,11 @@ def _pay(m: Machine, place: int, held: int, num_tokens: int, is_fetch: bool) -> 
         now.spent_ps += m.fixed.transfer_ps + _moved_ps(num_bytes, m.fixed.swap_ps, m.fixed)
         now.moved_bytes += num_bytes
         return
-    now.spent_ps += _prefill_ps(num_tokens, held, m.fixed, m.tables)
+    num_before = used_slots(own, held + num_tokens) - num_tokens + own.aside if m.fixed.is_turning else held
+    now.spent_ps += _prefill_ps(num_tokens, num_before, m.fixed, m.tables)
+    if m.fixed.voters > 0:
+        num_queries = _num_scoring(num_tokens, m.fixed.voters, m.fixed.is_each)
+        now.spent_ps += _scoring_ps(num_queries, num_before + num_tokens, m.fixed)
     now.num_computed += 1
     now.tokens += num_tokens
     now.budget_tokens = max(now.budget_tokens - num_tokens, 0)

@@ -7,6 +7,7 @@ from kvbench.fleet.live import next_key
 from kvbench.fleet.memory import note_peak
 from kvbench.fleet.state import BLOCKS, IDLE_QUEUE, NONE, Machine
 from kvbench.fleet.tally import Level, add, add_one, begin, note_queue, pass_time
+from kvbench.fleet.turns import scored_ps
 from kvbench.timing.prices import DECODE_UNIT, LINEAR, PS_PER_NS, SEQUENCES, decode_ps, sized_ps, unit_ps
 
 LONGEST_NS = 9 * 10**15
@@ -53,13 +54,17 @@ def _step_ps(m: Machine) -> int:
     num, fixed = m.now.num_decoding, m.fixed
     shared_ps = _sized_ps(LINEAR, num, m.tables) + _sized_ps(SEQUENCES, num, m.tables)
     shared_ps += fixed.step_ps + num * (fixed.write_ps + fixed.state_ps)
-    return shared_ps + _decode_ps(num, m.now.units, m.tables)
+    shared_ps += scored_ps(m.now.units, fixed)
+    return shared_ps + _decode_ps(num, m.now.units, m.tables, fixed.unit_parts)
 
 
 @part
 def _more_ps(m: Machine) -> int:
     """By how much each such iteration takes longer than the one before."""
-    return m.now.more_units * _unit_ps(DECODE_UNIT, m.now.num_decoding, m.tables)
+    more_units, fixed = m.now.more_units, m.fixed
+    return more_units * _unit_ps(DECODE_UNIT, m.now.num_decoding, m.tables, fixed.unit_parts) + scored_ps(
+        more_units, fixed
+    )
 
 
 @part

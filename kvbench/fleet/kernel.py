@@ -10,24 +10,32 @@ from numpy.typing import NDArray
 from kvbench.compiled import kernel
 from kvbench.fleet.clients import serve_clients
 from kvbench.fleet.replica import advance, load_of, route
-from kvbench.fleet.state import FOREVER, ROUND_ROBIN, Machine, Rule, Tables
+from kvbench.fleet.state import FOREVER, ROUND_ROBIN, Machine, Rule, Tables, TurnRule
 
 COMPILED = (
     *("clients", "holds", "iteration", "jump", "kernel", "live", "memory", "queue", "replica", "space", "state"),
-    "tally",
+    *("tally", "turns"),
 )
 """Files of this package that are compiled into the kernel."""
 
 
-def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, Rule], int]:
+def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, Rule, TurnRule], int]:
     """The kernel, compiled. What was compiled from sources with another stamp is not used again."""
 
-    def run(tables: Tables, arriving: NDArray[np.int64], last: int, until_ns: int, admitted: Rule, grown: Rule) -> int:
+    def run(
+        tables: Tables,
+        arriving: NDArray[np.int64],
+        last: int,
+        until_ns: int,
+        admitted: Rule,
+        grown: Rule,
+        turned: TurnRule,
+    ) -> int:
         if stamp == 0:
             return last
         fixed = tables.fixed[0]
         if fixed.num_clients > 0:
-            return serve_clients(tables, arriving, last, until_ns == FOREVER, admitted, grown)
+            return serve_clients(tables, arriving, last, until_ns == FOREVER, admitted, grown, turned)
         num_requests, num_replicas = arriving.size, tables.replicas.size
         num_routed = 0
         if fixed.routing == ROUND_ROBIN:
@@ -46,7 +54,7 @@ def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, 
                 now = tables.replicas[i]
                 now.until_ns = moment_ns
                 live, sums, space = tables.live[i], tables.sums[i], tables.space[i]
-                advance(Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown))
+                advance(Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown, turned))
                 load = load_of(now, moment_ns)
                 if load < least:
                     best, least = i, load

@@ -4,10 +4,11 @@ Those who decode are in a heap by the step at which something next happens to ea
 """
 
 from kvbench.compiled import part, plain
-from kvbench.fleet.holds import bend, bytes_of, next_bend, units_of
+from kvbench.fleet.holds import bend, held_bytes, held_units, next_bend
 from kvbench.fleet.memory import freed
 from kvbench.fleet.state import BLOCKS, NONE, SWAP, Machine
-from kvbench.timing.prices import moved_ps
+from kvbench.fleet.turns import next_turn
+from kvbench.timing.prices import UNBOUNDED, moved_ps
 
 _moved_ps = plain(moved_ps)
 
@@ -93,6 +94,8 @@ def enter(m: Machine, request: int, saved: int) -> int:
     own.request, own.prompt = request, asked.prompt
     own.final = asked.prompt + max(asked.output - 1, 0)  # the prompt's step gives the first output token
     own.held = own.capacity = own.taken = own.waste = own.has_stepped = own.more_units = own.more_bytes = 0
+    own.away = own.aside = own.several = own.is_pending = 0
+    own.most = UNBOUNDED
     own.saved = saved
     own.key = own.position = own.origin = NONE
     own.arrived = now.num_admitted
@@ -119,7 +122,9 @@ def set_key(m: Machine, place: int, held: int) -> None:
     """Find the step at which something happens next to a request that decodes, and holds so many tokens."""
     own, fixed = m.live[place], m.fixed
     event = min(own.final, fixed.max_tokens + 1)
-    if fixed.layout != BLOCKS:
+    if fixed.is_turning:
+        event = min(event, next_turn(m, place, held))
+    elif fixed.layout != BLOCKS:
         event = min(event, own.capacity + 1)
     elif fixed.is_split:
         last = (own.final - 1) // fixed.unit * fixed.unit + 1
@@ -134,10 +139,10 @@ def set_key(m: Machine, place: int, held: int) -> None:
 def begin_decoding(m: Machine, place: int) -> None:
     """From the next step on, a request adds a token a step."""
     now, own = m.now, m.live[place]
-    now.new_used -= bytes_of(own.held, m.fixed)
+    now.new_used -= held_bytes(own, own.held, m.fixed)
     own.origin = own.held - now.counter
-    now.units += units_of(own.held + 1, m.fixed)
-    now.used += bytes_of(own.held + 1, m.fixed)
+    now.units += held_units(own, own.held + 1, m.fixed)
+    now.used += held_bytes(own, own.held + 1, m.fixed)
     bend(m, place, own.held + 1)
     now.num_decoding += 1
     now.first_new = own.younger
@@ -156,15 +161,15 @@ def leave(m: Machine, place: int, held: int) -> None:
     if is_decoding(m, place):
         take_out(m, place)
         next_held = own.origin + now.counter + 1
-        now.units -= units_of(next_held, m.fixed)
-        now.used -= bytes_of(next_held, m.fixed)
+        now.units -= held_units(own, next_held, m.fixed)
+        now.used -= held_bytes(own, next_held, m.fixed)
         now.more_units -= own.more_units
         now.more_bytes -= own.more_bytes
         now.num_decoding -= 1
         if m.fixed.layout == BLOCKS:
             m.live[-own.origin % m.fixed.unit].growing -= 1
     else:
-        now.new_used -= bytes_of(own.held, m.fixed)
+        now.new_used -= held_bytes(own, own.held, m.fixed)
     if now.first_new == place:
         now.first_new = own.younger
     if own.older == NONE:
@@ -193,7 +198,7 @@ def end(m: Machine, place: int, held: int) -> None:
     now.num_ended += 1
     allocated, wasted, rounded = now.allocated, now.wasted, now.rounded
     leave(m, place, held)
-    now.used_by_ended += bytes_of(held, m.fixed)
+    now.used_by_ended += held_bytes(m.live[place], held, m.fixed)
     now.allocated_by_ended += allocated - now.allocated
     now.wasted_by_ended += wasted - now.wasted
     now.rounded_by_ended += rounded - now.rounded
@@ -231,12 +236,12 @@ def preempt(m: Machine, place: int, held: int) -> None:
     now.has_given_way = 1
     if is_decoding(m, place):
         now.stepped -= 1
-        now.units_seen -= units_of(held + 1, m.fixed)
+        now.units_seen -= held_units(own, held + 1, m.fixed)
     if own.has_stepped:
         asked.num_preemptions += 1
         now.num_preemptions += 1
     if m.fixed.preemption == SWAP and held > 0:
-        num_bytes = bytes_of(held, m.fixed)
+        num_bytes = held_bytes(own, held, m.fixed)
         now.spent_ps += m.fixed.transfer_ps + _moved_ps(num_bytes, m.fixed.swap_ps, m.fixed)
         now.moved_bytes += num_bytes
     stack(m, own.request, max(own.saved, held), now.clock_ns)

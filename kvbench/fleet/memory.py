@@ -3,7 +3,7 @@
 from kvbench.compiled import part, plain
 from kvbench.fleet.holds import bytes_of, replaced_bytes, twice_bytes
 from kvbench.fleet.space import give_back, rounded, take
-from kvbench.fleet.state import BLOCKS, BUDDY, CHUNKS, COUNTING, NONE, Machine
+from kvbench.fleet.state import BLOCKS, BUDDY, CHUNKS, COUNTING, NONE, FixedRow, Machine
 from kvbench.timing.prices import resize_ps
 
 _resize_ps = plain(resize_ps)
@@ -67,10 +67,29 @@ def _moved(m: Machine, place: int, capacity: int) -> int:
 def note_waste(m: Machine, place: int) -> None:
     """Bytes of a request that no token will fill: of sequences in blocks, once they are in their last one."""
     own, waste = m.live[place], 0
-    if m.fixed.layout != BLOCKS or (m.fixed.is_split and own.capacity >= own.final):
+    if m.fixed.is_turning:
+        waste = _turning_waste(m, place)
+    elif m.fixed.layout != BLOCKS or (m.fixed.is_split and own.capacity >= own.final):
         waste = bytes_of(own.taken, m.fixed) - bytes_of(min(own.capacity, own.final), m.fixed)
     m.now.wasted += waste - own.waste
     own.waste = waste
+
+
+@part
+def _turning_waste(m: Machine, place: int) -> int:
+    """The same where slots are reduced: of areas whose slots differ, as if all were alike."""
+    own, fixed = m.live[place], m.fixed
+    num_slots = own.taken + -(-own.aside // max(fixed.aside_chunk, 1)) * fixed.aside_chunk
+    num_bytes = bytes_of(own.taken, fixed) + aside_bytes(own.aside, fixed)
+    return num_bytes - min(num_slots, own.final) * num_bytes // max(num_slots, 1)
+
+
+@part
+def aside_bytes(num_slots: int, fixed: FixedRow) -> int:
+    """Bytes of the chunks that hold so many slots of the area before main."""
+    if fixed.aside_chunk == 0:
+        return 0
+    return -(-num_slots // fixed.aside_chunk) * fixed.aside_chunk * fixed.aside_bytes // fixed.aside_group
 
 
 @part
@@ -84,6 +103,8 @@ def freed(m: Machine, place: int, held: int) -> None:
         m.now.rounded -= bytes_of(size, m.fixed) - bytes_of(own.capacity, m.fixed)
         give_back(m, own.place, size)
     m.now.allocated -= bytes_of(size, m.fixed)
+    if m.fixed.is_turning:
+        m.now.allocated -= aside_bytes(own.aside, m.fixed)
     m.now.wasted -= own.waste
     own.taken = own.capacity = own.waste = 0
 

@@ -6,12 +6,41 @@ from typing import NamedTuple
 
 from kvbench.compiled import plain, pointer
 from kvbench.fleet.bounds import check_figures
-from kvbench.fleet.state import BLOCKS, CHUNKS, CONTIGUOUS, Rule
-from kvbench.plan.area import Area, Blocks, Chunks, Contiguous
-from kvbench.strategy.base import IntegerRule, Strategy, constant
+from kvbench.fleet.state import (
+    AFTER,
+    BEFORE,
+    BLOCKS,
+    CHUNKS,
+    CONTIGUOUS,
+    COPIES_EVICTED,
+    COPIES_KEPT,
+    COPIES_NOTHING,
+    FULL,
+    Rule,
+    Rules,
+    TurnRule,
+)
+from kvbench.plan.area import DEVICE, Area, Blocks, Chunks, Contiguous, Holes, Ring
+from kvbench.strategy.base import IntegerRule, Strategy, Turns, as_it_is, as_required, constant
 
 HOOKS = ("on_admit", "at_once", "on_append", "on_attended", "on_pressure", "on_finish", "on_complete")
-RULED = ("chunked", "concat", "dynamic", "exact", "fp8", "paged", "power_of_two", "static")
+RULED = (
+    "chunked",
+    "concat",
+    "dynamic",
+    "exact",
+    "fp8",
+    "heavy_hitters",
+    "int2",
+    "int2_naive",
+    "int4",
+    "int8",
+    "paged",
+    "power_of_two",
+    "sinks",
+    "snapkv",
+    "static",
+)
 """Strategies that come with an integer rule, for messages."""
 
 
@@ -19,22 +48,27 @@ class BoundRule(NamedTuple):
     """A strategy's rule, ready for the kernel.
 
     Args:
-        admitted: slots reserved at admission, of prompt and output tokens.
-        grown: capacity after growth, of capacity and slots required.
+        compiled: slots reserved at admission, of prompt and output tokens; capacity after growth, of capacity and slots
+            required; and what becomes of slots that are too many.
         max_tokens: tokens that a sequence can hold; None: as memory lasts.
-        area: how slots live.
+        areas: how slots live, those that new tokens go to last.
         layout: CONTIGUOUS, CHUNKS or BLOCKS.
         unit: slots of a chunk or block; 1 where slots are contiguous.
         reserves: whether anything is reserved at admission.
     """
 
-    admitted: Rule
-    grown: Rule
+    compiled: Rules
     max_tokens: int | None
-    area: Area
+    areas: tuple[Area, ...]
     layout: int
     unit: int
     reserves: bool
+    turns: Turns | None
+
+    @property
+    def area(self) -> Area:
+        """Where new tokens go."""
+        return self.areas[-1]
 
 
 def bound_rule(strategy: Strategy) -> BoundRule:
@@ -43,30 +77,52 @@ def bound_rule(strategy: Strategy) -> BoundRule:
     Raises:
         ValueError: they are no integer rule.
     """
-    rule, area, layout, unit = check_rule(strategy)
-    check_figures(type(strategy).__name__, (*rule.admitted_by, *rule.grown_by, rule.max_tokens, unit))
+    rule, layout, unit = check_rule(strategy)
+    turns = rule.turns or NO_TURNS
+    check_figures(type(strategy).__name__, (*rule.admitted_by, *rule.grown_by, *turns.by, rule.max_tokens, unit))
     reserves = (rule.admitted, rule.admitted_by) != (constant, (0,))
-    admitted, grown = bound(rule.admitted, rule.admitted_by), bound(rule.grown, rule.grown_by)
-    return BoundRule(admitted, grown, rule.max_tokens, area, layout, unit, reserves)
+    compiled = bound(rule.admitted, rule.admitted_by), bound(rule.grown, rule.grown_by), bound_turns(turns)
+    return BoundRule(compiled, rule.max_tokens, strategy.areas, layout, unit, reserves, rule.turns)
 
 
-def check_rule(strategy: Strategy) -> tuple[IntegerRule, Area, int, int]:
-    """Find a strategy's rule and area, the area's layout, and its unit; nothing is compiled.
+NO_TURNS = Turns(as_it_is, as_it_is, as_required, as_required, ())
+"""Of strategies that reduce nothing, which are not asked."""
+
+
+def check_rule(strategy: Strategy) -> tuple[IntegerRule, int, int]:
+    """Find a strategy's rule, the layout of the area that new tokens go to, and its unit; nothing is compiled.
 
     Raises:
         ValueError: its decisions are no integer rule.
     """
     rule = _rule_of(strategy)
-    (area,) = strategy.areas
+    *before, area = strategy.areas
+    if rule.turns is not None:
+        aside = before[0] if before else None
+        is_plain = aside is None or (isinstance(aside.layout, Chunks) and aside.attended and aside.tier == DEVICE)
+        if len(before) > 1 or not is_plain or not isinstance(area.layout, Contiguous | Ring | Holes):
+            raise _refused(strategy, f"keeps slots in {', '.join(str(each.layout) for each in strategy.areas)}")
+        return rule, CONTIGUOUS, 1
     match area.layout:
         case Contiguous():
-            return rule, area, CONTIGUOUS, 1
+            return rule, CONTIGUOUS, 1
         case Chunks(num_tokens):
-            return rule, area, CHUNKS, num_tokens
+            return rule, CHUNKS, num_tokens
         case Blocks(num_tokens):
-            return rule, area, BLOCKS, num_tokens
+            return rule, BLOCKS, num_tokens
         case _:
             raise _refused(strategy, f"keeps slots in {area.layout}")
+
+
+def copies_of(area: Area) -> int:
+    """What an eviction copies in an area."""
+    match area.layout:
+        case Ring():
+            return COPIES_NOTHING
+        case Holes():
+            return COPIES_EVICTED
+        case _:
+            return COPIES_KEPT
 
 
 def _rule_of(strategy: Strategy) -> IntegerRule:
@@ -95,5 +151,21 @@ def bound(function: Callable[..., int], arguments: tuple[int | float, ...]) -> R
 
     def rule(first: int, second: int) -> int:
         return compiled_function(first, second, *arguments)
+
+    return pointer(rule)
+
+
+@lru_cache(maxsize=256)
+def bound_turns(turns: Turns) -> TurnRule:
+    """Compile what becomes of slots that are too many: a function of what is asked, and of two whole numbers."""
+    full, before, after, rest = (plain(function) for function in turns[:4])
+    by = turns.by
+
+    def rule(what: int, first: int, second: int) -> int:
+        if what == FULL:
+            return full(first, *by)
+        if what == BEFORE:
+            return before(first, *by)
+        return after(first, second, *by) if what == AFTER else rest(first, second, *by)
 
     return pointer(rule)

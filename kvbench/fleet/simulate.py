@@ -85,6 +85,11 @@ def simulate(
             check_int(f"scheduling.{name}", value, 1, MOST_TOKENS)
     _check_memory(budget_bytes, min_block_tokens)
     rule = bound_rule(strategy)
+    if rule.turns is not None and (space != "counting" or preemption != "recompute"):
+        raise ValueError(
+            f"{type(strategy).__name__} reduces what a sequence holds, which is counted, and computed again after a "
+            f"preemption; got space={space} and preemption={preemption}"
+        )
     if rule.layout != CONTIGUOUS and space != "counting":
         raise ValueError(f"space={space} places contiguous slots; {type(strategy).__name__} takes them in units")
     if space != "counting" and (geometry.state_bytes or any(group.tokens for group in geometry.groups)):

@@ -11,10 +11,17 @@ from kvbench.timing.prices import MOST_SIGHTS, Prices, Sight
 
 NONE = -1
 """No request, no place, not yet."""
+FULL, BEFORE, AFTER, REST = range(4)
+"""What a strategy is asked of slots that are too many: see `Turns`."""
+COPIES_NOTHING, COPIES_EVICTED, COPIES_KEPT = range(3)
+"""What an eviction copies: nothing in a ring, as many as leave where holes are filled, or all that stay."""
 FOREVER = 2**60
 """In nanoseconds: 36 years, beyond every clock."""
 
 Rule = Callable[[int, int], int]
+TurnRule = Callable[[int, int, int], int]
+Rules = tuple[Rule, Rule, TurnRule]
+"""A strategy's: at admission, of growth, and of slots that are too many."""
 """A strategy's decision, of prompt and further tokens, or of capacity and slots required."""
 
 COMPLETED, TOO_LONG, OUT_OF_MEMORY = range(3)
@@ -75,6 +82,14 @@ class LiveRow(Protocol):
     taken: int  # slots set aside; more than capacity where an allocator rounds
     place: int
     waste: int  # bytes set aside that no token will fill
+    # Of strategies that reduce slots: tokens that are not in the area main, slots in use there at most while each new
+    # token takes another's, slots of the area before it, tokens when several last came at once, and whether what was to
+    # follow attention found no memory.
+    away: int
+    most: int
+    aside: int
+    several: int
+    is_pending: int
     more_units: int  # how many units more the next step sees, and how many bytes more are used, while it decodes
     more_bytes: int
     key: int  # the step at which something happens to it
@@ -227,6 +242,16 @@ class FixedRow(Prices):
     fixed_bytes: int
     limit_bytes: int
     limit_slots: int
+    is_turning: int  # whether slots are reduced: then what follows holds
+    copies: int
+    unit_parts: int  # of a unit that layers' slots are counted in
+    aside_bytes: int  # of a group of so many slots of the area before main
+    aside_group: int
+    aside_chunk: int  # slots that it grows by; 0 where there is none
+    aside_units: int  # of a slot of it
+    voters: int  # queries of an append that score slots, at most, and whether those of single tokens do
+    is_each: int
+    score_ps: int  # what scoring a slot takes in a decode step
     is_small_pool: int  # whether the budget has room for another block beside the pool
     space: int
     space_slots: int
@@ -274,6 +299,7 @@ class Machine(NamedTuple):
         tables: int64 [rows, sizes], prices by size: see `Prices.tables`.
         admitted: the strategy's rule at admission.
         grown: and that of growth.
+        turned: and that of slots that are too many.
     """
 
     requests: Records[ServedRow]
@@ -285,6 +311,7 @@ class Machine(NamedTuple):
     tables: NDArray[np.int64]
     admitted: Rule
     grown: Rule
+    turned: TurnRule
 
 
 class Tables(NamedTuple):

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from kvbench.backend.shares import parts_in, parts_of, voters_of
 from kvbench.fleet.bounds import check_memory
 from kvbench.fleet.result import Binding, FleetResult, Served, Totals
-from kvbench.fleet.rules import BoundRule
+from kvbench.fleet.rules import BoundRule, copies_of
 from kvbench.fleet.space import NUM_ORDERS
 from kvbench.fleet.state import (
     BLOCKS,
@@ -34,8 +35,8 @@ from kvbench.fleet.state import (
 from kvbench.fleet.timeline import timeline_of
 from kvbench.ledger.costs import AreaCost, area_cost, workspace_bytes
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.area import Blocks
-from kvbench.timing.prices import MOST_SIGHTS, PS_PER_NS, UNBOUNDED, Prices
+from kvbench.plan.area import Blocks, Chunks
+from kvbench.timing.prices import MOST_SIGHTS, PS_PER_NS, UNBOUNDED, Prices, num_scoring, scoring_ps
 from kvbench.workload.trace_columns import TraceColumns
 
 NUM_BINS = 512
@@ -45,8 +46,10 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
     """What does not change: one FIXED record.
 
     Raises:
-        ValueError: layers with a window would give blocks back.
+        ValueError: layers with a window would give blocks back, or other slots than the rest reduce.
     """
+    if rule.turns is not None and any(group.tokens for group in geometry.groups):
+        raise ValueError(f"a fleet reduces slots that all layers hold alike; {geometry.called} has {geometry.kinds}")
     cost = area_cost(rule.area, geometry, 1)
     if cost.frees_windows:
         raise ValueError(
@@ -55,7 +58,7 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         )
     holds = _holds_of(cost, rule.layout == CONTIGUOUS)
     state_bytes = geometry.state_bytes
-    fixed_bytes = workspace_bytes((rule.area,), geometry, 1)
+    fixed_bytes = workspace_bytes(rule.areas, geometry, 1)
     if rule.layout == BLOCKS:  # a pool has blocks alone: states are set aside beside it
         fixed_bytes += chosen["max_batch"] * state_bytes
         state_bytes = 0
@@ -74,8 +77,8 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "max_tokens": UNBOUNDED if rule.max_tokens is None else rule.max_tokens,
         "slot_bytes": cost.unit_bytes,
         "state_bytes": state_bytes,
-        "slot_units": sum(sight.weight for sight in prices.sights),
         "is_bounded": int(cost.unit_bytes == 0 or min(row[0] for row in (*holds, *prices.sights)) < UNBOUNDED),
+        **_turning(rule, geometry, prices),
         "fixed_bytes": fixed_bytes,
         "limit_bytes": limit_bytes,
         "limit_slots": UNBOUNDED if slots is None else slots,
@@ -93,6 +96,29 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         else:
             fixed[name] = figures[name]
     return fixed
+
+
+def _turning(rule: BoundRule, geometry: KVGeometry, prices: Prices) -> dict[str, int]:
+    """What is asked where slots are reduced, and how many units each of an area's slots is."""
+    costs = [area_cost(area, geometry, 1) for area in rule.areas]
+    slot_units = sum(sight.weight for sight in prices.sights)
+    parts = parts_of(costs, geometry)
+    units = [slot_units * parts_in(cost, geometry, parts) for cost in costs]
+    found = {"is_turning": int(rule.turns is not None), "unit_parts": parts, "slot_units": units[-1]}
+    if rule.turns is None:
+        idle = ("copies", "aside_bytes", "aside_chunk", "aside_units", "voters", "is_each", "score_ps")
+        return found | dict.fromkeys(idle, 0) | {"aside_group": 1}
+    found["copies"] = copies_of(rule.area)
+    found["voters"], found["is_each"] = voters_of(rule.area.score)
+    found["score_ps"] = scoring_ps(num_scoring(1, *voters_of(rule.area.score)), 1, prices)
+    aside, *own = costs
+    chunk = rule.areas[0].layout.num_tokens if own and isinstance(rule.areas[0].layout, Chunks) else 0
+    return found | {
+        "aside_bytes": aside.unit_bytes if own else 0,
+        "aside_group": aside.unit_tokens if own else 1,
+        "aside_chunk": chunk,
+        "aside_units": units[0] if own else 0,
+    }
 
 
 def _holds_of(cost: AreaCost, is_copied: bool) -> tuple[Hold, ...]:

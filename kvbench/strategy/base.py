@@ -35,6 +35,27 @@ class CapacityExceeded(Exception):
         super().__init__(f"the sequence comes to {num_tokens:,} tokens; the strategy holds at most {maximum:,}")
 
 
+class Turns(NamedTuple):
+    """What a strategy does with the slots of a sequence's area main when they are too many, as functions of integers.
+
+    What leaves goes to the end of the one area before main, where there is one, and is evicted where there is none.
+
+    Args:
+        full: slots that are in use before something else happens than an append, of (capacity, *by).
+        before: slots that stay before a single token is appended to as many as `full`, of (used, *by); all where
+            capacity grows instead.
+        after: slots that stay after attention, of (used, tokens appended one by one since several came, *by).
+        rest: capacity after that, of (capacity, slots that stay, *by); as it is, or less.
+        by: their further arguments.
+    """
+
+    full: Callable[..., int]
+    before: Callable[..., int]
+    after: Callable[..., int]
+    rest: Callable[..., int]
+    by: tuple[int, ...]
+
+
 class IntegerRule(NamedTuple):
     """A strategy's decisions as plain functions of integers: those that it calls itself, for others to compile.
 
@@ -45,6 +66,7 @@ class IntegerRule(NamedTuple):
         grown: capacity after growth, of (capacity, slots required, *grown_by), asked where an append does not fit.
         grown_by: its further arguments.
         max_tokens: tokens that a sequence can hold; None: as many as there is memory for.
+        turns: how slots are reduced; None where all stay.
     """
 
     admitted: Callable[..., int]
@@ -52,6 +74,7 @@ class IntegerRule(NamedTuple):
     grown: Callable[..., int]
     grown_by: tuple[int | float, ...]
     max_tokens: int | None
+    turns: Turns | None = None
 
 
 class Strategy:
@@ -220,6 +243,11 @@ def constant(num_prompt_tokens: int, num_output_tokens: int, num_slots: int) -> 
 def as_required(capacity: int, required: int) -> int:
     """Capacity after growth: what is required."""
     return required
+
+
+def as_it_is(num_slots: int) -> int:
+    """As many slots."""
+    return num_slots
 
 
 def in_units(capacity: int, required: int, unit: int) -> int:

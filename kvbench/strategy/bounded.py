@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule, append_plan, keep_and_append_plan
-from kvbench.strategy.base import Strategy, derived, resize_and_append
+from kvbench.strategy.base import IntegerRule, Strategy, Turns, as_required, constant, derived, resize_and_append
 from kvbench.workload.request import Session
 
 
@@ -30,6 +30,12 @@ class Bounded(Strategy):
         """Slots of the budget, > 0."""
         return self.rule.first + self.rule.recent + self.rule.top
 
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """The budget at admission; more for a while where several tokens come."""
+        turns = Turns(the_budget, one_less, at_most, rest_of_budget, (self.capacity,))
+        return IntegerRule(constant, (self.capacity,), as_required, (), None, turns)
+
     @derived
     def _rule_of_step(self) -> Rule:
         """What stays when one token comes: one slot less, the oldest of the recent where some are."""
@@ -54,3 +60,23 @@ class Bounded(Strategy):
         if view.capacity(seq) <= self.capacity:
             return NOTHING
         return (Keep(seq, self.rule), Reserve(seq, self.capacity))
+
+
+def the_budget(capacity: int, budget: int) -> int:
+    """Slots in use when a token takes an evicted one's."""
+    return budget
+
+
+def one_less(used: int, budget: int) -> int:
+    """Slots that stay then."""
+    return budget - 1
+
+
+def at_most(used: int, num_single: int, budget: int) -> int:
+    """Slots that stay after attention."""
+    return min(used, budget)
+
+
+def rest_of_budget(capacity: int, kept: int, budget: int) -> int:
+    """Capacity then."""
+    return budget

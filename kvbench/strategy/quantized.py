@@ -6,7 +6,7 @@ from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import STAGING_TOKENS, Area, Chunks, Packed, Ring
 from kvbench.plan.ops import MAIN, NOTHING, Append, Move, Plan, Reserve, Rule, append_plan
-from kvbench.strategy.base import Strategy, derived, rounded_up
+from kvbench.strategy.base import IntegerRule, Strategy, Turns, constant, derived, in_units, rounded_up
 from kvbench.workload.request import Session
 
 PACKED = "packed"
@@ -67,6 +67,13 @@ class Quantized(Strategy):
     def _chunk_tokens(self) -> int:
         return min(max(self.group_size, 128), STAGING_TOKENS)
 
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """The window at admission; whole groups for a while where several tokens come."""
+        by = (self.window, self.group_size, self.residual_tokens)
+        turns = Turns(window_or_more, less_a_group, less_whole_groups, window_again, by)
+        return IntegerRule(constant, (self.window,), in_units, (self.group_size,), None, turns)
+
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the window."""
         return (Reserve(seq, self.window),)
@@ -82,11 +89,12 @@ class Quantized(Strategy):
 
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Round what was let in beyond the window, in whole groups."""
-        num_used = view.num_used(seq)
-        if num_used <= self.window:
+        if view.capacity(seq) <= self.window:
             return NOTHING
-        num_groups = (num_used - self.residual_tokens) // self.group_size
-        return (*self._round(seq, num_groups * self.group_size, view), Reserve(seq, self.window))
+        num_used = view.num_used(seq)
+        left = less_whole_groups(num_used, 0, self.window, self.group_size, self.residual_tokens)
+        rounded = self._round(seq, num_used - left, view) if left < num_used else ()
+        return (*rounded, Reserve(seq, self.window))
 
     def _round(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         held = view.num_used(seq, PACKED) + num_tokens
@@ -94,3 +102,24 @@ class Quantized(Strategy):
         if held <= view.capacity(seq, PACKED):
             return (move,)
         return (Reserve(seq, rounded_up(held, self._chunk_tokens), PACKED), move)
+
+
+def window_or_more(capacity: int, window: int, group: int, residual: int) -> int:
+    """Slots of the newest in use when a group is rounded to make room for a token."""
+    return max(capacity, window)
+
+
+def less_a_group(used: int, window: int, group: int, residual: int) -> int:
+    """Slots that stay then."""
+    return used - group
+
+
+def less_whole_groups(used: int, num_single: int, window: int, group: int, residual: int) -> int:
+    """Slots that stay after attention: of more than the window, those to be left in full precision, and less than a
+    group."""
+    return used if used <= window else residual + (used - residual) % group
+
+
+def window_again(capacity: int, kept: int, window: int, group: int, residual: int) -> int:
+    """Capacity then."""
+    return window

@@ -6,7 +6,7 @@ from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import SIGNALS, Area, Votes
 from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule
-from kvbench.strategy.base import Strategy, append_in_units, derived, rounded_up
+from kvbench.strategy.base import IntegerRule, Strategy, Turns, append_in_units, constant, derived, in_units, rounded_up
 
 GROWTH_TOKENS = 256
 """Slots by which capacity grows: a resize each 256 decoded tokens."""
@@ -63,6 +63,12 @@ class SnapKV(Strategy):
         check_int("snapkv: its budget in tokens", budget_tokens, self.window + 1)
         return replace(self, budget=budget_tokens)
 
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """Capacity by units; a prompt is reduced to the budget, and what is decoded after comes on top."""
+        turns = Turns(the_capacity, all_of_them, budget_and_singles, room_for_the_next, (self.budget, GROWTH_TOKENS))
+        return IntegerRule(constant, (0,), in_units, (GROWTH_TOKENS,), None, turns)
+
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or make room first."""
         return append_in_units(seq, num_tokens, GROWTH_TOKENS, view)
@@ -73,13 +79,34 @@ class SnapKV(Strategy):
         if num_tokens > 1:
             self._prompt_end[seq] = num_seen
         num_decoded = num_seen - self._prompt_end.get(seq, 0)
-        if seq not in self._prompt_end or num_used <= self.budget + num_decoded:
+        kept = budget_and_singles(num_used, num_decoded, self.budget, GROWTH_TOKENS)
+        if seq not in self._prompt_end or kept == num_used:
             return NOTHING
         rule = Rule(recent=self.window + num_decoded, top=self.budget - self.window, by=SIGNALS[Votes])
-        capacity = rounded_up(self.budget + num_decoded + 1, GROWTH_TOKENS)
+        capacity = room_for_the_next(view.capacity(seq), kept, self.budget, GROWTH_TOKENS)
         return (Keep(seq, rule), Reserve(seq, capacity)) if capacity < view.capacity(seq) else (Keep(seq, rule),)
 
     def on_finish(self, seq: int, view: LedgerView) -> Plan:
         """Release, and forget where the prompt ended."""
         self._prompt_end.pop(seq, None)
         return super().on_finish(seq, view)
+
+
+def the_capacity(capacity: int, budget: int, unit: int) -> int:
+    """Slots in use when something else happens than an append: all that there are."""
+    return capacity
+
+
+def all_of_them(used: int, budget: int, unit: int) -> int:
+    """Slots that stay then: capacity grows."""
+    return used
+
+
+def budget_and_singles(used: int, num_single: int, budget: int, unit: int) -> int:
+    """Slots that stay after attention: the budget of a prompt, and what was decoded since."""
+    return min(used, budget + num_single)
+
+
+def room_for_the_next(capacity: int, kept: int, budget: int, unit: int) -> int:
+    """Capacity then, with room for the next tokens."""
+    return min(capacity, rounded_up(kept + 1, unit))

@@ -22,6 +22,8 @@ NODES = 128
 """Lengths, of new tokens as of those before them, that have a price a pair of their own: up to 16 each number, beyond
 eight from one power of two to the next."""
 PARTS = 8
+UNIT_PARTS = 64
+"""Of a unit, see `Sight.weight`, where areas take another share of a slot's bytes each."""
 SCALE = 256
 """Of a price a pair, in parts of a picosecond."""
 LINEAR, SEQUENCES, DECODE_FIXED, DECODE_UNIT, MIXED_FIXED, MIXED_UNIT, PREFILL = range(7)
@@ -69,6 +71,7 @@ class Prices(NamedTuple):
             MIXED_FIXED and MIXED_UNIT: the same in an iteration that computes prompts too, beside what those take. From
             PREFILL on, by sight, and by new tokens and those before them, as NODES of each: attention of a pair of
             query and key, in parts of a picosecond. Of the cache alone all is 0.
+        launch_ps: what moves slots within the device, beside their bytes: a launch a layer.
     """
 
     write_ps: int
@@ -82,6 +85,7 @@ class Prices(NamedTuple):
     num_sights: int
     sights: tuple[Sight, ...]
     tables: NDArray[np.int64]
+    launch_ps: int = 0
 
 
 def sized_ps(row: int, number: int, tables: NDArray[np.int64]) -> int:
@@ -92,19 +96,24 @@ def sized_ps(row: int, number: int, tables: NDArray[np.int64]) -> int:
     return int(tables[row, SIZES] + (tables[row, SIZES] - tables[row, half]) // half * (number - SIZES))
 
 
-def unit_ps(row: int, num_sequences: int, tables: NDArray[np.int64]) -> int:
-    """Attention of each unit that so many sequences see in a decode step (DECODE_UNIT), or beside prompts."""
-    return int(tables[row, min(num_sequences, SIZES)])
+def unit_ps(row: int, num_sequences: int, tables: NDArray[np.int64], parts: int = 1) -> int:
+    """Attention of each unit that so many sequences see in a decode step (DECODE_UNIT), or beside prompts.
+
+    Units have parts where areas take another share of a slot's bytes each.
+    """
+    return int(tables[row, min(num_sequences, SIZES)]) // parts
 
 
-def decode_ps(num_sequences: int, num_units: int, tables: NDArray[np.int64]) -> int:
-    """Attention of a decode step of so many sequences, which see so many units together."""
-    return sized_ps(DECODE_FIXED, num_sequences, tables) + num_units * unit_ps(DECODE_UNIT, num_sequences, tables)
+def decode_ps(num_sequences: int, num_units: int, tables: NDArray[np.int64], parts: int = 1) -> int:
+    """Attention of a decode step of so many sequences, which see so many units together, each in so many parts."""
+    each_ps = unit_ps(DECODE_UNIT, num_sequences, tables, parts)
+    return sized_ps(DECODE_FIXED, num_sequences, tables) + num_units * each_ps
 
 
-def mixed_ps(num_sequences: int, num_units: int, tables: NDArray[np.int64]) -> int:
+def mixed_ps(num_sequences: int, num_units: int, tables: NDArray[np.int64], parts: int = 1) -> int:
     """The same in an iteration that computes prompts, too."""
-    return sized_ps(MIXED_FIXED, num_sequences, tables) + num_units * unit_ps(MIXED_UNIT, num_sequences, tables)
+    each_ps = unit_ps(MIXED_UNIT, num_sequences, tables, parts)
+    return sized_ps(MIXED_FIXED, num_sequences, tables) + num_units * each_ps
 
 
 def num_seen(num_tokens: int, sight: Sight) -> int:
@@ -187,10 +196,35 @@ def products_ps(num_new: int, num_before: int, prices: Prices) -> int:
     return spent_ps
 
 
+def scoring_ps(num_queries: int, num_slots: int, prices: Prices) -> int:
+    """The product of queries with keys once more, for scores of slots: attention's kernels keep theirs to themselves.
+
+    It is half of the operations of attention, or of the bytes that it reads, whichever take longer.
+    """
+    spent_ps = 0
+    if num_queries > 0:
+        for i in range(prices.num_sights):
+            sight = prices.sights[i]
+            pairs = num_pairs(num_slots, sight) - num_pairs(num_slots - num_queries, sight)
+            keys = num_seen(num_slots, sight)
+            spent_ps += max(pairs * ((sight.pair_ps + 1) // 2), keys * ((sight.read_ps + 1) // 2))
+    return spent_ps
+
+
+def num_scoring(num_tokens: int, voters: int, is_each: int) -> int:
+    """Queries that score slots, of so many new tokens: at most so many, of one token only where each one scores."""
+    return min(num_tokens, voters) if num_tokens > 1 or is_each else 0
+
+
 def moved_ps(num_bytes: int, unit_ps: int, prices: Prices) -> int:
     """Moving bytes, at the price of `unit_bytes` of them."""
     rest = num_bytes % prices.unit_bytes * unit_ps // prices.unit_bytes
     return num_bytes // prices.unit_bytes * unit_ps + rest
+
+
+def read_ps(num_bytes: int, prices: Prices) -> int:
+    """Bytes that are read, or written: half of what copying them takes."""
+    return moved_ps(num_bytes, prices.copy_ps, prices) // 2
 
 
 def resize_ps(copied_bytes: int, prices: Prices) -> int:

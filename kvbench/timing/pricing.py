@@ -77,6 +77,7 @@ def prices_of(
             _sight(hardware, geometry, each, weight, num_rows) for each, weight in zip(sights, weights, strict=True)
         ),
         tables=tables,
+        launch_ps=round(held.num_layers * hardware.launch_s * PS_PER_S),
     )
 
 

@@ -1,0 +1,140 @@
+"""What becomes of a sequence's slots when they are too many: some leave the area main, for the one before it, or for
+good. What is booked, and what it takes, is what the ledger books of such plans, and a modelled backend prices.
+
+A plan is made whole or not at all; one that follows attention, and finds no memory, is made after a later step.
+"""
+
+from kvbench.compiled import part, plain
+from kvbench.fleet.holds import bend, bytes_of, held_bytes, held_units, used_slots
+from kvbench.fleet.memory import aside_bytes, note_peak, note_waste
+from kvbench.fleet.state import AFTER, BEFORE, COPIES_EVICTED, COPIES_NOTHING, FULL, REST, FixedRow, Machine
+from kvbench.timing.prices import UNBOUNDED, moved_ps, read_ps, resize_ps
+
+_moved_ps, _read_ps, _resize_ps = plain(moved_ps), plain(read_ps), plain(resize_ps)
+
+
+@part
+def make_way(m: Machine, place: int, held: int, num_tokens: int) -> int:
+    """Before an append of so many tokens: nothing, more room, or fewer slots in use.
+
+    Returns:
+        Whether there is memory: 0 if not, 2 if there is.
+    """
+    own = m.live[place]
+    used = used_slots(own, held)
+    if used + num_tokens <= m.turned(FULL, own.capacity, 0):
+        return 2
+    stay, capacity = used, own.capacity
+    if num_tokens == 1:
+        stay = m.turned(BEFORE, used, 0)
+    if stay == used:
+        capacity = m.grown(capacity, used + num_tokens)
+    return 2 * _let_go(m, place, held, stay, capacity)
+
+
+@part
+def turn(m: Machine, place: int, required: int, num_bytes: int, num_units: int) -> None:
+    """Note what a step of a request that decodes came to, and reduce what it holds where that is due.
+
+    Args:
+        m: the replica.
+        place: the request's.
+        required: tokens, the step's own included.
+        num_bytes: what it was to use with them.
+        num_units: and to see.
+    """
+    now, own = m.now, m.live[place]
+    now.units_seen += held_units(own, required, m.fixed) - num_units
+    reduce(m, place, required)
+    now.units += held_units(own, required, m.fixed) - num_units
+    now.used += held_bytes(own, required, m.fixed) - num_bytes
+    bend(m, place, required)
+
+
+@part
+def scored_ps(num_units: int, fixed: FixedRow) -> int:
+    """What scores of slots take in a decode step that sees so many units of them."""
+    return num_units // fixed.slot_units * fixed.score_ps if fixed.score_ps > 0 else 0
+
+
+@part
+def reduce(m: Machine, place: int, held: int) -> None:
+    """After attention: let go of what is too much, and of room that only it needed."""
+    own = m.live[place]
+    used = used_slots(own, held)
+    kept = m.turned(AFTER, used, held - own.several)
+    rest = m.turned(REST, own.capacity, kept)
+    own.is_pending = 0
+    if kept < used or rest < own.capacity:
+        own.is_pending = 1 - _let_go(m, place, held, kept, rest)
+    _slide(m, place, held)
+
+
+@part
+def _slide(m: Machine, place: int, held: int) -> None:
+    """Note where each further token takes the slot of another that is evicted, once so many are in use."""
+    own = m.live[place]
+    used, full = used_slots(own, held), m.turned(FULL, own.capacity, 0)
+    own.away, own.most = held - used, UNBOUNDED
+    is_calm = own.is_pending == 0 and used <= full and m.fixed.aside_chunk == 0
+    if is_calm and m.turned(BEFORE, full, 0) + 1 == full:
+        own.most = full
+
+
+@part
+def next_turn(m: Machine, place: int, held: int) -> int:
+    """The fewest tokens, more than a sequence holds, at which something else happens than an append."""
+    own = m.live[place]
+    if own.is_pending:
+        return held + 1
+    if own.most == UNBOUNDED:
+        return max(own.away + m.turned(FULL, own.capacity, 0), held) + 1
+    if held < own.away + own.most:
+        return own.away + own.most
+    return UNBOUNDED if m.fixed.copies == COPIES_NOTHING else held + 1
+
+
+@part
+def _let_go(m: Machine, place: int, held: int, stay: int, capacity: int) -> int:
+    """Let slots of the area main leave, then make its capacity another; whether there was memory for both."""
+    now, own, fixed = m.now, m.live[place], m.fixed
+    used, old, unit = used_slots(own, held), own.capacity, fixed.holds[0].tensor_bytes
+    leaving, num_copied = used - stay, 0
+    if leaving > 0 and fixed.copies != COPIES_NOTHING:
+        num_copied = min(leaving, stay) if fixed.copies == COPIES_EVICTED else stay
+    added = aside_bytes(own.aside + leaving, fixed) - aside_bytes(own.aside, fixed) if fixed.aside_chunk > 0 else 0
+    is_resize = leaving == 0 or capacity != old
+    grown, most = 0, added + num_copied * unit
+    if is_resize:
+        grown = bytes_of(capacity, fixed) - bytes_of(old, fixed)
+        most = max(most, added + max(grown, 0) + min(capacity, old) * unit)
+    if capacity > fixed.limit_slots or now.allocated + most > fixed.limit_bytes:
+        return 0
+    note_peak(m, most)
+    now.allocated += added + grown
+    if leaving > 0:
+        _pay(m, own.aside, leaving, num_copied)
+        own.aside += leaving if fixed.aside_chunk > 0 else 0
+    if is_resize:
+        now.num_resizes += old > 0
+        now.copied_bytes += stay * fixed.slot_bytes
+        now.spent_ps += _resize_ps(stay * fixed.slot_bytes, fixed)
+    own.away, own.most = held - stay, UNBOUNDED
+    own.capacity = own.taken = capacity
+    note_waste(m, place)
+    return 1
+
+
+@part
+def _pay(m: Machine, aside: int, leaving: int, num_copied: int) -> None:
+    """What it takes that slots leave, behind so many that are aside already."""
+    now, fixed = m.now, m.fixed
+    copied_bytes = num_copied * fixed.slot_bytes
+    now.copied_bytes += copied_bytes
+    if fixed.aside_chunk > 0:
+        num_chunks = -(-(aside + leaving) // fixed.aside_chunk) - -(-aside // fixed.aside_chunk)
+        moved_bytes = leaving * fixed.slot_bytes + leaving * fixed.aside_bytes // fixed.aside_group
+        now.spent_ps += num_chunks * _resize_ps(0, fixed) + fixed.launch_ps + _read_ps(moved_bytes, fixed)
+    elif copied_bytes > 0:
+        now.spent_ps += fixed.launch_ps
+    now.spent_ps += _moved_ps(copied_bytes, fixed.copy_ps, fixed)
