@@ -39,6 +39,24 @@ is that wide by the L40S, whose links are PCIe. The host has none: it is the eng
 """
 
 
+MARGINS: Mapping[str, float] = {"ttft": 0.0, "tpot": 0.0, "latency": 0.0, "rate": 0.0}
+"""By what is served, how much further an interval of replays is to reach, as a logarithm."""
+
+
+def margin_of(figure: str) -> float:
+    """How much further an interval of replays is to reach, as a logarithm.
+
+    Args:
+        figure: a time or a rate of serving, such as ttft, tpot_p50, itl_mean_s, latency_of_request, tokens_per_s.
+    """
+    measure = figure.partition("_")[0]
+    if measure in ("ttft", "queue"):
+        return MARGINS["ttft"]
+    if measure in ("tpot", "itl"):
+        return MARGINS["tpot"]
+    return MARGINS["rate" if figure.endswith("_per_s") else "latency"]
+
+
 class Doubt(NamedTuple):
     """What a machine's modelled times may be off by.
 
