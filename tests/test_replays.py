@@ -117,13 +117,20 @@ def test_two_kinds_of_work_are_not_drawn_together():
 
 
 def test_quantiles_reach_as_far_as_rows_can_tell():
-    off = np.linspace(-0.5, 0.5, 9)
-    found = quantiles_of(np.exp(off), np.ones(9))
-    assert found[0] == -0.5
-    assert found[-1] == 0.5
+    off = np.linspace(-0.5, 0.5, 99)
+    found = quantiles_of(np.exp(off), np.ones(99))
     assert found[LEVELS.index(0.5)] == pytest.approx(0.0)
-    assert found[LEVELS.index(0.1)] == -0.5  # the first of nine: one in ten lies below it
-    assert found[LEVELS.index(0.9)] == 0.5
+    assert found[LEVELS.index(0.1)] == pytest.approx(off[9])  # the tenth of 99: one in ten lies below it
+    assert found[LEVELS.index(0.9)] == pytest.approx(off[89])
+    assert found[0] == pytest.approx(off[1])
+
+
+def test_of_few_rows_quantiles_are_students():
+    off = np.array([-0.1, 0.0, 0.1, 0.2, -0.2])
+    found = quantiles_of(np.exp(off), np.ones(5))
+    spread = off.std(ddof=1) * np.sqrt(1.2)
+    assert found[LEVELS.index(0.95)] == pytest.approx(2.132 * spread, rel=0.01)  # t of 4 degrees of freedom
+    assert found[LEVELS.index(0.05)] == pytest.approx(-found[LEVELS.index(0.95)])
 
 
 @pytest.mark.parametrize(

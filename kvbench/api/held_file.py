@@ -11,7 +11,6 @@ import pandas as pd
 from kvbench.api.held_served import Servers
 from kvbench.api.printed_lines import CONFIGS
 from kvbench.calibration.tables import read_kernels
-from kvbench.calibration.validation.doubted import with_intervals
 from kvbench.calibration.validation.exports.runs import EXPORTS, runs_of
 from kvbench.calibration.validation.iterations import judged_iterations
 from kvbench.calibration.validation.kernels import Judged, judged_kernels
@@ -30,7 +29,7 @@ from kvbench.configuration.model import hardware_of, model_of
 from kvbench.configuration.yaml_file import read_yaml
 from kvbench.messages import cut, listed, unknown
 from kvbench.model.ranks import rank_of
-from kvbench.timing.doubt import MOST_DRAWS
+from kvbench.timing.doubt import MOST_DRAWS, doubt_of
 from kvbench.timing.kernels import kernels_of
 
 if TYPE_CHECKING:
@@ -86,8 +85,7 @@ def _judged_kernels(path: Path, form: str, said: Mapping[str, Any]) -> tuple[Jud
     else:
         assert form == KERNELS, form
         table, what = read_kernels(path), "kernels"
-        judged = judged_kernels(table, kernels)
-        judged = judged._replace(rows=with_intervals(judged.rows, machine))
+        judged = judged_kernels(table, kernels, doubt_of(machine))
         if "model" in said:
             iterations = judged_iterations(table, kernels, _rank(said))
             rows = pd.concat([judged.rows, iterations.rows], ignore_index=True)

@@ -4,33 +4,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from kvbench.calibration.attention import OPS as ATTENTION_OPS
 from kvbench.calibration.attention import fit_attention
-from kvbench.calibration.products import BALANCED, REPLAYED, fit_products
-from kvbench.calibration.tables import is_held_out
-from kvbench.calibration.validation.kernels import judged_kernels
+from kvbench.calibration.products import fit_products
+from kvbench.calibration.tables import is_held_out, judges_intervals
+from kvbench.calibration.validation.kernels import KINDS_OF, is_doubtful, judged_kernels
 from kvbench.calibration.validation.rows import HELD_OUT, errors_by
 from kvbench.model.hardware import Hardware
-from kvbench.timing.doubt import quantiles_of
+from kvbench.timing.doubt import LEAST, quantiles_of
 from kvbench.timing.kernels import Kernels, kernels_of
 
-KINDS_OF = {
-    "gemm": "products",
-    "moe": "experts",
-    "prefill_attention": "prefill",
-    "decode_attention": "decode",
-    "elementwise": "traffic",
-    "all_reduce": "exchange",
-}
-"""Kinds of work by operations of tables."""
-POOR_EXPERTS = "fp8"
-"""Experts of one scale a tensor: a kernel that an engine had better not choose, and no measure of a machine."""
-GROUPED = 256
-"""Experts of DeepSeek-V3, whose tokens choose among some groups of them: how many are touched is not known."""
 DIGITS = 3
 
 
@@ -72,24 +57,17 @@ def fit_kernels(frame: pd.DataFrame, hardware: Hardware, about: Mapping[str, str
 
 
 def residuals_of(frame: pd.DataFrame, kernels: Kernels) -> dict[str, list[float]]:
-    """Quantiles of ln(measured ÷ ours) by kind of work, on rows of a table that are held out and not doubtful."""
-    believed = frame[is_held_out(frame) & ~is_doubtful(frame)]
+    """Quantiles of ln(measured ÷ ours) by kind of work, on rows of a table that are held out and not doubtful, but for
+    those that judge intervals."""
+    believed = frame[is_held_out(frame) & ~is_doubtful(frame) & ~judges_intervals(frame)]
     rows = judged_kernels(believed, kernels).rows
     by_kind = rows.groupby(rows["kind"].map(KINDS_OF), sort=False)
-    found = {str(kind): quantiles_of(own["published"].to_numpy(), own["ours"].to_numpy()) for kind, own in by_kind}
+    found = {
+        str(kind): quantiles_of(own["published"].to_numpy(), own["ours"].to_numpy())
+        for kind, own in by_kind
+        if len(own) >= LEAST
+    }
     return {kind: [round(value, DIGITS) + 0.0 for value in values] for kind, values in found.items()}
-
-
-def is_doubtful(frame: pd.DataFrame) -> NDArray[np.bool_]:
-    """Rows that say little of a machine: experts by a poor kernel, or of which it is not known how many are touched;
-    and sums that no engine replays, beside those that one does."""
-    of_experts, is_balanced = frame["op"] == "moe", frame["detail"].str.startswith(BALANCED)
-    doubtful = (frame["dtype"] == POOR_EXPERTS) | (frame["num_experts"] == GROUPED)
-    if is_balanced.any():
-        doubtful |= ~is_balanced
-    is_sum, is_replayed = frame["op"] == "all_reduce", frame["detail"].str.startswith(REPLAYED)
-    other = is_sum & ~is_replayed & bool(is_replayed.any())
-    return ((of_experts & doubtful) | other).to_numpy(np.bool_)
 
 
 def _errors(held: pd.DataFrame) -> dict[str, dict[str, list[float]]]:

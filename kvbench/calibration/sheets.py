@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from kvbench.calibration.kernels import KINDS_OF, is_doubtful
-from kvbench.calibration.validation.kernels import judged_kernels
+from kvbench.calibration.validation.kernels import KINDS_OF, is_doubtful, judged_kernels
 from kvbench.model.hardware import Hardware
 from kvbench.timing.doubt import LEVELS, Quantiles, quantiles_of
 from kvbench.timing.kernels import kernels_of

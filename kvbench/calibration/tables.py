@@ -96,20 +96,46 @@ def is_held_out(frame: pd.DataFrame) -> Flags:
     Args:
         frame: as `read_kernels` gives it. A row's shape is the operation and that operation's columns in NEEDED.
     """
-    held = np.zeros(len(frame), np.bool_)
-    for op in frame["op"].unique():
-        own = (frame["op"] == op).to_numpy()
-        held[own] = is_held_out_by(frame[own], ("op", *NEEDED[op]))
-    return held
+    return _by_operation(frame, is_held_out_by)
+
+
+def judges_intervals(frame: pd.DataFrame) -> Flags:
+    """Which of these say whether intervals hold what they promise: every other. The rest say how wide intervals are."""
+    return _by_operation(frame, _judges)
 
 
 def is_held_out_by(frame: pd.DataFrame, columns: Sequence[str]) -> Flags:
-    """The same by columns that are named: values joined by commas; of their SHA-256 the first eight hexadecimal digits,
-    modulo 5, are 0."""
+    """The same as `is_held_out` by columns that are named: values joined by commas; of their SHA-256 the first eight
+    hexadecimal digits, modulo 5, are 0. Every other is that whose ninth digit is odd."""
+    return _of_shapes(frame, columns, _held)
+
+
+def _held(digits: str) -> bool:
+    return int(digits[:DIGEST_DIGITS], 16) % HELD_OUT_OF == 0
+
+
+def _odd(digits: str) -> bool:
+    return int(digits[DIGEST_DIGITS], 16) % 2 == 1
+
+
+def _judges(frame: pd.DataFrame, columns: Sequence[str]) -> Flags:
+    return _of_shapes(frame, columns, lambda digits: _held(digits) and _odd(digits))
+
+
+def _by_operation(frame: pd.DataFrame, told: Callable[[pd.DataFrame, Sequence[str]], Flags]) -> Flags:
+    found = np.zeros(len(frame), np.bool_)
+    for op in frame["op"].unique():
+        own = (frame["op"] == op).to_numpy()
+        found[own] = told(frame[own], ("op", *NEEDED[op]))
+    return found
+
+
+def _of_shapes(frame: pd.DataFrame, columns: Sequence[str], told: Callable[[str], bool]) -> Flags:
+    """What is told of the digits of each shape's hash."""
     rows = zip(*(frame[name].astype(str) for name in columns), strict=True)
     codes, shapes = pd.factorize(np.array([",".join(row) for row in rows], object))
-    digests = (hashlib.sha256(shape.encode()).hexdigest()[:DIGEST_DIGITS] for shape in shapes)
-    held = np.fromiter((int(digest, 16) % HELD_OUT_OF == 0 for digest in digests), np.bool_, len(shapes))
+    digests = (hashlib.sha256(shape.encode()).hexdigest() for shape in shapes)
+    held = np.fromiter(map(told, digests), np.bool_, len(shapes))
     found: Flags = held[codes]
     return found
 

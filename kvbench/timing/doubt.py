@@ -7,6 +7,7 @@ itself, would cancel in a sum of thousands, and what makes a fit wrong for one s
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from kvbench.timing.shapes import KINDS, Factors
 
 LEVELS = (0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98)
 """Of the quantiles that are kept."""
+FEW, LEAST = 49, 4
+"""Rows by which the outermost levels cannot be told, and without which none can."""
 MOST_DRAWS = 10_000
 MOST_OFF = 10.0
 """Of a logarithm: a factor of 22,000."""
@@ -134,15 +137,19 @@ def checked_quantiles(where: str, given: object) -> dict[str, Quantiles]:
 
 
 def quantiles_of(measured_s: np.ndarray, modelled_s: np.ndarray) -> Quantiles:
-    """Conformal quantiles of ln(measured ÷ modelled): each at least as far out as so many rows can tell.
+    """Quantiles of ln(measured ÷ modelled) of a row to come, conformal: each at least as far out as so many rows can
+    tell; of a FEW those of Student's prediction.
 
     Args:
-        measured_s: of rows that fitted nothing, > 0.
+        measured_s: of rows that fitted nothing, > 0; at least LEAST.
         modelled_s: the same rows.
     Source: Vovk et al. 2005, Algorithmic Learning in a Random World; Lei et al. 2018, arXiv:1604.04173.
     """
     off = np.sort(np.log(np.asarray(measured_s) / np.asarray(modelled_s)))
     number = len(off)
+    if number < FEW:
+        spread = float(off.std(ddof=1)) * math.sqrt(1 + 1 / number)
+        return tuple(float(off.mean()) + spread * _student(level, number - 1) for level in LEVELS)
     found = []
     for level in LEVELS:
         # Of n residuals and the next one, each order is as likely: the k-th bounds a share of k / (n + 1).
@@ -150,3 +157,13 @@ def quantiles_of(measured_s: np.ndarray, modelled_s: np.ndarray) -> Quantiles:
         place = math.floor(place) if level < 0.5 else math.ceil(place)  # noqa: PLR2004
         found.append(float(off[min(max(place, 0), number - 1)]))
     return tuple(found)
+
+
+def _student(level: float, freedom: int) -> float:
+    """Student's t at a level, by its expansion around the normal's.
+
+    Source: Abramowitz and Stegun 1964, 26.7.5.
+    """
+    z = NormalDist().inv_cdf(level)
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / freedom + second / freedom**2

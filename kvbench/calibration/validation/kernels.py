@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from kvbench.calibration.attention import attention_s
-from kvbench.calibration.products import touched_by_rows
-from kvbench.calibration.tables import is_held_out
+from kvbench.calibration.products import BALANCED, REPLAYED, touched_by_rows
+from kvbench.calibration.tables import is_held_out, judges_intervals
 from kvbench.calibration.validation.rows import held_rows
 from kvbench.model.dtypes import KV_BITS, kv_dtype
+from kvbench.timing.doubt import Doubt
 from kvbench.timing.kernels import Kernels
 from kvbench.timing.operands import OPERANDS
 from kvbench.timing.rooflines import Seconds
@@ -19,8 +21,21 @@ from kvbench.timing.shapes import ExpertShape
 SMALL_BATCH, SMALL_STEP, LONG_PROMPT, LONG_CONTEXT, SMALL_MESSAGE = 256, 16, 512, 4096, 1 << 20
 """Tokens of a product, sequences of a decode step, tokens of a prompt, tokens seen and bytes exchanged, up to which (of
 a prompt and a context: from which) a row is of the region that is named after it."""
+KINDS_OF = {
+    "gemm": "products",
+    "moe": "experts",
+    "prefill_attention": "prefill",
+    "decode_attention": "decode",
+    "elementwise": "traffic",
+    "all_reduce": "exchange",
+}
+"""Kinds of work by operations of tables."""
 NO_EVIDENCE = {"vllm_eager": "what Python and launches take is in it", "sampler": "the bytes stated are a lower bound"}
 """Rows that say nothing of kernels, by the beginning of their detail, and why."""
+POOR_EXPERTS = "fp8"
+"""Experts of one scale a tensor: a kernel that an engine had better not choose, and no measure of a machine."""
+GROUPED = 256
+"""Experts of DeepSeek-V3, whose tokens choose among some groups of them: how many are touched is not known."""
 
 
 class Judged(NamedTuple):
@@ -35,23 +50,41 @@ class Judged(NamedTuple):
     not_told: tuple[str, ...]
 
 
-def judged_kernels(table: pd.DataFrame, kernels: Kernels) -> Judged:
+def judged_kernels(table: pd.DataFrame, kernels: Kernels, doubt: Doubt | None = None) -> Judged:
     """Each kernel's time beside ours.
 
     Args:
         table: from `tables.read_kernels`.
         kernels: of its accelerator.
+        doubt: what they may be off by, for intervals of rows that had no part in it; None: there are none.
     """
-    table = table.assign(line=np.arange(1, len(table) + 1), held=is_held_out(table) | (not kernels.is_fitted))
+    judges = ~is_doubtful(table) & (doubt is not None)
+    if doubt is not None and doubt.is_measured:
+        judges &= judges_intervals(table)
+    held = is_held_out(table) | (not kernels.is_fitted)
+    table = table.assign(line=np.arange(1, len(table) + 1), held=held, judges=judges)
     parts, not_told = [], []
     for op, own in table.groupby("op", sort=False):
         for why, left in _left_out(str(op), own):
             not_told.append(f"{len(left):,} rows of {op}{_detail(left)} are not told: {why}")
             own = own.drop(left.index)
         if len(own):
-            parts.append(_rows(str(op), own, kernels))
-    found = pd.concat(parts) if parts else _rows("gemm", table[:0], kernels)
+            ends = (1.0, 1.0) if doubt is None else doubt.ends(KINDS_OF[str(op)])
+            parts.append(_rows(str(op), own, kernels, ends))
+    found = pd.concat(parts) if parts else _rows("gemm", table[:0], kernels, (1.0, 1.0))
     return Judged(found.sort_values("line", ignore_index=True).drop(columns="line"), tuple(not_told))
+
+
+def is_doubtful(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows that say little of a machine: experts by a poor kernel, or of which it is not known how many are touched;
+    and sums that no engine replays, beside those that one does."""
+    of_experts, is_balanced = frame["op"] == "moe", frame["detail"].str.startswith(BALANCED)
+    doubtful = (frame["dtype"] == POOR_EXPERTS) | (frame["num_experts"] == GROUPED)
+    if is_balanced.any():
+        doubtful |= ~is_balanced
+    is_sum, is_replayed = frame["op"] == "all_reduce", frame["detail"].str.startswith(REPLAYED)
+    other = is_sum & ~is_replayed & bool(is_replayed.any())
+    return ((of_experts & doubtful) | other).to_numpy(np.bool_)
 
 
 def _left_out(op: str, own: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -80,8 +113,10 @@ def _detail(left: pd.DataFrame) -> str:
     return f" ({details[0]})" if len(details) == 1 and details[0] else ""
 
 
-def _rows(op: str, own: pd.DataFrame, kernels: Kernels) -> pd.DataFrame:
+def _rows(op: str, own: pd.DataFrame, kernels: Kernels, ends: tuple[float, float]) -> pd.DataFrame:
     seconds, group, region, what = _SAID[op]
+    ours = seconds(own, kernels)
+    low, high = (np.where(own["judges"], ours * end, np.nan) for end in ends)
     found = held_rows(
         what=[what(row) for row in own.itertuples(index=False)],
         kind=op,
@@ -89,8 +124,10 @@ def _rows(op: str, own: pd.DataFrame, kernels: Kernels) -> pd.DataFrame:
         region=region(own).tolist(),
         unit="s",
         published=own["seconds"],
-        ours=seconds(own, kernels),
+        ours=ours,
         held_out=own["held"].to_numpy(),
+        low=low,
+        high=high,
     )
     return found.assign(line=own["line"].to_numpy())
 
