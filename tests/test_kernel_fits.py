@@ -105,7 +105,7 @@ def test_planted_figures_are_found_again():
     number, mape, bias = found["errors"]["products"]["bfloat16"]
     assert number == (is_held_out(table()) & (table()["op"] == "gemm")).sum()
     assert abs(bias) <= mape < 0.02
-    assert set(found["residuals"]) == {"products", "experts", "traffic", "exchange"}
+    assert set(found["residuals"]) == {"products", "experts", "traffic"}  # of sums there are too few rows
     assert all(len(values) == len(LEVELS) and max(map(abs, values)) < 0.1 for values in found["residuals"].values())
     assert kernels_of(fit.hardware).is_fitted
 

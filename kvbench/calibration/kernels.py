@@ -57,16 +57,16 @@ def fit_kernels(frame: pd.DataFrame, hardware: Hardware, about: Mapping[str, str
 
 
 def residuals_of(frame: pd.DataFrame, kernels: Kernels) -> dict[str, list[float]]:
-    """Quantiles of ln(measured ÷ ours) by kind of work, on rows of a table that are held out and not doubtful, but for
-    those that judge intervals."""
-    believed = frame[is_held_out(frame) & ~is_doubtful(frame) & ~judges_intervals(frame)]
-    rows = judged_kernels(believed, kernels).rows
-    by_kind = rows.groupby(rows["kind"].map(KINDS_OF), sort=False)
-    found = {
-        str(kind): quantiles_of(own["published"].to_numpy(), own["ours"].to_numpy())
-        for kind, own in by_kind
-        if len(own) >= LEAST
-    }
+    """Quantiles of ln(measured ÷ ours) by kind of work, on rows of a table that are held out and not doubtful; those
+    that judge intervals have no part in them, but where there are too few others."""
+    believed = frame[is_held_out(frame) & ~is_doubtful(frame)]
+    rows = judged_kernels(believed, kernels).rows.assign(judges=judges_intervals(believed))
+    found = {}
+    for kind, own in rows.groupby(rows["kind"].map(KINDS_OF), sort=False):
+        others = own[~own["judges"]]
+        told = others if len(others) >= LEAST else own
+        if len(told) >= LEAST:
+            found[str(kind)] = quantiles_of(told["published"].to_numpy(), told["ours"].to_numpy())
     return {kind: [round(value, DIGITS) + 0.0 for value in values] for kind, values in found.items()}
 
 

@@ -32,6 +32,7 @@ KINDS_OF = {
 """Kinds of work by operations of tables."""
 NO_EVIDENCE = {"vllm_eager": "what Python and launches take is in it", "sampler": "the bytes stated are a lower bound"}
 """Rows that say nothing of kernels, by the beginning of their detail, and why."""
+NO_ENDS = (np.nan, np.nan)
 POOR_EXPERTS = "fp8"
 """Experts of one scale a tensor: a kernel that an engine had better not choose, and no measure of a machine."""
 GROUPED = 256
@@ -56,9 +57,9 @@ def judged_kernels(table: pd.DataFrame, kernels: Kernels, doubt: Doubt | None = 
     Args:
         table: from `tables.read_kernels`.
         kernels: of its accelerator.
-        doubt: what they may be off by, for intervals of rows that had no part in it; None: there are none.
+        doubt: what they may be off by, for intervals; None: there are none.
     """
-    judges = ~is_doubtful(table) & (doubt is not None)
+    judges = ~is_doubtful(table)
     if doubt is not None and doubt.is_measured:
         judges &= judges_intervals(table)
     held = is_held_out(table) | (not kernels.is_fitted)
@@ -69,9 +70,9 @@ def judged_kernels(table: pd.DataFrame, kernels: Kernels, doubt: Doubt | None = 
             not_told.append(f"{len(left):,} rows of {op}{_detail(left)} are not told: {why}")
             own = own.drop(left.index)
         if len(own):
-            ends = (1.0, 1.0) if doubt is None else doubt.ends(KINDS_OF[str(op)])
+            ends = NO_ENDS if doubt is None else doubt.ends(KINDS_OF[str(op)])
             parts.append(_rows(str(op), own, kernels, ends))
-    found = pd.concat(parts) if parts else _rows("gemm", table[:0], kernels, (1.0, 1.0))
+    found = pd.concat(parts) if parts else _rows("gemm", table[:0], kernels, NO_ENDS)
     return Judged(found.sort_values("line", ignore_index=True).drop(columns="line"), tuple(not_told))
 
 
@@ -116,7 +117,6 @@ def _detail(left: pd.DataFrame) -> str:
 def _rows(op: str, own: pd.DataFrame, kernels: Kernels, ends: tuple[float, float]) -> pd.DataFrame:
     seconds, group, region, what = _SAID[op]
     ours = seconds(own, kernels)
-    low, high = (np.where(own["judges"], ours * end, np.nan) for end in ends)
     found = held_rows(
         what=[what(row) for row in own.itertuples(index=False)],
         kind=op,
@@ -126,8 +126,9 @@ def _rows(op: str, own: pd.DataFrame, kernels: Kernels, ends: tuple[float, float
         published=own["seconds"],
         ours=ours,
         held_out=own["held"].to_numpy(),
-        low=low,
-        high=high,
+        low=ours * ends[0],
+        high=ours * ends[1],
+        judges=own["judges"].to_numpy(),
     )
     return found.assign(line=own["line"].to_numpy())
 

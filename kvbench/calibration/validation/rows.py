@@ -10,10 +10,14 @@ from numpy.typing import ArrayLike
 
 from kvbench.results.columns import PERCENT
 
-COLUMNS = ("file", "what", "kind", "group", "region", "unit", "published", "ours", "error", "held_out", "low", "high")
+COLUMNS = (
+    *("file", "what", "kind", "group", "region", "unit", "published", "ours", "error"),
+    *("held_out", "low", "high", "judges"),
+)
 """Of rows: `error` is ours ÷ published − 1; `held_out` whether it fitted nothing; `low` and `high` our interval's ends,
-or nothing. `kind` is an operation's name or a figure's, `group` tells alike systems apart, `region` sizes."""
-HELD_OUT, OF_REQUEST = "held_out", "_of_request"
+or nothing; `judges` whether it says if intervals hold, having had no part in them. `kind` is an operation's name or a
+figure's, `group` tells alike systems apart, `region` sizes."""
+HELD_OUT, JUDGES, OF_REQUEST = "held_out", "judges", "_of_request"
 
 
 def held_rows(
@@ -28,6 +32,7 @@ def held_rows(
     held_out: ArrayLike = True,
     low: ArrayLike = math.nan,
     high: ArrayLike = math.nan,
+    judges: ArrayLike = True,
 ) -> pd.DataFrame:
     """Rows in the one form, but for their file.
 
@@ -42,6 +47,7 @@ def held_rows(
         held_out: whether a row fitted nothing.
         low: the low end of ours, or NaN.
         high: the high end.
+        judges: whether a row says if intervals hold.
     """
     found = pd.DataFrame(
         {
@@ -56,7 +62,8 @@ def held_rows(
         }
     )
     found["error"] = found["ours"] / found["published"] - 1
-    for name, values, dtype in ((HELD_OUT, held_out, np.bool_), ("low", low, np.float64), ("high", high, np.float64)):
+    told = ((HELD_OUT, held_out, np.bool_), ("low", low, np.float64), ("high", high, np.float64))
+    for name, values, dtype in (*told, (JUDGES, judges, np.bool_)):
         found[name] = np.broadcast_to(np.asarray(values, dtype), len(found))
     return found
 
@@ -70,7 +77,7 @@ class Errors(NamedTuple):
         bias: mean of the errors.
         median: of the errors' sizes.
         worst: the largest error, with its sign.
-        coverage: share of the published that lie in our interval, of rows that have one; NaN: none has.
+        coverage: share of the published that lie in our interval, of those rows that judge it; NaN: none does.
         coverage_low: the low end of that share's own interval.
         coverage_high: its high end.
     """
@@ -91,7 +98,7 @@ def errors_of(rows: pd.DataFrame) -> Errors:
     if not errors.size:
         return Errors(0, *[math.nan] * 7)
     sizes = np.abs(errors)
-    told = rows[rows["low"].notna() & rows["high"].notna()]
+    told = rows[rows[JUDGES] & rows["low"].notna() & rows["high"].notna()]
     inside = int(told["published"].between(told["low"], told["high"]).sum())
     return Errors(
         number=len(rows),
