@@ -14,8 +14,11 @@ from kvbench.strategy.exact import Exact
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.power_of_two import PowerOfTwo
 from kvbench.strategy.static import Static
+from kvbench.timing.prices import DECODE_FIXED, DECODE_UNIT, MIXED_FIXED, MIXED_UNIT
+from kvbench.timing.pricing import prices_of
+from kvbench.timing.steps import StepFigures
 from tests.support.fleet_models import COLUMNS, PRICES, PS_PER_NS, ROUND, SLOT_BYTES, by_runner, columns_of, results
-from tests.support.machines import GEOMETRY
+from tests.support.machines import GEOMETRY, WORK, machine
 
 STAGING = 1024 // 2  # in slots: 1,024 tokens of one layer of two
 MAKERS = {
@@ -39,6 +42,21 @@ def budget_of(name, slots):
 def run(name, rows, slots, max_batch, num_clients=None, **options):
     chosen = {"geometry": GEOMETRY, "budget_bytes": budget_of(name, slots), "max_batch": max_batch}
     return simulate(columns_of(rows, num_clients), MAKERS[name](slots), PRICES, **chosen | options)
+
+
+@pytest.mark.parametrize("name", ["static", "dynamic", "paged"])
+@pytest.mark.parametrize("rows", [[(0, 5, 9), (100, 7, 6), (150_000, 4, 8)], [(0, 3, 20), (1, 8, 4), (400_000, 9, 2)]])
+def test_decode_steps_beside_prompts_take_as_long_as_step_by_step(name, rows):
+    made = machine(kernels={"attention": {"decode": {"bfloat16": StepFigures(regroups=1.0)._asdict()}}})
+    columns, budget_bytes, prices = columns_of(rows), budget_of(name, 80), prices_of(made, WORK)
+    chosen = {"geometry": GEOMETRY, "budget_bytes": budget_bytes, "max_batch": 3}
+    requests, *_ = by_runner(columns, MAKERS[name](80), budget_bytes, 3, hardware=made)
+    fleet = simulate(columns, MAKERS[name](80), prices, **chosen)
+    assert fleet.finish_ns.tolist() == requests["finish_ns"].tolist()
+    tables = prices.tables.copy()
+    tables[[MIXED_FIXED, MIXED_UNIT]] = tables[[DECODE_FIXED, DECODE_UNIT]]
+    alone = simulate(columns, MAKERS[name](80), prices._replace(tables=tables), **chosen)
+    assert alone.finish_ns.tolist() != fleet.finish_ns.tolist()
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -1,4 +1,4 @@
-"""Figures of attention's kernels, fitted to measured ones, and how far they are from rows that fitted nothing."""
+"""Figures of attention's kernels, fitted to measured ones; and what a table's rows of attention take by them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,7 +13,6 @@ from kvbench.calibration.tables import is_held_out
 from kvbench.model.dtypes import kv_dtype
 from kvbench.model.hardware import Hardware
 from kvbench.timing.attention import CACHES, FLAGS, MADE, Attention, attention_figures
-from kvbench.timing.doubt import quantiles_of
 from kvbench.timing.kernels import Kernels
 from kvbench.timing.rooflines import Peaks
 from kvbench.timing.shapes import AttentionShape
@@ -24,21 +23,6 @@ OPS = {"prefill": "prefill_attention", "decode": "decode_attention"}
 HEADS = ("num_heads", "num_kv_heads", "head_dim", "dtype", "kv_dtype", "window")
 MOST = {"share": 1.0, "memory_share": 1.0}
 DIGITS = 3
-LONG_PROMPT, SMALL_BATCH, LONG_CONTEXT = 512, 16, 4096
-
-
-class AttentionFit(NamedTuple):
-    """A fit, and how far it is.
-
-    Args:
-        figures: for the key `attention` of a hardware file's `kernels`.
-        residuals: by kind of work, quantiles of ln(measured ÷ ours) on rows that fitted nothing.
-        errors: of the same rows, by kind, cache and region: how many, mean relative error and its size.
-    """
-
-    figures: dict[str, dict[str, dict[str, float]]]
-    residuals: dict[str, tuple[float, ...]]
-    errors: pd.DataFrame
 
 
 class Alike(NamedTuple):
@@ -61,34 +45,29 @@ class Alike(NamedTuple):
     before: Numbers
 
 
-def fit_attention(frame: pd.DataFrame, hardware: Hardware) -> AttentionFit:
+def fit_attention(frame: pd.DataFrame, hardware: Hardware) -> dict[str, dict[str, dict[str, float]]]:
     """Figures of prefill and decode attention, from the rows of a table that are not held out.
 
     Args:
         frame: from `tables.read_kernels`. Rows of other operations are left.
         hardware: that it was measured on, whose peaks figures are shares of.
+    Returns:
+        What a hardware file's `kernels` has of `attention`: by kind of attention and the cache's dtype.
     Raises:
-        ValueError: it has no rows of attention, or none that fit.
+        ValueError: it has no rows of attention that fit.
     """
     peaks = Peaks(hardware.memory_bytes_per_s, hardware.flops_per_s)
     rows = frame[frame["op"].isin(OPS.values()) & frame["kv_dtype"].isin(CACHES)]
-    fits = ~is_held_out(rows)
-    if not fits.any():
+    rows = rows[~is_held_out(rows)]
+    if rows.empty:
         raise ValueError(f"no rows of {' or '.join(OPS.values())} to fit, of a cache of {' or '.join(CACHES)}")
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for kind, op in OPS.items():
         for cache in CACHES:
-            own = rows[(rows["op"] == op) & (rows["kv_dtype"] == cache) & fits]
+            own = rows[(rows["op"] == op) & (rows["kv_dtype"] == cache)]
             if len(own):
                 figures.setdefault(kind, {})[cache] = _figures(kind, cache, own, peaks)
-    attention = Attention(peaks, attention_figures("kernels.attention", figures))
-    held = rows[~fits].assign(ours=attention_s(rows[~fits], attention))
-    residuals = {
-        kind: quantiles_of(own["seconds"].to_numpy(), own["ours"].to_numpy())
-        for kind, op in OPS.items()
-        if len(own := held[held["op"] == op])
-    }
-    return AttentionFit(figures, residuals, errors_by_region(held))
+    return figures
 
 
 def attention_s(rows: pd.DataFrame, attention: Attention | Kernels) -> Numbers:
@@ -108,38 +87,6 @@ def attention_shape(
     return AttentionShape(
         int(num_heads), int(num_kv_heads), int(head_dim), int(head_dim), dtype, kv_dtype(cache), int(window)
     )
-
-
-def errors_by_region(held: pd.DataFrame) -> pd.DataFrame:
-    """How far modelled times are, by region.
-
-    Args:
-        held: rows of OPS with `ours` beside `seconds`.
-    Returns:
-        A row a kind, cache and region: `rows`, `bias` (mean of ours ÷ measured − 1), `mape` (of its size).
-    """
-    off = held["ours"] / held["seconds"] - 1
-    told = pd.DataFrame({"kind": held["op"].map(_kind), "cache": held["kv_dtype"], "off": off, "size": off.abs()})
-    regions = {"all": np.ones(len(held), bool), **_regions(held)}
-    parts = [told[chosen].assign(region=name) for name, chosen in regions.items()]
-    grouped = pd.concat(parts).groupby(["kind", "cache", "region"], sort=False)
-    return grouped.agg(rows=("off", "size"), bias=("off", "mean"), mape=("size", "mean")).reset_index()
-
-
-def _regions(held: pd.DataFrame) -> dict[str, Numbers]:
-    is_prefill = held["op"].to_numpy() == OPS["prefill"]
-    is_long = held["new_tokens"].to_numpy() >= LONG_PROMPT
-    is_small = held["batch"].to_numpy() <= SMALL_BATCH
-    is_far = held["context_tokens"].to_numpy() >= LONG_CONTEXT
-    return {
-        f"{LONG_PROMPT} tokens and more": is_prefill & is_long,
-        "fewer": is_prefill & ~is_long,
-        f"up to {SMALL_BATCH} sequences": ~is_prefill & is_small,
-        "more sequences": ~is_prefill & ~is_small,
-        f"from {LONG_CONTEXT:,} tokens": ~is_prefill & is_far,
-        "shorter": ~is_prefill & ~is_far,
-        "windows": held["window"].to_numpy() > 0,
-    }
 
 
 def _figures(kind: str, cache: str, own: pd.DataFrame, peaks: Peaks) -> dict[str, float]:
@@ -192,7 +139,3 @@ def _ours(alike: Sequence[Alike], number: int, attention: Attention | Kernels) -
             most = rows.shape.window or np.inf
             found[rows.at] = attention.decode_s(rows.batch * np.minimum(rows.before + 1, most), rows.batch, rows.shape)
     return found
-
-
-def _kind(op: str) -> str:
-    return op.partition("_")[0]

@@ -45,7 +45,7 @@ def fit_kernels(frame: pd.DataFrame, hardware: Hardware, about: Mapping[str, str
     """
     figures: dict[str, Any] = fit_products(frame, hardware)
     if (frame["op"].isin(ATTENTION_OPS.values()) & ~is_held_out(frame)).any():
-        figures["attention"] = fit_attention(frame, hardware).figures
+        figures["attention"] = fit_attention(frame, hardware)
     if not figures:
         raise ValueError("the table has too few rows of every kind of work to fit any")
     fitted = replace(hardware, kernels={**about, **figures})

@@ -70,7 +70,7 @@ def results(result):
     return {name: getattr(result, name).tolist() for name in (*COLUMNS, "held_tokens")}
 
 
-def by_runner(columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY, rules=EACH_ITS_STEP):
+def by_runner(columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY, rules=EACH_ITS_STEP, hardware=None):
     """What the runner finds: columns a request, totals, and sums over time in bytes and nanoseconds."""
     requests = [
         Session(int(arrival), (Request(int(prompt), int(output)),))
@@ -78,7 +78,7 @@ def by_runner(columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY, rul
             columns.arrival_ns, columns.num_prompt_tokens, columns.num_output_tokens, strict=True
         )
     ]
-    conditions = Conditions(geometry=geometry, hardware=machine(), weights=WEIGHTS)
+    conditions = Conditions(geometry=geometry, hardware=hardware or machine(), weights=WEIGHTS)
     backend = Modelled(memory_fraction=0.5).made(conditions)
     backend.scheduling = rules
     recorder = run(
