@@ -43,7 +43,8 @@ class RoundKernels:
     """Each kernel takes 1 ps a byte that it reads or writes; attention of prompts 1 ps for 1,000 operations, and of a
     decode step 3 ns more a layer and sequence; an exchange 5 ns more. Numbers have 2 bytes."""
 
-    def product_s(self, m, n, k, dtype):
+    def product_s(self, m, n, k, dtype, *, converts):
+        assert not converts
         return 2e-12 * (n * k + m * n + m * k)
 
     def experts_s(self, num_tokens, shape):

@@ -77,6 +77,13 @@ def test_fewer_bits_are_faster_where_weights_are_read_and_where_the_machine_has_
     assert many["w4a16_mxfp4"] == pytest.approx(many["bfloat16"], rel=0.1)
 
 
+def test_a_model_converts_in_the_kernel_before():
+    ours = fitted(products={"fp8": FIGURES | {"convert_share": 0.5}})
+    alone, within = (ours.product_s(4096, 4096, 4096, "fp8", converts=value) for value in (True, False))
+    assert alone - within == pytest.approx(4096 * 4096 * 3 / (0.5 * 2e12))
+    assert ours.product_s(8, 512, 512, "bfloat16", converts=False) == ours.product_s(8, 512, 512, "bfloat16")
+
+
 def test_a_dtype_that_was_not_measured_takes_the_nearest():
     ours = fitted(products={"bfloat16": FIGURES | {"floor_s": 1e-3}})
     assert float(ours.product_s(1, 256, 256, "fp8_block")) > 1e-3

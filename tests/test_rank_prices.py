@@ -19,7 +19,7 @@ from kvbench.plan.area import Area
 from kvbench.timing.iteration import iteration_of
 from kvbench.timing.prices import DECODE_UNIT, LINEAR, SEQUENCES, SIZES
 from kvbench.timing.pricing import prices_of
-from kvbench.timing.work import Exchanged, Gemm, work_of
+from kvbench.timing.work import Exchanged, Gemm, experts_as_tables, work_of
 from tests.support.machines import machine
 
 # Four layers of 4 heads on 2 KV heads of 8, 16 bits: a token's 2 · 4 · 2 · 8 · 2 = 256 bytes.
@@ -111,6 +111,14 @@ def test_products_are_asked_for_as_tables_call_them(dtype, called):
     work = work_of(geometry_in(held), held, held)
     assert {each.dtype for each in work.tokens.products} == {called}
     assert (iteration_of(machine(), work).tokens["products"][1:] > 0).all()
+
+
+def test_experts_in_fp8_are_those_of_scales_by_block():
+    assert [experts_as_tables(dtype) for dtype in ("bfloat16", "fp8", "mxfp4")] == [
+        "bfloat16",
+        "fp8_block",
+        "w4a16_mxfp4",
+    ]
 
 
 def test_a_cache_in_eight_bits_is_read_in_half_the_time():

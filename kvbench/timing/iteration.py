@@ -154,7 +154,8 @@ def _row_s(kernels: Kernels, row: Row, number: NDArray[np.float64]) -> dict[str,
     found = {kind: np.zeros(number.size) for kind in ("products", "experts", "traffic", "exchange")}
     some = np.maximum(number, 1)
     for product in row.products:
-        found["products"] += product.times * kernels.product_s(some, product.outputs, product.inputs, product.dtype)
+        shape = product.outputs, product.inputs
+        found["products"] += product.times * kernels.product_s(some, *shape, product.dtype, converts=False)
     for routed in row.experts:
         found["experts"] += routed.times * kernels.experts_s(some * routed.sources, routed.shape)
     for moved in row.moved:

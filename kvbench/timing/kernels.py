@@ -50,7 +50,7 @@ class Kernels:
         """Whether they were fitted to measured kernels of this accelerator; else they are a data sheet's."""
         return bool(self._fits)
 
-    def product_s(self, m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str) -> Seconds:
+    def product_s(self, m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str, *, converts: bool = True) -> Seconds:
         """A matrix product of (m, k) by (k, n).
 
         Args:
@@ -58,9 +58,10 @@ class Kernels:
             n: outputs.
             k: inputs.
             dtype: of the weights, one of OPERANDS.
+            converts: tokens' numbers to fewer bits, as tables of kernels do; in a model the kernel before has done so.
         """
         figures, grid = _nearest(self._products, dtype, (self._typical_product, None))
-        return products.product_s(m, n, k, OPERANDS[dtype], self._peaks(dtype), figures, grid)
+        return products.product_s(m, n, k, OPERANDS[dtype], self._peaks(dtype), figures, grid, converts)
 
     def experts_s(self, num_tokens: ArrayLike, shape: ExpertShape) -> Seconds:
         """A layer's routed experts, for so many tokens: those that are touched are read."""

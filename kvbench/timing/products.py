@@ -58,6 +58,7 @@ def product_s(
     peaks: Peaks,
     figures: ProductFigures,
     corrections: Corrections | None,
+    converts: bool = True,
 ) -> Seconds:
     """A product of (m, k) by (k, n).
 
@@ -69,6 +70,7 @@ def product_s(
         peaks: of the machine, for that.
         figures: of a fit.
         corrections: by tokens, outputs and inputs.
+        converts: tokens' numbers too, where they have fewer bits than are computed with between products.
     """
     m, n, k = (np.asarray(each, np.float64) for each in (m, n, k))
     moved = m * k * operand.input_bytes + n * k * operand.weight_bytes + RESULT_BYTES * figures.write_weight * m * n
@@ -76,6 +78,6 @@ def product_s(
     area = knee(m * n, np.clip(m, *TILE_ROWS) * figures.busy_columns, 1 + figures.busy_sharpness)
     computing_s = 2 * k * area / (peaks.flops_per_s * figures.compute_share)
     found: Seconds = figures.floor_s + knee(reading_s, computing_s, 1 + figures.sharpness)
-    if operand.is_converted:
+    if operand.is_converted and converts:
         found = found + m * k * CONVERTED_BYTES / (peaks.memory_bytes_per_s * figures.convert_share)
     return found if corrections is None else found * corrections.factor(m, n, k)

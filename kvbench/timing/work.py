@@ -132,7 +132,7 @@ def routed_of(passed: Model, whole: Model, parallel: Parallel) -> tuple[Routed, 
         name, hidden = matrices[0].name, matrices[0].inputs
         values = sum(each.inputs * each.outputs for each in matrices)
         top_k = num_active[name] * here / num_experts[name]
-        shape = ExpertShape(here, top_k, hidden, max(round(values / hidden / 3), 1), held_as_tables(dtype))
+        shape = ExpertShape(here, top_k, hidden, max(round(values / hidden / 3), 1), experts_as_tables(dtype))
         routed.append(Routed(times, shape, -(-parallel.expert // parallel.tensor)))
     return tuple(routed)
 
@@ -167,12 +167,13 @@ def work_of_parameters(geometry: KVGeometry, weights: ModelParameters, parallel:
         parallel: how the model is laid over ranks.
     """
     hidden, num_layers = weights.hidden_size, geometry.num_layers
-    dtype = held_as_tables(_dtype_of(weights))
+    held = _dtype_of(weights)
+    dtype = held_as_tables(held)
     width = max(round(weights.num_active_parameters / num_layers / hidden / 3), 1)
     num_experts = round(weights.num_parameters / weights.num_active_parameters)
     moved, exchanged = moved_of(geometry, num_layers, hidden), exchanged_of(geometry, num_layers, hidden, parallel)
     if num_experts > 1:
-        shape = ExpertShape(num_experts, 1.0, hidden, width, dtype)
+        shape = ExpertShape(num_experts, 1.0, hidden, width, experts_as_tables(held))
         return Work(geometry, Row(experts=(Routed(num_layers, shape),), moved=moved, exchanged=exchanged))
     products = Gemm(num_layers, hidden, 2 * width, dtype), Gemm(num_layers, width, hidden, dtype)
     activation = Moved(num_layers, GATED_VALUES * width * DTYPE_BYTES[geometry.dtype])
@@ -206,6 +207,12 @@ def exchanged_of(geometry: KVGeometry, num_layers: int, hidden: int, parallel: P
 def held_as_tables(dtype: str) -> str:
     """What tables of kernels call a dtype of weights."""
     return BY_TABLES.get(dtype, dtype)
+
+
+def experts_as_tables(dtype: str) -> str:
+    """The same of experts: those that are published in fp8 have scales by block, and tables' kernel of one scale is a
+    poor choice, which says nothing of a machine."""
+    return "fp8_block" if dtype == "fp8" else held_as_tables(dtype)
 
 
 def _dtype_of(weights: ModelParameters) -> str:
