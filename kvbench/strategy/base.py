@@ -86,7 +86,11 @@ class Strategy:
     """
 
     areas: tuple[Area, ...] = (Area(),)
-    """How the slots of its sequences live, oldest tokens first; new tokens go to the area main."""
+    """How the slots of its sequences live, oldest tokens first; new tokens go to the area main.
+
+    Where layers have a window or chunks, and these areas are such as do not hold one, they are of the other layers: it
+    decides over those, and its budget is theirs. What follows beside them is no part of its plans.
+    """
 
     lossless: bool = True
     """Whether attention reads every token, unchanged."""

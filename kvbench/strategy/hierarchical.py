@@ -30,7 +30,8 @@ class Hierarchical(Strategy):
     """Keep what fits a fast tier on the device; when it is full, move half of it to the host, and from there to files.
 
     No token is lost: attention reads the slow tiers part by part through staging buffers on the device, and merges the
-    parts by their log-sum-exp. An append larger than the fast tier passes through it in several steps.
+    parts by their log-sum-exp. An append larger than the fast tier passes through it in several steps. What layers with
+    a window see stays on the device.
 
     Args:
         fast_capacity: tokens on the device, > 1.

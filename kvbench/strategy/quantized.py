@@ -17,7 +17,7 @@ class Quantized(Strategy):
     """Round older tokens to few bits, packed into bytes; keep a window of the newest in full precision.
 
     Keys share a scale per channel over a group of tokens, values per token over a group of channels; attention reads a
-    restored copy, part by part.
+    restored copy, part by part. Layers that see a window's tokens only hold those as they come: they are few.
 
     Args:
         bits: 8, 4 or 2.

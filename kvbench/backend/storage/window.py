@@ -13,6 +13,11 @@ from kvbench.backend.storage.memory import Memory, fill
 from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import Rule
 
+ALONE = (
+    "tokens leave layers with a window by the window alone; who evicts does so in areas of the others, such as "
+    "Area(layers=('full',)), beside Area('windows', Chunks(1024), layers=('window',), follows=True)"
+)
+
 
 class Stretch(NamedTuple):
     """Slots of one part that lie together: its number, the first slot in it, how many, and the position there."""
@@ -221,11 +226,11 @@ class WindowStore:
 
     def leaving(self, rule: Rule) -> list[Part]:
         """See `Store.leaving`."""
-        raise NotImplementedError("tokens leave layers with a window by the window alone")
+        raise NotImplementedError(ALONE)
 
     def keep(self, rule: Rule) -> None:
         """See `Store.keep`."""
-        raise NotImplementedError("tokens leave layers with a window by the window alone")
+        raise NotImplementedError(ALONE)
 
     def truncate(self, num_tokens: int) -> None:
         """See `Store.truncate`; the ledger has seen to it that the window still has what is left."""
