@@ -48,11 +48,11 @@ def chosen(name, maker, num_bytes):
     return geometry, strategy, num_bytes + workspace_bytes(strategy.areas, geometry, 1)
 
 
-def run(name, maker, rows, num_bytes, max_batch, **options):
+def run(name, maker, rows, num_bytes, max_batch, num_clients=None, **options):
     geometry, strategy, budget_bytes = chosen(name, maker, num_bytes)
     prices = prices_of(machine(), work_of_parameters(geometry, WEIGHTS))
     settings = {"geometry": geometry, "budget_bytes": budget_bytes, "max_batch": max_batch}
-    return simulate(columns_of(rows), strategy, prices, **settings | options)
+    return simulate(columns_of(rows, num_clients), strategy, prices, **settings | options)
 
 
 BYTES = st.integers(1_200, 9_000)

@@ -45,7 +45,7 @@ def test_a_step_of_a_whole_model_by_its_prices():
     assert backend.step((Reserve(0, 10),), 0, 0) == Times(40, 0, 0, 0, 0)
     backend.begin_iteration()
     model_ps = prices.step_ps + sized_ps(LINEAR, 4, tables) + sized_ps(SEQUENCES, 1, tables)
-    attend_ps = attention_ps(4, 0, prices, tables)
+    attend_ps = prices.prompt_ps + attention_ps(4, 0, prices, tables)
     spent_ps = 40_000 + 4_000 + attend_ps + model_ps
     times = backend.step((Append(0, 4),), 0, 4)
     assert times == Times(0, 4, 0, attend_ps // 1_000, spent_ps // 1_000 - 44 - attend_ps // 1_000)
@@ -86,6 +86,19 @@ def test_decode_steps_beside_prompts_take_what_one_call_takes_for_both():
     assert found[0, 1] == pytest.approx(found[0,] + found[1,] + more_ns, abs=3)
 
 
+def test_prompts_of_an_iteration_are_one_call():
+    backend, prices, spent_ns = modelled(), prices_of(machine(), WORK), []
+    backend.open(1)
+    for seq in (0, 1):
+        backend.step((Reserve(seq, 9),), seq, 0)
+    backend.begin_iteration()
+    for seq in (0, 1):
+        spent_ns.append(backend.step((Append(seq, 6),), seq, 6).attend_ns)
+    each_ps = attention_ps(6, 0, prices, prices.tables)
+    assert spent_ns == pytest.approx([(prices.prompt_ps + each_ps) / 1_000, each_ps / 1_000], abs=1)
+    assert prices.prompt_ps > 1_000
+
+
 def test_one_token_of_a_prompt_is_no_decode_step():
     found = []
     for decoding in ((), (0,)):
@@ -94,7 +107,8 @@ def test_one_token_of_a_prompt_is_no_decode_step():
         backend.begin_iteration(decoding)
         found.append(backend.step((Append(0, 1),), 0, 1).attend_ns)
     prices = prices_of(machine(), WORK)
-    assert found == [attention_ps(1, 8, prices, prices.tables) // 1_000, decode_ps(1, 9, prices.tables) // 1_000]
+    prompt_ps = prices.prompt_ps + attention_ps(1, 8, prices, prices.tables)
+    assert found == [prompt_ps // 1_000, decode_ps(1, 9, prices.tables) // 1_000]
 
 
 def test_the_cache_alone_has_no_weights_and_pays_launches_a_step():

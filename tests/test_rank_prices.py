@@ -17,7 +17,7 @@ from kvbench.model.parameters import parameters_of
 from kvbench.model.weights import Product, WeightPart
 from kvbench.plan.area import Area
 from kvbench.timing.iteration import iteration_of
-from kvbench.timing.prices import DECODE_UNIT, LINEAR, SEQUENCES, SIZES
+from kvbench.timing.prices import DECODE_UNIT, LINEAR, SEQUENCES, SIZES, STEP
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.work import Exchanged, Gemm, experts_as_tables, work_of
 from tests.support.machines import machine
@@ -77,7 +77,8 @@ def test_a_token_passes_all_stages_and_a_stage_copies_its_own():
     # From stage to stage 32 bytes a token are sent.
     sent = prices.tables[LINEAR] - whole.tables[LINEAR]
     assert sent[:3].tolist() == pytest.approx([0, 3_500, 4_000], abs=1)
-    assert (prices.tables[SEQUENCES:] == whole.tables[SEQUENCES:]).all()
+    assert (prices.tables[SEQUENCES:STEP] == whole.tables[SEQUENCES:STEP]).all()
+    assert (prices.tables[STEP] - whole.tables[STEP] == sent).all()
 
 
 def test_replicas_of_data_are_replicas_of_a_fleet_and_none_of_a_run():

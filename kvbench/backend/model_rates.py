@@ -32,7 +32,8 @@ class ModelRates(CacheRates):
         prices = self._as_held(reads[0].cost.area)[1]
         if not decoding.num_rows:
             num_new = min(num_queries, num_slots)
-            return attention_ps(num_new, num_slots - num_new, prices, prices.tables)
+            shared_ps = prices.prompt_ps if decoding.is_first else 0
+            return shared_ps + attention_ps(num_new, num_slots - num_new, prices, prices.tables)
         fixed, unit = STEP_ROWS[decoding.is_mixed]
         spent_ps = sized_ps(fixed, decoding.num_rows, prices.tables) if decoding.is_first else 0
         for read in reads:

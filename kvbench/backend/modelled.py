@@ -14,7 +14,7 @@ from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.curves import Curves
 from kvbench.backend.model_rates import ModelRates
 from kvbench.backend.rank import rank_in
-from kvbench.backend.rates import NO_DECODING, CacheRates, Decoding, Rates, Read
+from kvbench.backend.rates import CacheRates, Decoding, Rates, Read
 from kvbench.backend.shares import parts_of
 from kvbench.checks import check_int, check_share
 from kvbench.ledger import Posting
@@ -303,9 +303,9 @@ class ModelledBackend(Backend):
         return more_ps
 
     def _decoded(self, seq: int, num_queries: int) -> Decoding:
-        """The iteration's decode steps, if a sequence's step is one of them."""
+        """The iteration's decode steps, if a sequence's step is one of them, or its prompts."""
         if num_queries > 1 or seq not in self._decoding:
-            return NO_DECODING
+            return Decoding(is_first=not self._has_prompt)
         is_first, self._has_decoded = not self._has_decoded, True
         return Decoding(len(self._decoding) * self.num_rows, is_first, parts=self._parts)
 

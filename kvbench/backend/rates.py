@@ -38,11 +38,11 @@ class Read(NamedTuple):
 
 
 class Decoding(NamedTuple):
-    """The decode steps of an iteration, of which one is priced.
+    """The decode steps of an iteration, or its prompts, of which one is priced.
 
     Args:
-        num_rows: sequences that take one, row by row; 0 where the step is none.
-        is_first: whether it is the first of them.
+        num_rows: sequences that take a decode step, row by row; 0 where the step is none.
+        is_first: whether it is the first of them, or of the prompts.
         is_mixed: whether the iteration computes prompts, too.
         parts: of a unit that attention is counted in; see `shares.parts_of`.
     """

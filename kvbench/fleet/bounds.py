@@ -160,7 +160,7 @@ def _score_ps(prices: Prices) -> float:
 
 def _token_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
     """Attention of one token of a prompt after so many: several at once take less, each."""
-    found = np.zeros(tokens.size)
+    found = np.full(tokens.size, float(prices.prompt_ps))
     for row, sight in enumerate(prices.sights, PREFILL):
         of_one = prices.tables[row, NODES : 2 * NODES].astype(np.float64)
         found += np.minimum(tokens + 1, sight.reach) * np.interp(tokens, node_tokens(), of_one) / SCALE

@@ -78,6 +78,8 @@ def _finish(m: Machine, num_new: int) -> None:
     now = m.now
     spent_ps = now.spent_ps + _sized_ps(LINEAR, now.stepped + now.tokens, m.tables)
     spent_ps += _sized_ps(SEQUENCES, now.stepped + now.num_computed, m.tables)
+    if now.num_computed > 0:
+        spent_ps += m.fixed.prompt_ps
     if now.stepped > 0:
         if now.num_computed > 0:
             spent_ps += _mixed_ps(now.num_begun_with, now.units_seen, m.tables, m.fixed.unit_parts)

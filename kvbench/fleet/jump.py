@@ -8,10 +8,20 @@ from kvbench.fleet.memory import note_peak
 from kvbench.fleet.state import BLOCKS, IDLE_QUEUE, NONE, Machine
 from kvbench.fleet.tally import Level, add, add_one, begin, note_queue, pass_time
 from kvbench.fleet.turns import scored_ps
-from kvbench.timing.prices import DECODE_UNIT, LINEAR, PS_PER_NS, SEQUENCES, decode_ps, sized_ps, unit_ps
+from kvbench.timing.prices import (
+    DECODE_FIXED,
+    DECODE_UNIT,
+    LINEAR,
+    PS_PER_NS,
+    SEQUENCES,
+    SIZES,
+    STEP,
+    sized_ps,
+    unit_ps,
+)
 
 LONGEST_NS = 9 * 10**15
-_decode_ps, _sized_ps, _unit_ps = plain(decode_ps), plain(sized_ps), plain(unit_ps)
+_sized_ps, _unit_ps = plain(sized_ps), plain(unit_ps)
 
 
 @part
@@ -51,11 +61,16 @@ def jump(m: Machine) -> bool:
 @part
 def _step_ps(m: Machine) -> int:
     """What the next iteration takes in which all decode, and nothing else happens."""
-    num, fixed = m.now.num_decoding, m.fixed
-    shared_ps = _sized_ps(LINEAR, num, m.tables) + _sized_ps(SEQUENCES, num, m.tables)
-    shared_ps += fixed.step_ps + num * (fixed.write_ps + fixed.state_ps)
-    shared_ps += scored_ps(m.now.units, fixed)
-    return shared_ps + _decode_ps(num, m.now.units, m.tables, fixed.unit_parts)
+    num, fixed, step_ps = m.now.num_decoding, m.fixed, m.fixed.step_ps
+    if num <= SIZES:
+        step_ps = int(m.tables[STEP, num])
+    else:
+        for row in (LINEAR, SEQUENCES, DECODE_FIXED):
+            step_ps += _sized_ps(row, num, m.tables)
+        step_ps += num * (fixed.write_ps + fixed.state_ps)
+    return (
+        step_ps + scored_ps(m.now.units, fixed) + m.now.units * _unit_ps(DECODE_UNIT, num, m.tables, fixed.unit_parts)
+    )
 
 
 @part

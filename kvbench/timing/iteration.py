@@ -46,6 +46,7 @@ class Iteration(NamedTuple):
         decode: attention of decode steps.
         mixed: the same beside prompts.
         weights: by sight, units that a slot is.
+        prompts: attention of an iteration's prompts, whatever they have.
         pairs: by sight, and by NODES of new tokens and of those before them: attention of a pair.
     """
 
@@ -54,6 +55,7 @@ class Iteration(NamedTuple):
     decode: Steps
     mixed: Steps
     weights: tuple[int, ...]
+    prompts: float
     pairs: tuple[Seconds, ...]
 
 
@@ -117,9 +119,11 @@ def _iteration(known: _Known, work: Work) -> Iteration:
     alone, slots = _slots_s(kernels.decode_terms, work, sights)
     beside, slots_beside = _slots_s(kernels.mixed_terms, work, sights)
     floors = [
-        each.num_layers * kernels.prefill_s(0, 0, shape) for seen in sights for each, shape in _shapes(work, seen)
+        each.num_layers * float(kernels.prefill_s(0, 0, shape, 0))
+        for seen in sights
+        for each, shape in _shapes(work, seen)
     ]
-    # Prompts give back a part of a step's floor, and less than they take: chunks' take at least half of a call's.
+    # Prompts give back a part of a step's floor, and less than they take.
     beside = np.maximum(beside, alone - sum(floors) / 2)
     weights = _weights([slot[USUAL_BATCH] for slot in slots])
     units = max(sum(weights), 1)
@@ -129,6 +133,7 @@ def _iteration(known: _Known, work: Work) -> Iteration:
         decode=Steps(alone, sum(slots, np.zeros(SIZES + 1)) / units),
         mixed=Steps(beside, sum(slots_beside, np.zeros(SIZES + 1)) / units),
         weights=weights,
+        prompts=sum(floors),
         pairs=tuple(_pairs_s(kernels, work, sight, bytes_per_s) for sight in sights),
     )
 
@@ -222,7 +227,7 @@ def _pairs_s(kernels: Kernels, work: Work, sight: Seen, bytes_per_s: float) -> S
         pairs = pairs - (over * (over + 1) - hidden * (hidden + 1)) / 2
     found = np.zeros((NODES, NODES))
     for group, shape in _shapes(work, sight):
-        # Kernels write K and V to the cache, which is a price by itself.
-        written_s = new * group.layer_token_bytes / bytes_per_s
-        found += group.num_layers * np.maximum(kernels.prefill_s(new, before, shape) - written_s, 0.0) / pairs
+        # Kernels write K and V to the cache, which is a price by itself; what a call takes at least is one for all.
+        beside_s = new * group.layer_token_bytes / bytes_per_s + kernels.prefill_s(0, 0, shape, 0)
+        found += group.num_layers * np.maximum(kernels.prefill_s(new, before, shape) - beside_s, 0.0) / pairs
     return found

@@ -26,7 +26,7 @@ UNIT_PARTS = 64
 """Of a unit, see `Sight.weight`, where areas take another share of a slot's bytes each."""
 SCALE = 256
 """Of a price a pair, in parts of a picosecond."""
-LINEAR, SEQUENCES, DECODE_FIXED, DECODE_UNIT, MIXED_FIXED, MIXED_UNIT, PREFILL = range(7)
+LINEAR, SEQUENCES, DECODE_FIXED, DECODE_UNIT, MIXED_FIXED, MIXED_UNIT, STEP, PREFILL = range(8)
 """Rows of a table of prices: see `Prices`."""
 STEP_ROWS = ((DECODE_FIXED, DECODE_UNIT), (MIXED_FIXED, MIXED_UNIT))
 """Those of decode steps: alone, and beside prompts."""
@@ -63,12 +63,14 @@ class Prices(NamedTuple):
         storage_ps: allocating a cache's tensors, all layers.
         transfer_ps: beginning a transfer to another tier, or back.
         step_ps: what every iteration costs: the host; of the cache alone, launches.
+        prompt_ps: attention of an iteration's prompts, whatever they have: one call a layer takes all.
         num_sights: how many of the next there are.
         sights: attention, by how far layers see.
         tables: int64 [PREFILL + num_sights, SIZES + 1]. By tokens of all sequences together, LINEAR: all that hangs on
             them alone. By sequences, SEQUENCES: the rows of them that get logits; DECODE_FIXED: attention of so many
             decode steps, whatever they see, and DECODE_UNIT: of each unit that they see, see `Sight.weight`;
-            MIXED_FIXED and MIXED_UNIT: the same in an iteration that computes prompts too, beside what those take. From
+            MIXED_FIXED and MIXED_UNIT: the same in an iteration that computes prompts too, beside what those take;
+            STEP: an iteration of so many decode steps and nothing else, but for the units that they see. From
             PREFILL on, by sight, and by new tokens and those before them, as NODES of each: attention of a pair of
             query and key, in parts of a picosecond. Of the cache alone all is 0.
         launch_ps: what moves slots within the device, beside their bytes: a launch a layer.
@@ -82,6 +84,7 @@ class Prices(NamedTuple):
     storage_ps: int
     transfer_ps: int
     step_ps: int
+    prompt_ps: int
     num_sights: int
     sights: tuple[Sight, ...]
     tables: NDArray[np.int64]
@@ -163,7 +166,8 @@ def pair_price(num_new: int, num_before: int, sight: int, tables: NDArray[np.int
 
 
 def attention_ps(num_new: int, num_before: int, prices: Prices, tables: NDArray[np.int64]) -> int:
-    """Attention of a prompt's new tokens over those before them and each other, and their sequence's states."""
+    """Attention of a prompt's new tokens over those before them and each other, beside what all prompts of an iteration
+    have together (`Prices.prompt_ps`), and their sequence's states."""
     spent_ps = prices.state_ps
     for i in range(prices.num_sights):
         sight = prices.sights[i]

@@ -8,6 +8,7 @@ from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.timing.iteration import Iteration, Seen, iteration_of, sights_of
 from kvbench.timing.prices import (
+    DECODE_FIXED,
     LINEAR,
     MOST_PS,
     NODES,
@@ -16,6 +17,7 @@ from kvbench.timing.prices import (
     SCALE,
     SEQUENCES,
     SIZES,
+    STEP,
     STEP_ROWS,
     Prices,
     Sight,
@@ -57,21 +59,27 @@ def prices_of(
     unit_bytes = num_rows * (held.bytes_per_token or held.state_bytes) or 1
     tables = np.zeros((PREFILL + len(sights), SIZES + 1), np.int64)
     weights: tuple[int, ...] = (0,) * len(sights)
-    step_s = CACHE_KERNELS * geometry.num_layers * hardware.launch_s
+    prompt_ps, step_s = 0, CACHE_KERNELS * geometry.num_layers * hardware.launch_s
     if work.is_whole:
         iteration, step_s = iteration_of(hardware, work), hardware.step_s * factors.host
         _fill(tables, iteration, num_rows, factors)
-        weights = iteration.weights
+        weights, prompt_ps = iteration.weights, _ps(factors.prefill * iteration.prompts)
     traffic = factors.traffic / memory_per_s
+    write_ps, step_ps = _ps(slot_bytes * traffic), _ps(step_s)
+    state_ps = _ps(2 * state_bytes * traffic) if state_bytes else 0
+    if work.is_whole:
+        each_ps = np.arange(SIZES + 1) * (write_ps + state_ps)
+        tables[STEP] = tables[[LINEAR, SEQUENCES, DECODE_FIXED]].sum(axis=0) + each_ps + step_ps
     return Prices(
-        write_ps=_ps(slot_bytes * traffic),
-        state_ps=_ps(2 * state_bytes * traffic) if state_bytes else 0,
+        write_ps=write_ps,
+        state_ps=state_ps,
         unit_bytes=unit_bytes,
         copy_ps=_ps(2 * unit_bytes * traffic),
         swap_ps=_ps(unit_bytes / (hardware.host_bytes_per_s * hardware.host_efficiency)),
         storage_ps=_ps(held.num_tensors * (hardware.allocation_s + hardware.launch_s)),
         transfer_ps=_ps(hardware.transfer_s),
-        step_ps=_ps(step_s),
+        step_ps=step_ps,
+        prompt_ps=prompt_ps,
         num_sights=len(sights),
         sights=tuple(
             _sight(hardware, geometry, each, weight, num_rows) for each, weight in zip(sights, weights, strict=True)

@@ -16,6 +16,7 @@ from kvbench.timing.prices import (
     PREFILL,
     SCALE,
     SIZES,
+    STEP,
     UNBOUNDED,
     Prices,
     Sight,
@@ -33,6 +34,8 @@ def tables(linear_ps, unit_ps, pair_ps):
     found = np.zeros((PREFILL + 1, SIZES + 1), np.int64)
     found[LINEAR, 1:] = [linear_ps(number) for number in range(1, SIZES + 1)]
     found[[DECODE_UNIT, MIXED_UNIT]], found[PREFILL, : NODES * NODES] = unit_ps, SCALE * pair_ps
+    # Besides, an iteration takes 100 ns, and the K and V of a token 1.
+    found[STEP] = found[LINEAR] + 100_000 + 1_000 * np.arange(SIZES + 1)
     return found
 
 
@@ -46,6 +49,7 @@ ROUND = Prices(
     storage_ps=40_000,
     transfer_ps=5_000,
     step_ps=100_000,
+    prompt_ps=0,
     num_sights=1,
     sights=(Sight(UNBOUNDED, 0, 1, 1_000, 1_000),),
     # Weights are read in 50 ns; a token's operations take 10.
