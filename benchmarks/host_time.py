@@ -5,7 +5,6 @@ beside this file.
 """
 
 import argparse
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +15,9 @@ from kvbench.api.held_served import Servers
 from kvbench.calibration.validation.points import THROUGHPUT, ServingPoint
 from kvbench.calibration.validation.recognised import read_table
 from kvbench.calibration.validation.request_log import read_log
-from kvbench.calibration.validation.serving_table import read_serving
+from kvbench.calibration.validation.serving_table import SHAPE, has_even_shape, read_serving
 from kvbench.calibration.validation.simulated import judged_points
 
-SHAPE = ("hardware", "model", "tensor_parallel", "input_tokens", "output_tokens", "concurrency")
-"""Of a row; a hash of it tells rows that fit from those that judge."""
 STEPS_S = (0.0, 1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 2e-3, 2.5e-3, 3e-3)
 LOG = {
     "hardware": "rtx_4090",
@@ -33,13 +30,6 @@ LOG = {
     "engine.num_gpu_blocks": 2588,
 }
 """What the log's README says of its engine: 41,408 tokens in blocks of 16."""
-
-
-def fits(row: Sequence[object]) -> bool:
-    """Whether a row of such a shape fits: its values joined by commas; of their SHA-256 the first eight hexadecimal
-    digits are even."""
-    digest = hashlib.sha256(",".join(map(str, row)).encode()).hexdigest()
-    return int(digest[:8], 16) % 2 == 0
 
 
 def errors(
@@ -61,7 +51,7 @@ def tables(folder: Path) -> Iterator[tuple[str, list[ServingPoint], list[Serving
     by_row = {point.what.split(":")[0]: point for point in points}
     for tensor in (1, 2):
         chosen = [index for index in own if frame["tensor_parallel"][index] == tensor]
-        is_fit = [fits([frame[name][index] for name in SHAPE]) for index in chosen]
+        is_fit = [has_even_shape([frame[name][index] for name in SHAPE]) for index in chosen]
         parts = [
             [by_row[f"row {index + 1}"] for index, each in zip(chosen, is_fit, strict=True) if each == wanted]
             for wanted in (True, False)

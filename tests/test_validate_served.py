@@ -60,6 +60,15 @@ def test_static_batches_queues_and_doubts():
     ]
 
 
+def test_loops_that_told_host_time_are_no_judges():
+    loop = {"engine": "trtllm", "tensor_parallel": 1, "weights_dtype": "bfloat16", "ttft_ms": 9.0, "tpot_ms": 9.0}
+    found, _ = points_of(*[loop | {"concurrency": number} for number in range(2, 42)])
+    assert 10 < sum(point.held_out for point in found) < 30
+    assert [point.max_batch for point in found[:3]] == [1, 2, 3]
+    others, _ = points_of(*[loop | {"concurrency": number, "tensor_parallel": 2} for number in range(2, 42)])
+    assert all(point.held_out for point in others)
+
+
 def test_figures_by_hand():
     times = JudgedTimes(*(np.array(each, float) for each in ([1, 3], [0.1, np.nan], [2, 6], [2, 7], [11, 1])))
     assert figure_of(times, "ttft", None) == 2
@@ -221,7 +230,7 @@ def test_intervals_come_from_replays_with_other_times(replayed, tmp_path):
     given = {"model": "llama3_8b", "engine": "vllm"}
     rows = kv.validate(replayed, **given).rows
     assert ((rows["low"] <= rows["ours"]) & (rows["ours"] <= rows["high"])).all()
-    assert (rows["high"] / rows["low"] > 1.1).all()
+    assert (rows["high"] / rows["low"] > 1.03).all()
     few = kv.validate(replayed, replays=2, **given)
     assert (few.rows["ours"] == rows["ours"]).all()
     assert (few.rows["high"] < rows["high"]).any()

@@ -115,15 +115,15 @@ def _of_groups(rows: pd.DataFrame, columns: tuple[str, str]) -> "list[TextColumn
     return [
         TextColumn("", "", [_words(key[0]) for key, _, _ in found], is_number=False),
         TextColumn("", "", [printable(key[1]) for key, _, _ in found], is_number=False),
-        *_columns(every, "rows"),
-        *_columns(held, "held out"),
+        *_columns(every, "rows", ""),
+        *_columns(held, "held", "out"),
         TextColumn("worst", "%", [_signed(errors.worst) for errors in every]),
         *_coverage(held),
     ]
 
 
-def _columns(found: "Sequence[Errors]", name: str) -> Iterator[TextColumn]:
-    yield TextColumn(name, "", [f"{errors.number:,}" for errors in found])
+def _columns(found: "Sequence[Errors]", name: str, rest: str) -> Iterator[TextColumn]:
+    yield TextColumn(name, rest, [f"{errors.number:,}" for errors in found])
     yield TextColumn("MAPE", "%", [_percent(errors.mape) for errors in found])
     yield TextColumn("bias", "%", [_signed(errors.bias) for errors in found])
 
@@ -134,7 +134,7 @@ def _coverage(found: "Sequence[Errors]") -> Iterator[TextColumn]:
     cells = [
         NOTHING
         if math.isnan(errors.coverage)
-        else f"{100 * errors.coverage:.0f} ({100 * errors.coverage_low:.0f} to {100 * errors.coverage_high:.0f})"
+        else f"{100 * errors.coverage:.0f} ({100 * errors.coverage_low:.0f}–{100 * errors.coverage_high:.0f})"
         for errors in found
     ]
     yield TextColumn("within", "%", cells)

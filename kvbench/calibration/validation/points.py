@@ -63,6 +63,7 @@ class ServingPoint:
         judged: which of the requests the figures are of; None: all, of a closed loop those after the first round.
         max_batch: requests that the engine took at once, where that is said.
         whole_batch: whether all prompts are computed before the first token of any: a static batch.
+        held_out: whether it fitted nothing.
         by_formula: whether a rate reported follows from mean times and the number of clients, and ours is told so.
         by_request: what was reported of each judged request, by measure; NaN where nothing was.
     """
@@ -75,6 +76,7 @@ class ServingPoint:
     judged: NDArray[np.bool_] | None = None
     max_batch: int | None = None
     whole_batch: bool = False
+    held_out: bool = True
     by_formula: bool = False
     by_request: Mapping[str, NDArray[np.float64]] | None = None
 

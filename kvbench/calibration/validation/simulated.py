@@ -132,7 +132,7 @@ def figure_of(times: JudgedTimes, kind: str, num_clients: int | None) -> float:
 
 def _rows(point: ServingPoint, group: str, times: JudgedTimes, replays: list[JudgedTimes]) -> pd.DataFrame:
     num_clients = point.columns.num_clients if point.by_formula else None
-    said = {"group": group, "region": point.region}
+    said: dict[str, Any] = {"group": group, "region": point.region, "held_out": point.held_out}
     parts = []
     for kind, published in point.reported.items():
         low, high = _ends([figure_of(each, kind, num_clients) for each in replays])
