@@ -17,6 +17,7 @@ from kvbench.timing.work import work_of_parameters
 from tests.support.fleet_models import COLUMNS, PRICES, PS_PER_NS, SLOT_BYTES, by_runner, columns_of, results
 from tests.support.machines import GEOMETRY, WEIGHTS, machine
 from tests.test_fleet import BATCH, SCHEDULINGS
+from tests.test_fleet_groups import GEOMETRIES
 
 MAKERS = {
     "sinks": lambda: Sinks(num_sinks=2, window=9),
@@ -32,9 +33,9 @@ UNITS = {"snapkv": 8}
 """Slots of 64 bytes that a budget counts in: of what grows by 256, several."""
 
 
-def budget_of(made, slots):
+def budget_of(made, slots, geometry=GEOMETRY):
     slots *= UNITS.get(type(made).__name__.lower(), 1)
-    return slots * SLOT_BYTES + workspace_bytes(made.areas, GEOMETRY, 1)
+    return slots * geometry.bytes_per_token + workspace_bytes(made.areas, geometry, 1)
 
 
 def run(name, rows, slots, max_batch, **options):
@@ -60,6 +61,22 @@ def test_it_equals_the_runner_on_the_modelled_backend(name, rows, slots, max_bat
     # The runner's rows have whole nanoseconds, each step's cut off; and they say what is held while a prompt attends, a
     # fleet's sums what is when the iteration is over.
     assert [time_ps, batch] == pytest.approx([sums[0], sums[4]], rel=0.02, abs=1.0)
+
+
+@pytest.mark.parametrize("name", ["int8", "sinks", "snapkv"])
+@settings(max_examples=10, deadline=None)
+@given(rows=ROWS, slots=SLOTS, max_batch=BATCH)
+def test_states_lie_beside_what_is_reduced(name, rows, slots, max_batch):
+    geometry, made = GEOMETRIES["states"], MAKERS[name]()
+    budget_bytes = budget_of(made, slots, geometry)
+    settings = {"geometry": geometry, "budget_bytes": budget_bytes, "max_batch": max_batch}
+    prices = prices_of(machine(), work_of_parameters(geometry, WEIGHTS))
+    fleet = simulate(columns_of(rows), made, prices, **settings)
+    requests, totals, _ = by_runner(columns_of(rows), made, budget_bytes, max_batch, geometry)
+    ours = results(fleet)
+    ours["finish_ns"] = np.where(fleet.outcome == OUTCOMES.index("completed"), fleet.finish_ns, -1).tolist()
+    assert ours == {column: requests[column].tolist() for column in COLUMNS} | {"held_tokens": totals["held_tokens"]}
+    assert fleet.totals.peak_bytes == totals["peak_bytes"]
 
 
 SHORT = st.lists(st.tuples(st.integers(0, 4_000), st.integers(1, 8), st.integers(0, 60)), min_size=1, max_size=8)
