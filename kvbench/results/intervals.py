@@ -1,7 +1,7 @@
 """The interval of a figure, at one level of confidence everywhere: where it ends, and what it comes from."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,6 +51,7 @@ def of_row(
     repeated: Mapping[str, Iterable[float]],
     replayed: Mapping[str, np.ndarray] | None = None,
     drawn_from: str = RESIDUALS,
+    margin: Callable[[str], float] = lambda name: 0.0,
 ) -> dict[str, object]:
     """The ends of a row's intervals, and what they come from.
 
@@ -60,9 +61,10 @@ def of_row(
         repeated: their values a repetition each, where there are repetitions.
         replayed: their values a replay each, with other times of work; None: none were made.
         drawn_from: RESIDUALS or SHEETS.
+        margin: how much further a column's interval is to reach than its replays do, as a logarithm.
     """
     if replayed:
-        own = {name: ends_of(row[name], values) for name, values in replayed.items() if name in columns}
+        own = {name: ends_of(row[name], values, margin(name)) for name, values in replayed.items() if name in columns}
         return {FROM: drawn_from} | {
             end: at for name, both in own.items() for end, at in zip(ends(name), both, strict=True)
         }
@@ -79,12 +81,18 @@ def of_row(
     return found
 
 
-def ends_of(value: float, replayed: np.ndarray) -> tuple[float, float]:
-    """The ends of what a figure was in replays, itself among them."""
+def ends_of(value: float, replayed: np.ndarray, margin: float = 0.0) -> tuple[float, float]:
+    """The ends of what a figure was in replays, itself among them.
+
+    Args:
+        value: the figure.
+        replayed: its values.
+        margin: how much further they are to reach, as a logarithm.
+    """
     if not np.isfinite(value) or not np.isfinite(replayed).all():
         return math.nan, math.nan
     low, high = np.quantile(replayed, ((1 - PERCENT / 100) / 2, (1 + PERCENT / 100) / 2))
-    return min(float(low), value), max(float(high), value)
+    return min(float(low), value) * math.exp(-margin), max(float(high), value) * math.exp(margin)
 
 
 def halves_of(frame: pd.DataFrame, column: str) -> np.ndarray:
