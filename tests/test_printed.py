@@ -34,4 +34,4 @@ def test_every_such_command_is_checked():
     ]
     decided = [line for line in shown if re.search(r" hardware=\w+|prefix_reuse| rows=0", line)]
     assert decided == [script.rstrip("\n") for _, script, _ in CASES]
-    assert len(decided) == 9
+    assert len(decided) == 10
