@@ -7,8 +7,8 @@ from kvbench.ledger import Ledger, LedgerError, Receipt
 from kvbench.plan.area import HOST, NORM, Area, Blocks, Votes
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Reserve, Rows, Rule
 from kvbench.runner.frames import requests_frame, steps_frame
+from kvbench.runner.recorder import transient_bytes
 from kvbench.runner.run import run
-from kvbench.runner.scheduler import transient_bytes
 from kvbench.strategy.compressed import Compressed
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.grown import Grown

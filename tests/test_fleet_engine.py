@@ -115,7 +115,7 @@ def test_what_an_engine_lacks_or_leaves_nothing_of_is_told():
 def test_an_engine_says_how_it_fills_a_step_and_what_its_host_takes():
     whole = fleet("llama3_8b", engine="trtllm")
     # A prompt is not cut, unless that is asked for.
-    assert whole.serving.scheduling == Scheduling(8_192, 2_048, chunks=False, counts_decode=True)
+    assert whole.serving.scheduling == Scheduling(8_192, 2_048, chunks=False, counts_decode=True, evicts=False)
     cut = fleet("llama3_8b", settings={"engine.enable_chunked_prefill": True}, engine="trtllm")
     assert cut.serving.scheduling.chunks
     alone = fleet("llama3_8b", engine="sglang")

@@ -15,6 +15,8 @@ class Scheduling(NamedTuple):
         chunks: whether a prompt that a step has no room for is computed in several.
         mixes: whether prompts and decoding sequences share a step; else prompts go first, and alone.
         counts_decode: whether decoding sequences' tokens come first and are among `tokens`; else those are prompts'.
+        evicts: whether requests give way where a pool of blocks does not last; else one is admitted only if the pool
+            has room for all that are live to their ends.
     """
 
     tokens: int | None = None
@@ -22,6 +24,7 @@ class Scheduling(NamedTuple):
     chunks: bool = True
     mixes: bool = True
     counts_decode: bool = False
+    evicts: bool = True
 
     @property
     def about(self) -> str:
@@ -32,7 +35,8 @@ class Scheduling(NamedTuple):
         if not self.mixes:
             return f"{whole}prompts first and alone, {self.tokens:,} tokens a step"
         among = "decoding sequences' first among them" if self.counts_decode else "of prompts"
-        return f"{whole}{self.tokens:,} tokens a step, {among}"
+        kept = "" if self.evicts else ", none admitted that might have to give way"
+        return f"{whole}{self.tokens:,} tokens a step, {among}{kept}"
 
     def most_live(self, otherwise: int) -> int:
         """Sequences live at once: no more than a step has tokens for, where those of decoding ones are among them.
@@ -42,6 +46,11 @@ class Scheduling(NamedTuple):
         """
         sequences = self.sequences or otherwise
         return sequences if self.tokens is None or not self.counts_decode else min(sequences, self.tokens)
+
+
+def promised_slots(num_tokens: int, block_tokens: int) -> int:
+    """Slots in whole blocks of a request that comes to hold so many tokens."""
+    return -(-num_tokens // block_tokens) * block_tokens
 
 
 def prompts_tokens(tokens: int, num_decoding: int, counts_decode: int) -> int:

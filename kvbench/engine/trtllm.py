@@ -70,12 +70,14 @@ class TensorRTLLM(Engine):
 
     @property
     def scheduling(self) -> Scheduling:
-        """Decoding sequences, and prompts in what they leave of a step's tokens."""
+        """Decoding sequences, and prompts in what they leave of a step's tokens; whoever is admitted stays
+        (GUARANTEED_NO_EVICT)."""
         return Scheduling(
             tokens=self.max_num_tokens,
             sequences=self.max_batch_size,
             chunks=self.enable_chunked_prefill,
             counts_decode=True,
+            evicts=False,
         )
 
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:

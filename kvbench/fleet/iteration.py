@@ -16,7 +16,7 @@ from kvbench.fleet.live import (
     take_out,
 )
 from kvbench.fleet.memory import growth_ps, note_peak, note_waste, resized
-from kvbench.fleet.queue import is_waiting, note_left, take_first
+from kvbench.fleet.queue import is_promised, is_waiting, note_left, take_first
 from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
 from kvbench.fleet.tally import Level, add_one, add_wait, pass_time
 from kvbench.fleet.turns import make_way, reduce, scored_ps, turn
@@ -127,7 +127,7 @@ def _waiting_bytes(m: Machine) -> int:
     """Bytes that those use who decode, and take no step in the iteration."""
     used, place = 0, m.now.oldest
     while place != NONE and is_decoding(m, place):
-        used += bytes_of(m.live[place].origin + m.now.counter, m.fixed)
+        used += held_bytes(m.live[place], m.live[place].origin + m.now.counter, m.fixed)
         place = m.live[place].younger
     return used
 
@@ -287,7 +287,7 @@ def _compute_prompts(m: Machine) -> int:
         if not is_done:
             return num_new
         place = own.younger
-    while now.quota > 0 and not now.has_given_way and now.budget_tokens > 0 and is_waiting(m):
+    while now.quota > 0 and not now.has_given_way and now.budget_tokens > 0 and is_waiting(m) and is_promised(m):
         now.quota -= 1
         request, saved, since_ns = take_first(m)
         place = enter(m, request, saved)

@@ -4,13 +4,14 @@ Those who decode are in a heap by the step at which something next happens to ea
 """
 
 from kvbench.compiled import part, plain
+from kvbench.engine.scheduling import promised_slots
 from kvbench.fleet.holds import bend, held_bytes, held_units, next_bend
 from kvbench.fleet.memory import freed
 from kvbench.fleet.state import BLOCKS, NONE, SWAP, Machine
 from kvbench.fleet.turns import next_turn
 from kvbench.timing.prices import UNBOUNDED, moved_ps
 
-_moved_ps = plain(moved_ps)
+_moved_ps, _promised_slots = plain(moved_ps), plain(promised_slots)
 
 
 @part
@@ -100,6 +101,7 @@ def enter(m: Machine, request: int, saved: int) -> int:
     own.key = own.position = own.origin = NONE
     own.arrived = now.num_admitted
     now.num_admitted += 1
+    now.promised += _promised_slots(own.final, m.fixed.unit)
     own.older, own.younger = now.youngest, NONE
     if now.youngest == NONE:
         now.oldest = place
@@ -157,6 +159,7 @@ def begin_decoding(m: Machine, place: int) -> None:
 def leave(m: Machine, place: int, held: int) -> None:
     """Let a live request go, with its memory."""
     now, own = m.now, m.live[place]
+    now.taken_back += _promised_slots(own.final, m.fixed.unit)
     freed(m, place, held)
     if is_decoding(m, place):
         take_out(m, place)

@@ -1,19 +1,31 @@
 """Admission, first come, first served; whoever was preempted stands before those who never were in."""
 
 from kvbench.compiled import part, plain
+from kvbench.engine.scheduling import promised_slots
 from kvbench.fleet.live import enter, is_decoding, leave, note_end, stack
 from kvbench.fleet.memory import resized
 from kvbench.fleet.state import COMPUTING, FULL_BATCH, IDLE_QUEUE, NO_MEMORY, NONE, OUT_OF_MEMORY, Machine
 from kvbench.fleet.tally import add_wait, begin, note_queue, pass_time
 from kvbench.timing.prices import resize_ps
 
-_resize_ps = plain(resize_ps)
+_promised_slots, _resize_ps = plain(promised_slots), plain(resize_ps)
 
 
 @part
 def is_waiting(m: Machine) -> bool:
     """Whether somebody has arrived and is not live."""
     return m.now.num_stacked + m.now.num_queued > 0
+
+
+@part
+def is_promised(m: Machine) -> bool:
+    """Whether the pool has room for the head of the queue and all who are live, to their ends, where that is asked."""
+    now, fixed = m.now, m.fixed
+    if fixed.evicts or now.promised == 0:
+        return True
+    asked = m.requests[m.live[now.num_stacked - 1].stacked if now.num_stacked > 0 else now.next]
+    num_tokens = asked.prompt + max(asked.output - 1, 0)
+    return now.promised + _promised_slots(num_tokens, fixed.unit) <= fixed.limit_slots
 
 
 @part
@@ -28,8 +40,10 @@ def admit(m: Machine) -> None:
     note_queue(m)
     begin(m)
     now.admission_ps = now.quota = 0
+    now.promised -= now.taken_back
+    now.taken_back = 0
     if fixed.is_lazy:
-        if is_waiting(m) and not (now.must_wait and now.num_live > 0):
+        if is_waiting(m) and not (now.must_wait and now.num_live > 0) and is_promised(m):
             now.quota = fixed.max_batch - now.num_live
         note_waiting(m)
         return
@@ -57,7 +71,7 @@ def note_left(m: Machine, was_open: bool) -> None:
     """
     now = m.now
     if is_waiting(m):
-        if now.has_given_way:
+        if now.has_given_way or not is_promised(m):
             now.why_waiting = NO_MEMORY
         elif was_open:
             now.why_waiting = FULL_BATCH if now.quota == 0 else COMPUTING

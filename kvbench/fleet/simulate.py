@@ -15,7 +15,7 @@ from kvbench.fleet.bounds import (
 )
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.rules import bound_rule
-from kvbench.fleet.state import CONTIGUOUS, PREEMPTIONS, ROUTINGS, SPACES
+from kvbench.fleet.state import BLOCKS, CONTIGUOUS, PREEMPTIONS, ROUTINGS, SPACES
 from kvbench.fleet.tables import check_order, fixed_of, result_of, tables_of
 from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
@@ -109,6 +109,7 @@ def simulate(
         chunks=int(scheduling.chunks),
         mixes=int(scheduling.mixes),
         counts_decode=int(scheduling.counts_decode),
+        evicts=int(scheduling.evicts or rule.layout != BLOCKS),
         num_clients=min(columns.num_clients or 0, columns.num_requests * repeats),
         preemption=PREEMPTIONS.index(preemption),
         routing=ROUTINGS.index(routing),

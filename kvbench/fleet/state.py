@@ -195,6 +195,8 @@ class ReplicaRow(Counters):
     num_routed: int
     num_finished: int
     num_finished_before: int
+    promised: int  # slots that those come to hold who were live as the iteration began, or have come in it
+    taken_back: int  # of these, slots of who has let go since
     first_ended: int  # who ended, in that order by `follows`, and whose clients are not told yet
     last_ended: int
 
@@ -229,6 +231,7 @@ class FixedRow(Prices):
     chunks: int
     mixes: int
     counts_decode: int
+    evicts: int
     num_clients: int  # who wait for their answers; 0: requests arrive at their times
     preemption: int
     routing: int

@@ -8,6 +8,7 @@ from operator import itemgetter
 import numpy as np
 
 from kvbench.backend.base import Times
+from kvbench.ledger import Receipt
 from kvbench.results.columns import DERIVED, LIMITS, STEPS
 
 PHASES = ("admit", "prefill", "fork", "decode", "recompute", "relieve", "finish")
@@ -98,3 +99,17 @@ class Recorder:
     def steps(self) -> np.ndarray:
         """All rows, int64 [num_steps, fields]; a copy."""
         return np.array(self._cells, dtype=np.int64).reshape(-1, len(STEP_FIELDS))
+
+
+def transient_bytes(receipt: Receipt, later: Receipt, held: tuple[int, int, int]) -> int:
+    """The most bytes held in passing during a step, less those held between its plans; 0 where no more than before it.
+
+    Args:
+        receipt: of the plan before attention.
+        later: of the plan after it.
+        held: bytes allocated before, between and after them. The row says what was held between, so that this and
+            what was held in passing are the peak; what was held before is in rows before.
+    """
+    before_bytes, between_bytes, after_bytes = held
+    peak_bytes = max(receipt.peak_bytes, later.peak_bytes, after_bytes)
+    return peak_bytes - between_bytes if peak_bytes > max(before_bytes, between_bytes) else 0

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
 from kvbench.backend.base import NO_TIMES, Backend, Booking, summed
-from kvbench.ledger import NO_RECEIPT, BackgroundError, Ledger, OutOfMemory, Receipt
+from kvbench.ledger import NO_RECEIPT, BackgroundError, Ledger, OutOfMemory
 from kvbench.ledger.accounts import Account
 from kvbench.plan.area import DISK, HOST
 from kvbench.results.columns import COMPLETED, UNREACHED
 from kvbench.runner.drive import Driver
 from kvbench.runner.filling import Filling
 from kvbench.runner.live import LiveRequest
+from kvbench.runner.promises import Promises
 from kvbench.runner.recorder import (
     ADMIT,
     ARRIVALS,
@@ -27,6 +28,7 @@ from kvbench.runner.recorder import (
     RELIEVE,
     Recorder,
     RequestRow,
+    transient_bytes,
 )
 from kvbench.strategy.base import CapacityExceeded, Strategy
 from kvbench.workload.request import Session
@@ -77,6 +79,7 @@ class Scheduler:
         self._row = dict(zip(("repetition", "strategy"), run, strict=True))
         """A step's row, the same one for each: what is known is written over the last one's."""
         self._filling = Filling(backend.scheduling)
+        self._promises = Promises(backend.scheduling, strategy)
         self._max_concurrency = min(max_concurrency, backend.scheduling.most_live(max_concurrency))
         requests = [LiveRequest(i, each, arrival_ns=each.arrival_ns) for i, each in enumerate(sessions)]
         self._coming = [(request.arrival_ns, request.index, request) for request in requests[:num_clients]]
@@ -159,6 +162,7 @@ class Scheduler:
             if progress in self._idle:
                 self._idle.remove(progress)
                 continue
+            self._promises.give(progress.session)
             self._driver.open(progress.index)
             self._begin(progress)
 
@@ -181,6 +185,8 @@ class Scheduler:
             return ARRIVALS
         if len(self._live) >= self._max_concurrency:
             return BATCH
+        if self._waiting[0] not in self._idle and not self._promises.has_room(self._waiting[0].session):
+            return POOL
         return COMPUTING if self._lacking is None or not self._live else self._lacking
 
     def _step(self, progress: LiveRequest) -> int:
@@ -375,23 +381,10 @@ class Scheduler:
     def _release(self, progress: LiveRequest) -> None:
         start = self._backend.now_ns()
         self._carry_out(progress, FINISH, 0, self._driver.finish(progress.index), start)
+        self._promises.take_back(progress.session)
         (self._live if progress in self._live else self._idle).remove(progress)
 
 
 def _row(run: tuple[int, int], progress: LiveRequest, outcome: str) -> RequestRow:
     held = progress.num_held, progress.num_preemptions
     return RequestRow(*run, progress.index, progress.turn, outcome, *held, progress.arrival_ns)
-
-
-def transient_bytes(receipt: Receipt, later: Receipt, held: tuple[int, int, int]) -> int:
-    """The most bytes held in passing during a step, less those held between its plans; 0 where no more than before it.
-
-    Args:
-        receipt: of the plan before attention.
-        later: of the plan after it.
-        held: bytes allocated before, between and after them. The row says what was held between, so that this and
-            what was held in passing are the peak; what was held before is in rows before.
-    """
-    before_bytes, between_bytes, after_bytes = held
-    peak_bytes = max(receipt.peak_bytes, later.peak_bytes, after_bytes)
-    return peak_bytes - between_bytes if peak_bytes > max(before_bytes, between_bytes) else 0
