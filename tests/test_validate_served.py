@@ -179,12 +179,14 @@ def test_rows_of_systems_that_are_not_known_are_named(tmp_path):
         loop | {"hardware": "h99"},
         loop | {"weights_dtype": "int3"},
         loop | {"tensor_parallel": 2, "weights_dtype": "fp8", "kv_dtype": "fp8"},
+        loop | {"model": "openai/gpt-oss-20b", "weights_dtype": "w4a16_mxfp4"},
     )
     found = kv.validate(path)
-    assert len(found.rows) == 6
+    assert len(found.rows) == 9
     assert found.rows["group"].unique().tolist() == [
         "Llama-3.1-8B, h100, vllm, tp1, bfloat16",
         "Llama-3.1-8B, h100, vllm, tp2, fp8",
+        "gpt-oss-20B, h100, vllm, tp1, w4a16_mxfp4",
     ]
     assert [each.partition(" is not told: ")[0] for each in found.not_told] == [
         f"serving.csv: row {n}: 512 + 16, 2 at once" for n in (2, 3, 4, 5)

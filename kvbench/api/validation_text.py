@@ -102,11 +102,11 @@ def _tables(each: HeldFile, most_rows: int) -> Iterator[str]:
         yield terminal_table(_of_groups(rows, ("kind", "region")), 2)
     figures = rows[~rows["kind"].str.endswith(OF_REQUEST)]
     if most_rows and len(figures) <= most_rows:
-        yield terminal_table(_of_rows(figures), 1)
+        yield terminal_table(_of_rows(figures), 2)
     elif most_rows:
         worst = figures.loc[figures["error"].abs().nlargest(NUM_WORST).index]
         yield f"The {NUM_WORST} that are farthest off"
-        yield terminal_table(_of_rows(worst), 1)
+        yield terminal_table(_of_rows(worst), 2)
 
 
 def _of_groups(rows: pd.DataFrame, columns: tuple[str, str]) -> "list[TextColumn]":

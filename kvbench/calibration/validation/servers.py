@@ -25,6 +25,8 @@ from kvbench.model.parameters import parameters_of
 from kvbench.model.precision import in_precision
 
 ENGINES: dict[str, type[Engine]] = {each.name: each for each in (VLLM, SGLang, TensorRTLLM, Ideal)}
+OF_TABLES = {"w4a16_mxfp4": "mxfp4", "fp8_block": "fp8"}
+"""Precisions of weights as tables of kernels call them."""
 DEGREES = {"tensor": "tp", "pipeline": "pp", "expert": "ep", "data": "dp"}
 
 
@@ -69,7 +71,9 @@ def server_of(point: ServingPoint, parts: ServedBy, said: Collection[str] = ()) 
         ValueError: the machine cannot hold the model, or the parts do not go together.
     """
     step_tokens = int(point.columns.num_prompt_tokens.sum()) if point.whole_batch else None
-    wanted = {"max_batch": point.max_batch, "prefill_chunk_tokens": step_tokens}
+    # A static batch was there whole, so that memory held it.
+    share = 1.0 if point.whole_batch else None
+    wanted = {"max_batch": point.max_batch, "prefill_chunk_tokens": step_tokens, "memory_fraction": share}
     flags = {key: next((flag for flag in FLAGS[key] if hasattr(parts.engine, flag)), "") for key in wanted}
     limits: dict[str, Any] = {flags[key]: value for key, value in wanted.items() if value is not None and flags[key]}
     engine = replace(parts.engine, **{flag: value for flag, value in limits.items() if flag not in said})
@@ -126,7 +130,7 @@ def as_stated(model: Model, system: System) -> Model:
     Raises:
         ValueError: a precision is not modelled.
     """
-    weights = weights_dtype_of(system.weights_dtype)
+    weights = weights_dtype_of(OF_TABLES.get(system.weights_dtype, system.weights_dtype))
     if system.weights_dtype and weights is None:
         raise ValueError(f"weights of {system.weights_dtype!r} are not modelled")
     is_own = weights in {part.dtype for part in model.weights} - set(DTYPE_BYTES)
