@@ -15,7 +15,7 @@ from kvbench.charts.chart import Chart
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import INK, Settings
 from kvbench.charts.text import Unit, number, shown_unit
-from kvbench.results.columns import Column
+from kvbench.results.columns import PERCENT, Column
 
 BAND = 0.1
 BAND_COLOUR = "#E9EEF2"
@@ -64,6 +64,8 @@ class ValidationChart(Chart):
             (Patch(facecolor=BAND_COLOUR), f"within {100 * BAND:.0f} %"),
             (Line2D([], [], color=INK, linewidth=1.0), "equal"),
         ]
+        if rows["low"].notna().any():
+            sheet.legend.append((Line2D([], [], color=INK, alpha=0.4, linewidth=0.8), f"our {PERCENT} % interval"))
         return sheet.finish()
 
     def sentences(self) -> list[str]:
