@@ -1,5 +1,7 @@
 """Calibration: medians, errors by hand, a whole run on a tiny grid, and books that agree with what was measured."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,9 @@ from kvbench.backend.modelled import Modelled, ModelledBackend
 from kvbench.calibration import measure
 from kvbench.calibration.bench import CalibrationBench
 from kvbench.calibration.file import file_text, validation_of
+from kvbench.calibration.kernels import fit_kernels
 from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, num_probes, warmed_up
+from kvbench.calibration.own_kernels import KernelGrid, timed_kernels
 from kvbench.calibration.probes import storage
 from kvbench.calibration.result import Calibration
 from kvbench.calibration.samples import Samples, growing
@@ -34,6 +38,7 @@ from kvbench.cli.command_line import check, read
 from kvbench.cli.keys import composed
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import parts_of
+from kvbench.fleet.fleet import Fleet
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import hardware_from
 from kvbench.runner.run import limits_of
@@ -42,7 +47,7 @@ from kvbench.workload.request import Request, Session
 from tests.support import device
 from tests.support.catalogue import STRATEGIES, TINY, scenario, strategy
 from tests.support.gpu import DEVICE
-from tests.support.machines import machine
+from tests.support.machines import WEIGHTS, machine
 from tests.support.storages import LiveStorages
 
 TINY_GRID = Grid(
@@ -54,6 +59,7 @@ TINY_GRID = Grid(
     bits=(8,),
     dtypes=("fp8_e4m3",),
     num_rounds=1,
+    kernels=KernelGrid(tokens=(1, 2, 4, 8), widths=(8, 16, 24), lengths=(8, 16, 300), batches=(1, 2), num_rounds=2),
 )
 
 
@@ -205,7 +211,8 @@ def test_a_machine_is_written_whole_and_loads(tmp_path, monkeypatch, small, caps
     said = capsys.readouterr().out
     assert "bytes, slots and resizes: equal in every step" in said
     assert "backend=modelled hardware=./mine.yaml cache_only=true model=article" in said
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+    assert "rows that fitted nothing: MAPE" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.parquet", "mine.yaml"]
     text = (tmp_path / "mine.yaml").read_text()
     hardware = hardware_from(yaml.safe_load(text))
     assert file_text(hardware) == text
@@ -217,8 +224,56 @@ def test_a_machine_is_written_whole_and_loads(tmp_path, monkeypatch, small, caps
         check(command)
         backend = parts_of(composed(command)).backend
     assert (backend.hardware.name, backend.scope) == (hardware.name, "cache")
+    again = kv.calibrate_from("mine.parquet", hardware="./mine.yaml", out="again.yaml")
+    said = {"engine": "torch", "version": hardware.kernels["version"], "source": hardware.kernels["source"]}
+    assert again.hardware.kernels | said == hardware.kernels
+    assert kv.calibrate_from("mine.parquet").hardware.name == hardware.name
     with pytest.raises(UsageError, match="it exists already"):
         calibrate.main(["out=mine.yaml"])
+
+
+def test_a_machine_with_kernels_prices_whole_models_by_them_and_the_cache_alone_by_its_curves():
+    bench, grid = bench_for(TINY, "cpu", TINY_GRID)
+    *_, samples = measured(bench, grid)
+    hardware = hardware_of(bench, samples)
+    whole = Conditions(geometry=TINY, weights=WEIGHTS, hardware=hardware)
+    with pytest.raises(ValueError, match="calibrated for the cache alone: add cache_only=true"):
+        Modelled().made(whole)
+    with pytest.raises(ValueError, match="calibrated for the cache alone; a fleet serves whole models"):
+        Fleet().made(whole)
+    table = timed_kernels(bench, grid.kernels, 1 << 30, lambda number: None)
+    fitted = fit_kernels(table, hardware, {}).hardware
+    whole = replace(whole, hardware=fitted)
+    backend = Modelled().made(whole)
+    assert backend.scope == "model"
+    assert backend.signals  # of curves there are none
+    assert backend.work_s(np.array([1]), np.array([1]))["products"] > 0
+    assert Fleet().made(whole).machine == fitted
+    assert not Modelled().made(replace(whole, cache_only=True)).signals
+
+
+def test_kernels_are_timed_by_the_devices_clock_and_left_out_where_memory_does_not_last(monkeypatch):
+    moments = iter(range(0, 1 << 40, 1_000))  # each look at the clock is 1 µs after the one before
+    monkeypatch.setattr("kvbench.backend.clock.HostClock.mark", lambda self: next(moments))
+    bench, grid = bench_for(TINY, "cpu", TINY_GRID)
+    counted = []
+    table = timed_kernels(bench, grid.kernels, 1 << 30, counted.append)
+    # 4 · 3 · 3 products, 4 · 3 of two kinds elementwise, prompts of 8, 16 and 300 and three after others, 2 · 3 steps.
+    assert table["op"].value_counts().to_dict() == {
+        "gemm": 36,
+        "elementwise": 24,
+        "decode_attention": 6,
+        "prefill_attention": 6,
+    }
+    assert sum(counted) == 2 * len(table)
+    assert set(table["seconds"]) == {1e-6}
+    step = table[(table["op"] == "decode_attention") & (table["batch"] == 2)].iloc[0]
+    # 9 slots of K and V of 2 heads, queries and results of 4, all of 8 float32, two sequences.
+    assert (step["context_tokens"], step["bytes"]) == (8, 2 * 8 * 4 * (2 * 9 * 2 + 2 * 4))
+    assert set(table["dtype"]) == {"float32"}
+    small = timed_kernels(bench, grid.kernels, 4_000, lambda number: None)
+    assert 0 < len(small) < len(table)
+    assert small["n"].max() == 24
 
 
 def test_a_call_gives_the_machine_its_errors_and_what_is_left_out(tmp_path, small):

@@ -8,7 +8,7 @@ from kvbench.api.out import new_file, written
 from kvbench.api.progress import alive
 from kvbench.configuration.composed import composed
 from kvbench.configuration.errors import refusing
-from kvbench.files import write_text
+from kvbench.files import write_text, write_whole
 
 if TYPE_CHECKING:
     from kvbench.calibration.result import Calibration
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kvbench.model.geometry import KVGeometry
     from kvbench.strategy.base import Strategy
 
-SUFFIX = ".yaml"
+SUFFIX, TABLE_SUFFIX = ".yaml", ".parquet"
 STRATEGIES = ("static", "dynamic", "concat", "paged", "int8", "int4")
 CASES: Mapping[str, int | None] = {"short_chat": None, "parallel_sampling": 4}
 """Scenarios that nothing is fitted to, and how many of their requests are run; None: all."""
@@ -36,15 +36,17 @@ def calibrate(
         model: whose heads are measured: a name, a YAML file, a shape, or its keys; None: the article's.
         dtype: float32, float16 or bfloat16; None: the model's.
         device: auto, cpu or cuda.
-        out: a new hardware file, whose name ends in .yaml; None: nothing is written.
+        out: a new hardware file, whose name ends in .yaml; the kernels that were timed are written beside it, in a
+            new file of the same name that ends in .parquet. None: nothing is written.
     Returns:
         The `hardware`, for `run`; a `table` of µs a step measured and modelled, with errors and noise as shares; a
         `verdict` in words; `is_exact`, whether bytes, slots and resizes of the model are those that were measured;
-        and strategies that were `left_out`, with the reason.
+        strategies that were `left_out`, with the reason; and the `kernel_table` that was timed, with its `kernel_fit`.
     Raises:
         ValueError: an argument is wrong, there is no such device, or memory does not last; nothing is written.
     """
     path = None if out is None else new_file(out, SUFFIX)
+    beside = None if path is None else new_file(path.with_suffix(TABLE_SUFFIX), TABLE_SUFFIX)
     # Imported here, so that other calls come at once.
     from kvbench.backend.device import find_device
     from kvbench.calibration.file import file_text
@@ -56,7 +58,10 @@ def calibrate(
         find_device(device)
     with refusing(f"model={model}: " if isinstance(model, str) else ""), alive():
         found = calibrated(geometry, device, FULL, strategies, cases, NUM_REPETITIONS)
-    if path is not None:
+    table = found.kernel_table
+    if path is not None and beside is not None and table is not None:
+        with written(beside):
+            write_whole(beside, lambda partial: table.to_parquet(partial, index=False))
         with written(path):
             write_text(path, file_text(found.hardware))
     return found

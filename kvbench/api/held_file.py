@@ -40,6 +40,8 @@ KEYS = ("hardware", "model", "engine", "inputs", "concurrency", "rate", "replays
 OPEN_KEYS = ("engine.", "parallel.", "model.")
 """What a FILE.yaml beside a file may say, and beginnings of further keys; the command line says them too."""
 INPUTS = "_inputs"
+OF_MACHINE = "memory_bytes_per_s"
+"""A key that a machine's own file has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +147,8 @@ def _exported(path: Path, form: str, said: Mapping[str, Any]) -> tuple[list[Serv
 
 
 def beside(path: Path) -> dict[str, Any]:
-    """What a FILE.yaml beside a file says of it: plain values by KEYS; {} where there is none.
+    """What a FILE.yaml beside a file says of it: plain values by KEYS; {} where there is none. A machine's file says
+    that it is that machine's.
 
     Raises:
         UsageError: it cannot be read, or has another key or value.
@@ -156,6 +159,8 @@ def beside(path: Path) -> dict[str, Any]:
     found, _ = read_yaml(file, file)
     if not isinstance(found, dict):
         raise UsageError(f"{file}: it says {', '.join(KEYS)}, each a key with a value")
+    if OF_MACHINE in found:  # one that was measured here, with its table beside it
+        return {"hardware": str(file.absolute())}
     for key, value in found.items():
         check_key(f"{file}: ", key)
         if not isinstance(value, str | int | float):

@@ -104,6 +104,7 @@ class ModelledBackend(Backend):
         self.scheduling = conditions.scheduling
         self._attend = conditions.attend
         self._allocator_name = chosen.allocator
+        self._has_curves = cache_only and hardware.curves is not None
         self._rates = self._rates_of(cache_only)
         self._capacity_bytes = memory_left(hardware, geometry, self.weights, chosen.memory_fraction)
         self._now_ps = 0
@@ -111,9 +112,9 @@ class ModelledBackend(Backend):
 
     def _rates_of(self, cache_only: bool) -> Rates:
         hardware, geometry = self.hardware, self.geometry
-        if hardware.curves is not None:
-            if not cache_only:
-                raise ValueError(f"{hardware.name} was calibrated for the cache alone: add cache_only=true")
+        if hardware.curves is not None and hardware.kernels is None and not cache_only:
+            raise ValueError(f"{hardware.name} was calibrated for the cache alone: add cache_only=true")
+        if self._has_curves:
             if self.num_accelerators > 1:
                 raise ValueError(f"{hardware.name} was calibrated alone; parallel asks for {self.num_accelerators}")
             return Curves(hardware, geometry.computed, self.num_rows)
@@ -128,12 +129,12 @@ class ModelledBackend(Backend):
     @property
     def signals(self) -> tuple[str, ...]:
         """All, where attention is priced by a data sheet: their product is priced as well."""
-        return tuple(SIGNALS.values()) if self._attend and self.hardware.curves is None else ()
+        return tuple(SIGNALS.values()) if self._attend and not self._has_curves else ()
 
     @property
     def why_no_signals(self) -> str:
         """See `Backend.why_no_signals`."""
-        return f" ({self.hardware.name} was calibrated without)" if self.hardware.curves is not None else ""
+        return f" ({self.hardware.name} was calibrated without)" if self._has_curves else ""
 
     def check_areas(self, areas: tuple[Area, ...]) -> None:
         """Refuse areas of some layers where a machine was calibrated with all, or an allocator holds all alike.
@@ -142,8 +143,8 @@ class ModelledBackend(Backend):
             ValueError: there is such an area.
         """
         own = [area for area in as_held(areas, self.geometry) if area.layers is not None]
-        if own and (self.hardware.curves is not None or self._allocator_name != "none"):
-            by = "a calibrated machine" if self.hardware.curves is not None else f"allocator={self._allocator_name}"
+        if own and (self._has_curves or self._allocator_name != "none"):
+            by = "a calibrated machine" if self._has_curves else f"allocator={self._allocator_name}"
             raise ValueError(
                 f"area {own[0].name} is of {', '.join(own[0].layers or ('no',))} layers, and {by} prices areas of all "
                 "layers; use backend=measured"

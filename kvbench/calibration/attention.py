@@ -12,7 +12,7 @@ from kvbench.calibration.robust import fitted
 from kvbench.calibration.tables import is_held_out
 from kvbench.model.dtypes import kv_dtype
 from kvbench.model.hardware import Hardware
-from kvbench.timing.attention import CACHES, FLAGS, MADE, Attention, attention_figures
+from kvbench.timing.attention import CACHES, FLAGS, MADE, WIDE_CACHES, Attention, attention_figures
 from kvbench.timing.kernels import Kernels
 from kvbench.timing.rooflines import Peaks
 from kvbench.timing.shapes import AttentionShape
@@ -57,14 +57,16 @@ def fit_attention(frame: pd.DataFrame, hardware: Hardware) -> dict[str, dict[str
         ValueError: it has no rows of attention that fit.
     """
     peaks = Peaks(hardware.memory_bytes_per_s, hardware.flops_per_s)
-    rows = frame[frame["op"].isin(OPS.values()) & frame["kv_dtype"].isin(CACHES)]
+    figures_of = dict.fromkeys(WIDE_CACHES, CACHES[0]) | {name: name for name in CACHES}
+    caches = frame["kv_dtype"].map(figures_of)
+    rows = frame[frame["op"].isin(OPS.values()) & caches.notna()]
     rows = rows[~is_held_out(rows)]
     if rows.empty:
-        raise ValueError(f"no rows of {' or '.join(OPS.values())} to fit, of a cache of {' or '.join(CACHES)}")
+        raise ValueError(f"no rows of {' or '.join(OPS.values())} to fit, of a cache of {' or '.join(figures_of)}")
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for kind, op in OPS.items():
         for cache in CACHES:
-            own = rows[(rows["op"] == op) & (rows["kv_dtype"] == cache)]
+            own = rows[(rows["op"] == op) & (caches[rows.index] == cache)]
             if len(own):
                 figures.setdefault(kind, {})[cache] = _figures(kind, cache, own, peaks)
     return figures

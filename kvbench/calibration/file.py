@@ -7,6 +7,7 @@ from statistics import mean
 import yaml
 
 from kvbench.backend.curves import CURVES
+from kvbench.calibration.kernels_file import with_kernels
 from kvbench.calibration.validate import Outcome
 from kvbench.model.hardware import Hardware
 
@@ -48,14 +49,17 @@ def _by_scenario(outcomes: Sequence[Outcome]) -> dict[str, dict[str, dict[str, f
 def file_text(hardware: Hardware) -> str:
     """A calibrated machine's file, as YAML."""
     figures = asdict(hardware)
-    curves, calibrated_for, validation = (figures.pop(name) for name in ("curves", "calibrated_for", "validation"))
+    curves, calibrated_for, validation, kernels = (
+        figures.pop(name) for name in ("curves", "calibrated_for", "validation", "kernels")
+    )
     lines = ["# A machine that `python -m kvbench calibrate` measured.", _block(figures)]
     lines.append("curves: # [size, seconds] points")
     for name, points in curves.items():
         lines += [f"  # {CURVES[name]}"] if name in CURVES else []
         lines.append(f"  {name}: {_flow(points)}")
     lines += [_block({"calibrated_for": calibrated_for}), "# Shares of what was measured, on runs that fitted nothing."]
-    return "\n".join([*lines, _block({"validation": validation})]) + "\n"
+    text = "\n".join([*lines, _block({"validation": validation})]) + "\n"
+    return with_kernels(text, kernels) if kernels else text
 
 
 def _block(mapping: Mapping[str, object]) -> str:

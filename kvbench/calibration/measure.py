@@ -1,7 +1,7 @@
 """Measure this machine: every probe at every size, round by round, and a hardware file's figures from that."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -10,6 +10,8 @@ from kvbench.backend import device as devices
 from kvbench.backend.curves import LAUNCH, lines_of
 from kvbench.calibration.bench import CalibrationBench
 from kvbench.calibration.host import host_steps
+from kvbench.calibration.own_kernels import ON_GPU as KERNELS_ON_GPU
+from kvbench.calibration.own_kernels import KernelGrid
 from kvbench.calibration.probes import attention, blocks, casts, evictions, merging, packed, singles, storage, tiers
 from kvbench.calibration.samples import Samples
 from kvbench.model.geometry import KVGeometry
@@ -48,6 +50,7 @@ class Grid:
         bits: of packed formats.
         dtypes: that K and V are cast to.
         num_rounds: over all of them, interleaved.
+        kernels: of a whole model, which are timed apart from these.
     """
 
     slots: tuple[int, ...] = (18, 70, 150, 290, 420, 560, 800, 1100, 2100, 4200, 8100)
@@ -58,6 +61,7 @@ class Grid:
     bits: tuple[int, ...] = (8, 4, 2)
     dtypes: tuple[str, ...] = CAST_DTYPES
     num_rounds: int = 5
+    kernels: KernelGrid = field(default_factory=KernelGrid)
 
     def within(self, most_slots: int) -> "Grid":
         """The same, with no more slots than that."""
@@ -72,6 +76,7 @@ ON_GPU = replace(
     storage_bytes=FULL.storage_bytes + GPU_STORAGE_BYTES,
     queried_slots=FULL.queried_slots + GPU_SLOTS[:1],
     num_rounds=GPU_ROUNDS,
+    kernels=KERNELS_ON_GPU,
 )
 """What stands for FULL there."""
 
@@ -133,12 +138,17 @@ def bench_for(geometry: KVGeometry, device: str, grid: Grid) -> tuple[Calibratio
     """
     found = devices.find_device(device)
     grid = grid if found.type == "cpu" or grid is not FULL else ON_GPU
-    free_bytes = devices.default_budget_bytes(found) // LARGEST_SHARE
+    free_bytes = free_for_probes(found)
     fitting = grid.within(free_bytes // (geometry.bytes_per_token // geometry.num_layers))
     attended = [n for n in fitting.slots if n in grid.queried_slots and n >= max(grid.queries)]
     if min(len(attended), len(fitting.moved_slots)) < LEAST_POINTS:
         raise ValueError(f"a layer's curves take more than the {free_bytes:,} bytes that are free for them")
     return CalibrationBench(geometry, device, max(fitting.slots)), fitting
+
+
+def free_for_probes(device: torch.device) -> int:
+    """Bytes that a probe may hold."""
+    return devices.default_budget_bytes(device) // LARGEST_SHARE
 
 
 def hardware_of(bench: CalibrationBench, samples: Samples, launches: Samples | None = None) -> Hardware:
@@ -199,11 +209,15 @@ def _bytes_per_s(bench: CalibrationBench, curve: list[list[float]]) -> float:
 
 
 def _flops_per_s(bench: CalibrationBench) -> float:
-    """The fastest of a few products of 16-bit matrices; on a GPU of random numbers, since its clocks depend on them."""
+    """The fastest of a few products of 16-bit matrices, or of wider ones by their bytes, where a processor multiplies
+    those faster; on a GPU of random numbers, since its clocks depend on them."""
     size, make = (GPU_MATRIX_SIZE, torch.randn) if bench.is_accelerator else (MATRIX_SIZE, torch.ones)
-    matrix = make(size, size, dtype=torch.bfloat16, device=bench.backend.device)
-    best_s = min(bench.timed_s(lambda: matrix @ matrix) for _ in range(NUM_TRIES))
-    return 2 * size**3 / max(best_s, 1 / NS_PER_S)
+    rates: list[float] = []
+    for dtype in {torch.bfloat16, getattr(torch, bench.geometry.dtype)}:
+        matrix = make(size, size, dtype=dtype, device=bench.backend.device)
+        best_s = min(bench.timed_s(partial(torch.matmul, matrix, matrix)) for _ in range(NUM_TRIES))
+        rates.append(2 * size**3 * dtype.itemsize / torch.bfloat16.itemsize / max(best_s, 1 / NS_PER_S))
+    return max(rates)
 
 
 def _driver_s(bench: CalibrationBench) -> float:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
+from kvbench.calibration.kernels import KernelFit
 from kvbench.calibration.validate import Outcome
 from kvbench.model.hardware import Hardware
 
@@ -20,14 +21,19 @@ class Calibration:
     """A machine that was measured, and its model held against runs that fitted nothing.
 
     Args:
-        hardware: the machine, for `kv.run(…, hardware=…, settings={"cache_only": True})`.
+        hardware: the machine, for `kv.run(…, hardware=…)`; with `settings={"cache_only": True}` its curves price the
+            cache alone, without its kernels a whole model.
         outcomes: a strategy in a scenario each, at least one.
         left_out: strategies that the model's heads do not go into, and why.
+        kernel_table: kernels that were timed, a row each, as `kv.calibrate_from` takes them.
+        kernel_fit: what was fitted to them, beside rows that fitted nothing.
     """
 
     hardware: Hardware
     outcomes: Sequence[Outcome]
     left_out: Mapping[str, str]
+    kernel_table: pd.DataFrame | None = None
+    kernel_fit: KernelFit | None = None
 
     @property
     def table(self) -> pd.DataFrame:

@@ -66,7 +66,18 @@ def read_kernels(path: Path) -> pd.DataFrame:
         ValueError: there is no such file, it cannot be read, has no rows, an unknown operation, lacks a column, or a
             value is not allowed.
     """
-    frame = _opened(path)
+    return kernels_in(_opened(path), path)
+
+
+def kernels_in(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The same of a table that is read already.
+
+    Args:
+        frame: with its columns as they are in a file.
+        path: what messages call it.
+    Raises:
+        ValueError: as `read_kernels`.
+    """
     missing = [name for name in ALWAYS if name not in frame]
     if missing:
         raise ValueError(

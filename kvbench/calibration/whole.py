@@ -6,13 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled, ModelledBackend
 from kvbench.calibration.bench import BenchBackend
 from kvbench.calibration.file import validation_of
-from kvbench.calibration.measure import Grid, bench_for, hardware_of, measured, num_probes, warmed_up
+from kvbench.calibration.kernels import fit_kernels
+from kvbench.calibration.measure import (
+    Grid,
+    bench_for,
+    free_for_probes,
+    hardware_of,
+    measured,
+    num_probes,
+    warmed_up,
+)
+from kvbench.calibration.own_kernels import timed_kernels
 from kvbench.calibration.result import Calibration
 from kvbench.calibration.validate import Outcome, ValidationCase, outcomes_of, steps_of
 from kvbench.ledger import Limits
@@ -33,7 +44,7 @@ def calibrated(
     cases: Sequence[ValidationCase],
     num_repetitions: int,
 ) -> Calibration:
-    """Measure the machine, and hold its model against the cases.
+    """Measure the machine, hold its model of the cache against the cases, and fit its kernels.
 
     What the model is made of is measured between the two runs that it is held against: a drift of the machine's speed
     falls on both sides alike.
@@ -79,11 +90,15 @@ def calibrated(
             *_, launches = tqdm(measured(bench, grid), "launching", size * grid.num_rounds, **BAR)
     second = run_cases()
     hardware = hardware_of(bench, samples, launches)
+    with tqdm(desc="kernels", unit="kernel", **BAR) as bar:
+        table = timed_kernels(bench, grid.kernels, free_for_probes(bench.backend.device), bar.update)
     model = _model_of(hardware, geometry)
     outcomes: list[Outcome] = []
     for case, own, one, other in zip(cases, fitted, first, second, strict=True):
         outcomes += outcomes_of(case, strategies, one, other, steps_of(model, own, case, budget_bytes))
-    return Calibration(replace(hardware, validation=validation_of(outcomes)), outcomes, left_out)
+    about = {"engine": "torch", "version": str(torch.__version__), "source": hardware.source}
+    fit = fit_kernels(table, replace(hardware, validation=validation_of(outcomes)), about)
+    return Calibration(fit.hardware, outcomes, left_out, table, fit)
 
 
 def fitting(geometry: KVGeometry, strategies: Mapping[str, Strategy]) -> tuple[dict[str, Strategy], dict[str, str]]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from kvbench.api.calibrating import calibrate
-from kvbench.api.calibrating_from import calibrate_from
+from kvbench.api.calibrating import TABLE_SUFFIX, calibrate
+from kvbench.api.calibrating_from import KernelCalibration, calibrate_from
 from kvbench.cli.arguments import key_values, or_none
 from kvbench.configuration.errors import UsageError
 
@@ -34,10 +34,13 @@ def _measured(arguments: list[str], asked: dict[str, str]) -> int:
     model, out = given["model"], Path(given["out"]).expanduser()
     found = calibrate(model, dtype=or_none(given["dtype"]), device=given["device"], out=out)
     print("".join(f"{name} is left out: {why}\n" for name, why in found.left_out.items()), end="")
+    print(f"{found.hardware.name}; {found.hardware.source}\n\n{found.text}\n")
+    if found.kernel_fit is not None:
+        print(f"{KernelCalibration(*found.kernel_fit).text}\n")
     print(
-        f"{found.hardware.name}; {found.hardware.source}\n\n{found.text}\n"
-        f"hardware file: {out}; price plans on it: python -m kvbench +scenario=short_chat backend=modelled "
-        f"hardware={_shown(out)} cache_only=true model={model}"
+        f"hardware file: {out}, its kernels: {out.with_suffix(TABLE_SUFFIX)}; price plans on it: python -m kvbench "
+        f"+scenario=short_chat backend=modelled hardware={_shown(out)} cache_only=true model={model}; a whole model, "
+        "one that has num_parameters: without cache_only=true"
     )
     return 0 if found.is_exact else 1
 

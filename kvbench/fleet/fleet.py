@@ -119,7 +119,7 @@ class FleetServer:
         geometry, weights = rank.geometry, rank.weights
         if machine is None:
             raise ValueError("it serves on a machine: name one, such as hardware=h100")
-        if machine.curves is not None:
+        if machine.curves is not None and machine.kernels is None:
             raise ValueError(f"{machine.name} was calibrated for the cache alone; a fleet serves whole models")
         if weights is None:
             raise ValueError(

@@ -30,13 +30,16 @@ def with_doubt(
     Args:
         summary: a row a strategy.
         steps: from `steps_frame`.
-        backend: what carried it out; of a machine that was calibrated, intervals are those of its validation.
+        backend: what carried it out; of the cache on a machine that was
+            calibrated, intervals are those of its validation.
     Returns:
         The summary as it was, and None, where nothing is modelled or no replays are asked for.
     """
-    if backend.hardware is None or backend.hardware.curves is not None or not backend.replays:
+    hardware = backend.hardware
+    by_curves = hardware is not None and hardware.curves is not None and backend.scope == "cache"
+    if hardware is None or by_curves or not backend.replays:
         return summary, None
-    doubt = doubt_of(backend.hardware)
+    doubt = doubt_of(hardware)
     draws = pd.DataFrame(doubt.draws(backend.replays))
     rows, replays = [], []
     for row in summary.to_dict("records"):

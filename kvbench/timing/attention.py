@@ -17,6 +17,8 @@ from kvbench.timing.steps import StepFigures, decode_s, decode_terms
 
 CACHES = ("bfloat16", "fp8")
 """Caches whose kernels have figures of their own; others take those of the nearest in bits."""
+WIDE_CACHES = ("float16", "float32")
+"""Those that have the first one's, or a machine's own in their place where it was measured with them."""
 FEW_BITS = 8
 LONE_ROW = 0.7
 """Of what a block takes beside its products, a block of one row: calls of chunks and steps together on an RTX 4090."""

@@ -19,7 +19,7 @@ class Operand(NamedTuple):
     weight_bytes: float
     input_bytes: float
     rate: str = "16-bit"
-    nearest: tuple[str, ...] = ("bfloat16",)
+    nearest: tuple[str, ...] = ("bfloat16", "float32")
 
     @property
     def is_converted(self) -> bool:
