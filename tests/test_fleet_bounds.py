@@ -17,7 +17,7 @@ from kvbench.strategy.concat import Concat
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.paged import Paged
 from kvbench.strategy.static import Static
-from kvbench.timing.prices import DECODE_UNIT, NODES, PREFILL, SCALE, STEP
+from kvbench.timing.prices import DECODE_UNIT, LINEAR, NODES, PREFILL, PS_PER_S, SCALE, SIZES, STEP
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.work import work_of_parameters
 from kvbench.workload.trace_columns import TraceColumns
@@ -173,6 +173,13 @@ def test_prices_are_prices_of_the_machine():
             machine(),
             work_of_parameters(GEOMETRY, replace(WEIGHTS, num_parameters=10**30, num_active_parameters=10**30)),
         )
+
+
+def test_a_processor_that_takes_an_hour_for_thousands_of_tokens_is_priced():
+    large = replace(WEIGHTS, num_parameters=10**9, num_active_parameters=10**9)
+    prices = prices_of(machine(flops_per_s=1e10), work_of_parameters(GEOMETRY, large))
+    assert prices.tables[LINEAR, SIZES] > 3_000 * PS_PER_S
+    assert run([(0, 5, 5)], Concat(), prices).outcome.tolist() == [0]
 
 
 def test_how_many_iterations_may_be_taken_at_once_is_what_64_bits_hold():

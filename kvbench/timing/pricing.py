@@ -32,6 +32,8 @@ FULL_RATE_BYTES = 2
 """Bytes of a number that the peak rate of operations holds for; those with one of four bytes take twice as long."""
 MOST_TABLED = 2**46
 """Of an entry of a table, so that products with small numbers stay within 64 bits."""
+MOST_SIZED = 2**54
+"""Of an entry by tokens or sequences, of which an iteration has one: a processor takes hours for all of them."""
 
 
 def prices_of(
@@ -93,7 +95,7 @@ def _fill(tables: NDArray[np.int64], iteration: Iteration, num_rows: int, factor
     """Write an iteration's seconds into a table of prices; more of anything never takes less."""
     for row, kinds in ((LINEAR, iteration.tokens), (SEQUENCES, iteration.sequences)):
         seconds = sum(getattr(factors, kind) * each for kind, each in kinds.items())
-        tables[row] = np.maximum.accumulate(_tabled(seconds))
+        tables[row] = np.maximum.accumulate(_tabled(seconds, MOST_SIZED))
     for (fixed, unit), steps in zip(STEP_ROWS, (iteration.decode, iteration.mixed), strict=True):
         tables[fixed] = _tabled(factors.decode * steps.fixed)
         tables[unit] = _tabled(factors.decode * num_rows * steps.unit)
@@ -111,10 +113,10 @@ def _sight(hardware: Hardware, geometry: KVGeometry, seen: Seen, weight: int, nu
     return Sight(seen.reach, seen.is_chunk, weight, _ps(max(read_s, pair_s)), _ps(pair_s))
 
 
-def _tabled(seconds: Seconds) -> NDArray[np.int64]:
+def _tabled(seconds: Seconds, most: int = MOST_TABLED) -> NDArray[np.int64]:
     found = np.round(seconds * PS_PER_S)
-    if not found.max(initial=0) < MOST_TABLED:
-        raise _beyond(float(found.max()) / PS_PER_S, MOST_TABLED)
+    if not found.max(initial=0) < most:
+        raise _beyond(float(found.max()) / PS_PER_S, most)
     return found.astype(np.int64)
 
 
