@@ -21,7 +21,7 @@ def layers_of(area: Area, geometry: KVGeometry) -> KVGeometry:
 
 def parts_of(costs: Iterable[AreaCost], geometry: KVGeometry, num_rows: int = 1) -> int:
     """Parts of a unit that attention is counted in: 1 where a slot of every area is as the model gives it."""
-    read = [cost for cost in costs if cost.area.attended and cost.area.tier == DEVICE]
+    read = [cost for cost in costs if cost.groups and cost.area.attended and cost.area.tier == DEVICE]
     return 1 if all(_given(cost, geometry, num_rows) == cost.unit_bytes for cost in read) else UNIT_PARTS
 
 

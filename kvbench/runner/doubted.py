@@ -30,14 +30,12 @@ def with_doubt(
     Args:
         summary: a row a strategy.
         steps: from `steps_frame`.
-        backend: what carried it out; of the cache on a machine that was
-            calibrated, intervals are those of its validation.
+        backend: what carried it out; of the cache on a calibrated machine, intervals are those of its validation.
     Returns:
         The summary as it was, and None, where nothing is modelled or no replays are asked for.
     """
     hardware = backend.hardware
-    by_curves = hardware is not None and hardware.curves is not None and backend.scope == "cache"
-    if hardware is None or by_curves or not backend.replays:
+    if hardware is None or not backend.replays or (hardware.curves is not None and backend.scope == "cache"):
         return summary, None
     doubt = doubt_of(hardware)
     draws = pd.DataFrame(doubt.draws(backend.replays))
