@@ -72,10 +72,6 @@ COMMANDS = [
         ["fp8: latents are held as they come, and area main holds them in fp8_e4m3", "61 latent layers"],
     ),
     (["+scenario=short_chat", "model=deepseek_v3", "strategy=sinks"], ["quality=false leaves the probe out"]),
-    (
-        ["+scenario=short_chat", "backend=modelled", "hardware=h100", "model=gemma3_27b", "strategy=sinks"],
-        ["sinks: area main is not of layers with a window, which live beside it", "use backend=measured"],
-    ),
     (["+scenarioz=short_chat"], ["what to run?"]),
     (["+scenario=short_chat", "+scenarioz=foo"], ["unknown key 'scenarioz'", "'scenario'"]),
     (["+scenario=short_chat", "strategy.dynamic.growth_facto=2"], ["unknown parameter", "'growth_factor'"]),
