@@ -23,7 +23,7 @@ def test_a_run_writes_its_folder(kvbench, tmp_path):
     assert results.requests.groupby("strategy").size().to_dict() == {"paged": 12, "dynamic": 12}
     charts = {path.name for path in (folder / "charts").iterdir()}
     assert {"fleet_memory.png", "fleet_load.svg", "fleet_times.png", "fleet_service.png"} <= charts
-    for words in ("12 requests", "2 replicas, round_robin of H100 SXM 80 GB", "unvalidated"):
+    for words in ("12 requests", "2 replicas, round_robin of H100 SXM 80 GB", "from kernels that were measured there"):
         assert words in out
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -68,7 +68,7 @@ def test_without_the_split_slack_is_not_told_apart(kvbench, tmp_path):
     ("arguments", "message"),
     [
         (["strategy=predictive"], "strategy.predictive: Predictive decides by"),
-        (["strategy=sinks"], "strategy.sinks: Sinks decides by"),
+        (["strategy=streaming"], "strategy.streaming: Streaming decides by"),
         (["backend.preemption=swop"], "unknown preemption 'swop'. Did you mean 'swap'?"),
         (["backend.routing=least"], "unknown routing 'least'. Did you mean 'least_loaded'?"),
         (["backend.space=budy"], "unknown space 'budy'. Did you mean 'buddy'?"),
