@@ -17,7 +17,7 @@ from kvbench.results.provenance import model_notes
 from kvbench.results.replays import draws_of, with_draws
 from kvbench.results.results import Results, load
 from kvbench.runner.doubted import spent_s
-from kvbench.timing.doubt import LEVELS, Doubt, checked_quantiles, margin_of, quantiles_of
+from kvbench.timing.doubt import LEVELS, Doubt, Margin, checked_quantiles, margin_of, quantiles_of, reaching
 from kvbench.timing.shapes import KINDS, Factors
 from tests.support.catalogue import node_of, preset
 
@@ -160,11 +160,13 @@ def test_a_fleets_figures_have_intervals_as_wide_as_times_are_in_doubt():
 
 
 def test_what_is_served_reaches_as_far_as_published_figures_do():
-    assert margin_of("ttft_p50_s") == margin_of("queue_mean_s") > margin_of("latency_mean_s") > margin_of("tpot") == 0
-    assert margin_of("output_tokens_per_s") == margin_of("goodput_per_s") == margin_of("makespan_s")
-    assert margin_of("attained_share") == 0
-    row = of_row({"total_s": 1.0, "source": "modelled"}, ["total_s"], {}, {"total_s": np.ones(9)}, margin=lambda _: 0.5)
-    assert (row["total_s_low"], row["total_s_high"]) == pytest.approx((np.exp(-0.5), np.exp(0.5)))
+    assert margin_of("ttft_p50_s") == margin_of("queue_mean_s") != margin_of("latency_mean_s")
+    assert margin_of("output_tokens_per_s") == margin_of("goodput_per_s")
+    assert margin_of("attained_share") == margin_of("tpot_p50_s") == Margin()
+    assert reaching("tpot", 2.0, 1.0, 4.0) == (1.0, 4.0)
+    assert reaching("tokens_per_s", 2.0, 1.0, 4.0) == pytest.approx((2 * 0.5**1.32, 2 * 2**1.32))
+    assert reaching("ttft", 2.0, 1.0, 4.0) == pytest.approx((np.exp(-0.89), 4 * np.exp(0.89)))
+    assert reaching("tokens_per_s", 0.0, 0.0, 1.0) == (0.0, 1.0)
 
 
 def test_without_replays_there_are_no_intervals():

@@ -17,7 +17,7 @@ from kvbench.results.intervals import of_row
 from kvbench.results.provenance import FLEET
 from kvbench.results.results import Results
 from kvbench.results.schema import SUMMARY, TIMELINE, WITH_INTERVAL
-from kvbench.timing.doubt import margin_of
+from kvbench.timing.doubt import reaching
 from kvbench.timing.prices import PS_PER_NS
 from kvbench.workload.request import NS_PER_S
 
@@ -68,7 +68,7 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
         }
         row |= _counts(result) | _outcomes(sums) | _service(result, sums) | _memory(result)
         row |= sums.latencies() | dict(facts)
-        summaries.append(row | of_row(row, WITH_INTERVAL, {}, again.values, again.drawn_from, margin_of))
+        summaries.append(row | of_row(row, WITH_INTERVAL, {}, again.values, again.drawn_from, reaching))
         replays += [{"strategy": name, "replay": turn, **each} for turn, each in enumerate(again.rows)]
         requests.append(_requests(result, times).assign(strategy=_named(code, len(times.ttft_s), names)))
         timelines.append(_timeline(result).assign(strategy=_named(code, len(result.timeline.used), names)))

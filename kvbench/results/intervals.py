@@ -14,6 +14,8 @@ REPLAYED = RESIDUALS, SHEETS = "residuals", "data sheets"
 """What a row's intervals come from. The last two are of replays with other times of work: what kernels of the machine
 were measured to be off by, and, of one that nobody measured, the widest that data sheets of others were off by."""
 
+Reaching = Callable[[str, float, float, float], tuple[Any, Any]]
+
 T = TypeVar("T", float, pd.Series)
 
 # Student's t, two-sided, by degrees of freedom from 1; beyond the table the normal's is within 1 %.
@@ -51,7 +53,7 @@ def of_row(
     repeated: Mapping[str, Iterable[float]],
     replayed: Mapping[str, np.ndarray] | None = None,
     drawn_from: str = RESIDUALS,
-    margin: Callable[[str], float] = lambda name: 0.0,
+    reaching: Reaching = lambda name, value, low, high: (low, high),
 ) -> dict[str, object]:
     """The ends of a row's intervals, and what they come from.
 
@@ -61,10 +63,14 @@ def of_row(
         repeated: their values a repetition each, where there are repetitions.
         replayed: their values a replay each, with other times of work; None: none were made.
         drawn_from: RESIDUALS or SHEETS.
-        margin: how much further a column's interval is to reach than its replays do, as a logarithm.
+        reaching: the ends of a column's interval, of a figure and the ends of its replays.
     """
     if replayed:
-        own = {name: ends_of(row[name], values, margin(name)) for name, values in replayed.items() if name in columns}
+        own = {
+            name: reaching(name, row[name], *ends_of(row[name], values))
+            for name, values in replayed.items()
+            if name in columns
+        }
         return {FROM: drawn_from} | {
             end: at for name, both in own.items() for end, at in zip(ends(name), both, strict=True)
         }
@@ -81,18 +87,12 @@ def of_row(
     return found
 
 
-def ends_of(value: float, replayed: np.ndarray, margin: float = 0.0) -> tuple[float, float]:
-    """The ends of what a figure was in replays, itself among them.
-
-    Args:
-        value: the figure.
-        replayed: its values.
-        margin: how much further they are to reach, as a logarithm.
-    """
+def ends_of(value: float, replayed: np.ndarray) -> tuple[float, float]:
+    """The ends of what a figure was in replays, itself among them."""
     if not np.isfinite(value) or not np.isfinite(replayed).all():
         return math.nan, math.nan
     low, high = np.quantile(replayed, ((1 - PERCENT / 100) / 2, (1 + PERCENT / 100) / 2))
-    return min(float(low), value) * math.exp(-margin), max(float(high), value) * math.exp(margin)
+    return min(float(low), value), max(float(high), value)
 
 
 def halves_of(frame: pd.DataFrame, column: str) -> np.ndarray:

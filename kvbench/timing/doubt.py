@@ -11,6 +11,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from kvbench.checks import check_number
 from kvbench.messages import unknown
@@ -28,6 +29,7 @@ SEED = 20_260_901
 """Of the draws: the same for all that is compared, so that what it shares cancels."""
 
 Quantiles = tuple[float, ...]
+Numbers = NDArray[np.float64]
 OF_SHEETS: Mapping[str, Quantiles] = {
     "decode": (-1.05, -0.75, -0.42, -0.25, 0.11, 0.52, 0.62, 0.72, 1.25),
     "exchange": (-0.04, -0.02, 0.01, 0.04, 0.28, 2.15, 2.80, 2.84, 2.87),
@@ -42,29 +44,57 @@ is that wide by the L40S, whose links are PCIe. The host has none: it is the eng
 """
 
 
-MARGINS: Mapping[str, float] = {"ttft": 0.89, "tpot": 0.0, "latency": 0.08, "rate": 0.08}
-"""By what is served, how much further an interval of replays is to reach, as a logarithm, so that nine of ten published
-figures lie within: conformal, by the half of serving.csv's rows that told engines' host time (Llama-3.1-8B on H100 and
-Llama-2-7B on A100, TensorRT-LLM). First tokens are far off where clients wait for each other: what a benchmark's
-clients do between requests is not modelled.
+class Margin(NamedTuple):
+    """How much further an interval of replays is to reach.
+
+    Args:
+        stretch: times as far, as logarithms.
+        beyond: and so much further, as a logarithm.
+    """
+
+    stretch: float = 1.0
+    beyond: float = 0.0
+
+
+MARGINS = {"ttft": Margin(beyond=0.89), "tpot": Margin(), "latency": Margin(stretch=1.32), "rate": Margin(stretch=1.32)}
+"""By what is served, so that nine of ten published figures lie within: conformal, by the half of serving.csv's rows
+that told engines' host time (Llama-3.1-8B on H100 and Llama-2-7B on A100, TensorRT-LLM); latencies have that of rates,
+which follow from them. First tokens are far off where clients wait for each other: what a benchmark's clients do
+between requests is not modelled.
 Source: Romano et al. 2019, arXiv:1905.03222 (conformalised quantiles).
 """
 
 
-def margin_of(figure: str) -> float:
-    """How much further an interval of replays is to reach, as a logarithm.
+def margin_of(figure: str) -> Margin:
+    """The margin of a figure.
 
     Args:
         figure: a time, a rate or a share of serving, such as ttft, tpot_p50, itl_mean_s, tokens_per_s, attained_share.
     """
     measure = figure.partition("_")[0]
     if figure.endswith("_share"):
-        return 0.0
+        return Margin()
     if measure in ("ttft", "queue"):
         return MARGINS["ttft"]
     if measure in ("tpot", "itl"):
         return MARGINS["tpot"]
     return MARGINS["rate" if figure.endswith("_per_s") else "latency"]
+
+
+def reaching(figure: str, value: ArrayLike, low: ArrayLike, high: ArrayLike) -> tuple[Numbers, Numbers]:
+    """The ends of an interval of replays, with the figure's margin.
+
+    Args:
+        figure: see `margin_of`.
+        value: the figure, >= 0.
+        low: an end, at most the value.
+        high: the other, at least the value.
+    """
+    stretch, beyond = margin_of(figure)
+    middle, *ends = (np.asarray(each, np.float64) for each in (value, low, high))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = [np.where(middle > 0, middle * (end / middle) ** stretch, end) for end in ends]
+    return found[0] * math.exp(-beyond), found[1] * math.exp(beyond)
 
 
 class Doubt(NamedTuple):

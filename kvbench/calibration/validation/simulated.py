@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kvbench.calibration.validation.kernels import Judged
 from kvbench.calibration.validation.points import (
@@ -22,7 +22,7 @@ from kvbench.fleet.result import FleetResult
 from kvbench.fleet.state import OUTCOMES
 from kvbench.results.columns import COMPLETED, PERCENT
 from kvbench.strategy.paged import Paged
-from kvbench.timing.doubt import doubt_of, margin_of
+from kvbench.timing.doubt import doubt_of, reaching
 from kvbench.timing.shapes import AS_IT_IS, Factors
 from kvbench.workload.request import NS_PER_S
 
@@ -135,8 +135,8 @@ def _rows(point: ServingPoint, group: str, times: JudgedTimes, replays: list[Jud
     said: dict[str, Any] = {"group": group, "region": point.region, "held_out": point.held_out}
     parts = []
     for kind, published in point.reported.items():
-        low, high = _ends(kind, [figure_of(each, kind, num_clients) for each in replays])
         ours, unit = figure_of(times, kind, num_clients), UNITS.get(kind, "s")
+        low, high = _ends(kind, ours, [figure_of(each, kind, num_clients) for each in replays])
         parts.append(
             held_rows(
                 **said, what=[point.what], kind=kind, unit=unit, published=[published], ours=[ours], low=low, high=high
@@ -146,7 +146,7 @@ def _rows(point: ServingPoint, group: str, times: JudgedTimes, replays: list[Jud
         own = getattr(times, measure)
         told = np.isfinite(reported) & (reported > 0) & np.isfinite(own)
         places = np.flatnonzero(_judged(point))[told] + 1
-        low, high = _ends(measure, [getattr(each, measure)[told] for each in replays])
+        low, high = _ends(measure, own[told], [getattr(each, measure)[told] for each in replays])
         parts.append(
             held_rows(
                 **said,
@@ -162,10 +162,9 @@ def _rows(point: ServingPoint, group: str, times: JudgedTimes, replays: list[Jud
     return pd.concat(parts, ignore_index=True)
 
 
-def _ends(kind: str, replays: list[Any]) -> tuple[NDArray[np.float64] | float, NDArray[np.float64] | float]:
+def _ends(kind: str, ours: ArrayLike, replays: list[Any]) -> tuple[ArrayLike, ArrayLike]:
     """The ends of what a figure comes to, at 90 %, by replays and a margin; NaN without."""
     if not replays:
         return np.nan, np.nan
     low, high = np.percentile(np.array(replays), [(100 - PERCENT) / 2, (100 + PERCENT) / 2], axis=0)
-    margin = np.exp(margin_of(kind))
-    return low / margin, high * margin
+    return reaching(kind, ours, np.minimum(low, ours), np.maximum(high, ours))
