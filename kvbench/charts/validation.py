@@ -21,6 +21,7 @@ BAND = 0.1
 BAND_COLOUR = "#E9EEF2"
 PANEL_IN = 4.4
 MANY = 300
+MOST_INTERVALS = 400
 """Points of a kind, from which they are drawn small and let others be seen through."""
 WIDE = 5.0
 NEAR_TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3)
@@ -64,7 +65,7 @@ class ValidationChart(Chart):
             (Patch(facecolor=BAND_COLOUR), f"within {100 * BAND:.0f} %"),
             (Line2D([], [], color=INK, linewidth=1.0), "equal"),
         ]
-        if rows["low"].notna().any():
+        if _shows_intervals(rows):
             sheet.legend.append((Line2D([], [], color=INK, alpha=0.4, linewidth=0.8), f"our {PERCENT} % interval"))
         return sheet.finish()
 
@@ -89,7 +90,7 @@ def _ratios(axes: Axes, rows: pd.DataFrame, unit: str, sheet: Sheet) -> None:
         axes.scatter(x, y, color=look.colour, zorder=3, rasterized=True, **marks)
         mark = Line2D([], [], color=look.colour, marker=look.marker, linestyle="")
         sheet.entry(mark, str(kind), _entry(rows, str(kind)))
-    if rows["low"].notna().any():
+    if _shows_intervals(rows):
         low, high = ((rows[name] / rows["published"]).to_numpy() for name in ("low", "high"))
         axes.vlines(published, low, high, color=INK, alpha=0.25, linewidth=0.8, zorder=2.5)
     number_axis(axes, "y", ratio, log=True)
@@ -98,6 +99,11 @@ def _ratios(axes: Axes, rows: pd.DataFrame, unit: str, sheet: Sheet) -> None:
     is_wide = high / low > WIDE
     axes.yaxis.set_major_locator(FixedLocator(FAR_TICKS if is_wide else NEAR_TICKS))
     label(axes, f"Published ({shown.name})" if shown.name else "Published", "Ours ÷ published")
+
+
+def _shows_intervals(rows: pd.DataFrame) -> bool:
+    """Of many rows they would hide the points."""
+    return len(rows) <= MOST_INTERVALS and bool(rows["low"].notna().any())
 
 
 def _entry(rows: pd.DataFrame, kind: str) -> str:

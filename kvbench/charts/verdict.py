@@ -11,6 +11,7 @@ from kvbench.charts.limits import bound_by, is_bound, pool_notes
 from kvbench.charts.rows import SAME, THROUGHPUT, is_lossy, jobs_of, most_of, parameters_of, row_names
 from kvbench.charts.text import duration, listed, markdown_escape, mib, number, percent
 from kvbench.results.front import alike, cost_of, front_of, leaders_of, may_win
+from kvbench.results.intervals import is_replayed
 from kvbench.results.provenance import is_fleet, is_modelled, kinds
 
 MAX_GROUPS = 3
@@ -66,7 +67,8 @@ def _equal(summary: pd.DataFrame, swept: list[str]) -> str:
 def _no_judgement(rows: pd.DataFrame) -> str:
     """Why no two of these rows' times can be compared; "" where some can."""
     if is_modelled(rows).all():
-        return "" if rows.get("step_error", pd.Series(np.nan, rows.index)).notna().any() else UNKNOWN
+        is_known = rows.get("step_error", pd.Series(np.nan, rows.index)).notna() | is_replayed(rows)
+        return "" if is_known.any() else UNKNOWN
     return "" if cost_of(rows, THROUGHPUT.column).is_known.any() else NO_INTERVALS
 
 
@@ -134,10 +136,15 @@ def _of_fleet(rows: pd.DataFrame, names: pd.Series) -> str:
     if rows["goodput_per_s"].gt(0).any():
         column, words, unit = "goodput_per_s", "goodput", "requests/s"
     doubt = _no_judgement(rows)
-    error = 0.0 if doubt else float(rows["step_error"].max())
+    errors = rows.get("step_error", pd.Series(np.nan, rows.index)).to_numpy(dtype=float)
+    error = float(np.nan_to_num(errors).max())
     led = most_of(rows, column, max(SAME, error))
+    why = "within the model's error" if error > SAME else "to a thousandth"
+    if is_replayed(rows).any():
+        unbeaten = rows.index.isin(led.index) | leaders_of(rows, column, less_is_better=False)
+        why = why if unbeaten.sum() == len(led) else "within the intervals of their differences"
+        led = rows[unbeaten]
     if len(led) > 1:
-        why = "within the model's error" if error > SAME else "to a thousandth"
         least = names[led.index].iloc[int(np.nanargmin(led["peak_bytes"]))]
         rest = _named(names, led.index)
         return f"by {words} it cannot be told: {rest} are equal {why}; of them {least} holds least{_caveat(doubt)}"
