@@ -6,10 +6,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kvbench.checks import check_number
 from kvbench.messages import unknown
 from kvbench.model.dtypes import KV_BITS
 from kvbench.model.hardware import Hardware
+from kvbench.timing.figures import figures_from, mapping_from
 from kvbench.timing.prompts import TILE_ROWS, PromptFigures, chunks_of, prefill_s
 from kvbench.timing.rooflines import Peaks, Seconds, knee, slot_bytes
 from kvbench.timing.shapes import AttentionShape
@@ -24,7 +24,6 @@ LONE_ROW = 0.7
 """Of what a block takes beside its products, a block of one row: calls of chunks and steps together on an RTX 4090."""
 MIXED_KNEE = 2.0
 MADE: dict[str, type[PromptFigures] | type[StepFigures]] = {"prefill": PromptFigures, "decode": StepFigures}
-MOST = 1e12
 FLAGS = ("packs", "regroups")
 
 Figures = TypeVar("Figures", PromptFigures, StepFigures)
@@ -50,13 +49,15 @@ def attention_figures(where: str, given: object) -> AttentionFigures:
         ValueError: it is something else.
     """
     found: dict[str, dict[str, Any]] = {kind: {} for kind in MADE}
-    for kind, by_cache in _mapping(where, given).items():
+    for kind, by_cache in mapping_from(where, given).items():
         if kind not in MADE:
             raise ValueError(f"{where}: {unknown('kind of attention', kind, MADE)}")
-        for cache, figures in _mapping(f"{where}.{kind}", by_cache).items():
+        for cache, figures in mapping_from(f"{where}.{kind}", by_cache).items():
             if cache not in CACHES:
                 raise ValueError(f"{where}.{kind}: {unknown('cache', cache, CACHES)}")
-            found[kind][cache] = MADE[kind](**_checked(f"{where}.{kind}.{cache}", figures, MADE[kind]._fields))
+            found[kind][cache] = MADE[kind](
+                **figures_from(f"{where}.{kind}.{cache}", figures, MADE[kind]._fields, FLAGS)
+            )
     return AttentionFigures(**found)
 
 
@@ -136,21 +137,3 @@ def attention_of(hardware: Hardware) -> Attention:
 def _nearest(shape: AttentionShape, by_cache: Mapping[str, Figures], typical: Figures) -> Figures:
     own = CACHES[1] if KV_BITS[shape.kv_dtype] <= FEW_BITS else CACHES[0]
     return by_cache.get(own, by_cache.get(CACHES[0], typical))
-
-
-def _mapping(where: str, given: object) -> Mapping[str, object]:
-    if not isinstance(given, Mapping):
-        raise ValueError(f"{where} is a mapping, got {given!r}")
-    return {str(key): value for key, value in given.items()}
-
-
-def _checked(where: str, given: object, names: tuple[str, ...]) -> dict[str, float]:
-    figures = _mapping(where, given)
-    for name, value in figures.items():
-        if name not in names:
-            raise ValueError(f"{where}: {unknown('figure', name, names)}")
-        check_number(f"{where}.{name}", value, 0, MOST, above=name not in FLAGS)
-    missing = [name for name in names if name not in figures]
-    if missing:
-        raise ValueError(f"{where}: missing {', '.join(missing)}; it takes {', '.join(names)}")
-    return {name: float(str(value)) for name, value in figures.items()}

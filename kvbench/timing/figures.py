@@ -1,6 +1,6 @@
 """A fit's figures from a hardware file, checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from kvbench.checks import check_number
@@ -36,13 +36,16 @@ def mapping_from(where: str, given: object) -> dict[str, Any]:
     return {str(key): value for key, value in given.items()}
 
 
-def figures_from(where: str, given: object, names: Sequence[str]) -> dict[str, float]:
+def figures_from(
+    where: str, given: object, names: Sequence[str], may_be_none: Collection[str] = ()
+) -> dict[str, float]:
     """Figures of a fit, all of them.
 
     Args:
         where: their key, for messages.
         given: a mapping; `corrections` are left to `grid_from`.
         names: theirs.
+        may_be_none: those that may be 0, such as a switch's.
     Raises:
         ValueError: one is missing, unknown, or no number above 0.
     """
@@ -50,7 +53,7 @@ def figures_from(where: str, given: object, names: Sequence[str]) -> dict[str, f
     for name, value in figures.items():
         if name not in names:
             raise ValueError(f"{where}: {unknown('figure', name, names)}")
-        check_number(f"{where}.{name}", value, 0, MOST, above=True)
+        check_number(f"{where}.{name}", value, 0, MOST, above=name not in may_be_none)
     missing = [name for name in names if name not in figures]
     if missing:
         raise ValueError(f"{where}: missing {', '.join(missing)}; it takes {', '.join(names)}")
