@@ -19,7 +19,7 @@ from kvbench.calibration.validation.points import ServingPoint
 from kvbench.calibration.validation.recognised import KERNELS, LOG, MIXED_CALLS, SERVING, read_table
 from kvbench.calibration.validation.request_log import read_log
 from kvbench.calibration.validation.serving_table import read_serving
-from kvbench.calibration.validation.simulated import REPLAYS, judged_points
+from kvbench.calibration.validation.simulated import judged_points
 from kvbench.checks import check_int
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.composed import composed
@@ -29,7 +29,7 @@ from kvbench.configuration.model import hardware_of, model_of
 from kvbench.configuration.yaml_file import read_yaml
 from kvbench.messages import cut, listed, unknown
 from kvbench.model.ranks import rank_of
-from kvbench.timing.doubt import MOST_DRAWS, doubt_of
+from kvbench.timing.doubt import MOST_DRAWS, REPLAYS, doubt_of
 from kvbench.timing.kernels import kernels_of
 
 if TYPE_CHECKING:

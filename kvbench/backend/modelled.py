@@ -25,7 +25,7 @@ from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
 from kvbench.plan.area import DEVICE, SIGNALS, Area
 from kvbench.plan.ops import Append, Fork, Keep, Move, Plan, Release, Reserve, Settle
-from kvbench.timing.doubt import MOST_DRAWS
+from kvbench.timing.doubt import MOST_DRAWS, REPLAYS
 from kvbench.timing.iteration import iteration_of, spent_s
 from kvbench.timing.prices import PS_PER_NS, PS_PER_S
 from kvbench.timing.work import Work
@@ -52,7 +52,7 @@ class Modelled(BackendChoice):
 
     memory_fraction: float = 0.9
     allocator: str = "none"
-    replays: int = 32
+    replays: int = REPLAYS
 
     def __post_init__(self) -> None:
         check_share("memory_fraction", self.memory_fraction)

@@ -25,7 +25,7 @@ from kvbench.messages import unknown
 from kvbench.plan.area import Area, Blocks, Contiguous
 from kvbench.results.provenance import origin
 from kvbench.strategy.base import Strategy
-from kvbench.timing.doubt import MOST_DRAWS
+from kvbench.timing.doubt import MOST_DRAWS, REPLAYS
 from kvbench.timing.prices import Prices
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.shapes import AS_IT_IS, Factors
@@ -75,7 +75,7 @@ class Fleet(BackendChoice):
     tpot_objective_s: float | None = 0.05
     split: bool = True
     keep: str = REQUESTS
-    replays: int = 32
+    replays: int = REPLAYS
 
     def __post_init__(self) -> None:
         if self.memory_fraction is not None:

@@ -8,6 +8,9 @@ LIMITS = ("arrivals", "batch", "memory", "pool", "computing")
 PERCENT = 90
 """Level of confidence of every interval."""
 
+TAILS = (0.5 - PERCENT / 200, 0.5 + PERCENT / 200)
+"""Where the ends of an interval lie among values that are as likely."""
+
 FROM = "interval_from"
 """The column that says what a row's intervals come from."""
 

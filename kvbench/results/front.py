@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kvbench.results.columns import PERCENT
+from kvbench.results.columns import TAILS
 from kvbench.results.intervals import halves_of, is_replayed
 from kvbench.results.provenance import is_fleet, is_modelled
 from kvbench.results.replays import draws_of
@@ -19,8 +19,6 @@ LEAST_MEMORY = "peak_least_bytes"
 ERROR = "error_relative"
 ROUNDING = "error_rounding"
 MOST_COLOURED = 8
-UPPER = (1 + PERCENT / 100) / 2
-"""Where an interval's upper end is among values in replays."""
 _OF_FLEET = (("goodput_per_s", False), ("tokens_per_s", False), ("ttft_mean_s", True))
 
 
@@ -68,7 +66,7 @@ class Cost(NamedTuple):
         apart: np.ndarray = self.high[:, None] - self.low
         if self.draws is None:
             return apart
-        paired = np.quantile(self.draws[:, None] - self.draws, UPPER, axis=2)
+        paired = np.quantile(self.draws[:, None] - self.draws, TAILS[1], axis=2)
         return np.where(np.isnan(paired), apart, paired)
 
 

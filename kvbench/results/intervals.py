@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from kvbench.results.columns import FROM, PERCENT, ends
+from kvbench.results.columns import FROM, PERCENT, TAILS, ends
 
 REPETITIONS, VALIDATION = "repetitions", "validation"
 REPLAYED = RESIDUALS, SHEETS = "residuals", "data sheets"
@@ -91,7 +91,7 @@ def ends_of(value: float, replayed: np.ndarray) -> tuple[float, float]:
     """The ends of what a figure was in replays, itself among them."""
     if not np.isfinite(value) or not np.isfinite(replayed).all():
         return math.nan, math.nan
-    low, high = np.quantile(replayed, ((1 - PERCENT / 100) / 2, (1 + PERCENT / 100) / 2))
+    low, high = np.quantile(replayed, TAILS)
     return min(float(low), value), max(float(high), value)
 
 

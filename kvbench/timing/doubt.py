@@ -22,7 +22,8 @@ LEVELS = (0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98)
 """Of the quantiles that are kept."""
 FEW, LEAST = 49, 4
 """Rows by which the outermost levels cannot be told, and without which none can."""
-MOST_DRAWS = 10_000
+REPLAYS, MOST_DRAWS = 32, 10_000
+"""Draws where nobody says how many, and at most."""
 MOST_OFF = 10.0
 """Of a logarithm: a factor of 22,000."""
 SEED = 20_260_901

@@ -20,13 +20,11 @@ from kvbench.calibration.validation.servers import Server
 from kvbench.fleet.fleet import FleetServer
 from kvbench.fleet.result import FleetResult
 from kvbench.fleet.state import OUTCOMES
-from kvbench.results.columns import COMPLETED, PERCENT
+from kvbench.results.columns import COMPLETED, TAILS
 from kvbench.strategy.paged import Paged
-from kvbench.timing.doubt import doubt_of, reaching
+from kvbench.timing.doubt import REPLAYS, doubt_of, reaching
 from kvbench.timing.shapes import AS_IT_IS, Factors
 from kvbench.workload.request import NS_PER_S
-
-REPLAYS = 32
 
 
 class JudgedTimes(NamedTuple):
@@ -166,5 +164,5 @@ def _ends(kind: str, ours: ArrayLike, replays: list[Any]) -> tuple[ArrayLike, Ar
     """The ends of what a figure comes to, at 90 %, by replays and a margin; NaN without."""
     if not replays:
         return np.nan, np.nan
-    low, high = np.percentile(np.array(replays), [(100 - PERCENT) / 2, (100 + PERCENT) / 2], axis=0)
+    low, high = np.quantile(np.array(replays), TAILS, axis=0)
     return reaching(kind, ours, np.minimum(low, ours), np.maximum(high, ours))
