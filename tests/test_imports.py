@@ -131,3 +131,20 @@ def test_no_two_classes_share_a_name():
         if isinstance(node, ast.ClassDef)
     ]
     assert {name for name in named if named.count(name) > 1} == set()
+
+
+WITHOUT_NUMBA = """
+import importlib, pkgutil, sys
+sys.modules["numba"] = None
+import kvbench.cli
+for found in pkgutil.iter_modules(kvbench.cli.__path__):
+    importlib.import_module(f"kvbench.cli.{found.name}")
+import kvbench as kv
+open("h100_mine.csv", "w").write("op,dtype,m,n,k,seconds\\ngemm,bfloat16,16,4096,4096,1e-5\\n")
+assert len(kv.validate("h100_mine.csv").rows) == 1
+"""
+
+
+def test_verbs_need_no_extra_until_something_is_simulated(tmp_path):
+    told = subprocess.run([sys.executable, "-c", WITHOUT_NUMBA], cwd=tmp_path, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kvbench.api.held_served import Servers
 from kvbench.api.printed_lines import CONFIGS
 from kvbench.calibration.tables import read_kernels
 from kvbench.calibration.validation.exports.runs import EXPORTS, runs_of
@@ -19,7 +18,6 @@ from kvbench.calibration.validation.points import ServingPoint
 from kvbench.calibration.validation.recognised import KERNELS, LOG, MIXED_CALLS, SERVING, read_table
 from kvbench.calibration.validation.request_log import read_log
 from kvbench.calibration.validation.serving_table import read_serving
-from kvbench.calibration.validation.simulated import judged_points
 from kvbench.checks import check_int
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.composed import composed
@@ -104,6 +102,11 @@ def _rank(said: Mapping[str, Any]) -> "Model":
 
 
 def _judged_served(path: Path, form: str, said: Mapping[str, Any]) -> tuple[Judged, str]:
+    try:  # here, since kernels are held without the fleet's extra
+        from kvbench.api.held_served import Servers
+        from kvbench.calibration.validation.simulated import judged_points
+    except ImportError as error:
+        raise UsageError(f"{path} is simulated: {error}") from None
     of_system = {key: value for key, value in said.items() if key not in ("inputs", "concurrency", "rate", "replays")}
     servers = Servers(of_system, path.parent / CONFIGS, named(path)[0] or "")
     not_told: list[str] = []
