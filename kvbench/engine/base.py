@@ -51,6 +51,11 @@ class Engine(ABC):
     def scheduling(self) -> Scheduling:
         """How it fills a step, of what is said: ask it of `resolved` settings."""
 
+    @property
+    def caches_prefixes(self) -> bool:
+        """Whether blocks of prompts and answers stay for requests that begin alike: ask it of `resolved` settings."""
+        return False
+
     @abstractmethod
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to the engine.

@@ -17,6 +17,9 @@ class Scheduling(NamedTuple):
         counts_decode: whether decoding sequences' tokens come first and are among `tokens`; else those are prompts'.
         evicts: whether requests give way where a pool of blocks does not last; else one is admitted only if the pool
             has room for all that are live to their ends.
+        waits_for_end: whether who gave way waits until another has ended; else until a step in which nobody gives way.
+        fits_prompts: whether one is admitted only if a pool of blocks has room for its whole prompt, though its chunks
+            take blocks as they come.
     """
 
     tokens: int | None = None
@@ -25,6 +28,8 @@ class Scheduling(NamedTuple):
     mixes: bool = True
     counts_decode: bool = False
     evicts: bool = True
+    waits_for_end: bool = True
+    fits_prompts: bool = False
 
     @property
     def about(self) -> str:

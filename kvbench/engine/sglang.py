@@ -114,6 +114,11 @@ class SGLang(Engine):
             counts_decode=self.enable_mixed_chunk,
         )
 
+    @property
+    def caches_prefixes(self) -> bool:
+        """Unless --disable-radix-cache says no."""
+        return not self.disable_radix_cache
+
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to SGLang; context_length where the model says it."""
         parallel = parallel or Parallel()

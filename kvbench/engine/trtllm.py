@@ -80,6 +80,11 @@ class TensorRTLLM(Engine):
             evicts=False,
         )
 
+    @property
+    def caches_prefixes(self) -> bool:
+        """As enable_block_reuse says."""
+        return self.enable_block_reuse
+
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to TensorRT-LLM; max_seq_len where the model says it."""
         version = self.version or NEWEST

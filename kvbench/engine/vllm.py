@@ -136,6 +136,11 @@ class VLLM(Engine):
             counts_decode=True,
         )
 
+    @property
+    def caches_prefixes(self) -> bool:
+        """As --enable-prefix-caching says."""
+        return self.enable_prefix_caching is True
+
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to vLLM; max_model_len where the model says it."""
         version = self.version or NEWEST

@@ -5,10 +5,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbench.workload.contents import Contents
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TraceColumns:
-    """A trace, one entry a request in each array, in order of arrival.
+    """A trace, one entry a request (a turn) in each array, in order of arrival, and parents before who follows them.
+
+    A request that follows others begins when all of them have ended and its think time is over, and not before its
+    arrival; its prompt is whole, history included.
 
     Args:
         arrival_ns: int64 nanoseconds after the first arrival; None where the trace has no times.
@@ -20,6 +25,14 @@ class TraceColumns:
         block_tokens: tokens a block; a prompt's last block may be filled in part.
         num_clients: who send them in this order, each the next one when its last has ended; None: they arrive at
             their times.
+        sessions: int64; the conversation, or the agent's work, that a request is a turn of, counted from 0; None: each
+            is its own.
+        turns: int64; its number in that, from 0; None: all are first ones.
+        parents: int64; the requests that one follows, by number, one request's after another's; None: nobody follows.
+        parent_offsets: int64, one more than requests: request i follows `parents[offsets[i]:offsets[i + 1]]`.
+        think_ns: int64; nanoseconds between the end of the last of them and its arrival; None: none.
+        contents: what prompts and answers share; None: `block_ids` say it of prompts, or nothing is shared.
+        tenants: int64; whose requests they are; None: one tenant's.
     """
 
     arrival_ns: NDArray[np.int64] | None
@@ -29,6 +42,13 @@ class TraceColumns:
     block_offsets: NDArray[np.int64] | None = None
     block_tokens: int | None = None
     num_clients: int | None = None
+    sessions: NDArray[np.int64] | None = None
+    turns: NDArray[np.int64] | None = None
+    parents: NDArray[np.int64] | None = None
+    parent_offsets: NDArray[np.int64] | None = None
+    think_ns: NDArray[np.int64] | None = None
+    contents: Contents | None = None
+    tenants: NDArray[np.int64] | None = None
 
     @property
     def num_requests(self) -> int:

@@ -1,0 +1,68 @@
+"""What prompts and answers say, as far as it matters: which of their tokens are the same from the beginning on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NONE = -1
+"""No stretch before."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contents:
+    """The texts of requests as paths in one tree of stretches of tokens, split where texts part and where they end.
+
+    Two requests share the tokens of the stretches that both paths have, and no others.
+
+    Args:
+        parents: int64 [stretches]; the stretch before, which has a smaller number; NONE where a text begins.
+        ends: int64 [stretches]; tokens from a text's beginning to the stretch's end, more than to its parent's.
+        prompts: int64 [requests]; the stretch that a request's prompt ends with.
+        answers: int64 [requests]; the one that its answer ends with, at or below its prompt's.
+    Raises:
+        ValueError: a stretch is no longer than its parent, or does not come after it.
+    """
+
+    parents: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    prompts: NDArray[np.int64]
+    answers: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        late = self.parents >= np.arange(self.parents.size)
+        if late.any():
+            number = int(np.argmax(late))
+            raise ValueError(f"stretch {number} comes before its parent {self.parents[number]}")
+        short = self.ends <= self.begins
+        if short.any():
+            number = int(np.argmax(short))
+            raise ValueError(f"stretch {number} ends at {self.ends[number]} tokens, where its parent ends or before")
+
+    @property
+    def begins(self) -> NDArray[np.int64]:
+        """Tokens from a text's beginning to each stretch's."""
+        return np.where(self.parents == NONE, 0, self.ends[self.parents])
+
+    def path(self, stretch: int) -> list[int]:
+        """The stretches of a text that ends with one, from its beginning on."""
+        found = []
+        while stretch != NONE:
+            found.append(stretch)
+            stretch = int(self.parents[stretch])
+        return found[::-1]
+
+    def block_keys(self, request: int, block_tokens: int) -> list[tuple[int, int]]:
+        """Names of the full blocks of a request's prompt and answer: equal ones have equal tokens, and so all before.
+
+        A block is named by the stretch that its last token is in, and its number.
+
+        Args:
+            request: its number.
+            block_tokens: tokens of a block, > 0.
+        """
+        keys: list[tuple[int, int]] = []
+        for stretch in self.path(int(self.answers[request])):
+            stop = int(self.ends[stretch]) // block_tokens
+            keys += [(stretch, block) for block in range(len(keys), stop)]
+        return keys
