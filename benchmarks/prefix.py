@@ -20,6 +20,7 @@ from load import OtherLoad
 from table import Goal, print_head, print_row, shown
 from timing import NS_PER_S, Side, interleaved
 
+from kvbench.fleet.prefix.curve import lru_curve
 from kvbench.fleet.prefix.sweep import ceiling, sweep
 from kvbench.fleet.prefix.tree import plant
 from kvbench.results.environment import processor_name
@@ -31,6 +32,7 @@ WARMUP_SHARE = 0.5
 REPEATS = (1, 10)
 FILE = "mooncake_synthetic.jsonl"
 GOAL = Goal(1, at_least=True)
+CURVE_GOAL = Goal(3, at_least=False)
 
 
 def repeated(columns: TraceColumns, times: int) -> TraceColumns:
@@ -116,6 +118,18 @@ def check_equal(rows: list[dict], printed: str) -> None:
     assert last["hit_tokens"] == theirs["ceiling"]["hitTokens"]
 
 
+def curve(columns: TraceColumns, num_rounds: int) -> None:
+    """Hits at every size in one pass, beside a run of one size, both from the tree of prompts on."""
+    tree = plant(columns)
+    single = {"sizes": SIZES[1:2], "policies": ("lru",), "reuse": "block_hash", "warmup_share": WARMUP_SHARE}
+    sides = [Side("curve", lambda _: lru_curve(tree)), Side("run", lambda _: sweep(tree, **single))]
+    for side in sides:
+        side.call(0)
+    curve_s, run_s = interleaved(sides, num_rounds)
+    note = f"{tree.num_nodes:,} sizes; the run is of {SIZES[1]:,} blocks"
+    print_row("curve / run", f"{columns.num_requests:,} requests", "", curve_s, run_s, CURVE_GOAL, note=note)
+
+
 def main() -> None:
     """Time both, and print a row for each comparison; a missed goal is no failure."""
     parser = argparse.ArgumentParser(description="Time prefix reuse against the KVCache.AI simulator's C++ core.")
@@ -147,6 +161,7 @@ def main() -> None:
         note = f"{columns.block_ids.size:,} blocks; starting its process: {start}"
         for name, theirs_s in (("its core", core_s), ("its core, files written", whole_s)):
             print_row(f"{name} / ours", requests, "", ours_s, theirs_s, GOAL, speedup=True, note=note)
+        curve(columns, 3 if arguments.quick else 30)
     print(load.report())
 
 

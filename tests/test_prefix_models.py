@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvbench.fleet.prefix.curve import lru_curve
 from kvbench.fleet.prefix.kinds import POLICIES, REUSES
 from kvbench.fleet.prefix.simulate import replay
 from kvbench.fleet.prefix.tree import plant, regrouped
@@ -93,6 +94,15 @@ def test_a_larger_cache_reuses_no_less(prompts, size, more, policy):
     )
     assert (small <= large).all() if policy == "lru" else small.sum() <= large.sum()
     assert (large[0] <= tree.num_known).all()
+
+
+@checked
+@given(prompts=prompts_of, share=st.floats(0, 0.99))
+def test_the_curve_is_a_replay_at_every_size(prompts, share):
+    tree = plant(columns_of(prompts))
+    first = int(share * tree.num_requests)
+    replays = [replay(tree, sizes=[size], policy="lru", reuse="block_hash") for size in range(1, tree.num_nodes + 1)]
+    assert lru_curve(tree, first).tolist() == [0, *(int(done.hit_blocks[:, first:].sum()) for done in replays)]
 
 
 @checked
