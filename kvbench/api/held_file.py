@@ -79,15 +79,15 @@ def held_file(path: Path, form: str, asked: Mapping[str, Any]) -> HeldFile:
 
 def _judged_kernels(path: Path, form: str, said: Mapping[str, Any]) -> tuple[Judged, str]:
     machine, engine = _machine(path, said)
-    kernels = kernels_of(machine)
+    kernels, doubt = kernels_of(machine), doubt_of(machine)
     if form == MIXED_CALLS:
-        judged, what = judged_mixed(read_mixed(path, read_table(path)), kernels), "calls of mixed attention"
+        judged, what = judged_mixed(read_mixed(path, read_table(path)), kernels, doubt), "calls of mixed attention"
     else:
         assert form == KERNELS, form
         table, what = read_kernels(path), "kernels"
-        judged = judged_kernels(table, kernels, doubt_of(machine))
+        judged = judged_kernels(table, kernels, doubt)
         if "model" in said:
-            iterations = judged_iterations(table, kernels, _rank(said))
+            iterations = judged_iterations(table, kernels, _rank(said), doubt)
             rows = pd.concat([judged.rows, iterations.rows], ignore_index=True)
             judged, what = Judged(rows, (*judged.not_told, *iterations.not_told)), "kernels and iterations"
     rests = "ours from kernels that were fitted" if kernels.is_fitted else "ours from its data sheet alone"

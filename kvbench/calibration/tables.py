@@ -112,7 +112,7 @@ def is_held_out(frame: pd.DataFrame) -> Flags:
 
 def judges_intervals(frame: pd.DataFrame) -> Flags:
     """Which of these say whether intervals hold what they promise: every other. The rest say how wide intervals are."""
-    return _by_operation(frame, _judges)
+    return _by_operation(frame, judges_intervals_by)
 
 
 def is_held_out_by(frame: pd.DataFrame, columns: Sequence[str]) -> Flags:
@@ -121,16 +121,17 @@ def is_held_out_by(frame: pd.DataFrame, columns: Sequence[str]) -> Flags:
     return _of_shapes(frame, columns, _held)
 
 
+def judges_intervals_by(frame: pd.DataFrame, columns: Sequence[str]) -> Flags:
+    """The same as `judges_intervals` by columns that are named."""
+    return _of_shapes(frame, columns, lambda digits: _held(digits) and _odd(digits))
+
+
 def _held(digits: str) -> bool:
     return int(digits[:DIGEST_DIGITS], 16) % HELD_OUT_OF == 0
 
 
 def _odd(digits: str) -> bool:
     return int(digits[DIGEST_DIGITS], 16) % 2 == 1
-
-
-def _judges(frame: pd.DataFrame, columns: Sequence[str]) -> Flags:
-    return _of_shapes(frame, columns, lambda digits: _held(digits) and _odd(digits))
 
 
 def _by_operation(frame: pd.DataFrame, told: Callable[[pd.DataFrame, Sequence[str]], Flags]) -> Flags:

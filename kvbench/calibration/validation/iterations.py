@@ -7,19 +7,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kvbench.calibration.attention import attention_s
-from kvbench.calibration.tables import is_held_out
+from kvbench.calibration.tables import is_held_out, judges_intervals
+from kvbench.calibration.validation.drawn import sum_ends
 from kvbench.calibration.validation.kernels import LONG_CONTEXT, SMALL_STEP, Judged
 from kvbench.calibration.validation.rows import held_rows
 from kvbench.model.dtypes import kv_dtype
 from kvbench.model.matrices import Matrix
 from kvbench.model.model import Model
 from kvbench.model.weights import EXPERTS
+from kvbench.timing.doubt import Doubt
 from kvbench.timing.kernels import Kernels
 
 KIND = "decode_iteration"
 
 
-def judged_iterations(table: pd.DataFrame, kernels: Kernels, rank: Model) -> Judged:
+def judged_iterations(table: pd.DataFrame, kernels: Kernels, rank: Model, doubt: Doubt | None = None) -> Judged:
     """Each iteration whose batch and context the table has attention for: the sum of its kernels, beside that of ours.
 
     A product between the table's is interpolated, in logarithms. One beyond them is left out on both sides, as is what
@@ -29,6 +31,7 @@ def judged_iterations(table: pd.DataFrame, kernels: Kernels, rank: Model) -> Jud
         table: from `tables.read_kernels`.
         kernels: of its accelerator.
         rank: the model of a rank, dense, its layers alike.
+        doubt: what kernels may be off by, for intervals; None: there are none.
     Raises:
         ValueError: the model has experts or layers that differ, or the table has no kernels of it.
     """
@@ -41,7 +44,7 @@ def judged_iterations(table: pd.DataFrame, kernels: Kernels, rank: Model) -> Jud
     own = own[np.array([kv_dtype(name) == cache for name in own["kv_dtype"]], np.bool_)]
     products = table[table["op"] == "gemm"]
     published = rank.num_layers * own["seconds"].to_numpy()
-    ours = rank.num_layers * attention_s(own, kernels)
+    attending_s, products_s = rank.num_layers * attention_s(own, kernels), np.zeros(len(own))
     left = []
     for matrix in rank.matrices:
         told = _measured(products, matrix, own["batch"].to_numpy())
@@ -49,11 +52,18 @@ def judged_iterations(table: pd.DataFrame, kernels: Kernels, rank: Model) -> Jud
             left.append(f"iterations of {rank.name} leave out {matrix.name}: there is no product of its size and dtype")
             continue
         published = published + matrix.times * told
-        ours = ours + matrix.times * kernels.product_s(own["batch"], matrix.outputs, matrix.inputs, matrix.dtype)
+        products_s = products_s + matrix.times * kernels.product_s(
+            own["batch"], matrix.outputs, matrix.inputs, matrix.dtype
+        )
     told = np.isfinite(published)
     if len(left) == len(rank.matrices) or not told.any():
         raise ValueError(f"it has no attention and products of {rank.name} at the same batches")
-    own = own.assign(published=published, ours=ours, held=is_held_out(own) | (not kernels.is_fitted))[told]
+    judges = judges_intervals(own) | (doubt is None or not doubt.is_measured)
+    low, high = sum_ends(KIND, {"decode": attending_s, "products": products_s}, doubt)
+    own = own.assign(
+        published=published, ours=attending_s + products_s, held=is_held_out(own) | (not kernels.is_fitted)
+    )
+    own = own.assign(low=low, high=high, judges=judges)[told]
     found = held_rows(
         what=[f"{row.batch:,} after {row.context_tokens:,}" for row in own.itertuples()],
         kind=KIND,
@@ -63,6 +73,9 @@ def judged_iterations(table: pd.DataFrame, kernels: Kernels, rank: Model) -> Jud
         published=own["published"],
         ours=own["ours"],
         held_out=own["held"].to_numpy(),
+        low=own["low"],
+        high=own["high"],
+        judges=own["judges"].to_numpy(),
     )
     return Judged(found, tuple(left))
 

@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 
 from kvbench.calibration.attention import attention_shape
-from kvbench.calibration.tables import is_held_out_by
+from kvbench.calibration.tables import is_held_out_by, judges_intervals_by
 from kvbench.calibration.validation.columns import checked_columns
+from kvbench.calibration.validation.drawn import sum_ends
 from kvbench.calibration.validation.kernels import LONG_CONTEXT, SMALL_STEP, Judged
 from kvbench.calibration.validation.rows import held_rows
+from kvbench.timing.doubt import Doubt
 from kvbench.timing.kernels import Kernels
 
 KIND = "mixed_attention"
@@ -30,22 +32,25 @@ def read_mixed(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def judged_mixed(table: pd.DataFrame, kernels: Kernels) -> Judged:
+def judged_mixed(table: pd.DataFrame, kernels: Kernels, doubt: Doubt | None = None) -> Judged:
     """Each call's time beside ours: the chunk's, and what the step adds.
 
     Args:
         table: from `read_mixed`.
         kernels: of its accelerator.
+        doubt: what they may be off by, for intervals; None: there are none.
     """
-    ours, places = np.empty(len(table)), pd.Series(np.arange(len(table)), table.index)
+    chunks, steps, places = np.empty(len(table)), np.empty(len(table)), pd.Series(np.arange(len(table)), table.index)
     key: Any
     for key, rows in table.groupby([*HEADS, "dtype"], sort=False):
         heads, kv_heads, width, dtype = key
         shape = attention_shape(heads, kv_heads, width, dtype, dtype, 0)
         fixed, token = kernels.mixed_terms(rows["decode_sequences"], shape)
-        chunk = kernels.prefill_s(rows["prefill_tokens"], rows["prefill_context_tokens"], shape)
         seen = (rows["decode_sequences"] * (rows["decode_context_tokens"] + 1)).to_numpy()
-        ours[places[rows.index]] = chunk + fixed + token * seen
+        at = places[rows.index]
+        chunks[at] = kernels.prefill_s(rows["prefill_tokens"], rows["prefill_context_tokens"], shape)
+        steps[at] = fixed + token * seen
+    low, high = sum_ends(KIND, {"prefill": chunks, "decode": steps}, doubt)
     small, short = table["decode_sequences"] <= SMALL_STEP, table["decode_context_tokens"] < LONG_CONTEXT
     found = held_rows(
         what=[
@@ -61,7 +66,10 @@ def judged_mixed(table: pd.DataFrame, kernels: Kernels) -> Judged:
         ],
         unit="s",
         published=table["seconds"],
-        ours=ours,
+        ours=chunks + steps,
         held_out=is_held_out_by(table, (*SIZES, *HEADS)) | (not kernels.is_fitted),
+        low=low,
+        high=high,
+        judges=judges_intervals_by(table, (*SIZES, *HEADS)) | (doubt is None or not doubt.is_measured),
     )
     return Judged(found, ())

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from kvbench.calibration.validation.drawn import drawn_ends
 from kvbench.calibration.validation.kernels import Judged
 from kvbench.calibration.validation.points import (
     LAST_FINISH,
@@ -20,9 +21,9 @@ from kvbench.calibration.validation.servers import Server
 from kvbench.fleet.fleet import FleetServer
 from kvbench.fleet.result import FleetResult
 from kvbench.fleet.state import OUTCOMES
-from kvbench.results.columns import COMPLETED, TAILS
+from kvbench.results.columns import COMPLETED
 from kvbench.strategy.paged import Paged
-from kvbench.timing.doubt import REPLAYS, doubt_of, reaching
+from kvbench.timing.doubt import REPLAYS, doubt_of
 from kvbench.timing.shapes import AS_IT_IS, Factors
 from kvbench.workload.request import NS_PER_S
 
@@ -134,7 +135,7 @@ def _rows(point: ServingPoint, group: str, times: JudgedTimes, replays: list[Jud
     parts = []
     for kind, published in point.reported.items():
         ours, unit = figure_of(times, kind, num_clients), UNITS.get(kind, "s")
-        low, high = _ends(kind, ours, [figure_of(each, kind, num_clients) for each in replays])
+        low, high = drawn_ends(kind, ours, [figure_of(each, kind, num_clients) for each in replays])
         parts.append(
             held_rows(
                 **said, what=[point.what], kind=kind, unit=unit, published=[published], ours=[ours], low=low, high=high
@@ -144,7 +145,7 @@ def _rows(point: ServingPoint, group: str, times: JudgedTimes, replays: list[Jud
         own = getattr(times, measure)
         told = np.isfinite(reported) & (reported > 0) & np.isfinite(own)
         places = np.flatnonzero(_judged(point))[told] + 1
-        low, high = _ends(measure, own[told], [getattr(each, measure)[told] for each in replays])
+        low, high = drawn_ends(measure, own[told], [getattr(each, measure)[told] for each in replays])
         parts.append(
             held_rows(
                 **said,
@@ -158,11 +159,3 @@ def _rows(point: ServingPoint, group: str, times: JudgedTimes, replays: list[Jud
             )
         )
     return pd.concat(parts, ignore_index=True)
-
-
-def _ends(kind: str, ours: ArrayLike, replays: list[Any]) -> tuple[ArrayLike, ArrayLike]:
-    """The ends of what a figure comes to, at 90 %, by replays and a margin; NaN without."""
-    if not replays:
-        return np.nan, np.nan
-    low, high = np.quantile(np.array(replays), TAILS, axis=0)
-    return reaching(kind, ours, np.minimum(low, ours), np.maximum(high, ours))
