@@ -15,6 +15,7 @@ from kvbench.charts.panels import PanelsChart
 from kvbench.charts.quality import QualityChart, has_quality
 from kvbench.charts.sweep import SweepChart
 from kvbench.charts.tradeoff import ParetoChart
+from kvbench.charts.turns import TurnsChart
 from kvbench.charts.workload import WorkloadChart
 from kvbench.results.provenance import RowKind, is_fleet, kinds, model_errors, model_notes
 
@@ -46,7 +47,13 @@ def run_charts(
         charts.append(QualityChart(quality=quality, **of))
     if len(requests) and summary["num_requests"].max() > 1:
         charts.append(WorkloadChart.of_run(summary, requests, steps, subject))
-    return charts
+    return [*charts, *_turns(summary, requests, subject)]
+
+
+def _turns(summary: pd.DataFrame, requests: pd.DataFrame, subject: str) -> list[Chart]:
+    """The chart of turns, where there are several and a request is one."""
+    has_turns = len(requests) and requests["turn"].max() > 0 and requests["ttft_s"].notna().any()
+    return [TurnsChart(summary=summary, requests=requests, subject=subject)] if has_turns else []
 
 
 def fleet_charts(
@@ -70,7 +77,7 @@ def fleet_charts(
         charts.append(FleetTimesChart(requests=requests, **of))
     if len(requests) and summary["num_requests"].max() > 1:
         charts.append(WorkloadChart.of_fleet(summary, requests, timeline, subject))
-    return charts
+    return [*charts, *_turns(summary, requests, subject)]
 
 
 def sweep_charts(summary: pd.DataFrame, parameters: list[str], subject: str = "") -> list[Chart]:

@@ -167,3 +167,34 @@ def _joined(column: str, values: np.ndarray, firsts: np.ndarray, counts: np.ndar
     together = np.maximum if "_max" in column else np.add
     joined: np.ndarray = together.reduceat(values, firsts)
     return joined if "_max" in column else joined / counts
+
+
+class ByTurn(NamedTuple):
+    """One strategy's requests by their turn: turns that enough have reached, and a value of each."""
+
+    turns: np.ndarray
+    middle_s: np.ndarray
+    slow_s: np.ndarray
+    hit_share: np.ndarray
+
+
+def by_turn(requests: pd.DataFrame, least: int) -> dict[str, ByTurn]:
+    """Times to the first token by turn, from 1, and the share of prompts' tokens that was reused, by strategy.
+
+    Args:
+        requests: rows of requests, with hit_tokens where a prefix cache was simulated.
+        least: requests with a first token that a turn has, at least, to be shown.
+    Returns:
+        Medians, 90th percentiles, and sums of reused tokens over sums of prompts' tokens; NaN where none are reused.
+    """
+    rows = requests[~requests["warmup"].to_numpy(dtype=bool)].dropna(subset=["ttft_s"])
+    found = {}
+    for name, own in rows.groupby(rows["strategy"].astype(str), sort=False):
+        groups = own.groupby(own["turn"].to_numpy() + 1)
+        times = groups["ttft_s"].quantile(np.array([0.5, 0.9])).unstack()[groups.size() >= least]
+        shares = np.full(len(times), np.nan)
+        if "hit_tokens" in own:
+            sums = groups[["hit_tokens", "prompt_tokens"]].sum().loc[times.index]
+            shares = (sums["hit_tokens"] / sums["prompt_tokens"]).to_numpy(dtype=float)
+        found[str(name)] = ByTurn(times.index.to_numpy(), times[0.5].to_numpy(), times[0.9].to_numpy(), shares)
+    return found
