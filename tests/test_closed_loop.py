@@ -14,7 +14,6 @@ from kvbench.fleet import simulate
 from kvbench.fleet.fleet import Fleet
 from kvbench.strategy.paged import Paged
 from kvbench.workload.arrivals import ClosedLoop, Poisson, clients_of
-from kvbench.workload.columns import scenario_columns
 from kvbench.workload.conversation import Conversations, ParallelSampling
 from tests.support.fleet_models import PRICES, SLOT_BYTES, columns_of
 from tests.support.machines import GEOMETRY
@@ -115,7 +114,7 @@ def test_a_scenario_says_how_many_clients_there_are():
     parts = parts_of(config)
     assert parts.workload.num_clients == 4
     scenario = Conversations(num_requests=5, arrivals=ClosedLoop(concurrency=3))
-    columns = scenario_columns(scenario, np.random.default_rng(0))
+    columns = scenario.columns(np.random.default_rng(0))
     assert (columns.num_clients, columns.arrivals_ns.tolist()) == (3, [0] * 5)
     assert clients_of(Poisson()) is None
     with pytest.raises(ValueError, match="concurrency is a positive integer and at most 1,000,000, got 0"):

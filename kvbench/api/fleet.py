@@ -22,7 +22,6 @@ from kvbench.fleet.serving import keeps_windows
 from kvbench.results.environment import environment
 from kvbench.results.results import Results
 from kvbench.strategy.base import Strategy
-from kvbench.workload.columns import scenario_columns
 from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace import Trace
 from kvbench.workload.trace_columns import TraceColumns
@@ -115,8 +114,8 @@ def _requests(config: Config, fleet: FleetServer, overrides: list[str]) -> tuple
     scenario = scenario_of(config)
     asked = any(line.lstrip("+").startswith("scenario.max_requests=") for line in overrides)
     with refusing():
-        columns = scenario_columns(scenario, np.random.default_rng(config["seed"]))
-        most = scenario.max_requests if asked or not isinstance(scenario, Trace) else None
+        columns = scenario.columns(np.random.default_rng(config["seed"]))
+        most = scenario.max_requests if asked and isinstance(scenario, Trace) else None
         cut = columns if most is None else columns.first(most)
         return fleet.arriving(cut), columns.num_requests
 

@@ -10,7 +10,7 @@ from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.modelled import machines_named
 from kvbench.backend.rank import rank_in
 from kvbench.checks import check_flag, check_int, check_number, check_share
-from kvbench.fleet.bounds import MOST_BYTES, MOST_TOKENS, check_repeats, scaled
+from kvbench.fleet.bounds import MOST_BYTES, MOST_TOKENS, check_alone, check_repeats, scaled
 from kvbench.fleet.frames import FleetRun, figures_of
 from kvbench.fleet.histogram import Histogram, SampleList
 from kvbench.fleet.replays import replayed
@@ -151,8 +151,9 @@ class FleetServer:
 
         Raises:
             ValueError: its arrivals, or its rows, are more than there is room for, or they come when others have ended
-                and are to come faster.
+                and are to come faster; or they follow one another.
         """
+        check_alone(columns)
         if columns.arrival_ns is None or not columns.arrival_ns.size:
             return columns
         if columns.num_clients is not None and self.chosen.rate_scale != 1:

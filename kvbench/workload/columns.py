@@ -1,49 +1,102 @@
-"""A scenario's requests as columns, for simulations of very many."""
+"""Sessions as columns, for simulations of very many, and columns as sessions, for runs request by request."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from kvbench.workload.request import Session
-from kvbench.workload.scenario import Scenario
-from kvbench.workload.trace import Trace
+from kvbench.workload.contents import NONE
+from kvbench.workload.histories import Beginnings, Counts, TurnColumns, numbers_within
+from kvbench.workload.request import Request, Session
 from kvbench.workload.trace_columns import TraceColumns
 
 
-def scenario_columns(scenario: Scenario, rng: np.random.Generator) -> TraceColumns:
-    """The requests of a scenario; a trace is read whole and as columns, never request by request.
+def columns_of(sessions: Sequence[Session], num_clients: int | None = None) -> TraceColumns:
+    """Sessions as columns: a row a turn, its prompt whole; samples of one prompt share it.
 
     Args:
-        scenario: the workload.
-        rng: what it is drawn with.
-    Raises:
-        ValueError: its requests have several turns, or share prompts; or a trace is not of its format.
-        FileNotFoundError: its trace is missing.
+        sessions: in order of arrival.
+        num_clients: as in `TraceColumns`.
     """
-    if isinstance(scenario, Trace):
-        return scenario.columns(rng)
-    workload = scenario.workload(rng)
-    return replace(columns_of(workload.sessions), num_clients=workload.num_clients)
-
-
-def columns_of(sessions: Sequence[Session]) -> TraceColumns:
-    """Requests of one turn each, as columns.
-
-    Raises:
-        ValueError: a request has several turns, or is one of several samples of a prompt.
-    """
-    for number, session in enumerate(sessions):
-        if len(session.turns) > 1:
-            raise ValueError(
-                f"a fleet takes requests of one turn, and request {number} has {len(session.turns)}; "
-                "backend=modelled runs them all"
-            )
-        if session.group is not None:
-            raise ValueError(f"a fleet does not share the prompts of samples (request {number}); backend=modelled does")
-    turns = [session.turns[0] for session in sessions]
-    return TraceColumns(
-        arrival_ns=np.array([session.arrival_ns for session in sessions], dtype=np.int64),
-        num_prompt_tokens=np.array([turn.num_append_tokens for turn in turns], dtype=np.int64),
-        num_output_tokens=np.array([turn.num_decode_tokens for turn in turns], dtype=np.int64),
+    counts = [len(session.turns) for session in sessions]
+    turns = [turn for session in sessions for turn in session.turns]
+    own = np.repeat(np.arange(len(counts)), counts)
+    new, output, think = (
+        np.array([getattr(turn, name) for turn in turns], dtype=np.int64)
+        for name in ("num_append_tokens", "num_decode_tokens", "think_ns")
     )
+    is_first = numbers_within(own) == 0
+    groups = np.repeat(np.array([NONE if each.group is None else each.group for each in sessions], np.int64), counts)
+    beginnings = None
+    if (is_sample := is_first & (groups != NONE)).any():
+        _, firsts, chosen = np.unique(groups[is_sample], return_index=True, return_inverse=True)
+        beginnings = Beginnings(
+            parents=np.full(firsts.size, NONE),
+            ends=new[is_sample][firsts],
+            chosen=np.full(own.size, NONE),
+        )
+        beginnings.chosen[is_sample] = chosen
+        new[is_sample] = 0
+    return TurnColumns(
+        arrival_ns=np.repeat(np.array([session.arrival_ns for session in sessions], dtype=np.int64), counts),
+        sessions=own,
+        after=np.where(is_first, NONE, np.arange(own.size) - 1),
+        num_new_tokens=new,
+        num_output_tokens=output,
+        think_ns=think,
+        beginnings=beginnings,
+        num_clients=num_clients,
+    ).columns
+
+
+def sessions_of(columns: TraceColumns) -> tuple[Session, ...]:
+    """Columns as sessions: turns that follow one another, each prompt with the one before and its answer in it.
+
+    Args:
+        columns: with arrivals.
+    Raises:
+        ValueError: a session's turns do not follow one another so.
+    """
+    num = columns.num_requests
+    own = np.arange(num) if columns.sessions is None else columns.sessions
+    _, firsts, number = np.unique(own, return_index=True, return_inverse=True)
+    rows = np.argsort(np.argsort(np.argsort(firsts))[number], kind="stable")
+    turns = numbers_within(own[rows])
+    before = np.where(turns == 0, NONE, np.roll(rows, 1))
+    _check_chains(columns, rows, before)
+    prompts, outputs = columns.num_prompt_tokens[rows], columns.num_output_tokens[rows]
+    new = prompts - np.where(turns == 0, 0, (columns.num_prompt_tokens + columns.num_output_tokens)[before])
+    think = np.zeros(num, np.int64) if columns.think_ns is None else columns.think_ns[rows]
+    made = list(map(Request, new.tolist(), outputs.tolist(), think.tolist()))
+    starts = np.flatnonzero(turns == 0)
+    arrivals = columns.arrivals_ns[rows[starts]].tolist()
+    stops = [*starts[1:].tolist(), num]
+    return tuple(
+        Session(arrival, tuple(made[start:stop]))
+        for arrival, start, stop in zip(arrivals, starts.tolist(), stops, strict=True)
+    )
+
+
+def _check_chains(columns: TraceColumns, rows: Counts, before: Counts) -> None:
+    """Refuse sessions that are more than turns after turns; `before` is the row before each of `rows` in its own."""
+    wanted = (before != NONE).astype(np.int64)
+    offsets = np.zeros(rows.size + 1, np.int64) if columns.parent_offsets is None else columns.parent_offsets
+    counts = np.diff(offsets)[rows]
+    _refuse(rows[counts != wanted], "follows {} others", counts[counts != wanted])
+    later, earlier = rows[before != NONE], before[before != NONE]
+    if columns.parents is not None:
+        _refuse(later[columns.parents[offsets[later]] != earlier], "does not follow the one before it")
+    _refuse(later[columns.arrivals_ns[later] > columns.arrivals_ns[earlier]], "has a time of its own to come at")
+    history = (columns.num_prompt_tokens + columns.num_output_tokens)[earlier]
+    is_lost = columns.num_prompt_tokens[later] <= history
+    if columns.contents is not None:
+        is_lost |= ~columns.contents.passes(columns.contents.prompts[later], columns.contents.answers[earlier])
+    _refuse(later[is_lost], "does not begin with the prompt and the answer before it")
+
+
+def _refuse(rows: Counts, what: str, counts: Counts | None = None) -> None:
+    if rows.size:
+        what = what if counts is None else what.format(counts[0])
+        raise ValueError(
+            f"a run takes sessions of turns that follow one another, each with its history, and request {rows[0]} "
+            f"{what}: backend=fleet serves such sessions"
+        )

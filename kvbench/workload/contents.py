@@ -44,6 +44,14 @@ class Contents:
         """Tokens from a text's beginning to each stretch's."""
         return np.where(self.parents == NONE, 0, self.ends[self.parents])
 
+    def passes(self, stretches: NDArray[np.int64], through: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the text that ends with each stretch has another in it, at its place."""
+        found = stretches.copy()
+        while (beyond := np.flatnonzero(found > through)).size:
+            found[beyond] = self.parents[found[beyond]]
+        passes: NDArray[np.bool_] = found == through
+        return passes
+
     def path(self, stretch: int) -> list[int]:
         """The stretches of a text that ends with one, from its beginning on."""
         found = []

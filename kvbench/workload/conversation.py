@@ -3,18 +3,23 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvbench.checks import check_int, check_number
 from kvbench.workload.arrivals import MAX_REQUESTS, AllAtOnce, Arrivals, check_arrivals, clients_of
+from kvbench.workload.columns import sessions_of
+from kvbench.workload.contents import NONE
+from kvbench.workload.histories import Beginnings, TurnColumns
 from kvbench.workload.lengths import ConstantLength, Lengths, Lognormal, check_lengths
 from kvbench.workload.request import NS_PER_S, Request, Session
 from kvbench.workload.scenario import Scenario, Workload
+from kvbench.workload.trace_columns import TraceColumns
 
 MAX_TURNS = 100_000
 MAX_THINK_S = 1_000_000
 
 
-def draw_think_ns(size: int, think_s: float, rng: np.random.Generator) -> list[int]:
+def draw_think_ns(size: int, think_s: float, rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw exponential think times.
 
     Args:
@@ -24,8 +29,7 @@ def draw_think_ns(size: int, think_s: float, rng: np.random.Generator) -> list[i
     Returns:
         Nanoseconds.
     """
-    times_ns: list[int] = np.rint(rng.standard_exponential(size) * (think_s * NS_PER_S)).astype(np.int64).tolist()
-    return times_ns
+    return np.rint(rng.standard_exponential(size) * (think_s * NS_PER_S)).astype(np.int64)
 
 
 CHAT_PROMPTS = Lognormal(median=160, sigma=0.7, low=50, high=600)
@@ -72,24 +76,29 @@ class Conversations(Scenario):
 
     def workload(self, rng: np.random.Generator) -> Workload:
         """Draw the conversations."""
+        return Workload(sessions_of(self.columns(rng)), self.num_requests, clients_of(self.arrivals))
+
+    def columns(self, rng: np.random.Generator) -> TraceColumns:
+        """Draw the conversations as columns, a row a turn, those of a conversation together."""
         arrivals_rng, turns_rng, prompts_rng, outputs_rng, think_rng = rng.spawn(5)
         num = min(self.num_requests, self.max_requests or self.num_requests)
-        arrivals = self.arrivals.times_ns(num, arrivals_rng).tolist()
         turns = ConstantLength(tokens=self.turns) if isinstance(self.turns, int) else self.turns
-        ends = np.cumsum(turns.draw(num, turns_rng))
-        total = int(ends[-1])
-        prompts = self.prompts.draw(total, prompts_rng).tolist()
-        outputs = self.outputs.draw(total, outputs_rng).tolist()
+        counts = turns.draw(num, turns_rng)
+        ends = np.cumsum(counts)
+        firsts, total = ends - counts, int(ends[-1])
         think_ns = draw_think_ns(total, self.think_s, think_rng)
-        firsts = [0, *ends.tolist()]
-        for first in firsts[:-1]:
-            think_ns[first] = 0
-        all_turns = list(map(Request, prompts, outputs, think_ns))
-        sessions = tuple(
-            Session(arrival, tuple(all_turns[first:end]))
-            for arrival, first, end in zip(arrivals, firsts[:-1], firsts[1:], strict=True)
-        )
-        return Workload(sessions, self.num_requests, clients_of(self.arrivals))
+        think_ns[firsts] = 0
+        after = np.arange(-1, total - 1)
+        after[firsts] = NONE
+        return TurnColumns(
+            arrival_ns=np.repeat(self.arrivals.times_ns(num, arrivals_rng), counts),
+            sessions=np.repeat(np.arange(num), counts),
+            after=after,
+            num_new_tokens=self.prompts.draw(total, prompts_rng),
+            num_output_tokens=self.outputs.draw(total, outputs_rng),
+            think_ns=think_ns,
+            num_clients=clients_of(self.arrivals),
+        ).columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,15 +138,35 @@ class ParallelSampling(Scenario):
 
     def workload(self, rng: np.random.Generator) -> Workload:
         """Draw the prompts, and the samples of each."""
+        arrival_ns, prompts, groups, outputs = (each.tolist() for each in self._drawn(rng))
+        sessions = tuple(
+            Session(arrival_ns[group], (Request(prompts[group], output),), group)
+            for group, output in zip(groups, outputs, strict=True)
+        )
+        return Workload(sessions, self.num_prompts * self.num_samples)
+
+    def columns(self, rng: np.random.Generator) -> TraceColumns:
+        """Draw the same as columns; a group's prompt is one stretch."""
+        arrival_ns, prompts, groups, outputs = self._drawn(rng)
+        return TurnColumns(
+            arrival_ns=arrival_ns[groups],
+            sessions=np.arange(groups.size),
+            after=np.full(groups.size, NONE),
+            num_new_tokens=np.zeros_like(groups),
+            num_output_tokens=outputs,
+            think_ns=np.zeros_like(groups),
+            beginnings=Beginnings(parents=np.full(prompts.size, NONE), ends=prompts, chosen=groups),
+        ).columns
+
+    def _drawn(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
+        """Arrivals and lengths of the prompts; of each sample which it is of, and the length of its answer."""
         arrivals_rng, prompts_rng, outputs_rng = rng.spawn(3)
         num_available = self.num_prompts * self.num_samples
         num = min(num_available, self.max_requests or num_available)
         num_groups = -(-num // self.num_samples)
-        arrivals = self.arrivals.times_ns(num_groups, arrivals_rng).tolist()
-        prompts = self.prompts.draw(num_groups, prompts_rng).tolist()
-        groups = (np.arange(num) // self.num_samples).tolist()
-        sessions = tuple(
-            Session(arrivals[group], (Request(prompts[group], output),), group)
-            for group, output in zip(groups, self.outputs.draw(num, outputs_rng).tolist(), strict=True)
+        return (
+            self.arrivals.times_ns(num_groups, arrivals_rng),
+            self.prompts.draw(num_groups, prompts_rng),
+            np.arange(num) // self.num_samples,
+            self.outputs.draw(num, outputs_rng),
         )
-        return Workload(sessions, num_available)

@@ -92,7 +92,7 @@ class Dialogue(Scenario):
         return Workload(sessions, num_available, clients_of(self.arrivals))
 
     def _turns(self, conversation: tuple[Exchange, ...], rng: np.random.Generator) -> tuple[Request, ...]:
-        think_ns = [0, *draw_think_ns(len(conversation) - 1, self.think_s, rng)]
+        think_ns = [0, *draw_think_ns(len(conversation) - 1, self.think_s, rng).tolist()]
         return tuple(
             Request(
                 count_tokens(exchange.user, self.tokens_per_word),

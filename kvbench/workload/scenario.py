@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvbench.checks import check_int
+from kvbench.workload.columns import columns_of
 from kvbench.workload.request import Request, Session
+from kvbench.workload.trace_columns import TraceColumns
 
 MOST = 2**31 - 1
 
@@ -37,6 +39,11 @@ class Scenario:
     def workload(self, rng: np.random.Generator) -> "Workload":
         """Draw the requests, in order of arrival, at most `max_requests` of them."""
         raise NotImplementedError
+
+    def columns(self, rng: np.random.Generator) -> TraceColumns:
+        """Draw the same requests as columns."""
+        drawn = self.workload(rng)
+        return columns_of(drawn.sessions, drawn.num_clients)
 
 
 @dataclass(frozen=True)
