@@ -1,11 +1,13 @@
 """The scenario of a trace: where its file is looked for, and which of its rows become requests, when."""
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from kvbench.workload.arrivals import ConstantRate, Poisson
+from kvbench.workload.interning import Interning
 from kvbench.workload.trace import Trace, TraceMissing
 from kvbench.workload.trace_columns import TraceColumns
 from tests.support.traces import LENGTHS_HEADER, PLAIN_HEADER, write
@@ -119,3 +121,52 @@ def test_a_trace_whose_name_cannot_be_is_missing():
     for path in ("x" * 5_000, "~nobody-of-that-name/x.csv"):
         with pytest.raises(TraceMissing):
             Trace(path=path, file="x", format="plain", source="nowhere").locate()
+
+
+def graph():
+    """Two sessions: 0 and 2 (which follows 0), and 1; 2 goes on from 0's prompt and answer."""
+    texts = Interning()
+    texts.add([np.array([7]), np.array([7, 8]), np.array([7])], 4, [4, 8, 4], [2, 1, 1], [-1, 0, -1])
+    return TraceColumns(
+        arrival_ns=np.array([0, 40, 10]),
+        num_prompt_tokens=np.array([4, 8, 4]),
+        num_output_tokens=np.array([2, 1, 1]),
+        sessions=np.array([0, 0, 1]),
+        turns=np.array([0, 1, 0]),
+        parents=np.array([0]),
+        parent_offsets=np.array([0, 0, 1, 1]),
+        think_ns=np.array([0, 5, 0]),
+        contents=texts.contents(),
+    )
+
+
+def followed(columns):
+    ends = columns.parent_offsets
+    return [columns.parents[ends[row] : ends[row + 1]].tolist() for row in range(columns.num_requests)]
+
+
+def test_whom_a_request_follows_moves_with_sorting_and_stays_in_its_copy():
+    columns = graph().by_arrival()
+    assert (columns.arrival_ns.tolist(), followed(columns)) == ([0, 10, 40], [[], [], [0]])
+    assert columns.sessions.tolist() == [0, 1, 0]
+    keys = [columns.contents.block_keys(row, 4) for row in range(3)]
+    twice = columns.repeated(2)
+    assert followed(twice) == [[], [], [0], [], [], [3]]
+    assert twice.sessions.tolist() == [0, 1, 0, 2, 3, 2]
+    assert twice.turns.tolist() == [0, 0, 1] * 2
+    num = columns.contents.parents.size
+    for row in range(3):
+        assert twice.contents.block_keys(row, 4) == keys[row]
+        assert twice.contents.block_keys(3 + row, 4) == [(stretch + num, block) for stretch, block in keys[row]]
+    assert twice.contents.parents.size == num  # the copy is not written out
+    cut = twice.first(4)
+    assert (followed(cut), cut.contents.prompts.size, cut.think_ns.tolist()) == ([[], [], [0], []], 4, [0, 0, 5, 0])
+    part = twice.stretch(4, 6)
+    assert (followed(part), part.arrival_ns.tolist()) == ([[], [3]], twice.arrival_ns[4:].tolist())
+    assert part.contents.answers.tolist() == twice.contents.answers[4:].tolist()
+
+
+def test_a_request_that_arrives_before_one_it_follows_is_refused():
+    columns = replace(graph(), arrival_ns=np.array([50, 40, 10]))
+    with pytest.raises(ValueError, match="request 1 arrives before request 0, which it follows"):
+        columns.by_arrival()

@@ -1,6 +1,6 @@
 """What prompts and answers say, as far as it matters: which of their tokens are the same from the beginning on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,13 @@ NONE = -1
 class Contents:
     """The texts of requests as paths in one tree of stretches of tokens, split where texts part and where they end.
 
-    Two requests share the tokens of the stretches that both paths have, and no others.
+    Two requests share the tokens of the stretches that both paths have, and no others. A tree may be there several
+    times, its copies sharing nothing: stretch s of copy c has the number s + c x stretches, and is not in the arrays.
 
     Args:
         parents: int64 [stretches]; the stretch before, which has a smaller number; NONE where a text begins.
         ends: int64 [stretches]; tokens from a text's beginning to the stretch's end, more than to its parent's.
-        prompts: int64 [requests]; the stretch that a request's prompt ends with.
+        prompts: int64 [requests]; the stretch that a request's prompt ends with, of any copy.
         answers: int64 [requests]; the one that its answer ends with, at or below its prompt's.
     Raises:
         ValueError: a stretch is no longer than its parent, or does not come after it.
@@ -52,12 +53,20 @@ class Contents:
         passes: NDArray[np.bool_] = found == through
         return passes
 
+    def of(self, requests: NDArray[np.int64], copies: NDArray[np.int64] | int = 0) -> "Contents":
+        """The same texts, of these requests only, and of later copies of the tree."""
+        prompts, answers = (
+            stretches[requests] + copies * self.parents.size for stretches in (self.prompts, self.answers)
+        )
+        return replace(self, prompts=prompts, answers=answers)
+
     def path(self, stretch: int) -> list[int]:
         """The stretches of a text that ends with one, from its beginning on."""
         found = []
-        while stretch != NONE:
-            found.append(stretch)
-            stretch = int(self.parents[stretch])
+        copy, own = divmod(stretch, self.parents.size)
+        while own != NONE:
+            found.append(own + copy * self.parents.size)
+            own = int(self.parents[own])
         return found[::-1]
 
     def block_keys(self, request: int, block_tokens: int) -> list[tuple[int, int]]:
@@ -71,6 +80,6 @@ class Contents:
         """
         keys: list[tuple[int, int]] = []
         for stretch in self.path(int(self.answers[request])):
-            stop = int(self.ends[stretch]) // block_tokens
+            stop = int(self.ends[stretch % self.ends.size]) // block_tokens
             keys += [(stretch, block) for block in range(len(keys), stop)]
         return keys

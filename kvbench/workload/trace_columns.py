@@ -1,11 +1,16 @@
 """A trace in memory: one array a column, never an object a request."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.workload.contents import Contents
+
+OF_ROWS = ("arrival_ns", "num_prompt_tokens", "num_output_tokens", "sessions", "turns", "think_ns", "tenants")
+OFFSETS = {"block_ids": "block_offsets", "parents": "parent_offsets"}
+"""Where a request's own begin, of columns that have any number of entries a request."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,21 +72,10 @@ class TraceColumns:
         return self.arrival_ns
 
     def first(self, num_requests: int) -> "TraceColumns":
-        """The first so many requests, or all where there are no more."""
+        """The first so many requests, or all where there are no more; whom they follow are among them."""
         if num_requests >= self.num_requests:
             return self
-        ids, offsets = self.block_ids, self.block_offsets
-        if ids is not None and offsets is not None:
-            offsets = offsets[: num_requests + 1]
-            ids = ids[: offsets[-1]]
-        return replace(
-            self,
-            arrival_ns=None if self.arrival_ns is None else self.arrival_ns[:num_requests],
-            num_prompt_tokens=self.num_prompt_tokens[:num_requests],
-            num_output_tokens=self.num_output_tokens[:num_requests],
-            block_ids=ids,
-            block_offsets=offsets,
-        )
+        return self._taken(np.arange(num_requests))
 
     @property
     def period_ns(self) -> int:
@@ -89,53 +83,64 @@ class TraceColumns:
         return round(int(self.arrivals_ns[-1]) * self.num_requests / max(self.num_requests - 1, 1))
 
     def stretch(self, first: int, stop: int) -> "TraceColumns":
-        """Requests first to stop - 1 of the trace repeated without end, as `repeated` has them, prefixes left out."""
-        turns, own = np.divmod(np.arange(first, stop), self.num_requests)
-        return TraceColumns(
-            arrival_ns=self.arrivals_ns[own] + turns * self.period_ns,
-            num_prompt_tokens=self.num_prompt_tokens[own],
-            num_output_tokens=self.num_output_tokens[own],
-        )
+        """Requests first to stop - 1 of the trace repeated without end, as `repeated` has them, without block ids.
+
+        Whom one follows is said by its number in the trace repeated, and may come before the first.
+        """
+        copies, own = np.divmod(np.arange(first, stop), self.num_requests)
+        taken = replace(self, block_ids=None, block_offsets=None)._taken(own, copies)
+        return replace(taken, arrival_ns=self.arrivals_ns[own] + copies * self.period_ns)
 
     def repeated(self, times: int, period_ns: int | None = None) -> "TraceColumns":
-        """The trace so many times, one after another.
+        """The trace so many times, one after another; no copy shares anything with another but block ids.
 
         Args:
             times: how often, > 0.
             period_ns: from one beginning to the next; None: the trace's own.
         """
-        counts = np.arange(times)
-        arrival_ns, ids, offsets = self.arrival_ns, self.block_ids, self.block_offsets
-        if arrival_ns is not None:
-            period_ns = self.period_ns if period_ns is None else period_ns
-            arrival_ns = (arrival_ns + counts[:, None] * period_ns).ravel()
-        if ids is not None and offsets is not None:
-            ids = np.tile(ids, times)
-            offsets = np.append((offsets[:-1] + counts[:, None] * offsets[-1]).ravel(), times * offsets[-1])
-        return replace(
-            self,
-            arrival_ns=arrival_ns,
-            num_prompt_tokens=np.tile(self.num_prompt_tokens, times),
-            num_output_tokens=np.tile(self.num_output_tokens, times),
-            block_ids=ids,
-            block_offsets=offsets,
-        )
+        copies = np.repeat(np.arange(times), self.num_requests)
+        taken = self._taken(np.tile(np.arange(self.num_requests), times), copies)
+        if taken.arrival_ns is None:
+            return taken
+        period_ns = self.period_ns if period_ns is None else period_ns
+        return replace(taken, arrival_ns=taken.arrival_ns + copies * period_ns)
 
     def by_arrival(self) -> "TraceColumns":
-        """Sort by arrival, equal arrivals in their present order, and count time from the first."""
+        """Sort by arrival, equal arrivals in their present order, and count time from the first.
+
+        Raises:
+            ValueError: a request arrives before one that it follows.
+        """
         order = np.argsort(self.arrivals_ns, kind="stable")
-        ids, offsets = self.block_ids, self.block_offsets
-        if ids is not None and offsets is not None:
-            counts = np.diff(offsets)[order]
-            ends = np.cumsum(counts)
-            # Entry j of a request's ids moves by the difference of the request's old and new first entry.
-            ids = ids[np.repeat(offsets[:-1][order] - (ends - counts), counts) + np.arange(ids.size)]
-            offsets = np.concatenate(([0], ends))
-        return replace(
-            self,
-            arrival_ns=self.arrivals_ns[order] - self.arrivals_ns.min(),
-            num_prompt_tokens=self.num_prompt_tokens[order],
-            num_output_tokens=self.num_output_tokens[order],
-            block_ids=ids,
-            block_offsets=offsets,
-        )
+        taken = self._taken(order)
+        place = np.empty(order.size, np.int64)
+        place[order] = np.arange(order.size)
+        parents, offsets = taken.parents, taken.parent_offsets
+        if parents is not None and offsets is not None:
+            parents = place[parents]
+            late = np.flatnonzero(parents >= np.repeat(np.arange(order.size), np.diff(offsets)))
+            if late.size:
+                child = int(np.searchsorted(offsets, late[0], side="right")) - 1
+                raise ValueError(
+                    f"request {order[child]} arrives before request {order[parents[late[0]]]}, which it follows"
+                )
+        return replace(taken, arrival_ns=self.arrivals_ns[order] - self.arrivals_ns.min(), parents=parents)
+
+    def _taken(self, own: NDArray[np.int64], copies: NDArray[np.int64] | None = None) -> "TraceColumns":
+        """These requests in this order, each of one of the trace's copies; arrivals are those of the trace."""
+        changes: dict[str, Any] = {name: values[own] for name in OF_ROWS if (values := getattr(self, name)) is not None}
+        for name, offsets in (("block_ids", self.block_offsets), ("parents", self.parent_offsets)):
+            values = getattr(self, name)
+            if values is not None and offsets is not None:
+                counts = np.diff(offsets)[own]
+                ends = np.cumsum(counts)
+                # Entry j of a request's values moves by the difference of the request's old and new first entry.
+                values = values[np.repeat(offsets[:-1][own] - (ends - counts), counts) + np.arange(counts.sum())]
+                if name == "parents" and copies is not None:
+                    values = values + np.repeat(copies, counts) * self.num_requests
+                changes |= {name: values, OFFSETS[name]: np.concatenate(([0], ends))}
+        if self.sessions is not None and copies is not None and self.sessions.size:
+            changes["sessions"] = changes["sessions"] + copies * (int(self.sessions.max()) + 1)
+        if self.contents is not None:
+            changes["contents"] = self.contents.of(own, 0 if copies is None else copies)
+        return replace(self, **changes)
