@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from kvbench.backend.background import NICENESS, Thread
 from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import MeasuredBackend
+from kvbench.backend.storage import areas as shared
 from kvbench.backend.storage import memory
-from kvbench.backend.storage import sequence as sequences
 from kvbench.configuration.errors import UsageError
 from kvbench.ledger import BackgroundError, Ledger, LedgerError, OutOfMemory
 from kvbench.plan.area import HOST, Area, Blocks, Chunks, Mass, Ring
@@ -244,7 +244,7 @@ def test_a_release_waits_for_the_work():
 
 def batch(worker, monkeypatch, requests, **more):
     """A run under a worker, with what it leaves."""
-    monkeypatch.setattr(sequences, "worker_of", lambda device, steps_back: worker)
+    monkeypatch.setattr(shared, "worker_of", lambda device, steps_back: worker)
     backend = MeasuredBackend(Conditions(geometry=TINY, device="cpu"))
     chosen, ledger, recorder = ahead(), Ledger(TINY), Recorder(("async",), 0)
     backend.prepare(64, 256)

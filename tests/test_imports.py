@@ -18,7 +18,7 @@ DECIDE = {
     "workload": set(),
     "ledger": {"plan", "model"},
     "predictor": {"workload"},
-    "strategy": {"plan", "model", "workload", "ledger", "predictor"},
+    "strategy": {"plan", "model", "workload", "ledger", "predictor", "engine"},
     "engine": {"model"},
 }
 # What each part may import of kvbench, besides itself and the ground.

@@ -25,9 +25,27 @@ from kvbench.checks import check_flag
 from kvbench.ledger import OutOfMemory
 from kvbench.ledger.costs import as_held
 from kvbench.plan.area import SIGNALS, Area
-from kvbench.plan.ops import Append, Fork, Keep, Move, Operation, Plan, Release, Reserve, Settle, Truncate
+from kvbench.plan.ops import (
+    Append,
+    Drop,
+    Fork,
+    Keep,
+    Move,
+    Operation,
+    Plan,
+    Publish,
+    Release,
+    Reserve,
+    Reuse,
+    Settle,
+    Truncate,
+)
 
-WHAT = {Append: APPEND, Reserve: RESERVE, Release: RESERVE, Keep: MOVE, Move: MOVE, Truncate: MOVE, Fork: MOVE}
+WHAT = {
+    Append: APPEND,
+    **dict.fromkeys((Reserve, Release, Drop), RESERVE),
+    **dict.fromkeys((Keep, Move, Truncate, Fork, Publish, Reuse), MOVE),
+}
 """What an operation's time counts as; settling counts as what it settles."""
 
 Pieces = Sequence[tuple[Operation, list[Tensor], list[Tensor]]]
@@ -189,11 +207,15 @@ class MeasuredBackend(Backend):
                 if self._together is not None:
                     self._together.before(seq)  # what it shares is written
                 self._sequences[seq].fork(op, self._sequences[new])
+            case Drop(key):
+                self._areas.drop(key)
             case Release(seq):
                 error = self._sequences.pop(seq).release(seq, self.slot_bytes)
                 if error is not None:
                     raise error
             case _:
+                if self._together is not None and type(op) is Reuse:
+                    self._together.finish()  # what it takes over is written
                 self._sequences[op.seq].carry_out(op, keys, values)
 
     def check(self, plan: Plan) -> Times:
@@ -233,9 +255,10 @@ class MeasuredBackend(Backend):
         if self._together is not None:
             self._together.before(seq)
         for op in plan:
-            what = WHAT.get(type(op))
-            if what is None:
+            if isinstance(op, Settle):
                 what = RESERVE if self._sequences[op.seq].is_growing else MOVE
+            else:
+                what = WHAT.get(type(op), MOVE)
             pieces: Pieces = self._inputs.pieces(op) if isinstance(op, Append) else [(op, [], [])]
             start = mark()
             if self._together is not None and type(op) is Append and num_queries == 1:

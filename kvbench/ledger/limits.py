@@ -32,6 +32,7 @@ class Limits:
     is_modelled: bool = False
     keeps_windows: bool = False
     has_own_pools: bool = False
+    caches_prefixes: bool = False
 
     def to_hold(self, name: str) -> int:
         """Tokens of the longest sequence that there will be, for a strategy that reserves so many.

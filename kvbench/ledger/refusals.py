@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 
 from kvbench.ledger.accounts import Account, Holding
+from kvbench.ledger.names import Named
 from kvbench.ledger.outcome import LedgerError
 from kvbench.plan.area import NORM, SIGNALS, Area, Blocks, Chunks, Contiguous, Holes, Packed, Ring
-from kvbench.plan.ops import Move, Operation, Rule, Truncate
+from kvbench.plan.ops import Move, Operation, Publish, Reuse, Rule, Truncate
 
 
 def check_groups(op: Operation, held: Holding, num_tokens: int) -> None:
@@ -46,13 +47,45 @@ def check_windows(op: Truncate, held: Holding) -> None:
         )
 
 
-def check_unshared(op: Truncate, held: Holding, num_sharers: Callable[[int], int]) -> None:
-    """Refuse to go back to tokens in blocks that other sequences hold as well."""
+def check_unshared(op: Truncate, held: Holding, is_read: Callable[[int], bool]) -> None:
+    """Refuse to go back to tokens in blocks that other sequences hold as well, or find by their names."""
     if isinstance(held.cost.area.layout, Blocks):
         unit = held.cost.area.layout.num_tokens
         touched = held.blocks[(held.num_used - op.num_tokens) // unit : -(-held.num_used // unit)]
-        if any(num_sharers(block) > 1 for block in touched):
+        if any(map(is_read, touched)):
             raise LedgerError(f"{op}: others read some of these tokens")
+
+
+def check_published(op: Publish, account: Account, held: Holding) -> int:
+    """Refuse to name what is no block of first tokens as they were; the blocks that these tokens fill."""
+    layout = held.cost.area.layout
+    if not isinstance(layout, Blocks):
+        raise LedgerError(f"{op}: blocks have names, and area {op.area} of sequence {op.seq} lies in {layout}")
+    if held.cost.frees_windows:
+        raise LedgerError(f"{op}: layers with a window give back what others would find")
+    num_blocks, rest = divmod(op.num_tokens, layout.num_tokens)
+    if rest or not 1 <= num_blocks <= held.num_used // layout.num_tokens:
+        raise LedgerError(
+            f"{op}: whole blocks of {layout.num_tokens} tokens have names, of the {held.num_used} that sequence "
+            f"{op.seq} has written"
+        )
+    if account.num_altered > held.num_cast or account.num_seen > held.num_used:
+        raise LedgerError(f"{op}: the first tokens of sequence {op.seq} are no longer in its blocks as they were")
+    return num_blocks
+
+
+def check_reused(op: Reuse, held: Holding, named: Named, state_bytes: int) -> None:
+    """Refuse a block that does not go on where a sequence ends."""
+    if named.area != op.area:
+        raise LedgerError(f"{op}: the block of the name {op.key!r} is of area {named.area}, not {op.area}")
+    begins = named.num_tokens - held.cost.area.blocks.num_tokens
+    if held.num_used != held.capacity or held.num_used != begins:
+        raise LedgerError(
+            f"{op}: the block of the name {op.key!r} goes on after {begins} tokens; sequence {op.seq} has "
+            f"{held.num_used}, in {held.capacity} slots"
+        )
+    if state_bytes:
+        raise LedgerError(f"{op}: sequence {op.seq} has states, which can be resumed only where they were kept")
 
 
 def check_rule(op: Operation, area: Area, rule: Rule, num_used: int) -> None:

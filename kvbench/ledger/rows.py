@@ -26,6 +26,8 @@ def book_rows(ledger: LedgerState, op: Rows) -> Receipt:
         raise LedgerError(f"{op}: background work is under way; settle it first")
     if any(held.cost.frees_windows for held in account.holdings.values()):
         raise LedgerError(f"{op}: blocks that windows leave are of one pool for all layers, and keep their rows")
+    if ledger.names.blocks:
+        raise LedgerError(f"{op}: {len(ledger.names.blocks)} blocks have names, and keep their rows")
     sized = copy(ledger)
     sized.size(op.num_rows)
     own = _with_costs(account, sized.costs)

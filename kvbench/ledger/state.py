@@ -3,6 +3,7 @@
 from kvbench.ledger.accounts import Account
 from kvbench.ledger.costs import AreaCost, area_costs, workspace_bytes
 from kvbench.ledger.declared import Declared
+from kvbench.ledger.names import Names
 from kvbench.ledger.outcome import LedgerError
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import DEVICE, TIERS, Area, Blocks, check_areas
@@ -42,10 +43,12 @@ class LedgerState:
         self.areas = areas
         self.size(num_rows)
         self.used_bytes = 0
+        """Of slots that hold tokens, those of blocks that have a name and nobody holds included."""
         self.tier_bytes = dict.fromkeys(TIERS, 0)
         self.pooled_bytes = dict.fromkeys(self.pool_bytes, 0)
         self.accounts: dict[int, Account] = {}
         self.sharers: dict[int, int] = {}
+        self.names = Names()
         self.num_blocks = 0
         self.has_begun = False
 

@@ -3,7 +3,7 @@
 from kvbench.ledger.accounts import Holding
 from kvbench.ledger.outcome import OutOfMemory
 from kvbench.ledger.state import LedgerState
-from kvbench.plan.area import DEVICE, Blocks
+from kvbench.plan.area import DEVICE, Area, Blocks
 
 
 class Sums:
@@ -30,7 +30,7 @@ class Sums:
         if held.cost.area.tier == DEVICE:
             self._used_bytes += held.cost.bytes_of(held.num_used) - held.cost.bytes_of(before)
         if held.cost.frees_windows:
-            self._allocate(held, held.cost.window_bytes(held.num_used) - held.cost.window_bytes(before), 0)
+            self._allocate(held.cost.area, held.cost.window_bytes(held.num_used) - held.cost.window_bytes(before), 0)
 
     def _begin(self) -> None:
         self._has_begun = True
@@ -44,8 +44,7 @@ class Sums:
         self.requested_bytes += max(added_bytes, 0)
         self._note_peak(0)
 
-    def _allocate(self, held: Holding, added_bytes: int, twice_bytes: int) -> None:
-        area = held.cost.area
+    def _allocate(self, area: Area, added_bytes: int, twice_bytes: int) -> None:
         self._tier_bytes[area.tier] += added_bytes
         is_lent = isinstance(area.layout, Blocks)
         if is_lent:

@@ -1,5 +1,6 @@
 """What strategies see of the ledger."""
 
+from collections.abc import Hashable, Iterator
 from copy import copy
 
 from kvbench.ledger.booking import Draft
@@ -43,6 +44,29 @@ class LedgerView:
         """Whether layers with a window give back blocks of an area, or hold none of it."""
         return self._ledger.costs[area].frees_windows or self._ledger.follower is not None
 
+    def has_name(self, key: Hashable) -> bool:
+        """Whether there is a block of a name."""
+        return key in self._ledger.names.copies
+
+    def is_held(self, key: Hashable) -> bool:
+        """Whether a sequence holds the block of a name that it would be taken over in; there is one."""
+        return self._ledger.names.copies[key][0] in self._ledger.sharers
+
+    def idle(self) -> Iterator[Hashable]:
+        """Names of the blocks that no sequence holds, the first let go of first."""
+        names = self._ledger.names
+        return (names.blocks[block].key for block in names.idle)
+
+    def num_idle(self) -> int:
+        """Blocks that have a name and that no sequence holds."""
+        return len(self._ledger.names.idle)
+
+    def free_blocks(self, area: str = MAIN) -> int:
+        """Blocks of an area's pool that are not handed out."""
+        ledger, cost = self._ledger, self._ledger.costs[area]
+        left_bytes = ledger.pool_bytes[area] - ledger.pooled_bytes[area]
+        return left_bytes // cost.whole_bytes(cost.area.blocks.num_tokens)
+
     def num_leaving(self, seq: int, area: str = MAIN) -> int:
         """Slots that a background move is taking from an area."""
         return self._ledger.accounts[seq].holdings[area].leaving
@@ -85,6 +109,7 @@ class LedgerView:
         """
         ledger = copy(self._ledger)
         ledger.accounts, ledger.sharers = dict(ledger.accounts), dict(ledger.sharers)
+        ledger.names = ledger.names.copy()
         draft = Draft(ledger)
         for op in completed(plan, self._ledger):
             draft.apply(op)

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from kvbench.plan.area import Ring as Ring
     from kvbench.plan.area import Votes as Votes
     from kvbench.plan.ops import Append as Append
+    from kvbench.plan.ops import Drop as Drop
     from kvbench.plan.ops import Fork as Fork
     from kvbench.plan.ops import Keep as Keep
     from kvbench.plan.ops import Move as Move
+    from kvbench.plan.ops import Publish as Publish
     from kvbench.plan.ops import Release as Release
     from kvbench.plan.ops import Reserve as Reserve
+    from kvbench.plan.ops import Reuse as Reuse
     from kvbench.plan.ops import Rows as Rows
     from kvbench.plan.ops import Rule as Rule
     from kvbench.plan.ops import Settle as Settle

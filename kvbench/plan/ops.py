@@ -1,5 +1,6 @@
 """The closed set of operations that a strategy plans with. Plans are data: a ledger books them, a backend obeys."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,12 +23,18 @@ def _check_score(what: str, value: object) -> None:
     check_one_of(what, value, _SCORES)
 
 
+def _check_key(what: str, value: object) -> None:
+    if not isinstance(value, Hashable):
+        raise ValueError(f"{what} is a name that can be looked up, such as a number or a tuple, got {value!r}")
+
+
 _SCORES = ("", NORM, *SIGNALS.values())
 _CHECKS = {
     **dict.fromkeys(("seq", "new", "num_tokens", "num_rows", "first", "recent", "top"), _check_count),
     **dict.fromkeys(("area", "src", "dst"), check_name),
     "rule": _check_rule,
     "by": _check_score,
+    "key": _check_key,
     "background": check_flag,
 }
 """What a field can be, whichever operation has it; how many are too many or too few, the ledger knows."""
@@ -203,8 +210,58 @@ class Fork(_Checked):
 
 
 @dataclass(frozen=True, slots=True)
+class Publish(_Checked):
+    """Give the block that a sequence's first tokens end with a name, by which other sequences find it.
+
+    It stays when the sequence lets go of it, until it is dropped. Where there is one of that name already, this is a
+    duplicate, which exists by itself.
+
+    Args:
+        seq: the sequence.
+        key: the name: blocks of one name hold the same tokens after the same tokens.
+        num_tokens: those up to the block's end, > 0: whole blocks, all of them written.
+        area: the area's name.
+    """
+
+    seq: int
+    key: Hashable
+    num_tokens: int
+    area: str = MAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse(_Checked):
+    """Take a block over by its name: its tokens are the sequence's next.
+
+    Nothing is copied: the block is shared. Of duplicates it is the one that was published first.
+
+    Args:
+        seq: the sequence; it ends with the token before the block's first.
+        key: the block's name.
+        area: the area's name.
+    """
+
+    seq: int
+    key: Hashable
+    area: str = MAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Drop(_Checked):
+    """Free a block that has a name, and that no sequence holds: of duplicates the one that was let go of first.
+
+    Args:
+        key: the block's name.
+    """
+
+    key: Hashable
+
+
+@dataclass(frozen=True, slots=True)
 class Release(_Checked):
     """Free everything that a sequence holds, and forget it; background work is waited for.
+
+    Blocks that have a name stay, the last ones let go of first.
 
     Args:
         seq: the sequence.
@@ -213,7 +270,9 @@ class Release(_Checked):
     seq: int
 
 
-Operation = Reserve | Append | Keep | Move | Settle | Truncate | Rows | Fork | Release
+OfSequence = Reserve | Append | Keep | Move | Settle | Truncate | Rows | Fork | Publish | Reuse | Release
+"""What is done to a sequence."""
+Operation = OfSequence | Drop
 Plan = tuple[Operation, ...]
 
 NOTHING: Plan = ()
@@ -222,7 +281,7 @@ NOTHING: Plan = ()
 def areas_of(op: Operation) -> set[str]:
     """The areas that an operation names; none where it is of the whole sequence."""
     match op:
-        case Reserve() | Append() | Keep():
+        case Reserve() | Append() | Keep() | Publish() | Reuse():
             return {op.area}
         case Move():
             return {op.src, op.dst}

@@ -208,6 +208,26 @@ class Strategy:
         """Plan to take the first tokens over from a live sequence that has them; nothing where none are shared."""
         return NOTHING
 
+    def has_room(self, session: Session, num_tokens: int, view: LedgerView) -> bool:
+        """Whether a pool of blocks has room for so many of a session's tokens, all that it can give back given back.
+
+        Args:
+            session: one that is not open.
+            num_tokens: its first ones, with those that it takes over.
+            view: the ledger.
+        """
+        return True
+
+    def on_reuse(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
+        """Plan to take over blocks of a sequence's first tokens that are there already; nothing where none are.
+
+        Args:
+            seq: a sequence that was admitted, and holds nothing.
+            num_tokens: tokens that it is to compute before its next answer, the last of which is never taken over.
+            view: the ledger.
+        """
+        return NOTHING
+
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Plan what follows attention.
 

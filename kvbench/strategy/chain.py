@@ -204,6 +204,8 @@ def _check(first: Strategy | None, second: Strategy | None) -> None:
         reason = "only contiguous slots that none leaves can grow beside the steps"
     elif isinstance(first, KINDS[GROWTH]) and getattr(second, "background", False):
         reason = "a fast tier that is left beside the steps cannot grow meanwhile; set background to false"
+    elif isinstance(first, Paged) and first.prefix_caching:
+        reason = "blocks that leave the fast tier are found by nobody; set prefix_caching to false"
     elif isinstance(first, Static):
         reason = f"{_name(second)} reserves what it needs on the device at once already"
     elif isinstance(first, Chunked):

@@ -1,6 +1,6 @@
 """What prompts and answers say, as far as it matters: which of their tokens are the same from the beginning on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,3 +83,23 @@ class Contents:
             stop = int(self.ends[stretch % self.ends.size]) // block_tokens
             keys += [(stretch, block) for block in range(len(keys), stop)]
         return keys
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Keys:
+    """Names of a request's full blocks, of its prompt and then of its answer; made when they are first asked for.
+
+    Args:
+        contents: what all requests say.
+        request: its number there.
+    """
+
+    contents: Contents
+    request: int
+    _made: dict[int, list[tuple[int, int]]] = field(default_factory=dict, init=False)
+
+    def of(self, block_tokens: int) -> list[tuple[int, int]]:
+        """See `Contents.block_keys`."""
+        if block_tokens not in self._made:
+            self._made[block_tokens] = self.contents.block_keys(self.request, block_tokens)
+        return self._made[block_tokens]

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kvbench.workload.contents import Keys
+
 NS_PER_S = 1_000_000_000
 
 
@@ -52,6 +54,8 @@ class Session:
         arrival_ns: nanoseconds after the run's start, >= 0.
         turns: one or more requests; a later one arrives when the one before has ended and its think time is over.
         group: sessions of one group have the same prompt (samples of it, drawn in parallel); None where alone.
+        keys: names of the blocks of its first turn's prompt and answer, by which equal ones are found; None: nobody
+            else's are equal.
     Raises:
         ValueError: it arrives before the start, or has no turns.
     """
@@ -59,6 +63,7 @@ class Session:
     arrival_ns: int
     turns: tuple[Request, ...]
     group: int | None = None
+    keys: Keys | None = None
 
     def __post_init__(self) -> None:
         if self.arrival_ns < 0:

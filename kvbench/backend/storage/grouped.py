@@ -1,6 +1,6 @@
 """A sequence whose layers are of several groups: a chain of areas for each, and what layers with a state hold."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from math import gcd
 
@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from kvbench.backend.background import Worker
+from kvbench.backend.storage.areas import Areas
 from kvbench.backend.storage.base import Shape
 from kvbench.backend.storage.memory import Memory
-from kvbench.backend.storage.sequence import Areas, SequenceStore
+from kvbench.backend.storage.sequence import SequenceStore
 from kvbench.ledger.costs import covered
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import LATENT, LayerGroup, StateTensor
 from kvbench.plan.area import DEVICE, Area, Blocks, num_staging_buffers
-from kvbench.plan.ops import MAIN, Append, Fork, Operation, Reserve, Truncate
+from kvbench.plan.ops import MAIN, Append, Fork, Operation, Reserve, Reuse, Truncate
 
 
 class GroupedAreas:
@@ -81,6 +82,11 @@ class GroupedAreas:
     def rows(self, states: Sequence[Tensor], index: Tensor) -> list[Tensor]:
         """Chosen rows of states."""
         return [self._memory.rows(state, index) for state in states]
+
+    def drop(self, key: Hashable) -> None:
+        """See `Areas.drop`."""
+        for areas in self.areas:
+            areas.drop(key)
 
     def close(self) -> None:
         """Wait for background work, and end the workers."""
@@ -175,6 +181,8 @@ class GroupedSequence(SequenceStore):
                 self.num_seen -= num_tokens
         for part in parts:
             part.carry_out(op, keys, values)
+        if isinstance(op, Reuse):
+            self.num_seen = max(part.num_seen for part in parts)
 
     def land(self) -> None:
         """See `SequenceStore.land`."""

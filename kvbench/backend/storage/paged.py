@@ -1,5 +1,7 @@
 """Slots in blocks of a pool that all sequences share."""
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,9 @@ class BlockPool:
         num_blocks = layout.pool // layout.num_tokens
         self._free = list(range(num_blocks - 1, -1, -1))
         self._sharers = [0] * num_blocks
+        self._names: dict[int, Hashable] = {}
+        self._copies: dict[Hashable, list[int]] = {}
+        self._idle: dict[int, None] = {}  # those that have a name and no sequence holds, the first let go of first
         self._memory = memory
         self.casting = casting
         layers = range(shape.num_layers)
@@ -77,10 +82,37 @@ class BlockPool:
         return self._sharers[block] > 1
 
     def give_back(self, block: int) -> None:
-        """Let one sequence less hold a block; free it where that was the last."""
+        """Let one sequence less hold a block; free it where that was the last, and it has no name."""
         self._sharers[block] -= 1
-        if not self._sharers[block]:
+        if self._sharers[block]:
+            return
+        if block in self._names:
+            self._idle[block] = None
+        else:
             self._free.append(block)
+
+    def publish(self, block: int, key: Hashable) -> None:
+        """Give a block a name."""
+        self._names[block] = key
+        self._copies.setdefault(key, []).append(block)
+
+    def found(self, key: Hashable) -> int:
+        """Let one more sequence hold the block of a name that was published first."""
+        block = self._copies[key][0]
+        self._idle.pop(block, None)
+        self.share(block)
+        return block
+
+    def drop(self, key: Hashable) -> None:
+        """Free the block of a name that was let go of first, where it is of this pool."""
+        if key not in self._copies:
+            return
+        block = next(block for block in self._idle if self._names[block] == key)
+        del self._idle[block], self._names[block]
+        self._copies[key].remove(block)
+        if not self._copies[key]:
+            del self._copies[key]
+        self._free.append(block)
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
         """Copy a block's first tokens into another."""
@@ -146,6 +178,15 @@ class PagedStore:
             new.table.append(self._pool.take())
             self._pool.copy(self.table[num_shared], new.table[-1], rest)
             new.num_used = num_tokens
+
+    def publish(self, key: Hashable, num_tokens: int) -> None:
+        """Give the block that ends with so many first tokens a name."""
+        self._pool.publish(self.table[num_tokens // self._block_tokens - 1], key)
+
+    def reuse(self, key: Hashable) -> None:
+        """Take the next tokens over, in the block of a name."""
+        self.table.append(self._pool.found(key))
+        self.num_used += self._block_tokens
 
     def append(self, keys: list[Tensor], values: list[Tensor], num_tokens: int, position: int) -> None:
         """Block by block; a block that others hold as well is copied first. See `Store.append`."""
