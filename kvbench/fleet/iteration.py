@@ -19,7 +19,7 @@ from kvbench.fleet.memory import growth_ps, note_peak, note_waste, resized
 from kvbench.fleet.queue import is_promised, is_waiting, note_left, take_first
 from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
 from kvbench.fleet.tally import Level, add_one, add_wait, pass_time
-from kvbench.fleet.turns import make_way, reduce, scored_ps, turn
+from kvbench.fleet.turns import has_slide_room, make_way, reduce, scored_ps, slid, turn
 from kvbench.timing.prices import (
     LINEAR,
     SEQUENCES,
@@ -155,6 +155,12 @@ def _decode(m: Machine) -> None:
             return
         now.allocated += added
         note_peak(m, 0)
+    if now.num_sliding > 0:
+        if next_key(m) == step or not has_slide_room(m):
+            _turn_in_order(m, step)
+            return
+        slid(m, 1)
+        now.spent_ps += now.num_sliding * fixed.slide_ps
     num_due = _collect(m, step)
     for i in range(num_due):
         place = m.live[i].due
@@ -202,6 +208,23 @@ def _decode_in_order(m: Machine, step: int) -> None:
         if has_room and own.key == step:
             take_out(m, place)
             _happen(m, place, step)
+        place = own.younger
+
+
+@part
+def _turn_in_order(m: Machine, step: int) -> None:
+    """As `_decode`, where some let go of a slot a step: order decides what is held at most, and who has room to."""
+    now, fixed = m.now, m.fixed
+    place = now.oldest
+    while place != NONE and is_decoding(m, place):
+        own = m.live[place]
+        if own.key == step or (own.slides and not has_slide_room(m)):
+            take_out(m, place)
+            _happen(m, place, step)
+        elif own.slides:
+            now.copied_bytes += fixed.slot_bytes
+            now.spent_ps += fixed.slide_ps
+            note_peak(m, fixed.slide_bytes)
         place = own.younger
 
 

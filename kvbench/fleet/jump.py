@@ -7,7 +7,7 @@ from kvbench.fleet.live import next_key
 from kvbench.fleet.memory import note_peak
 from kvbench.fleet.state import BLOCKS, IDLE_QUEUE, NONE, Machine
 from kvbench.fleet.tally import Level, add, add_one, begin, note_queue, pass_time
-from kvbench.fleet.turns import scored_ps
+from kvbench.fleet.turns import calm_steps, slid
 from kvbench.timing.prices import (
     DECODE_FIXED,
     DECODE_UNIT,
@@ -35,6 +35,8 @@ def jump(m: Machine) -> bool:
     if now.first_new != NONE or now.num_decoding == 0 or now.quota > 0:
         return True
     most = next_key(m) - now.counter - 1
+    if fixed.is_turning:
+        most = calm_steps(m, most)
     num_steps = min(most, fixed.max_jump)
     if fixed.layout == BLOCKS:
         num_steps = _fitting(m, num_steps)
@@ -68,18 +70,14 @@ def _step_ps(m: Machine) -> int:
         for row in (LINEAR, SEQUENCES, DECODE_FIXED):
             step_ps += _sized_ps(row, num, m.tables)
         step_ps += num * (fixed.write_ps + fixed.state_ps)
-    return (
-        step_ps + scored_ps(m.now.units, fixed) + m.now.units * _unit_ps(DECODE_UNIT, num, m.tables, fixed.unit_parts)
-    )
+    return step_ps + m.now.beside_ps + m.now.units * _unit_ps(DECODE_UNIT, num, m.tables, fixed.unit_parts)
 
 
 @part
 def _more_ps(m: Machine) -> int:
     """By how much each such iteration takes longer than the one before."""
-    more_units, fixed = m.now.more_units, m.fixed
-    return more_units * _unit_ps(DECODE_UNIT, m.now.num_decoding, m.tables, fixed.unit_parts) + scored_ps(
-        more_units, fixed
-    )
+    each_ps = _unit_ps(DECODE_UNIT, m.now.num_decoding, m.tables, m.fixed.unit_parts)
+    return m.now.more_units * each_ps + m.now.more_beside_ps
 
 
 @part
@@ -89,7 +87,10 @@ def calm_ns(m: Machine) -> int:
     is_open = now.num_stacked + now.num_queued > 0 and now.num_live < fixed.max_batch and not now.must_wait
     if now.first_new != NONE or now.num_decoding == 0 or is_open or now.unseen != NONE:
         return max(now.clock_ns, now.unseen_ns) if now.num_live == 0 and now.unseen != NONE else now.clock_ns
-    num_steps = min(next_key(m) - now.counter - 1, fixed.max_jump)
+    most = next_key(m) - now.counter - 1
+    if fixed.is_turning:
+        most = calm_steps(m, most)
+    num_steps = min(most, fixed.max_jump)
     if fixed.layout == BLOCKS:
         num_steps = _fitting(m, num_steps)
     return now.clock_ns + _passed_ps(num_steps, _step_ps(m), _more_ps(m)) // PS_PER_NS
@@ -153,6 +154,8 @@ def _pass_steps(m: Machine, num_steps: int, first_ps: int, more_ps: int) -> None
     if m.fixed.layout == BLOCKS:
         allocated += _hand_out(m, n, lasted_ps, first_ps, more_ps)
         note_peak(m, 0)
+    if now.num_sliding > 0:
+        slid(m, n)
     pass_time(m, lasted_ps)
     last = Level(used + n * now.more_bytes, now.allocated, now.wasted, now.rounded, num_live)
     if n == 1:

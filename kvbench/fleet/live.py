@@ -8,7 +8,7 @@ from kvbench.engine.scheduling import promised_slots
 from kvbench.fleet.holds import bend, held_bytes, held_units, next_bend
 from kvbench.fleet.memory import freed
 from kvbench.fleet.state import BLOCKS, NONE, SWAP, Machine
-from kvbench.fleet.turns import next_turn
+from kvbench.fleet.turns import next_turn, note_slide
 from kvbench.timing.prices import UNBOUNDED, moved_ps
 
 _moved_ps, _promised_slots = plain(moved_ps), plain(promised_slots)
@@ -95,7 +95,7 @@ def enter(m: Machine, request: int, saved: int) -> int:
     own.request, own.prompt = request, asked.prompt
     own.final = asked.prompt + max(asked.output - 1, 0)  # the prompt's step gives the first output token
     own.held = own.capacity = own.taken = own.waste = own.has_stepped = own.more_units = own.more_bytes = 0
-    own.away = own.aside = own.several = own.is_pending = 0
+    own.away = own.aside = own.several = own.is_pending = own.slides = 0
     own.most = UNBOUNDED
     own.saved = saved
     own.key = own.position = own.origin = NONE
@@ -146,6 +146,8 @@ def begin_decoding(m: Machine, place: int) -> None:
     now.units += held_units(own, own.held + 1, m.fixed)
     now.used += held_bytes(own, own.held + 1, m.fixed)
     bend(m, place, own.held + 1)
+    if m.fixed.is_turning:
+        note_slide(m, place, own.held)
     now.num_decoding += 1
     now.first_new = own.younger
     own.saved = 0
@@ -168,6 +170,7 @@ def leave(m: Machine, place: int, held: int) -> None:
         now.used -= held_bytes(own, next_held, m.fixed)
         now.more_units -= own.more_units
         now.more_bytes -= own.more_bytes
+        now.num_sliding -= own.slides
         now.num_decoding -= 1
         if m.fixed.layout == BLOCKS:
             m.live[-own.origin % m.fixed.unit].growing -= 1

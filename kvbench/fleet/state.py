@@ -90,6 +90,7 @@ class LiveRow(Protocol):
     aside: int
     several: int
     is_pending: int
+    slides: int  # whether each step copies a slot over that of one that is evicted
     more_units: int  # how many units more the next step sees, and how many bytes more are used, while it decodes
     more_bytes: int
     key: int  # the step at which something happens to it
@@ -174,6 +175,9 @@ class ReplicaRow(Counters):
     used: int  # bytes that they use when they have taken it, and how many more they then use
     more_bytes: int
     new_used: int  # bytes that those use whose prompts are computed
+    num_sliding: int  # of those who decode, who let go of a slot a step by copying another
+    beside_ps: int  # what the next step of all who decode takes beside, and how much more each does that follows it
+    more_beside_ps: int
     allocated: int
     wasted: int
     rounded: int
@@ -255,6 +259,8 @@ class FixedRow(Prices):
     voters: int  # queries of an append that score slots, at most, and whether those of single tokens do
     is_each: int
     score_ps: int  # what scoring a slot takes in a decode step
+    slide_ps: int  # and what copying one over another's takes, and holds beside; 0 where nothing is copied
+    slide_bytes: int
     is_small_pool: int  # whether the budget has room for another block beside the pool
     space: int
     space_slots: int

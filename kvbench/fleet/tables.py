@@ -16,6 +16,7 @@ from kvbench.fleet.state import (
     BUDDY,
     COMPUTING,
     CONTIGUOUS,
+    COPIES_EVICTED,
     COUNTERS,
     COUNTING,
     DURATION,
@@ -36,7 +37,7 @@ from kvbench.fleet.timeline import timeline_of
 from kvbench.ledger.costs import AreaCost, area_cost, workspace_bytes
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import Blocks, Chunks
-from kvbench.timing.prices import MOST_SIGHTS, PS_PER_NS, UNBOUNDED, Prices, num_scoring, scoring_ps
+from kvbench.timing.prices import MOST_SIGHTS, PS_PER_NS, UNBOUNDED, Prices, moved_ps, num_scoring, scoring_ps
 from kvbench.workload.trace_columns import TraceColumns
 
 NUM_BINS = 512
@@ -107,8 +108,12 @@ def _turning(rule: BoundRule, geometry: KVGeometry, prices: Prices) -> dict[str,
     found = {"is_turning": int(rule.turns is not None), "unit_parts": parts, "slot_units": units[-1]}
     if rule.turns is None:
         idle = ("copies", "aside_bytes", "aside_chunk", "aside_units", "voters", "is_each", "score_ps")
-        return found | dict.fromkeys(idle, 0) | {"aside_group": 1}
+        return found | dict.fromkeys((*idle, "slide_ps", "slide_bytes"), 0) | {"aside_group": 1}
     found["copies"] = copies_of(rule.area)
+    is_copied = found["copies"] == COPIES_EVICTED
+    slot_bytes = costs[-1].unit_bytes
+    found["slide_ps"] = (prices.launch_ps + moved_ps(slot_bytes, prices.copy_ps, prices)) * is_copied
+    found["slide_bytes"] = costs[-1].largest_bytes(1) * is_copied
     found["voters"], found["is_each"] = voters_of(rule.area.score)
     found["score_ps"] = scoring_ps(num_scoring(1, *voters_of(rule.area.score)), 1, prices)
     aside, *own = costs

@@ -7,7 +7,17 @@ A plan is made whole or not at all; one that follows attention, and finds no mem
 from kvbench.compiled import part, plain
 from kvbench.fleet.holds import bend, bytes_of, held_bytes, held_units, used_slots
 from kvbench.fleet.memory import aside_bytes, note_peak, note_waste
-from kvbench.fleet.state import AFTER, BEFORE, COPIES_EVICTED, COPIES_NOTHING, FULL, REST, FixedRow, Machine
+from kvbench.fleet.state import (
+    AFTER,
+    BEFORE,
+    COPIES_EVICTED,
+    COPIES_KEPT,
+    COPIES_NOTHING,
+    FULL,
+    REST,
+    FixedRow,
+    Machine,
+)
 from kvbench.timing.prices import UNBOUNDED, moved_ps, read_ps, resize_ps
 
 _moved_ps, _read_ps, _resize_ps = plain(moved_ps), plain(read_ps), plain(resize_ps)
@@ -46,6 +56,7 @@ def turn(m: Machine, place: int, required: int, num_bytes: int, num_units: int) 
     now, own = m.now, m.live[place]
     now.units_seen += held_units(own, required, m.fixed) - num_units
     reduce(m, place, required)
+    note_slide(m, place, required)
     now.units += held_units(own, required, m.fixed) - num_units
     now.used += held_bytes(own, required, m.fixed) - num_bytes
     bend(m, place, required)
@@ -82,6 +93,37 @@ def _slide(m: Machine, place: int, held: int) -> None:
 
 
 @part
+def note_slide(m: Machine, place: int, held: int) -> None:
+    """Note whether each step from the next one on copies a slot, of a request that decodes and holds so many tokens."""
+    own = m.live[place]
+    slides = int(m.fixed.copies == COPIES_EVICTED and own.most > 1 and held - own.away >= own.most)
+    m.now.num_sliding += slides - own.slides
+    own.slides = slides
+
+
+@part
+def slid(m: Machine, num_steps: int) -> None:
+    """Note what so many steps copied of all who let go of a slot a step; there was memory for it."""
+    m.now.copied_bytes += num_steps * m.now.num_sliding * m.fixed.slot_bytes
+    note_peak(m, m.fixed.slide_bytes)
+
+
+@part
+def has_slide_room(m: Machine) -> bool:
+    """Whether there is memory to copy a slot."""
+    return m.now.allocated + m.fixed.slide_bytes <= m.fixed.limit_bytes
+
+
+@part
+def calm_steps(m: Machine, most: int) -> int:
+    """How many of so many steps to come take what straight lines say, and note what they take beside."""
+    now, fixed = m.now, m.fixed
+    now.beside_ps = scored_ps(now.units, fixed) + now.num_sliding * fixed.slide_ps
+    now.more_beside_ps = scored_ps(now.more_units, fixed)
+    return most if now.num_sliding == 0 or has_slide_room(m) else 0
+
+
+@part
 def next_turn(m: Machine, place: int, held: int) -> int:
     """The fewest tokens, more than a sequence holds, at which something else happens than an append."""
     own = m.live[place]
@@ -91,7 +133,7 @@ def next_turn(m: Machine, place: int, held: int) -> int:
         return max(own.away + m.turned(FULL, own.capacity, 0), held) + 1
     if held < own.away + own.most:
         return own.away + own.most
-    return UNBOUNDED if m.fixed.copies == COPIES_NOTHING else held + 1
+    return held + 1 if m.fixed.copies == COPIES_KEPT else UNBOUNDED
 
 
 @part
