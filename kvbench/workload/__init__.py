@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from kvbench.lazy import public
 
 if TYPE_CHECKING:
+    from kvbench.workload.agents import Agents as Agents
     from kvbench.workload.arrivals import AllAtOnce as AllAtOnce
     from kvbench.workload.arrivals import Arrivals as Arrivals
     from kvbench.workload.arrivals import ClosedLoop as ClosedLoop
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from kvbench.workload.lengths import Lognormal as Lognormal
     from kvbench.workload.lengths import Uniform as Uniform
     from kvbench.workload.lengths import Zipf as Zipf
+    from kvbench.workload.prefixes import SharedPrefixes as SharedPrefixes
     from kvbench.workload.request import Request as Request
     from kvbench.workload.request import Session as Session
     from kvbench.workload.scenario import Appends as Appends

@@ -10,12 +10,12 @@ from kvbench.workload.arrivals import MAX_REQUESTS, AllAtOnce, Arrivals, check_a
 from kvbench.workload.columns import sessions_of
 from kvbench.workload.contents import NONE
 from kvbench.workload.histories import Beginnings, TurnColumns
-from kvbench.workload.lengths import ConstantLength, Lengths, Lognormal, check_lengths
+from kvbench.workload.lengths import Lengths, Lognormal, check_counts, check_lengths, counts_of
+from kvbench.workload.prefixes import Begun, SharedPrefixes, check_prefixes
 from kvbench.workload.request import NS_PER_S, Request, Session
 from kvbench.workload.scenario import Scenario, Workload
 from kvbench.workload.trace_columns import TraceColumns
 
-MAX_TURNS = 100_000
 MAX_THINK_S = 1_000_000
 
 
@@ -51,6 +51,7 @@ class Conversations(Scenario):
         outputs: tokens decoded at each turn.
         turns: turns of a conversation: an integer, or a distribution whose lengths count turns.
         think_s: mean of the exponential time between an answer and the next message, seconds, >= 0.
+        prefixes: what conversations begin with before their first message, and share; None: nothing.
     Raises:
         ValueError: a number is out of its range, or a part is not of its kind.
     """
@@ -61,6 +62,7 @@ class Conversations(Scenario):
     outputs: Lengths = CHAT_OUTPUTS
     turns: Lengths | int = 1
     think_s: float = 0.0
+    prefixes: SharedPrefixes | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,11 +70,9 @@ class Conversations(Scenario):
         check_arrivals("arrivals", self.arrivals)
         check_lengths("prompts", self.prompts)
         check_lengths("outputs", self.outputs)
-        if isinstance(self.turns, int):
-            check_int("turns", self.turns, 1, MAX_TURNS)
-        else:
-            check_lengths("turns", self.turns)
+        check_counts("turns", self.turns)
         check_number("think_s", self.think_s, 0, MAX_THINK_S)
+        check_prefixes(self.prefixes)
 
     def workload(self, rng: np.random.Generator) -> Workload:
         """Draw the conversations."""
@@ -80,16 +80,16 @@ class Conversations(Scenario):
 
     def columns(self, rng: np.random.Generator) -> TraceColumns:
         """Draw the conversations as columns, a row a turn, those of a conversation together."""
-        arrivals_rng, turns_rng, prompts_rng, outputs_rng, think_rng = rng.spawn(5)
+        arrivals_rng, turns_rng, prompts_rng, outputs_rng, think_rng, prefixes_rng = rng.spawn(6)
         num = min(self.num_requests, self.max_requests or self.num_requests)
-        turns = ConstantLength(tokens=self.turns) if isinstance(self.turns, int) else self.turns
-        counts = turns.draw(num, turns_rng)
+        counts = counts_of(self.turns).draw(num, turns_rng)
         ends = np.cumsum(counts)
         firsts, total = ends - counts, int(ends[-1])
         think_ns = draw_think_ns(total, self.think_s, think_rng)
         think_ns[firsts] = 0
         after = np.arange(-1, total - 1)
         after[firsts] = NONE
+        begun = Begun() if self.prefixes is None else self.prefixes.draw(num, prefixes_rng).of_turns(counts)
         return TurnColumns(
             arrival_ns=np.repeat(self.arrivals.times_ns(num, arrivals_rng), counts),
             sessions=np.repeat(np.arange(num), counts),
@@ -97,7 +97,9 @@ class Conversations(Scenario):
             num_new_tokens=self.prompts.draw(total, prompts_rng),
             num_output_tokens=self.outputs.draw(total, outputs_rng),
             think_ns=think_ns,
+            beginnings=begun.beginnings,
             num_clients=clients_of(self.arrivals),
+            tenants=begun.tenants,
         ).columns
 
 

@@ -12,6 +12,7 @@ from kvbench.workload.trace_file import read_csv
 from kvbench.workload.trace_values import MAX_TOKENS, whole_numbers
 
 MAX_RANKS = 10_000_000
+MAX_TURNS = 100_000
 KINDS = "a length distribution (ConstantLength, Uniform, Lognormal, Zipf, Empirical)"
 
 
@@ -30,6 +31,23 @@ def check_lengths(name: str, value: object) -> None:
         ValueError: it has no `draw`.
     """
     check_has(name, value, "draw", KINDS)
+
+
+def check_counts(name: str, value: object) -> None:
+    """Refuse what counts nothing: neither a positive integer nor a distribution.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, int):
+        check_int(name, value, 1, MAX_TURNS)
+    else:
+        check_lengths(name, value)
+
+
+def counts_of(value: "Lengths | int") -> "Lengths":
+    """A count as a distribution, whose lengths count."""
+    return ConstantLength(tokens=value) if isinstance(value, int) else value
 
 
 @dataclass(frozen=True, kw_only=True)
