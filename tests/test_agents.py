@@ -196,7 +196,7 @@ def test_prefixes_are_few_and_documents_by_zipf():
         (FEW, {"system_tokens": 10}, "system_tokens is a length distribution .* got 10"),
         (FEW, {"tool_tokens": "many"}, "tool_tokens is a length distribution .* got 'many'"),
         (FEW, {"num_tenants": 0}, "num_tenants is a positive integer"),
-        (WORKING, {"prefixes": 3}, "prefixes is SharedPrefixes, or None for none, got 3"),
+        (WORKING, {"prefixes": 3}, r"prefixes is what sessions begin with \(SharedPrefixes\), or null, got 3"),
         (WORKING, {"fan_out_share": 1.5}, "fan_out_share is a number of at least 0 and at most 1, got 1.5"),
         (WORKING, {"num_children": 0}, "num_children is a positive integer and at most 100,000, got 0"),
         (WORKING, {"num_turns": "few"}, "num_turns is a length distribution .* got 'few'"),
@@ -204,7 +204,7 @@ def test_prefixes_are_few_and_documents_by_zipf():
         (WORKING, {"task_tokens": 7}, "task_tokens is a length distribution"),
         (WORKING, {"children_share_history": 1}, "children_share_history is True or False, got 1"),
         (WORKING, {"num_sessions": 0}, "num_sessions is a positive integer"),
-        (Conversations(), {"prefixes": []}, r"prefixes is SharedPrefixes, or None for none, got \[\]"),
+        (Conversations(), {"prefixes": []}, r"prefixes is what sessions begin with .* got \[\]"),
     ],
 )
 def test_bad_parameters_are_refused(scenario, changes, said):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from kvbench.workload import arrivals, lengths
+from kvbench.workload.agents import Agents
 from kvbench.workload.conversation import Conversations, ParallelSampling
 from kvbench.workload.describe import concurrency, describe
 from kvbench.workload.dialogue import Dialogue, count_tokens
@@ -211,6 +212,7 @@ NAMES = sorted(path.stem for path in SCENARIOS.glob("*.yaml"))
 
 def test_the_scenarios_are_there():
     generated = "chat_poisson bursty_gamma diurnal multi_turn_chat code_completion parallel_sampling assistant_dialogue"
+    generated += " agents shared_documents closed_loop"
     traces = "azure_conv mooncake_synthetic plain_trace sharegpt"
     assert {*ARTICLE, *generated.split(), *traces.split()} <= set(NAMES)
 
@@ -225,7 +227,7 @@ def test_a_scenario_file_has_a_comment_and_builds(name):
 def test_a_generated_scenario_is_small_enough_for_a_processor(name):
     scenario = build(load(name))
     if not isinstance(scenario, Conversations | ParallelSampling | Dialogue):
-        assert isinstance(scenario, Trace) or name in ARTICLE
+        assert isinstance(scenario, Trace | Agents) or name in ARTICLE
         return
     for seed in range(5):
         facts = describe(scenario.workload(np.random.default_rng(seed)))

@@ -25,7 +25,7 @@ ROLES = {
 }
 """Of each group of configuration: where its classes live, and what the class of the group's own node derives from."""
 
-PARTS = {"scenario": (("workload",), ("Arrivals", "Lengths")), "strategy": (("strategy",), ("Strategy",))}
+PARTS = {"scenario": (("workload",), ("Arrivals", "Lengths", "Prefixes")), "strategy": (("strategy",), ("Strategy",))}
 """The same for nodes inside a group's node; a group without parts has none."""
 
 MOVED = {

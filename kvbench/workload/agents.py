@@ -20,7 +20,7 @@ from kvbench.workload.lengths import (
     check_lengths,
     counts_of,
 )
-from kvbench.workload.prefixes import Begun, SharedPrefixes, check_prefixes
+from kvbench.workload.prefixes import Begun, Prefixes, SharedPrefixes, check_prefixes
 from kvbench.workload.scenario import Scenario, Workload
 from kvbench.workload.trace_columns import TraceColumns
 
@@ -65,7 +65,7 @@ class Agents(Scenario):
 
     num_sessions: int = 12
     arrivals: Arrivals = field(default_factory=AllAtOnce)
-    prefixes: SharedPrefixes | None = PREFIXES
+    prefixes: Prefixes | None = PREFIXES
     task_tokens: Lengths = TASKS
     num_turns: Lengths | int = TURNS
     output_tokens: Lengths = ANSWERS
@@ -106,7 +106,7 @@ class Agents(Scenario):
         outputs, new = self._lengths(tree, lengths_rng)
         think_ns = draw_think_ns(tree.after.size, self.tool_s, tools_rng)
         think_ns[tree.firsts] = think_ns[tree.begun] = think_ns[tree.joins] = 0
-        begun = Begun() if self.prefixes is None else self.prefixes.draw(num, prefixes_rng).of_turns(tree.counts)
+        begun = Begun() if self.prefixes is None else self.prefixes.begin(num, prefixes_rng).of_turns(tree.counts)
         after = tree.after
         if not self.children_share_history:
             after = after.copy()

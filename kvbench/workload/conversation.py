@@ -11,7 +11,7 @@ from kvbench.workload.columns import sessions_of
 from kvbench.workload.contents import NONE
 from kvbench.workload.histories import Beginnings, TurnColumns
 from kvbench.workload.lengths import Lengths, Lognormal, check_counts, check_lengths, counts_of
-from kvbench.workload.prefixes import Begun, SharedPrefixes, check_prefixes
+from kvbench.workload.prefixes import Begun, Prefixes, check_prefixes
 from kvbench.workload.request import NS_PER_S, Request, Session
 from kvbench.workload.scenario import Scenario, Workload
 from kvbench.workload.trace_columns import TraceColumns
@@ -62,7 +62,7 @@ class Conversations(Scenario):
     outputs: Lengths = CHAT_OUTPUTS
     turns: Lengths | int = 1
     think_s: float = 0.0
-    prefixes: SharedPrefixes | None = None
+    prefixes: Prefixes | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,7 +89,7 @@ class Conversations(Scenario):
         think_ns[firsts] = 0
         after = np.arange(-1, total - 1)
         after[firsts] = NONE
-        begun = Begun() if self.prefixes is None else self.prefixes.draw(num, prefixes_rng).of_turns(counts)
+        begun = Begun() if self.prefixes is None else self.prefixes.begin(num, prefixes_rng).of_turns(counts)
         return TurnColumns(
             arrival_ns=np.repeat(self.arrivals.times_ns(num, arrivals_rng), counts),
             sessions=np.repeat(np.arange(num), counts),

@@ -1,12 +1,12 @@
 """What sessions begin with and have in common: system prompts, definitions of tools, documents; whose they are."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.checks import check_int, check_number
+from kvbench.checks import check_has, check_int, check_number
 from kvbench.workload.contents import NONE
 from kvbench.workload.histories import Beginnings
 from kvbench.workload.lengths import MAX_RANKS, ConstantLength, Lengths, Zipf, check_lengths
@@ -34,8 +34,26 @@ class Begun(NamedTuple):
         return Begun(texts, None if tenants is None else np.repeat(tenants, counts))
 
 
+class Prefixes(Protocol):
+    """What everything that sessions begin with can do."""
+
+    def begin(self, num_sessions: int, rng: np.random.Generator) -> Begun:
+        """Draw what each of so many sessions begins with. The first n of more are those of n."""
+        ...
+
+
+def check_prefixes(value: object) -> None:
+    """Refuse what is neither prefixes nor None.
+
+    Raises:
+        ValueError: it has no `begin`.
+    """
+    if value is not None:
+        check_has("prefixes", value, "begin", "what sessions begin with (SharedPrefixes), or null")
+
+
 @dataclass(frozen=True, kw_only=True)
-class SharedPrefixes:
+class SharedPrefixes(Prefixes):
     """Texts that sessions begin with: a system prompt of few, each alike, then a document, few of them most.
 
     A tenant's system prompts and documents are its own: nothing is shared between tenants.
@@ -77,7 +95,7 @@ class SharedPrefixes:
         for name in ("num_system_prompts", "num_documents"):
             check_int(f"{name} × num_tenants", getattr(self, name) * self.num_tenants, 0, MAX_RANKS)
 
-    def draw(self, num_sessions: int, rng: np.random.Generator) -> Begun:
+    def begin(self, num_sessions: int, rng: np.random.Generator) -> Begun:
         """Draw what sessions begin with; the first n of more sessions are those of n."""
         tenants_rng, systems_rng, documents_rng, lengths_rng, tools_rng, document_lengths_rng = rng.spawn(6)
         tenants = tenants_rng.integers(self.num_tenants, size=num_sessions)
@@ -105,13 +123,3 @@ class SharedPrefixes:
             ends = np.append(ends, begins + tokens[pairs % stride])
         beginnings = Beginnings(parents=parents, ends=ends, chosen=chosen)
         return Begun(beginnings, tenants if self.num_tenants > 1 else None)
-
-
-def check_prefixes(value: object) -> None:
-    """Refuse what is neither prefixes nor None.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if value is not None and not isinstance(value, SharedPrefixes):
-        raise ValueError(f"prefixes is SharedPrefixes, or None for none, got {value!r}")

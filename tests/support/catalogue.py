@@ -9,7 +9,8 @@ from kvbench.model.geometry import KVGeometry
 
 TINY = KVGeometry.uniform(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, dtype="float32")
 STRATEGIES = names("strategy")
-SCENARIOS = names("scenario")
+SCENARIOS = [name for name in names("scenario") if name != "agents"]
+"""Whose sessions are turns after turns, as a run takes them."""
 
 
 def node_of(group, name):
