@@ -241,7 +241,7 @@ def test_a_machine_with_kernels_prices_whole_models_by_them_and_the_cache_alone_
     backend = Modelled().made(whole)
     assert backend.scope == "model"
     assert backend.signals  # of curves there are none
-    assert backend.work_s(np.array([1]), np.array([1]))["products"] > 0
+    assert backend.work_s(np.array([1]), np.array([1]), np.array([1]))["products"] > 0
     assert Fleet().made(whole).machine == fitted
     assert not Modelled().made(replace(whole, cache_only=True)).signals
 

@@ -26,7 +26,6 @@ from kvbench.timing.prices import (
     mixed_ps,
     node_of,
     pair_price,
-    prefill_ps,
     sized_ps,
     units_seen,
 )
@@ -130,7 +129,9 @@ def test_a_prompt_of_llama_by_hand():
     pairs = 512 * 1_536 + 512 * 513 // 2
     attention = pairs * 2 * (128 + 128) * 32 * 32 / 1e3
     assert attention_ps(new, before, prices, prices.tables) == pytest.approx(attention, rel=1e-5)
-    assert prefill_ps(new, before, prices, prices.tables) == pytest.approx(attention + 512 * 2_048_000, rel=1e-5)
+    assert attention_ps(new, before, prices, prices.tables) + new * prices.write_ps == pytest.approx(
+        attention + 512 * 2_048_000, rel=1e-5
+    )
     assert prices.prompt_ps == 32 * 7_000  # of all prompts of an iteration
 
 
@@ -218,7 +219,7 @@ def test_attention_of_prompts_is_what_kernels_say(new, before, window):
         )
         for group in geometry.groups
     )
-    found = prices.prompt_ps + prefill_ps(new, before, prices, prices.tables)
+    found = prices.prompt_ps + attention_ps(new, before, prices, prices.tables) + new * prices.write_ps
     assert found / PS == pytest.approx(float(wanted_s), rel=1e-3)
 
 

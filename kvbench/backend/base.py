@@ -117,11 +117,14 @@ class Backend(ABC):
         """What live requests may hold together, unless a budget is given."""
         return UNLIMITED
 
-    def work_s(self, num_tokens: NDArray[np.int64], num_sequences: NDArray[np.int64]) -> dict[str, float]:
+    def work_s(
+        self, num_tokens: NDArray[np.int64], most_tokens: NDArray[np.int64], num_sequences: NDArray[np.int64]
+    ) -> dict[str, float]:
         """Modelled seconds of a whole model's iterations by kind of work, attention and the host left out.
 
         Args:
             num_tokens: of each iteration, all sequences together.
+            most_tokens: of a sequence in it.
             num_sequences: of each iteration.
         """
         return {}

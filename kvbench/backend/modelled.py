@@ -12,6 +12,7 @@ from kvbench.backend.allocator.tensors import Storages
 from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
 from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.curves import Curves
+from kvbench.backend.load import IterationLoad
 from kvbench.backend.model_rates import ModelRates
 from kvbench.backend.rank import rank_in
 from kvbench.backend.rates import CacheRates, Decoding, Rates, Read
@@ -101,7 +102,7 @@ class ModelledBackend(Backend):
         self._work = Work(rank.work.geometry) if cache_only else rank.work
         self.scope = "cache" if cache_only else "model"
         self.num_rows = conditions.num_rows
-        self.scheduling = conditions.scheduling
+        self.scheduling = conditions.scheduling.of_stages(self._work.num_stages)
         self._attend = conditions.attend
         self._allocator_name = chosen.allocator
         self._has_curves = cache_only and hardware.curves is not None
@@ -150,12 +151,15 @@ class ModelledBackend(Backend):
                 "layers; use backend=measured"
             )
 
-    def work_s(self, num_tokens: NDArray[np.int64], num_sequences: NDArray[np.int64]) -> dict[str, float]:
+    def work_s(
+        self, num_tokens: NDArray[np.int64], most_tokens: NDArray[np.int64], num_sequences: NDArray[np.int64]
+    ) -> dict[str, float]:
         """See `timing.iteration`; of the cache alone, none."""
         if not self._work.is_whole:
             return {}
-        iteration = iteration_of(self.hardware, self._work)
-        return spent_s(iteration, num_tokens * self.num_rows, num_sequences * self.num_rows)
+        iteration, num_stages = iteration_of(self.hardware, self._work), self._work.num_stages
+        of_batches = np.maximum(-(-num_tokens * self.num_rows // num_stages), most_tokens)
+        return spent_s(iteration, of_batches, -(-num_sequences * self.num_rows // num_stages))
 
     def memory_bytes(self) -> int:
         """The machine's memory, as far as it may be used, less the weights."""
@@ -166,7 +170,7 @@ class ModelledBackend(Backend):
         self._now_ps = self._lane_ps = 0
         self._under_way: dict[int, tuple[int, int]] = {}
         self._has_stepped = False
-        self._num_tokens = self._num_sequences = 0
+        self._load = IterationLoad(self.scheduling, self._work.num_stages)
         self._decoding: Collection[int] = ()
         self._has_decoded = self._has_prompt = False
         self._decoded_alone: list[tuple[tuple[Read, ...], int, Decoding, int]] = []
@@ -188,7 +192,7 @@ class ModelledBackend(Backend):
         """Weights are to be read again, and the host paid. See `Backend.begin_iteration`."""
         self._has_stepped = self._has_decoded = self._has_prompt = False
         self._decoded_alone.clear()
-        self._num_tokens = self._num_sequences = 0
+        self._load = IterationLoad(self.scheduling, self._work.num_stages)
         self._decoding = decoding
 
     def check(self, plan: Plan) -> Times:
@@ -211,10 +215,9 @@ class ModelledBackend(Backend):
         if num_queries:
             if self._attend:
                 spent[ATTEND] += self._attend_ps(booking, num_queries)
-            before = self._rates.linear_ps(self._num_tokens, self._num_sequences)
-            self._num_tokens += num_queries * self.num_rows
-            self._num_sequences += self.num_rows
-            spent[MODEL] += self._rates.linear_ps(self._num_tokens, self._num_sequences) - before
+            before, self._load = self._load, self._load.with_step(num_queries, self.num_rows)
+            spent[MODEL] += self._rates.linear_ps(self._load.batch_tokens, self._load.num_sequences)
+            spent[MODEL] -= self._rates.linear_ps(before.batch_tokens, before.num_sequences)
             if not self._has_stepped:
                 spent[MODEL] += self._rates.iteration_ps()
                 self._has_stepped = True
@@ -291,6 +294,8 @@ class ModelledBackend(Backend):
             self._decoded_alone.append((reads, since_bytes, decoding, ps))
         else:
             self._has_prompt = True
+            before_ps, self._load = self._load.attention_ps, self._load.with_prompt(ps, num_queries)
+            ps = self._load.attention_ps - before_ps
         return ps + self._mixed_ps()
 
     def _mixed_ps(self) -> int:

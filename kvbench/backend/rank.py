@@ -7,7 +7,7 @@ from kvbench.model.geometry import KVGeometry, geometry_in
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 from kvbench.model.parameters import ModelParameters, parameters_of
-from kvbench.model.ranks import rank_of
+from kvbench.model.ranks import rank_of, stage_layers
 from kvbench.timing.work import Work, work_of, work_of_parameters
 
 
@@ -51,6 +51,8 @@ def rank_in(conditions: Conditions) -> Rank:
     rank = rank_of(model, parallel, divides)
     whole = rank_of(model, Parallel(tensor=parallel.tensor, expert=parallel.expert, data=parallel.data), divides)
     work = _work(conditions, geometry_in(whole), whole)
+    if work.is_whole and parallel.pipeline > 1:
+        work = work._replace(stages=tuple(stage_layers(model.num_layers, parallel.pipeline, divides)))
     about = (
         f"an accelerator holds {rank.weights_bytes:,} of {model.weights_bytes:,} bytes of weights, "
         f"and {rank.bytes_per_token:,} of {model.bytes_per_token:,} bytes a token"

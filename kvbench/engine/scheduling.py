@@ -43,6 +43,10 @@ class Scheduling(NamedTuple):
         kept = "" if self.evicts else ", none admitted that might have to give way"
         return f"{whole}{self.tokens:,} tokens a step, {among}{kept}"
 
+    def of_stages(self, num_stages: int) -> "Scheduling":
+        """The rules of a step of a pipeline, which has a batch of so many tokens at each stage."""
+        return self if self.tokens is None else self._replace(tokens=self.tokens * num_stages)
+
     def most_live(self, otherwise: int) -> int:
         """Sequences live at once: no more than a step has tokens for, where those of decoding ones are among them.
 
@@ -61,6 +65,18 @@ def promised_slots(num_tokens: int, block_tokens: int) -> int:
 def prompts_tokens(tokens: int, num_decoding: int, counts_decode: int) -> int:
     """What a step has for prompts, beside so many sequences that decode in it."""
     return max(tokens - num_decoding, 0) if counts_decode else tokens
+
+
+def chunk_tokens(num_tokens: int, tokens: int, chunks: int, num_stages: int) -> int:
+    """How many of a prompt's tokens in a step are in one of the batches that are at a pipeline's stages.
+
+    Args:
+        num_tokens: of the prompt, in the step.
+        tokens: of a step, all batches together.
+        chunks: whether prompts are cut.
+        num_stages: of the pipeline.
+    """
+    return min(num_tokens, max(tokens // num_stages, 1)) if chunks else num_tokens
 
 
 def taken_tokens(num_wanted: int, left_tokens: int, is_first: int, tokens: int, chunks: int) -> int:

@@ -2,7 +2,7 @@
 
 from kvbench.compiled import part, plain
 from kvbench.engine.scheduling import prompts_tokens, taken_tokens
-from kvbench.fleet.holds import bend, bytes_of, held_bytes, held_units, passing_bytes, used_slots
+from kvbench.fleet.holds import bend, held_bytes, held_units, passing_bytes
 from kvbench.fleet.live import (
     begin_decoding,
     end,
@@ -16,27 +16,17 @@ from kvbench.fleet.live import (
     take_out,
 )
 from kvbench.fleet.memory import growth_ps, note_peak, note_waste, resized
+from kvbench.fleet.paying import pay
 from kvbench.fleet.queue import is_promised, is_waiting, note_left, take_first
 from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OUT_OF_MEMORY, SWAP, TOO_LONG, Machine
 from kvbench.fleet.tally import Level, add_one, add_wait, pass_time
 from kvbench.fleet.turns import has_slide_room, make_way, reduce, scored_ps, slid, turn
-from kvbench.timing.prices import (
-    LINEAR,
-    SEQUENCES,
-    decode_ps,
-    mixed_ps,
-    moved_ps,
-    num_scoring,
-    prefill_ps,
-    scoring_ps,
-    sized_ps,
-)
+from kvbench.timing.prices import LINEAR, SEQUENCES, decode_ps, mixed_ps, of_batch, sized_ps
 
 FEW = 8
-_decode_ps, _mixed_ps, _moved_ps = plain(decode_ps), plain(mixed_ps), plain(moved_ps)
-_prefill_ps, _sized_ps = plain(prefill_ps), plain(sized_ps)
+_decode_ps, _mixed_ps = plain(decode_ps), plain(mixed_ps)
+_sized_ps, _of_batch = plain(sized_ps), plain(of_batch)
 _prompts_tokens, _taken_tokens = plain(prompts_tokens), plain(taken_tokens)
-_num_scoring, _scoring_ps = plain(num_scoring), plain(scoring_ps)
 
 
 @part
@@ -45,6 +35,7 @@ def iterate(m: Machine) -> None:
     now, fixed = m.now, m.fixed
     now.num_finished_before = now.num_finished
     now.spent_ps = now.tokens = now.num_computed = now.num_ended = now.num_begun = now.has_given_way = 0
+    now.most_tokens = now.prompts_ps = now.longest_ps = 0
     now.used_by_ended = now.allocated_by_ended = now.wasted_by_ended = now.rounded_by_ended = 0
     now.stepped = now.num_begun_with = now.units_seen = 0
     num_new, is_open = 0, now.quota > 0
@@ -75,11 +66,10 @@ def iterate(m: Machine) -> None:
 @part
 def _finish(m: Machine, num_new: int) -> None:
     """Let the iteration's time pass, and note whose tokens are out, and who has ended."""
-    now = m.now
-    spent_ps = now.spent_ps + _sized_ps(LINEAR, now.stepped + now.tokens, m.tables)
+    now, num_stages = m.now, m.fixed.num_stages
+    spent_ps = now.spent_ps + _of_batch(now.prompts_ps, now.longest_ps, num_stages)
+    spent_ps += _sized_ps(LINEAR, _of_batch(now.stepped + now.tokens, now.most_tokens, num_stages), m.tables)
     spent_ps += _sized_ps(SEQUENCES, now.stepped + now.num_computed, m.tables)
-    if now.num_computed > 0:
-        spent_ps += m.fixed.prompt_ps
     if now.stepped > 0:
         if now.num_computed > 0:
             spent_ps += _mixed_ps(now.num_begun_with, now.units_seen, m.tables, m.fixed.unit_parts)
@@ -356,7 +346,7 @@ def _compute(m: Machine, place: int) -> tuple[bool, bool]:
             return took, True
         took = True
         own.held += num_tokens
-        _pay(m, place, held, num_tokens, is_fetch)
+        pay(m, place, held, num_tokens, is_fetch)
         if fixed.is_turning:
             if num_tokens > 1:
                 own.several = own.held
@@ -369,29 +359,3 @@ def _compute(m: Machine, place: int) -> tuple[bool, bool]:
         m.live[now.num_begun].begun = place
         now.num_begun += 1
     return took, True
-
-
-@part
-def _pay(m: Machine, place: int, held: int, num_tokens: int, is_fetch: bool) -> None:
-    """What the step of a request that does not decode costs, and counts as."""
-    now, own = m.now, m.live[place]
-    asked = m.requests[own.request]
-    own.has_stepped = 1
-    if asked.admitted_ns == NONE:
-        asked.admitted_ns = now.clock_ns
-    if is_fetch:
-        num_bytes = bytes_of(held + num_tokens, m.fixed) - bytes_of(held, m.fixed)
-        now.spent_ps += m.fixed.transfer_ps + _moved_ps(num_bytes, m.fixed.swap_ps, m.fixed)
-        now.moved_bytes += num_bytes
-        return
-    num_before = used_slots(own, held + num_tokens) - num_tokens + own.aside if m.fixed.is_turning else held
-    now.spent_ps += _prefill_ps(num_tokens, num_before, m.fixed, m.tables)
-    if m.fixed.voters > 0:
-        num_queries = _num_scoring(num_tokens, m.fixed.voters, m.fixed.is_each)
-        now.spent_ps += _scoring_ps(num_queries, num_before + num_tokens, m.fixed)
-    now.num_computed += 1
-    now.tokens += num_tokens
-    now.budget_tokens = max(now.budget_tokens - num_tokens, 0)
-    num_again = min(max(own.saved - held, 0), num_tokens)
-    now.num_recomputed_tokens += num_again
-    now.num_prompt_tokens += num_tokens - num_again

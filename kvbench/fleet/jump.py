@@ -16,12 +16,13 @@ from kvbench.timing.prices import (
     SEQUENCES,
     SIZES,
     STEP,
+    of_batch,
     sized_ps,
     unit_ps,
 )
 
 LONGEST_NS = 9 * 10**15
-_sized_ps, _unit_ps = plain(sized_ps), plain(unit_ps)
+_sized_ps, _unit_ps, _of_batch = plain(sized_ps), plain(unit_ps), plain(of_batch)
 
 
 @part
@@ -67,8 +68,8 @@ def _step_ps(m: Machine) -> int:
     if num <= SIZES:
         step_ps = int(m.tables[STEP, num])
     else:
-        for row in (LINEAR, SEQUENCES, DECODE_FIXED):
-            step_ps += _sized_ps(row, num, m.tables)
+        step_ps += _sized_ps(LINEAR, _of_batch(num, 1, fixed.num_stages), m.tables)
+        step_ps += _sized_ps(SEQUENCES, num, m.tables) + _sized_ps(DECODE_FIXED, num, m.tables)
         step_ps += num * (fixed.write_ps + fixed.state_ps)
     return step_ps + m.now.beside_ps + m.now.units * _unit_ps(DECODE_UNIT, num, m.tables, fixed.unit_parts)
 

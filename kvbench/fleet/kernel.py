@@ -13,8 +13,8 @@ from kvbench.fleet.replica import advance, load_of, route
 from kvbench.fleet.state import FOREVER, ROUND_ROBIN, Machine, Rule, Tables, TurnRule
 
 COMPILED = (
-    *("clients", "holds", "iteration", "jump", "kernel", "live", "memory", "queue", "replica", "space", "state"),
-    *("tally", "turns"),
+    *("clients", "holds", "iteration", "jump", "kernel", "live", "memory", "paying", "queue", "replica", "space"),
+    *("state", "tally", "turns"),
 )
 """Files of this package that are compiled into the kernel."""
 

@@ -82,7 +82,7 @@ def served_as(said: Said, conditions: Conditions, rank: Rank, machine: Hardware)
     if conditions.engine is None:
         fraction = MEMORY_FRACTION if said.memory_fraction is None else said.memory_fraction
         memory_bytes = memory_left(machine, rank.geometry, rank.weights, fraction)
-        rules = Scheduling(said.prefill_chunk_tokens)
+        rules = Scheduling(said.prefill_chunk_tokens).of_stages(rank.work.num_stages)
         return Serving(memory_bytes, said.max_batch or MAX_BATCH, rules)
     model, parallel = rank.model, conditions.parallel
     if model is None or conditions.model is None:
@@ -95,7 +95,7 @@ def served_as(said: Said, conditions: Conditions, rank: Rank, machine: Hardware)
             f"engine={engine.name} leaves nothing of {machine.name} for caches: weights, activations and the rest take "
             f"{-memory_bytes:,} bytes more than its share; python -m kvbench capacity says which"
         )
-    rules = engine.scheduling
+    rules = engine.scheduling.of_stages(rank.work.num_stages)
     max_batch = rules.most_live(MAX_BATCH)
     if model.state_bytes:
         max_batch = max(min(max_batch, memory_bytes // STATES_SHARE // model.state_bytes), 1)

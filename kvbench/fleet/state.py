@@ -191,6 +191,9 @@ class ReplicaRow(Counters):
     num_begun_with: int  # who decoded as it began
     num_computed: int  # whose prompts had a step in it
     tokens: int
+    most_tokens: int  # of these, those of one prompt in one batch, at most
+    prompts_ps: int  # attention of prompts, and the most that one's in one batch takes
+    longest_ps: int
     budget_tokens: int  # that the iteration has left for prompts, of those that it had first
     first_tokens: int
     bin_ns: int

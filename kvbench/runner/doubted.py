@@ -68,9 +68,9 @@ def spent_s(steps: pd.DataFrame, backend: Backend) -> dict[str, float]:
         "decode": float(attend_s[is_decode].sum()),
         "prefill": float(attend_s[~is_decode].sum()),
     }
-    iterations = done.groupby(["repetition", "iteration"], sort=False)["num_tokens"].agg(["sum", "size"])
+    iterations = done.groupby(["repetition", "iteration"], sort=False)["num_tokens"].agg(["sum", "max", "size"])
     model_s = float(steps["model_us"].sum()) / US_PER_S
-    kinds = backend.work_s(iterations["sum"].to_numpy(), iterations["size"].to_numpy()) if model_s else {}
+    kinds = backend.work_s(*(iterations[name].to_numpy() for name in iterations)) if model_s else {}
     for kind, own_s in kinds.items():
         found[kind] = found.get(kind, 0.0) + own_s
     return found | {"host": max(model_s - sum(kinds.values()), 0.0)}

@@ -74,6 +74,8 @@ class Prices(NamedTuple):
             PREFILL on, by sight, and by new tokens and those before them, as NODES of each: attention of a pair of
             query and key, in parts of a picosecond. Of the cache alone all is 0.
         launch_ps: what moves slots within the device, beside their bytes: a launch a layer.
+        num_stages: of a pipeline, each of which has a batch of an iteration: see `of_batch`. LINEAR is by a batch's
+            tokens, the other rows by sequences of all.
     """
 
     write_ps: int
@@ -89,6 +91,13 @@ class Prices(NamedTuple):
     sights: tuple[Sight, ...]
     tables: NDArray[np.int64]
     launch_ps: int = 0
+    num_stages: int = 1
+
+
+def of_batch(together: int, most: int, num_stages: int) -> int:
+    """Of an iteration's tokens, or of what prompts take, those of the largest batch: as many batches as stages, alike,
+    but that what one sequence has at most is not cut."""
+    return max(most, -(-together // num_stages))
 
 
 def sized_ps(row: int, number: int, tables: NDArray[np.int64]) -> int:
@@ -175,11 +184,6 @@ def attention_ps(num_new: int, num_before: int, prices: Prices, tables: NDArray[
         price = pair_price(num_new, num_before, i, tables)
         spent_ps += pairs // SCALE * price + pairs % SCALE * price // SCALE
     return spent_ps
-
-
-def prefill_ps(num_new: int, num_before: int, prices: Prices, tables: NDArray[np.int64]) -> int:
-    """Attention of new tokens over those before them and each other, and the writing of their K and V."""
-    return attention_ps(num_new, num_before, prices, tables) + num_new * prices.write_ps
 
 
 def reading_ps(num_new: int, num_before: int, prices: Prices) -> int:

@@ -24,6 +24,7 @@ from kvbench.timing.prices import (
 )
 from kvbench.timing.rooflines import Seconds
 from kvbench.timing.shapes import AS_IT_IS, Factors
+from kvbench.timing.stages import lay_in_stages
 from kvbench.timing.work import Work
 
 CACHE_KERNELS = 3
@@ -56,7 +57,7 @@ def prices_of(
     """
     geometry, sights = work.geometry, sights_of(work)
     memory_per_s = hardware.memory_bytes_per_s * hardware.memory_efficiency
-    held = held or geometry
+    held, num_stages = held or geometry, work.num_stages
     slot_bytes, state_bytes = (each * num_rows for each in (geometry.bytes_per_token, geometry.state_bytes))
     unit_bytes = num_rows * (held.bytes_per_token or held.state_bytes) or 1
     tables = np.zeros((PREFILL + len(sights), SIZES + 1), np.int64)
@@ -67,11 +68,14 @@ def prices_of(
         _fill(tables, iteration, num_rows, factors)
         weights, prompt_ps = iteration.weights, _ps(factors.prefill * iteration.prompts)
     traffic = factors.traffic / memory_per_s
-    write_ps, step_ps = _ps(slot_bytes * traffic), _ps(step_s)
-    state_ps = _ps(2 * state_bytes * traffic) if state_bytes else 0
+    write_ps, step_ps = _ps(slot_bytes * traffic / num_stages), _ps(step_s)
+    state_ps = _ps(2 * state_bytes * traffic / num_stages) if state_bytes else 0
     if work.is_whole:
-        each_ps = np.arange(SIZES + 1) * (write_ps + state_ps)
-        tables[STEP] = tables[[LINEAR, SEQUENCES, DECODE_FIXED]].sum(axis=0) + each_ps + step_ps
+        if num_stages > 1:
+            lay_in_stages(tables, work.stages)
+        number = np.arange(SIZES + 1)
+        tables[STEP] = tables[LINEAR, -(-number // num_stages)] + tables[[SEQUENCES, DECODE_FIXED]].sum(axis=0)
+        tables[STEP] += number * (write_ps + state_ps) + step_ps
     return Prices(
         write_ps=write_ps,
         state_ps=state_ps,
@@ -88,6 +92,7 @@ def prices_of(
         ),
         tables=tables,
         launch_ps=round(held.num_layers * hardware.launch_s * PS_PER_S),
+        num_stages=num_stages,
     )
 
 

@@ -69,17 +69,24 @@ class Row(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What an iteration runs on a rank; of a pipeline, on one of each stage after the other.
+    """What an iteration runs on a rank; of a pipeline, on one of each stage.
 
     Args:
         geometry: what layers hold, and how they attend.
         tokens: kernels over all tokens; none where the cache alone is priced.
         sequences: over those that get logits, one a sequence.
+        stages: layers of each stage of a pipeline; none where there is none.
     """
 
     geometry: KVGeometry
     tokens: Row = Row()
     sequences: Row = Row()
+    stages: tuple[int, ...] = ()
+
+    @property
+    def num_stages(self) -> int:
+        """Of the pipeline, or 1."""
+        return max(len(self.stages), 1)
 
     @property
     def is_whole(self) -> bool:

@@ -74,7 +74,9 @@ def results(result):
     return {name: getattr(result, name).tolist() for name in (*COLUMNS, "held_tokens")}
 
 
-def by_runner(columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY, rules=EACH_ITS_STEP, hardware=None):
+def by_runner(
+    columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY, rules=EACH_ITS_STEP, hardware=None, conditions=None
+):
     """What the runner finds: columns a request, totals, and sums over time in bytes and nanoseconds."""
     requests = [
         Session(int(arrival), (Request(int(prompt), int(output)),))
@@ -82,8 +84,8 @@ def by_runner(columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY, rul
             columns.arrival_ns, columns.num_prompt_tokens, columns.num_output_tokens, strict=True
         )
     ]
-    conditions = Conditions(geometry=geometry, hardware=hardware or machine(), weights=WEIGHTS)
-    backend = Modelled(memory_fraction=0.5).made(conditions)
+    alone = Conditions(geometry=geometry, hardware=hardware or machine(), weights=WEIGHTS)
+    backend = Modelled(memory_fraction=0.5).made(conditions or alone)
     backend.scheduling = rules
     recorder = run(
         {"it": strategy},
