@@ -15,7 +15,17 @@ from kvbench.calibration.validation.iterations import judged_iterations
 from kvbench.calibration.validation.kernels import Judged, judged_kernels
 from kvbench.calibration.validation.mixed import judged_mixed, read_mixed
 from kvbench.calibration.validation.points import ServingPoint
-from kvbench.calibration.validation.recognised import KERNELS, LOG, MIXED_CALLS, SERVING, read_table
+from kvbench.calibration.validation.recognised import (
+    KERNELS,
+    LOG,
+    MIXED_CALLS,
+    RECORDING,
+    SERVING,
+    read_documents,
+    read_table,
+)
+from kvbench.calibration.validation.recordings import recording_of
+from kvbench.calibration.validation.replayed import judged_recording
 from kvbench.calibration.validation.request_log import read_log
 from kvbench.calibration.validation.serving_table import read_serving
 from kvbench.checks import check_int
@@ -70,11 +80,21 @@ def held_file(path: Path, form: str, asked: Mapping[str, Any]) -> HeldFile:
         ValueError: it is broken, or it is not said of which machine it is.
     """
     said = beside(path) | {key: value for key, value in asked.items() if value is not None}
-    if form in (SERVING, LOG, *EXPORTS):
+    if form == RECORDING:
+        judged, about = _judged_recording(path)
+    elif form in (SERVING, LOG, *EXPORTS):
         judged, about = _judged_served(path, form, said)
     else:
         judged, about = _judged_kernels(path, form, said)
     return HeldFile(name=path.name, about=about, rows=judged.rows.assign(file=path.name), not_told=judged.not_told)
+
+
+def _judged_recording(path: Path) -> tuple[Judged, str]:
+    (document,) = read_documents(path)
+    try:
+        return judged_recording(recording_of(document))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _judged_kernels(path: Path, form: str, said: Mapping[str, Any]) -> tuple[Judged, str]:

@@ -8,6 +8,7 @@ from kvbench.api.probe import check_probe, quality_frame, quality_line
 from kvbench.configuration.engine import parallel_of
 from kvbench.configuration.model import model_of
 from kvbench.configuration.parts import Config, Parts, parts_of
+from kvbench.ledger import UNLIMITED
 from kvbench.model.parallel import Parallel
 from kvbench.results.environment import environment
 from kvbench.results.results import Results
@@ -68,18 +69,21 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
     num_repetitions = parts.num_repetitions
     named = [key for key in ("hardware", "engine") if config.get(key) is not None]
     named += ["parallel"] if parallel_of(config) != Parallel() else []
+    is_measured, is_modelled = parts.backend.source == "measured", parts.backend.hardware is not None
+    fills = not is_measured and config.get("engine") is not None
+    named = [key for key in named if is_measured or (key == "hardware" and not is_modelled)]
     unused = f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} not looked at"
-    is_modelled = parts.backend.hardware is not None
-    fills = is_modelled and config.get("engine") is not None
+    why = "times are measured here" if is_measured else "every step takes as long"
+    budget = "no budget" if parts.budget_bytes == UNLIMITED else f"budget {parts.budget_bytes:,} bytes"
     return [
         f"{name}: {len(sessions):,} of {num_all:,} sessions{arriving}, {num_requests:,} requests, at most "
         f"{parts.max_concurrency} at once",
         f"{parts.backend.geometry.about}; {device['device']} ({device['device_name']}); "
         f"attention {'on' if config['attend'] else 'off'}",
         f"{num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {parts.num_warmup} of warm-up; "
-        f"budget {parts.budget_bytes:,} bytes; {parts.backend.source}, scope {parts.backend.scope}",
+        f"{budget}; {parts.backend.source}, scope {parts.backend.scope}",
         *([str(device["data"])] if "data" in device else []),
         *(f"assumed: {sentence}" for sentence in model_of(config).assumed),
-        *([f"{unused}: times are measured here"] if named and not is_modelled else []),
+        *([f"{unused}: {why}"] if named else []),
         *([f"engine fills steps: {parts.backend.scheduling.about}; memory is the backend's"] if fills else []),
     ]

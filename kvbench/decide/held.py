@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kvbench.backend.counted import Counted
+from kvbench.backend.counted import CountedBackend
 from kvbench.ledger import Limits
 from kvbench.model.geometry import KVGeometry
 from kvbench.runner.drive import SEQ, Driver, step
@@ -54,7 +54,7 @@ def held_by(
     num_steps = min(num_output_tokens, num_tokens - 1, MOST_STEPS)
     session = Session(0, (Request(num_tokens - num_steps, num_steps + 1),))
     fitted = strategy.fitted(Limits(geometry=geometry, budget_bytes=None, context_tokens=longest, is_modelled=True))
-    backend, ledger = Counted(geometry), fitted.ledger(geometry)
+    backend, ledger = CountedBackend(geometry), fitted.ledger(geometry)
     driver = Driver(fitted, ledger, backend)
     driver.open(SEQ)
     driver.admit(SEQ, session)

@@ -20,6 +20,8 @@ class Scheduling(NamedTuple):
         waits_for_end: whether who gave way waits until another has ended; else until a step in which nobody gives way.
         fits_prompts: whether one is admitted only if a pool of blocks has room for its whole prompt, though its chunks
             take blocks as they come.
+        plans_steps: whether a step is settled before it is computed: who ends in it keeps its place and its blocks to
+            its end, and who gave way computes with what it lost the token that it was about to.
     """
 
     tokens: int | None = None
@@ -30,6 +32,12 @@ class Scheduling(NamedTuple):
     evicts: bool = True
     waits_for_end: bool = True
     fits_prompts: bool = False
+    plans_steps: bool = False
+
+    @property
+    def admits_late(self) -> bool:
+        """Whether those who are live have their turns in a step before others are admitted to it."""
+        return self.plans_steps or self.fits_prompts or not self.waits_for_end
 
     @property
     def about(self) -> str:
@@ -60,6 +68,14 @@ class Scheduling(NamedTuple):
 def promised_slots(num_tokens: int, block_tokens: int) -> int:
     """Slots in whole blocks of a request that comes to hold so many tokens."""
     return -(-num_tokens // block_tokens) * block_tokens
+
+
+def lost_tokens(num_held: int, is_decoding: int, plans_steps: int) -> int:
+    """Tokens that a request computes before anything else once it is admitted again, of those it held as it gave way.
+
+    The token that one who decodes was about to compute is known, and computed with them where steps are planned.
+    """
+    return num_held + 1 if is_decoding and plans_steps else num_held
 
 
 def prompts_tokens(tokens: int, num_decoding: int, counts_decode: int) -> int:

@@ -48,9 +48,16 @@ class Driver:
         self.ledger.open(seq)
         self._hands.open(seq)
 
-    def admit(self, seq: int, session: Session) -> Booking:
-        """What a new sequence needs before its first token."""
-        return self._do(seq, self.strategy.on_admit, session) or self.book(seq, NOTHING)
+    def admit(self, seq: int, session: Session, num_tokens: int = 0) -> Booking:
+        """What a new sequence needs before its first token, with what it takes over that is there already.
+
+        Args:
+            seq: the sequence.
+            session: what it is of.
+            num_tokens: that it is to compute before its next answer; 0: nothing is taken over.
+        """
+        plan = self.strategy.on_admit(seq, session, self.view)
+        return self.book(seq, (*plan, *(self.strategy.on_reuse(seq, num_tokens, self.view) if num_tokens else NOTHING)))
 
     def at_once(self, seq: int, num_tokens: int) -> int:
         """How many of an append's tokens the next step takes."""

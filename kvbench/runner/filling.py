@@ -6,6 +6,8 @@ from kvbench.engine.scheduling import Scheduling, prompts_tokens, taken_tokens
 from kvbench.runner.live import LiveRequest
 from kvbench.timing.prices import UNBOUNDED
 
+NOBODY: Iterator[LiveRequest] = iter(())
+
 
 class Filling:
     """Fills one pass after another by an engine's rules.
@@ -24,21 +26,28 @@ class Filling:
         """Whether a pass has so many tokens for prompts and no more."""
         return self._rules.tokens is not None
 
-    def turns(self, live: Sequence[LiveRequest]) -> Iterator[LiveRequest]:
-        """Live requests in the order of their turns, which begin when the one before has ended; some have none."""
+    def turns(self, live: Sequence[LiveRequest], newcomers: Iterator[LiveRequest] = NOBODY) -> Iterator[LiveRequest]:
+        """Live requests in the order of their turns, which begin when the one before has ended; some have none.
+
+        Args:
+            live: those who are live already.
+            newcomers: those who become live while the pass has tokens for them.
+        """
         rules = self._rules
         self._num_decoded = 0
         self._allow()
         if rules.mixes and not rules.counts_decode:
             yield from list(live)
-            return
-        prompts = [progress for progress in live if not progress.is_decoding]
-        decoding = [progress for progress in live if progress.is_decoding]
-        if rules.mixes or not prompts:
-            yield from decoding
-            self._allow()
-        yield from prompts
-        if not rules.mixes and prompts and self._left_tokens == self._first_tokens:
+        else:
+            prompts = [progress for progress in live if not progress.is_decoding]
+            decoding = [progress for progress in live if progress.is_decoding]
+            if rules.mixes:
+                yield from decoding
+                self._allow()
+            yield from prompts
+        while self._left_tokens and (progress := next(newcomers, None)) is not None:
+            yield progress
+        if not rules.mixes and self._left_tokens == self._first_tokens:
             yield from decoding
 
     def _allow(self) -> None:

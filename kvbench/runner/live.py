@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from kvbench.engine.scheduling import lost_tokens
 from kvbench.runner.recorder import DECODE, PREFILL, RECOMPUTE
 from kvbench.workload.request import Request, Session
 
@@ -14,6 +15,8 @@ class LiveRequest:
         index: the session's number in the scenario; also its sequence's number.
         session: what it asks for.
         arrival_ns: when it was sent.
+        num_hit: tokens that were there when it was first admitted.
+        is_ahead: whether what is to be computed again has the next token with it.
     """
 
     index: int
@@ -24,6 +27,8 @@ class LiveRequest:
     num_to_recompute: int = 0
     num_prefilled: int = 0
     num_preemptions: int = 0
+    num_hit: int = 0
+    is_ahead: bool = False
     reserved_bytes: int = 0
     waste_bytes: int = 0
     is_new: bool = True
@@ -53,7 +58,7 @@ class LiveRequest:
         is written by the next turn's prefill, before that one's own.
         """
         if phase == RECOMPUTE:
-            return 0, 0
+            return 0, int(self.is_ahead and num_tokens == self.num_to_recompute)
         if phase == DECODE:
             return 0, 1
         num_prefill, num_prompt = self.session.num_prefill_tokens(self.turn), self.request.num_append_tokens
@@ -66,7 +71,9 @@ class LiveRequest:
         self.is_new = False
         if phase == RECOMPUTE:
             self.num_to_recompute -= num_tokens
-            return False
+            if self.num_to_recompute or not self.is_ahead:
+                return False
+            phase, num_tokens, self.is_ahead = DECODE, 1, False
         self.num_held += num_tokens
         if phase == DECODE:
             self.num_decoded += 1
@@ -85,8 +92,29 @@ class LiveRequest:
         """Whether no turn follows the one that it is in."""
         return self.turn == len(self.session.turns) - 1
 
-    def preempt(self) -> None:
-        """Lose the cache: what was held is to be computed again before the next step."""
-        self.num_to_recompute = self.num_held
+    @property
+    def num_known(self) -> int:
+        """Tokens that are to be in its cache before its next answer: those that it lost, or its whole prompt."""
+        left = self.session.num_prefill_tokens(self.turn) - self.num_prefilled
+        return max(self.num_to_recompute, self.num_held + left)
+
+    def take_over(self, num_tokens: int) -> None:
+        """Find so many first tokens in its new cache: they are not computed."""
+        if not self.num_to_recompute:
+            self.num_hit = num_tokens
+        self.num_to_recompute = max(self.num_to_recompute - num_tokens, 0)
+        more = max(num_tokens - self.num_held, 0)
+        self.num_prefilled += more
+        self.num_held += more
+
+    def preempt(self, is_planned: int) -> None:
+        """Lose the cache: what was held is to be computed again before the next step.
+
+        Args:
+            is_planned: whether, where it decodes, with the token that it was about to compute.
+        """
+        held, is_decoding = self.num_held, self.is_decoding or self.is_ahead
+        self.num_to_recompute = lost_tokens(held, is_decoding, is_planned)
+        self.is_ahead = self.num_to_recompute > held
         self.num_preemptions += not self.is_new
         self.is_new = True

@@ -27,7 +27,10 @@ assert STEP_FIELDS[_RESERVE:_HOST] == Times._fields, "late times are written ove
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """How one request, a turn of a session that was sent at `arrival_ns`, ended in one repetition."""
+    """How one request, a turn of a session that was sent at `arrival_ns`, ended in one repetition.
+
+    `hit_tokens` were there when it was first admitted.
+    """
 
     repetition: int
     strategy: int
@@ -37,6 +40,7 @@ class RequestRow:
     held_tokens: int
     num_preemptions: int
     arrival_ns: int
+    hit_tokens: int
 
 
 @dataclass

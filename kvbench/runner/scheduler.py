@@ -2,14 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from heapq import heapify, heappop, heappush
 
-from kvbench.backend.base import NO_TIMES, Backend, Booking, summed
-from kvbench.ledger import NO_RECEIPT, BackgroundError, Ledger, OutOfMemory
-from kvbench.ledger.accounts import Account
-from kvbench.plan.area import DISK, HOST
+from kvbench.backend.base import Backend, Booking
+from kvbench.ledger import BackgroundError, Ledger, OutOfMemory
 from kvbench.results.columns import COMPLETED, UNREACHED
+from kvbench.runner.carrying import Carrier
 from kvbench.runner.drive import Driver
+from kvbench.runner.expected import Expected
 from kvbench.runner.filling import Filling
 from kvbench.runner.live import LiveRequest
 from kvbench.runner.promises import Promises
@@ -28,7 +27,6 @@ from kvbench.runner.recorder import (
     RELIEVE,
     Recorder,
     RequestRow,
-    transient_bytes,
 )
 from kvbench.strategy.base import CapacityExceeded, Strategy
 from kvbench.workload.request import Session
@@ -45,8 +43,9 @@ class Scheduler:
     turn it is idle: it keeps its cache and takes no place; a turn that follows at once keeps the place. Where memory
     does not last, a victim gives its own back: the session that has been idle longest, else the request admitted last.
     The strategy may offer what of the victim's is cheaper to give than all. A live victim waits at the head of the
-    queue until a request has finished; what a victim held is computed again before its next step. A request that does
-    not fit alone ends its session as out_of_memory; one that is longer than the strategy holds, as too_long.
+    queue until a request has finished, or until a step in which nobody gives way; what a victim held, and is not found
+    again, is computed again before its next step. A request that does not fit alone ends its session as out_of_memory;
+    one that is longer than the strategy holds, as too_long; who follows such a session is not reached.
 
     Args:
         strategy: what decides.
@@ -72,106 +71,134 @@ class Scheduler:
         num_clients: int | None = None,
     ) -> None:
         self._driver = Driver(strategy, ledger, backend)
+        self._strategy = strategy
         self._backend = backend
         self._ledger = ledger
         self._recorder = recorder
         self._run = run
-        self._row = dict(zip(("repetition", "strategy"), run, strict=True))
-        """A step's row, the same one for each: what is known is written over the last one's."""
-        self._filling = Filling(backend.scheduling)
-        self._promises = Promises(backend.scheduling, strategy)
-        self._max_concurrency = min(max_concurrency, backend.scheduling.most_live(max_concurrency))
-        requests = [LiveRequest(i, each, arrival_ns=each.arrival_ns) for i, each in enumerate(sessions)]
-        self._coming = [(request.arrival_ns, request.index, request) for request in requests[:num_clients]]
-        heapify(self._coming)
-        self._unsent = deque(requests[len(self._coming) :])
-        self._num_free = 0
-        """Clients whose session has ended."""
+        self._carrier = Carrier(self._driver, backend, ledger, recorder, run)
+        self._rules = backend.scheduling
+        self._filling = Filling(self._rules)
+        self._promises = Promises(self._rules, strategy)
+        self._max_concurrency = min(max_concurrency, self._rules.most_live(max_concurrency))
+        self._expected = Expected(sessions, num_clients)
         self._waiting: deque[LiveRequest] = deque()
         self._live: list[LiveRequest] = []
         self._idle: list[LiveRequest] = []
         self._ended: list[LiveRequest] = []
+        """Whose turn has ended in the iteration, so that another one comes, or others that follow."""
+        self._ending: list[LiveRequest] = []
+        """Whose last token came in an iteration that was planned with them to its end."""
         self._lacking: int | None = None
-        self._clock_ns = self._idle_ns = 0
-        self._iteration = self._reserved_bytes = self._waste_bytes = 0
+        self._quota = 0
+        self._has_given_way = self._is_full = False
 
     def iterations(self) -> Iterator[int]:
         """Run to the end; yields after each iteration the tokens that it appended."""
-        while self._coming or self._waiting or self._live:
-            self._admit()
-            if not self._live:
+        carrier = self._carrier
+        while self._expected or self._waiting or self._live:
+            self._waiting.extend(self._expected.due(carrier.clock_ns))
+            self._begin_pass()
+            if not (self._live or (self._waiting and self._rules.admits_late)):
                 self._skip_idle()
                 continue
             self._backend.begin_iteration({live.index for live in self._live if live.is_decoding})
             num_tokens = self._iterate()
             self._backend.end_iteration()
-            self._iteration += 1
-            if self._coming or self._iteration % DRAIN_EVERY == 0:
-                self._drain()
+            carrier.iteration += 1
+            if self._expected or carrier.iteration % DRAIN_EVERY == 0:
+                carrier.drain()
             self._think()
             self._send()
             yield num_tokens
-        self._drain()
+        carrier.drain()
+
+    @property
+    def clock_ns(self) -> int:
+        """The run's clock."""
+        return self._carrier.clock_ns
+
+    def _begin_pass(self) -> None:
+        """Admit who is admitted before the others have their turns."""
+        self._quota = self._max_concurrency - len(self._live)
+        self._has_given_way = self._is_full = False
+        if not self._rules.waits_for_end:
+            self._lacking = None
+        if not self._rules.admits_late:
+            for _ in self._newcomers():
+                pass
 
     def _iterate(self) -> int:
         """A pass over the live requests: a step of each that has its turn and is still live. The tokens appended."""
         num_tokens = 0
-        for progress in self._filling.turns(self._live):
+        newcomers = self._newcomers() if self._rules.admits_late else iter(())
+        for progress in self._filling.turns(self._live, newcomers):
             if progress in self._live:
                 try:
                     num_tokens += self._step(progress)
                 except BackgroundError as error:
                     self._let_go(error.seq)
                     raise
+        while self._ending:
+            self._end_turn(self._ending.pop(0))
         return num_tokens
-
-    def _drain(self) -> None:
-        """Learn the times that the device still owes, and set the clock right."""
-        self._clock_ns += self._recorder.fill(self._backend.drain())
 
     def _think(self) -> None:
         """Let the next turns of those whose turn ended in this iteration come when their think time is over."""
         if self._ended:
-            self._drain()
+            self._carrier.drain()
+        clock_ns = self._carrier.clock_ns
         for progress in self._ended:
-            heappush(self._coming, (self._clock_ns + progress.request.think_ns, progress.index, progress))
+            if progress in self._idle:
+                self._expected.come_back(progress, clock_ns + progress.request.think_ns)
+            else:
+                self._expected.let_follow(progress, clock_ns)
         self._ended.clear()
 
     def _send(self) -> None:
         """Let clients that are free send the next sessions."""
-        if self._num_free and self._unsent:
-            self._drain()
-        while self._num_free and self._unsent:
-            self._num_free -= 1
-            request = self._unsent.popleft()
-            request.arrival_ns = self._clock_ns
-            heappush(self._coming, (request.arrival_ns, request.index, request))
+        if self._expected.waits:
+            self._carrier.drain()
+            self._expected.send(self._carrier.clock_ns)
 
     def _skip_idle(self) -> None:
-        self._drain()
-        if self._coming and self._coming[0][0] > self._clock_ns:
-            self._idle_ns += self._coming[0][0] - self._clock_ns
-            self._clock_ns = self._coming[0][0]
+        self._carrier.drain()
+        if self._expected:
+            self._carrier.skip_to(self._expected.next_ns)
 
-    def _admit(self) -> None:
-        while self._coming and self._coming[0][0] <= self._clock_ns:
-            self._waiting.append(heappop(self._coming)[2])
+    def _newcomers(self) -> Iterator[LiveRequest]:
+        """Admit from the head of the queue, one by one, while nothing speaks against it."""
         while self._waiting and self._limit() == COMPUTING:
-            progress = self._waiting.popleft()
+            progress = self._waiting[0]
+            if self._rules.admits_late and (self._has_given_way or not self._fits(progress)):
+                self._is_full = True
+                return
+            self._waiting.popleft()
+            self._quota -= 1
             self._live.append(progress)
             if progress in self._idle:
                 self._idle.remove(progress)
-                continue
-            self._promises.give(progress.session)
-            self._driver.open(progress.index)
-            self._begin(progress)
+            else:
+                self._promises.give(progress.session)
+                self._driver.open(progress.index)
+                self._begin(progress)
+            yield progress
+
+    def _fits(self, progress: LiveRequest) -> bool:
+        """Whether there is room for all that one is to compute, where that is asked; one alone is let in to fail."""
+        if not self._rules.fits_prompts or not self._live or progress in self._idle:
+            return True
+        return self._strategy.has_room(progress.session, progress.num_known, self._driver.view)
 
     def _begin(self, progress: LiveRequest) -> None:
         """Give a new cache what it needs before its first token; idle ones may give way to it, live ones do not."""
         while True:
             start = self._backend.now_ns()
             try:
-                self._carry_out(progress, ADMIT, 0, self._driver.admit(progress.index, progress.session), start)
+                booking = self._driver.admit(progress.index, progress.session, progress.num_known)
+                if booking.account is not None and booking.account.num_seen:
+                    progress.take_over(booking.account.num_seen)
+                self._carry_out(progress, ADMIT, 0, booking, start)
             except OutOfMemory as error:
                 if self._idle and self._relieved(progress, error):
                     continue
@@ -183,9 +210,11 @@ class Scheduler:
         """What the head of the queue waits for: the first test that it fails, or the steps at hand."""
         if not self._waiting:
             return ARRIVALS
-        if len(self._live) >= self._max_concurrency:
+        if self._quota <= 0 if self._rules.admits_late else len(self._live) >= self._max_concurrency:
             return BATCH
         if self._waiting[0] not in self._idle and not self._promises.has_room(self._waiting[0].session):
+            return POOL
+        if self._is_full:
             return POOL
         return COMPUTING if self._lacking is None or not self._live else self._lacking
 
@@ -209,6 +238,9 @@ class Scheduler:
             if not num_tokens:
                 return 0
             if progress.advance(phase, num_tokens):
+                if self._rules.plans_steps:
+                    self._ending.append(progress)
+                    return num_tokens
                 self._end_turn(progress)
             if phase != RECOMPUTE:
                 return num_tokens
@@ -251,48 +283,9 @@ class Scheduler:
     def _carry_out(
         self, progress: LiveRequest, phase: int, num_tokens: int, booking: Booking, start: int, num_queries: int = 0
     ) -> None:
-        """Carry a booking out with what follows attention, advance the clock, and record the row."""
-        ledger, seq, row = self._ledger, progress.index, self._row
-        planned, receipt, account = self._backend.now_ns(), booking.receipt, booking.account
-        times = self._backend.step(booking, num_queries)
-        if booking.waited is not NO_TIMES:
-            times, planned = summed(times, booking.waited), planned - sum(booking.waited)
-        num_used, row["capacity_tokens"], row["request_bytes"] = account.device_slots if account else (0, 0, 0)
-        row["context_tokens"] = account.num_attended if account else 0
-        self._measure_slack(progress, account, (num_used, row["capacity_tokens"], row["request_bytes"]))
-        row["reserved_bytes"], row["waste_bytes"] = self._reserved_bytes, self._waste_bytes
-        row["used_bytes"] = booking.used_bytes
-        row["workspace_bytes"] = ledger.reading_bytes
-        between = ledger.allocated_bytes
-        row["allocated_bytes"] = between - ledger.reading_bytes
-        row["host_bytes"], row["disk_bytes"] = ledger.tier_bytes[HOST], ledger.tier_bytes[DISK]
-        later = NO_RECEIPT
-        if num_queries:
-            after = self._driver.attended(seq, num_tokens)
-            if after is not None:
-                later, account = after.receipt, after.account
-                times = summed(times, summed(self._backend.step(after, 0, continued=True), after.waited))
-        host_ns = self._backend.now_ns() - start
-        row["seen_tokens"] = account.num_seen if account else 0
-        row["kept_tokens"] = account.num_attended if account and later is not NO_RECEIPT else row["context_tokens"]
-        row["altered_tokens"] = account.num_altered if account else 0
-        row["session"], row["turn"], row["iteration"] = seq, progress.turn, self._iteration
-        row["phase"], row["num_tokens"] = phase, num_tokens
-        new_tokens = progress.num_new_tokens(phase, num_tokens) if num_tokens else (0, 0)
-        row["prompt_tokens"], row["output_tokens"] = new_tokens
-        row["requested_bytes"] = receipt.requested_bytes + later.requested_bytes
-        row["transient_bytes"] = transient_bytes(
-            receipt, later, (booking.before_bytes, between, ledger.allocated_bytes)
-        )
-        row["num_resizes"] = receipt.num_resizes + later.num_resizes
-        row["copied_bytes"] = receipt.copied_bytes + later.copied_bytes
-        row["moved_bytes"] = receipt.moved_bytes + later.moved_bytes
-        row["num_live"], row["limit"] = len(self._live), self._limit()
-        row["idle_ns"], row["plan_ns"], row["host_ns"] = self._idle_ns, planned - start, host_ns
-        row["reserve_ns"], row["append_ns"], row["move_ns"], row["attend_ns"], row["model_ns"] = times
-        self._recorder.step(row)
-        self._clock_ns += max(host_ns, sum(times))
-        self._idle_ns = 0
+        """See `Carrier.carry_out`."""
+        queue = len(self._live), self._limit()
+        self._carrier.carry_out(progress, phase, num_tokens, booking, start, num_queries, queue)
 
     def _fork(self, progress: LiveRequest) -> Booking | None:
         """The first prompt, taken over from a live request of the same group, where the strategy shares."""
@@ -304,19 +297,6 @@ class Scheduler:
             if same and other.num_held >= num_tokens and not other.num_to_recompute:
                 return self._driver.fork(progress.index, other.index, num_tokens)
         return None
-
-    def _measure_slack(self, progress: LiveRequest, account: Account | None, slots: tuple[int, int, int]) -> None:
-        """Keep the totals of device slots that tokens to come will fill, and that none will, up to date."""
-        reserved_bytes = waste_bytes = 0
-        if account is not None:
-            num_used, capacity, num_bytes = slots
-            useful = min(capacity, progress.session.num_tokens)
-            useful_bytes = account.bytes_of(useful, capacity, num_bytes)
-            reserved_bytes = useful_bytes - account.bytes_of(min(num_used, useful), capacity, num_bytes)
-            waste_bytes = num_bytes - useful_bytes
-        self._reserved_bytes += reserved_bytes - progress.reserved_bytes
-        self._waste_bytes += waste_bytes - progress.waste_bytes
-        progress.reserved_bytes, progress.waste_bytes = reserved_bytes, waste_bytes
 
     def _relieved(self, progress: LiveRequest, error: OutOfMemory) -> bool:
         """Whether memory was found: what a victim of the scheduler's choice gives back, or else all that it held."""
@@ -349,29 +329,34 @@ class Scheduler:
 
     def _give_way(self, progress: LiveRequest, error: OutOfMemory) -> None:
         """Free a session's cache for another's sake; one that is computed waits, and ends where there is no other."""
+        self._has_given_way = True
         if progress in self._idle:
             self._release(progress)
-            progress.preempt()
+            progress.preempt(False)
             return
         if len(self._live) == 1:
             self._finish(progress, error.outcome)
             return
         self._release(progress)
-        progress.preempt()
+        progress.preempt(self._rules.plans_steps)
         self._lacking = POOL if error.pool and self._ledger.has_room_beside(error.pool) else MEMORY
         self._waiting.appendleft(progress)
 
     def _finish(self, progress: LiveRequest, outcome: str) -> None:
         self._release(progress)
         self._lacking = None
-        self._num_free += 1
+        self._expected.end(progress)
         self._recorder.requests.append(_row(self._run, progress, outcome))
         if outcome == COMPLETED:
             self._driver.complete(progress.session)
+            if self._expected.is_followed(progress):
+                self._ended.append(progress)
             return
         while not progress.is_last_turn:
             progress.begin_next_turn()
             self._recorder.requests.append(_row(self._run, progress, UNREACHED))
+        for lost in self._expected.lose(progress):
+            self._recorder.requests.append(_row(self._run, lost, UNREACHED))
 
     def _let_go(self, seq: int) -> None:
         """Release a sequence whose background work has failed, so that books and storages agree when the run ends."""
@@ -387,4 +372,4 @@ class Scheduler:
 
 def _row(run: tuple[int, int], progress: LiveRequest, outcome: str) -> RequestRow:
     held = progress.num_held, progress.num_preemptions
-    return RequestRow(*run, progress.index, progress.turn, outcome, *held, progress.arrival_ns)
+    return RequestRow(*run, progress.index, progress.turn, outcome, *held, progress.arrival_ns, progress.num_hit)

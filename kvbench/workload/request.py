@@ -56,6 +56,8 @@ class Session:
         group: sessions of one group have the same prompt (samples of it, drawn in parallel); None where alone.
         keys: names of the blocks of its first turn's prompt and answer, by which equal ones are found; None: nobody
             else's are equal.
+        parents: sessions that it follows, by number: it arrives when all of them have ended and its first turn's think
+            time is over, and not before its own time.
     Raises:
         ValueError: it arrives before the start, or has no turns.
     """
@@ -64,6 +66,7 @@ class Session:
     turns: tuple[Request, ...]
     group: int | None = None
     keys: Keys | None = None
+    parents: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.arrival_ns < 0:

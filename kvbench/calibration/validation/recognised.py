@@ -1,7 +1,9 @@
 """What a file of measurements is, by what is in it."""
 
 import csv
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +16,14 @@ from kvbench.calibration.validation.exports.aiperf import is_aiperf, is_aiperf_t
 from kvbench.calibration.validation.exports.bench import is_bench
 from kvbench.calibration.validation.exports.guidellm import is_guidellm
 from kvbench.calibration.validation.mixed import COLUMNS as MIXED
+from kvbench.calibration.validation.recordings import GZIP, is_recording
 from kvbench.files import check_regular
 from kvbench.messages import cut
 
 LINES, KERNELS, MIXED_CALLS = "printed lines", "kernels", "mixed attention"
 SERVING, LOG = "end-to-end measurements", "requests"
 BENCH, GUIDELLM, AIPERF, AIPERF_TABLE = "bench", "GuideLLM", "AIPerf", "AIPerf's table"
+RECORDING = "a scheduler's steps"
 PARQUET = b"PAR1"
 MOST_SHOWN = 12
 
@@ -45,13 +49,15 @@ FORMS: dict[str, Callable[[Opening], bool]] = {
     GUIDELLM: lambda opening: is_guidellm(opening.document),
     AIPERF: lambda opening: is_aiperf(opening.document),
     AIPERF_TABLE: lambda opening: is_aiperf_table(opening.columns),
+    RECORDING: lambda opening: is_recording(opening.document),
     LOG: lambda opening: {"arrival_s", "input_tokens", "ttft_s"} <= set(opening.columns),
 }
 """What is read, and how it is known."""
 SAID = f"lines that engines printed ({', '.join(PRINTED[:3])}, …), kernels (op, dtype, seconds, …), calls of mixed "
 SAID += f"attention ({', '.join(MIXED[:3])}, …), end-to-end measurements (model, hardware, engine, input_tokens, "
 SAID += "output_tokens, concurrency, ttft_ms, …), requests (request_id, arrival_s, input_tokens, ttft_s, …), what vllm "
-SAID += "bench serve, SGLang's bench_serving, GuideLLM, AIPerf or GenAI-Perf wrote"
+SAID += "bench serve, SGLang's bench_serving, GuideLLM, AIPerf or GenAI-Perf wrote, a scheduler's steps (num_blocks, "
+SAID += "block_size, requests, steps, …; gzipped or not)"
 
 
 def form_of(path: Path) -> str:
@@ -80,7 +86,7 @@ def opened(path: Path) -> Opening:
         check_regular(path)
         if _is_parquet(path):
             return Opening(columns=tuple(map(str, pd.read_parquet(path).columns)))
-        text = path.read_text(encoding="utf-8-sig").lstrip()
+        text = _text(path).lstrip()
         if text[:1] not in ("{", "["):
             return Opening(columns=tuple(next(csv.reader(text.splitlines()[:1]), ())))
     try:
@@ -107,7 +113,7 @@ def read_text(path: Path) -> str:
         ValueError: it cannot be read.
     """
     with _reading(path):
-        return path.read_text(encoding="utf-8-sig")
+        return _text(path)
 
 
 def read_documents(path: Path) -> list[Any]:
@@ -130,6 +136,11 @@ def read_documents(path: Path) -> list[Any]:
     return found[0] if len(found) == 1 and isinstance(found[0], list) else found
 
 
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    return (gzip.decompress(data) if data.startswith(GZIP) else data).decode("utf-8-sig")
+
+
 def _is_parquet(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(PARQUET)) == PARQUET
@@ -139,6 +150,6 @@ def _is_parquet(path: Path) -> bool:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
         said = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise ValueError(f"{path}: it cannot be read: {said}") from error

@@ -23,10 +23,10 @@ HELD_OUT, JUDGES, OF_REQUEST = "held_out", "judges", "_of_request"
 def held_rows(
     *,
     what: Sequence[str],
-    kind: str,
+    kind: Sequence[str] | str,
     group: Sequence[str] | str,
     region: Sequence[str] | str,
-    unit: str,
+    unit: Sequence[str] | str,
     published: ArrayLike,
     ours: ArrayLike,
     held_out: ArrayLike = True,

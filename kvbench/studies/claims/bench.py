@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from kvbench.backend.base import Backend
-from kvbench.backend.counted import Counted
+from kvbench.backend.counted import CountedBackend
 from kvbench.decide.sweep import Point
 from kvbench.model.geometry import KVGeometry
 from kvbench.results.results import Results
@@ -46,7 +46,7 @@ class ClaimsBench:
         """The setting without tensors: what is counted is exact, once, and its times mean nothing."""
         return replace(
             self.setting,
-            backend=Counted(self.geometry),
+            backend=CountedBackend(self.geometry),
             num_repetitions=1,
             num_warmup=0,
             budget_bytes=None,
