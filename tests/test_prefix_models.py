@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kvbench.fleet.prefix.curve import lru_curve
 from kvbench.fleet.prefix.kinds import POLICIES, REUSES
 from kvbench.fleet.prefix.simulate import replay
+from kvbench.fleet.prefix.sweep import ceiling
 from kvbench.fleet.prefix.tree import plant, regrouped
 from kvbench.workload.trace import read_trace
 from tests.support.prefix_models import columns_of, most_hits, prefixes, radix, single_blocks
@@ -154,22 +155,42 @@ def test_larger_blocks_by_their_tokens(prompts, per_block):
 # The simulator that the published figures come from.
 
 
-def theirs(columns, sizes, policies):
-    """Hit tokens of the last half by the KVCache.AI simulator, in plain Python; None where the cache was not filled."""
+def peer():
+    """The KVCache.AI simulator, in plain Python."""
     reason = "kvcache-simulator is not installed; the extra peers brings it"
-    trace = pytest.importorskip("kvcache_sim.trace", reason=reason)
-    plan = pytest.importorskip("kvcache_sim.plan", reason=reason)
-    policies_of = pytest.importorskip("kvcache_sim.policies", reason=reason)
+    return [pytest.importorskip(f"kvcache_sim.{module}", reason=reason) for module in ("trace", "plan", "policies")]
+
+
+def planned(columns):
+    """A trace as it takes it."""
+    trace, plan, _ = peer()
     ids = np.split(columns.block_ids, columns.block_offsets[1:-1])
     lines = [
         json.dumps({"hash_ids": own.tolist(), "input_length": tokens})
         for own, tokens in zip(ids, columns.num_prompt_tokens.tolist(), strict=True)
     ]
-    planned = plan.build_execution_plan(trace.parse_trace_lines(lines, block_size=columns.block_tokens))
-    results = {(s, p): policies_of.simulate_policy(planned, p, s) for s in sizes for p in policies}
+    return plan.build_execution_plan(trace.parse_trace_lines(lines, block_size=columns.block_tokens))
+
+
+def theirs(columns, sizes, policies):
+    """Hit tokens of the last half; None where the cache was not filled."""
+    plan, (*_, of) = planned(columns), peer()
+    results = {(s, p): of.simulate_policy(plan, p, s) for s in sizes for p in policies}
     return {
         key: result.hitTokens if result.measurementMode == "fixed_window" else None for key, result in results.items()
     }
+
+
+def check_unbounded(columns):
+    """A cache that holds everything finds as many tokens, and so does the end of the curve over all sizes."""
+    *_, of = peer()
+    tree = plant(columns)
+    wanted = of.simulate_ceiling(planned(columns)).hitTokens
+    assert ceiling(tree, warmup_share=0.5)["hit_tokens"] == wanted
+    largest = replay(tree, sizes=[tree.num_nodes], policy="lru", reuse="block_hash")
+    first = tree.num_requests // 2
+    assert largest.hit_tokens[0, first:].sum() == wanted
+    assert lru_curve(tree, first)[-1] == largest.hit_blocks[0, first:].sum()
 
 
 def ours(columns, sizes, policies):
@@ -192,6 +213,7 @@ def test_the_kvcache_ai_simulator_on_small_traces(prompts, more):
     sizes = [max(map(len, prompts)) + more]
     columns = columns_of(prompts)
     assert ours(columns, sizes, POLICIES) == theirs(columns, sizes, POLICIES)
+    check_unbounded(columns)
 
 
 @settings(max_examples=100, deadline=None)
@@ -206,4 +228,7 @@ def test_the_kvcache_ai_simulator_on_the_published_trace(traces):
         pytest.skip(f"no {PUBLISHED} in the folder that KVBENCH_TRACES names")
     columns = read_trace(traces / PUBLISHED, "mooncake")
     sizes = [2048, 8192, 32768]
-    assert ours(columns, sizes, POLICIES) == theirs(columns, sizes, POLICIES)
+    found = ours(columns, sizes, POLICIES)
+    assert None not in found.values()
+    assert found == theirs(columns, sizes, POLICIES)
+    check_unbounded(columns)
