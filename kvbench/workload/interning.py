@@ -13,10 +13,9 @@ MOST_BITS = 32
 """Of a text's tokens: a prompt and an answer of 2^31 each."""
 
 
-def fits(num_ids: NDArray[np.int64], num_prompt_tokens: NDArray[np.int64], block_tokens: int) -> NDArray[np.bool_]:
-    """Whether prompts have an id for each of their full blocks, and at most one more, for a last one filled in part."""
-    full, more = num_prompt_tokens // block_tokens, -(-num_prompt_tokens // block_tokens)
-    return np.equal(num_ids, full) | np.equal(num_ids, more)
+def fits(num_ids: int, num_prompt_tokens: int, block_tokens: int) -> bool:
+    """Whether a prompt has an id for each of its full blocks, and at most one more, for a last one filled in part."""
+    return num_ids in (num_prompt_tokens // block_tokens, -(-num_prompt_tokens // block_tokens))
 
 
 @dataclass

@@ -130,6 +130,17 @@ def _first_undecodable(path: Path) -> int:
     return line + 1
 
 
+def csv_header(path: Path) -> list[str]:
+    """The names of a CSV file's columns.
+
+    Raises:
+        TraceMissing: there is no such file.
+        TraceError: it cannot be read.
+    """
+    with open_text(path) as text:
+        return next(_numbered(path, csv.reader(text, strict=True)), (1, []))[1]
+
+
 def read_csv(path: Path, names: Sequence[str]) -> Iterator[Chunk]:
     """Read the named columns of a CSV file, some rows at a time; others are ignored, and so are blank lines.
 

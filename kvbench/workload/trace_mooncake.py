@@ -1,9 +1,8 @@
 """Read Mooncake's traces: JSON lines with the ids of the prompts' blocks."""
 
 import itertools
-import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.messages import unknown
+from kvbench.workload.interning import Interning
 from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace_columns import TraceColumns
 from kvbench.workload.trace_file import CHUNK_ROWS, Chunk, TraceError, bad_cell, open_text
+from kvbench.workload.trace_json import json_objects
 from kvbench.workload.trace_values import MAX_S, MILLISECONDS, json_integers
 
 BLOCK_TOKENS = 512
@@ -48,13 +49,16 @@ def read_mooncake(path: Path, block_tokens: int | None = None, time_unit: str | 
         _check_rate(path, times)
     elif times.max() > MAX_S * NS_PER_S // UNITS[time_unit]:
         raise TraceError(f"{path}, column timestamp: got more than {MAX_S} s with time_unit={time_unit}")
+    offsets, texts = np.concatenate(([0], np.cumsum(counts))), Interning()
+    texts.add(np.split(ids, offsets[1:-1]), size, prompts.tolist(), outputs.tolist())
     return TraceColumns(
         arrival_ns=times * UNITS[time_unit or "ms"],
         num_prompt_tokens=prompts,
         num_output_tokens=outputs,
         block_ids=ids,
-        block_offsets=np.concatenate(([0], np.cumsum(counts))),
+        block_offsets=offsets,
         block_tokens=size,
+        contents=texts.contents(),
     ).by_arrival()
 
 
@@ -101,44 +105,19 @@ def _either(sizes: Sequence[int]) -> str:
 
 
 def _read_json_lines(path: Path) -> Iterator[Chunk]:
-    found = False
     with open_text(path) as text:
-        rows = _json_rows(path, text)
+        rows = map(partial(_cells, path), json_objects(path, text))
         while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
-            found = True
             lines, cells = zip(*chunk, strict=True)
             yield Chunk(path, lines, dict(zip(KEYS, zip(*cells, strict=True), strict=True)))
-    if not found:
-        raise TraceError(f"{path} has blank lines only; allowed is a file with rows")
 
 
-def _json_rows(path: Path, text: Iterator[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    decode = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_row_of).decode
-    for line, content in enumerate(text, start=1):
-        if content.isspace():
-            continue
-        try:
-            row = decode(content)
-        except (ValueError, RecursionError) as error:
-            raise TraceError(f"{path}, line {line}: got a line that is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise TraceError(f"{path}, line {line}: got a {type(row).__name__}; allowed is a JSON object")
-        try:
-            yield line, tuple(row[key] for key in KEYS)
-        except KeyError as error:
-            raise TraceError(f"{path}, line {line}: {unknown('column', error.args[0], row)}") from None
-
-
-def _row_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"{twice!r} stands twice in one object")
-    return row
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+def _cells(path: Path, row: tuple[int, dict[str, Any]]) -> tuple[int, tuple[Any, ...]]:
+    line, values = row
+    try:
+        return line, tuple(values[key] for key in KEYS)
+    except KeyError as error:
+        raise TraceError(f"{path}, line {line}: {unknown('column', error.args[0], values)}") from None
 
 
 def _arrays(chunk: Chunk) -> tuple[NDArray[np.int64], ...]:
