@@ -51,7 +51,7 @@ THIRD_PARTY = {
     "model": set(),
     "plan": set(),
     "strategy": set(),
-    "workload": {"numpy"},
+    "workload": {"numpy", "tokenizers"},
 }
 TORCH = ("backend", "calibration", "integrations", "quality", "runner/aio")
 

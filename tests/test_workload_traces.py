@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvbench.workload.trace import TraceError, read_trace
-from kvbench.workload.trace_formats import READERS
+from kvbench.workload.trace_formats import FORMATS
 from tests.support.traces import AZURE_HEADER, LENGTHS_HEADER, PLAIN_HEADER, row, write
 
 CHECKOUT = Path(__file__).parents[1]
@@ -293,6 +293,6 @@ def test_a_pipe_and_a_device_are_no_traces(tmp_path):
         (tmp_path / "pipe", "it is a pipe"),
         (Path("/dev/zero"), "device"),
     ):
-        for name in READERS:
+        for name in FORMATS:
             with pytest.raises(TraceError, match=what):
                 read_trace(path, name)

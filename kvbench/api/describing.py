@@ -24,12 +24,14 @@ class Description:
         numbers: counts, seconds and tokens, by name; those of arrivals are None where all come at once.
         chart: lengths, arrivals and live requests.
         num_clients: who send them, each the next one when its last has ended; None: they arrive at their times.
+        notes: what was assumed of them, in sentences.
     """
 
     name: str
     numbers: Mapping[str, int | float | None]
     chart: WorkloadChart
     num_clients: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -37,6 +39,7 @@ class Description:
         of = self.numbers
         counts = f"{of['num_sessions']:,} of {of['num_available']:,} sessions, {of['num_requests']:,} requests"
         lines = [f"{self.name}: {counts} over {of['duration_s']:,.4g} s"]
+        lines += [f"assumed: {note}" for note in self.notes]
         if self.num_clients is not None:
             lines.append(f"sent by {self.num_clients:,} at once, each its next when its last has ended")
         if of["gap_cv"] is not None:
@@ -61,6 +64,7 @@ def described(name: str, config: Config) -> Description:
     """
     check_numbers(config)
     scenario, workload = workload_of(config)
+    name = scenario.named(name)
     sessions, most = workload.sessions, scenario.max_concurrency
     chart = WorkloadChart(
         scenario=name,
@@ -71,7 +75,7 @@ def described(name: str, config: Config) -> Description:
         live=concurrency(workload, TOKENS_PER_S, min(most, workload.num_clients or most)),
         live_title=f"Live requests, at most {most} at once, if each decodes {TOKENS_PER_S:g} tokens/s",
     )
-    return Description(name, describe(workload), chart, workload.num_clients)
+    return Description(name, describe(workload), chart, workload.num_clients, workload.notes)
 
 
 def _lengths(sessions: Sequence[Session], name: str) -> list[int]:

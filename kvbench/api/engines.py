@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kvbench.api.job import Job
-from kvbench.configuration.chosen import is_fleet
+from kvbench.configuration.chosen import is_fleet, scenario_of
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.parts import Config
 from kvbench.ledger import LedgerError
@@ -46,6 +46,7 @@ def _job_of(name: str, config: Config, config_text: str, asked: Mapping[str, Any
         from kvbench.api.study import study_job
 
         return study_job(name, config, config_text, asked)
+    name = scenario_of(config).named(name)
     if is_fleet(config):
         try:
             from kvbench.api.fleet import fleet_job

@@ -47,7 +47,7 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
     budget_bytes = fleet.memory_bytes if config["budget_bytes"] is None else config["budget_bytes"]
     check_budget(budget_bytes, fleet.memory_bytes, fleet.machine.name)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
-    header += [f"assumed: {sentence}" for sentence in model_of(config).assumed]
+    header += [f"assumed: {sentence}" for sentence in (*columns.notes, *model_of(config).assumed)]
     header += [KEPT.format(name=each) for each, own in strategies.items() if keeps_windows(own, fleet.geometry)]
 
     def run() -> Results:

@@ -83,7 +83,7 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
         f"{num_repetitions} repetition{'s' if num_repetitions > 1 else ''} after {parts.num_warmup} of warm-up; "
         f"{budget}; {parts.backend.source}, scope {parts.backend.scope}",
         *([str(device["data"])] if "data" in device else []),
-        *(f"assumed: {sentence}" for sentence in model_of(config).assumed),
+        *(f"assumed: {sentence}" for sentence in (*parts.workload.notes, *model_of(config).assumed)),
         *([f"{unused}: {why}"] if named else []),
         *([f"engine fills steps: {parts.backend.scheduling.about}; memory is the backend's"] if fills else []),
     ]

@@ -98,7 +98,7 @@ def _scenarios_requests(name: str, seed: int) -> tuple[str, str, Sequence["Sessi
     from kvbench.configuration.composed import composed
 
     if name not in names("scenario") and not name.endswith((".yaml", ".yml")):
-        hint = "a trace file needs format=azure, mooncake, plain or sharegpt beside it"
+        hint = "a trace file needs format= beside it, such as format=mooncake"
         raise UsageError(f"{unknown('scenario', name, names('scenario'))}\n  {hint}")
     scenario, workload = workload_of(composed({"scenario": name}, None, {"seed": seed, "scenario.max_requests": None}))
     return Path(name).stem, getattr(scenario, "source", "generated"), workload.sessions

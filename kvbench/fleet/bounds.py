@@ -72,7 +72,7 @@ def check_alone(columns: TraceColumns) -> None:
             f"a fleet takes requests of one turn, and request {number} follows others; backend=modelled runs "
             "conversations, turn after turn"
         )
-    if columns.contents is not None:
+    if columns.contents is not None and columns.block_tokens is None:  # what a trace's blocks share is served apart
         _, places = np.unique(columns.contents.prompts, return_index=True)
         if places.size < columns.num_requests:
             number = int(np.setdiff1d(np.arange(columns.num_requests), places)[0])

@@ -18,7 +18,7 @@ from kvbench.studies.base import Experiment, Findings, Setting
 from kvbench.workload.scenario import Scenario
 from kvbench.workload.trace import DEFAULT_FOLDER, FOLDER_VARIABLE, Trace, TraceMissing
 from kvbench.workload.trace_columns import TraceColumns
-from kvbench.workload.trace_formats import WITH_BLOCKS
+from kvbench.workload.trace_formats import SHARING
 
 if TYPE_CHECKING:
     from kvbench.fleet.prefix.simulate import PrefixResult
@@ -165,12 +165,12 @@ def _check_shares_blocks(name: str, scenario: Scenario) -> None:
     Raises:
         ValueError: it is none that says so.
     """
-    if isinstance(scenario, Trace) and scenario.format in WITH_BLOCKS:
+    if isinstance(scenario, Trace) and scenario.format in (None, *SHARING):
         return
     got = f"a trace of the format {scenario.format}" if isinstance(scenario, Trace) else "no trace"
     raise ValueError(
-        f"scenarios: {name} does not say which blocks its prompts share: it is {got}; allowed are traces of the "
-        f"format {' or '.join(sorted(WITH_BLOCKS))}, such as mooncake_synthetic"
+        f"scenarios: {name} does not say which blocks its prompts share: it is {got}; allowed are traces of the format "
+        f"{', '.join(SHARING[:-1])} or {SHARING[-1]}, such as mooncake_synthetic"
     )
 
 

@@ -36,6 +36,10 @@ class Scenario:
             if not (name == "max_requests" and value is None):
                 check_int(name, value, 1, MOST)
 
+    def named(self, name: str) -> str:
+        """What results call it, where its file has a name."""
+        return name
+
     def workload(self, rng: np.random.Generator) -> "Workload":
         """Draw the requests, in order of arrival, at most `max_requests` of them."""
         raise NotImplementedError
@@ -54,11 +58,13 @@ class Workload:
         sessions: in order of arrival.
         num_available: requests in the scenario before `max_requests` cut it.
         num_clients: who send them, each the next one when its last has ended; None: they arrive at their times.
+        notes: what was assumed of them, in sentences.
     """
 
     sessions: tuple[Session, ...]
     num_available: int
     num_clients: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

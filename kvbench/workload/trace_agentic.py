@@ -1,7 +1,7 @@
 """Read agents' sessions as kv-cache-tester records them: a JSON file a session, work given to others nested in it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from kvbench.workload.contents import NONE
 from kvbench.workload.interning import Interning, fits
 from kvbench.workload.trace_columns import TraceColumns
 from kvbench.workload.trace_file import TraceError
-from kvbench.workload.trace_json import Fields, read_json
+from kvbench.workload.trace_json import KeyedValues, read_json
 from kvbench.workload.trace_turns import CollectedTurns
 
 SCOPES = ("local", "global")
@@ -45,17 +45,20 @@ def read_agentic(path: Path) -> TraceColumns:
     Departs: what was recorded of answers' times is used for think times only; a subagent's first call, and one that
         waited for subagents, think as long as they were apart.
     """
-    turns, texts, anywhere = CollectedTurns(), Interning(), _Scope()
+    turns, texts, anywhere = CollectedTurns(), Interning(), _SameIds()
     rows: list[int] = []
+    sizes: set[int] = set()
     for number, (where, document) in enumerate(_documents(path)):
-        session = Fields(where, document)
-        scope = anywhere if _is_global(session) else _Scope()
+        session = KeyedValues(where, document)
+        scope = anywhere if _is_global(session) else _SameIds()
         _Session(session, number, turns, scope).read()
+        sizes.update(scope.blocks[-1:])
         if scope is not anywhere:
             rows += scope.into(texts)
     for block_tokens in sorted(set(anywhere.blocks)):
         rows += anywhere.into(texts, block_tokens)
-    return turns.columns(texts.contents().of(np.argsort(rows)), has_times=False)
+    columns = turns.columns(texts.contents().of(np.argsort(rows)), has_times=False)
+    return replace(columns, block_tokens=min(sizes))
 
 
 def _documents(path: Path) -> Iterator[tuple[str, Any]]:
@@ -74,14 +77,14 @@ def _documents(path: Path) -> Iterator[tuple[str, Any]]:
         yield str(file), document
 
 
-def _is_global(session: Fields) -> bool:
+def _is_global(session: KeyedValues) -> bool:
     if session.values.get("hash_id_scope") not in SCOPES:
         raise session.bad("hash_id_scope", " or ".join(SCOPES))
     return bool(session.values["hash_id_scope"] == "global")
 
 
 @dataclass
-class _Scope:
+class _SameIds:
     """Calls whose equal ids mean the same."""
 
     rows: list[int] = field(default_factory=list)
@@ -113,7 +116,7 @@ class _Call:
 
 
 class _Session:
-    def __init__(self, fields: Fields, number: int, turns: CollectedTurns, scope: _Scope) -> None:
+    def __init__(self, fields: KeyedValues, number: int, turns: CollectedTurns, scope: _SameIds) -> None:
         self._fields, self._number, self._turns, self._scope = fields, number, turns, scope
         self._block_tokens = fields.integer("block_size", 1, 2**20)
 
@@ -124,12 +127,12 @@ class _Session:
         except RecursionError:
             raise TraceError(f"{self._fields.where}: subagents are nested too deep") from None
 
-    def _calls(self, level: Fields, origin_ns: int, before: _Call | None) -> _Call:
+    def _calls(self, level: KeyedValues, origin_ns: int, before: _Call | None) -> _Call:
         """Add the calls of the session, or of a subagent that began at a time; returns the last."""
         made: list[_Call] = []
         joined: list[_Call] = []
         for place, values in enumerate(level.items("requests")):
-            call = Fields(f"{level.where}, requests[{place}]", values)
+            call = KeyedValues(f"{level.where}, requests[{place}]", values)
             if call.values.get("type") == SUBAGENT:
                 last, is_awaited = self._subagent(call, origin_ns, made, before)
                 joined += [last] * is_awaited
@@ -145,7 +148,9 @@ class _Session:
             raise level.bad("requests", f"a list with a request of type {' or '.join(CALLS)}", "none of them")
         return made[-1]
 
-    def _subagent(self, entry: Fields, origin_ns: int, made: list[_Call], before: _Call | None) -> tuple[_Call, bool]:
+    def _subagent(
+        self, entry: KeyedValues, origin_ns: int, made: list[_Call], before: _Call | None
+    ) -> tuple[_Call, bool]:
         """Add the calls of a subagent; returns its last, and whether who started it waits for that."""
         end_ns = origin_ns + entry.time_ns("t")
         took_ns = entry.time_ns("duration_ms", PER_MS, default=0)
@@ -154,7 +159,9 @@ class _Session:
         last = self._calls(entry, start_ns, starters[-1] if starters else before)
         return last, entry.values.get("status") != "async_launched"
 
-    def _call(self, call: Fields, start_ns: int, before: _Call | None, joined: list[_Call], is_first: bool) -> _Call:
+    def _call(
+        self, call: KeyedValues, start_ns: int, before: _Call | None, joined: list[_Call], is_first: bool
+    ) -> _Call:
         prompt, output = call.integer("in", 1), call.integer("out", 0)
         parents = [] if before is None else [before, *joined]
         think_ns = max(0, start_ns - max((parent.end_ns for parent in parents), default=start_ns))
@@ -171,7 +178,7 @@ class _Session:
         self._intern(row, call, prompt, output, NONE if before is None else before.row)
         return _Call(row, start_ns, start_ns + call.time_ns("api_time", default=0))
 
-    def _intern(self, row: int, call: Fields, prompt: int, output: int, history: int) -> None:
+    def _intern(self, row: int, call: KeyedValues, prompt: int, output: int, history: int) -> None:
         ids, size = call.ids(), self._block_tokens
         if not fits(ids.size, prompt, size):
             full = prompt // size

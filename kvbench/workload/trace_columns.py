@@ -38,6 +38,7 @@ class TraceColumns:
         think_ns: int64; nanoseconds between the end of the last of them and its arrival; None: none.
         contents: what prompts and answers share; None: `block_ids` say it of prompts, or nothing is shared.
         tenants: int64; whose requests they are; None: one tenant's.
+        notes: what was assumed when the trace was read, in sentences.
     """
 
     arrival_ns: NDArray[np.int64] | None
@@ -54,6 +55,7 @@ class TraceColumns:
     think_ns: NDArray[np.int64] | None = None
     contents: Contents | None = None
     tenants: NDArray[np.int64] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def num_requests(self) -> int:

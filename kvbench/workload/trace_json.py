@@ -26,7 +26,7 @@ _LISTS_OF_IDS = re.compile(r'("hash_ids"\s*:\s*)\[([0-9][0-9, ]*)\]')
 def read_json(path: Path) -> Any:
     """A file's one document.
 
-    Its lists of ids stay text, which becomes numbers in a quarter of the time when `Fields.ids` asks for them.
+    Its lists of ids stay text, which becomes numbers in a quarter of the time when `KeyedValues.ids` asks for them.
 
     Raises:
         TraceMissing: there is no such file.
@@ -82,7 +82,7 @@ def _refuse_constant(name: str) -> None:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_row_of)
 
 
-class Fields:
+class KeyedValues:
     """One object of a trace, whose values are asked for by name; a bad one is refused with its place.
 
     Args:
@@ -118,13 +118,14 @@ class Fields:
             per_s: the file's unit, by how many of them a second has.
             default: where the object has none, or null; None: it has to have one.
         """
-        value = self.values.get(key)
+        value: Any = self.values.get(key)
         if value is None and default is not None:
             return default
         if type(value) not in (int, float) or not 0 <= value <= MAX_S * per_s:
             unit = {1: "seconds", 1000: "milliseconds"}[per_s]
             raise self.bad(key, f"a number of {unit} from 0 to {MAX_S * per_s}")
-        return round(value * (NS_PER_S // per_s))
+        time_ns: int = round(value * (NS_PER_S // per_s))
+        return time_ns
 
     def text(self, key: str) -> str:
         """Text."""

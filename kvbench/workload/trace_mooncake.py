@@ -41,10 +41,7 @@ def read_mooncake(path: Path, block_tokens: int | None = None, time_unit: str | 
     """
     parts = [_arrays(chunk) for chunk in _read_json_lines(path)]
     lines, times, prompts, outputs, counts, ids = (np.concatenate(part) for part in zip(*parts, strict=True))
-    size = BLOCK_TOKENS if block_tokens is None else block_tokens
-    _check_counts(path, lines, prompts, counts, size)
-    if block_tokens is None:
-        _check_size(path, prompts, counts)
+    size = block_size(path, lines, prompts, counts, block_tokens)
     if time_unit is None:
         _check_rate(path, times)
     elif times.max() > MAX_S * NS_PER_S // UNITS[time_unit]:
@@ -60,6 +57,25 @@ def read_mooncake(path: Path, block_tokens: int | None = None, time_unit: str | 
         block_tokens=size,
         contents=texts.contents(),
     ).by_arrival()
+
+
+def block_size(
+    path: Path,
+    lines: NDArray[np.int64],
+    prompts: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    block_tokens: int | None,
+) -> int:
+    """Tokens of a block, which was given or which a file's rows say.
+
+    Raises:
+        TraceError: a row has more or fewer ids, or the rows leave it open.
+    """
+    size = BLOCK_TOKENS if block_tokens is None else block_tokens
+    _check_counts(path, lines, prompts, counts, size)
+    if block_tokens is None:
+        _check_size(path, prompts, counts)
+    return size
 
 
 def _fitting(prompts: NDArray[np.int64], counts: NDArray[np.int64]) -> list[int]:

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class CollectedTurns:
 
     def columns(self, contents: Contents | None, has_times: bool = True) -> TraceColumns:
         """The turns in the order in which they were added."""
-        found = {name: np.frombuffer(values, np.int64) for name, values in vars(self).items() if len(values)}
-        found.setdefault("parents", np.empty(0, np.int64))
-        arrival_ns = found.pop("arrival_ns")
-        return TraceColumns(arrival_ns=arrival_ns if has_times else None, contents=contents, **found)
+        found: dict[str, Any] = {name: np.array(values, np.int64) for name, values in vars(self).items()}
+        if not has_times:
+            found["arrival_ns"] = None
+        return TraceColumns(contents=contents, **found)

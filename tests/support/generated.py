@@ -8,6 +8,7 @@ from kvbench.cli.strategies import markdown_table as strategies_table
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.entry import entries
 from kvbench.results.schema import markdown_table as metrics_table
+from kvbench.workload.trace_formats import markdown_table as traces_table
 from tests.support.api import api_text
 from tests.support.pages import PAGES, blocks, text_of
 
@@ -37,6 +38,7 @@ PARTS = {
     "api": api_text,
     "outputs": outputs_table,
     "models": models_list,
+    "traces": traces_table,
 }
 """What stands between `<!-- NAME -->` and `<!-- /NAME -->`, by name."""
 

@@ -7,8 +7,11 @@ from numpy.typing import NDArray
 
 from kvbench.compiled import compiled
 from kvbench.fleet.prefix.links import NONE, Links, linked
+from kvbench.workload.contents import Contents
 from kvbench.workload.trace_columns import TraceColumns
 
+BLOCK_TOKENS = 16
+"""Of a trace that says what prompts share, and not in blocks of which size."""
 MOST_BLOCKS = 2**31 - 1
 ID_FACTOR = 0x1E3779B97F4A7C15
 PARENT_FACTOR = 0x3F58476D1CE4E5B9
@@ -58,7 +61,7 @@ def plant(columns: TraceColumns) -> PromptTree:
     """Build the tree of a trace.
 
     Args:
-        columns: a trace with block ids, in order of arrival.
+        columns: a trace with contents or block ids, in order of arrival.
     Raises:
         ValueError: it has none, their number does not fit the prompts' lengths, or there are too many.
     """
@@ -104,10 +107,13 @@ def regrouped(columns: TraceColumns, block_tokens: int) -> TraceColumns:
 
 def _blocks_of(columns: TraceColumns) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """A trace's block ids, where each prompt's begin, and tokens a block; a trace without is refused."""
-    if columns.block_ids is None or columns.block_offsets is None or columns.block_tokens is None:
-        raise ValueError("prefix reuse needs a trace with block ids, got one without; the format mooncake has them")
     if not columns.num_requests:
         raise ValueError("prefix reuse needs a trace with requests, got one without requests")
+    if columns.block_ids is None and columns.contents is not None:
+        block_tokens = BLOCK_TOKENS if columns.block_tokens is None else columns.block_tokens
+        columns = _with_ids(columns, columns.contents, block_tokens)
+    if columns.block_ids is None or columns.block_offsets is None or columns.block_tokens is None:
+        raise ValueError("prefix reuse needs a trace whose prompts share something, got one that says nothing of it")
     if columns.block_ids.size > MOST_BLOCKS:
         raise ValueError(f"prefix reuse takes at most {MOST_BLOCKS:,} blocks, got {columns.block_ids.size:,}")
     counts, wanted = np.diff(columns.block_offsets), -(-columns.num_prompt_tokens // columns.block_tokens)
@@ -119,6 +125,21 @@ def _blocks_of(columns: TraceColumns) -> tuple[NDArray[np.int64], NDArray[np.int
         )
     ids, offsets = (np.ascontiguousarray(of, dtype=np.int64) for of in (columns.block_ids, columns.block_offsets))
     return ids, offsets, columns.block_tokens
+
+
+def _with_ids(columns: TraceColumns, contents: Contents, block_tokens: int) -> TraceColumns:
+    """The same prompts with ids of their blocks: equal ones where they and all before them are equal."""
+    full = contents.ends // block_tokens - contents.begins // block_tokens
+    firsts, num = np.append(0, np.cumsum(full)), contents.parents.size
+    ids: list[NDArray[np.int64]] = []
+    for prompt, tokens in zip(contents.prompts.tolist(), columns.num_prompt_tokens.tolist(), strict=True):
+        copy, own = divmod(prompt, num)
+        parts = [np.arange(firsts[stretch], firsts[stretch + 1]) for stretch in contents.path(own)]
+        # A last block that is filled in part is the same where prompts end together.
+        parts += [np.array([firsts[-1] + own])] * (tokens % block_tokens > 0)
+        ids.append(np.concatenate(parts) + copy * (firsts[-1] + num))
+    offsets = np.append(0, np.cumsum([own.size for own in ids]))
+    return replace(columns, block_ids=np.concatenate(ids), block_offsets=offsets, block_tokens=block_tokens)
 
 
 @compiled
