@@ -11,9 +11,11 @@ from kvbench.workload.agents import Agents
 from kvbench.workload.arrivals import ClosedLoop, Poisson
 from kvbench.workload.contents import NONE
 from kvbench.workload.conversation import Conversations
+from kvbench.workload.describe import concurrency, describe
 from kvbench.workload.fan_out import tree_of
 from kvbench.workload.lengths import ConstantLength, Uniform
 from kvbench.workload.prefixes import SharedPrefixes
+from kvbench.workload.request import NS_PER_S
 from tests.test_columns import LENGTHS, conserved, drawn_twice
 
 PREFIXES = st.one_of(
@@ -32,11 +34,11 @@ PREFIXES = st.one_of(
 )
 AGENTS = st.builds(
     Agents,
-    num_sessions=st.integers(1, 9),
+    num_sessions=st.integers(1, 5),
     arrivals=st.sampled_from([Poisson(), ClosedLoop(concurrency=2)]),
     prefixes=PREFIXES,
     task_tokens=LENGTHS,
-    num_turns=st.one_of(st.integers(1, 5), LENGTHS),
+    num_turns=st.one_of(st.integers(1, 4), st.just(Uniform(low=1, high=6))),
     output_tokens=LENGTHS,
     tool_result_tokens=LENGTHS,
     tool_s=st.sampled_from([0.0, 3.0]),
@@ -104,7 +106,7 @@ def test_rows_of_a_tree_by_hand():
     assert tree.parent_offsets.tolist() == [0, 0, 1, 2, 3, 4, 5, 7, 7, 7, 8, 9, 10, 11]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(scenario=AGENTS, seed=st.integers(0, 99))
 def test_agents_lose_nothing(scenario, seed):
     columns = scenario.columns(np.random.default_rng(seed))
@@ -184,6 +186,50 @@ def test_prefixes_are_few_and_documents_by_zipf():
     wanted = np.arange(1, 4) ** -0.8
     assert shares == pytest.approx(np.tile(wanted / wanted.sum() / 4, (4, 1)), abs=0.012)
     assert np.bincount(columns.tenants) / 20_000 == pytest.approx([0.5, 0.5], abs=0.012)
+
+
+def test_what_sessions_share_is_described():
+    """By hand: of six prompts of 191 tokens, 22 begin the session, 6 and 4 are each child's, 6 their answers again."""
+    facts = describe(WORKING.columns(np.random.default_rng(0)))
+    assert (facts["num_sessions"], facts["num_requests"], facts["prompt_tokens_sum"]) == (1, 6, 22 + 2 * 10 + 6)
+    assert facts["whole_prompt_tokens"] == 191
+    assert facts["repeated_prompt_share"] == pytest.approx(1 - 48 / 191)
+    assert facts["shared_prefix_share"] == 0
+    # Two alike share the 15 tokens of the first prompt's 22 once more.
+    both = describe(replace(WORKING, num_sessions=2).columns(np.random.default_rng(0)))
+    assert both["shared_prefix_share"] == pytest.approx(15 / 44)
+    assert both["repeated_prompt_share"] == pytest.approx(1 - (48 + 33) / 382)
+    # The parent decodes 3 tokens, its children 3 twice with a tool between, and it 3 again: 4 in a row at 1 a second.
+    columns = WORKING.columns(np.random.default_rng(0))
+    times_s, live = concurrency(columns, tokens_per_s=1)
+    tool_s = columns.think_ns.max() / NS_PER_S
+    assert (live.tolist(), times_s.tolist()) == ([1, 0], pytest.approx([0, 12 + tool_s]))
+
+
+def lengths_of(contents, stretches):
+    return [
+        int(contents.ends[own] - (contents.ends[before] if before != NONE else 0))
+        for own, before in ((own, contents.parents[own]) for own in stretches)
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(scenario=AGENTS, seed=st.integers(0, 99), most=st.integers(1, 9))
+def test_shares_are_of_distinct_tokens(scenario, seed, most):
+    columns = scenario.columns(np.random.default_rng(seed))
+    facts = describe(columns)
+    known, new, of = set(), 0, columns.contents
+    for row in range(columns.num_requests):
+        if of is None:
+            new += int(columns.num_prompt_tokens[row])
+            continue
+        new += sum(lengths_of(of, set(of.path(int(of.prompts[row]))) - known))
+        known |= set(of.path(int(of.answers[row])))
+    assert facts["repeated_prompt_share"] == pytest.approx(1 - new / facts["whole_prompt_tokens"])
+    cut = columns.first_sessions(most)
+    rows = columns.session_numbers < most
+    assert cut.num_prompt_tokens.tolist() == columns.num_prompt_tokens[rows].tolist()
+    conserved(cut)
 
 
 @pytest.mark.parametrize(

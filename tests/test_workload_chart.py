@@ -19,6 +19,14 @@ def test_workload_counts_requests():
     assert len(chart().figure().axes) == 3, "who is live is not known before a run"
 
 
+def test_sessions_are_counted_where_they_are_fewer_than_requests():
+    for changed, said in (({}, ""), ({"num_sessions": 2}, " of 2 sessions"), ({"num_turns": 8}, " of 3 sessions")):
+        figure = chart(**changed).figure()
+        texts = [text.get_text() for text in figure.texts]
+        assert figure.axes[0].get_ylabel() == ("Sessions (count)" if "num_turns" in changed else "Requests (count)")
+        assert f"Workload chat: {changed.get('num_turns', 3)} requests{said}" in texts
+
+
 def test_one_session_of_appends_is_drawn_in_order():
     made = chart(output_tokens=[0, 0, 0], num_sessions=1)
     sizes, total = made.figure().axes

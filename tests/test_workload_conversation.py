@@ -10,11 +10,11 @@ import yaml
 
 from kvbench.workload import arrivals, lengths
 from kvbench.workload.agents import Agents
+from kvbench.workload.columns import columns_of
 from kvbench.workload.conversation import Conversations, ParallelSampling
 from kvbench.workload.describe import concurrency, describe
 from kvbench.workload.dialogue import Dialogue, count_tokens
 from kvbench.workload.request import Request, Session
-from kvbench.workload.scenario import Workload
 from kvbench.workload.trace import Trace
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
@@ -230,7 +230,7 @@ def test_a_generated_scenario_is_small_enough_for_a_processor(name):
         assert isinstance(scenario, Trace | Agents) or name in ARTICLE
         return
     for seed in range(5):
-        facts = describe(scenario.workload(np.random.default_rng(seed)))
+        facts = describe(scenario.columns(np.random.default_rng(seed)))
         assert facts["num_sessions"] <= 16
         assert facts["output_tokens_sum"] <= 1500
         assert facts["prompt_tokens_max"] <= 1000
@@ -243,18 +243,15 @@ def test_the_dialogue_holds_a_long_document_and_a_change_of_subject():
     assert "def " in texts[3][2]
 
 
-HAND = Workload(
-    (
-        Session(0, (Request(10, 20), Request(5, 10, 1_000_000_000))),
-        Session(1_000_000_000, (Request(7, 0),)),
-        Session(4_000_000_000, (Request(100, 10),)),
-    ),
-    9,
-)
+HAND = [
+    Session(0, (Request(10, 20), Request(5, 10, 1_000_000_000))),
+    Session(1_000_000_000, (Request(7, 0),)),
+    Session(4_000_000_000, (Request(100, 10),)),
+]
 
 
 def test_describe_by_hand():
-    facts = describe(HAND)
+    facts = describe(columns_of(HAND), 9)
     assert (facts["num_sessions"], facts["num_available"], facts["num_requests"]) == (3, 9, 4)
     assert facts["duration_s"] == 4
     assert facts["arrival_rate_per_s"] == 0.5
@@ -262,28 +259,32 @@ def test_describe_by_hand():
     prompts = [facts[f"prompt_tokens_{name}"] for name in ("sum", "min", "median", "mean", "p90", "max")]
     assert prompts == pytest.approx([122, 7, 15, 122 / 3, 83, 100])
     assert (facts["output_tokens_sum"], facts["total_tokens_max"]) == (40, 110)
+    # The second turn's prompt has the 30 tokens before it, of 152 in all.
+    assert facts["whole_prompt_tokens"] == 152
+    assert facts["repeated_prompt_share"] == pytest.approx(30 / 152)
+    assert facts["shared_prefix_share"] == 0
     assert all(type(value) in (int, float) for value in facts.values())
 
 
 def test_describe_has_no_rate_where_no_time_passes():
-    facts = describe(Workload((Session(5, (Request(1),)),), 1))
+    facts = describe(columns_of([Session(5, (Request(1),))]))
     assert facts["arrival_rate_per_s"] is None
     assert facts["gap_cv"] is None
 
 
 def test_concurrency_by_hand():
-    times, live = concurrency(HAND, tokens_per_s=10)
+    times, live = concurrency(columns_of(HAND), tokens_per_s=10)
     # The first lives 3 s of decoding and 1 s of thought, the second not at all, the third 1 s from 4 s on.
     assert times.tolist() == [0, 1, 4, 5]
     assert live.tolist() == [1, 1, 1, 0]
     # With one place, the second of two like the first waits for it.
-    two = Workload(HAND.sessions[:1] * 2, 2)
+    two = columns_of(HAND[:1] * 2)
     times, live = concurrency(two, tokens_per_s=10, most=1)
     assert (times.tolist(), live.tolist()) == ([0, 4, 8], [1, 1, 0])
 
 
 def test_nothing_to_describe_is_refused():
     with pytest.raises(ValueError, match="at least 1 session, got none"):
-        describe(Workload((), 0))
+        describe(columns_of([]))
     with pytest.raises(ValueError, match="tokens_per_s is a number above 0, got 0"):
-        concurrency(HAND, 0)
+        concurrency(columns_of(HAND), 0)

@@ -1,13 +1,14 @@
 """What a scenario is, before anything is run: its requests in numbers, and drawn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kvbench.charts.workload import WorkloadChart
-from kvbench.configuration.chosen import workload_of
+from kvbench.configuration.chosen import columns_of
+from kvbench.configuration.errors import refusing
 from kvbench.configuration.parts import Config, check_numbers
-from kvbench.workload.describe import concurrency, describe
-from kvbench.workload.request import NS_PER_S, Session
+from kvbench.workload.describe import concurrency, describe, session_starts_ns, session_tokens, turn_tokens
+from kvbench.workload.request import NS_PER_S
 
 TOKENS_PER_S = 20.0
 """Decoding speed for the chart of live requests: a reader's pace on a large model; a run measures its own."""
@@ -45,6 +46,7 @@ class Description:
         if of["gap_cv"] is not None:
             rate = f"{of['arrival_rate_per_s']:.3g} a second"
             lines.append(f"arrivals: {rate}, coefficient of variation {of['gap_cv']:.2f}")
+        lines += _shared(of)
         lines.append(f"{'a session':<14}" + "".join(f"{column:>12}" for column in COLUMNS))
         for row in ROWS:
             figures = "".join(f"{of[f'{row}_{column}']:>12,.6g}" for column in COLUMNS)
@@ -63,23 +65,36 @@ def described(name: str, config: Config) -> Description:
         FileNotFoundError: a trace is missing.
     """
     check_numbers(config)
-    scenario, workload = workload_of(config)
+    scenario, columns, num_available = columns_of(config)
     name = scenario.named(name)
-    sessions, most = workload.sessions, scenario.max_concurrency
+    with refusing():
+        numbers = describe(columns, num_available)
+    most, clients = scenario.max_concurrency, columns.num_clients
+    num_sessions = int(numbers["num_sessions"] or 0)
+    what = "sessions" if num_sessions < columns.num_requests else "requests"
+    lengths = (turn_tokens(columns), columns.num_output_tokens) if num_sessions == 1 else session_tokens(columns)
+    prompts, outputs = (each.tolist() for each in lengths)
     chart = WorkloadChart(
         scenario=name,
-        prompt_tokens=_lengths(sessions, "num_append_tokens"),
-        output_tokens=_lengths(sessions, "num_decode_tokens"),
-        arrival_s=[session.arrival_ns / NS_PER_S for session in sessions],
-        num_sessions=len(sessions),
-        live=concurrency(workload, TOKENS_PER_S, min(most, workload.num_clients or most)),
-        live_title=f"Live requests, at most {most} at once, if each decodes {TOKENS_PER_S:g} tokens/s",
+        prompt_tokens=prompts,
+        output_tokens=outputs,
+        arrival_s=(session_starts_ns(columns) / NS_PER_S).tolist(),
+        num_sessions=num_sessions,
+        num_turns=columns.num_requests,
+        live=concurrency(columns, TOKENS_PER_S, min(most, clients or most)),
+        live_title=f"Live {what}, at most {most} at once, if each decodes {TOKENS_PER_S:g} tokens/s",
+        notes=_shared(numbers),
     )
-    return Description(name, describe(workload), chart, workload.num_clients, workload.notes)
+    return Description(name, numbers, chart, clients, columns.notes)
 
 
-def _lengths(sessions: Sequence[Session], name: str) -> list[int]:
-    """Tokens of a session's turns together; of a single session, of each turn."""
-    if len(sessions) == 1:
-        return [getattr(turn, name) for turn in sessions[0].turns]
-    return [sum(getattr(turn, name) for turn in session.turns) for session in sessions]
+def _shared(of: Mapping[str, int | float | None]) -> list[str]:
+    """What prompts have in common, where they have anything."""
+    repeated, shared = (100 * (of[name] or 0) for name in ("repeated_prompt_share", "shared_prefix_share"))
+    if not repeated:
+        return []
+    others = f"; sessions' first prompts share {shared:.3g} % with other sessions" * (shared > 0)
+    return [
+        f"Prompts with their histories: {of['whole_prompt_tokens']:,} tokens, {repeated:.3g} % of them in a prompt or "
+        f"an answer before{others}"
+    ]

@@ -39,6 +39,7 @@ class WorkloadChart(Chart):
         output_tokens: [num_requests] tokens.
         arrival_s: [num_requests] seconds after the start.
         num_sessions: conversations that the requests are turns of.
+        num_turns: their turns, where what is drawn is of whole sessions; 0: it is of turns.
         live: times in s in order, and the requests live from each of them on.
         live_title: what that panel shows.
         notes: sentences at the foot.
@@ -52,6 +53,7 @@ class WorkloadChart(Chart):
     output_tokens: Numbers
     arrival_s: Numbers
     num_sessions: int
+    num_turns: int = 0
     live: tuple[Numbers, Numbers] | None = None
     live_title: str = "Live requests"
     notes: list[str] = field(default_factory=list)
@@ -109,6 +111,13 @@ class WorkloadChart(Chart):
         """Whether it is one session of prompts alone."""
         return self.num_sessions == 1 and not np.any(self.output_tokens)
 
+    @property
+    def _counted(self) -> str:
+        """How many requests, and how many sessions if they are fewer."""
+        turns = self.num_turns or len(self.prompt_tokens)
+        requests = f"{turns:,} request{'s' * (turns != 1)}"
+        return requests if self.num_sessions >= turns else f"{requests} of {plural(self.num_sessions, 'session')}"
+
     def figure(self) -> Figure:
         """Draw it."""
         count = len(self.prompt_tokens)
@@ -118,17 +127,18 @@ class WorkloadChart(Chart):
             _appends(sizes, total, np.asarray(self.prompt_tokens, dtype=float))
             return sheet.finish()
         met = f" as {self.met_by} met it" if self.met_by else ""
-        title = f"Workload {self.scenario}{met}: {count:,} request{'s' * (count != 1)}"
+        title = f"Workload {self.scenario}{met}: {self._counted}"
         sheet = Sheet(title, self.subject, (), self.notes)
         outputs, times = np.any(self.output_tokens), np.sort(np.asarray(self.arrival_s, dtype=float))
         shown = 2 + bool(outputs) + (self.live is not None)
         prompts, *others = sheet.panels(-(-shown // 2), 2, 2.7 * -(-shown // 2), count=shown)
-        _lengths(prompts, "Prompt lengths", "Prompt (tokens)", self.prompt_tokens, 0)
+        what = "Sessions" if count < self.num_turns else "Requests"
+        _lengths(prompts, "Prompt lengths", "Prompt (tokens)", f"{what} (count)", self.prompt_tokens, 0)
         if outputs:
-            _lengths(others.pop(0), "Output lengths", "Output (tokens)", self.output_tokens, 1)
-        _over_time(others[0], "Arrivals", "Requests arrived (count)", times, np.arange(1, len(times) + 1))
+            _lengths(others.pop(0), "Output lengths", "Output (tokens)", f"{what} (count)", self.output_tokens, 1)
+        _over_time(others[0], "Arrivals", f"{what} arrived (count)", times, np.arange(1, len(times) + 1))
         if self.live is not None:
-            _over_time(others[1], self.live_title, "Requests live (count)", *self.live)
+            _over_time(others[1], self.live_title, f"{what} live (count)", *self.live)
         return sheet.finish()
 
     def sentences(self) -> list[str]:
@@ -155,9 +165,9 @@ def _appends(sizes: Axes, total: Axes, tokens: np.ndarray) -> None:
         axes.set_ylim(bottom=0)
 
 
-def _lengths(axes: Axes, title: str, x_label: str, lengths: Numbers, number: int) -> None:
-    """How many requests have a length."""
-    label(axes, x_label, "Requests (count)", title)
+def _lengths(axes: Axes, title: str, x_label: str, y_label: str, lengths: Numbers, number: int) -> None:
+    """How many have a length."""
+    label(axes, x_label, y_label, title)
     values = np.asarray(lengths, dtype=float)
     if not values.size or not values.any():
         empty(axes, "all are 0" if values.size else "no requests")

@@ -11,6 +11,7 @@ from kvbench.configuration.errors import UsageError, refusing
 from kvbench.configuration.targets import build, target_of
 from kvbench.strategy.base import Strategy
 from kvbench.workload.scenario import Scenario, Workload
+from kvbench.workload.trace_columns import TraceColumns
 
 
 def scenario_of(config: Mapping[str, Any]) -> Scenario:
@@ -38,6 +39,22 @@ def workload_of(config: Mapping[str, Any]) -> tuple[Scenario, Workload]:
     with refusing():
         check_int("seed", config["seed"], 0, MOST_SEED)
         return scenario, scenario.workload(np.random.default_rng(config["seed"]))
+
+
+def columns_of(config: Mapping[str, Any]) -> tuple[Scenario, TraceColumns, int]:
+    """The scenario; what a run takes of it, as columns, drawn as in `workload_of`; and how many sessions it has.
+
+    Raises:
+        UsageError: as in `workload_of`; sessions may be more than turns after turns here.
+        FileNotFoundError: its trace is missing.
+    """
+    scenario = scenario_of(config)
+    with refusing():
+        check_int("seed", config["seed"], 0, MOST_SEED)
+        columns = scenario.columns(np.random.default_rng(config["seed"]))
+        taken = columns if scenario.max_requests is None else columns.first_sessions(scenario.max_requests)
+        available = int(columns.session_numbers.max(initial=-1)) + 1
+        return scenario, taken, scenario.num_available or available
 
 
 def strategies_of(config: Mapping[str, Any]) -> dict[str, Strategy]:

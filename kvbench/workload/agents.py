@@ -90,13 +90,18 @@ class Agents(Scenario):
         check_number("fan_out_share", self.fan_out_share, 0, 1)
         check_flag("children_share_history", self.children_share_history)
 
+    @property
+    def num_available(self) -> int:
+        """See `Scenario`."""
+        return self.num_sessions
+
     def workload(self, rng: np.random.Generator) -> Workload:
         """Draw the sessions, where no agent has children: a run takes turns that follow one another.
 
         Raises:
             ValueError: one has.
         """
-        return Workload(sessions_of(self.columns(rng)), self.num_sessions, clients_of(self.arrivals))
+        return Workload(sessions_of(self.columns(rng)), self.num_available, clients_of(self.arrivals))
 
     def columns(self, rng: np.random.Generator) -> TraceColumns:
         """Draw the sessions as columns: a session's rows lie together, children's between their parent's turns."""

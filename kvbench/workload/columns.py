@@ -57,10 +57,9 @@ def sessions_of(columns: TraceColumns) -> tuple[Session, ...]:
         ValueError: a session's turns do not follow one another so.
     """
     num = columns.num_requests
-    own = np.arange(num) if columns.sessions is None else columns.sessions
-    _, firsts, number = np.unique(own, return_index=True, return_inverse=True)
-    rows = np.argsort(np.argsort(np.argsort(firsts))[number], kind="stable")
-    turns = numbers_within(own[rows])
+    numbers = columns.session_numbers
+    rows = np.argsort(numbers, kind="stable")
+    turns = numbers_within(numbers[rows])
     before = np.where(turns == 0, NONE, np.roll(rows, 1))
     _check_chains(columns, rows, before)
     prompts, outputs = columns.num_prompt_tokens[rows], columns.num_output_tokens[rows]
@@ -76,6 +75,20 @@ def sessions_of(columns: TraceColumns) -> tuple[Session, ...]:
     )
 
 
+def history_of(columns: TraceColumns) -> Counts:
+    """Of each request, the only one that it follows, if its prompt begins with all that one says; or NONE."""
+    found = np.full(columns.num_requests, NONE)
+    if columns.parents is None or columns.parent_offsets is None:
+        return found
+    rows = np.flatnonzero(np.diff(columns.parent_offsets) == 1)
+    before = columns.parents[columns.parent_offsets[rows]]
+    has_it = (columns.num_prompt_tokens + columns.num_output_tokens)[before] < columns.num_prompt_tokens[rows]
+    if columns.contents is not None:
+        has_it &= columns.contents.passes(columns.contents.prompts[rows], columns.contents.answers[before])
+    found[rows[has_it]] = before[has_it]
+    return found
+
+
 def _check_chains(columns: TraceColumns, rows: Counts, before: Counts) -> None:
     """Refuse sessions that are more than turns after turns; `before` is the row before each of `rows` in its own."""
     wanted = (before != NONE).astype(np.int64)
@@ -86,11 +99,7 @@ def _check_chains(columns: TraceColumns, rows: Counts, before: Counts) -> None:
     if columns.parents is not None:
         _refuse(later[columns.parents[offsets[later]] != earlier], "does not follow the one before it")
     _refuse(later[columns.arrivals_ns[later] > columns.arrivals_ns[earlier]], "has a time of its own to come at")
-    history = (columns.num_prompt_tokens + columns.num_output_tokens)[earlier]
-    is_lost = columns.num_prompt_tokens[later] <= history
-    if columns.contents is not None:
-        is_lost |= ~columns.contents.passes(columns.contents.prompts[later], columns.contents.answers[earlier])
-    _refuse(later[is_lost], "does not begin with the prompt and the answer before it")
+    _refuse(later[history_of(columns)[later] == NONE], "does not begin with the prompt and the answer before it")
 
 
 def _refuse(rows: Counts, what: str, counts: Counts | None = None) -> None:

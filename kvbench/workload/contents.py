@@ -47,11 +47,34 @@ class Contents:
 
     def passes(self, stretches: NDArray[np.int64], through: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the text that ends with each stretch has another in it, at its place."""
-        found = stretches.copy()
-        while (beyond := np.flatnonzero(found > through)).size:
+        copies, found = np.divmod(stretches, self.parents.size)
+        copies_through, own = np.divmod(through, self.parents.size)
+        while (beyond := np.flatnonzero(found > own)).size:
             found[beyond] = self.parents[found[beyond]]
-        passes: NDArray[np.bool_] = found == through
+        passes: NDArray[np.bool_] = (found == own) & (copies == copies_through)
         return passes
+
+    def num_distinct_tokens(self, stretches: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of the texts of each group that end with these stretches, those that several share counted once.
+
+        Args:
+            stretches: of any copy.
+            groups: of each of them, its group's number, from 0.
+        Returns:
+            A count for each group up to the last.
+        """
+        stride = int(stretches.max(initial=0)) + 1
+        known = new = np.unique(groups * stride + stretches)
+        while new.size:
+            group, stretch = np.divmod(new, stride)
+            own = stretch % self.parents.size
+            before = self.parents[own]
+            up = np.unique((group * stride + stretch - own + before)[before != NONE])
+            new = up[~np.isin(up, known, assume_unique=True)]
+            known = np.union1d(known, new)
+        group, stretch = np.divmod(known, stride)
+        lengths = (self.ends - self.begins)[stretch % self.parents.size]
+        return np.bincount(group, lengths).astype(np.int64)
 
     def of(self, requests: NDArray[np.int64], copies: NDArray[np.int64] | int = 0) -> "Contents":
         """The same texts, of these requests only, and of later copies of the tree."""

@@ -74,9 +74,14 @@ class Conversations(Scenario):
         check_number("think_s", self.think_s, 0, MAX_THINK_S)
         check_prefixes(self.prefixes)
 
+    @property
+    def num_available(self) -> int:
+        """See `Scenario`."""
+        return self.num_requests
+
     def workload(self, rng: np.random.Generator) -> Workload:
         """Draw the conversations."""
-        return Workload(sessions_of(self.columns(rng)), self.num_requests, clients_of(self.arrivals))
+        return Workload(sessions_of(self.columns(rng)), self.num_available, clients_of(self.arrivals))
 
     def columns(self, rng: np.random.Generator) -> TraceColumns:
         """Draw the conversations as columns, a row a turn, those of a conversation together."""
@@ -138,6 +143,11 @@ class ParallelSampling(Scenario):
         check_lengths("prompts", self.prompts)
         check_lengths("outputs", self.outputs)
 
+    @property
+    def num_available(self) -> int:
+        """See `Scenario`."""
+        return self.num_prompts * self.num_samples
+
     def workload(self, rng: np.random.Generator) -> Workload:
         """Draw the prompts, and the samples of each."""
         arrival_ns, prompts, groups, outputs = (each.tolist() for each in self._drawn(rng))
@@ -145,7 +155,7 @@ class ParallelSampling(Scenario):
             Session(arrival_ns[group], (Request(prompts[group], output),), group)
             for group, output in zip(groups, outputs, strict=True)
         )
-        return Workload(sessions, self.num_prompts * self.num_samples)
+        return Workload(sessions, self.num_available)
 
     def columns(self, rng: np.random.Generator) -> TraceColumns:
         """Draw the same as columns; a group's prompt is one stretch."""
@@ -163,8 +173,7 @@ class ParallelSampling(Scenario):
     def _drawn(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
         """Arrivals and lengths of the prompts; of each sample which it is of, and the length of its answer."""
         arrivals_rng, prompts_rng, outputs_rng = rng.spawn(3)
-        num_available = self.num_prompts * self.num_samples
-        num = min(num_available, self.max_requests or num_available)
+        num = min(self.num_available, self.max_requests or self.num_available)
         num_groups = -(-num // self.num_samples)
         return (
             self.arrivals.times_ns(num_groups, arrivals_rng),

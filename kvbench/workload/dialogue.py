@@ -79,17 +79,21 @@ class Dialogue(Scenario):
         )
         object.__setattr__(self, "conversations", conversations)
 
+    @property
+    def num_available(self) -> int:
+        """See `Scenario`."""
+        return len(self.conversations)
+
     def workload(self, rng: np.random.Generator) -> Workload:
         """Make the conversations; only arrivals and think times are drawn."""
         arrivals_rng, think_rng = rng.spawn(2)
-        num_available = len(self.conversations)
         taken = self.conversations[: self.max_requests]
         arrivals = self.arrivals.times_ns(len(taken), arrivals_rng).tolist()
         sessions = tuple(
             Session(arrival, self._turns(conversation, think_rng))
             for arrival, conversation in zip(arrivals, taken, strict=True)
         )
-        return Workload(sessions, num_available, clients_of(self.arrivals))
+        return Workload(sessions, self.num_available, clients_of(self.arrivals))
 
     def _turns(self, conversation: tuple[Exchange, ...], rng: np.random.Generator) -> tuple[Request, ...]:
         think_ns = [0, *draw_think_ns(len(conversation) - 1, self.think_s, rng).tolist()]

@@ -40,6 +40,11 @@ class Scenario:
         """What results call it, where its file has a name."""
         return name
 
+    @property
+    def num_available(self) -> int | None:
+        """Sessions in the scenario before `max_requests` cuts it; None: as many as there are in `columns`."""
+        return None
+
     def workload(self, rng: np.random.Generator) -> "Workload":
         """Draw the requests, in order of arrival, at most `max_requests` of them."""
         raise NotImplementedError
@@ -56,7 +61,7 @@ class Workload:
 
     Args:
         sessions: in order of arrival.
-        num_available: requests in the scenario before `max_requests` cut it.
+        num_available: sessions in the scenario before `max_requests` cut it.
         num_clients: who send them, each the next one when its last has ended; None: they arrive at their times.
         notes: what was assumed of them, in sentences.
     """

@@ -80,6 +80,21 @@ class TraceColumns:
         return self._taken(np.arange(num_requests))
 
     @property
+    def session_numbers(self) -> NDArray[np.int64]:
+        """The number of each request's session, by when its first request comes."""
+        if self.sessions is None:
+            return np.arange(self.num_requests)
+        _, firsts, own = np.unique(self.sessions, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(firsts))[own]
+
+    def first_sessions(self, num_sessions: int) -> "TraceColumns":
+        """The requests of the first so many sessions, or all where there are no more."""
+        rows = np.flatnonzero(self.session_numbers < num_sessions)
+        if rows.size == self.num_requests:
+            return self
+        return self._moved(rows)
+
+    @property
     def period_ns(self) -> int:
         """From one beginning to the next of a trace that is repeated: to the last arrival, and a mean gap more."""
         return round(int(self.arrivals_ns[-1]) * self.num_requests / max(self.num_requests - 1, 1))
@@ -114,19 +129,25 @@ class TraceColumns:
             ValueError: a request arrives before one that it follows.
         """
         order = np.argsort(self.arrivals_ns, kind="stable")
-        taken = self._taken(order)
-        place = np.empty(order.size, np.int64)
-        place[order] = np.arange(order.size)
+        taken = self._moved(order)
         parents, offsets = taken.parents, taken.parent_offsets
         if parents is not None and offsets is not None:
-            parents = place[parents]
             late = np.flatnonzero(parents >= np.repeat(np.arange(order.size), np.diff(offsets)))
             if late.size:
                 child = int(np.searchsorted(offsets, late[0], side="right")) - 1
                 raise ValueError(
                     f"request {order[child]} arrives before request {order[parents[late[0]]]}, which it follows"
                 )
-        return replace(taken, arrival_ns=self.arrivals_ns[order] - self.arrivals_ns.min(), parents=parents)
+        return replace(taken, arrival_ns=self.arrivals_ns[order] - self.arrivals_ns.min())
+
+    def _moved(self, own: NDArray[np.int64]) -> "TraceColumns":
+        """These requests in this order, with all whom they follow among them."""
+        taken = self._taken(own)
+        if taken.parents is None:
+            return taken
+        places = np.zeros(self.num_requests, np.int64)
+        places[own] = np.arange(own.size)
+        return replace(taken, parents=places[taken.parents])
 
     def _taken(self, own: NDArray[np.int64], copies: NDArray[np.int64] | None = None) -> "TraceColumns":
         """These requests in this order, each of one of the trace's copies; arrivals are those of the trace."""
