@@ -123,12 +123,12 @@ def test_whether_there_is_room_counts_blocks_that_are_found_and_those_that_go():
     cache = served(num_blocks=4)
     cache.serve(0, a)
     view, strategy = cache.view, cache.strategy
-    assert strategy.has_room(longer, 9, view)
-    assert not strategy.has_room(b, 9, view)
+    assert strategy.has_room(longer, 9, 9, view)
+    assert not strategy.has_room(b, 9, 9, view)
     cache.finish(0)
-    assert strategy.has_room(b, 9, view)
-    assert strategy.has_room(longer, 16, view)
-    assert not strategy.has_room(longer, 17, view)
+    assert strategy.has_room(b, 9, 9, view)
+    assert strategy.has_room(longer, 16, 16, view)
+    assert not strategy.has_room(longer, 17, 17, view)
 
 
 def test_blocks_that_are_held_are_not_dropped():
@@ -273,8 +273,8 @@ def test_books_and_storages_agree_after_every_operation(steps):
                     cache.carry_out((Fork(parent, made, live[parent]),))
                     live[made] = live[parent]
         except OutOfMemory:
-            assert cache.view.num_idle() + cache.view.free_blocks() < 5
+            assert cache.view.idle_bytes() + cache.view.free_bytes() < 5 * BLOCK * TOKEN
         for seq, count in live.items():
             assert contents(cache, seq) == list(range(count)) if count else True
         free = cache.backend._areas._pools["main"] if cache.backend._areas._pools else None
-        assert free is None or free.num_free == cache.view.free_blocks()
+        assert free is None or free.num_free == cache.view.free_bytes() // (BLOCK * TOKEN)

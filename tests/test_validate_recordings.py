@@ -11,7 +11,14 @@ from kvbench.calibration.validation.replayed import first_difference, replayed
 from kvbench.configuration.errors import UsageError
 from tests.support.measurements import measurement
 
-NUM_STEPS = {"block32": 901, "roomy": 819, "thrash": 1_842, "tight": 1_322}
+NUM_STEPS = {
+    "block32": 901,
+    "roomy": 819,
+    "thrash": 1_842,
+    "tight": 1_322,
+    "hybrid_roomy": 652,
+    "hybrid_tight": 1_087,
+}
 
 
 def document(**changed):

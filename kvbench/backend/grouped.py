@@ -15,7 +15,7 @@ from kvbench.backend.storage import Piece, SequenceStore
 from kvbench.backend.storage.grouped import GroupedAreas, GroupedSequence, are_alike, check_groups
 from kvbench.ledger.costs import as_held
 from kvbench.model.groups import CHUNKED, LATENT, LayerGroup
-from kvbench.plan.area import Area, Cast
+from kvbench.plan.area import Area, Blocks, Cast
 
 Position = TypeVar("Position", int, Tensor)
 
@@ -76,11 +76,17 @@ class GroupedBackend(MeasuredBackend):
         return max(group.num_heads for group in self._grouped.groups)
 
     def check_areas(self, areas: tuple[Area, ...]) -> None:
-        """Refuse latents in eight bits; what windows do not lie in, the ledger refuses.
+        """Refuse latents in eight bits, and blocks of windows with tables; what windows do not lie in, the ledger does.
 
         Raises:
             ValueError: there is such an area.
         """
+        if any(area.is_beside and isinstance(area.layout, Blocks) for area in areas):
+            raise ValueError(
+                "blocks of layers with a window that are kept for later requests, or given back late, are counted and "
+                "priced, and not carried out: use backend=modelled or counted, or prefix_caching=false with "
+                "window_blocks=free"
+            )
         held = as_held(areas, self.geometry)
         cast = [(area.name, area.format.dtype) for area in held if isinstance(area.format, Cast)]
         if cast and any(group.kind == LATENT for group in self.geometry.groups):

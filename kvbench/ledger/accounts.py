@@ -23,7 +23,8 @@ class Holding:
         num_copied: slots that this resize copies beside the steps; those in use beyond are copied when it is settled.
         leaving: slots that a background move is taking away.
         arriving: slots that a background move is filling.
-        blocks: its blocks, as numbers that are used once.
+        blocks: its blocks, as numbers that are used once, but for those at the front that it has given back.
+        num_left: blocks at the front that it has given back, or never held, since no window reaches them.
         is_private: whether the next token can be written as it is: no other sequence reads the block that it goes to,
             and nothing is arriving before it.
     """
@@ -38,6 +39,7 @@ class Holding:
     arriving: int = 0
     blocks: list[int] = field(default_factory=list)
     is_private: bool = True
+    num_left: int = 0
 
     def copy(self) -> "Holding":
         """A copy that can be changed alone."""
@@ -46,6 +48,8 @@ class Holding:
     @property
     def num_bytes(self) -> int:
         """Bytes allocated, those of a coming resize included."""
+        if self.cost.reach is not None:
+            return len(self.blocks) * self.cost.block_bytes
         held_bytes = self.cost.held_bytes(self.capacity, self.num_used)
         if self.next_capacity:
             held_bytes += self.cost.replaced_bytes(self.next_capacity, self.capacity, self.next_capacity)
@@ -55,6 +59,9 @@ class Holding:
     def by_group(self) -> dict[str, int]:
         """Those of each group of layers that the area covers."""
         cost, capacity, coming = self.cost, self.capacity, self.next_capacity
+        if cost.reach is not None:
+            slots = len(self.blocks) * cost.area.blocks.num_tokens
+            return {group.name: slots * group.unit_bytes // cost.unit_tokens for group in cost.groups}
         found = cost.by_group(capacity, self.num_used)
         for group in cost.groups:
             if coming and group.is_replaced(capacity):
@@ -125,7 +132,7 @@ class Account:
 
     @property
     def num_held(self) -> int:
-        """Tokens that are held, in the layers that hold the most of those that do not follow others."""
+        """Tokens that are held, in the layers that hold the most of those that are not beside others."""
         held: dict[int, int] = {}
         for each in self._leading:
             held[each.cost.chain] = held.get(each.cost.chain, 0) + each.num_used - each.arriving
@@ -133,19 +140,19 @@ class Account:
 
     @property
     def _leading(self) -> Iterator[Holding]:
-        return (held for held in self.holdings.values() if not held.cost.area.follows)
+        return (held for held in self.holdings.values() if not held.cost.area.is_beside)
 
     @property
     def device_slots(self) -> tuple[int, int, int]:
         """Slots in use and allocated on the device, those of a coming resize included, and all bytes there.
 
-        Slots that follow others are not counted twice.
+        Slots beside others are not counted twice.
         """
         num_used, capacity, num_bytes = 0, 0, self.state_bytes
         for held in self.holdings.values():
             if held.cost.area.tier == DEVICE:
                 num_bytes += held.num_bytes
-                if not held.cost.area.follows:
+                if not held.cost.area.is_beside:
                     num_used += held.num_used
                     capacity += held.capacity + held.next_capacity
         return num_used, capacity, num_bytes

@@ -10,6 +10,7 @@ from kvbench.ledger.refusals import (
     check_groups,
     check_move,
     check_one_chain,
+    check_reach,
     check_rule,
     check_unshared,
     check_windows,
@@ -107,9 +108,11 @@ class Draft(Sharing):
             )
         check_behind(op, held)
         check_groups(op, held, op.num_tokens)
+        check_reach(op, held)
         if not held.is_private:
             self._make_private(held)
-        passing_bytes = held.cost.passing_bytes(held.num_used, op.num_tokens) if held.cost.is_bounded else 0
+        has_passing = held.cost.is_bounded and held.cost.reach is None
+        passing_bytes = held.cost.passing_bytes(held.num_used, op.num_tokens) if has_passing else 0
         self._fill(held, op.num_tokens)
         if passing_bytes:
             self._allocate(held.cost.area, 0, passing_bytes)
@@ -183,6 +186,13 @@ class Draft(Sharing):
             case Chunks(chunk_tokens):
                 moves_data = False
                 self._drop_chunks(held, num_evicted, chunk_tokens)
+            case Blocks(block_tokens) if held.cost.reach is not None:
+                num_blocks = num_evicted // block_tokens - held.num_left
+                self._drop_blocks(held, num_blocks)
+                held.num_left += num_blocks
+                held.capacity += num_blocks * block_tokens
+                check_reach(op, held)
+                return 0
             case Blocks() if held.cost.frees_windows:
                 raise LedgerError(f"{op}: layers with a window give back what it has left, and no others evict then")
             case Blocks(block_tokens):

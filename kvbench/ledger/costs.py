@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field, replace
 
+from kvbench.ledger.group_cost import GroupCost
 from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
-from kvbench.model.groups import CHUNKED, SCALE_BYTES, TRACK_BYTES, LayerGroup
+from kvbench.model.groups import CHUNKED, SCALE_BYTES, TRACK_BYTES, WINDOW, LayerGroup
 from kvbench.plan.area import (
     CAST_DTYPES,
     DEVICE,
@@ -20,65 +21,6 @@ from kvbench.plan.area import (
     held_in,
     num_staging_buffers,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class GroupCost:
-    """A group's bytes in an area, for a batch of so many rows.
-
-    Layers with a window or chunks hold the slots of the last tokens only, and reuse them from the oldest on. Once there
-    are as many as they hold at most, they neither grow nor move.
-
-    Args:
-        name: the group's, by its kind.
-        num_layers: of the group.
-        unit_bytes: bytes of the area's unit of slots, over all layers, rows and tracks.
-        tensor_bytes: those of them in the largest tensor, as the model gives it.
-        most_tokens: slots that a layer holds at most; None: as many as there are.
-        is_chunked: whether it begins anew with every so many tokens, rather than letting go of them one by one.
-    """
-
-    name: str
-    num_layers: int
-    unit_bytes: int
-    tensor_bytes: int
-    most_tokens: int | None = None
-    is_chunked: bool = False
-
-    def held_tokens(self, num_tokens: int) -> int:
-        """Slots that a layer holds, of so many."""
-        return num_tokens if self.most_tokens is None else min(num_tokens, self.most_tokens)
-
-    def passing_bytes(self, num_used: int, num_tokens: int) -> int:
-        """Bytes that an append holds beside: one layer's old tokens and new ones, where some of them are not to stay.
-
-        The first of the new tokens looks at what the last of them takes the place of: at all but one of a window.
-        """
-        if self.most_tokens is None or num_tokens == 1:
-            return 0
-        num_old = num_used % self.most_tokens if self.is_chunked else min(num_used, self.most_tokens - 1)
-        if num_old + num_tokens <= self.most_tokens:
-            return 0
-        return (num_old + num_tokens) * self.unit_bytes // self.num_layers
-
-    def block_bytes(self, num_used: int, block_tokens: int) -> int:
-        """Bytes of the blocks that tokens of a window, or of the newest chunk, are in; 0 where all tokens are held."""
-        if self.most_tokens is None or not num_used:
-            return 0
-        chunk = (num_used - 1) // self.most_tokens * self.most_tokens
-        first = chunk if self.is_chunked else max(num_used - self.most_tokens, 0)
-        return (-(-num_used // block_tokens) - first // block_tokens) * block_tokens * self.unit_bytes
-
-    def most_block_bytes(self, num_tokens: int, block_tokens: int) -> int:
-        """The most of `block_bytes`, of so many tokens and fewer."""
-        if self.most_tokens is None:
-            return 0
-        most = (self.most_tokens + block_tokens - 2) // block_tokens + 1  # a window that begins within a block
-        return min(most, -(-num_tokens // block_tokens)) * block_tokens * self.unit_bytes
-
-    def is_replaced(self, capacity: int) -> bool:
-        """Whether a resize from or to so many slots, and as many or more, replaces its tensors."""
-        return self.most_tokens is None or capacity < self.most_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +73,20 @@ class AreaCost:
     @property
     def frees_windows(self) -> bool:
         """Whether it is of blocks, and some layers give them back."""
-        return self.is_bounded and isinstance(self.area.layout, Blocks)
+        return self.is_bounded and isinstance(self.area.layout, Blocks) and self.area.layout.frees_windows
+
+    @property
+    def reach(self) -> int | None:
+        """Tokens that layers whose blocks come from another area's pool look at, at most; None of other areas."""
+        if not (isinstance(self.area.layout, Blocks) and self.area.layout.of):
+            return None
+        return max((group.most_tokens or 0 for group in self.groups), default=0)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block, of layers that have it until it is given back."""
+        size = self.area.blocks.num_tokens
+        return self.full_bytes(size) if self.frees_windows else self.whole_bytes(size)
 
     def whole_bytes(self, num_tokens: int) -> int:
         """Bytes of so many slots that all layers hold, as a pool's."""
@@ -303,7 +258,12 @@ def held_as(area: Area, geometry: KVGeometry) -> KVGeometry:
 
 def _group_cost(area: Area, name: str, group: LayerGroup, num_rows: int) -> GroupCost:
     is_paged = isinstance(area.layout, Blocks)
-    most_tokens = None if is_paged and not area.blocks.frees_windows else group.tokens  # all layers hold a block alike
+    has_windows = not is_paged or area.blocks.frees_windows or area.blocks.of
+    most_tokens = group.tokens if has_windows else None  # else all layers hold a block alike
+    if is_paged and area.blocks.of and group.kind != WINDOW:
+        raise ValueError(
+            f"area {area.name}: blocks of another area's pool are of layers with a window, got {group.kind}"
+        )
     if most_tokens is not None and not is_paged:
         _check_bounded(area)
     tracks = group.track_bytes_per_token * area.num_tracks
@@ -354,6 +314,7 @@ def area_costs(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> 
             f"{' and '.join(', '.join(names) for names in following)} of {', '.join(costs)}"
         )
     for name, cost in costs.items():
+        _check_pool(cost, costs)
         if cost.frees_windows and len(chains) > 1:
             raise ValueError(
                 f"area {name}: blocks that windows leave go back to a pool of all layers; with areas of some layers, "
@@ -361,6 +322,19 @@ def area_costs(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int) -> 
             )
     numbers = {name: number for number, chain in enumerate(chains.values()) for name in chain}
     return {name: replace(cost, chain=numbers[name]) for name, cost in costs.items()}
+
+
+def _check_pool(cost: AreaCost, costs: dict[str, AreaCost]) -> None:
+    """Refuse blocks of a pool that is not there, or has others."""
+    layout = cost.area.layout
+    if not isinstance(layout, Blocks) or not layout.of:
+        return
+    pool = costs[layout.of].area.layout if layout.of in costs else None
+    if not isinstance(pool, Blocks) or pool.of or pool.num_tokens != layout.num_tokens:
+        raise ValueError(
+            f"area {cost.area.name}: it takes blocks of {layout.num_tokens} tokens from the pool of area {layout.of}, "
+            f"which is {pool or 'not there'}"
+        )
 
 
 def _chains(costs: dict[str, AreaCost], groups: list[str]) -> dict[tuple[str, ...], list[str]]:

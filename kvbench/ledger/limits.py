@@ -22,6 +22,8 @@ class Limits:
         keeps_windows: whether blocks are of all layers alike, and none is given back that a window has left.
         has_own_pools: whether each layer's blocks come from a pool of its own, so that layers with a window hold it
             beside them.
+        caches_prefixes: whether the engine keeps blocks for requests that begin alike, and there may be such.
+        step_tokens: tokens that a step computes at most; None: no bound is known.
     """
 
     geometry: KVGeometry
@@ -33,6 +35,7 @@ class Limits:
     keeps_windows: bool = False
     has_own_pools: bool = False
     caches_prefixes: bool = False
+    step_tokens: int | None = None
 
     def to_hold(self, name: str) -> int:
         """Tokens of the longest sequence that there will be, for a strategy that reserves so many.
@@ -74,6 +77,7 @@ class Limits:
             return areas
         areas = beside_windows(areas, self.geometry, self.has_own_pools)
         pools = [area for area in areas if isinstance(area.layout, Blocks) and area.layout.pool_tokens is None]
+        pools = [area for area in pools if not area.blocks.of]
         return tuple(self._sized(area, areas, len(pools), most_tokens) if area in pools else area for area in areas)
 
     def _sized(self, area: Area, areas: tuple[Area, ...], num_pools: int, most_tokens: int | None) -> Area:

@@ -26,6 +26,7 @@ class Names:
         copies: blocks of one name, the first published first.
         idle: those that no sequence holds, the first let go of first; the value counts them.
         num_let_go: how many were ever let go of.
+        num_idle: how many of `idle` are of each area.
     """
 
     def __init__(self) -> None:
@@ -33,12 +34,13 @@ class Names:
         self.copies: dict[Hashable, tuple[int, ...]] = {}
         self.idle: dict[int, int] = {}
         self.num_let_go = 0
+        self.num_idle: dict[str, int] = {}
 
     def copy(self) -> "Names":
         """A copy that can be changed alone."""
         other = Names()
         other.blocks, other.copies, other.idle = dict(self.blocks), dict(self.copies), dict(self.idle)
-        other.num_let_go = self.num_let_go
+        other.num_let_go, other.num_idle = self.num_let_go, dict(self.num_idle)
         return other
 
 
@@ -98,17 +100,26 @@ class DraftNames:
         """Make what was booked the ledger's."""
         names = self._names
         for block, named in self._blocks.items():
+            if named is not None:
+                names.blocks[block] = named
+        for block, count in self._idle.items():
+            self._note(block, names.idle.pop(block, None), -1)
+            if count is not None:
+                names.idle[block] = count
+                self._note(block, count, 1)
+        for block, named in self._blocks.items():
             if named is None:
                 names.blocks.pop(block, None)
-            else:
-                names.blocks[block] = named
         for key, copies in self._copies.items():
             if copies:
                 names.copies[key] = copies
             else:
                 names.copies.pop(key, None)
-        for block, count in self._idle.items():
-            names.idle.pop(block, None)
-            if count is not None:
-                names.idle[block] = count
         names.num_let_go = self._num_let_go
+
+    def _note(self, block: int, count: int | None, more: int) -> None:
+        """Count one more or less that no sequence holds; None: it was none."""
+        names = self._names
+        if count is not None:
+            area = names.blocks[block].area
+            names.num_idle[area] = names.num_idle.get(area, 0) + more

@@ -9,6 +9,16 @@ from kvbench.plan.area import NORM, SIGNALS, Area, Blocks, Chunks, Contiguous, H
 from kvbench.plan.ops import Move, Operation, Publish, Reuse, Rule, Truncate
 
 
+def check_reach(op: Operation, held: Holding) -> None:
+    """Refuse to go on where layers with a window lack what the next token looks at."""
+    reach = held.cost.reach
+    if reach is not None and held.num_left * held.cost.area.blocks.num_tokens > max(held.num_used - reach + 1, 0):
+        raise LedgerError(
+            f"{op}: layers with a window of {reach} look back from token {held.num_used}, and area "
+            f"{held.cost.area.name} lacks the first {held.num_left} blocks"
+        )
+
+
 def check_groups(op: Operation, held: Holding, num_tokens: int) -> None:
     """Refuse to write parts of groups that are packed together."""
     if isinstance(held.cost.area.format, Packed) and num_tokens % held.cost.unit_tokens:
@@ -64,7 +74,7 @@ def check_published(op: Publish, account: Account, held: Holding) -> int:
     if held.cost.frees_windows:
         raise LedgerError(f"{op}: layers with a window give back what others would find")
     num_blocks, rest = divmod(op.num_tokens, layout.num_tokens)
-    if rest or not 1 <= num_blocks <= held.num_used // layout.num_tokens:
+    if rest or not held.num_left < num_blocks <= held.num_used // layout.num_tokens:
         raise LedgerError(
             f"{op}: whole blocks of {layout.num_tokens} tokens have names, of the {held.num_used} that sequence "
             f"{op.seq} has written"
@@ -79,7 +89,8 @@ def check_reused(op: Reuse, held: Holding, named: Named, state_bytes: int) -> No
     if named.area != op.area:
         raise LedgerError(f"{op}: the block of the name {op.key!r} is of area {named.area}, not {op.area}")
     begins = named.num_tokens - held.cost.area.blocks.num_tokens
-    if held.num_used != held.capacity or held.num_used != begins:
+    passes = held.cost.reach is not None and not held.capacity  # over what no window reaches
+    if held.num_used != held.capacity or (held.num_used != begins and not passes):
         raise LedgerError(
             f"{op}: the block of the name {op.key!r} goes on after {begins} tokens; sequence {op.seq} has "
             f"{held.num_used}, in {held.capacity} slots"

@@ -42,6 +42,7 @@ class Sharing(Sums):
         return account
 
     def _give_blocks(self, held: Holding, num_blocks: int) -> None:
+        num_blocks -= held.num_left
         for block in held.blocks[num_blocks:]:
             self._drop_block(held, block)
         del held.blocks[num_blocks:]
@@ -51,7 +52,7 @@ class Sharing(Sums):
     def _new_block(self, held: Holding) -> int:
         self._num_blocks += 1
         self._sharers[self._num_blocks] = 1
-        self._allocate(held.cost.area, held.cost.full_bytes(held.cost.area.blocks.num_tokens), 0)
+        self._allocate(held.cost.area, held.cost.block_bytes, 0)
         return self._num_blocks
 
     def _num_sharers(self, block: int) -> int:
@@ -74,7 +75,7 @@ class Sharing(Sums):
         return True
 
     def _give_back(self, cost: AreaCost) -> None:
-        self._allocate(cost.area, -cost.full_bytes(cost.area.blocks.num_tokens), 0)
+        self._allocate(cost.area, -cost.block_bytes, 0)
 
     def _make_private(self, held: Holding) -> None:
         """Before a write: a block that others read as well is copied. Its tokens count for all who hold them."""
@@ -96,9 +97,9 @@ class Sharing(Sums):
         unit = held.cost.area.blocks.num_tokens
         for number in reversed(range(num_blocks)):
             block = held.blocks[number]
-            num_filled = min(unit, max(held.num_used - number * unit, 0))
+            num_filled = min(unit, max(held.num_used - (held.num_left + number) * unit, 0))
             if self._drop_block(held, block) and held.cost.area.tier == DEVICE:
-                self._used_bytes -= held.cost.full_bytes(num_filled)
+                self._used_bytes -= held.cost.block_bytes * num_filled // unit
         del held.blocks[:num_blocks]
         held.capacity -= num_blocks * unit
 
@@ -137,7 +138,7 @@ class Sharing(Sums):
 
     def _publish(self, op: Publish) -> None:
         account, held = self._held(op, op.area)
-        block = held.blocks[check_published(op, account, held) - 1]
+        block = held.blocks[check_published(op, account, held) - held.num_left - 1]
         known = self._names.of(block)
         if known is not None:
             raise LedgerError(f"{op}: the block of these tokens of sequence {op.seq} has a name already, {known.key!r}")
@@ -156,11 +157,11 @@ class Sharing(Sums):
             self._names.take(block)
         self._sharers[block] = self._num_sharers(block) + 1
         held.blocks.append(block)
-        unit = held.cost.area.blocks.num_tokens
-        held.capacity += unit
-        held.num_used += unit
-        account.see(held.cost.chain, unit)
-        account.num_altered += self._ledger.counts_altered(held.cost) * unit
+        num_tokens = named.num_tokens - held.num_used
+        held.num_left += num_tokens // held.cost.area.blocks.num_tokens - 1  # what no window reaches is passed over
+        held.num_used = held.capacity = named.num_tokens
+        account.see(held.cost.chain, num_tokens)
+        account.num_altered += self._ledger.counts_altered(held.cost) * num_tokens
 
     def _drop(self, op: Drop) -> None:
         block = self._names.first_idle(op.key)
@@ -174,7 +175,7 @@ class Sharing(Sums):
         self._names.forget(block)
         self._give_back(cost)
         if cost.area.tier == DEVICE:
-            self._used_bytes -= cost.full_bytes(cost.area.blocks.num_tokens)
+            self._used_bytes -= cost.block_bytes
 
     def _hold_states(self, account: Account) -> None:
         if not account.state_bytes:

@@ -59,14 +59,14 @@ class LedgerState:
         self.num_chains = 1 + max(cost.chain for cost in self.costs.values())
         self.follower = next((name for name, cost in self.costs.items() if cost.area.follows), None)
         for area in self.areas:
-            if isinstance(area.layout, Blocks) and area.layout.pool_tokens is None:
+            if isinstance(area.layout, Blocks) and area.layout.pool_tokens is None and not area.layout.of:
                 raise ValueError(f"area {area.name}: a run says how large its pool is (Strategy.fitted), got none")
         self.state_bytes = self.geometry.state_bytes * num_rows
         self.workspace_bytes = workspace_bytes(self.areas, self.geometry, num_rows)
         self.pool_bytes = {
             name: cost.whole_bytes(cost.area.layout.pool)
             for name, cost in self.costs.items()
-            if isinstance(cost.area.layout, Blocks)
+            if isinstance(cost.area.layout, Blocks) and not cost.area.layout.of
         }
 
     def counts_altered(self, cost: AreaCost) -> bool:

@@ -28,7 +28,10 @@ class Sums:
         before = held.num_used
         held.num_used += num_tokens
         if held.cost.area.tier == DEVICE:
-            self._used_bytes += held.cost.bytes_of(held.num_used) - held.cost.bytes_of(before)
+            if held.cost.reach is None:
+                self._used_bytes += held.cost.bytes_of(held.num_used) - held.cost.bytes_of(before)
+            else:
+                self._used_bytes += held.cost.whole_bytes(num_tokens)
         if held.cost.frees_windows:
             self._allocate(held.cost.area, held.cost.window_bytes(held.num_used) - held.cost.window_bytes(before), 0)
 
@@ -48,7 +51,7 @@ class Sums:
         self._tier_bytes[area.tier] += added_bytes
         is_lent = isinstance(area.layout, Blocks)
         if is_lent:
-            self._pooled_bytes[area.name] += added_bytes
+            self._pooled_bytes[area.blocks.of or area.name] += added_bytes
         if area.tier == DEVICE:
             self._lent_bytes += added_bytes * is_lent
             self._note_peak(twice_bytes - min(added_bytes, 0) * (not is_lent))

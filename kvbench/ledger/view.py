@@ -57,15 +57,27 @@ class LedgerView:
         names = self._ledger.names
         return (names.blocks[block].key for block in names.idle)
 
-    def num_idle(self) -> int:
-        """Blocks that have a name and that no sequence holds."""
-        return len(self._ledger.names.idle)
+    def idle_bytes(self) -> int:
+        """Bytes of the blocks that have a name and that no sequence holds."""
+        ledger = self._ledger
+        return sum(count * ledger.costs[area].block_bytes for area, count in ledger.names.num_idle.items())
 
-    def free_blocks(self, area: str = MAIN) -> int:
-        """Blocks of an area's pool that are not handed out."""
-        ledger, cost = self._ledger, self._ledger.costs[area]
-        left_bytes = ledger.pool_bytes[area] - ledger.pooled_bytes[area]
-        return left_bytes // cost.whole_bytes(cost.area.blocks.num_tokens)
+    def area_of(self, key: Hashable) -> str:
+        """The area that the block of a name is of; there is one."""
+        names = self._ledger.names
+        return names.blocks[names.copies[key][0]].area
+
+    def free_bytes(self, area: str = MAIN) -> int:
+        """Bytes of an area's pool that are not handed out."""
+        return self._ledger.pool_bytes[area] - self._ledger.pooled_bytes[area]
+
+    def block_bytes(self, area: str = MAIN) -> int:
+        """Bytes of a block of an area."""
+        return self._ledger.costs[area].block_bytes
+
+    def num_left(self, seq: int, area: str = MAIN) -> int:
+        """Blocks at the front of an area that a sequence has given back."""
+        return self._ledger.accounts[seq].holdings[area].num_left
 
     def num_leaving(self, seq: int, area: str = MAIN) -> int:
         """Slots that a background move is taking from an area."""

@@ -58,14 +58,19 @@ class Blocks:
         pool_tokens: slots of the pool, a multiple of num_tokens; allocated once. None: a run says how many.
         frees_windows: whether layers with a window or in chunks have tables of their own, and give back each block that
             the window, or the chunk, has left; else all layers hold the same blocks.
+        of: another area, from whose pool it takes its blocks, each of as many tokens, and no pool is its own: it is of
+            layers with a window, which give back what that has left where a plan says so; "": there is none.
     """
 
     num_tokens: int
     pool_tokens: int | None
     frees_windows: bool = False
+    of: str = ""
 
     def __post_init__(self) -> None:
         check_int("Blocks: num_tokens", self.num_tokens, 1)
+        if self.of and (self.pool_tokens is not None or self.frees_windows):
+            raise ValueError(f"Blocks: those of the pool of area {self.of} have no pool and free nothing by themselves")
         if self.pool_tokens is None:
             return
         check_int("Blocks: pool_tokens", self.pool_tokens, 1)
@@ -314,6 +319,11 @@ class Area:
         if not isinstance(self.layout, Blocks):
             raise TypeError(f"area {self.name} lies in blocks, got {self.layout}")
         return self.layout
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it holds, of further layers, tokens that another area holds as well."""
+        return self.follows or (isinstance(self.layout, Blocks) and bool(self.layout.of))
 
     @property
     def alters(self) -> bool:

@@ -41,6 +41,7 @@ class Driver:
         self.ledger = ledger
         self.view = ledger.view
         self._hands = hands
+        self._leaves = type(strategy).on_step is not Strategy.on_step
         strategy.on_begin()
 
     def open(self, seq: int) -> None:
@@ -84,6 +85,10 @@ class Driver:
         """
         # Without `_do`, which is what each step of a decode asks for: 0.3 µs less.
         return self.book(seq, self.strategy.on_append(seq, num_written, self.view))
+
+    def leave(self, seq: int) -> Booking | None:
+        """What goes before a sequence's next step; None where nothing does."""
+        return self._do(seq, lambda seq, _, view: self.strategy.on_step(seq, view)) if self._leaves else None
 
     def attended(self, seq: int, num_tokens: int) -> Booking | None:
         """What follows attention, if anything; where there is no memory to do it in, it waits for the next step's.

@@ -26,6 +26,11 @@ class Filling:
         """Whether a pass has so many tokens for prompts and no more."""
         return self._rules.tokens is not None
 
+    @property
+    def left_tokens(self) -> int:
+        """What the pass has left for prompts."""
+        return self._left_tokens
+
     def turns(self, live: Sequence[LiveRequest], newcomers: Iterator[LiveRequest] = NOBODY) -> Iterator[LiveRequest]:
         """Live requests in the order of their turns, which begin when the one before has ended; some have none.
 

@@ -55,6 +55,7 @@ def run(
     check_signals(strategies, backend)
     limits = limits_of(sessions, backend, max_concurrency, budget_bytes)
     strategies = {name: strategy.fitted(limits) for name, strategy in strategies.items()}
+    check_signals(strategies, backend)
     _prepare(strategies, sessions, backend, budget_bytes)
     recorder = recorder or Recorder(tuple(strategies), num_warmup)
     recorder.facts |= {name: facts_of(name, own, backend, budget_bytes) for name, own in strategies.items()}
@@ -138,6 +139,7 @@ def limits_of(sessions: Sequence[Session], backend: Backend, max_concurrency: in
         live_tokens=tuple(lengths if thinks else lengths[:max_concurrency]),
         is_modelled=backend.source == "modelled",
         has_own_pools=backend.has_own_pools,
+        step_tokens=backend.scheduling.tokens,
     )
 
 

@@ -188,7 +188,8 @@ class Scheduler:
         """Whether there is room for all that one is to compute, where that is asked; one alone is let in to fail."""
         if not self._rules.fits_prompts or not self._live or progress in self._idle:
             return True
-        return self._strategy.has_room(progress.session, progress.num_known, self._driver.view)
+        num_now = self._filling.left_tokens
+        return self._strategy.has_room(progress.session, progress.num_known, num_now, self._driver.view)
 
     def _begin(self, progress: LiveRequest) -> None:
         """Give a new cache what it needs before its first token; idle ones may give way to it, live ones do not."""
@@ -223,6 +224,9 @@ class Scheduler:
 
         Where steps have so many tokens, what was lost and the rest of its prompt are computed in one.
         """
+        leaving = self._driver.leave(progress.index)
+        if leaving is not None:
+            self._carry_out(progress, RELIEVE, 0, leaving, self._backend.now_ns())
         while True:
             try:
                 phase, num_tokens = self._append(progress)

@@ -208,12 +208,13 @@ class Strategy:
         """Plan to take the first tokens over from a live sequence that has them; nothing where none are shared."""
         return NOTHING
 
-    def has_room(self, session: Session, num_tokens: int, view: LedgerView) -> bool:
+    def has_room(self, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
         """Whether a pool of blocks has room for so many of a session's tokens, all that it can give back given back.
 
         Args:
             session: one that is not open.
             num_tokens: its first ones, with those that it takes over.
+            num_now: that the next step can compute, at most.
             view: the ledger.
         """
         return True
@@ -226,6 +227,10 @@ class Strategy:
             num_tokens: tokens that it is to compute before its next answer, the last of which is never taken over.
             view: the ledger.
         """
+        return NOTHING
+
+    def on_step(self, seq: int, view: LedgerView) -> Plan:
+        """Plan what goes before a sequence's next step, whether there is room for that or not; once a step."""
         return NOTHING
 
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:

@@ -1,19 +1,27 @@
 """Paging: blocks of a shared pool, a block table a sequence."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from itertools import islice, takewhile
+from dataclasses import dataclass, replace
 
 from kvbench.checks import check_bound, check_flag, check_int, check_one_of
-from kvbench.engine.prefixes import full_blocks, most_hit_blocks
-from kvbench.engine.scheduling import promised_slots
-from kvbench.ledger import LedgerView, Limits
+from kvbench.ledger import UNLIMITED, LedgerView, Limits
+from kvbench.ledger.costs import covered
+from kvbench.model.geometry import KVGeometry
+from kvbench.model.groups import WINDOW
 from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Cast, Format, Native
-from kvbench.plan.ops import NOTHING, Drop, Fork, Plan, Publish, Reserve, Reuse
+from kvbench.plan.ops import MAIN, NOTHING, Fork, Plan, Reserve
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
+from kvbench.strategy.block_tables import ALL, BlockTable, BlockTables
 from kvbench.workload.request import Session
 
-_, KEEP = WINDOW_BLOCKS = ("free", "keep")
+_, KEEP, LATE = WINDOW_BLOCKS = ("free", "keep", "late")
+LEAST_WINDOW = 2
+"""Tokens: of a window of one, no block is needed where a sequence goes on."""
+
+
+def _window(area: Area, geometry: KVGeometry) -> int:
+    """Tokens that an area's layers look at."""
+    return max(group.tokens or 0 for _, group in covered(area, geometry))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +37,15 @@ class Paged(Strategy):
             budget (in tensors, no more than its requests can fill).
         window_blocks: "free": layers with a window or in chunks have tables of their own, and give back blocks that it
             has left, as vLLM's hybrid manager does; "keep": all layers hold the same blocks, as they do where there are
-            no such layers; None: free, and keep in a fleet, which has no other, and whose header says so.
+            no such layers; "late": as free, but what a window has left goes with the sequence's next step, as vLLM's
+            scheduler has it, and as it is with prefix_caching; None: free, and keep in a fleet, which has no other, and
+            whose header says so.
         format: dtype of eight bits that K and V are cast to as they come, fp8_e4m3, fp8_e5m2 or int8; None: they are
             held as the model gives them.
+        scale: what they are divided by before, a number, or "tensor" or "head" (see `Fp8`); 1 without a format.
         prefix_caching: keep blocks, named by what they and all before them hold, for later requests that begin alike:
             a request takes over the longest chain of its full blocks that is there; where the pool is full, blocks that
             nobody holds go, the least recently used first. None: as the engine does, and not without one.
-        scale: what they are divided by before, a number, or "tensor" or "head" (see `Fp8`); 1 without a format.
     Raises:
         ValueError: a parameter is out of its range.
     Source: Kwon et al. 2023, arXiv:2309.06180, sections 4.1 to 4.4; of windows, vLLM's hybrid KV cache manager; of
@@ -88,7 +98,36 @@ class Paged(Strategy):
             return self._with(window_blocks=KEEP).fitted(limits)
         if self.prefix_caching is None:
             return self._with(prefix_caching=limits.caches_prefixes).fitted(limits)
-        return super().fitted(limits)
+        if self.prefix_caching and limits.geometry.state_bytes:
+            raise ValueError(
+                f"prefix_caching: states can be resumed only where they were kept, and {limits.geometry.called} has "
+                f"{limits.geometry.kinds}; set it to false"
+            )
+        areas = self._with_windows(limits.geometry) if self._tables.tables == ALL else self.areas
+        windows = [BlockTable(area.name, _window(area, limits.geometry)) for area in areas[1:]]
+        tables = BlockTables(self.block_size, (*ALL, *windows), limits.step_tokens, limits.context_tokens or UNLIMITED)
+        return self._with(areas=limits.sized(areas, self.pooled_tokens), _tables=tables)
+
+    @derived
+    def _tables(self) -> BlockTables:
+        return BlockTables(self.block_size)
+
+    def _with_windows(self, geometry: KVGeometry) -> tuple[Area, ...]:
+        """Areas with one for each group of layers with a window, where these have tables that are kept or late."""
+        bounded = [(name, group) for name, group in covered(Area(), geometry) if group.tokens is not None]
+        others = tuple(name for name, group in covered(Area(), geometry) if group.tokens is None)
+        if self.window_blocks == KEEP or not bounded or not (self.prefix_caching or self.window_blocks == LATE):
+            return self.areas
+        least = min(group.tokens or 0 for _, group in bounded)
+        if not others or least < LEAST_WINDOW or any(group.kind != WINDOW for _, group in bounded):
+            raise ValueError(
+                f"blocks of windows that are kept, or late, are beside layers that see all tokens, and of windows of "
+                f"{LEAST_WINDOW} or more; {geometry.called} has {geometry.kinds}: window_blocks is keep"
+            )
+        (area,) = self.areas
+        layout = Blocks(self.block_size, None, of=MAIN)
+        beside = (replace(area, name=name, layout=layout, layers=(name,)) for name, _ in bounded)
+        return (replace(area, layers=others, layout=replace(area.blocks, frees_windows=False)), *beside)
 
     @property
     def attends_all(self) -> bool:
@@ -112,50 +151,32 @@ class Paged(Strategy):
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve nothing yet; with the first sequence's admission the pool is set aside."""
         self._keys[seq] = self._keys_of(session)
-        return (Reserve(seq, 0),)
+        return tuple(Reserve(seq, 0, area) for area, _ in self._tables.tables)
 
     def _keys_of(self, session: Session) -> Sequence[Hashable]:
         return session.keys.of(self.block_size) if self.prefix_caching and session.keys is not None else ()
 
-    def has_room(self, session: Session, num_tokens: int, view: LedgerView) -> bool:
+    def has_room(self, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
         """Whether blocks that are free, or that nobody holds, are as many as it takes. See `Strategy.has_room`."""
-        keys = self._found(self._keys_of(session), num_tokens, view)
-        num_taken = sum(not view.is_held(key) for key in keys)
-        num_new = promised_slots(num_tokens, self.block_size) // self.block_size - len(keys)
-        return num_new + num_taken <= view.free_blocks() + view.num_idle()
-
-    def _found(self, keys: Sequence[Hashable], num_tokens: int, view: LedgerView) -> list[Hashable]:
-        """Of the names of a sequence's blocks those that are there, without a gap from the first on."""
-        most = keys[: most_hit_blocks(num_tokens, self.block_size)]
-        return list(takewhile(view.has_name, most))
+        return self._tables.has_room(self._keys_of(session), num_tokens, num_now, view)
 
     def on_reuse(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Take over the longest chain of full blocks. See `Strategy.on_reuse`."""
-        return tuple(Reuse(seq, key) for key in self._found(self._keys[seq], num_tokens, view))
+        return self._tables.taken_over(seq, self._keys[seq], num_tokens, view) if self.prefix_caching else NOTHING
+
+    def on_step(self, seq: int, view: LedgerView) -> Plan:
+        """Give back the blocks that a window has left, where that is late."""
+        return self._tables.left(seq, view)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or take blocks first; those that it fills get their names."""
-        plan = append_in_units(seq, num_tokens, self.block_size, view)
-        if not self.prefix_caching:
-            return plan
-        used, size = view.num_used(seq), self.block_size
-        filled = range(full_blocks(used, size), full_blocks(used + num_tokens, size))
-        names = self._keys.get(seq, ())[filled.start : filled.stop]
-        named = (Publish(seq, key, (filled.start + number + 1) * size) for number, key in enumerate(names))
-        return (*self._dropped(plan, view), *plan, *named)
-
-    def _dropped(self, plan: Plan, view: LedgerView) -> Plan:
-        """What makes room for a plan's blocks: the least recently used that nobody holds; nothing, if not enough."""
-        op = plan[0]
-        num_new = (op.num_tokens - view.capacity(op.seq)) // self.block_size if isinstance(op, Reserve) else 0
-        num_lacking = num_new - view.free_blocks()
-        if not 0 < num_lacking <= view.num_idle():
-            return NOTHING
-        return tuple(Drop(key) for key in islice(view.idle(), num_lacking))
+        if self.prefix_caching or len(self.areas) > 1:
+            return self._tables.appended(seq, self._keys.get(seq, ()), num_tokens, view)
+        return append_in_units(seq, num_tokens, self.block_size, view)
 
     def on_fork(self, seq: int, parent: int, num_tokens: int, view: LedgerView) -> Plan:
         """Share the parent's blocks; nothing, where layers may have given back what would be shared."""
-        return NOTHING if view.frees_windows() else (Fork(parent, seq, num_tokens),)
+        return NOTHING if view.frees_windows() or len(self.areas) > 1 else (Fork(parent, seq, num_tokens),)
 
     def on_finish(self, seq: int, view: LedgerView) -> Plan:
         """Let all blocks go; those that have names stay until their room is needed."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,13 @@ from kvbench.calibration.validation.recordings import RecordedSchedule, Step
 from kvbench.calibration.validation.rows import held_rows
 from kvbench.engine.scheduling import Scheduling
 from kvbench.engine.vllm import VLLM
+from kvbench.ledger import Limits
 from kvbench.messages import cut
 from kvbench.model.geometry import KVGeometry
+from kvbench.model.groups import FULL, WINDOW, LayerGroup
 from kvbench.runner.recorder import FINISH, STEP_FIELDS, Recorder
 from kvbench.runner.scheduler import Scheduler
-from kvbench.strategy.paged import Paged
+from kvbench.strategy.paged import LATE, Paged
 from kvbench.workload.contents import Keys
 from kvbench.workload.request import Request, Session
 
@@ -51,10 +53,20 @@ def replayed(recording: RecordedSchedule) -> Replayed:
         fits_prompts=True,
         plans_steps=True,
     )
-    geometry = KVGeometry.uniform(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=1, dtype="float16")
-    block = sizes["block_size"]
+    geometry, block = _geometry(sizes["window"]), sizes["block_size"]
     strategy = Paged(
-        block_size=block, pool_tokens=(sizes["num_blocks"] - 1) * block, prefix_caching=recording.prefix_caching
+        block_size=block,
+        pool_tokens=(sizes["num_blocks"] - 1) * block,
+        window_blocks=LATE,
+        prefix_caching=recording.prefix_caching,
+    ).fitted(
+        Limits(
+            geometry=geometry,
+            budget_bytes=None,
+            context_tokens=sizes["max_model_len"],
+            is_modelled=True,
+            step_tokens=rules.tokens,
+        )
     )
     ledger, recorder = strategy.ledger(geometry), Recorder(("paged",), 0)
     backend = CountedBackend(geometry, STEP_NS, rules)
@@ -64,13 +76,22 @@ def replayed(recording: RecordedSchedule) -> Replayed:
     view, ends, free = ledger.view, [], []
     for _ in scheduler.iterations():
         ends.append(scheduler.clock_ns)
-        free.append(view.free_blocks() + view.num_idle())
+        free.append((view.free_bytes() + view.idle_bytes()) // view.block_bytes())
     numbers = np.array(ends) // STEP_NS - 1
     return Replayed(
         steps=tuple(_steps(recorder, numbers.tolist(), free, sizes["num_blocks"] - 1)),
         queried_tokens=int(recording.columns.num_prompt_tokens.sum()) if recording.prefix_caching else 0,
         hit_tokens=sum(row.hit_tokens for row in recorder.requests),
     )
+
+
+def _geometry(window: int) -> KVGeometry:
+    """A layer of each group, of whatever size: blocks are all alike."""
+    sizes: dict[str, Any] = {"num_heads": 1, "num_kv_heads": 1, "key_dim": 1, "value_dim": 1, "dtype": "float16"}
+    groups = [LayerGroup(kind=FULL, layers=(0,), **sizes)]
+    if window:
+        groups.append(LayerGroup(kind=WINDOW, layers=(1,), tokens=window, **sizes))
+    return KVGeometry(groups=tuple(groups), dtype="float16")
 
 
 def _sessions(recording: RecordedSchedule) -> list[Session]:

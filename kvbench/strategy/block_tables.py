@@ -1,0 +1,174 @@
+"""Block tables of a sequence, one a group of layers, from one pool: what is found, what fits, what goes."""
+
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import takewhile
+from typing import NamedTuple
+
+from kvbench.engine.prefixes import (
+    full_blocks,
+    left_blocks,
+    most_hit_blocks,
+    most_window_blocks,
+    window_blocks,
+)
+from kvbench.ledger import UNLIMITED, LedgerView
+from kvbench.plan.ops import (
+    MAIN,
+    NOTHING,
+    Append,
+    Drop,
+    Keep,
+    Operation,
+    Plan,
+    Publish,
+    Reserve,
+    Reuse,
+    Rule,
+    append_plan,
+)
+
+
+class BlockTable(NamedTuple):
+    """Blocks of some layers.
+
+    Args:
+        area: that they are of.
+        window: tokens that the layers look at; None: all.
+    """
+
+    area: str
+    window: int | None = None
+
+    def left(self, num_tokens: int, block_tokens: int) -> int:
+        """Blocks at the front of so many tokens that are not needed any more."""
+        return 0 if self.window is None else left_blocks(num_tokens, self.window, block_tokens)
+
+    def name(self, key: Hashable) -> Hashable:
+        """What a block of a content is called here: layers of different groups do not find each other's."""
+        return key if self.area == MAIN else (self.area, key)
+
+
+ALL = (BlockTable(MAIN),)
+
+
+class BlockTables(NamedTuple):
+    """The tables that every sequence has.
+
+    Args:
+        block_tokens: tokens of a block.
+        tables: of layers that look at all tokens, in the area main, and then those with a window.
+        step_tokens: tokens that a step computes at most; None: not known.
+        most_tokens: of the longest sequence; UNLIMITED: not known.
+    """
+
+    block_tokens: int
+    tables: tuple[BlockTable, ...] = ALL
+    step_tokens: int | None = None
+    most_tokens: int = UNLIMITED
+
+    def num_found(self, keys: Sequence[Hashable], num_tokens: int, view: LedgerView) -> int:
+        """Blocks that are there, in all layers, of a sequence that is to compute so many tokens.
+
+        Layers that look at all need every block from the first on, those with a window the last ones.
+
+        Args:
+            keys: of the contents of its blocks.
+            num_tokens: of which the last is never found.
+            view: the ledger.
+        """
+        most = keys[: most_hit_blocks(num_tokens, self.block_tokens)]
+        found, before = sum(1 for _ in takewhile(view.has_name, most)), -1
+        while found != before:
+            before = found
+            for table in self.tables[1:]:
+                found = self._reach(table, most[:found], view)
+        return found
+
+    def _reach(self, table: BlockTable, keys: Sequence[Hashable], view: LedgerView) -> int:
+        """The most blocks at whose end a window is there, or all before."""
+        assert table.window is not None
+        need, run = window_blocks(table.window, self.block_tokens), 0
+        for number in reversed(range(len(keys))):
+            run = run + 1 if view.has_name(table.name(keys[number])) else 0
+            if run == need:
+                return number + need
+        return run
+
+    def taken_over(self, seq: int, keys: Sequence[Hashable], num_tokens: int, view: LedgerView) -> Plan:
+        """What takes over the blocks that are there."""
+        found = self.num_found(keys, num_tokens, view)
+        return tuple(
+            Reuse(seq, table.name(key), table.area)
+            for table in self.tables
+            for key in keys[table.left(found * self.block_tokens, self.block_tokens) : found]
+        )
+
+    def has_room(self, keys: Sequence[Hashable], num_tokens: int, num_now: int, view: LedgerView) -> bool:
+        """Whether what is free, or held by nobody, is enough for a sequence's tokens, and for its next step.
+
+        Args:
+            keys: of the contents of its blocks.
+            num_tokens: all that it is to compute, and to find.
+            num_now: that a step can compute, at most.
+            view: the ledger.
+        """
+        found = self.num_found(keys, num_tokens, view)
+        free_bytes = view.free_bytes() + view.idle_bytes()
+        now = min(found * self.block_tokens + num_now, num_tokens)
+        return all(
+            sum(self._taken_bytes(table, keys[:found], count, is_whole, view) for table in self.tables) <= free_bytes
+            for count, is_whole in ((num_tokens, True), (now, False))
+        )
+
+    def _taken_bytes(
+        self, table: BlockTable, found: Sequence[Hashable], num_tokens: int, is_whole: bool, view: LedgerView
+    ) -> int:
+        """What a table of so many tokens takes of what is free, with blocks that are found and nobody holds."""
+        size, wanted = self.block_tokens, -(-num_tokens // self.block_tokens)
+        if is_whole and table.window is not None and self.step_tokens is not None:
+            wanted = min(wanted, most_window_blocks(table.window, self.step_tokens, self.most_tokens, size))
+        left = table.left(len(found) * size, size)
+        num_idle = sum(not view.is_held(table.name(key)) for key in found[left:])
+        return (max(wanted - max(left, len(found)), 0) + num_idle) * view.block_bytes(table.area)
+
+    def appended(self, seq: int, keys: Sequence[Hashable], num_tokens: int, view: LedgerView) -> Plan:
+        """What appends tokens, takes the blocks that they need, and names those that they fill."""
+        used, size = view.num_used(seq), self.block_tokens
+        capacity = -(-(used + num_tokens) // size) * size
+        fills = full_blocks(used, size) < full_blocks(used + num_tokens, size)
+        if capacity <= view.capacity(seq) and not fills and len(self.tables) == 1:
+            return append_plan(seq, num_tokens)
+        ops: list[Operation] = []
+        need_bytes = 0
+        for area, _ in self.tables:
+            num_new = (capacity - view.capacity(seq, area)) // size
+            if num_new > 0:
+                ops.append(Reserve(seq, capacity, area))
+                need_bytes += num_new * view.block_bytes(area)
+        ops += [Append(seq, num_tokens, area) for area, _ in self.tables]
+        for table in self.tables:
+            for number in range(full_blocks(used, size), min(full_blocks(used + num_tokens, size), len(keys))):
+                ops.append(Publish(seq, table.name(keys[number]), (number + 1) * size, table.area))
+        return (*self._dropped(need_bytes - view.free_bytes(), view), *ops)
+
+    def _dropped(self, lacking_bytes: int, view: LedgerView) -> Iterator[Operation]:
+        """What makes so much room: blocks that nobody holds, the least recently used first; nothing, if not enough."""
+        if lacking_bytes > view.idle_bytes():
+            return
+        for key in view.idle():
+            if lacking_bytes <= 0:
+                return
+            lacking_bytes -= view.block_bytes(view.area_of(key))
+            yield Drop(key)
+
+    def left(self, seq: int, view: LedgerView) -> Plan:
+        """What gives back the blocks that windows have left."""
+        if len(self.tables) == 1:
+            return NOTHING
+        ops: list[Operation] = []
+        for table in self.tables[1:]:
+            used = view.num_used(seq, table.area)
+            num_left = table.left(used, self.block_tokens)
+            if num_left > view.num_left(seq, table.area):
+                ops.append(Keep(seq, Rule(recent=used - num_left * self.block_tokens), table.area))
+        return tuple(ops)
