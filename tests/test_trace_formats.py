@@ -11,7 +11,8 @@ from kvbench.workload.trace import Trace
 from kvbench.workload.trace_file import TraceError, TraceMissing
 from kvbench.workload.trace_formats import FORMATS, read_trace
 from kvbench.workload.trace_recognised import recognised
-from tests.support.traces import AZURE_HEADER, LENGTHS_HEADER, PLAIN_HEADER, row, write
+from tests.support.trace_examples import EXAMPLES
+from tests.support.traces import AZURE_HEADER, PLAIN_HEADER, write
 
 BURST = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
 
@@ -42,25 +43,6 @@ def followed(columns):
 
 def seconds(times_ns):
     return [time / 1e9 for time in times_ns]
-
-
-AGENT = {
-    "block_size": 4,
-    "hash_id_scope": "local",
-    "requests": [{"t": 0, "type": "n", "in": 4, "out": 1, "hash_ids": [1]}],
-}
-TALK = {"messages": [{"role": "user", "content": "a"}]}
-EXAMPLES = {
-    "azure": AZURE_HEADER + "2024-05-10 00:00:00.009930+00:00,5,1\n",
-    "burstgpt": BURST + "5,1,1.5,x,4,2,6,y\n",
-    "plain": PLAIN_HEADER + "1,2,3\n",
-    "sharegpt": LENGTHS_HEADER + "1,2\n",
-    "mooncake": row(0, 600, 1, [1, 2]),
-    "bailian": lines(chat(1, -1, 0.5, 5, 1, [1])),
-    "aiperf": lines(length(5, 1), length(6, 1, session_id="a")),
-    "agentic": json.dumps(AGENT),
-    "conversations": json.dumps([TALK], indent=1),
-}
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -11,6 +11,7 @@ from kvbench.results.schema import markdown_table as metrics_table
 from kvbench.workload.trace_formats import markdown_table as traces_table
 from tests.support.api import api_text
 from tests.support.pages import PAGES, blocks, text_of
+from tests.support.trace_examples import pages_text as trace_examples
 
 PAGE_WIDTH = 130
 DATED = re.compile(r"output of (\d{4}-\d\d-\d\d)")
@@ -39,6 +40,7 @@ PARTS = {
     "outputs": outputs_table,
     "models": models_list,
     "traces": traces_table,
+    "trace_examples": trace_examples,
 }
 """What stands between `<!-- NAME -->` and `<!-- /NAME -->`, by name."""
 
