@@ -93,6 +93,9 @@ SCHEDULINGS = st.builds(
     mixes=st.booleans(),
     counts_decode=st.booleans(),
     evicts=st.booleans(),
+    waits_for_end=st.just(True),
+    fits_prompts=st.just(False),
+    plans_steps=st.just(False),
 )
 
 

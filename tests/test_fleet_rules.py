@@ -16,6 +16,7 @@ from kvbench.fleet.rules import RULED, bound_rule
 from kvbench.fleet.space import NUM_ORDERS, give_back, lay_out, take
 from kvbench.fleet.state import (
     AFTER,
+    AT_ONCE,
     BEFORE,
     BEST_FIT,
     BUDDY,
@@ -58,12 +59,13 @@ def test_which_strategies_have_integer_rules():
         ("predictive", "decides by each sequence's past appends"),
         ("predictive_average", "decides by the requests completed before"),
         ("async", "decides by background work"),
-        ("streaming", "decides by more than a sequence's capacity and length"),
+        ("compressed", "decides by when its last pass over all that it holds was"),
+        ("paged_hierarchical", "decides by how far one part has grown what the other reserves at once"),
     ],
 )
 def test_a_strategy_without_is_refused_with_the_reason(name, reason):
     assert reason in refused(name)
-    assert "chunked, concat, dynamic, exact, fp8, heavy_hitters, int2" in refused(name)
+    assert "chunked, concat, dynamic, exact, fp8, heavy_hitters, hierarchical" in refused(name)
 
 
 def test_a_rule_is_not_inherited_beside_another_hook():
@@ -99,16 +101,21 @@ def test_a_compiled_rule_is_the_strategys(made):
         assert grown.ctypes(first, second) == rule.grown(first, second, *rule.grown_by)
 
 
-@pytest.mark.parametrize("name", ["heavy_hitters", "int4", "int8", "sinks", "snapkv"])
+REDUCING = ("heavy_hitters", "int4", "int8", "sinks", "snapkv")
+MOVING = ("hierarchical", "hierarchical_disk", "sinks_int4", "streaming")
+
+
+@pytest.mark.parametrize("name", REDUCING + MOVING)
 def test_compiled_turns_are_the_strategys(name):
     made = strategy(name)
     turns, (*_, turned) = made.integer_rule.turns, bound_rule(made).compiled
     rng = random.Random(7)
     for _ in range(1_000):
-        first, second = (rng.randrange(1, 1 << rng.randrange(2, 20)) for _ in range(2))
-        found = [turned.ctypes(what, first, second) for what in (FULL, BEFORE, AFTER, REST)]
-        one, two = (first, *turns.by), (first, second, *turns.by)
-        assert found == [turns.full(*one), turns.before(*one), turns.after(*two), turns.rest(*two)]
+        asked = [rng.randrange(1, 1 << rng.randrange(2, 20)) for _ in range(3)]
+        found = [turned.ctypes(what, *asked) for what in (FULL, BEFORE, AFTER, REST, AT_ONCE)]
+        one, two, three = ((*asked[:number], *turns.by) for number in (1, 2, 3))
+        others = (turns.after(*two), turns.rest(*two), turns.at_once(*two))
+        assert found == [turns.full(*one), turns.before(*three), *others]
 
 
 def test_the_kernel_is_compiled_once_for_all_rules():

@@ -71,8 +71,9 @@ def test_a_token_passes_all_stages_and_a_stage_copies_its_own():
     assert staged.geometry.bytes_per_token == 128
     assert staged.memory_bytes == 900_000 - 2_560
     prices, whole = staged.prices(Area()), Fleet().made(conditions()).prices(Area())
-    own = {"unit_bytes": 128, "copy_ps": 4_000, "swap_ps": 20_000, "storage_ps": whole.storage_ps // 2}
-    own |= {"launch_ps": whole.launch_ps // 2, "num_stages": 2, "write_ps": 2_000}  # both stages write at once
+    own = {"unit_bytes": 128, "copy_ps": 4_000, "swap_ps": 20_000, "disk_ps": 40_000}
+    own |= {"storage_ps": whole.storage_ps // 2, "launch_ps": whole.launch_ps // 2, "num_stages": 2}
+    own["write_ps"] = 2_000  # both stages write at once
     assert prices._replace(tables=None) == whole._replace(tables=None, **own)
     # From stage to stage 32 bytes a token are sent.
     sent = prices.tables[LINEAR] - whole.tables[LINEAR]

@@ -11,7 +11,6 @@ from kvbench.model.hardware import Hardware
 from kvbench.plan.area import DEVICE, HOST, NORM, Area, Blocks, Cast, Chunks, Format, Native
 from kvbench.plan.ops import Keep, Plan, Reserve
 from kvbench.timing.prices import (
-    PS_PER_S,
     Prices,
     moved_ps,
     num_scoring,
@@ -20,6 +19,7 @@ from kvbench.timing.prices import (
     reading_ps,
     resize_ps,
     scoring_ps,
+    way_ps,
 )
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.work import Work
@@ -252,7 +252,5 @@ class CacheRates:
 
     def _way_ps(self, cost: AreaCost, num_slots: int) -> int:
         """Slots of a slower tier, there or back."""
-        hardware = self._hardware
-        link = hardware.host_bytes_per_s * hardware.host_efficiency
-        per_s = link if cost.area.tier == HOST else min(link, hardware.disk_bytes_per_s)
-        return self._prices.transfer_ps + round(cost.bytes_of(num_slots) * PS_PER_S / per_s)
+        each_ps = self._prices.swap_ps if cost.area.tier == HOST else self._prices.disk_ps
+        return way_ps(cost.bytes_of(num_slots), each_ps, self._prices)

@@ -102,11 +102,13 @@ def scaled(arrival_ns: NDArray[np.int64], rate_scale: float) -> NDArray[np.int64
     return (arrival_ns / rate_scale).astype(np.int64)
 
 
-def check_requests(columns: TraceColumns, prices: Prices, max_batch: int, repeats: int = 1) -> int:
+def check_requests(
+    columns: TraceColumns, prices: Prices, max_batch: int, repeats: int = 1, *, has_links: bool = False
+) -> int:
     """Refuse requests and prices that would outgrow the clock, or an iteration's time.
 
     An iteration's time is bounded by all that the `max_batch` costliest requests could do in one, the whole time by
-    what all requests take one after another.
+    what all requests take one after another. Where slots lie over links, each step reads all of them from there.
 
     Returns:
         How many iterations may be taken at once.
@@ -114,7 +116,7 @@ def check_requests(columns: TraceColumns, prices: Prices, max_batch: int, repeat
         ValueError: they would.
     """
     prompts, outputs = columns.num_prompt_tokens, columns.num_output_tokens
-    if prices.unit_bytes * max(prices.copy_ps, prices.swap_ps) > MOST_PS:
+    if prices.unit_bytes * max(prices.copy_ps, prices.swap_ps, prices.disk_ps) > MOST_PS:
         raise ValueError(f"{prices.unit_bytes:,} bytes a token take longer to move than a fleet computes with")
     if prompts.min() < 1 or outputs.min() < 0:
         raise ValueError("a request has a prompt of at least 1 token and 0 output tokens or more")
@@ -124,11 +126,14 @@ def check_requests(columns: TraceColumns, prices: Prices, max_batch: int, repeat
     _check_arrival(last_ns, "the last request")
     num_live = min(max_batch, num_requests)
     longest = np.array([float(prompts.max()) + float(outputs.max())])
-    most_ps = num_live * _alone_ps(longest, prices)[0] + _shared_ps(prices)
-    whole_ps = num_requests * (_alone_ps(longest, prices)[0] + (longest[0] + 1) * _step_ps(longest, prices)[0])
+    link_ps = _link_ps(longest, prices) * has_links
+    alone_ps = (_alone_ps(longest, prices) + longest * link_ps)[0]
+    step_ps = (_step_ps(longest, prices) + link_ps)[0]
+    most_ps = num_live * alone_ps + _shared_ps(prices)
+    whole_ps = num_requests * (alone_ps + (longest[0] + 1) * step_ps)
     if most_ps > MOST_PS or last_ns + whole_ps / PS_PER_NS > FOREVER:
-        _check_each(columns, prices, num_live, repeats)
-    return max(int(MOST_PS / (_shared_ps(prices) + num_live * _step_ps(longest, prices)[0])), 1)
+        _check_each(columns, prices, num_live, repeats, has_links)
+    return max(int(MOST_PS / (_shared_ps(prices) + num_live * step_ps)), 1)
 
 
 def last_arrival_ns(columns: TraceColumns, repeats: int) -> int:
@@ -136,11 +141,12 @@ def last_arrival_ns(columns: TraceColumns, repeats: int) -> int:
     return int(columns.arrivals_ns[-1]) + (repeats - 1) * columns.period_ns
 
 
-def _check_each(columns: TraceColumns, prices: Prices, num_live: int, repeats: int) -> None:
+def _check_each(columns: TraceColumns, prices: Prices, num_live: int, repeats: int, has_links: bool) -> None:
     """As `check_requests`, by each request's own tokens."""
     outputs = columns.num_output_tokens.astype(np.float64)
     tokens = columns.num_prompt_tokens + outputs
-    alone_ps = _alone_ps(tokens, prices)
+    link_ps = _link_ps(tokens, prices) * has_links
+    alone_ps = _alone_ps(tokens, prices) + tokens * link_ps
     longest_ps = np.sort(alone_ps)[::-1][: -(-num_live // repeats)]
     longest_ps = np.repeat(longest_ps, min(repeats, num_live))[:num_live]
     most_ps = longest_ps.sum() + _shared_ps(prices)
@@ -149,7 +155,7 @@ def _check_each(columns: TraceColumns, prices: Prices, num_live: int, repeats: i
             f"an iteration of the longest requests ({tokens.max():,.0f} tokens) may take {most_ps / PS_PER_S:,.4g} s; "
             f"a fleet computes with at most {MOST_PS / PS_PER_S:,.4g} s: shorten them, or lower max_batch"
         )
-    whole_ps = repeats * (alone_ps + (outputs + 1) * _step_ps(tokens, prices)).sum()
+    whole_ps = repeats * (alone_ps + (outputs + 1) * (_step_ps(tokens, prices) + link_ps)).sum()
     ends_ns = float(last_arrival_ns(columns, repeats)) + float(whole_ps) / PS_PER_NS
     if ends_ns > FOREVER:
         raise ValueError(
@@ -170,6 +176,11 @@ def _step_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]
     """The most that a decode step of a request takes by itself."""
     each = prices.write_ps + prices.state_ps + prices.launch_ps + prices.copy_ps
     return _shared_ps(prices) + _decode_ps(tokens, prices) + tokens * _score_ps(prices) + float(each)
+
+
+def _link_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
+    """All of a request's slots over a link, or two of them."""
+    return 2.0 * prices.transfer_ps + tokens * float(prices.swap_ps + prices.disk_ps)
 
 
 def _score_ps(prices: Prices) -> float:

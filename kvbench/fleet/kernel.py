@@ -13,8 +13,8 @@ from kvbench.fleet.replica import advance, load_of, route
 from kvbench.fleet.state import FOREVER, ROUND_ROBIN, Machine, Rule, Tables, TurnRule
 
 COMPILED = (
-    *("clients", "holds", "iteration", "jump", "kernel", "live", "memory", "paying", "queue", "replica", "space"),
-    *("state", "tally", "turns"),
+    *("aside", "clients", "holds", "iteration", "jump", "kernel", "live", "memory", "paying", "prompts", "queue"),
+    *("replica", "room", "space", "state", "tally", "turns"),
 )
 """Files of this package that are compiled into the kernel."""
 
@@ -69,7 +69,7 @@ def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, 
 def _stamp() -> int:
     """Of all sources that are compiled into the kernel: Numba itself only looks at this file."""
     own = Path(__file__).parent
-    others = ("compiled.py", "timing/prices.py", "engine/scheduling.py")
+    others = ("compiled.py", "timing/prices.py", "engine/scheduling.py", "strategy/base.py")
     sources = [own / f"{name}.py" for name in COMPILED] + [own.parent / name for name in others]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
     return int.from_bytes(digest[:6]) + 1

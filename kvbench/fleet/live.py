@@ -7,7 +7,7 @@ from kvbench.compiled import part, plain
 from kvbench.engine.scheduling import promised_slots
 from kvbench.fleet.holds import bend, held_bytes, held_units, next_bend
 from kvbench.fleet.memory import freed
-from kvbench.fleet.state import BLOCKS, NONE, SWAP, Machine
+from kvbench.fleet.state import BLOCKS, NONE, SWAP, TAKEN, Machine
 from kvbench.fleet.turns import next_turn, note_slide
 from kvbench.timing.prices import UNBOUNDED, moved_ps
 
@@ -95,7 +95,7 @@ def enter(m: Machine, request: int, saved: int) -> int:
     own.request, own.prompt = request, asked.prompt
     own.final = asked.prompt + max(asked.output - 1, 0)  # the prompt's step gives the first output token
     own.held = own.capacity = own.taken = own.waste = own.has_stepped = own.more_units = own.more_bytes = 0
-    own.away = own.aside = own.several = own.is_pending = own.slides = 0
+    own.away = own.aside = own.far = own.gone = own.several = own.is_pending = own.slides = 0
     own.most = UNBOUNDED
     own.saved = saved
     own.key = own.position = own.origin = NONE
@@ -117,6 +117,14 @@ def enter(m: Machine, request: int, saved: int) -> int:
 def is_decoding(m: Machine, place: int) -> bool:
     """Whether a live request adds a token a step."""
     return m.live[place].key != NONE
+
+
+@part
+def next_new(m: Machine, place: int) -> int:
+    """The first request, from a place on, that does not decode."""
+    while place != NONE and is_decoding(m, place):
+        place = m.live[place].younger
+    return place
 
 
 @part
@@ -149,7 +157,8 @@ def begin_decoding(m: Machine, place: int) -> None:
     if m.fixed.is_turning:
         note_slide(m, place, own.held)
     now.num_decoding += 1
-    now.first_new = own.younger
+    if now.first_new == place:
+        now.first_new = next_new(m, own.younger)
     own.saved = 0
     if m.fixed.layout == BLOCKS:
         m.live[-own.origin % m.fixed.unit].growing += 1
@@ -177,7 +186,7 @@ def leave(m: Machine, place: int, held: int) -> None:
     else:
         now.new_used -= held_bytes(own, own.held, m.fixed)
     if now.first_new == place:
-        now.first_new = own.younger
+        now.first_new = next_new(m, own.younger)
     if own.older == NONE:
         now.oldest = own.younger
     else:
@@ -236,11 +245,11 @@ def stack(m: Machine, request: int, saved: int, since_ns: int) -> None:
 
 @part
 def preempt(m: Machine, place: int, held: int) -> None:
-    """A live request that has not stepped in this iteration gives its memory back, and waits."""
+    """A live request gives its memory back, and waits; one that is to take a decode step in this iteration does not."""
     now, own = m.now, m.live[place]
     asked = m.requests[own.request]
     now.has_given_way = 1
-    if is_decoding(m, place):
+    if is_decoding(m, place) and now.decode == TAKEN:
         now.stepped -= 1
         now.units_seen -= held_units(own, held + 1, m.fixed)
     if own.has_stepped:

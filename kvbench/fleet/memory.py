@@ -79,8 +79,10 @@ def note_waste(m: Machine, place: int) -> None:
 def _turning_waste(m: Machine, place: int) -> int:
     """The same where slots are reduced: of areas whose slots differ, as if all were alike."""
     own, fixed = m.live[place], m.fixed
-    num_slots = own.taken + -(-own.aside // max(fixed.aside_chunk, 1)) * fixed.aside_chunk
-    num_bytes = bytes_of(own.taken, fixed) + aside_bytes(own.aside, fixed)
+    num_slots, num_aside = own.taken, own.gone + own.aside
+    if fixed.way_ps == 0:
+        num_slots += -(-num_aside // max(fixed.aside_chunk, 1)) * fixed.aside_chunk
+    num_bytes = bytes_of(own.taken, fixed) + aside_bytes(num_aside, fixed)
     return num_bytes - min(num_slots, own.final) * num_bytes // max(num_slots, 1)
 
 
@@ -104,7 +106,7 @@ def freed(m: Machine, place: int, held: int) -> None:
         give_back(m, own.place, size)
     m.now.allocated -= bytes_of(size, m.fixed)
     if m.fixed.is_turning:
-        m.now.allocated -= aside_bytes(own.aside, m.fixed)
+        m.now.allocated -= aside_bytes(own.gone + own.aside, m.fixed)
     m.now.wasted -= own.waste
     own.taken = own.capacity = own.waste = 0
 

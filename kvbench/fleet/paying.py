@@ -2,6 +2,7 @@
 
 from kvbench.compiled import part, plain
 from kvbench.engine.scheduling import chunk_tokens
+from kvbench.fleet.aside import link_ps
 from kvbench.fleet.holds import bytes_of, used_slots
 from kvbench.fleet.state import NONE, Machine
 from kvbench.timing.prices import attention_ps, moved_ps, num_scoring, scoring_ps
@@ -23,13 +24,17 @@ def pay(m: Machine, place: int, held: int, num_tokens: int, is_fetch: bool) -> N
         now.spent_ps += m.fixed.transfer_ps + _moved_ps(num_bytes, m.fixed.swap_ps, m.fixed)
         now.moved_bytes += num_bytes
         return
-    num_before = used_slots(own, held + num_tokens) - num_tokens + own.aside if m.fixed.is_turning else held
-    own_ps = _attention_ps(num_tokens, num_before, m.fixed, m.tables)
+    num_before, num_beside = held, 0
+    if m.fixed.is_turning:
+        num_before = used_slots(own, held + num_tokens) - num_tokens
+        num_beside = (own.aside + own.far) * m.fixed.aside_seen
+    own_ps = _attention_ps(num_tokens, num_before + num_beside, m.fixed, m.tables)
     if m.fixed.voters > 0:
         num_queries = _num_scoring(num_tokens, m.fixed.voters, m.fixed.is_each)
         own_ps += _scoring_ps(num_queries, num_before + num_tokens, m.fixed)
     if now.num_computed == 0:
         own_ps += m.fixed.prompt_ps
+    own_ps = max(own_ps, link_ps(own, m.fixed))
     chunk = _chunk_tokens(num_tokens, m.fixed.tokens, m.fixed.chunks, m.fixed.num_stages)
     now.spent_ps += num_tokens * m.fixed.write_ps
     now.prompts_ps += own_ps

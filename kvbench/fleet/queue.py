@@ -105,8 +105,9 @@ def _admit_one(m: Machine) -> None:
     capacity = m.admitted(own.prompt, m.live[place].final - own.prompt)
     if capacity == 0 or resized(m, place, capacity, 0) > 0:
         if capacity > 0:
-            now.admission_ps += _resize_ps(0, m.fixed)
-            pass_time(m, _resize_ps(0, m.fixed))
+            spent_ps = (1 + (m.fixed.num_pinned > 0)) * _resize_ps(0, m.fixed)
+            now.admission_ps += spent_ps
+            pass_time(m, spent_ps)
         add_wait(m, since_ns, now.head_ns)
         return
     leave(m, place, m.live[place].held)

@@ -1,6 +1,6 @@
 """A strategy's integer rule, compiled as it stands: the functions that the strategy calls, bound to its parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ from kvbench.compiled import plain, pointer
 from kvbench.fleet.bounds import check_figures
 from kvbench.fleet.state import (
     AFTER,
+    AT_ONCE,
     BEFORE,
     BLOCKS,
     CHUNKS,
@@ -20,8 +21,8 @@ from kvbench.fleet.state import (
     Rules,
     TurnRule,
 )
-from kvbench.plan.area import DEVICE, Area, Blocks, Chunks, Contiguous, Holes, Ring
-from kvbench.strategy.base import IntegerRule, Strategy, Turns, as_it_is, as_required, constant
+from kvbench.plan.area import DEVICE, DISK, HOST, Area, Blocks, Chunks, Contiguous, Holes, Ring
+from kvbench.strategy.base import IntegerRule, Strategy, Turns, all_stay, constant, same_capacity
 
 HOOKS = ("on_admit", "at_once", "on_append", "on_attended", "on_pressure", "on_finish", "on_complete")
 RULED = (
@@ -31,6 +32,9 @@ RULED = (
     "exact",
     "fp8",
     "heavy_hitters",
+    "hierarchical",
+    "hierarchical_access",
+    "hierarchical_disk",
     "int2",
     "int2_naive",
     "int4",
@@ -38,8 +42,10 @@ RULED = (
     "paged",
     "power_of_two",
     "sinks",
+    "sinks_int4",
     "snapkv",
     "static",
+    "streaming",
 )
 """Strategies that come with an integer rule, for messages."""
 
@@ -85,7 +91,7 @@ def bound_rule(strategy: Strategy) -> BoundRule:
     return BoundRule(compiled, rule.max_tokens, strategy.areas, layout, unit, reserves, rule.turns)
 
 
-NO_TURNS = Turns(as_it_is, as_it_is, as_required, as_required, ())
+NO_TURNS = Turns(same_capacity, all_stay, all_stay, same_capacity, ())
 """Of strategies that reduce nothing, which are not asked."""
 
 
@@ -98,9 +104,7 @@ def check_rule(strategy: Strategy) -> tuple[IntegerRule, int, int]:
     rule = _rule_of(strategy)
     *before, area = strategy.areas
     if rule.turns is not None:
-        aside = before[0] if before else None
-        is_plain = aside is None or (isinstance(aside.layout, Chunks) and aside.attended and aside.tier == DEVICE)
-        if len(before) > 1 or not is_plain or not isinstance(area.layout, Contiguous | Ring | Holes):
+        if not isinstance(area.layout, Contiguous | Ring | Holes) or not _are_known(before, area, rule.turns):
             raise _refused(strategy, f"keeps slots in {', '.join(str(each.layout) for each in strategy.areas)}")
         return rule, CONTIGUOUS, 1
     match area.layout:
@@ -112,6 +116,19 @@ def check_rule(strategy: Strategy) -> tuple[IntegerRule, int, int]:
             return rule, BLOCKS, num_tokens
         case _:
             raise _refused(strategy, f"keeps slots in {area.layout}")
+
+
+def _are_known(before: Sequence[Area], main: Area, turns: Turns) -> bool:
+    """Whether areas are such as slots leave main for: pinned ones as its own, then chunks, on the device or over a
+    link with files behind."""
+    if turns.num_pinned:
+        pinned, *before = before
+        if (pinned.layout, pinned.format, pinned.num_tracks) != (Contiguous(), main.format, main.num_tracks):
+            return False
+    if any(not isinstance(each.layout, Chunks) or each.layout != before[-1].layout for each in before):
+        return False
+    tiers = [each.tier for each in before]
+    return tiers in ([], [DEVICE]) or (tiers in ([HOST], [DISK, HOST]) and all(each.attended for each in before))
 
 
 def copies_of(area: Area) -> int:
@@ -157,15 +174,17 @@ def bound(function: Callable[..., int], arguments: tuple[int | float, ...]) -> R
 
 @lru_cache(maxsize=256)
 def bound_turns(turns: Turns) -> TurnRule:
-    """Compile what becomes of slots that are too many: a function of what is asked, and of two whole numbers."""
-    full, before, after, rest = (plain(function) for function in turns[:4])
+    """Compile what becomes of slots that are too many: a function of what is asked, and of three whole numbers."""
+    full, before, after, rest, at_once = (plain(function) for function in (*turns[:4], turns.at_once))
     by = turns.by
 
-    def rule(what: int, first: int, second: int) -> int:
+    def rule(what: int, first: int, second: int, third: int) -> int:
         if what == FULL:
             return full(first, *by)
         if what == BEFORE:
-            return before(first, *by)
+            return before(first, second, third, *by)
+        if what == AT_ONCE:
+            return at_once(first, second, *by)
         return after(first, second, *by) if what == AFTER else rest(first, second, *by)
 
     return pointer(rule)

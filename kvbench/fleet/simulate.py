@@ -19,6 +19,7 @@ from kvbench.fleet.state import BLOCKS, CONTIGUOUS, PREEMPTIONS, ROUTINGS, SPACE
 from kvbench.fleet.tables import check_order, fixed_of, result_of, tables_of
 from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
+from kvbench.plan.area import DEVICE
 from kvbench.strategy.base import Strategy
 from kvbench.timing.prices import UNBOUNDED, Prices
 from kvbench.workload.trace_columns import TraceColumns
@@ -98,7 +99,8 @@ def simulate(
         )
     check_order(columns)
     max_batch = min(max_batch, scheduling.most_live(max_batch))
-    longest_jump = min(check_requests(columns, prices, max_batch, repeats), LONGEST_JUMP)
+    has_links = any(area.tier != DEVICE for area in rule.areas)
+    longest_jump = min(check_requests(columns, prices, max_batch, repeats, has_links=has_links), LONGEST_JUMP)
     fixed = fixed_of(
         rule,
         geometry,

@@ -11,15 +11,17 @@ from kvbench.timing.prices import MOST_SIGHTS, Prices, Sight
 
 NONE = -1
 """No request, no place, not yet."""
-FULL, BEFORE, AFTER, REST = range(4)
+FULL, BEFORE, AFTER, REST, AT_ONCE = range(5)
 """What a strategy is asked of slots that are too many: see `Turns`."""
+TO_COME, TAKEN, OVER = range(3)
+"""Decode steps of an iteration: see `ReplicaRow.decode`."""
 COPIES_NOTHING, COPIES_EVICTED, COPIES_KEPT = range(3)
 """What an eviction copies: nothing in a ring, as many as leave where holes are filled, or all that stay."""
 FOREVER = 2**60
 """In nanoseconds: 36 years, beyond every clock."""
 
 Rule = Callable[[int, int], int]
-TurnRule = Callable[[int, int, int], int]
+TurnRule = Callable[[int, int, int, int], int]
 Rules = tuple[Rule, Rule, TurnRule]
 """A strategy's: at admission, of growth, and of slots that are too many."""
 """A strategy's decision, of prompt and further tokens, or of capacity and slots required."""
@@ -83,11 +85,13 @@ class LiveRow(Protocol):
     place: int
     waste: int  # bytes set aside that no token will fill
     # Of strategies that reduce slots: tokens that are not in the area main, slots in use there at most while each new
-    # token takes another's, slots of the area before it, tokens when several last came at once, and whether what was to
-    # follow attention found no memory.
+    # token takes another's, slots of the area before it, and of the one before that, tokens when several last came at
+    # once, and whether what was to follow attention found no memory.
     away: int
     most: int
     aside: int
+    far: int
+    gone: int  # slots at the front of the area before main that have left a chunk of others
     several: int
     is_pending: int
     slides: int  # whether each step copies a slot over that of one that is evicted
@@ -175,9 +179,13 @@ class ReplicaRow(Counters):
     used: int  # bytes that they use when they have taken it, and how many more they then use
     more_bytes: int
     new_used: int  # bytes that those use whose prompts are computed
+    decode: int  # whether the iteration's decode steps are to come, are being taken, or are over
     num_sliding: int  # of those who decode, who let go of a slot a step by copying another
     beside_ps: int  # what the next step of all who decode takes beside, and how much more each does that follows it
     more_beside_ps: int
+    wait_ps: int  # how long decode steps of the iteration wait for links, beside prompts, and whether one has read
+    mixed_wait_ps: int
+    has_read: int
     allocated: int
     wasted: int
     rounded: int
@@ -259,6 +267,14 @@ class FixedRow(Prices):
     aside_group: int
     aside_chunk: int  # slots that it grows by; 0 where there is none
     aside_units: int  # of a slot of it
+    aside_seen: int  # whether attention reads it
+    aside_unit: int  # slots that leave it together
+    most_aside: int  # that it holds
+    cuts: int  # whether a prompt may come in several steps, so that who came later decodes before
+    moved_bytes: int  # as aside_bytes, which are 0 where they are on no device
+    way_ps: int  # over a link, what so many bytes take as Prices says; 0 where there is none
+    far_ps: int  # and of the area before it
+    num_pinned: int  # slots of main that never leave, in tensors of their own
     voters: int  # queries of an append that score slots, at most, and whether those of single tokens do
     is_each: int
     score_ps: int  # what scoring a slot takes in a decode step

@@ -36,11 +36,18 @@ from kvbench.fleet.state import (
 from kvbench.fleet.timeline import timeline_of
 from kvbench.ledger.costs import AreaCost, area_cost, workspace_bytes
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.area import Blocks, Chunks
+from kvbench.plan.area import DEVICE, DISK, HOST, Blocks, Chunks
+from kvbench.strategy.base import all_at_once
 from kvbench.timing.prices import MOST_SIGHTS, PS_PER_NS, UNBOUNDED, Prices, moved_ps, num_scoring, scoring_ps
 from kvbench.workload.trace_columns import TraceColumns
 
 NUM_BINS = 512
+ASIDE = (
+    *("aside_bytes", "aside_chunk", "aside_units", "aside_seen", "aside_unit", "most_aside", "moved_bytes"),
+    *("way_ps", "far_ps"),
+)
+IDLE = ("copies", "cuts", *ASIDE, "num_pinned", "voters", "is_each", "score_ps", "slide_ps", "slide_bytes")
+"""What is 0 where no slots go aside, and where none are reduced."""
 
 
 def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: Prices, **chosen: int) -> np.ndarray:
@@ -107,22 +114,32 @@ def _turning(rule: BoundRule, geometry: KVGeometry, prices: Prices) -> dict[str,
     units = [slot_units * parts_in(cost, geometry, parts) for cost in costs]
     found = {"is_turning": int(rule.turns is not None), "unit_parts": parts, "slot_units": units[-1]}
     if rule.turns is None:
-        idle = ("copies", "aside_bytes", "aside_chunk", "aside_units", "voters", "is_each", "score_ps")
-        return found | dict.fromkeys((*idle, "slide_ps", "slide_bytes"), 0) | {"aside_group": 1}
-    found["copies"] = copies_of(rule.area)
+        return found | dict.fromkeys(IDLE, 0) | {"aside_group": 1}
+    found["copies"], found["cuts"] = copies_of(rule.area), int(rule.turns.at_once is not all_at_once)
     is_copied = found["copies"] == COPIES_EVICTED
     slot_bytes = costs[-1].unit_bytes
     found["slide_ps"] = (prices.launch_ps + moved_ps(slot_bytes, prices.copy_ps, prices)) * is_copied
     found["slide_bytes"] = costs[-1].largest_bytes(1) * is_copied
     found["voters"], found["is_each"] = voters_of(rule.area.score)
     found["score_ps"] = scoring_ps(num_scoring(1, *voters_of(rule.area.score)), 1, prices)
-    aside, *own = costs
-    chunk = rule.areas[0].layout.num_tokens if own and isinstance(rule.areas[0].layout, Chunks) else 0
+    found |= dict.fromkeys(ASIDE, 0) | {"aside_group": 1, "num_pinned": rule.turns.num_pinned}
+    *far, aside = costs[:-1] or costs
+    if not isinstance(aside.area.layout, Chunks):
+        return found
+    far = far[bool(rule.turns.num_pinned) :]
+    is_here = aside.area.tier == DEVICE
+    by_tier = {DEVICE: 0, HOST: prices.swap_ps, DISK: prices.disk_ps}
     return found | {
-        "aside_bytes": aside.unit_bytes if own else 0,
-        "aside_group": aside.unit_tokens if own else 1,
-        "aside_chunk": chunk,
-        "aside_units": units[0] if own else 0,
+        "aside_bytes": aside.unit_bytes * is_here,
+        "aside_group": aside.unit_tokens,
+        "aside_chunk": aside.area.layout.num_tokens,
+        "aside_units": units[-2] * (is_here and aside.area.attended),
+        "aside_seen": int(aside.area.attended),
+        "aside_unit": rule.turns.aside_unit,
+        "most_aside": rule.turns.most_aside,
+        "moved_bytes": aside.unit_bytes,
+        "way_ps": by_tier[aside.area.tier],
+        "far_ps": by_tier[far[-1].area.tier] if far else 0,
     }
 
 

@@ -5,22 +5,23 @@ A plan is made whole or not at all; one that follows attention, and finds no mem
 """
 
 from kvbench.compiled import part, plain
+from kvbench.fleet.aside import added_bytes, note_wait, passing_bytes, put_aside, waiting_steps
 from kvbench.fleet.holds import bend, bytes_of, held_bytes, held_units, used_slots
-from kvbench.fleet.memory import aside_bytes, note_peak, note_waste
+from kvbench.fleet.memory import note_peak, note_waste
 from kvbench.fleet.state import (
     AFTER,
+    AT_ONCE,
     BEFORE,
     COPIES_EVICTED,
     COPIES_KEPT,
-    COPIES_NOTHING,
     FULL,
     REST,
     FixedRow,
     Machine,
 )
-from kvbench.timing.prices import UNBOUNDED, moved_ps, read_ps, resize_ps
+from kvbench.timing.prices import UNBOUNDED, resize_ps
 
-_moved_ps, _read_ps, _resize_ps = plain(moved_ps), plain(read_ps), plain(resize_ps)
+_resize_ps = plain(resize_ps)
 
 
 @part
@@ -32,11 +33,9 @@ def make_way(m: Machine, place: int, held: int, num_tokens: int) -> int:
     """
     own = m.live[place]
     used = used_slots(own, held)
-    if used + num_tokens <= m.turned(FULL, own.capacity, 0):
+    if used + num_tokens <= m.turned(FULL, own.capacity, 0, 0):
         return 2
-    stay, capacity = used, own.capacity
-    if num_tokens == 1:
-        stay = m.turned(BEFORE, used, 0)
+    stay, capacity = m.turned(BEFORE, used, num_tokens, held), own.capacity
     if stay == used:
         capacity = m.grown(capacity, used + num_tokens)
     return 2 * _let_go(m, place, held, stay, capacity)
@@ -55,6 +54,8 @@ def turn(m: Machine, place: int, required: int, num_bytes: int, num_units: int) 
     """
     now, own = m.now, m.live[place]
     now.units_seen += held_units(own, required, m.fixed) - num_units
+    if m.fixed.way_ps > 0:
+        note_wait(m, place, required)
     reduce(m, place, required)
     note_slide(m, place, required)
     now.units += held_units(own, required, m.fixed) - num_units
@@ -73,8 +74,8 @@ def reduce(m: Machine, place: int, held: int) -> None:
     """After attention: let go of what is too much, and of room that only it needed."""
     own = m.live[place]
     used = used_slots(own, held)
-    kept = m.turned(AFTER, used, held - own.several)
-    rest = m.turned(REST, own.capacity, kept)
+    kept = m.turned(AFTER, used, held - own.several, 0)
+    rest = m.turned(REST, own.capacity, kept, 0)
     own.is_pending = 0
     if kept < used or rest < own.capacity:
         own.is_pending = 1 - _let_go(m, place, held, kept, rest)
@@ -85,10 +86,10 @@ def reduce(m: Machine, place: int, held: int) -> None:
 def _slide(m: Machine, place: int, held: int) -> None:
     """Note where each further token takes the slot of another that is evicted, once so many are in use."""
     own = m.live[place]
-    used, full = used_slots(own, held), m.turned(FULL, own.capacity, 0)
+    used, full = used_slots(own, held), m.turned(FULL, own.capacity, 0, 0)
     own.away, own.most = held - used, UNBOUNDED
     is_calm = own.is_pending == 0 and used <= full and m.fixed.aside_chunk == 0
-    if is_calm and m.turned(BEFORE, full, 0) + 1 == full:
+    if is_calm and m.turned(BEFORE, full, 1, 0) + 1 == full:
         own.most = full
 
 
@@ -120,7 +121,16 @@ def calm_steps(m: Machine, most: int) -> int:
     now, fixed = m.now, m.fixed
     now.beside_ps = scored_ps(now.units, fixed) + now.num_sliding * fixed.slide_ps
     now.more_beside_ps = scored_ps(now.more_units, fixed)
+    if fixed.way_ps > 0:
+        most = waiting_steps(m, most)
     return most if now.num_sliding == 0 or has_slide_room(m) else 0
+
+
+@part
+def next_most(m: Machine, place: int, num_tokens: int) -> int:
+    """How many of so many tokens of a prompt the next step takes."""
+    own = m.live[place]
+    return m.turned(AT_ONCE, num_tokens, used_slots(own, own.held), 0) if num_tokens > 1 else num_tokens
 
 
 @part
@@ -130,7 +140,7 @@ def next_turn(m: Machine, place: int, held: int) -> int:
     if own.is_pending:
         return held + 1
     if own.most == UNBOUNDED:
-        return max(own.away + m.turned(FULL, own.capacity, 0), held) + 1
+        return max(own.away + m.turned(FULL, own.capacity, 0, 0), held) + 1
     if held < own.away + own.most:
         return own.away + own.most
     return held + 1 if m.fixed.copies == COPIES_KEPT else UNBOUNDED
@@ -141,42 +151,24 @@ def _let_go(m: Machine, place: int, held: int, stay: int, capacity: int) -> int:
     """Let slots of the area main leave, then make its capacity another; whether there was memory for both."""
     now, own, fixed = m.now, m.live[place], m.fixed
     used, old, unit = used_slots(own, held), own.capacity, fixed.holds[0].tensor_bytes
-    leaving, num_copied = used - stay, 0
-    if leaving > 0 and fixed.copies != COPIES_NOTHING:
-        num_copied = min(leaving, stay) if fixed.copies == COPIES_EVICTED else stay
-    added = aside_bytes(own.aside + leaving, fixed) - aside_bytes(own.aside, fixed) if fixed.aside_chunk > 0 else 0
+    leaving = used - stay
+    added = added_bytes(own, leaving, fixed)
     is_resize = leaving == 0 or capacity != old
-    grown, most = 0, added + num_copied * unit
+    grown, most = 0, added + passing_bytes(own, used, leaving, fixed)
     if is_resize:
         grown = bytes_of(capacity, fixed) - bytes_of(old, fixed)
-        most = max(most, added + max(grown, 0) + min(capacity, old) * unit)
+        most = max(most, added + max(grown, 0) + max(min(capacity, old) - fixed.num_pinned, 0) * unit)
     if capacity > fixed.limit_slots or now.allocated + most > fixed.limit_bytes:
         return 0
     note_peak(m, most)
     now.allocated += added + grown
-    if leaving > 0:
-        _pay(m, own.aside, leaving, num_copied)
-        own.aside += leaving if fixed.aside_chunk > 0 else 0
+    put_aside(m, place, used, leaving)
     if is_resize:
+        copied_bytes = max(stay - fixed.num_pinned, 0) * fixed.slot_bytes
         now.num_resizes += old > 0
-        now.copied_bytes += stay * fixed.slot_bytes
-        now.spent_ps += _resize_ps(stay * fixed.slot_bytes, fixed)
+        now.copied_bytes += copied_bytes
+        now.spent_ps += _resize_ps(copied_bytes, fixed)
     own.away, own.most = held - stay, UNBOUNDED
     own.capacity = own.taken = capacity
     note_waste(m, place)
     return 1
-
-
-@part
-def _pay(m: Machine, aside: int, leaving: int, num_copied: int) -> None:
-    """What it takes that slots leave, behind so many that are aside already."""
-    now, fixed = m.now, m.fixed
-    copied_bytes = num_copied * fixed.slot_bytes
-    now.copied_bytes += copied_bytes
-    if fixed.aside_chunk > 0:
-        num_chunks = -(-(aside + leaving) // fixed.aside_chunk) - -(-aside // fixed.aside_chunk)
-        moved_bytes = leaving * fixed.slot_bytes + leaving * fixed.aside_bytes // fixed.aside_group
-        now.spent_ps += num_chunks * _resize_ps(0, fixed) + fixed.launch_ps + _read_ps(moved_bytes, fixed)
-    elif copied_bytes > 0:
-        now.spent_ps += fixed.launch_ps
-    now.spent_ps += _moved_ps(copied_bytes, fixed.copy_ps, fixed)

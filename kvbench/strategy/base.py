@@ -35,18 +35,39 @@ class CapacityExceeded(Exception):
         super().__init__(f"the sequence comes to {num_tokens:,} tokens; the strategy holds at most {maximum:,}")
 
 
+def all_at_once(num_tokens: int, used: int, *by: int) -> int:
+    """Tokens of an append that the next step takes: all."""
+    return num_tokens
+
+
+def all_stay(used: int, *others: int) -> int:
+    """Slots that stay: all."""
+    return used
+
+
+def same_capacity(capacity: int, *others: int) -> int:
+    """Capacity, or what follows from it: as it is."""
+    return capacity
+
+
 class Turns(NamedTuple):
     """What a strategy does with the slots of a sequence's area main when they are too many, as functions of integers.
 
-    What leaves goes to the end of the one area before main, where there is one, and is evicted where there is none.
+    What leaves goes to the end of the area before main, where there is one, and is evicted where there is none. What
+    that area has no room for goes to the one before it, or is evicted, the oldest first: `passed_on` says how many.
 
     Args:
         full: slots that are in use before something else happens than an append, of (capacity, *by).
-        before: slots that stay before a single token is appended to as many as `full`, of (used, *by); all where
-            capacity grows instead.
+        before: slots that stay before tokens are appended that come to more than `full`, of (used, new tokens, tokens
+            held, *by); all where capacity grows instead.
         after: slots that stay after attention, of (used, tokens appended one by one since several came, *by).
         rest: capacity after that, of (capacity, slots that stay, *by); as it is, or less.
         by: their further arguments.
+        at_once: tokens of an append that the next step takes, of (new tokens, used, *by).
+        most_aside: slots that the area before main holds at most; UNLIMITED: as many as come.
+        aside_unit: of these, how many leave it together.
+        num_pinned: slots of an area before all these, which the first tokens go to and stay in: those of the area main
+            count from them on.
     """
 
     full: Callable[..., int]
@@ -54,6 +75,10 @@ class Turns(NamedTuple):
     after: Callable[..., int]
     rest: Callable[..., int]
     by: tuple[int, ...]
+    at_once: Callable[..., int] = all_at_once
+    most_aside: int = UNLIMITED
+    aside_unit: int = 1
+    num_pinned: int = 0
 
 
 class IntegerRule(NamedTuple):
@@ -274,9 +299,14 @@ def as_required(capacity: int, required: int) -> int:
     return required
 
 
-def as_it_is(num_slots: int) -> int:
-    """As many slots."""
-    return num_slots
+def moved_at_once(num_leaving: int, num_aside: int, most_aside: int, unit: int) -> int:
+    """Slots of so many that leave an area for one that holds others, which go at once: what one is emptied for."""
+    return min(num_leaving, most_aside - num_aside % unit)
+
+
+def passed_on(num_aside: int, num_moved: int, most_aside: int, unit: int) -> int:
+    """Slots that leave an area before so many come to it: what is too much, in whole units."""
+    return min(rounded_up(max(num_aside + num_moved - most_aside, 0), unit), num_aside)
 
 
 def in_units(capacity: int, required: int, unit: int) -> int:

@@ -67,9 +67,9 @@ def the_budget(capacity: int, budget: int) -> int:
     return budget
 
 
-def one_less(used: int, budget: int) -> int:
-    """Slots that stay then."""
-    return budget - 1
+def one_less(used: int, num_tokens: int, held: int, budget: int) -> int:
+    """Slots that stay then; where several tokens come, all."""
+    return budget - 1 if num_tokens == 1 else used
 
 
 def at_most(used: int, num_single: int, budget: int) -> int:

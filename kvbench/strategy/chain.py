@@ -7,7 +7,7 @@ from kvbench.ledger import LedgerView
 from kvbench.plan.area import Area
 from kvbench.plan.ops import Plan
 from kvbench.strategy.async_growth import Ahead
-from kvbench.strategy.base import Strategy, derived
+from kvbench.strategy.base import IntegerRule, Strategy, derived
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.compressed import Compressed
 from kvbench.strategy.concat import Concat
@@ -124,6 +124,13 @@ class Chain(Strategy):
     def max_tokens(self) -> int:
         """What the parts hold that do not only grow."""
         return min(part.max_tokens for part in self.parts if _kind(part) != GROWTH)
+
+    decides_by = "how far one part has grown what the other reserves at once"
+
+    @property
+    def integer_rule(self) -> IntegerRule | None:
+        """As the parts decide together."""
+        return self._whole.integer_rule
 
     def within(self, budget_tokens: int, num_tokens: int) -> "Chain | None":
         """The part that evicts gets the budget; None where no part does."""

@@ -39,6 +39,7 @@ class Compressed(Strategy):
 
     lossless = False
     areas = (Area(positions=True),)
+    decides_by = "when its last pass over all that it holds was"
 
     kept_fraction: float = 0.5
     interval: int = 64

@@ -18,7 +18,20 @@ from kvbench.plan.area import (
     Ring,
 )
 from kvbench.plan.ops import MAIN, Move, Operation, Plan, Reserve, Rule, Settle, append_plan
-from kvbench.strategy.base import CapacityExceeded, Strategy, derived, rounded_up
+from kvbench.strategy.base import (
+    CapacityExceeded,
+    IntegerRule,
+    Strategy,
+    Turns,
+    all_stay,
+    as_required,
+    constant,
+    derived,
+    moved_at_once,
+    passed_on,
+    rounded_up,
+    same_capacity,
+)
 from kvbench.workload.request import Session
 
 EVICTIONS = ("age", "access")
@@ -61,6 +74,7 @@ class Hierarchical(Strategy):
     background: bool = False
 
     _unit = 1
+    decides_by = "background work, which is under way or not"
 
     def __post_init__(self) -> None:
         check_int("fast_capacity", self.fast_capacity, 2)
@@ -136,13 +150,24 @@ class Hierarchical(Strategy):
         """Tokens that all tiers hold together."""
         return self.fast_capacity + sum(self.capacities.values())
 
+    @property
+    def integer_rule(self) -> IntegerRule | None:
+        """The fast tier at admission; half of it leaves when it is full. None where that is done in the background."""
+        if self.background:
+            return None
+        by = (self.fast_capacity, min(sum(self.capacities.values()), UNLIMITED))
+        most = self.capacities[HOST]
+        turns = Turns(the_fast_tier, half_of_it, all_stay, same_capacity, by, within_tier, most, CHUNK_TOKENS)
+        max_tokens = None if self.max_tokens >= UNLIMITED else self.max_tokens
+        return IntegerRule(constant, (self.fast_capacity,), as_required, (), max_tokens, turns)
+
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the fast tier."""
         return (Reserve(seq, self.fast_capacity),)
 
     def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
         """At most the fast tier."""
-        return min(num_tokens, self._most_at_once)
+        return within_tier(num_tokens, view.num_used(seq), self._most_at_once, 0)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits; else first move half of the fast tier, or as much as is needed, to the slow ones."""
@@ -187,9 +212,8 @@ class Hierarchical(Strategy):
 
     def _make_room(self, seq: int, used: int, num_tokens: int, view: LedgerView) -> Plan:
         """Move half of the fast tier, or as much as is needed, to the slow ones."""
-        # No more than the slow tiers have room for, at the end of what all hold.
-        stay = max(self.fast_capacity // 2, view.num_seen(seq) - sum(self.capacities.values()))
-        stay = min(stay, self.fast_capacity - num_tokens)
+        slow = sum(self.capacities.values())
+        stay = half_of_it(used, num_tokens, view.num_seen(seq), self.fast_capacity, slow)
         return self._give_way(seq, used, stay, view)
 
     def _give_way(self, seq: int, used: int, stay: int, view: LedgerView) -> Plan:
@@ -201,8 +225,8 @@ class Hierarchical(Strategy):
         on_disk = view.num_used(seq, DISK) if self.capacities[DISK] else 0
         plan: list[Operation] = []
         while used > stay:
-            num_moved = min(rounded_up(used - stay, self._unit), most - on_host % CHUNK_TOKENS)
-            leave = rounded_up(max(on_host + num_moved - most, 0), CHUNK_TOKENS)
+            num_moved = moved_at_once(rounded_up(used - stay, self._unit), on_host, most, CHUNK_TOKENS)
+            leave = passed_on(on_host, num_moved, most, CHUNK_TOKENS)
             on_host -= leave
             on_disk += leave
             used -= num_moved
@@ -218,3 +242,19 @@ class Hierarchical(Strategy):
             return Rule(recent=stay)
         recent = min(stay // 2, self.fast_capacity // 4)
         return Rule(recent=recent, top=stay - recent, by=SIGNALS[Accesses])
+
+
+def the_fast_tier(capacity: int, fast: int, slow: int) -> int:
+    """Slots in use when some move to the slow tiers."""
+    return fast
+
+
+def half_of_it(used: int, num_tokens: int, held: int, fast: int, slow: int) -> int:
+    """Slots that stay then: half of the fast tier, fewer where more tokens come, and more where the slow tiers have no
+    more room, at the end of what all hold."""
+    return min(max(fast // 2, held - slow), fast - num_tokens)
+
+
+def within_tier(num_tokens: int, used: int, fast: int, slow: int) -> int:
+    """Tokens of an append that the next step takes: at most the fast tier."""
+    return min(num_tokens, fast)

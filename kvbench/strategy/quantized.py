@@ -109,9 +109,9 @@ def window_or_more(capacity: int, window: int, group: int, residual: int) -> int
     return max(capacity, window)
 
 
-def less_a_group(used: int, window: int, group: int, residual: int) -> int:
-    """Slots that stay then."""
-    return used - group
+def less_a_group(used: int, num_tokens: int, held: int, window: int, group: int, residual: int) -> int:
+    """Slots that stay then; where several tokens come, all."""
+    return used - group if num_tokens == 1 else used
 
 
 def less_whole_groups(used: int, num_single: int, window: int, group: int, residual: int) -> int:

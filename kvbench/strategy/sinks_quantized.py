@@ -3,7 +3,7 @@
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import MAIN, NOTHING, Append, Keep, Move, Operation, Plan, Reserve, Rule
-from kvbench.strategy.base import Strategy, rounded_up
+from kvbench.strategy.base import IntegerRule, Strategy, Turns, constant, passed_on, rounded_up
 from kvbench.strategy.quantized import PACKED, Quantized
 from kvbench.strategy.sinks import Sinks
 from kvbench.workload.request import Session
@@ -43,6 +43,21 @@ class SinksQuantized(Strategy):
         self._chunk = packed.layout.num_tokens
         self.areas = (*([Area(SINKS)] if self._num_sinks else []), packed, ring)
 
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """Sinks and ring at admission; whole groups for a while where several tokens come."""
+        by = (self._num_sinks, self.ring_tokens, self._group, self._residual)
+        turns = Turns(
+            sinks_and_ring,
+            less_a_group,
+            less_whole_groups,
+            ring_again,
+            by,
+            most_aside=self._most_packed,
+            num_pinned=self._num_sinks,
+        )
+        return IntegerRule(constant, (self._num_sinks + self.ring_tokens,), room_in_groups, by[:3:2], None, turns)
+
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the sinks and the ring."""
         first = (Reserve(seq, self._num_sinks, SINKS),) if self._num_sinks else ()
@@ -55,33 +70,55 @@ class SinksQuantized(Strategy):
         plan: list[Operation] = [Append(seq, first, SINKS)] if first else []
         required = view.num_used(seq) + rest
         if required > max(view.capacity(seq), self.ring_tokens):
-            plan += (
-                self._round(seq, self._group, view) if rest == 1 else [Reserve(seq, rounded_up(required, self._group))]
-            )
+            more = room_in_groups(0, self._num_sinks + required, self._num_sinks, self._group) - self._num_sinks
+            plan += self._round(seq, self._group, view) if rest == 1 else [Reserve(seq, more)]
         return (*plan, Append(seq, rest)) if rest else tuple(plan)
 
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Round what was let in beyond the ring, in whole groups."""
-        num_used = view.num_used(seq)
-        if num_used <= self.ring_tokens:
-            return NOTHING
-        num_groups = (num_used - self._residual) // self._group
-        return (*self._round(seq, num_groups * self._group, view), Reserve(seq, self.ring_tokens))
+        used = self._num_sinks + view.num_used(seq)
+        left = less_whole_groups(used, 0, self._num_sinks, self.ring_tokens, self._group, self._residual)
+        return (*self._round(seq, used - left, view), Reserve(seq, self.ring_tokens)) if left < used else NOTHING
 
     def _round(self, seq: int, num_tokens: int, view: LedgerView) -> list[Operation]:
         """Move the ring's oldest tokens to the chunks, and evict what is too much: of the chunks, then of the ring."""
         used, packed = view.num_used(seq), view.num_used(seq, PACKED)
-        excess = max(packed + num_tokens - self._most_packed, 0)
-        of_chunks = min(excess, packed)
-        stay = used - num_tokens
+        num_moved, stay = min(num_tokens, self._most_packed), used - num_tokens
+        of_chunks = passed_on(packed, num_moved, self._most_packed, 1)
         plan: list[Operation] = []
         offset = view.allocated(seq, PACKED) - view.capacity(seq, PACKED)
         if of_chunks:
             plan.append(Keep(seq, Rule(recent=packed - of_chunks), PACKED))
             offset = (offset + of_chunks) % self._chunk if of_chunks < packed else 0
-        if excess > of_chunks:
-            num_tokens -= excess - of_chunks
-            plan.append(Keep(seq, Rule(recent=stay + num_tokens)))
-        held = packed - of_chunks + num_tokens
+        if num_moved < num_tokens:
+            plan.append(Keep(seq, Rule(recent=stay + num_moved)))
+        held = packed - of_chunks + num_moved
         plan.append(Reserve(seq, rounded_up(offset + held, self._chunk), PACKED))
         return [*plan, Move(seq, MAIN, PACKED, Rule(recent=stay))]
+
+
+def sinks_and_ring(capacity: int, sinks: int, ring: int, group: int, residual: int) -> int:
+    """Slots of sinks and ring in use when a group is rounded to make room for a token."""
+    return max(capacity, sinks + ring)
+
+
+def less_a_group(used: int, num_tokens: int, held: int, sinks: int, ring: int, group: int, residual: int) -> int:
+    """Slots of both that stay then; where several tokens come, all."""
+    return used - group if num_tokens == 1 else used
+
+
+def less_whole_groups(used: int, num_single: int, sinks: int, ring: int, group: int, residual: int) -> int:
+    """Slots of both that stay after attention: of more than there are for long, the sinks, those to be left in full
+    precision, and less than a group."""
+    kept = sinks + residual
+    return used if used <= sinks + ring else kept + (used - kept) % group
+
+
+def ring_again(capacity: int, kept: int, sinks: int, ring: int, group: int, residual: int) -> int:
+    """Capacity of both then."""
+    return sinks + ring
+
+
+def room_in_groups(capacity: int, required: int, sinks: int, group: int) -> int:
+    """Capacity of both after growth: the sinks, and whole groups."""
+    return sinks + rounded_up(required - sinks, group)

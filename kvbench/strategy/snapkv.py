@@ -6,7 +6,18 @@ from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import SIGNALS, Area, Votes
 from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule
-from kvbench.strategy.base import IntegerRule, Strategy, Turns, append_in_units, constant, derived, in_units, rounded_up
+from kvbench.strategy.base import (
+    IntegerRule,
+    Strategy,
+    Turns,
+    all_stay,
+    append_in_units,
+    constant,
+    derived,
+    in_units,
+    rounded_up,
+    same_capacity,
+)
 
 GROWTH_TOKENS = 256
 """Slots by which capacity grows: a resize each 256 decoded tokens."""
@@ -66,7 +77,7 @@ class SnapKV(Strategy):
     @property
     def integer_rule(self) -> IntegerRule:
         """Capacity by units; a prompt is reduced to the budget, and what is decoded after comes on top."""
-        turns = Turns(the_capacity, all_of_them, budget_and_singles, room_for_the_next, (self.budget, GROWTH_TOKENS))
+        turns = Turns(same_capacity, all_stay, budget_and_singles, room_for_the_next, (self.budget, GROWTH_TOKENS))
         return IntegerRule(constant, (0,), in_units, (GROWTH_TOKENS,), None, turns)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
@@ -90,16 +101,6 @@ class SnapKV(Strategy):
         """Release, and forget where the prompt ended."""
         self._prompt_end.pop(seq, None)
         return super().on_finish(seq, view)
-
-
-def the_capacity(capacity: int, budget: int, unit: int) -> int:
-    """Slots in use when something else happens than an append: all that there are."""
-    return capacity
-
-
-def all_of_them(used: int, budget: int, unit: int) -> int:
-    """Slots that stay then: capacity grows."""
-    return used
 
 
 def budget_and_singles(used: int, num_single: int, budget: int, unit: int) -> int:

@@ -6,7 +6,17 @@ from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import Area, Chunks, Ring
 from kvbench.plan.ops import MAIN, Keep, Move, Plan, Reserve, Rule, append_plan
-from kvbench.strategy.base import Strategy, derived
+from kvbench.strategy.base import (
+    IntegerRule,
+    Strategy,
+    Turns,
+    all_stay,
+    as_required,
+    constant,
+    derived,
+    passed_on,
+    same_capacity,
+)
 from kvbench.workload.request import Session
 
 RETIRED = "retired"
@@ -58,24 +68,47 @@ class Streaming(Strategy):
         overlap = self.overlap_size * budget_tokens // self.window_size
         return Streaming(window_size=budget_tokens, overlap_size=overlap, max_retired=self.max_retired)
 
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """The active window at admission; a full one is retired, all but its overlap."""
+        by = (self.window_size, self.overlap_size)
+        most = self.max_retired * self.retired_tokens
+        turns = Turns(the_window, the_overlap, all_stay, same_capacity, by, within_window, most, self.retired_tokens)
+        return IntegerRule(constant, (self.window_size,), as_required, (), None, turns)
+
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve the active window."""
         return (Reserve(seq, self.window_size),)
 
     def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
         """At most what the window has room for; a full one is retired first."""
-        return min(num_tokens, self.window_size - view.num_used(seq) or self.retired_tokens)
+        return within_window(num_tokens, view.num_used(seq), self.window_size, self.overlap_size)
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits; else retire the window first, and drop the oldest where there are too many."""
         if view.num_used(seq) + num_tokens <= self.window_size:
             return append_plan(seq, num_tokens)
-        held = view.num_used(seq, RETIRED)
-        kept = min(held, (self.max_retired - 1) * self.retired_tokens)
+        held, unit = view.num_used(seq, RETIRED), self.retired_tokens
+        kept = held - passed_on(held, unit, self.max_retired * unit, unit)
         dropped = (Keep(seq, Rule(recent=kept), RETIRED),) if kept < held else ()
         return (
             *dropped,
-            Reserve(seq, kept + self.retired_tokens, RETIRED),
+            Reserve(seq, kept + unit, RETIRED),
             Move(seq, MAIN, RETIRED, Rule(recent=self.overlap_size)),
             *append_plan(seq, num_tokens),
         )
+
+
+def the_window(capacity: int, window: int, overlap: int) -> int:
+    """Slots in use when the window is retired."""
+    return window
+
+
+def the_overlap(used: int, num_tokens: int, held: int, window: int, overlap: int) -> int:
+    """Slots that stay then."""
+    return overlap
+
+
+def within_window(num_tokens: int, used: int, window: int, overlap: int) -> int:
+    """Tokens of an append that the next step takes: what the window has room for; a full one is retired first."""
+    return min(num_tokens, window - used if used < window else window - overlap)

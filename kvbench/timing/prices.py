@@ -76,6 +76,7 @@ class Prices(NamedTuple):
         launch_ps: what moves slots within the device, beside their bytes: a launch a layer.
         num_stages: of a pipeline, each of which has a batch of an iteration: see `of_batch`. LINEAR is by a batch's
             tokens, the other rows by sequences of all.
+        disk_ps: moving as many bytes as `swap_ps` says to files, or back.
     """
 
     write_ps: int
@@ -92,6 +93,7 @@ class Prices(NamedTuple):
     tables: NDArray[np.int64]
     launch_ps: int = 0
     num_stages: int = 1
+    disk_ps: int = 0
 
 
 def of_batch(together: int, most: int, num_stages: int) -> int:
@@ -233,6 +235,11 @@ def moved_ps(num_bytes: int, unit_ps: int, prices: Prices) -> int:
 def read_ps(num_bytes: int, prices: Prices) -> int:
     """Bytes that are read, or written: half of what copying them takes."""
     return moved_ps(num_bytes, prices.copy_ps, prices) // 2
+
+
+def way_ps(num_bytes: int, unit_ps: int, prices: Prices) -> int:
+    """Bytes on their way to another tier, or back, at the price of `unit_bytes` of them."""
+    return prices.transfer_ps + moved_ps(num_bytes, unit_ps, prices)
 
 
 def resize_ps(copied_bytes: int, prices: Prices) -> int:

@@ -67,6 +67,7 @@ def prices_of(
         iteration, step_s = iteration_of(hardware, work), hardware.step_s * factors.host
         _fill(tables, iteration, num_rows, factors)
         weights, prompt_ps = iteration.weights, _ps(factors.prefill * iteration.prompts)
+    host_per_s = hardware.host_bytes_per_s * hardware.host_efficiency
     traffic = factors.traffic / memory_per_s
     write_ps, step_ps = _ps(slot_bytes * traffic / num_stages), _ps(step_s)
     state_ps = _ps(2 * state_bytes * traffic / num_stages) if state_bytes else 0
@@ -81,7 +82,7 @@ def prices_of(
         state_ps=state_ps,
         unit_bytes=unit_bytes,
         copy_ps=_ps(2 * unit_bytes * traffic),
-        swap_ps=_ps(unit_bytes / (hardware.host_bytes_per_s * hardware.host_efficiency)),
+        swap_ps=_ps(unit_bytes / host_per_s),
         storage_ps=_ps(held.num_tensors * (hardware.allocation_s + hardware.launch_s)),
         transfer_ps=_ps(hardware.transfer_s),
         step_ps=step_ps,
@@ -93,6 +94,7 @@ def prices_of(
         tables=tables,
         launch_ps=round(held.num_layers * hardware.launch_s * PS_PER_S),
         num_stages=num_stages,
+        disk_ps=_ps(unit_bytes / min(host_per_s, hardware.disk_bytes_per_s)),
     )
 
 

@@ -1,0 +1,94 @@
+"""Prompts in an iteration, the oldest first, while its tokens last; and what was lost, or swapped, before."""
+
+from kvbench.compiled import part, plain
+from kvbench.engine.scheduling import taken_tokens
+from kvbench.fleet.holds import held_bytes, passing_bytes
+from kvbench.fleet.live import end, enter, is_decoding
+from kvbench.fleet.paying import pay
+from kvbench.fleet.queue import is_promised, is_waiting, take_first
+from kvbench.fleet.room import make_room
+from kvbench.fleet.state import COMPLETED, NONE, SWAP, TOO_LONG, Machine
+from kvbench.fleet.tally import add_wait
+from kvbench.fleet.turns import next_most, reduce
+from kvbench.timing.prices import UNBOUNDED
+
+_taken_tokens = plain(taken_tokens)
+
+
+@part
+def compute_prompts(m: Machine) -> int:
+    """A step of everyone whose prompt is not computed, while the iteration's budget lasts; how many took one."""
+    now = m.now
+    num_new, place = 0, now.first_new
+    while place != NONE:
+        own = m.live[place]
+        if not is_decoding(m, place):
+            took, is_done = compute(m, place)
+            num_new += took
+            if not is_done:
+                return num_new
+        place = own.younger
+    while now.quota > 0 and not now.has_given_way and now.budget_tokens > 0 and is_waiting(m) and is_promised(m):
+        now.quota -= 1
+        request, saved, since_ns = take_first(m)
+        place = enter(m, request, saved)
+        num_waiting = now.num_stacked
+        took, is_done = compute(m, place)
+        num_new += took
+        if now.num_stacked > num_waiting and not took:
+            m.live[num_waiting].stacked_since_ns = since_ns  # it has waited all the time
+        else:
+            add_wait(m, since_ns, now.head_ns)
+        if not is_done:
+            break
+    return num_new
+
+
+@part
+def compute(m: Machine, place: int) -> tuple[bool, bool]:
+    """Fetch what was swapped, and compute tokens of a prompt, or of what was lost.
+
+    Returns:
+        Whether anything was done, and whether the next request has its turn.
+    """
+    now, own, fixed = m.now, m.live[place], m.fixed
+    goal = max(own.saved, own.prompt)
+    took = is_cut = False
+    while own.held < goal:
+        held = own.held
+        is_fetch = fixed.preemption == SWAP and held < own.saved
+        num_tokens = (own.saved if held < own.saved else goal) - held
+        if not is_fetch:
+            is_first = now.budget_tokens == now.first_tokens
+            num_tokens = _taken_tokens(num_tokens, now.budget_tokens, is_first, fixed.tokens, fixed.chunks)
+            if fixed.is_turning:
+                num_most = next_most(m, place, num_tokens)
+                is_cut, num_tokens = num_most < num_tokens, num_most
+        if num_tokens == 0:
+            now.budget_tokens = 0
+            return took, False
+        if held + num_tokens > fixed.max_tokens:
+            m.requests[own.request].outcome = TOO_LONG
+            end(m, place, held)
+            return took, True
+        is_tight = held + num_tokens > own.capacity or passing_bytes(held, num_tokens, fixed) > 0
+        num_bytes = held_bytes(own, held, fixed)
+        if (is_tight or fixed.is_turning) and not make_room(m, place, held, held + num_tokens):
+            return took, True
+        took = True
+        own.held += num_tokens
+        pay(m, place, held, num_tokens, is_fetch)
+        if fixed.is_turning:
+            if num_tokens > 1:
+                own.several = own.held
+            reduce(m, place, own.held)
+        now.new_used += held_bytes(own, own.held, fixed) - num_bytes
+        if fixed.is_turning and own.held < goal and (fixed.tokens == UNBOUNDED or (is_cut and held >= own.saved)):
+            return took, True
+    if own.held == own.final:
+        m.requests[own.request].outcome = COMPLETED
+        end(m, place, own.held)
+    else:
+        m.live[now.num_begun].begun = place
+        now.num_begun += 1
+    return took, True
