@@ -4,10 +4,14 @@ import re
 import textwrap
 from pathlib import Path
 
+from kvbench.api.describing import described
 from kvbench.cli.strategies import markdown_table as strategies_table
 from kvbench.configuration.catalogue import names
+from kvbench.configuration.chosen import scenario_of
+from kvbench.configuration.composed import composed
 from kvbench.configuration.entry import entries
 from kvbench.results.schema import markdown_table as metrics_table
+from kvbench.workload.trace import Trace
 from kvbench.workload.trace_formats import markdown_table as traces_table
 from tests.support.api import api_text
 from tests.support.pages import PAGES, blocks, text_of
@@ -33,12 +37,29 @@ def models_list() -> str:
     return textwrap.fill(", ".join(names("model")), PAGE_WIDTH)
 
 
+def scenarios_table() -> str:
+    """What scenarios hold that need no file, drawn with the default seed."""
+    rows = [
+        "| scenario | sessions | requests | tokens of whole prompts | there before | of first prompts, shared |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name in names("scenario"):
+        config = composed({"scenario": name})
+        if not isinstance(scenario_of(config), Trace):
+            of = described(name, config).numbers
+            shares = (f"{of[share]:.0%}" for share in ("repeated_prompt_share", "shared_prefix_share"))
+            counts = (f"{of[count]:,}" for count in ("num_sessions", "num_requests", "whole_prompt_tokens"))
+            rows.append(f"| `{name}` | {' | '.join([*counts, *shares])} |".replace("%", " %"))
+    return "\n".join(rows)
+
+
 PARTS = {
     "strategies": lambda: strategies_table(entries()),
     "metrics": metrics_table,
     "api": api_text,
     "outputs": outputs_table,
     "models": models_list,
+    "scenarios": scenarios_table,
     "traces": traces_table,
     "trace_examples": trace_examples,
 }
