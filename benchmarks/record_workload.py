@@ -86,12 +86,12 @@ def drawn(shape: Shape) -> list[Asked]:
             step += int(random.poisson(shape.every))
         kind, answer = random.random(), new(shape.output_tokens)
         room = shape.max_tokens - len(answer)
+        prompt: tuple[int, ...] = ()
         if asked and kind < shape.repeat:
-            earlier = asked[-1] if shape.burst > 1 else asked[int(random.integers(len(asked)))]
-            prompt = earlier.prompt
-        else:
+            prompt = (asked[-1] if shape.burst > 1 else asked[int(random.integers(len(asked)))]).prompt
+        if not 0 < len(prompt) <= room:
             begins: tuple[int, ...] = ()
-            if asked and kind < shape.repeat + shape.follow:
+            if asked and shape.repeat <= kind < shape.repeat + shape.follow:
                 earlier = asked[int(random.integers(len(asked)))]
                 begins = earlier.prompt + earlier.answer
             elif prefixes and random.random() < shape.share:

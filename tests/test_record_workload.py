@@ -49,6 +49,11 @@ def test_prompts_share_repeat_and_go_on():
     assert drawn(shape) == asked
 
 
+def test_no_prompt_and_answer_are_longer_than_allowed():
+    shape = Shape(requests=300, prompt_tokens=(2, 20), output_tokens=(1, 40), repeat=0.5, follow=0.4, max_tokens=64)
+    assert max(len(request.prompt) + len(request.answer) for request in drawn(shape)) <= 64
+
+
 def test_bursts_and_whole_blocks():
     asked = drawn(Shape(requests=12, burst=3, every=5, multiple=BLOCK, share=0.5, repeat=0.5, follow=0))
     assert all(len(request.prompt) % BLOCK == 0 for request in asked)
