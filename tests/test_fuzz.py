@@ -4,6 +4,7 @@ import gzip
 import resource
 import signal
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from kvbench.messages import bounded, printable_lines
 from kvbench.runner.run import run
 from kvbench.workload.trace_file import TraceError
 from kvbench.workload.trace_formats import FORMATS, read_trace
+from kvbench.workload.trace_recognised import recognised
 
 MOST_CPU_S, MOST_MORE_KIB = 10, 2**20
 MOST_STEPS = 2_000
@@ -186,6 +188,8 @@ def test_any_trace_is_columns_or_refused(trace, tmp_path):
     path.write_bytes(data)
     signal.setitimer(signal.ITIMER_VIRTUAL, MOST_CPU_S)
     try:
+        with suppress(TraceError):
+            assert recognised(path) in FORMATS
         columns = read_trace(path, name)
     except TraceError:
         return

@@ -5,6 +5,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from kvbench.workload.trace_file import TraceError, open_text
 from kvbench.workload.trace_values import MAX_S, MAX_TOKENS
 
 MOST_ID = 2**63 - 1
-
-
+MOST_DIGITS = 100
 PACKED = "#"
+"""What a list of ids begins with while it is text."""
 _LISTS_OF_IDS = re.compile(r'("hash_ids"\s*:\s*)\[([0-9][0-9, ]*)\]')
 
 
@@ -33,12 +34,13 @@ def read_json(path: Path) -> Any:
         TraceError: it cannot be read, or is not JSON.
     """
     with open_text(path) as text:
-        try:
-            return _DECODER.decode(_LISTS_OF_IDS.sub(rf'\1"{PACKED}\2"', text.read()))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise TraceError(f"{path} is not JSON: {error}") from error
-        except _Refused as error:
-            raise TraceError(f"{path} is not JSON: {error}") from error
+        content = text.read()
+    with suppress(ValueError, RecursionError):
+        return _DECODER.decode(_LISTS_OF_IDS.sub(rf'\1"{PACKED}\2"', content))
+    try:
+        return _DECODER.decode(content)  # so that what is damaged has the file's own place
+    except (ValueError, RecursionError) as error:
+        raise TraceError(f"{path} is not JSON: {error}") from error
 
 
 def json_objects(path: Path, text: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -63,20 +65,16 @@ def json_objects(path: Path, text: Iterable[str]) -> Iterator[tuple[int, dict[st
         raise TraceError(f"{path} has blank lines only; allowed is a file with rows")
 
 
-class _Refused(ValueError):
-    """What Python reads and JSON does not allow."""
-
-
 def _row_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
         (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise _Refused(f"{twice!r} stands twice in one object")
+        raise ValueError(f"{twice!r} stands twice in one object")
     return row
 
 
 def _refuse_constant(name: str) -> None:
-    raise _Refused(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is no number of JSON")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_row_of)
@@ -168,7 +166,12 @@ def _unpacked(numbers: str) -> "NDArray[np.int64] | list[Any] | None":
         return None
     ids = np.fromstring(numbers, np.int64, sep=",")
     # Too large ones are read as the most.
-    return ids if ids.max() < MOST_ID else list(map(int, numbers.split(",")))
+    return ids if ids.max() < MOST_ID else list(map(_integer, numbers.split(",")))
+
+
+def _integer(digits: str) -> int | str:
+    """A number, or the text of one that is longer than any that is allowed."""
+    return digits if len(digits) > MOST_DIGITS else int(digits)
 
 
 def _shown(value: object) -> str:

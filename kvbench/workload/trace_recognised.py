@@ -1,13 +1,12 @@
 """Which format a trace's file is of: by its columns or keys, never by its name."""
 
-import csv
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 from kvbench.messages import cut, listed, printable
-from kvbench.workload.trace_file import TraceError, open_text
+from kvbench.workload.trace_file import TraceError, csv_header, open_text
 from kvbench.workload.trace_formats import CSV, FORMATS, JSON
 from kvbench.workload.trace_json import read_json
 
@@ -62,9 +61,11 @@ def _told(path: Path) -> tuple[str, frozenset[str]]:
     with open_text(path) as text:
         lines = (line for line in text if not line.isspace())
         first = next(lines, "")
-        if first.lstrip()[:1] not in ("{", "["):
-            return CSV, frozenset(next(csv.reader([first])))
-        rows = [_decoded(line) for line in itertools.chain([first], itertools.islice(lines, LOOKED_AT - 1))]
+        is_csv = first.lstrip()[:1] not in ("{", "[")
+        more = [] if is_csv else itertools.islice(lines, LOOKED_AT - 1)
+        rows = [_decoded(line) for line in (first, *more)]
+    if is_csv:
+        return CSV, frozenset(csv_header(path))
     if all(isinstance(row, dict) for row in rows):
         return JSON, frozenset().union(*rows)
     if isinstance(rows[0], dict) and len(rows) > 1 and not first.rstrip().endswith(("{", "[", ",")):
