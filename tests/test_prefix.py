@@ -2,14 +2,18 @@
 
 import importlib
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from kvbench.fleet.prefix.simulate import replay, simulate, unlimited
 from kvbench.fleet.prefix.sweep import ceiling, sweep
 from kvbench.fleet.prefix.tiers import Tier
 from kvbench.fleet.prefix.tree import plant, regrouped
+from kvbench.workload.interning import Interning
 from kvbench.workload.trace import read_trace
 from tests.support.prefix_models import columns_of
 
@@ -229,3 +233,25 @@ def test_without_numba_the_message_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "kvbench.compiled")
     with pytest.raises(ImportError, match=r"(?s)need Numba.*python -m pip install numba"):
         importlib.import_module("kvbench.compiled")
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=8),
+    st.integers(1, 3),
+    st.data(),
+)
+@settings(max_examples=100, deadline=None)
+def test_contents_say_the_same_as_ids(prompts, block_tokens, data):
+    """A trace's tree is the same from its blocks' ids and from the contents that they were made."""
+    last = [data.draw(st.integers(1, block_tokens)) for _ in prompts]
+    last = [last[prompts.index(prompt)] for prompt in prompts]  # equal ids are equally long
+    columns = columns_of(prompts, block_tokens, last)
+    parted = {tuple(prompt[: depth + 1]) for prompt in prompts for depth in range(len(prompt) - 1)}
+    assume(not any(tuple(prompt) in parted and part < block_tokens for prompt, part in zip(prompts, last, strict=True)))
+    texts = Interning()
+    ids = np.split(columns.block_ids, columns.block_offsets[1:-1])
+    texts.add(ids, block_tokens, columns.num_prompt_tokens.tolist(), columns.num_output_tokens.tolist())
+    named = plant(replace(columns, block_ids=None, block_offsets=None, contents=texts.contents()))
+    tree = plant(columns)
+    for name in ("offsets", "nodes", "parents", "num_known"):
+        assert getattr(named, name).tolist() == getattr(tree, name).tolist()

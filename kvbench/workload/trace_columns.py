@@ -109,7 +109,8 @@ class TraceColumns:
         return replace(taken, arrival_ns=self.arrivals_ns[own] + copies * self.period_ns)
 
     def repeated(self, times: int, period_ns: int | None = None) -> "TraceColumns":
-        """The trace so many times, one after another; no copy shares anything with another but block ids.
+        """The trace so many times, one after another. Copies share nothing where contents say what is shared, and then
+        have no block ids; where these alone say it, their ids are the same.
 
         Args:
             times: how often, > 0.
@@ -151,6 +152,8 @@ class TraceColumns:
 
     def _taken(self, own: NDArray[np.int64], copies: NDArray[np.int64] | None = None) -> "TraceColumns":
         """These requests in this order, each of one of the trace's copies; arrivals are those of the trace."""
+        if copies is not None and self.contents is not None and self.block_ids is not None:
+            return replace(self, block_ids=None, block_offsets=None)._taken(own, copies)
         changes: dict[str, Any] = {name: values[own] for name in OF_ROWS if (values := getattr(self, name)) is not None}
         for name, offsets in (("block_ids", self.block_offsets), ("parents", self.parent_offsets)):
             values = getattr(self, name)
