@@ -61,7 +61,7 @@ def recorded(
 def header_lines(name: str, config: Config, parts: Parts, device: dict[str, object]) -> list[str]:
     """What was run, on what: model, layers, dtype, bytes a token, device, repetitions, requests."""
     sessions, num_all = parts.workload.sessions, parts.workload.num_available
-    num_requests = sum(len(session.turns) for session in sessions)
+    num_requests, num_sessions = sum(len(session.turns) for session in sessions), parts.workload.num_sessions
     span_s = (sessions[-1].arrival_ns - sessions[0].arrival_ns) / NS_PER_S
     arriving = f" arriving over {span_s:,.4g} s" if span_s > 0 else ""
     if parts.workload.num_clients is not None:
@@ -76,7 +76,7 @@ def header_lines(name: str, config: Config, parts: Parts, device: dict[str, obje
     why = "times are measured here" if is_measured else "every step takes as long"
     budget = "no budget" if parts.budget_bytes == UNLIMITED else f"budget {parts.budget_bytes:,} bytes"
     return [
-        f"{name}: {len(sessions):,} of {num_all:,} sessions{arriving}, {num_requests:,} requests, at most "
+        f"{name}: {num_sessions:,} of {num_all:,} sessions{arriving}, {num_requests:,} requests, at most "
         f"{parts.max_concurrency} at once",
         f"{parts.backend.geometry.about}; {device['device']} ({device['device_name']}); "
         f"attention {'on' if config['attend'] else 'off'}",

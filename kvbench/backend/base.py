@@ -74,6 +74,7 @@ class Backend(ABC):
         hardware: the machine that is modelled; None where none is.
         replays: how many draws of a modelled machine's times intervals are made of; 0: there are none.
         scheduling: how an iteration over live requests is filled.
+        caches_prefixes: whether the engine keeps blocks for requests that begin alike.
         has_own_pools: whether groups of layers have a pool of blocks each, so that windows lie beside them.
         num_accelerators: of such machines, those that a token passes; bytes and budget are those of one.
         busy_ns: for how long its device is busy with work that is handed over; None where the host is the device.
@@ -88,6 +89,7 @@ class Backend(ABC):
     replays: int = 0
     scheduling: Scheduling = Scheduling()
     num_accelerators: int = 1
+    caches_prefixes: bool = False
     has_own_pools: bool = False
     busy_ns: Callable[[Callable[[], object]], int | None] | None = None
 

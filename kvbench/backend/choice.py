@@ -63,9 +63,19 @@ class Conditions:
     @property
     def scheduling(self) -> Scheduling:
         """How the engine fills a step of the model on that machine; without one, each step is of all that are live."""
+        return Scheduling() if self.resolved is None else self.resolved.scheduling
+
+    @property
+    def caches_prefixes(self) -> bool:
+        """Whether the engine keeps blocks for requests that begin alike; without one, nobody does."""
+        return self.resolved is not None and self.resolved.caches_prefixes
+
+    @property
+    def resolved(self) -> Engine | None:
+        """The engine, with a value for each setting that was left to it; None: there is none, or no model."""
         if self.engine is None or self.model is None:
-            return Scheduling()
-        return self.engine.resolved(self.hardware, self.model, self.parallel).scheduling
+            return None
+        return self.engine.resolved(self.hardware, self.model, self.parallel)
 
 
 class BackendChoice(ABC):

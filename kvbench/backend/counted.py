@@ -31,7 +31,9 @@ class Counted(BackendChoice):
     def made(self, conditions: Conditions) -> "CountedBackend":
         """A backend that counts, by the engine's rules."""
         step_ns = max(round(self.step_s * NS_PER_S), 1)
-        return CountedBackend(conditions.geometry, step_ns, conditions.scheduling)
+        made = CountedBackend(conditions.geometry, step_ns, conditions.scheduling)
+        made.caches_prefixes = conditions.caches_prefixes
+        return made
 
 
 class CountedBackend(Backend):

@@ -10,6 +10,7 @@ from kvbench.configuration.catalogue import default_strategies
 from kvbench.configuration.errors import UsageError, refusing
 from kvbench.configuration.targets import build, target_of
 from kvbench.strategy.base import Strategy
+from kvbench.workload.columns import requests_by_turn
 from kvbench.workload.scenario import Scenario, Workload
 from kvbench.workload.trace_columns import TraceColumns
 
@@ -55,6 +56,19 @@ def columns_of(config: Mapping[str, Any]) -> tuple[Scenario, TraceColumns, int]:
         taken = columns if scenario.max_requests is None else columns.first_sessions(scenario.max_requests)
         available = int(columns.session_numbers.max(initial=-1)) + 1
         return scenario, taken, scenario.num_available or available
+
+
+def requests_of(config: Mapping[str, Any]) -> tuple[Scenario, Workload]:
+    """As `workload_of`; where requests share what they hold, each turn is a request of its own, with its whole prompt.
+
+    Raises:
+        UsageError: as in `workload_of`.
+        FileNotFoundError: its trace is missing.
+    """
+    scenario, columns, num_available = columns_of(config)
+    if columns.contents is None:
+        return workload_of(config)
+    return scenario, Workload(requests_by_turn(columns), num_available, columns.num_clients, columns.notes)
 
 
 def strategies_of(config: Mapping[str, Any]) -> dict[str, Strategy]:

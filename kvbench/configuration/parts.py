@@ -8,7 +8,7 @@ from kvbench.backend.base import Backend
 from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.checks import MOST_SEED, check_int
 from kvbench.configuration.catalogue import names
-from kvbench.configuration.chosen import strategies_of, workload_of
+from kvbench.configuration.chosen import requests_of, strategies_of, workload_of
 from kvbench.configuration.data import check_data, recording_of
 from kvbench.configuration.engine import engine_of, parallel_of
 from kvbench.configuration.errors import UsageError, refusing
@@ -132,9 +132,12 @@ def parts_of(config: Config) -> Parts:
     """
     check_numbers(config)
     strategies = strategies_of(config)
-    scenario, workload = workload_of(config)
     geometry = geometry_of(config)
-    backend = backend_of(config, geometry, recording_of(config, geometry, workload.sessions))
+    backend = backend_of(config, geometry) if config.get("data") is None else None
+    by_engine = backend is not None and backend.caches_prefixes
+    keeps_prefixes = any(strategy.keeps_prefixes(by_engine) for strategy in strategies.values())
+    scenario, workload = requests_of(config) if keeps_prefixes else workload_of(config)
+    backend = backend or backend_of(config, geometry, recording_of(config, geometry, workload.sessions))
     with refusing():
         check_signals(strategies, backend)
     budget_bytes, max_concurrency = budget_of(config, backend), scenario.max_concurrency

@@ -22,12 +22,18 @@ def check_fits(strategy: Strategy, geometry: KVGeometry, budget_bytes: int | Non
     """Refuse what could not hold a model's K and V, before there are any.
 
     Raises:
-        ValueError: the strategy holds nothing between steps, or the geometry does not go into its areas.
+        ValueError: the strategy holds nothing between steps, or keeps blocks for other requests, or the geometry does
+            not go into its areas.
     """
     if strategy.recomputes:
         raise ValueError(
             f"{type(strategy).__name__} holds nothing between steps: a model without a cache does the same "
             "(use_cache=False)"
+        )
+    if strategy.keeps_prefixes(by_engine=False):
+        raise ValueError(
+            f"{type(strategy).__name__} keeps blocks for later requests, of which a cache sees no tokens: set "
+            "prefix_caching to false"
         )
     limits = Limits(geometry=geometry, budget_bytes=budget_bytes, context_tokens=context_tokens, has_own_pools=True)
     strategy.fitted(limits).ledger(geometry)

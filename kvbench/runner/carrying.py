@@ -90,7 +90,7 @@ class Carrier:
         row["seen_tokens"] = account.num_seen if account else 0
         row["kept_tokens"] = account.num_attended if account and later is not NO_RECEIPT else row["context_tokens"]
         row["altered_tokens"] = account.num_altered if account else 0
-        row["session"], row["turn"], row["iteration"] = seq, progress.turn, self.iteration
+        (row["session"], row["turn"]), row["iteration"] = progress.number, self.iteration
         row["phase"], row["num_tokens"] = phase, num_tokens
         new_tokens = progress.num_new_tokens(phase, num_tokens) if num_tokens else (0, 0)
         row["prompt_tokens"], row["output_tokens"] = new_tokens

@@ -100,7 +100,7 @@ def requests_frame(recorder: Recorder, steps: pd.DataFrame, sessions: Sequence[S
         steps: from `steps_frame`.
         sessions: what was asked for, by number.
     """
-    frame = pd.DataFrame([_ended(row, recorder, sessions[row.session]) for row in recorder.requests])
+    frame = pd.DataFrame([_ended(row, recorder, sessions[row.sequence]) for row in recorder.requests])
     frame["warmup"] = frame["repetition"] < recorder.num_warmup
     frame["strategy"] = frame["strategy"].astype(steps["strategy"].dtype)
     frame = frame.set_index(REQUEST).sort_index()
@@ -121,14 +121,14 @@ def requests_frame(recorder: Recorder, steps: pd.DataFrame, sessions: Sequence[S
 
 
 def _ended(row: RequestRow, recorder: Recorder, session: Session) -> dict[str, object]:
-    request = session.turns[row.turn]
+    request = session.turns[row.own_turn]
     return {
         "repetition": row.repetition,
         "strategy": recorder.strategies[row.strategy],
         "session": row.session,
         "turn": row.turn,
         "outcome": row.outcome,
-        "known_s": math.nan if row.turn else row.arrival_ns / NS_PER_S,
+        "known_s": math.nan if row.own_turn else row.arrival_ns / NS_PER_S,
         "think_s": request.think_ns / NS_PER_S,
         "prompt_tokens": request.num_append_tokens,
         "output_tokens": request.num_decode_tokens,

@@ -39,6 +39,12 @@ class LiveRequest:
         """The turn that it is in, or waits to begin."""
         return self.session.turns[self.turn]
 
+    @property
+    def number(self) -> tuple[int, int]:
+        """The session and the turn that it is called by in results."""
+        session, turn = self.session.place or (self.index, 0)
+        return session, turn + self.turn
+
     def next_step(self) -> tuple[int, int]:
         """Phase and number of tokens of the next step."""
         if self.num_to_recompute:

@@ -29,7 +29,7 @@ assert STEP_FIELDS[_RESERVE:_HOST] == Times._fields, "late times are written ove
 class RequestRow:
     """How one request, a turn of a session that was sent at `arrival_ns`, ended in one repetition.
 
-    `hit_tokens` were there when it was first admitted.
+    `hit_tokens` were there when it was first admitted; it was turn `own_turn` of the sequence of that number.
     """
 
     repetition: int
@@ -41,6 +41,8 @@ class RequestRow:
     num_preemptions: int
     arrival_ns: int
     hit_tokens: int
+    sequence: int
+    own_turn: int
 
 
 @dataclass

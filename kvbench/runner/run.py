@@ -140,6 +140,7 @@ def limits_of(sessions: Sequence[Session], backend: Backend, max_concurrency: in
         is_modelled=backend.source == "modelled",
         has_own_pools=backend.has_own_pools,
         step_tokens=backend.scheduling.tokens,
+        caches_prefixes=backend.caches_prefixes and any(session.keys is not None for session in sessions),
     )
 
 

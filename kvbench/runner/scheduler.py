@@ -375,5 +375,5 @@ class Scheduler:
 
 
 def _row(run: tuple[int, int], progress: LiveRequest, outcome: str) -> RequestRow:
-    held = progress.num_held, progress.num_preemptions
-    return RequestRow(*run, progress.index, progress.turn, outcome, *held, progress.arrival_ns, progress.num_hit)
+    held = progress.num_held, progress.num_preemptions, progress.arrival_ns, progress.num_hit
+    return RequestRow(*run, *progress.number, outcome, *held, progress.index, progress.turn)

@@ -233,6 +233,14 @@ class Strategy:
         """Plan to take the first tokens over from a live sequence that has them; nothing where none are shared."""
         return NOTHING
 
+    def keeps_prefixes(self, by_engine: bool) -> bool:
+        """Whether blocks stay for later requests that begin alike, so that each turn is a request of its own.
+
+        Args:
+            by_engine: whether the engine does so where it is left to it.
+        """
+        return False
+
     def has_room(self, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
         """Whether a pool of blocks has room for so many of a session's tokens, all that it can give back given back.
 

@@ -156,6 +156,10 @@ class Paged(Strategy):
     def _keys_of(self, session: Session) -> Sequence[Hashable]:
         return session.keys.of(self.block_size) if self.prefix_caching and session.keys is not None else ()
 
+    def keeps_prefixes(self, by_engine: bool) -> bool:
+        """As said, or as the engine does. See `Strategy.keeps_prefixes`."""
+        return by_engine if self.prefix_caching is None else self.prefix_caching
+
     def has_room(self, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
         """Whether blocks that are free, or that nobody holds, are as many as it takes. See `Strategy.has_room`."""
         return self._tables.has_room(self._keys_of(session), num_tokens, num_now, view)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kvbench.workload.contents import NONE
+from kvbench.workload.contents import NONE, Keys
 from kvbench.workload.histories import Beginnings, Counts, TurnColumns, numbers_within
 from kvbench.workload.request import Request, Session
 from kvbench.workload.trace_columns import TraceColumns
@@ -46,6 +46,43 @@ def columns_of(sessions: Sequence[Session], num_clients: int | None = None) -> T
         beginnings=beginnings,
         num_clients=num_clients,
     ).columns
+
+
+def requests_by_turn(columns: TraceColumns) -> tuple[Session, ...]:
+    """Columns as requests that hold nothing between turns, each with its whole prompt and the names of its blocks.
+
+    Args:
+        columns: with arrivals.
+    """
+    num, offsets, parents = columns.num_requests, columns.parent_offsets, columns.parents
+    first, nobody = np.zeros(num, np.int64), np.zeros(0, np.int64)
+    followed = [nobody] * num if offsets is None or parents is None else np.split(parents, offsets[1:-1])
+    rows = zip(
+        columns.arrivals_ns.tolist(),
+        map(Request, *(each.tolist() for each in _lengths(columns, first))),
+        followed,
+        (np.arange(num) if columns.sessions is None else columns.sessions).tolist(),
+        (first if columns.turns is None else columns.turns).tolist(),
+        (first if columns.tenants is None else columns.tenants).tolist(),
+        strict=True,
+    )
+    return tuple(
+        Session(
+            arrival,
+            (request,),
+            keys=None if columns.contents is None else Keys(columns.contents, row),
+            parents=tuple(map(int, those)),
+            place=(session, turn),
+            tenant=tenant,
+        )
+        for row, (arrival, request, those, session, turn, tenant) in enumerate(rows)
+    )
+
+
+def _lengths(columns: TraceColumns, none: Counts) -> tuple[Counts, Counts, Counts]:
+    """Tokens of prompts and answers, and think times."""
+    think = none if columns.think_ns is None else columns.think_ns
+    return columns.num_prompt_tokens, columns.num_output_tokens, think
 
 
 def sessions_of(columns: TraceColumns) -> tuple[Session, ...]:

@@ -58,6 +58,8 @@ class Session:
             else's are equal.
         parents: sessions that it follows, by number: it arrives when all of them have ended and its first turn's think
             time is over, and not before its own time.
+        place: the session and the turn that its first turn is called by in results; None: its own number, and 0.
+        tenant: whose it is.
     Raises:
         ValueError: it arrives before the start, or has no turns.
     """
@@ -67,6 +69,8 @@ class Session:
     group: int | None = None
     keys: Keys | None = None
     parents: tuple[int, ...] = ()
+    place: tuple[int, int] | None = None
+    tenant: int = 0
 
     def __post_init__(self) -> None:
         if self.arrival_ns < 0:

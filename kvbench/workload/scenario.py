@@ -71,6 +71,11 @@ class Workload:
     num_clients: int | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def num_sessions(self) -> int:
+        """How many sessions these are, where requests are turns of them."""
+        return len({number if each.place is None else each.place[0] for number, each in enumerate(self.sessions)})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Appends(Scenario):
