@@ -159,6 +159,7 @@ def test_requests_of_dynamo_wait_for_others(tmp_path):
         ([length(5, 1, hash_ids=[1]), length(5, 1)], {"block_tokens": 8}, "unknown key 'hash_ids'"),
         ([length(5, 1, timestamp=1), length(5, 1)], {}, "unknown key 'timestamp'"),
         ([length(5, 1, request_id="a"), length(5, 1, request_id="a")], {}, "line 2, key request_id: got 'a'; allowed"),
+        ([{"schema": "dynamo.agentic_mooncake", "version": 2}], {}, "play_id and dependencies are not read"),
         ([length(5, 1, delay=-1)], {}, "key delay: got -1; allowed is a number of milliseconds"),
         ([{"text_input": "x", "input_length": None}], {}, "key input_length: got None"),
     ],
@@ -240,6 +241,8 @@ def test_a_file_without_times_needs_arrivals_and_one_with_them_keeps_them(tmp_pa
     path = write(tmp_path, PLAIN_HEADER + "1,2,3\n4,2,3\n")
     timed = Trace(path=str(path), arrivals=ConstantRate(rate_per_s=1)).columns(np.random.default_rng(0))
     assert seconds(timed.arrival_ns) == [0, 3]
+    same = Trace(path=str(path), format="plain", arrivals=ConstantRate(rate_per_s=1))
+    assert seconds(same.columns(np.random.default_rng(0)).arrival_ns) == [0, 3]
     with pytest.raises(TraceMissing, match=r"no trace is named.*scenario\.path"):
         Trace().locate()
     with pytest.raises(ValueError, match="tokenizer: null for the format plain"):

@@ -37,7 +37,7 @@ class Trace(Scenario):
         format: one of `kvbench.workload.trace_formats.FORMATS`; None: as the file's columns or keys say.
         source: where the published file is to be had, in words.
         arrivals: an arrival process of the sessions, or requests, of a format without times; None for those that have
-            them. Where the format is None, a file that has times keeps them.
+            them. Where no file is looked for, one that has times keeps them.
         block_tokens: tokens a block, of the formats mooncake and aiperf; None: as published, where the file's rows show
             it.
         time_unit: ms or s, of the format mooncake; None: ms, where the file's rate allows it.
@@ -83,7 +83,7 @@ class Trace(Scenario):
             raise ValueError(unknown("trace format", name, FORMATS))
         if not FORMATS[name].has_times:
             check_arrivals(f"arrivals of the format {name}, which has no times,", self.arrivals)
-        elif self.arrivals is not None and name != "aiperf":  # whose files may have none
+        elif self.arrivals is not None and self.file is not None and name != "aiperf":  # whose files may have none
             raise ValueError(f"arrivals is null for the format {name}, which has times; got {self.arrivals!r}")
         check_told(name, self._told)
 

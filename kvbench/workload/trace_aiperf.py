@@ -23,6 +23,8 @@ OTHER_NAMES = {
     "delay_ms": "delay",
 }
 PER_MS = 1_000
+UNREAD = "dynamo.agentic_mooncake"
+"""What the head of Dynamo's later rows of agents says: they have other keys."""
 UNANSWERED = 1
 """Output tokens where a row does not say: the one that the prefill gives."""
 
@@ -93,6 +95,10 @@ class _Row:
 
 def _row(path: Path, line: int, values: dict[str, object]) -> _Row:
     fields = KeyedValues(f"{path}, line {line}", {OTHER_NAMES.get(name, name): value for name, value in values.items()})
+    if fields.values.get("schema") == UNREAD:
+        raise fields.bad(
+            "schema", "none: rows of Dynamo with play_id and dependencies are not read, those with wait_for are"
+        )
     has = {name for name, value in fields.values.items() if value is not None}
     return _Row(
         fields=fields,
