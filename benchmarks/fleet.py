@@ -11,6 +11,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from time import process_time_ns
 
 import numpy as np
 import yaml
@@ -19,6 +20,8 @@ from table import Goal, print_figure, print_head, print_row
 from timing import Side, interleaved
 
 from kvbench.configuration.catalogue import file_of
+from kvbench.configuration.composed import composed
+from kvbench.configuration.parts import backend_of, geometry_of
 from kvbench.fleet import FleetResult, simulate
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
@@ -45,6 +48,7 @@ GEOMETRY = KVGeometry.uniform(
 WEIGHTS = ModelParameters(
     num_parameters=8_030_261_248, num_active_parameters=8_030_261_248, hidden_size=4096, bytes_per_parameter=2
 )
+ENGINE_GOAL = Goal(1.5, at_least=True, unit=" M/s")
 RATE_GOAL = Goal(1.0, at_least=True, unit=" M/s")
 FULL_GOAL = Goal(0.3, at_least=True, unit=" M/s")
 GROWTH_GOAL = Goal(1.2, at_least=False)
@@ -62,7 +66,15 @@ class Served:
         self.columns = columns
         hardware = Hardware(**yaml.safe_load(file_of("hardware", "h100").read_text(encoding="utf-8")))
         self._prices = prices_of(hardware, work_of_parameters(GEOMETRY, WEIGHTS))
+        chosen = {"scenario": "chat_poisson", "backend": "fleet", "model": "llama3_8b", "hardware": "h100"}
+        config = composed({**chosen, "engine": "vllm"}, None, None)
+        self._server = backend_of(config, geometry_of(config))
         self.num_slots = (int(hardware.memory_bytes * MEMORY_FRACTION) - WEIGHTS.num_bytes) // GEOMETRY.bytes_per_token
+
+    def engine(self) -> FleetResult:
+        """As vLLM serves by default: prompts in chunks, decoding sequences first, parts of memory told apart."""
+        pool = self._server.fitted(Paged(), self.columns, self._server.memory_bytes)
+        return self._server.run(self.columns, pool, self._server.memory_bytes)
 
     def paged(self) -> FleetResult:
         """Blocks of 16 on all of the machine's memory, its parts not told apart."""
@@ -90,11 +102,15 @@ def told(result: FleetResult) -> str:
 
 
 def speed(served: Served, num_rounds: int) -> np.ndarray:
-    """Both strategies, in turn; the first one's seconds."""
-    sides = [Side("paged", lambda _: served.paged()), Side("dynamic", lambda _: served.dynamic())]
+    """All ways to serve, in turn; the first one's seconds."""
+    sides = [
+        Side("vllm", lambda _: served.engine()),
+        Side("paged", lambda _: served.paged()),
+        Side("dynamic", lambda _: served.dynamic()),
+    ]
     notes = [told(side.call(0)) for side in sides]
-    times_s = interleaved(sides, num_rounds)
-    for side, goal, own_s, note in zip(sides, (RATE_GOAL, FULL_GOAL), times_s, notes, strict=True):
+    times_s = interleaved(sides, num_rounds, clock_ns=process_time_ns)
+    for side, goal, own_s, note in zip(sides, (ENGINE_GOAL, RATE_GOAL, FULL_GOAL), times_s, notes, strict=True):
         num_requests = served.columns.num_requests
         print_figure(f"fleet, {side.name}", f"{num_requests:,}", own_s, num_requests / own_s / MILLION, goal, note)
     return times_s[0]
@@ -105,7 +121,7 @@ def memory(path: Path, num_requests: int) -> None:
     command = [sys.executable, __file__, "--once", "--trace", path]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     peak_gb = np.array([float(done.stdout) / 1e9])
-    print_figure("fleet, paged: memory", f"{num_requests:,}", None, peak_gb, MEMORY_GOAL, "the whole process, its peak")
+    print_figure("fleet, vllm: memory", f"{num_requests:,}", None, peak_gb, MEMORY_GOAL, "the whole process, its peak")
 
 
 def main() -> None:
@@ -119,7 +135,7 @@ def main() -> None:
     columns = read_trace(path, "azure")
     served = Served(columns.repeated(REPEATS))
     if arguments.once:
-        served.paged()
+        served.engine()
         print(KIB * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
     print(f"machine: {processor_name()}, {os.cpu_count()} cores; {platform.platform()}")
@@ -132,7 +148,8 @@ def main() -> None:
     num_rounds = 2 if arguments.quick else 15
     million_s = speed(served, num_rounds)
     many = Served(columns.repeated(MANY_REPEATS))
-    (many_s,) = interleaved([Side("many", lambda _: many.paged())], max(num_rounds // 5, 2), num_primes=1)
+    sides = [Side("many", lambda _: many.engine())]
+    (many_s,) = interleaved(sides, max(num_rounds // 5, 2), num_primes=1, clock_ns=process_time_ns)
     each_s, many_each_s = million_s / served.columns.num_requests, many_s / many.columns.num_requests
     requests = f"{many.columns.num_requests:,} / {served.columns.num_requests:,}"
     print_row("time a request, many / fewer", requests, "", many_each_s, each_s, GROWTH_GOAL)

@@ -3,17 +3,20 @@
 from collections.abc import Callable
 from functools import lru_cache
 from types import CodeType, FunctionType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 try:
-    from numba import cfunc, njit
+    from numba import cfunc, njit, types
+    from numba.core import cgutils
+    from numba.core.typing.templates import AttributeTemplate
+    from numba.extending import infer_getattr, intrinsic, lower_getattr_generic, models, register_model
 except ImportError as reason:
     raise ImportError(
         f"kvbench.fleet and kvbench.fleet.prefix need Numba, which could not be imported ({reason}).\n"
         "  install it: python -m pip install numba"
     ) from reason
 
-__all__ = ["compiled", "kernel", "part", "plain", "pointer"]
+__all__ = ["compiled", "kernel", "part", "plain", "pointer", "referred"]
 
 # No division by zero to look for; and no array is made, so that none needs its references counted at every call.
 # Numba takes more options than its signature names.
@@ -76,3 +79,47 @@ def pointer(function: Callable[P, int]) -> Callable[P, int]:
     code: CodeType = function.__code__
     made: Callable[P, int] = cfunc(f"int64({', '.join(['int64'] * code.co_argcount)})")(function)
     return made
+
+
+class Referred(types.Type):
+    """The type of a named tuple that is passed by its address.
+
+    Args:
+        dtype: the tuple's type.
+    """
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(f"Referred({dtype})")
+
+
+@register_model(Referred)
+class _Address(models.PrimitiveModel):
+    def __init__(self, known: Any, made: Referred) -> None:
+        super().__init__(known, made, known.lookup(made.dtype).get_value_type().as_pointer())  # type: ignore[no-untyped-call]
+
+
+@infer_getattr
+class _Fields(AttributeTemplate):
+    key = Referred
+
+    def generic_resolve(self, made: Referred, name: str) -> Any:  # type: ignore[override]
+        return made.dtype[made.dtype.fields.index(name)]
+
+
+@lower_getattr_generic(Referred)  # type: ignore[untyped-decorator]
+def _field(_context: Any, builder: Any, made: Referred, address: Any, name: str) -> Any:
+    return builder.load(cgutils.gep_inbounds(builder, address, 0, made.dtype.fields.index(name)))
+
+
+def _stored(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+    return cgutils.alloca_once_value(builder, arguments[0])
+
+
+def _typed(_context: Any, made: Any) -> tuple[Any, Callable[..., Any]]:
+    return Referred(made)(made), _stored
+
+
+referred = cast(Callable[[Any], Any], intrinsic(_typed))
+"""In compiled code, a named tuple as its address, to be read as the tuple is: a call passes each figure of a tuple, and
+that takes longer than what many a part does. It lasts until the function returns that has called this."""

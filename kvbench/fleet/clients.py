@@ -6,7 +6,7 @@ What is to be sent is kept by its moment: in `sends` their number, and the momen
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.compiled import part
+from kvbench.compiled import part, referred
 from kvbench.fleet.jump import calm_ns
 from kvbench.fleet.replica import advance, load_of, route, starts_ns
 from kvbench.fleet.state import FOREVER, NONE, ROUND_ROBIN, Machine, Rule, Tables, TurnRule
@@ -95,9 +95,9 @@ def serve_clients(
             if i != own and starts_ns(tables.replicas[i]) < until_ns:
                 now, live, sums, space = tables.replicas[i], tables.live[i], tables.sums[i], tables.space[i]
                 other = Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown, turned)
-                until_ns = min(until_ns, calm_ns(other) + 1)
+                until_ns = min(until_ns, calm_ns(referred(other)) + 1)
         now, live, sums, space = tables.replicas[own], tables.live[own], tables.sums[own], tables.space[own]
         now.until_ns = until_ns
-        m = Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown, turned)
+        m = referred(Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown, turned))
         advance(m)
         _collect(m, sends)

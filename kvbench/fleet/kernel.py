@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.compiled import kernel
+from kvbench.compiled import kernel, referred
 from kvbench.fleet.clients import serve_clients
 from kvbench.fleet.replica import advance, load_of, route
 from kvbench.fleet.state import FOREVER, ROUND_ROBIN, Machine, Rule, Tables, TurnRule
@@ -54,7 +54,8 @@ def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, 
                 now = tables.replicas[i]
                 now.until_ns = moment_ns
                 live, sums, space = tables.live[i], tables.sums[i], tables.space[i]
-                advance(Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown, turned))
+                m = Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown, turned)
+                advance(referred(m))
                 load = load_of(now, moment_ns)
                 if load < least:
                     best, least = i, load

@@ -315,7 +315,8 @@ class Records(Protocol[Row]):
 
 
 class Machine(NamedTuple):
-    """All that a replica's part of the kernel sees. Every figure in it is passed at every call, so they are few.
+    """All that a replica's part of the kernel sees, which is `referred` to: else every figure in it were passed at
+    every call.
 
     Args:
         requests: REQUEST records of the whole trace.

@@ -11,8 +11,6 @@ from kvbench.fleet.result import Served
 from kvbench.results.schema import STATISTICS, latency_column
 from kvbench.workload.request import NS_PER_S
 
-NEVER = -1
-
 
 class Objective(NamedTuple):
     """The service objective: the most TTFT and TPOT, in seconds; infinity for any."""
@@ -32,7 +30,7 @@ class RequestTimes(NamedTuple):
 
 def _after(moment_ns: np.ndarray, start_ns: np.ndarray) -> np.ndarray:
     """Seconds from a moment to another; NaN where either never came."""
-    both = (moment_ns > NEVER) & (start_ns > NEVER)
+    both = (moment_ns | start_ns) >= 0  # -1 is of what never was
     return np.where(both, (moment_ns - start_ns) / NS_PER_S, np.nan)
 
 

@@ -214,9 +214,10 @@ def check_order(columns: TraceColumns) -> None:
 
 def requests_of(columns: TraceColumns) -> np.ndarray:
     """Requests as the kernel's table has them before they arrive."""
-    requests = np.zeros(columns.num_requests, REQUEST)
+    before = np.zeros(1, REQUEST)
     for name in ("follows", "admitted_ns", "first_token_ns", "finish_ns", "outcome", "finish_order"):
-        requests[name] = NONE
+        before[name] = NONE
+    requests = np.repeat(before, columns.num_requests)
     requests["arrival_ns"] = columns.arrival_ns
     requests["prompt"] = columns.num_prompt_tokens
     requests["output"] = columns.num_output_tokens
