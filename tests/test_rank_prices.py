@@ -19,7 +19,7 @@ from kvbench.plan.area import Area
 from kvbench.timing.iteration import iteration_of
 from kvbench.timing.prices import DECODE_UNIT, LINEAR, SIZES
 from kvbench.timing.pricing import prices_of
-from kvbench.timing.work import Exchanged, Gemm, experts_as_tables, work_of
+from kvbench.timing.work import Exchanged, Gemm, Moved, experts_as_tables, work_of
 from tests.support.machines import machine
 
 # Four layers of 4 heads on 2 KV heads of 8, 16 bits: a token's 2 · 4 · 2 · 8 · 2 = 256 bytes.
@@ -111,6 +111,16 @@ def test_products_are_asked_for_as_tables_call_them(dtype, called):
     work = work_of(geometry_in(held), held, held)
     assert {each.dtype for each in work.tokens.products} == {called}
     assert (iteration_of(machine(), work).tokens["products"][1:] > 0).all()
+
+
+def test_what_is_multiplied_in_fp8_is_written_so():
+    # Two norms a layer of 16 numbers, each three times two bytes and once two, or one; that before the head has two.
+    plain, short = (replace(MODEL, weights=(replace(BODY, dtype=dtype),)) for dtype in ("bfloat16", "fp8"))
+    of_plain, of_short = (work_of(geometry_in(each), each, each).tokens.moved for each in (plain, short))
+    assert of_plain[:2] == (Moved(9, 128), Moved(1, 64))
+    assert of_short[:3] == (Moved(8, 112), Moved(1, 128), Moved(1, 64))
+    # What lies between two products, one of 20 numbers: read in two bytes.
+    assert (of_plain[-1], of_short[-1]) == (Moved(4, 80), Moved(4, 60))
 
 
 def test_experts_in_fp8_are_those_of_scales_by_block():

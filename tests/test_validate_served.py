@@ -43,13 +43,14 @@ def test_what_is_reported_of_a_closed_loop():
 def test_static_batches_queues_and_doubts():
     found, not_told = points_of(
         {"concurrency": 4, "max_batch": 4, "output_tokens_per_s": 100.0, "note": "static batch: one batch"},
-        {"output_tokens_per_s": 100.0, "note": "all 3,000 requests queued at once"},
+        {"output_tokens_per_s": 100.0, "note": "all 3,000 requests queued at once; KV fraction 0.95 in many cases"},
         {"concurrency": 64, "ttft_ms": 900.0, "tpot_ms": 10.0, "note": "TTFT doubtful: use TPOT only"},
         {"output_tokens_per_s": 100.0},
         {"concurrency": 4},
     )
     static, queued, doubted = found
     assert (static.whole_batch, static.max_batch, static.region) == (True, 4, "static batch")
+    assert (static.memory_fraction, queued.memory_fraction) == (None, 0.95)
     assert (queued.columns.num_requests, queued.region, queued.columns.num_clients) == (3000, "queued", None)
     assert list(doubted.reported) == ["tpot"]
     assert doubted.region == "heavy load"

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 SUFFIX, TABLE_SUFFIX = ".yaml", ".parquet"
 STRATEGIES = ("static", "dynamic", "concat", "paged", "int8", "int4")
-CASES: Mapping[str, int | None] = {"short_chat": None, "parallel_sampling": 4}
+CASES: Mapping[str, int | None] = {"short_chat": None, "parallel_sampling": 2}
 """Scenarios that nothing is fitted to, and how many of their requests are run; None: all."""
-NUM_REPETITIONS = 2
+NUM_REPETITIONS = 1
 
 
 def calibrate(

@@ -21,7 +21,8 @@ Numbers = NDArray[np.float64]
 
 OPS = {"prefill": "prefill_attention", "decode": "decode_attention"}
 HEADS = ("num_heads", "num_kv_heads", "head_dim", "dtype", "kv_dtype", "window")
-MOST = {"share": 1.0, "memory_share": 1.0}
+MOST = {"share": 1.0, "memory_share": 1.0, "tiring": 0.2}
+"""Of figures. Accelerators tire by a power of 0.05 at most; a large one made long kernels endless by short ones."""
 DIGITS = 3
 
 

@@ -1,5 +1,6 @@
 """Measure this machine: every probe at every size, round by round, and a hardware file's figures from that."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -49,7 +50,8 @@ class Grid:
         queried_slots: of those of slots at which they attend.
         bits: of packed formats.
         dtypes: that K and V are cast to.
-        num_rounds: over all of them, interleaved.
+        num_rounds: over all of them, interleaved, > 0.
+        most_s: after which nothing is measured any more, but for the first round.
         kernels: of a whole model, which are timed apart from these.
     """
 
@@ -61,6 +63,7 @@ class Grid:
     bits: tuple[int, ...] = (8, 4, 2)
     dtypes: tuple[str, ...] = CAST_DTYPES
     num_rounds: int = 5
+    most_s: float = 15.0
     kernels: KernelGrid = field(default_factory=KernelGrid)
 
     def within(self, most_slots: int) -> "Grid":
@@ -123,9 +126,12 @@ def measured(bench: CalibrationBench, grid: Grid) -> Iterator[Samples]:
     Rounds begin with another probe each time and go through all, so that a drift of the machine's speed falls on all.
     """
     samples, todo = Samples(), probes(bench, grid)
+    until = time.monotonic() + grid.most_s
     for number in range(grid.num_rounds):
         first = number * len(todo) // grid.num_rounds
         for probe in todo[first:] + todo[:first]:
+            if number and time.monotonic() > until:
+                return
             probe(bench, samples)
             yield samples
 

@@ -52,7 +52,7 @@ class KernelGrid:
     lengths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
     batches: tuple[int, ...] = (1, 2, 4, 8, 16)
     num_rounds: int = 5
-    most_s: float = 20.0
+    most_s: float = 8.0
 
 
 ON_CPU = KernelGrid()

@@ -10,6 +10,7 @@ from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 from kvbench.model.parameters import ModelParameters
 from kvbench.model.weights import BODY, EXPERTS, HEAD
+from kvbench.timing.operands import OPERANDS
 from kvbench.timing.shapes import ExpertShape
 
 BY_TABLES = dict.fromkeys(("int4", "int4_g64", "int4_g32", "mxfp4"), "w4a16_mxfp4")
@@ -17,7 +18,8 @@ BY_TABLES = dict.fromkeys(("int4", "int4_g64", "int4_g32", "mxfp4"), "w4a16_mxfp
 NORMS_A_LAYER = SUMS_A_LAYER = 2
 NORM_VALUES, ROTARY_VALUES, GATED_VALUES, UNGATED_VALUES = 4, 2, 3, 2
 """Values that move for each: a norm reads two, sums them, and writes sum and norm; what is turned is read and written;
-of a gate and what it lets pass two are read and one is written, of what has no gate one and one."""
+of a gate and what it lets pass two are read and one is written, of what has no gate one and one. What they write for a
+product is as wide as that multiplies it: engines convert it there."""
 LOGIT_BYTES = (6, 4)
 """Read and written of a logit by its kernels: as 32 bits, and the largest of all."""
 
@@ -111,7 +113,8 @@ def work_of(geometry: KVGeometry, passed: Model, whole: Model, parallel: Paralle
     routed = routed_of(passed, whole, parallel)
     body = tuple(_product(each) for each in passed.matrices if each.kind == BODY)
     head = tuple(_product(each) for each in passed.matrices if each.kind == HEAD)
-    moved = [*moved_of(geometry, passed.num_layers, hidden), *_activations(passed, width)]
+    written = max((written_bytes(each.dtype, width) for each in body), default=width)
+    moved = [*moved_of(geometry, passed.num_layers, hidden, written), *_activations(passed, width)]
     exchanged = [*exchanged_of(geometry, passed.num_layers, hidden, parallel)]
     if parallel.data > 1 and parallel.expert > 1:
         for each in routed:
@@ -153,8 +156,9 @@ def _activations(passed: Model, width: int) -> Iterator[Moved]:
     for matrix in passed.matrices:
         if matrix.kind == BODY and matrix.name.endswith("up_proj"):
             gated = matrix.name.endswith("gate_up_proj")
-            values = GATED_VALUES * matrix.outputs // 2 if gated else UNGATED_VALUES * matrix.outputs
-            yield Moved(matrix.times, values * width)
+            written = written_bytes(held_as_tables(matrix.dtype), width)
+            values, outputs = (GATED_VALUES, matrix.outputs // 2) if gated else (UNGATED_VALUES, matrix.outputs)
+            yield Moved(matrix.times, round(outputs * ((values - 1) * width + written)))
 
 
 def _gathered(head: tuple[Gemm, ...], parallel: Parallel) -> tuple[Exchanged, ...]:
@@ -178,25 +182,45 @@ def work_of_parameters(geometry: KVGeometry, weights: ModelParameters, parallel:
     dtype = held_as_tables(held)
     width = max(round(weights.num_active_parameters / num_layers / hidden / 3), 1)
     num_experts = round(weights.num_parameters / weights.num_active_parameters)
-    moved, exchanged = moved_of(geometry, num_layers, hidden), exchanged_of(geometry, num_layers, hidden, parallel)
+    value = DTYPE_BYTES[geometry.dtype]
+    written = written_bytes(dtype, value)
+    moved = moved_of(geometry, num_layers, hidden, value if num_experts > 1 else written)
+    exchanged = exchanged_of(geometry, num_layers, hidden, parallel)
     if num_experts > 1:
         shape = ExpertShape(num_experts, 1.0, hidden, width, experts_as_tables(held))
         return Work(geometry, Row(experts=(Routed(num_layers, shape),), moved=moved, exchanged=exchanged))
     products = Gemm(num_layers, hidden, 2 * width, dtype), Gemm(num_layers, width, hidden, dtype)
-    activation = Moved(num_layers, GATED_VALUES * width * DTYPE_BYTES[geometry.dtype])
+    activation = Moved(num_layers, round(width * ((GATED_VALUES - 1) * value + written)))
     return Work(geometry, Row(products, moved=(*moved, activation), exchanged=exchanged))
 
 
-def moved_of(geometry: KVGeometry, num_layers: int, hidden: int) -> tuple[Moved, ...]:
-    """Norms, the row of the embedding, and the turning of queries and keys by their positions."""
+def written_bytes(dtype: str, width: int) -> float:
+    """Of a number for a product of a dtype, as tables call it, by the kernel before; else so many."""
+    return min(OPERANDS[dtype].input_bytes, width)
+
+
+def moved_of(geometry: KVGeometry, num_layers: int, hidden: int, written: float) -> tuple[Moved, ...]:
+    """Norms, the row of the embedding, and the turning of queries and keys by their positions.
+
+    Args:
+        geometry: of the layers.
+        num_layers: of them.
+        hidden: width of the hidden state.
+        written: bytes of a number that a layer's norms write for its products.
+    """
     width = DTYPE_BYTES[geometry.dtype]
     turned = [
         Moved(group.num_layers, ROTARY_VALUES * group.key_dim * (group.num_heads + group.num_kv_heads) * width)
         for group in geometry.groups
         if group.holds_tokens
     ]
-    norms = Moved(NORMS_A_LAYER * num_layers + 1, NORM_VALUES * hidden * width)
-    return (norms, Moved(1, 2 * hidden * width), *turned)
+    last = Moved(1, NORM_VALUES * hidden * width)
+    norms = Moved(NORMS_A_LAYER * num_layers, round(hidden * ((NORM_VALUES - 1) * width + written)))
+    if norms.num_bytes == last.num_bytes:
+        ends: tuple[Moved, ...] = (Moved(norms.times + 1, norms.num_bytes),)
+    else:
+        ends = (norms, last)
+    return (*ends, Moved(1, 2 * hidden * width), *turned)
 
 
 def exchanged_of(geometry: KVGeometry, num_layers: int, hidden: int, parallel: Parallel) -> tuple[Exchanged, ...]:

@@ -62,6 +62,7 @@ class ServingPoint:
         reported: figures by kind: seconds, or of a kind of UNITS a rate; > 0.
         judged: which of the requests the figures are of; None: all, of a closed loop those after the first round.
         max_batch: requests that the engine took at once, where that is said.
+        memory_fraction: share of the memory left for caches, where that is said.
         whole_batch: whether all prompts are computed before the first token of any: a static batch.
         held_out: whether it fitted nothing.
         by_formula: whether a rate reported follows from mean times and the number of clients, and ours is told so.
@@ -75,6 +76,7 @@ class ServingPoint:
     reported: Mapping[str, float]
     judged: NDArray[np.bool_] | None = None
     max_batch: int | None = None
+    memory_fraction: float | None = None
     whole_batch: bool = False
     held_out: bool = True
     by_formula: bool = False

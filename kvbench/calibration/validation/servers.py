@@ -61,7 +61,7 @@ class ServedBy(NamedTuple):
 
 
 def server_of(point: ServingPoint, parts: ServedBy, said: Collection[str] = ()) -> Server:
-    """What serves a point: with room for a batch that it states, and of a static batch for all of its prompts.
+    """What serves a point: with a batch and a share of memory that it states; of a static batch for all of its prompts.
 
     Args:
         point: the measurement.
@@ -72,7 +72,7 @@ def server_of(point: ServingPoint, parts: ServedBy, said: Collection[str] = ()) 
     """
     step_tokens = int(point.columns.num_prompt_tokens.sum()) if point.whole_batch else None
     # A static batch was there whole, so that memory held it.
-    share = 1.0 if point.whole_batch else None
+    share = 1.0 if point.whole_batch else point.memory_fraction
     wanted = {"max_batch": point.max_batch, "prefill_chunk_tokens": step_tokens, "memory_fraction": share}
     flags = {key: next((flag for flag in FLAGS[key] if hasattr(parts.engine, flag)), "") for key in wanted}
     limits: dict[str, Any] = {flags[key]: value for key, value in wanted.items() if value is not None and flags[key]}

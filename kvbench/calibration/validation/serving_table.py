@@ -34,6 +34,7 @@ SHAPE = ("hardware", "model", "tensor_parallel", "input_tokens", "output_tokens"
 AS_READ = ("hardware", "model", "concurrency")
 """Columns of it that are hashed as they were read: where some rows have no concurrency it is 8.0."""
 _QUEUED = re.compile(r"all ([\d,]+) requests (?:are )?queued at once")
+_FRACTION = re.compile(r"KV fraction (0?\.\d+)")
 _DOUBTED = re.compile(r"use (?:its |their )?TPOT only")
 
 
@@ -143,6 +144,7 @@ def _point(name: str, row: dict[str, Any]) -> ServingPoint:
         columns=load.columns,
         reported=reported,
         max_batch=max_batch,
+        memory_fraction=float(fraction[1]) if (fraction := _FRACTION.search(row["note"])) else None,
         whole_batch=load.is_whole,
         held_out=not _fitted(row),
         by_formula=load.columns.num_clients is not None,
