@@ -68,7 +68,7 @@ def test_without_the_split_slack_is_not_told_apart(kvbench, tmp_path):
     ("arguments", "message"),
     [
         (["strategy=predictive"], "strategy.predictive: Predictive decides by"),
-        (["strategy=compressed"], "strategy.compressed: Compressed decides by"),
+        (["strategy=async"], "strategy.async: Ahead decides by"),
         (["backend.preemption=swop"], "unknown preemption 'swop'. Did you mean 'swap'?"),
         (["backend.routing=least"], "unknown routing 'least'. Did you mean 'least_loaded'?"),
         (["backend.space=budy"], "unknown space 'budy'. Did you mean 'buddy'?"),

@@ -24,6 +24,7 @@ from kvbench.fleet.state import (
     FULL,
     LIVE,
     NONE,
+    OF_APPEND,
     REPLICA,
     REQUEST,
     REST,
@@ -59,13 +60,12 @@ def test_which_strategies_have_integer_rules():
         ("predictive", "decides by each sequence's past appends"),
         ("predictive_average", "decides by the requests completed before"),
         ("async", "decides by background work"),
-        ("compressed", "decides by when its last pass over all that it holds was"),
         ("paged_hierarchical", "decides by how far one part has grown what the other reserves at once"),
     ],
 )
 def test_a_strategy_without_is_refused_with_the_reason(name, reason):
     assert reason in refused(name)
-    assert "chunked, concat, dynamic, exact, fp8, heavy_hitters, hierarchical" in refused(name)
+    assert "chunked, compressed, concat, dynamic, exact, fp8, heavy_hitters" in refused(name)
 
 
 def test_a_rule_is_not_inherited_beside_another_hook():
@@ -101,7 +101,7 @@ def test_a_compiled_rule_is_the_strategys(made):
         assert grown.ctypes(first, second) == rule.grown(first, second, *rule.grown_by)
 
 
-REDUCING = ("heavy_hitters", "int4", "int8", "sinks", "snapkv")
+REDUCING = ("compressed", "heavy_hitters", "int4", "int8", "sinks", "snapkv")
 MOVING = ("hierarchical", "hierarchical_disk", "sinks_int4", "streaming")
 
 
@@ -112,9 +112,9 @@ def test_compiled_turns_are_the_strategys(name):
     rng = random.Random(7)
     for _ in range(1_000):
         asked = [rng.randrange(1, 1 << rng.randrange(2, 20)) for _ in range(3)]
-        found = [turned.ctypes(what, *asked) for what in (FULL, BEFORE, AFTER, REST, AT_ONCE)]
+        found = [turned.ctypes(what, *asked) for what in (FULL, BEFORE, AFTER, REST, AT_ONCE, OF_APPEND)]
         one, two, three = ((*asked[:number], *turns.by) for number in (1, 2, 3))
-        others = (turns.after(*two), turns.rest(*two), turns.at_once(*two))
+        others = (turns.after(*three), turns.rest(*two), turns.at_once(*two), turns.of_append(*two))
         assert found == [turns.full(*one), turns.before(*three), *others]
 
 

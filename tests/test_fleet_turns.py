@@ -9,6 +9,7 @@ from kvbench.fleet import OUTCOMES, simulate
 from kvbench.ledger.costs import area_cost, workspace_bytes
 from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.chain import Chain
+from kvbench.strategy.compressed import Compressed
 from kvbench.strategy.heavy_hitters import HeavyHitters
 from kvbench.strategy.hierarchical import Hierarchical
 from kvbench.strategy.quantized import Quantized
@@ -27,6 +28,7 @@ MAKERS = {
     "int8": lambda: Quantized(bits=8, group_size=4, residual_tokens=6),
     "int4": lambda: Quantized(bits=4, group_size=8, residual_tokens=8, keys_per="token"),
     "heavy_hitters": lambda: HeavyHitters(num_heavy=5, num_recent=6),
+    "compressed": lambda: Compressed(kept_fraction=0.4, interval=7),
     "snapkv": lambda: SnapKV(budget=20, window=4),
     "int2": lambda: Quantized(bits=2, group_size=1, residual_tokens=0),
     "sinks_int4": lambda: Chain(
@@ -41,7 +43,7 @@ MAKERS = {
 }
 ROWS = st.lists(st.tuples(st.integers(0, 4_000), st.integers(1, 40), st.integers(0, 60)), min_size=1, max_size=14)
 SLOTS = st.integers(20, 400)
-UNITS = {"snapkv": 8}
+UNITS = {"snapkv": 8, "compressed": 2}
 """Slots of 64 bytes that a budget counts in: of what grows by 256, several."""
 
 
@@ -119,7 +121,7 @@ def test_states_lie_beside_what_is_reduced(name, rows, slots, max_batch):
 SHORT = st.lists(st.tuples(st.integers(0, 4_000), st.integers(1, 8), st.integers(0, 60)), min_size=1, max_size=8)
 
 
-@pytest.mark.parametrize("name", [name for name in MAKERS if name not in ("int2", "packed_window")])
+@pytest.mark.parametrize("name", [name for name in MAKERS if name not in ("compressed", "int2", "packed_window")])
 @settings(max_examples=10, deadline=None)
 @given(rows=SHORT, max_batch=BATCH)
 def test_what_is_held_is_what_the_runner_holds_where_no_prompt_is_reduced(name, rows, max_batch):

@@ -80,6 +80,8 @@ def put_aside(m: Machine, place: int, used: int, num_leaving: int) -> None:
     """Let so many of the slots in use leave, with what it takes."""
     now, own, fixed = m.now, m.live[place], m.fixed
     if fixed.aside_chunk == 0:
+        if fixed.by_norm and num_leaving > 0:
+            now.spent_ps += _read_ps(used * fixed.slot_bytes, fixed)
         _copy(m, copied_slots(num_leaving, used - num_leaving, fixed), fixed.launch_ps)
         return
     chunk, left = fixed.aside_chunk, _coming(num_leaving, fixed)

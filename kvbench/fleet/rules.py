@@ -17,6 +17,7 @@ from kvbench.fleet.state import (
     COPIES_KEPT,
     COPIES_NOTHING,
     FULL,
+    OF_APPEND,
     Rule,
     Rules,
     TurnRule,
@@ -27,6 +28,7 @@ from kvbench.strategy.base import IntegerRule, Strategy, Turns, all_stay, consta
 HOOKS = ("on_admit", "at_once", "on_append", "on_attended", "on_pressure", "on_finish", "on_complete")
 RULED = (
     "chunked",
+    "compressed",
     "concat",
     "dynamic",
     "exact",
@@ -175,7 +177,8 @@ def bound(function: Callable[..., int], arguments: tuple[int | float, ...]) -> R
 @lru_cache(maxsize=256)
 def bound_turns(turns: Turns) -> TurnRule:
     """Compile what becomes of slots that are too many: a function of what is asked, and of three whole numbers."""
-    full, before, after, rest, at_once = (plain(function) for function in (*turns[:4], turns.at_once))
+    functions = (*turns[:4], turns.at_once, turns.of_append)
+    full, before, after, rest, at_once, of_append = (plain(function) for function in functions)
     by = turns.by
 
     def rule(what: int, first: int, second: int, third: int) -> int:
@@ -185,6 +188,8 @@ def bound_turns(turns: Turns) -> TurnRule:
             return before(first, second, third, *by)
         if what == AT_ONCE:
             return at_once(first, second, *by)
-        return after(first, second, *by) if what == AFTER else rest(first, second, *by)
+        if what == OF_APPEND:
+            return of_append(first, second, *by)
+        return after(first, second, third, *by) if what == AFTER else rest(first, second, *by)
 
     return pointer(rule)

@@ -11,7 +11,7 @@ from kvbench.timing.prices import MOST_SIGHTS, Prices, Sight
 
 NONE = -1
 """No request, no place, not yet."""
-FULL, BEFORE, AFTER, REST, AT_ONCE = range(5)
+FULL, BEFORE, AFTER, REST, AT_ONCE, OF_APPEND = range(6)
 """What a strategy is asked of slots that are too many: see `Turns`."""
 TO_COME, TAKEN, OVER = range(3)
 """Decode steps of an iteration: see `ReplicaRow.decode`."""
@@ -91,6 +91,7 @@ class LiveRow(Protocol):
     most: int
     aside: int
     far: int
+    pass_at: int  # tokens at which all that is held is next reduced, where that is not after each append
     gone: int  # slots at the front of the area before main that have left a chunk of others
     several: int
     is_pending: int
@@ -274,6 +275,8 @@ class FixedRow(Prices):
     moved_bytes: int  # as aside_bytes, which are 0 where they are on no device
     way_ps: int  # over a link, what so many bytes take as Prices says; 0 where there is none
     far_ps: int  # and of the area before it
+    interval: int  # tokens from one time that all is reduced to the next; 0: after each append
+    by_norm: int  # whether all K and V are read for that
     num_pinned: int  # slots of main that never leave, in tensors of their own
     voters: int  # queries of an append that score slots, at most, and whether those of single tokens do
     is_each: int

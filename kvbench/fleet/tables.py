@@ -46,7 +46,10 @@ ASIDE = (
     *("aside_bytes", "aside_chunk", "aside_units", "aside_seen", "aside_unit", "most_aside", "moved_bytes"),
     *("way_ps", "far_ps"),
 )
-IDLE = ("copies", "cuts", *ASIDE, "num_pinned", "voters", "is_each", "score_ps", "slide_ps", "slide_bytes")
+IDLE = (
+    *("copies", "cuts", *ASIDE, "num_pinned", "interval", "by_norm"),
+    *("voters", "is_each", "score_ps", "slide_ps", "slide_bytes"),
+)
 """What is 0 where no slots go aside, and where none are reduced."""
 
 
@@ -123,6 +126,7 @@ def _turning(rule: BoundRule, geometry: KVGeometry, prices: Prices) -> dict[str,
     found["voters"], found["is_each"] = voters_of(rule.area.score)
     found["score_ps"] = scoring_ps(num_scoring(1, *voters_of(rule.area.score)), 1, prices)
     found |= dict.fromkeys(ASIDE, 0) | {"aside_group": 1, "num_pinned": rule.turns.num_pinned}
+    found |= {"interval": rule.turns.interval, "by_norm": int(rule.turns.by_norm)}
     *far, aside = costs[:-1] or costs
     if not isinstance(aside.area.layout, Chunks):
         return found

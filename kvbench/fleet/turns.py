@@ -15,6 +15,7 @@ from kvbench.fleet.state import (
     COPIES_EVICTED,
     COPIES_KEPT,
     FULL,
+    OF_APPEND,
     REST,
     FixedRow,
     Machine,
@@ -38,7 +39,7 @@ def make_way(m: Machine, place: int, held: int, num_tokens: int) -> int:
     stay, capacity = m.turned(BEFORE, used, num_tokens, held), own.capacity
     if stay == used:
         capacity = m.grown(capacity, used + num_tokens)
-    return 2 * _let_go(m, place, held, stay, capacity)
+    return 2 * _let_go(m, place, held, used, stay, capacity)
 
 
 @part
@@ -56,7 +57,7 @@ def turn(m: Machine, place: int, required: int, num_bytes: int, num_units: int) 
     now.units_seen += held_units(own, required, m.fixed) - num_units
     if m.fixed.way_ps > 0:
         note_wait(m, place, required)
-    reduce(m, place, required)
+    reduce(m, place, required, 1)
     note_slide(m, place, required)
     now.units += held_units(own, required, m.fixed) - num_units
     now.used += held_bytes(own, required, m.fixed) - num_bytes
@@ -70,15 +71,19 @@ def scored_ps(num_units: int, fixed: FixedRow) -> int:
 
 
 @part
-def reduce(m: Machine, place: int, held: int) -> None:
-    """After attention: let go of what is too much, and of room that only it needed."""
-    own = m.live[place]
+def reduce(m: Machine, place: int, held: int, num_new: int) -> None:
+    """After attention of new tokens: let go of what is too much, and of room that only it needed."""
+    own, fixed = m.live[place], m.fixed
     used = used_slots(own, held)
-    kept = m.turned(AFTER, used, held - own.several, 0)
+    left = m.turned(OF_APPEND, used, num_new, 0) if num_new > 1 else used
+    kept = left
+    if fixed.interval == 0 or own.is_pending or held >= own.pass_at:
+        kept = m.turned(AFTER, left, held - own.several, held)
+        own.pass_at = held + fixed.interval
     rest = m.turned(REST, own.capacity, kept, 0)
     own.is_pending = 0
     if kept < used or rest < own.capacity:
-        own.is_pending = 1 - _let_go(m, place, held, kept, rest)
+        own.is_pending = 1 - _let_go(m, place, held, left, kept, rest)
     _slide(m, place, held)
 
 
@@ -140,21 +145,24 @@ def next_turn(m: Machine, place: int, held: int) -> int:
     if own.is_pending:
         return held + 1
     if own.most == UNBOUNDED:
-        return max(own.away + m.turned(FULL, own.capacity, 0, 0), held) + 1
+        event = max(own.away + m.turned(FULL, own.capacity, 0, 0), held) + 1
+        return min(event, max(own.pass_at, held + 1)) if m.fixed.interval > 0 else event
     if held < own.away + own.most:
         return own.away + own.most
     return held + 1 if m.fixed.copies == COPIES_KEPT else UNBOUNDED
 
 
 @part
-def _let_go(m: Machine, place: int, held: int, stay: int, capacity: int) -> int:
-    """Let slots of the area main leave, then make its capacity another; whether there was memory for both."""
+def _let_go(m: Machine, place: int, held: int, left: int, stay: int, capacity: int) -> int:
+    """Let slots of the area main leave, first all but those left, then all but those that stay, and make its capacity
+    another; whether there was memory for it."""
     now, own, fixed = m.now, m.live[place], m.fixed
     used, old, unit = used_slots(own, held), own.capacity, fixed.holds[0].tensor_bytes
     leaving = used - stay
     added = added_bytes(own, leaving, fixed)
     is_resize = leaving == 0 or capacity != old
-    grown, most = 0, added + passing_bytes(own, used, leaving, fixed)
+    passing = max(passing_bytes(own, used, used - left, fixed), passing_bytes(own, left, left - stay, fixed))
+    grown, most = 0, added + passing
     if is_resize:
         grown = bytes_of(capacity, fixed) - bytes_of(old, fixed)
         most = max(most, added + max(grown, 0) + max(min(capacity, old) - fixed.num_pinned, 0) * unit)
@@ -162,7 +170,8 @@ def _let_go(m: Machine, place: int, held: int, stay: int, capacity: int) -> int:
         return 0
     note_peak(m, most)
     now.allocated += added + grown
-    put_aside(m, place, used, leaving)
+    put_aside(m, place, used, used - left)
+    put_aside(m, place, left, left - stay)
     if is_resize:
         copied_bytes = max(stay - fixed.num_pinned, 0) * fixed.slot_bytes
         now.num_resizes += old > 0

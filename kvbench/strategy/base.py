@@ -35,17 +35,17 @@ class CapacityExceeded(Exception):
         super().__init__(f"the sequence comes to {num_tokens:,} tokens; the strategy holds at most {maximum:,}")
 
 
-def all_at_once(num_tokens: int, used: int, *by: int) -> int:
+def all_at_once(num_tokens: int, used: int, *by: float) -> int:
     """Tokens of an append that the next step takes: all."""
     return num_tokens
 
 
-def all_stay(used: int, *others: int) -> int:
+def all_stay(used: int, *others: float) -> int:
     """Slots that stay: all."""
     return used
 
 
-def same_capacity(capacity: int, *others: int) -> int:
+def same_capacity(capacity: int, *others: float) -> int:
     """Capacity, or what follows from it: as it is."""
     return capacity
 
@@ -60,7 +60,8 @@ class Turns(NamedTuple):
         full: slots that are in use before something else happens than an append, of (capacity, *by).
         before: slots that stay before tokens are appended that come to more than `full`, of (used, new tokens, tokens
             held, *by); all where capacity grows instead.
-        after: slots that stay after attention, of (used, tokens appended one by one since several came, *by).
+        after: slots that stay after attention, of (used, tokens appended one by one since several came, tokens held,
+            *by).
         rest: capacity after that, of (capacity, slots that stay, *by); as it is, or less.
         by: their further arguments.
         at_once: tokens of an append that the next step takes, of (new tokens, used, *by).
@@ -68,17 +69,24 @@ class Turns(NamedTuple):
         aside_unit: of these, how many leave it together.
         num_pinned: slots of an area before all these, which the first tokens go to and stay in: those of the area main
             count from them on.
+        of_append: slots that stay after several tokens came, of (used, new tokens, *by); `after` is asked of these.
+        interval: tokens held from one time that `after` is asked, or was and there was no memory, to the next; 0: it is
+            asked after each append.
+        by_norm: whether all K and V are read to say which stay.
     """
 
     full: Callable[..., int]
     before: Callable[..., int]
     after: Callable[..., int]
     rest: Callable[..., int]
-    by: tuple[int, ...]
+    by: tuple[int | float, ...]
     at_once: Callable[..., int] = all_at_once
     most_aside: int = UNLIMITED
     aside_unit: int = 1
     num_pinned: int = 0
+    of_append: Callable[..., int] = all_stay
+    interval: int = 0
+    by_norm: bool = False
 
 
 class IntegerRule(NamedTuple):

@@ -72,7 +72,7 @@ def one_less(used: int, num_tokens: int, held: int, budget: int) -> int:
     return budget - 1 if num_tokens == 1 else used
 
 
-def at_most(used: int, num_single: int, budget: int) -> int:
+def at_most(used: int, num_single: int, held: int, budget: int) -> int:
     """Slots that stay after attention."""
     return min(used, budget)
 

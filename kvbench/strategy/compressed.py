@@ -7,7 +7,18 @@ from kvbench.checks import check_int, check_share
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import NORM, Area
 from kvbench.plan.ops import NOTHING, Keep, Plan, Reserve, Rule
-from kvbench.strategy.base import Strategy, append_in_units, derived, rounded_up
+from kvbench.strategy.base import (
+    IntegerRule,
+    Strategy,
+    Turns,
+    all_stay,
+    append_in_units,
+    constant,
+    derived,
+    in_units,
+    rounded_up,
+    same_capacity,
+)
 from kvbench.workload.request import Session
 
 GROWTH_TOKENS = 64
@@ -39,7 +50,6 @@ class Compressed(Strategy):
 
     lossless = False
     areas = (Area(positions=True),)
-    decides_by = "when its last pass over all that it holds was"
 
     kept_fraction: float = 0.5
     interval: int = 64
@@ -66,6 +76,21 @@ class Compressed(Strategy):
             fraction = math.nextafter(fraction, 0.0)
         return Compressed(kept_fraction=fraction, interval=self.interval)
 
+    @property
+    def integer_rule(self) -> IntegerRule:
+        """Capacity by units; an append is reduced to the fraction, and in each interval all that is held."""
+        turns = Turns(
+            same_capacity,
+            all_stay,
+            left_of_all,
+            room_for_the_next,
+            (self.kept_fraction,),
+            of_append=left_of_append,
+            interval=self.interval,
+            by_norm=True,
+        )
+        return IntegerRule(constant, (0,), in_units, (GROWTH_TOKENS,), None, turns)
+
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Nothing is held yet."""
         self._next_pass[seq] = self.interval
@@ -81,20 +106,18 @@ class Compressed(Strategy):
         if self._planned.pop(seq, -1) == view.num_altered(seq):  # there was no memory to do it in
             self._next_pass[seq] = num_seen
         plan: Plan = ()
-        left = num_used
+        left, first = num_used, num_used - num_tokens
         if num_tokens > 1:
-            rule = Rule(first=num_used - num_tokens, top=num_kept(num_tokens, self.kept_fraction), by=NORM)
-            left = rule.num_kept(num_used)
-            plan = (Keep(seq, rule),) if left < num_used else ()
+            left = left_of_append(num_used, num_tokens, self.kept_fraction)
+            plan = (Keep(seq, Rule(first=first, top=left - first, by=NORM)),) if left < num_used else ()
         if num_seen >= self._next_pass[seq]:
             self._next_pass[seq] = num_seen + self.interval
-            rule = Rule(top=num_kept(num_seen, self.kept_fraction), by=NORM)
-            if rule.num_kept(left) < left:
-                left = rule.num_kept(left)
-                plan = (*plan, Keep(seq, rule))
+            kept = left_of_all(left, 0, num_seen, self.kept_fraction)
+            plan = (*plan, Keep(seq, Rule(top=kept, by=NORM))) if kept < left else plan
+            left = kept
         if plan:
             self._planned[seq] = view.num_altered(seq)
-        capacity = rounded_up(left + 1, GROWTH_TOKENS)
+        capacity = room_for_the_next(view.capacity(seq), left, self.kept_fraction)
         return (*plan, Reserve(seq, capacity)) if plan and capacity < view.capacity(seq) else plan
 
     def on_finish(self, seq: int, view: LedgerView) -> Plan:
@@ -102,3 +125,18 @@ class Compressed(Strategy):
         self._next_pass.pop(seq, None)
         self._planned.pop(seq, None)
         return super().on_finish(seq, view)
+
+
+def left_of_append(used: int, num_tokens: int, kept_fraction: float) -> int:
+    """Slots that stay after several tokens came: the fraction of those."""
+    return used - num_tokens + num_kept(num_tokens, kept_fraction)
+
+
+def left_of_all(used: int, num_single: int, held: int, kept_fraction: float) -> int:
+    """Slots that stay after a pass: the fraction of all tokens seen."""
+    return min(used, num_kept(held, kept_fraction))
+
+
+def room_for_the_next(capacity: int, kept: int, kept_fraction: float) -> int:
+    """Capacity then, with room for the next token."""
+    return min(capacity, rounded_up(kept + 1, GROWTH_TOKENS))

@@ -92,7 +92,7 @@ class Quantized(Strategy):
         if view.capacity(seq) <= self.window:
             return NOTHING
         num_used = view.num_used(seq)
-        left = less_whole_groups(num_used, 0, self.window, self.group_size, self.residual_tokens)
+        left = less_whole_groups(num_used, 0, 0, self.window, self.group_size, self.residual_tokens)
         rounded = self._round(seq, num_used - left, view) if left < num_used else ()
         return (*rounded, Reserve(seq, self.window))
 
@@ -114,7 +114,7 @@ def less_a_group(used: int, num_tokens: int, held: int, window: int, group: int,
     return used - group if num_tokens == 1 else used
 
 
-def less_whole_groups(used: int, num_single: int, window: int, group: int, residual: int) -> int:
+def less_whole_groups(used: int, num_single: int, held: int, window: int, group: int, residual: int) -> int:
     """Slots that stay after attention: of more than the window, those to be left in full precision, and less than a
     group."""
     return used if used <= window else residual + (used - residual) % group

@@ -77,7 +77,7 @@ class SinksQuantized(Strategy):
     def on_attended(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Round what was let in beyond the ring, in whole groups."""
         used = self._num_sinks + view.num_used(seq)
-        left = less_whole_groups(used, 0, self._num_sinks, self.ring_tokens, self._group, self._residual)
+        left = less_whole_groups(used, 0, 0, self._num_sinks, self.ring_tokens, self._group, self._residual)
         return (*self._round(seq, used - left, view), Reserve(seq, self.ring_tokens)) if left < used else NOTHING
 
     def _round(self, seq: int, num_tokens: int, view: LedgerView) -> list[Operation]:
@@ -107,7 +107,7 @@ def less_a_group(used: int, num_tokens: int, held: int, sinks: int, ring: int, g
     return used - group if num_tokens == 1 else used
 
 
-def less_whole_groups(used: int, num_single: int, sinks: int, ring: int, group: int, residual: int) -> int:
+def less_whole_groups(used: int, num_single: int, held: int, sinks: int, ring: int, group: int, residual: int) -> int:
     """Slots of both that stay after attention: of more than there are for long, the sinks, those to be left in full
     precision, and less than a group."""
     kept = sinks + residual

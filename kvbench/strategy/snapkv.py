@@ -90,7 +90,7 @@ class SnapKV(Strategy):
         if num_tokens > 1:
             self._prompt_end[seq] = num_seen
         num_decoded = num_seen - self._prompt_end.get(seq, 0)
-        kept = budget_and_singles(num_used, num_decoded, self.budget, GROWTH_TOKENS)
+        kept = budget_and_singles(num_used, num_decoded, num_seen, self.budget, GROWTH_TOKENS)
         if seq not in self._prompt_end or kept == num_used:
             return NOTHING
         rule = Rule(recent=self.window + num_decoded, top=self.budget - self.window, by=SIGNALS[Votes])
@@ -103,7 +103,7 @@ class SnapKV(Strategy):
         return super().on_finish(seq, view)
 
 
-def budget_and_singles(used: int, num_single: int, budget: int, unit: int) -> int:
+def budget_and_singles(used: int, num_single: int, held: int, budget: int, unit: int) -> int:
     """Slots that stay after attention: the budget of a prompt, and what was decoded since."""
     return min(used, budget + num_single)
 
