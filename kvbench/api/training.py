@@ -96,9 +96,10 @@ def _scenarios_requests(name: str, seed: int) -> tuple[str, str, Sequence["Sessi
     from kvbench.configuration.catalogue import names
     from kvbench.configuration.chosen import workload_of
     from kvbench.configuration.composed import composed
+    from kvbench.workload.trace_formats import FORMATS
 
     if name not in names("scenario") and not name.endswith((".yaml", ".yml")):
-        hint = "a trace file needs format= beside it, such as format=mooncake"
+        hint = f"a trace file needs format={' or '.join(FORMATS)} beside it"
         raise UsageError(f"{unknown('scenario', name, names('scenario'))}\n  {hint}")
     scenario, workload = workload_of(composed({"scenario": name}, None, {"seed": seed, "scenario.max_requests": None}))
     return Path(name).stem, getattr(scenario, "source", "generated"), workload.sessions
