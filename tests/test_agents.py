@@ -30,7 +30,7 @@ PREFIXES = st.one_of(
         document_tokens=LENGTHS,
         num_tenants=st.integers(1, 3),
     ),
-    st.just(SharedPrefixes(num_system_prompts=0, num_documents=3)),
+    st.just(SharedPrefixes(num_system_prompts=0, num_documents=3, num_tenants=2)),
 )
 AGENTS = st.builds(
     Agents,
@@ -185,6 +185,10 @@ def test_prefixes_are_few_and_documents_by_zipf():
     shares = np.bincount(texts)[4:].reshape(4, 3) / 20_000  # each system prompt's documents in the order of their ranks
     wanted = np.arange(1, 4) ** -0.8
     assert shares == pytest.approx(np.tile(wanted / wanted.sum() / 4, (4, 1)), abs=0.012)
+    apart = replace(scenario, num_requests=500, prefixes=replace(FEW, system_tokens=Uniform(low=1, high=900)))
+    of = apart.columns(np.random.default_rng(3)).contents
+    assert np.unique(of.begins[of.parents[of.prompts]]).size == 4
+    assert set((of.ends - of.begins)[of.parents[of.prompts]].tolist()) == {100}
     assert np.bincount(columns.tenants) / 20_000 == pytest.approx([0.5, 0.5], abs=0.012)
 
 

@@ -141,6 +141,18 @@ def test_a_history_is_by_hand():
     assert columns.contents.block_keys(1, 6) == [(0, 0), (1, 1), (2, 2)]
 
 
+def test_sessions_whose_turns_interleave_are_cut_whole():
+    """Turns at 0, 2 and 3 of one session, at 1 of another: sorted, the last of the first follows request 2."""
+    columns = columns_of([Session(0, (Request(9, 3), Request(5, 1), Request(2, 2))), Session(1, (Request(4, 4),))])
+    sorted_ = replace(columns, arrival_ns=np.array([0, 2, 3, 1])).by_arrival()
+    assert sorted_.sessions.tolist() == [0, 1, 0, 0]
+    assert sorted_.parents.tolist() == [0, 2]
+    cut = sorted_.first_sessions(1)
+    assert cut.num_prompt_tokens.tolist() == [9, 17, 20]
+    assert (cut.parents.tolist(), cut.parent_offsets.tolist()) == ([0, 1], [0, 0, 1, 2])
+    assert sorted_.first_sessions(2) is sorted_
+
+
 def test_requests_of_one_turn_need_no_more_than_lengths():
     columns = Conversations(num_requests=9).columns(np.random.default_rng(0))
     assert columns.contents is None
