@@ -151,7 +151,7 @@ def test_agents_without_children_are_sessions_and_others_are_refused(scenario, s
     if (columns := scenario.columns(np.random.default_rng(seed))).parents.size and columns.think_ns is not None:
         graph = np.bincount(columns.parents).max() > 1 or np.diff(columns.parent_offsets).max() > 1
         if graph:
-            with pytest.raises(ValueError, match=r"turns that follow one another, .* request \d+ .*backend=fleet"):
+            with pytest.raises(ValueError, match=r"turns that follow one another, .* request \d+ .*strategy=paged"):
                 scenario.workload(np.random.default_rng(seed))
 
 

@@ -176,5 +176,5 @@ OTHERS = columns_of([Session(0, (Request(tokens, 1),), 0) for tokens in (9, 17, 
     ],
 )
 def test_what_is_no_chain_is_refused(columns, said):
-    with pytest.raises(ValueError, match=f"turns that follow one another, .*{said}.*backend=fleet"):
+    with pytest.raises(ValueError, match=f"turns that follow one another, .*{said}.*strategy=paged"):
         sessions_of(columns)

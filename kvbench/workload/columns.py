@@ -143,6 +143,6 @@ def _refuse(rows: Counts, what: str, counts: Counts | None = None) -> None:
     if rows.size:
         what = what if counts is None else what.format(counts[0])
         raise ValueError(
-            f"a run takes sessions of turns that follow one another, each with its history, and request {rows[0]} "
-            f"{what}: backend=fleet serves such sessions"
+            f"one cache a session takes turns that follow one another, each with its history, and request {rows[0]} "
+            f"{what}: strategy=paged strategy.paged.prefix_caching=true takes each turn as a request of its own"
         )
