@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet import OUTCOMES, simulate
+from kvbench.fleet.state import WASTED
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.concat import Concat
 from kvbench.strategy.dynamic import Dynamic
@@ -97,6 +98,17 @@ SCHEDULINGS = st.builds(
     fits_prompts=st.just(False),
     plans_steps=st.just(False),
 )
+
+
+@pytest.mark.parametrize("slots", [60, 200])
+def test_steps_in_which_last_blocks_come_are_skipped_to_the_same_waste(slots):
+    # The last arrival makes bins so long that many steps lie in one.
+    rows = [(0, 5, 33), (10, 7, 26), (20, 4, 40), (30, 6, 21), (3 * 10**9, 3, 3)]
+    skipped, stepped = (run("paged", rows, slots, 3, step_by_step=each) for each in (False, True))
+    assert results(skipped) == results(stepped)
+    assert skipped.totals == stepped.totals
+    assert skipped.sums == pytest.approx(stepped.sums, rel=1e-12)
+    assert skipped.sums[:, WASTED].sum() > 0
 
 
 @pytest.mark.parametrize("name", MAKERS)

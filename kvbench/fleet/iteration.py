@@ -4,6 +4,7 @@ from kvbench.compiled import part, plain
 from kvbench.engine.scheduling import prompts_tokens
 from kvbench.fleet.aside import note_wait
 from kvbench.fleet.holds import bend, held_bytes, held_units
+from kvbench.fleet.last_blocks import is_last_due, take_last
 from kvbench.fleet.live import (
     begin_decoding,
     end,
@@ -134,6 +135,8 @@ def _decode_all(m: Machine) -> None:
     _begin_decode(m)
     if m.now.num_decoding > 0:
         _decode(m)
+        while is_last_due(m, m.now.counter + 1):
+            take_last(m)
     m.now.decode = OVER
 
 

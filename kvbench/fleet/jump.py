@@ -3,7 +3,8 @@
 import math
 
 from kvbench.compiled import part, plain
-from kvbench.fleet.live import next_key
+from kvbench.fleet.last_blocks import is_last_due, take_last
+from kvbench.fleet.live import look_past_last, next_key
 from kvbench.fleet.memory import note_peak
 from kvbench.fleet.state import BLOCKS, IDLE_QUEUE, NONE, Machine
 from kvbench.fleet.tally import Level, add, add_one, begin, note_queue, pass_time
@@ -35,6 +36,7 @@ def jump(m: Machine) -> bool:
     now, fixed = m.now, m.fixed
     if now.first_new != NONE or now.num_decoding == 0 or now.quota > 0:
         return True
+    look_past_last(m)
     most = next_key(m) - now.counter - 1
     if fixed.is_turning:
         most = calm_steps(m, most)
@@ -157,19 +159,32 @@ def _pass_steps(m: Machine, num_steps: int, first_ps: int, more_ps: int) -> None
         note_peak(m, 0)
     if now.num_sliding > 0:
         slid(m, n)
+    wasted = _wasted_over(m, n, lasted_ps, first_ps, more_ps)
     pass_time(m, lasted_ps)
     last = Level(used + n * now.more_bytes, now.allocated, now.wasted, now.rounded, num_live)
     if n == 1:
         add_one(m, lasted_ps, last)
     else:
         used_ps = float(used) * lasted_ps + now.more_bytes * numbered_ps
-        add(m, now.bin, float(lasted_ps), used_ps, allocated, last)
+        add(m, now.bin, float(lasted_ps), used_ps, allocated, wasted, last)
     now.counter += n
     now.units += n * now.more_units
     now.used += n * now.more_bytes
     now.num_iterations += n
     now.num_decoded_tokens += n * num_live
     now.num_finished_before = now.num_finished
+
+
+@part
+def _wasted_over(m: Machine, num_steps: int, lasted_ps: int, first_ps: int, more_ps: int) -> float:
+    """Bytes that no token will fill over so many iterations, summed over time; last blocks come in them."""
+    now, before = m.now, 0.0
+    while is_last_due(m, now.counter + num_steps):
+        passed = m.live[m.live[now.num_coming - 1].coming].last - now.counter - 1
+        wasted = now.wasted
+        take_last(m)
+        before += float(now.wasted - wasted) * _passed_ps(passed, first_ps, more_ps)
+    return float(now.wasted) * lasted_ps - before
 
 
 @part

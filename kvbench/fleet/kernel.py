@@ -13,8 +13,8 @@ from kvbench.fleet.replica import advance, load_of, route
 from kvbench.fleet.state import FOREVER, ROUND_ROBIN, Machine, Rule, Tables, TurnRule
 
 COMPILED = (
-    *("aside", "clients", "holds", "iteration", "jump", "kernel", "live", "memory", "paying", "prompts", "queue"),
-    *("replica", "room", "space", "state", "tally", "turns"),
+    *("aside", "clients", "holds", "iteration", "jump", "kernel", "last_blocks", "live", "memory", "paying"),
+    *("prompts", "queue", "replica", "room", "space", "state", "tally", "turns"),
 )
 """Files of this package that are compiled into the kernel."""
 

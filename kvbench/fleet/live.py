@@ -6,6 +6,7 @@ Those who decode are in a heap by the step at which something next happens to ea
 from kvbench.compiled import part, plain
 from kvbench.engine.scheduling import promised_slots
 from kvbench.fleet.holds import bend, held_bytes, held_units, next_bend
+from kvbench.fleet.last_blocks import await_last, forget_last
 from kvbench.fleet.memory import freed
 from kvbench.fleet.state import BLOCKS, NONE, SWAP, TAKEN, Machine
 from kvbench.fleet.turns import next_turn, note_slide
@@ -98,7 +99,7 @@ def enter(m: Machine, request: int, saved: int) -> int:
     own.away = own.aside = own.far = own.gone = own.several = own.is_pending = own.slides = 0
     own.most, own.pass_at = UNBOUNDED, m.fixed.interval
     own.saved = saved
-    own.key = own.position = own.origin = NONE
+    own.key = own.last = own.position = own.origin = NONE
     own.arrived = now.num_admitted
     now.num_admitted += 1
     now.promised += _promised_slots(own.final, m.fixed.unit)
@@ -132,17 +133,32 @@ def set_key(m: Machine, place: int, held: int) -> None:
     """Find the step at which something happens next to a request that decodes, and holds so many tokens."""
     own, fixed = m.live[place], m.fixed
     event = min(own.final, fixed.max_tokens + 1)
+    own.last = NONE
     if fixed.is_turning:
         event = min(event, next_turn(m, place, held))
     elif fixed.layout != BLOCKS:
         event = min(event, own.capacity + 1)
     elif fixed.is_split:
         last = (own.final - 1) // fixed.unit * fixed.unit + 1
-        if last > held:
-            event = min(event, last)
+        if held < last < event:
+            event = last
+            own.last = NONE if fixed.is_bounded else last - own.origin
     if fixed.is_bounded:
         event = min(event, next_bend(held, fixed))
     own.key = event - own.origin
+
+
+@part
+def look_past_last(m: Machine) -> None:
+    """Where the next thing that happens is that a last block comes, keep that, and look for what happens behind it."""
+    while m.now.num_due > 0:
+        place = m.live[0].heap
+        own = m.live[place]
+        if own.key != own.last:
+            return
+        await_last(m, place)
+        own.key = min(own.final, m.fixed.max_tokens + 1) - own.origin
+        _sink(m, 0, place, m.now.num_due)
 
 
 @part
@@ -174,6 +190,8 @@ def leave(m: Machine, place: int, held: int) -> None:
     freed(m, place, held)
     if is_decoding(m, place):
         take_out(m, place)
+        if own.last != NONE:
+            forget_last(m, place)
         next_held = own.origin + now.counter + 1
         now.units -= held_units(own, next_held, m.fixed)
         now.used -= held_bytes(own, next_held, m.fixed)

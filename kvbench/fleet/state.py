@@ -99,6 +99,7 @@ class LiveRow(Protocol):
     more_units: int  # how many units more the next step sees, and how many bytes more are used, while it decodes
     more_bytes: int
     key: int  # the step at which something happens to it
+    last: int  # the step at which its last block comes, where that is the next thing that happens
     position: int  # in the heap
     has_stepped: int
     older: int
@@ -113,6 +114,7 @@ class LiveRow(Protocol):
     stacked: int
     stacked_held: int
     stacked_since_ns: int
+    coming: int
     growing: int  # sequences of blocks, by the step modulo a block's size at which they take another
 
 
@@ -165,6 +167,7 @@ class ReplicaRow(Counters):
     num_decoding: int
     num_stacked: int
     num_due: int
+    num_coming: int  # whose last block comes, of those whose next event is behind that
     num_ended: int
     num_begun: int
     num_admitted: int

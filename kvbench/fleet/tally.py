@@ -76,7 +76,9 @@ class Level(NamedTuple):
 
 
 @part
-def add(m: Machine, own: int, lasted_ps: float, used_ps: float, allocated_ps: float, level: Level) -> None:
+def add(
+    m: Machine, own: int, lasted_ps: float, used_ps: float, allocated_ps: float, wasted_ps: float, level: Level
+) -> None:
     """Add to a bin what was the case in iterations.
 
     Args:
@@ -85,13 +87,14 @@ def add(m: Machine, own: int, lasted_ps: float, used_ps: float, allocated_ps: fl
         lasted_ps: how long they took.
         used_ps: bytes used, times that time.
         allocated_ps: bytes allocated, times that time.
+        wasted_ps: bytes that no token will fill, times that time.
         level: what was the case in the last of them, with the most used and allocated; the rest was so in all.
     """
     first, sums = m.now.why_waiting * NUM_SUMS, m.sums
     sums[own, first + DURATION] += lasted_ps
     sums[own, first + USED] += used_ps
     sums[own, first + ALLOCATED] += allocated_ps
-    sums[own, first + WASTED] += lasted_ps * level.wasted
+    sums[own, first + WASTED] += wasted_ps
     sums[own, first + ROUNDED] += lasted_ps * level.rounded
     sums[own, first + BATCH] += lasted_ps * level.batch
     if level.used > sums[own, MOST_USED]:
@@ -113,12 +116,12 @@ def add_one(m: Machine, lasted_ps: int, level: Level) -> None:
         here_ps = (now.bin_end_ns - now.head_ns) * PS_PER_NS - now.head_rest_ps
         while left_ps > here_ps:
             part_ps = float(here_ps)
-            add(m, own, part_ps, part_ps * level.used, part_ps * level.allocated, level)
+            add(m, own, part_ps, part_ps * level.used, part_ps * level.allocated, part_ps * level.wasted, level)
             left_ps -= here_ps
             here_ps = now.bin_ns * PS_PER_NS
             own += 1
     part_ps = float(left_ps)
-    add(m, own, part_ps, part_ps * level.used, part_ps * level.allocated, level)
+    add(m, own, part_ps, part_ps * level.used, part_ps * level.allocated, part_ps * level.wasted, level)
 
 
 @part
