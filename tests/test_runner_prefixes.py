@@ -12,7 +12,8 @@ from kvbench.configuration.parts import parts_of
 from kvbench.engine.scheduling import Scheduling
 from kvbench.integrations.fitting import check_fits
 from kvbench.plan.ops import MAIN
-from kvbench.runner.frames import requests_frame, steps_frame
+from kvbench.results.summary import sessions_frame
+from kvbench.runner.frames import requests_frame, results_of, steps_frame
 from kvbench.runner.run import run
 from kvbench.strategy.paged import Paged
 from kvbench.workload.columns import requests_by_turn
@@ -81,6 +82,10 @@ def test_a_later_turn_finds_what_the_one_before_left(rules):
     own = steps[(steps["turn"] == 1) & (steps["num_tokens"] > 0)]
     assert own["num_tokens"].tolist() == [8, 1, 1]
     assert own["seen_tokens"].tolist() == [20, 21, 22]
+    assert frame["hit_tokens"].tolist() == [0, 12]
+    assert sessions_frame(frame)["hit_tokens"].tolist() == [12]
+    results = results_of(recorder, [first, second], CountedBackend(TINY), "it")
+    assert results.summary["hit_share"].tolist() == [12 / 30]
 
 
 def test_requests_of_one_step_find_each_others_blocks_where_steps_are_planned():

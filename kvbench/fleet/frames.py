@@ -105,6 +105,7 @@ def _requests(run: Served, times: RequestTimes) -> pd.DataFrame:
             "prompt_tokens": run.prompt_tokens,
             "output_tokens": run.output_tokens,
             "held_tokens": run.held_tokens,
+            "hit_tokens": np.zeros(num_requests, dtype=np.int64),
             "num_preemptions": run.num_preemptions,
             "queue_s": times.queue_s,
             "ttft_s": times.ttft_s,

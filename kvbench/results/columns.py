@@ -134,6 +134,9 @@ REQUESTS: dict[str, Column] = {
     "prompt_tokens": Column("tokens", "tokens of the prompt"),
     "output_tokens": Column("tokens", "tokens of the answer; the prefill gives the first, a decode step each other"),
     "held_tokens": Column("tokens", "tokens that the session's cache had been given at the end"),
+    "hit_tokens": Column(
+        "tokens", "tokens of the prompt that were found in the prefix cache as it was first admitted, and not computed"
+    ),
     "num_preemptions": Column(
         "", "times that the session's cache was given up, before or in the turn, to compute it again"
     ),
@@ -156,6 +159,7 @@ SESSIONS: dict[str, Column] = {
     "prompt_tokens": Column("tokens", "tokens of the prompts of all turns"),
     "output_tokens": Column("tokens", "tokens of the answers of all turns"),
     "held_tokens": Column("tokens", "tokens that the cache had been given at the end"),
+    "hit_tokens": Column("tokens", "of the prompts' tokens, those found in the prefix cache, and not computed"),
     "num_preemptions": Column("", "sum over the turns"),
     "peak_bytes": Column("bytes", "the most device bytes allocated to the session after a step"),
     "latency_s": Column("s", "end of the last request - arrival; think time is included; empty where not completed"),

@@ -51,6 +51,12 @@ _SUMMARY: dict[str, Column] = {
     "outcome": Column("", "completed, or what befell the requests that were not"),
     "num_preemptions": Column("", "preemptions in a repetition, mean over repetitions", "Preemptions"),
     "recomputed_tokens": Column("tokens", "tokens computed again after preemptions, mean over repetitions"),
+    "hit_share": Column(
+        "",
+        "prompt tokens found in the prefix cache and not computed / prompt tokens looked for, of each request as it is "
+        "first admitted; empty where no blocks are shared",
+        "Hit rate",
+    ),
     "num_iterations": Column(
         "", "passes over the live requests in a repetition, of all replicas, mean over repetitions"
     ),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kvbench.results.columns import COMPLETED
+from kvbench.results.columns import COMPLETED, UNREACHED
 from kvbench.results.intervals import of_row
 from kvbench.results.provenance import whole_steps
 from kvbench.results.schema import LATENCIES, SESSIONS, STATISTICS, SUMMARY, WITH_INTERVAL, latency_column
@@ -108,7 +108,15 @@ def _outcomes(requests: pd.DataFrame) -> dict[str, object]:
         "num_completed": completed,
         "outcome": COMPLETED if completed == num_requests else ", ".join(sorted(failed)),
         "num_preemptions": requests["num_preemptions"].sum() / num_repetitions,
+        "hit_share": _hit_share(requests),
     }
+
+
+def _hit_share(requests: pd.DataFrame) -> float:
+    """Prompt tokens that were found / those that were looked for; NaN where none was shared."""
+    hits = requests["hit_tokens"].sum()
+    reached = requests["outcome"] != UNREACHED
+    return _ratio(hits, requests.loc[reached, "prompt_tokens"].sum()) if hits else math.nan
 
 
 def _memory(steps: pd.DataFrame) -> dict[str, float]:
@@ -280,7 +288,7 @@ def sessions_frame(requests: pd.DataFrame) -> pd.DataFrame:
     ok = (requests["outcome"] == COMPLETED).to_numpy()
     lengths = np.diff(starts, append=len(requests))
     frame["num_turns"], frame["num_completed"] = lengths, np.add.reduceat(ok, starts, dtype=np.int64)
-    for column in ("prompt_tokens", "output_tokens", "num_preemptions"):
+    for column in frame.columns.intersection(["prompt_tokens", "output_tokens", "hit_tokens", "num_preemptions"]):
         frame[column] = np.add.reduceat(requests[column].to_numpy(), starts)
     for column in frame.columns.intersection(["held_tokens", "peak_bytes"]):
         frame[column] = np.fmax.reduceat(requests[column].to_numpy(), starts)

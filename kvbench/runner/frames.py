@@ -133,5 +133,6 @@ def _ended(row: RequestRow, recorder: Recorder, session: Session) -> dict[str, o
         "prompt_tokens": request.num_append_tokens,
         "output_tokens": request.num_decode_tokens,
         "held_tokens": row.held_tokens,
+        "hit_tokens": row.hit_tokens,
         "num_preemptions": row.num_preemptions,
     }
