@@ -46,7 +46,7 @@ def train(
     Args:
         trace: a scenario's name, its YAML file, or with a format a trace file.
         out: a new file for the weights, whose name ends in .safetensors; None: nothing is written.
-        format: of a trace file: azure, mooncake, plain or sharegpt.
+        format: of a trace file, one of `kvbench.workload.trace_formats.FORMATS`.
         quantile: of the further tokens, above 0, below 1.
         seed: the same seed gives the same weights.
     Returns:
