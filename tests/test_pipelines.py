@@ -34,12 +34,10 @@ from tests.test_rank_prices import LINKED, conditions
 STAGES = st.integers(1, 4)
 ROWS = st.lists(st.tuples(st.integers(0, 4_000), st.integers(1, 30), st.integers(0, 24)), min_size=1, max_size=14)
 RULES = st.builds(
-    Scheduling,
-    tokens=st.sampled_from([None, 4, 20]),
-    sequences=st.none(),
-    chunks=st.booleans(),
-    mixes=st.booleans(),
-    counts_decode=st.booleans(),
+    lambda tokens, mixes, counts_decode: Scheduling(tokens, mixes=mixes, counts_decode=counts_decode),
+    st.sampled_from([None, 4, 20]),
+    st.booleans(),
+    st.booleans(),
 )
 MAKERS = {
     "paged": lambda: Paged(block_size=4, pool_tokens=120),
