@@ -5,8 +5,10 @@ from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any, ParamSpec, TypeVar, cast
 
+import numpy as np
+
 try:
-    from numba import cfunc, njit, types
+    from numba import cfunc, from_dtype, njit, types
     from numba.core import cgutils
     from numba.core.typing.templates import AttributeTemplate
     from numba.extending import infer_getattr, intrinsic, lower_getattr_generic, models, register_model
@@ -16,7 +18,7 @@ except ImportError as reason:
         "  install it: python -m pip install numba"
     ) from reason
 
-__all__ = ["compiled", "kernel", "part", "plain", "pointer", "referred"]
+__all__ = ["compiled", "inlined", "kernel", "part", "plain", "pointer", "records", "referred"]
 
 # No division by zero to look for; and no array is made, so that none needs its references counted at every call.
 # Numba takes more options than its signature names.
@@ -45,6 +47,12 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 def part(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function that only compiled functions call. It is kept with them, never by itself."""
     made: Callable[P, R] = njit(**_PART)(function)
+    return made
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a part into each that calls it: what it returns may be of records, which no call hands back."""
+    made: Callable[P, R] = njit(inline="always", **_PART)(function)
     return made
 
 
@@ -123,3 +131,25 @@ def _typed(_context: Any, made: Any) -> tuple[Any, Callable[..., Any]]:
 referred = cast(Callable[[Any], Any], intrinsic(_typed))
 """In compiled code, a named tuple as its address, to be read as the tuple is: a call passes each figure of a tuple, and
 that takes longer than what many a part does. It lasts until the function returns that has called this."""
+
+
+def records(dtype: "np.dtype[np.void]") -> Callable[[int, int], Any]:
+    """Take a record of a table by the table's address: parts that only some runs call cost the others no argument.
+
+    Args:
+        dtype: of a record.
+    Returns:
+        What compiled functions call with an address and a place; who calls holds the table.
+    """
+    record, size = from_dtype(dtype), dtype.itemsize
+
+    def at(typing: Any, address: Any, place: Any) -> Any:
+        def code(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+            first, number = arguments
+            own = builder.add(first, builder.mul(number, number.type(size)))
+            return builder.inttoptr(own, context.get_value_type(record))
+
+        return record(types.int64, types.int64), code
+
+    made: Callable[[int, int], Any] = intrinsic(at)
+    return made

@@ -96,10 +96,20 @@ def test_bad_input_is_one_message(kvbench, tmp_path, arguments, message):
     assert not (tmp_path / "results").exists()
 
 
-def test_several_turns_are_refused_with_the_reason(kvbench):
-    said = kvbench("+scenario=multi_turn_chat", "strategy=paged", *FLEET, status=2)
-    assert "a fleet takes requests of one turn" in said
-    assert "backend=modelled" in said
+def test_conversations_find_their_history_in_the_cache(kvbench, tmp_path):
+    kvbench("+scenario=multi_turn_chat", "strategy=paged", "strategy.paged.prefix_caching=true", *FLEET)
+    (folder,) = (tmp_path / "results" / "multi_turn_chat").iterdir()
+    results = load(folder)
+    rows = results.requests.sort_values(["session", "turn"])
+    later = rows[rows["turn"] > 0]
+    assert len(later)
+    # All that a turn's prompt has in common with the one before and its answer, in whole blocks.
+    before = rows.groupby("session").shift()
+    history = (before["prompt_tokens"] + before["output_tokens"] - 1)[rows["turn"] > 0]
+    assert (later["hit_tokens"] == history // 16 * 16).all()
+    assert (rows[rows["turn"] == 0]["hit_tokens"] == 0).all()
+    assert results.summary["num_sessions"].tolist() == [rows["session"].nunique()]
+    assert results.summary["hit_share"].iloc[0] == rows["hit_tokens"].sum() / rows["prompt_tokens"].sum()
 
 
 def test_an_experiment_is_no_fleets(kvbench):

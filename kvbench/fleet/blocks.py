@@ -1,13 +1,18 @@
 """A trace through the kernel: whole, or block by block, so that none but those that have not ended have a row."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvbench.fleet.bounds import check_memory
 from kvbench.fleet.kernel import run
+from kvbench.fleet.prefix.runs import Runs
+from kvbench.fleet.prefix.segments import TURN
 from kvbench.fleet.result import Served
 from kvbench.fleet.rules import BoundRule
+from kvbench.fleet.sessions import is_asked, turns_of, with_turns
 from kvbench.fleet.state import FOREVER, NONE, REQUEST, Tables
 from kvbench.fleet.tables import requests_of, served_of
 from kvbench.workload.request import NS_PER_S
@@ -19,23 +24,63 @@ WHOLE = np.dtype((np.void, REQUEST.itemsize))
 """A request's row as NumPy copies it at once: field by field it takes eight times as long."""
 
 
-def run_whole(tables: Tables, rule: BoundRule, columns: TraceColumns) -> tuple[Served, int]:
-    """Serve a trace; what became of its requests, and when the last one ended.
+def run_whole(
+    tables: Tables, rule: BoundRule, columns: TraceColumns, repeats: int, runs: Runs | None
+) -> tuple[Served, int]:
+    """Serve a trace so many times; what became of its requests, and when the last one ended.
 
+    Args:
+        tables: before the first request arrives.
+        rule: the strategy's.
+        columns: the trace, once.
+        repeats: how often.
+        runs: what requests share, if anything is.
     Raises:
         ValueError: it takes longer than the clock holds.
     """
-    requests = requests_of(columns)
-    last = tables.replicas.size - 1
-    run(tables._replace(requests=requests), np.arange(requests.size), last, FOREVER, *rule.compiled)
-    _check_ended((requests["finish_ns"] != NONE).all())
-    return served_of(requests), int(requests["finish_ns"].max())
+    tables = filled(tables, columns, repeats, runs)
+    return run_filled(tables, rule, np.arange(tables.requests.size), FOREVER)
+
+
+def filled(tables: Tables, columns: TraceColumns, repeats: int, runs: Runs | None) -> Tables:
+    """The kernel's tables with a row for each request of a trace so many times."""
+    lengths = _lengths(columns)
+    requests = requests_of(lengths if repeats == 1 else lengths.repeated(repeats))
+    if is_asked(tables, columns):
+        tables = with_turns(tables, turns_of(columns, np.arange(requests.size), runs))
+    return tables._replace(requests=requests)
+
+
+def run_filled(tables: Tables, rule: BoundRule, arriving: NDArray[np.int64], until_ns: int) -> tuple[Served, int]:
+    """Serve requests that have rows until a moment; FOREVER: until all have ended, as they then have to.
+
+    Args:
+        tables: from `filled`.
+        rule: the strategy's.
+        arriving: rows of those that were in no call before.
+        until_ns: the moment.
+    """
+    requests = tables.requests
+    run(tables, arriving, tables.replicas.size - 1, until_ns, *rule.compiled)
+    _check_ended(until_ns < FOREVER or bool((requests["finish_ns"] != NONE).all()))
+    return served_of(requests, tables.turns), int(requests["finish_ns"].max())
+
+
+def _lengths(columns: TraceColumns) -> TraceColumns:
+    """A trace without what its requests share, and whom they follow: that has tables of its own."""
+    return replace(columns, block_ids=None, parents=None, contents=None)
 
 
 def run_blocks(
-    tables: Tables, rule: BoundRule, columns: TraceColumns, repeats: int, block: int, fold: Callable[[Served], object]
+    tables: Tables,
+    rule: BoundRule,
+    columns: TraceColumns,
+    repeats: int,
+    runs: Runs | None,
+    block: int,
+    fold: Callable[[Served], object],
 ) -> tuple[Served, int]:
-    """As `run_whole`, of a trace so many times, and of no more requests at once than a block and those not ended.
+    """As `run_whole`, of no more requests at once than a block and those not ended.
 
     Each block runs until the next one's first arrival. Who has ended is handed over, and the row is another's.
 
@@ -44,23 +89,29 @@ def run_blocks(
         rule: the strategy's.
         columns: the trace, once.
         repeats: how often.
+        runs: what requests share, if anything is.
         block: requests that get a row at once, > 0.
         fold: takes what became of requests, some at a time, as they end.
     """
     requests, free, busy = tables.requests, np.zeros(0, np.int64), np.zeros(0, np.int64)
     num_requests = columns.num_requests * repeats
+    lengths = _lengths(columns)
     last, makespan_ns = tables.replicas.size - 1, 0
     for first in range(0, num_requests, block):
         stop = min(first + block, num_requests)
-        rows = requests_of(columns.stretch(first, stop))
+        rows = requests_of(lengths.stretch(first, stop))
         if rows.size > free.size:
             added = np.zeros(max(rows.size, requests.size), REQUEST)
             check_memory(f"{busy.size:,} requests that wait:", requests.nbytes + added.nbytes)
             free = np.append(free, np.arange(requests.size, requests.size + added.size))
             requests = np.append(requests, added)
+            if is_asked(tables, columns):
+                tables = with_turns(tables, np.append(tables.turns, np.zeros(added.size, TURN)))
         arriving, free = free[: rows.size], free[rows.size :]
         requests.view(WHOLE)[arriving] = rows.view(WHOLE)
-        until_ns = FOREVER if stop == num_requests else int(columns.stretch(stop, stop + 1).arrivals_ns[0])
+        if is_asked(tables, columns):
+            tables.turns[arriving] = turns_of(columns, np.arange(first, stop), runs)
+        until_ns = FOREVER if stop == num_requests else int(lengths.stretch(stop, stop + 1).arrivals_ns[0])
         last = run(tables._replace(requests=requests), arriving, last, until_ns, *rule.compiled)
         places = np.append(busy, arriving)
         has_ended = requests["finish_ns"][places] != NONE
@@ -68,9 +119,9 @@ def run_blocks(
         free = np.append(free, places[has_ended])
         if ended.size:
             makespan_ns = max(makespan_ns, int(ended["finish_ns"].max()))
-            fold(served_of(ended))
+            fold(served_of(ended, tables.turns[places[has_ended]] if is_asked(tables, columns) else tables.turns))
     _check_ended(not busy.size)
-    return served_of(requests[:0]), makespan_ns
+    return served_of(requests[:0], tables.turns[:0]), makespan_ns
 
 
 def _check_ended(have_all_ended: bool) -> None:

@@ -60,25 +60,6 @@ def check_memory(what: str, num_bytes: int) -> None:
         raise ValueError(f"{what} would take {_told(num_bytes)} bytes, and this machine has {MEMORY_BYTES:,}")
 
 
-def check_alone(columns: TraceColumns) -> None:
-    """Refuse requests that follow others, and samples of one prompt.
-
-    Raises:
-        ValueError: some are such.
-    """
-    if columns.parents is not None and columns.parent_offsets is not None and columns.parents.size:
-        number = int(np.argmax(np.diff(columns.parent_offsets) > 0))
-        raise ValueError(
-            f"a fleet takes requests of one turn, and request {number} follows others; backend=modelled runs "
-            "conversations, turn after turn"
-        )
-    if columns.contents is not None and columns.block_tokens is None:  # what a trace's blocks share is served apart
-        _, places = np.unique(columns.contents.prompts, return_index=True)
-        if places.size < columns.num_requests:
-            number = int(np.setdiff1d(np.arange(columns.num_requests), places)[0])
-            raise ValueError(f"a fleet does not share the prompts of samples (request {number}); backend=modelled does")
-
-
 def check_repeats(columns: TraceColumns, repeats: int, *, has_rows: bool) -> None:
     """Refuse to repeat a trace beyond the clock or, where every request has its row, beyond memory.
 

@@ -10,7 +10,7 @@ from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.modelled import machines_named
 from kvbench.backend.rank import rank_in
 from kvbench.checks import check_flag, check_int, check_number, check_share
-from kvbench.fleet.bounds import MOST_BYTES, MOST_TOKENS, check_alone, check_repeats, scaled
+from kvbench.fleet.bounds import MOST_BYTES, MOST_TOKENS, check_repeats, scaled
 from kvbench.fleet.frames import FleetRun, figures_of
 from kvbench.fleet.histogram import Histogram, SampleList
 from kvbench.fleet.replays import replayed
@@ -47,8 +47,11 @@ class Fleet(BackendChoice):
         preemption: recompute, or swap: slots go to the host's memory (which is not bounded) in the iteration that takes
             them, and come back in one of their own.
         replicas: machines that each serve a share of the requests, > 0.
-        routing: round_robin, or least_loaded: to the replica with the fewest requests not finished at the arrival, of
-            several to the next in turn.
+        routing: round_robin; least_loaded: to the replica with the fewest requests not finished at the arrival, of
+            several to the next in turn; power_of_two: to the less loaded of two that are drawn; session: to where the
+            session's first turn went, and that to the least loaded; or prefix: to where the blocks of its prompt that
+            are missing, those that others hold, and those of who waits, each as long as this one, are the fewest.
+        routing_seed: what power_of_two draws with.
         space: where contiguous slots lie: counting (anywhere), buddy or best_fit: an address space of the budget's
             slots, in which a resize takes its new range before it frees the old one. Others are counted.
         repeats: the trace so many times, one after another, > 0.
@@ -68,6 +71,7 @@ class Fleet(BackendChoice):
     preemption: str = "recompute"
     replicas: int = 1
     routing: str = "round_robin"
+    routing_seed: int = 0
     space: str = "counting"
     repeats: int = 1
     rate_scale: float = 1.0
@@ -85,6 +89,7 @@ class Fleet(BackendChoice):
         if self.prefill_chunk_tokens is not None:
             check_int("prefill_chunk_tokens", self.prefill_chunk_tokens, 1, MOST_TOKENS)
         check_int("repeats", self.repeats, 1)
+        check_int("routing_seed", self.routing_seed, 0, MOST_TOKENS)
         check_int("replays", self.replays, 0, MOST_DRAWS)
         for name in ("rate_scale", "ttft_objective_s", "tpot_objective_s"):
             value = getattr(self, name)
@@ -151,9 +156,8 @@ class FleetServer:
 
         Raises:
             ValueError: its arrivals, or its rows, are more than there is room for, or they come when others have ended
-                and are to come faster; or they follow one another.
+                and are to come faster.
         """
-        check_alone(columns)
         if columns.arrival_ns is None or not columns.arrival_ns.size:
             return columns
         if columns.num_clients is not None and self.chosen.rate_scale != 1:
@@ -200,6 +204,7 @@ class FleetServer:
             preemption=self.chosen.preemption,
             replicas=self.replicas,
             routing=self.chosen.routing,
+            routing_seed=self.chosen.routing_seed,
             space=self.chosen.space if is_contiguous else "counting",
             split=self.chosen.split,
             repeats=self.chosen.repeats,
@@ -290,5 +295,6 @@ class FleetServer:
             live_tokens=(longest,),
             is_modelled=True,
             keeps_windows=True,
+            caches_prefixes=columns.contents is not None and self.serving.caches_prefixes,
         )
         return strategy.fitted(known)

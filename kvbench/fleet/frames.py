@@ -22,7 +22,7 @@ from kvbench.timing.prices import PS_PER_NS
 from kvbench.workload.request import NS_PER_S
 
 _NOT_KEPT = ("peak_bytes",)
-"""Columns of a request that the simulation has no use for; each is a session of one turn."""
+"""Columns of a request that the simulation has no use for."""
 
 
 class FleetRun(NamedTuple):
@@ -98,14 +98,14 @@ def _requests(run: Served, times: RequestTimes) -> pd.DataFrame:
         {
             "repetition": np.zeros(num_requests, dtype=np.int8),
             "warmup": np.zeros(num_requests, dtype=bool),
-            "session": np.arange(num_requests),
-            "turn": np.zeros(num_requests, dtype=np.int64),
+            "session": run.session,
+            "turn": run.turn,
             "outcome": pd.Categorical.from_codes(run.outcome.astype(np.int8), categories=pd.Index(OUTCOMES)),
             "arrival_s": run.arrival_ns / NS_PER_S,
             "prompt_tokens": run.prompt_tokens,
             "output_tokens": run.output_tokens,
             "held_tokens": run.held_tokens,
-            "hit_tokens": np.zeros(num_requests, dtype=np.int64),
+            "hit_tokens": run.hit_tokens,
             "num_preemptions": run.num_preemptions,
             "queue_s": times.queue_s,
             "ttft_s": times.ttft_s,
@@ -139,7 +139,8 @@ def _counts(result: FleetResult) -> dict[str, float]:
     """What replicas count, and what bound them: under a column's own name it is that column."""
     named = vars(result.totals) | result.limits._asdict()
     return {name: value for name, value in named.items() if name in SUMMARY} | {
-        "recomputed_tokens": result.totals.num_recomputed_tokens
+        "recomputed_tokens": result.totals.num_recomputed_tokens,
+        "hit_share": _ratio(result.totals.num_hit_tokens, result.totals.num_queried_tokens),
     }
 
 
@@ -152,7 +153,7 @@ def _outcomes(sums: RequestSums) -> dict[str, object]:
     ]
     return {
         "num_repetitions": 1,
-        "num_sessions": num_requests,
+        "num_sessions": sums.num_sessions,
         "num_requests": num_requests,
         "num_completed": sums.num_completed,
         "outcome": ", ".join(sorted(failed)) or "completed",

@@ -7,6 +7,7 @@ from kvbench.fleet.holds import bend, held_bytes, held_units
 from kvbench.fleet.last_blocks import is_last_due, take_last
 from kvbench.fleet.live import (
     begin_decoding,
+    complete,
     end,
     is_decoding,
     next_key,
@@ -16,6 +17,7 @@ from kvbench.fleet.live import (
     take_out,
 )
 from kvbench.fleet.memory import note_peak, note_waste
+from kvbench.fleet.prefix.cache import cross
 from kvbench.fleet.prompts import compute, compute_prompts
 from kvbench.fleet.queue import note_left
 from kvbench.fleet.room import make_room
@@ -37,7 +39,7 @@ def iterate(m: Machine) -> None:
     now.spent_ps = now.tokens = now.num_computed = now.num_ended = now.num_begun = now.has_given_way = 0
     now.most_tokens = now.prompts_ps = now.longest_ps = 0
     now.used_by_ended = now.allocated_by_ended = now.wasted_by_ended = now.rounded_by_ended = 0
-    now.stepped = now.num_begun_with = now.units_seen = 0
+    now.stepped = now.num_begun_with = now.units_seen = now.num_ending = 0
     now.wait_ps = now.mixed_wait_ps = now.has_read = 0
     now.decode = TO_COME
     num_new, is_open = 0, now.quota > 0
@@ -55,13 +57,16 @@ def iterate(m: Machine) -> None:
         if not decodes and num_new == 0:
             decodes = True
             _decode_all(m)
+    for i in range(now.num_ending):
+        end(m, m.live[i].ending, m.live[m.live[i].ending].held)
     if decodes:
-        now.used_at_end = now.used + now.new_used
+        now.used_at_end = now.used + now.new_used - now.shared_bytes
         now.counter += 1
+        now.ahead = 0
         now.units += now.more_units
         now.used += now.more_bytes
     else:
-        now.used_at_end = _waiting_bytes(m) + now.new_used
+        now.used_at_end = _waiting_bytes(m) + now.new_used - now.shared_bytes
     for i in range(now.num_begun):
         begin_decoding(m, m.live[i].begun)
     note_left(m, is_open)
@@ -138,6 +143,7 @@ def _decode_all(m: Machine) -> None:
         while is_last_due(m, m.now.counter + 1):
             take_last(m)
     m.now.decode = OVER
+    m.now.ahead = 1
 
 
 @part
@@ -285,9 +291,10 @@ def _happen(m: Machine, place: int, step: int) -> None:
     if fixed.is_turning:
         turn(m, place, required, num_bytes, num_units)
     if required == own.final:
-        m.requests[own.request].outcome = COMPLETED
-        end(m, place, required)
+        complete(m, place, required)
         return
+    if fixed.shares:
+        cross(m, place, required)
     if fixed.is_bounded:
         bend(m, place, required)
     set_key(m, place, required)

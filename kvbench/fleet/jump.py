@@ -149,7 +149,8 @@ def _fitting(m: Machine, most: int) -> int:
 def _pass_steps(m: Machine, num_steps: int, first_ps: int, more_ps: int) -> None:
     now = m.now
     n, num_live = num_steps, now.num_decoding
-    used = now.used - now.more_bytes  # before the first of them, if it has added as much as the others
+    # Before the first of them, if it has added as much as the others.
+    used = now.used - now.more_bytes - now.shared_bytes
     lasted_ps = _passed_ps(n, first_ps, more_ps)
     # The sum of each iteration's number times its time.
     numbered_ps = first_ps * (0.5 * n * (n + 1)) + more_ps * ((n - 1.0) * n * (n + 1.0) / 3.0)

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.compiled import kernel, referred
-from kvbench.fleet.clients import serve_clients
-from kvbench.fleet.replica import advance, load_of, route
-from kvbench.fleet.state import FOREVER, ROUND_ROBIN, Machine, Rule, Tables, TurnRule
+from kvbench.compiled import kernel
+from kvbench.fleet.replica import advance, route
+from kvbench.fleet.routing import chosen, machine_of
+from kvbench.fleet.sends import serve_answers
+from kvbench.fleet.state import ROUND_ROBIN, Rule, Tables, TurnRule
 
 COMPILED = (
-    *("aside", "clients", "holds", "iteration", "jump", "kernel", "last_blocks", "live", "memory", "paying"),
-    *("prompts", "queue", "replica", "room", "space", "state", "tally", "turns"),
+    *("aside", "holds", "iteration", "jump", "kernel", "last_blocks", "live", "memory", "paying", "prefix/cache"),
+    *("prefix/segments", "prompts", "queue", "replica", "room", "routing", "sends", "space", "state", "tally", "turns"),
 )
 """Files of this package that are compiled into the kernel."""
 
@@ -34,8 +35,8 @@ def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, 
         if stamp == 0:
             return last
         fixed = tables.fixed[0]
-        if fixed.num_clients > 0:
-            return serve_clients(tables, arriving, last, until_ns == FOREVER, admitted, grown, turned)
+        if fixed.is_awaited:
+            return serve_answers(tables, arriving, last, until_ns, admitted, grown, turned)
         num_requests, num_replicas = arriving.size, tables.replicas.size
         num_routed = 0
         if fixed.routing == ROUND_ROBIN:
@@ -43,25 +44,16 @@ def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, 
             for i in range(num_requests):
                 last = (last + 1) % num_replicas
                 route(tables.requests, tables.replicas[last], last, arriving[i])
-        # Where requests are not routed before, each is when it arrives: to the replica with the least to do, of several
-        # to the next in turn.
+        # Where requests are not routed before, each is when it arrives.
         for number in range(num_routed, num_requests + 1):
             is_over = number == num_requests
             moment_ns = until_ns if is_over else tables.requests[arriving[number]].arrival_ns
-            best, least = last, FOREVER
-            for j in range(num_replicas):
-                i = (last + 1 + j) % num_replicas
-                now = tables.replicas[i]
-                now.until_ns = moment_ns
-                live, sums, space = tables.live[i], tables.sums[i], tables.space[i]
-                m = Machine(tables.requests, now, live, sums, space, fixed, tables.prices, admitted, grown, turned)
-                advance(referred(m))
-                load = load_of(now, moment_ns)
-                if load < least:
-                    best, least = i, load
+            for i in range(num_replicas):
+                tables.replicas[i].until_ns = moment_ns
+                advance(machine_of(tables, i, admitted, grown, turned))
             if not is_over:
-                last = best
-                route(tables.requests, tables.replicas[best], best, arriving[number])
+                last = chosen(tables, arriving[number], last, moment_ns, admitted, grown, turned)
+                route(tables.requests, tables.replicas[last], last, arriving[number])
         return last
 
     return kernel(run)
@@ -70,7 +62,7 @@ def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, 
 def _stamp() -> int:
     """Of all sources that are compiled into the kernel: Numba itself only looks at this file."""
     own = Path(__file__).parent
-    others = ("compiled.py", "timing/prices.py", "engine/scheduling.py", "strategy/base.py")
+    others = ("compiled.py", "timing/prices.py", "engine/prefixes.py", "engine/scheduling.py", "strategy/base.py")
     sources = [own / f"{name}.py" for name in COMPILED] + [own.parent / name for name in others]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
     return int.from_bytes(digest[:6]) + 1

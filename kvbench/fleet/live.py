@@ -4,15 +4,16 @@ Those who decode are in a heap by the step at which something next happens to ea
 """
 
 from kvbench.compiled import part, plain
-from kvbench.engine.scheduling import promised_slots
+from kvbench.engine.scheduling import lost_tokens, promised_slots
 from kvbench.fleet.holds import bend, held_bytes, held_units, next_bend
 from kvbench.fleet.last_blocks import await_last, forget_last
 from kvbench.fleet.memory import freed
-from kvbench.fleet.state import BLOCKS, NONE, SWAP, TAKEN, Machine
+from kvbench.fleet.prefix.cache import go_on, next_run
+from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, SWAP, TAKEN, Machine
 from kvbench.fleet.turns import next_turn, note_slide
 from kvbench.timing.prices import UNBOUNDED, moved_ps
 
-_moved_ps, _promised_slots = plain(moved_ps), plain(promised_slots)
+_lost_tokens, _moved_ps, _promised_slots = plain(lost_tokens), plain(moved_ps), plain(promised_slots)
 
 
 @part
@@ -145,6 +146,8 @@ def set_key(m: Machine, place: int, held: int) -> None:
             own.last = NONE if fixed.is_bounded else last - own.origin
     if fixed.is_bounded:
         event = min(event, next_bend(held, fixed))
+    if fixed.shares:
+        event = min(event, next_run(m, place, held))
     own.key = event - own.origin
 
 
@@ -178,6 +181,8 @@ def begin_decoding(m: Machine, place: int) -> None:
     own.saved = 0
     if m.fixed.layout == BLOCKS:
         m.live[-own.origin % m.fixed.unit].growing += 1
+        if m.fixed.shares:
+            go_on(m, place, own.held)
     set_key(m, place, own.held)
     push(m, place)
 
@@ -219,6 +224,19 @@ def leave(m: Machine, place: int, held: int) -> None:
 
 
 @part
+def complete(m: Machine, place: int, held: int) -> None:
+    """A live request has all its tokens, and ends: at once, or where steps are planned with the iteration."""
+    now = m.now
+    m.requests[m.live[place].request].outcome = COMPLETED
+    if m.fixed.plans_steps:
+        m.live[place].held = held
+        m.live[now.num_ending].ending = place
+        now.num_ending += 1
+    else:
+        end(m, place, held)
+
+
+@part
 def end(m: Machine, place: int, held: int) -> None:
     """A live request, whose outcome is set, ends; when, is known at the iteration's end."""
     now = m.now
@@ -229,9 +247,9 @@ def end(m: Machine, place: int, held: int) -> None:
     now.must_wait = 0
     m.live[now.num_ended].ended = request
     now.num_ended += 1
-    allocated, wasted, rounded = now.allocated, now.wasted, now.rounded
+    allocated, wasted, rounded, shared_bytes = now.allocated, now.wasted, now.rounded, now.shared_bytes
     leave(m, place, held)
-    now.used_by_ended += held_bytes(m.live[place], held, m.fixed)
+    now.used_by_ended += held_bytes(m.live[place], held, m.fixed) - (shared_bytes - now.shared_bytes)
     now.allocated_by_ended += allocated - now.allocated
     now.wasted_by_ended += wasted - now.wasted
     now.rounded_by_ended += rounded - now.rounded
@@ -239,10 +257,10 @@ def end(m: Machine, place: int, held: int) -> None:
 
 @part
 def note_end(m: Machine, request: int) -> None:
-    """A request has ended now, and its client may send another."""
+    """A request has ended now, and others may be sent."""
     now = m.now
     m.requests[request].finish_ns = now.clock_ns
-    if m.fixed.num_clients > 0:
+    if m.fixed.is_awaited:
         m.requests[request].follows = NONE
         if now.first_ended == NONE:
             now.first_ended = request
@@ -253,12 +271,12 @@ def note_end(m: Machine, request: int) -> None:
 
 @part
 def stack(m: Machine, request: int, saved: int, since_ns: int) -> None:
-    """Put a request at the head of the queue, to wait until another has ended."""
+    """Put a request at the head of the queue, to wait until another has ended, where that is the rule."""
     now = m.now
     own = m.live[now.num_stacked]
     own.stacked, own.stacked_held, own.stacked_since_ns = request, saved, since_ns
     now.num_stacked += 1
-    now.must_wait = 1
+    now.must_wait = m.fixed.waits_for_end
 
 
 @part
@@ -277,5 +295,7 @@ def preempt(m: Machine, place: int, held: int) -> None:
         num_bytes = held_bytes(own, held, m.fixed)
         now.spent_ps += m.fixed.transfer_ps + _moved_ps(num_bytes, m.fixed.swap_ps, m.fixed)
         now.moved_bytes += num_bytes
-    stack(m, own.request, max(own.saved, held), now.clock_ns)
+    is_planned = m.fixed.plans_steps and m.fixed.preemption != SWAP
+    lost = _lost_tokens(held, is_decoding(m, place), is_planned)
+    stack(m, own.request, max(own.saved, lost), now.clock_ns)
     leave(m, place, held)

@@ -2,6 +2,7 @@
 
 from kvbench.compiled import part, plain
 from kvbench.fleet.holds import bytes_of, replaced_bytes, twice_bytes
+from kvbench.fleet.prefix.cache import let_go
 from kvbench.fleet.space import give_back, rounded, take
 from kvbench.fleet.state import BLOCKS, BUDDY, CHUNKS, COUNTING, NONE, FixedRow, Machine
 from kvbench.timing.prices import resize_ps
@@ -101,6 +102,8 @@ def freed(m: Machine, place: int, held: int) -> None:
     size = own.taken
     if m.fixed.layout == BLOCKS:
         size = -(-held // m.fixed.unit) * m.fixed.unit
+        if m.fixed.shares:
+            size -= let_go(m, place, held)
     elif m.fixed.space != COUNTING and size > 0:
         m.now.rounded -= bytes_of(size, m.fixed) - bytes_of(own.capacity, m.fixed)
         give_back(m, own.place, size)

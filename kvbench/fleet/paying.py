@@ -43,6 +43,11 @@ def pay(m: Machine, place: int, held: int, num_tokens: int, is_fetch: bool) -> N
     now.num_computed += 1
     now.tokens += num_tokens
     now.budget_tokens = max(now.budget_tokens - num_tokens, 0)
-    num_again = min(max(own.saved - held, 0), num_tokens)
+    # Who gave way as it decoded may come back with a token more than it had.
+    num_lost = own.saved - (m.fixed.plans_steps if own.saved > own.prompt else 0)
+    num_again = min(max(num_lost - held, 0), num_tokens)
     now.num_recomputed_tokens += num_again
-    now.num_prompt_tokens += num_tokens - num_again
+    if own.saved > own.prompt:
+        now.num_decoded_tokens += num_tokens - num_again
+    else:
+        now.num_prompt_tokens += num_tokens - num_again

@@ -3,11 +3,12 @@
 from kvbench.compiled import part, plain
 from kvbench.engine.scheduling import taken_tokens
 from kvbench.fleet.holds import held_bytes, passing_bytes
-from kvbench.fleet.live import end, enter, is_decoding
+from kvbench.fleet.live import complete, end, enter, is_decoding
 from kvbench.fleet.paying import pay
-from kvbench.fleet.queue import is_promised, is_waiting, take_first
+from kvbench.fleet.prefix.cache import fill
+from kvbench.fleet.queue import is_admitted, is_promised, is_waiting, take_first, take_found
 from kvbench.fleet.room import make_room
-from kvbench.fleet.state import COMPLETED, NONE, SWAP, TOO_LONG, Machine
+from kvbench.fleet.state import NONE, SWAP, TOO_LONG, Machine
 from kvbench.fleet.tally import add_wait
 from kvbench.fleet.turns import next_most, reduce
 from kvbench.timing.prices import UNBOUNDED
@@ -29,9 +30,13 @@ def compute_prompts(m: Machine) -> int:
                 return num_new
         place = own.younger
     while now.quota > 0 and not now.has_given_way and now.budget_tokens > 0 and is_waiting(m) and is_promised(m):
+        if m.fixed.is_asked and not is_admitted(m):
+            break
         now.quota -= 1
         request, saved, since_ns = take_first(m)
         place = enter(m, request, saved)
+        if m.fixed.shares:
+            take_found(m, place)
         num_waiting = now.num_stacked
         took, is_done = compute(m, place)
         num_new += took
@@ -77,6 +82,8 @@ def compute(m: Machine, place: int) -> tuple[bool, bool]:
             return took, True
         took = True
         own.held += num_tokens
+        if fixed.shares:
+            fill(m, place, held // fixed.unit, own.held // fixed.unit)
         pay(m, place, held, num_tokens, is_fetch)
         if fixed.is_turning:
             if num_tokens > 1:
@@ -86,8 +93,7 @@ def compute(m: Machine, place: int) -> tuple[bool, bool]:
         if fixed.is_turning and own.held < goal and (fixed.tokens == UNBOUNDED or (is_cut and held >= own.saved)):
             return took, True
     if own.held == own.final:
-        m.requests[own.request].outcome = COMPLETED
-        end(m, place, own.held)
+        complete(m, place, own.held)
     else:
         m.live[now.num_begun].begun = place
         now.num_begun += 1

@@ -1,14 +1,18 @@
 """Admission, first come, first served; whoever was preempted stands before those who never were in."""
 
 from kvbench.compiled import part, plain
+from kvbench.engine.prefixes import most_hit_blocks
 from kvbench.engine.scheduling import promised_slots
+from kvbench.fleet.holds import held_bytes
 from kvbench.fleet.live import enter, is_decoding, leave, note_end, stack
-from kvbench.fleet.memory import resized
+from kvbench.fleet.memory import note_peak, resized
+from kvbench.fleet.prefix.cache import find, free_blocks, may_grow, num_idle, take_over
+from kvbench.fleet.prefix.segments import turn_at
 from kvbench.fleet.state import COMPUTING, FULL_BATCH, IDLE_QUEUE, NO_MEMORY, NONE, OUT_OF_MEMORY, Machine
 from kvbench.fleet.tally import add_wait, begin, note_queue, pass_time
 from kvbench.timing.prices import resize_ps
 
-_promised_slots, _resize_ps = plain(promised_slots), plain(resize_ps)
+_most_hit_blocks, _promised_slots, _resize_ps = plain(most_hit_blocks), plain(promised_slots), plain(resize_ps)
 
 
 @part
@@ -26,6 +30,44 @@ def is_promised(m: Machine) -> bool:
     asked = m.requests[m.live[now.num_stacked - 1].stacked if now.num_stacked > 0 else now.next]
     num_tokens = asked.prompt + max(asked.output - 1, 0)
     return now.promised + _promised_slots(num_tokens, fixed.unit) <= fixed.limit_slots
+
+
+@part
+def is_admitted(m: Machine) -> bool:
+    """Look for blocks of the head of the queue that are there, and whether the pool has room for its whole prompt.
+
+    If that is asked, and it has not, the next try is when somebody has let go of blocks.
+    """
+    now, fixed, lost = m.now, m.fixed, 0
+    now.num_found = 0
+    request = now.next
+    if now.num_stacked > 0:
+        request, lost = m.live[now.num_stacked - 1].stacked, m.live[now.num_stacked - 1].stacked_held
+    num_tokens = max(m.requests[request].prompt, lost)
+    if fixed.shares:
+        now.num_found = find(m, request, _most_hit_blocks(num_tokens, fixed.unit))
+    if not fixed.fits_prompts or now.num_live == 0:
+        return True
+    num_blocks, free = -(-num_tokens // fixed.unit) - now.num_found, free_blocks(m)
+    if num_blocks + now.num_found <= free or num_blocks + num_idle(m, request, now.num_found) <= free:
+        return True
+    now.has_given_way = 1
+    now.must_wait = int(not fixed.shares or not may_grow(m, request, now.num_found))
+    return False
+
+
+@part
+def take_found(m: Machine, place: int) -> None:
+    """Let who has become live hold the blocks that were found of it; they are not computed."""
+    now, own = m.now, m.live[place]
+    take_over(m, place, now.num_found)
+    own.held = own.capacity = own.taken = now.num_found * m.fixed.unit
+    now.new_used += held_bytes(own, own.held, m.fixed)
+    note_peak(m, 0)
+    if own.saved == 0:
+        turn_at(m.fixed.turns_at, own.request).hit_tokens = own.held
+        now.num_hit_tokens += own.held
+        now.num_queried_tokens += own.prompt
 
 
 @part

@@ -120,6 +120,9 @@ class Served:
         finish_order: its place among those that ended on its replica, from 0.
         held_tokens: tokens that its cache had been given at the end.
         replica: the replica that it was routed to.
+        session: whose turn it is.
+        turn: its number in that, from 0.
+        hit_tokens: tokens of its prompt that were there already when it was admitted first.
     """
 
     arrival_ns: NDArray[np.int64]
@@ -133,6 +136,9 @@ class Served:
     finish_order: NDArray[np.int64]
     held_tokens: NDArray[np.int64]
     replica: NDArray[np.int64]
+    session: NDArray[np.int64]
+    turn: NDArray[np.int64]
+    hit_tokens: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -66,6 +66,11 @@ class Serving(NamedTuple):
         return "" if self.engine is None else self.engine.name
 
     @property
+    def caches_prefixes(self) -> bool:
+        """Whether the engine keeps blocks for requests that begin alike."""
+        return self.engine is not None and self.engine.caches_prefixes
+
+    @property
     def about(self) -> str:
         """The engine's part, for people; "" without one."""
         if self.engine is None:

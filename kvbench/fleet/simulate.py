@@ -13,19 +13,23 @@ from kvbench.fleet.bounds import (
     check_requests,
     last_arrival_ns,
 )
+from kvbench.fleet.prefix.runs import Runs, names_of, runs_of
 from kvbench.fleet.result import FleetResult, Served
-from kvbench.fleet.rules import bound_rule
-from kvbench.fleet.state import BLOCKS, CONTIGUOUS, PREEMPTIONS, ROUTINGS, SPACES
+from kvbench.fleet.rules import BoundRule, bound_rule
+from kvbench.fleet.sessions import following_of, num_sessions
+from kvbench.fleet.state import BLOCKS, CONTIGUOUS, LOAD_PARTS, PREEMPTIONS, ROUTINGS, SESSION, SPACES, Tables
 from kvbench.fleet.tables import check_order, fixed_of, result_of, tables_of
 from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import DEVICE
 from kvbench.strategy.base import Strategy
+from kvbench.strategy.paged import Paged
 from kvbench.timing.prices import UNBOUNDED, Prices
 from kvbench.workload.trace_columns import TraceColumns
 
 EACH_ITS_STEP = Scheduling()
 """No engine's rules: an iteration takes a step of every live request."""
+Serve = Callable[[Tables, BoundRule, TraceColumns, int, Runs | None], tuple[Served, int]]
 LONGEST_JUMP = 1 << 16
 """Iterations taken at once, at most."""
 
@@ -42,6 +46,8 @@ def simulate(
     preemption: str = "recompute",
     replicas: int = 1,
     routing: str = "round_robin",
+    routing_seed: int = 0,
+    routing_load: float = 1.0,
     space: str = "counting",
     min_block_tokens: int = 1,
     split: bool = True,
@@ -49,6 +55,7 @@ def simulate(
     repeats: int = 1,
     fold: Callable[[Served], object] | None = None,
     block: int = BLOCK,
+    serve: Serve = run_whole,
 ) -> FleetResult:
     """Run a trace through continuous batching, from event to event.
 
@@ -67,6 +74,8 @@ def simulate(
         preemption: as in `Fleet`.
         replicas: so too.
         routing: so too.
+        routing_seed: so too.
+        routing_load: so too.
         space: so too; of a strategy without contiguous slots only counting.
         min_block_tokens: slots of a buddy allocator's smallest range, a power of two.
         split: as in `Fleet`.
@@ -75,6 +84,7 @@ def simulate(
         fold: takes what became of requests, some at a time, as they end; nothing else keeps it, and memory does not
             grow with them. None: the result has it of all.
         block: requests that get a row at once, with a fold.
+        serve: how the kernel is called without a fold.
     Returns:
         What became of every request, and of the replicas.
     Raises:
@@ -99,6 +109,8 @@ def simulate(
         )
     check_order(columns)
     max_batch = min(max_batch, scheduling.most_live(max_batch))
+    following = following_of(columns, repeats)
+    shares = _shares(columns, strategy, geometry, preemption)
     has_links = any(area.tier != DEVICE for area in rule.areas)
     longest_jump = min(check_requests(columns, prices, max_batch, repeats, has_links=has_links), LONGEST_JUMP)
     fixed = fixed_of(
@@ -113,19 +125,46 @@ def simulate(
         counts_decode=int(scheduling.counts_decode),
         evicts=int(scheduling.evicts or rule.layout != BLOCKS),
         num_clients=min(columns.num_clients or 0, columns.num_requests * repeats),
+        is_awaited=int(columns.num_clients is not None or following.num_parents.size > 0),
         preemption=PREEMPTIONS.index(preemption),
         routing=ROUTINGS.index(routing),
         space=SPACES.index(space),
         min_block=min_block_tokens,
         is_split=int(split),
+        waits_for_end=int(scheduling.waits_for_end),
+        fits_prompts=int(scheduling.fits_prompts and rule.layout == BLOCKS),
+        plans_steps=int(scheduling.plans_steps),
+        is_asked=int(shares or (scheduling.fits_prompts and rule.layout == BLOCKS)),
+        shares=int(shares),
+        num_replicas=replicas,
+        routing_seed=routing_seed,
+        routing_load=round(routing_load * LOAD_PARTS),
         max_jump=1 if step_by_step else longest_jump,
     )
-    tables = tables_of(fixed, prices.tables, replicas, last_arrival_ns(columns, repeats))
+    homes = num_sessions(columns) * repeats if ROUTINGS[SESSION] == routing else 0
+    tables = tables_of(fixed, prices.tables, replicas, last_arrival_ns(columns, repeats), following, homes)
+    runs = runs_of(columns.contents, rule.unit) if shares and columns.contents is not None else None
+    names = None if runs is None else names_of(tables, runs, repeats)
     if fold is None:
-        ended = run_whole(tables, rule, columns if repeats == 1 else columns.repeated(repeats))
+        ended = serve(tables, rule, columns, repeats, runs)
     else:
-        ended = run_blocks(tables, rule, columns, repeats, block, fold)
+        ended = run_blocks(tables, rule, columns, repeats, runs, block, fold)
+    del names  # the kernel knew their addresses
     return result_of(tables, *ended, first_ns=int(columns.arrivals_ns[0]))
+
+
+def _shares(columns: TraceColumns, strategy: Strategy, geometry: KVGeometry, preemption: str) -> bool:
+    """Whether requests share blocks."""
+    if columns.contents is None or not isinstance(strategy, Paged) or not strategy.prefix_caching:
+        return False
+    if geometry.state_bytes or any(group.tokens for group in geometry.groups):
+        raise ValueError(
+            f"a fleet shares blocks that all layers hold alike; {geometry.called} has {geometry.kinds}: set "
+            "prefix_caching to false"
+        )
+    if preemption != "recompute":
+        raise ValueError(f"blocks that others may find are computed again after a preemption; got {preemption=!s}")
+    return True
 
 
 def _check_memory(budget_bytes: int, min_block_tokens: int) -> None:

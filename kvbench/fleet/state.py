@@ -26,17 +26,18 @@ Rules = tuple[Rule, Rule, TurnRule]
 """A strategy's: at admission, of growth, and of slots that are too many."""
 """A strategy's decision, of prompt and further tokens, or of capacity and slots required."""
 
-COMPLETED, TOO_LONG, OUT_OF_MEMORY = range(3)
-OUTCOMES = ("completed", "too_long", "out_of_memory")
-"""How a request ends, by its code; -1 where it has not."""
+COMPLETED, TOO_LONG, OUT_OF_MEMORY, UNREACHED = range(4)
+OUTCOMES = ("completed", "too_long", "out_of_memory", "unreached")
+"""How a request ends, by its code, the last where one that it follows did not complete; -1 where it has not."""
 
 CONTIGUOUS, CHUNKS, BLOCKS = range(3)
 COUNTING, BUDDY, BEST_FIT = range(3)
 SPACES = ("counting", "buddy", "best_fit")
 RECOMPUTE, SWAP = range(2)
 PREEMPTIONS = ("recompute", "swap")
-ROUND_ROBIN, LEAST_LOADED = range(2)
-ROUTINGS = ("round_robin", "least_loaded")
+ROUND_ROBIN, LEAST_LOADED, POWER_OF_TWO, SESSION, PREFIX = range(5)
+LOAD_PARTS = 1_000
+ROUTINGS = ("round_robin", "least_loaded", "power_of_two", "session", "prefix")
 
 IDLE_QUEUE, FULL_BATCH, NO_MEMORY, COMPUTING = range(4)
 """Why the head of the queue waits in an iteration: nobody does, or the first test that it fails: the batch is full,
@@ -105,6 +106,8 @@ class LiveRow(Protocol):
     older: int
     younger: int
     arrived: int  # in order of admission
+    open: int  # of blocks with names: the segment that it fills, and how many of its first ones it found
+    hit_blocks: int
     # From here on, tables of their own, as long as this one.
     heap: int
     due: int
@@ -116,6 +119,7 @@ class LiveRow(Protocol):
     stacked_since_ns: int
     coming: int
     growing: int  # sequences of blocks, by the step modulo a block's size at which they take another
+    ending: int  # who ends with the iteration
 
 
 @dataclass(kw_only=True)
@@ -132,6 +136,9 @@ class Counters:
         num_resizes: storages replaced by larger ones.
         copied_bytes: what was copied by that.
         peak_bytes: the most that one replica held at any time, a resize's second tensor and staging buffers included.
+        num_queried_tokens: tokens of prompts that were looked for among blocks of others.
+        num_hit_tokens: and that were found, and not computed.
+        num_evicted_blocks: blocks with a name that were taken for others.
     """
 
     num_iterations: int
@@ -143,6 +150,9 @@ class Counters:
     num_resizes: int
     copied_bytes: int
     peak_bytes: int
+    num_queried_tokens: int
+    num_hit_tokens: int
+    num_evicted_blocks: int
 
 
 class ReplicaRow(Counters):
@@ -176,7 +186,8 @@ class ReplicaRow(Counters):
     first_new: int
     must_wait: int
     quota: int  # requests that may be admitted in the iteration, as their prompts fit
-    has_given_way: int
+    has_given_way: int  # whether memory did not last in the iteration: nobody is admitted any more
+    num_found: int  # blocks that are there of the head of the queue
     why_waiting: int
     units: int  # that the next step of all who decode sees, and how many more it then does
     more_units: int
@@ -218,6 +229,15 @@ class ReplicaRow(Counters):
     taken_back: int  # of these, slots of who has let go since
     first_ended: int  # who ended, in that order by `follows`, and whose clients are not told yet
     last_ended: int
+    num_ending: int  # who keep what they hold to the iteration's end
+    # Of blocks with names, see `prefix.segments`.
+    number: int  # of the replica
+    segments_at: int  # the address of their table, how many of it were ever used, and the first of those given up
+    num_segments: int
+    vacant_segment: int
+    num_unused: int  # blocks that nobody holds, if none is evicted yet whose room has been taken
+    shared_bytes: int  # that several requests use, times those but one
+    ahead: int  # whether the iteration's decode steps are taken, and not counted yet
 
 
 class Hold(NamedTuple):
@@ -251,9 +271,12 @@ class FixedRow(Prices):
     mixes: int
     counts_decode: int
     evicts: int
-    num_clients: int  # who wait for their answers; 0: requests arrive at their times
+    num_clients: int  # who wait for their answers; 0: requests arrive at their times, or follow others
+    is_awaited: int  # whether somebody is sent when others have ended
     preemption: int
     routing: int
+    routing_seed: int
+    routing_load: int  # parts in LOAD_PARTS that a block which others hold counts of one that is to be computed
     layout: int
     unit: int
     max_tokens: int
@@ -293,6 +316,15 @@ class FixedRow(Prices):
     is_split: int
     is_lazy: int
     max_jump: int
+    waits_for_end: int
+    fits_prompts: int
+    plans_steps: int
+    is_asked: int  # whether something is asked of the head of the queue when its turn has come
+    shares: int  # whether blocks have names; then what follows holds, addresses of tables among it
+    num_replicas: int
+    runs_at: int
+    table_at: int
+    turns_at: int
     num_holds: int
     holds: tuple[Hold, ...]
 
@@ -350,8 +382,9 @@ class Machine(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """The tables of all replicas: see `Machine`; all but the first and the last three with a dimension more, the
-    replica. Of clients that wait for answers `sends` is when they are free; see `clients`.
+    """The tables of all replicas: see `Machine`; `replicas` to `space` with a dimension more, the replica. What is to
+    be sent when others have ended is in `sends`, and who follows whom in `following`, a `sends.Following`; `turns` are
+    TURN records of the requests, empty where nobody asks for them, and `homes` is where sessions are served, by number.
     """
 
     requests: NDArray[np.void]
@@ -362,3 +395,6 @@ class Tables(NamedTuple):
     fixed: NDArray[np.void]
     prices: NDArray[np.int64]
     sends: NDArray[np.int64]
+    following: Any
+    turns: NDArray[np.void]
+    homes: NDArray[np.int64]

@@ -49,7 +49,7 @@ class RequestSums:
         self.outcomes = tuple(outcomes)
         self.counts = np.zeros(len(outcomes), np.int64)
         """Requests by outcome."""
-        self.num_preemptions = self.num_tokens = self.num_within = 0
+        self.num_sessions = self.num_preemptions = self.num_tokens = self.num_within = 0
         self._first_ns, self._last_ns = math.inf, -math.inf
         self.objective = objective
         self._times = {name: kept() for name in ("ttft", "tpot", "latency", "queue")}
@@ -71,6 +71,7 @@ class RequestSums:
         """Add requests, at least one; their times."""
         completed, times = self._completed(ended), self.times(ended)
         self.counts += np.bincount(ended.outcome, minlength=len(self.outcomes))
+        self.num_sessions += int((ended.turn == 0).sum())
         self.num_preemptions += int(ended.num_preemptions.sum())
         self.num_tokens += int((ended.prompt_tokens + ended.output_tokens)[completed].sum())
         within = completed & ~(times.ttft_s > self.objective.ttft_s) & ~(times.tpot_s > self.objective.tpot_s)

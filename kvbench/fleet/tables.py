@@ -8,8 +8,11 @@ import numpy as np
 
 from kvbench.backend.shares import parts_in, parts_of, voters_of
 from kvbench.fleet.bounds import check_memory
+from kvbench.fleet.prefix.segments import TURN
 from kvbench.fleet.result import Binding, FleetResult, Served, Totals
 from kvbench.fleet.rules import BoundRule, copies_of
+from kvbench.fleet.sends import Following
+from kvbench.fleet.sessions import sends_of
 from kvbench.fleet.space import NUM_ORDERS
 from kvbench.fleet.state import (
     BLOCKS,
@@ -94,6 +97,7 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "limit_bytes": limit_bytes,
         "limit_slots": UNBOUNDED if slots is None else slots,
         "is_small_pool": int(is_small_pool),
+        **dict.fromkeys(("runs_at", "table_at", "turns_at"), 0),
         "space_slots": 0 if slots is None else slots // chosen["min_block"] * chosen["min_block"],
         "num_holds": len(holds),
         "holds": holds,
@@ -168,9 +172,18 @@ def _holds_of(cost: AreaCost, is_copied: bool) -> tuple[Hold, ...]:
     return tuple(found.values())
 
 
-def tables_of(fixed: np.ndarray, prices: np.ndarray, num_replicas: int, last_ns: int) -> Tables:
-    """All tables, before the first request arrives; the last one arrives at `last_ns`.
+def tables_of(
+    fixed: np.ndarray, prices: np.ndarray, num_replicas: int, last_ns: int, following: Following, num_sessions: int
+) -> Tables:
+    """All tables, before the first request arrives.
 
+    Args:
+        fixed: from `fixed_of`.
+        prices: by size.
+        num_replicas: how many there are.
+        last_ns: when the last request arrives, of those that arrive at their times.
+        following: who follows whom.
+        num_sessions: of which the router knows where each is served.
     Raises:
         ValueError: this machine has no memory for them.
     """
@@ -187,10 +200,9 @@ def tables_of(fixed: np.ndarray, prices: np.ndarray, num_replicas: int, last_ns:
     for name in ("next", "tail", "unseen", "oldest", "youngest", "first_new", "first_ended"):
         now[name] = NONE
     now["unseen_ns"] = FOREVER
+    now["number"] = np.arange(num_replicas)
     now["peak_bytes"] = own["fixed_bytes"] if own["limit_bytes"] else 0
     now["bin_ns"] = now["bin_end_ns"] = max(last_ns // NUM_BINS, 1)
-    sends = np.zeros(int(own["num_clients"]) + 1, np.int64)
-    sends[0] = own["num_clients"]
     return Tables(
         requests=np.zeros(0, REQUEST),
         replicas=now,
@@ -199,7 +211,10 @@ def tables_of(fixed: np.ndarray, prices: np.ndarray, num_replicas: int, last_ns:
         space=np.zeros((num_replicas, *space), np.int64),
         fixed=fixed,
         prices=prices,
-        sends=sends,
+        sends=sends_of(int(own["num_clients"]), following.places.size),
+        following=following,
+        turns=np.zeros(0, TURN),
+        homes=np.full(num_sessions, NONE),
     )
 
 
@@ -228,10 +243,14 @@ def requests_of(columns: TraceColumns) -> np.ndarray:
     return requests
 
 
-def served_of(requests: np.ndarray) -> Served:
-    """What became of requests that have ended; the columns are their table's, not copies."""
+def served_of(requests: np.ndarray, turns: np.ndarray) -> Served:
+    """What became of requests that have ended; the columns are their tables', not copies."""
     renamed = {"prompt_tokens": "prompt", "output_tokens": "output", "held_tokens": "held"}
-    return Served(**{field.name: requests[renamed.get(field.name, field.name)] for field in fields(Served)})
+    columns = {name: requests[renamed.get(name, name)] for name in (field.name for field in fields(Served)[:-3])}
+    if not turns.size:
+        none = np.zeros(requests.size, np.int64)
+        return Served(**columns, session=np.arange(requests.size), turn=none, hit_tokens=none)
+    return Served(**columns, session=turns["session"], turn=turns["turn"], hit_tokens=turns["hit_tokens"])
 
 
 def result_of(tables: Tables, served: Served, makespan_ns: int, *, first_ns: int) -> FleetResult:
