@@ -163,7 +163,7 @@ def test_a_prompt_goes_where_its_blocks_are():
 def test_choices_are_plain_functions_of_integers():
     counts = np.bincount([drawn(number, 7, 5) for number in range(5_000)], minlength=5)
     assert counts.min() > 900
-    assert (prefix_cost(3, 10, 2, 8), prefix_cost(0, 10, 0, 8)) == (29, 10)
+    assert (prefix_cost(3, 10, 2, 8, 1_000), prefix_cost(0, 10, 0, 8, 500)) == (29_000, 5_000)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from kvbench.api.validating import validate
 from kvbench.calibration.validation.recordings import Step, recording_of
-from kvbench.calibration.validation.replayed import first_difference, replayed
+from kvbench.calibration.validation.replayed import by_fleet, first_difference, replayed
 from kvbench.configuration.errors import UsageError
 from tests.support.measurements import measurement
 
@@ -63,18 +63,20 @@ def written(folder, said, name="recorded.json.gz"):
     return path
 
 
-def test_a_recording_by_hand_is_equal_in_every_step():
+@pytest.mark.parametrize("serve", [replayed, by_fleet])
+def test_a_recording_by_hand_is_equal_in_every_step(serve):
     recording = recording_of(document())
-    ours = replayed(recording)
+    ours = serve(recording)
     assert first_difference(recording.steps, ours.steps) is None
     assert (ours.queried_tokens, ours.hit_tokens) == (11, 4)
 
 
 @pytest.mark.parametrize("name", NUM_STEPS)
-def test_a_schedulers_recorded_steps_are_equal_in_the_runner(name):
+def test_a_schedulers_recorded_steps_are_equal_in_runner_and_fleet(name):
     found = validate(measurement(f"schedulers/vllm_{name}.json.gz"), fail_if="worst>0")
     assert found.failed == ()
-    assert f"runner: equal, {NUM_STEPS[name]:,} steps" in found.text
+    for server in ("runner", "fleet"):
+        assert f"{server}: equal, {NUM_STEPS[name]:,} steps" in found.text
 
 
 @pytest.mark.parametrize("name", ["recorded.json.gz", "recorded.json"])

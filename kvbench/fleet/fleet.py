@@ -10,7 +10,7 @@ from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.modelled import machines_named
 from kvbench.backend.rank import rank_in
 from kvbench.checks import check_flag, check_int, check_number, check_share
-from kvbench.fleet.bounds import MOST_BYTES, MOST_TOKENS, check_repeats, scaled
+from kvbench.fleet.bounds import MOST_BYTES, MOST_FACTOR, MOST_TOKENS, check_repeats, scaled
 from kvbench.fleet.frames import FleetRun, figures_of
 from kvbench.fleet.histogram import Histogram, SampleList
 from kvbench.fleet.replays import replayed
@@ -49,9 +49,10 @@ class Fleet(BackendChoice):
         replicas: machines that each serve a share of the requests, > 0.
         routing: round_robin; least_loaded: to the replica with the fewest requests not finished at the arrival, of
             several to the next in turn; power_of_two: to the less loaded of two that are drawn; session: to where the
-            session's first turn went, and that to the least loaded; or prefix: to where the blocks of its prompt that
-            are missing, those that others hold, and those of who waits, each as long as this one, are the fewest.
+            session's first turn went, and that to the least loaded; or prefix: to where blocks of its prompt that are
+            missing, those of who waits, each as long as this one, and those that others hold are the fewest.
         routing_seed: what power_of_two draws with.
+        routing_load: what a block that others hold counts for prefix, of one that is to be computed, >= 0.
         space: where contiguous slots lie: counting (anywhere), buddy or best_fit: an address space of the budget's
             slots, in which a resize takes its new range before it frees the old one. Others are counted.
         repeats: the trace so many times, one after another, > 0.
@@ -72,6 +73,7 @@ class Fleet(BackendChoice):
     replicas: int = 1
     routing: str = "round_robin"
     routing_seed: int = 0
+    routing_load: float = 1.0
     space: str = "counting"
     repeats: int = 1
     rate_scale: float = 1.0
@@ -91,6 +93,7 @@ class Fleet(BackendChoice):
         check_int("repeats", self.repeats, 1)
         check_int("routing_seed", self.routing_seed, 0, MOST_TOKENS)
         check_int("replays", self.replays, 0, MOST_DRAWS)
+        check_number("routing_load", self.routing_load, 0, MOST_FACTOR)
         for name in ("rate_scale", "ttft_objective_s", "tpot_objective_s"):
             value = getattr(self, name)
             if value is not None or name == "rate_scale":
@@ -205,6 +208,7 @@ class FleetServer:
             replicas=self.replicas,
             routing=self.chosen.routing,
             routing_seed=self.chosen.routing_seed,
+            routing_load=self.chosen.routing_load,
             space=self.chosen.space if is_contiguous else "counting",
             split=self.chosen.split,
             repeats=self.chosen.repeats,

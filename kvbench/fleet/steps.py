@@ -9,23 +9,22 @@ from kvbench.fleet.prefix.runs import Runs
 from kvbench.fleet.result import Served
 from kvbench.fleet.rules import BoundRule
 from kvbench.fleet.state import FOREVER, NONE, Tables
-from kvbench.timing.prices import PREFILL, PS_PER_NS, SIZES, UNBOUNDED, Prices, Sight
-from kvbench.timing.prices import STEP as STEP_ROW
+from kvbench.timing.prices import PREFILL, PS_PER_NS, SIZES, STEP, UNBOUNDED, Prices, Sight
 from kvbench.workload.trace_columns import TraceColumns
 
 STEP_NS = 1_000
 
 
-class Step(NamedTuple):
+class WatchedStep(NamedTuple):
     """One step of one replica.
 
     Args:
-        tokens: requests and how many tokens of each were computed, in order of admission.
+        scheduled: requests and how many tokens of each were computed, in order of admission.
         preempted: requests that gave way, by number.
         free_blocks: after it.
     """
 
-    tokens: tuple[tuple[int, int], ...]
+    scheduled: tuple[tuple[int, int], ...]
     preempted: tuple[int, ...]
     free_blocks: int
 
@@ -33,7 +32,7 @@ class Step(NamedTuple):
 def steady_prices(unit_bytes: int) -> Prices:
     """Prices of steps that all take STEP_NS, with tokens of so many bytes."""
     tables = np.zeros((PREFILL + 1, SIZES + 1), np.int64)
-    step_ps = tables[STEP_ROW] = STEP_NS * PS_PER_NS
+    step_ps = tables[STEP] = STEP_NS * PS_PER_NS
     none = dict.fromkeys(("write_ps", "state_ps", "storage_ps", "transfer_ps", "prompt_ps"), 0)
     sights = (Sight(UNBOUNDED, 0, 1, 0, 0),)
     each = {"unit_bytes": unit_bytes, "copy_ps": 1, "swap_ps": 1, "step_ps": step_ps}
@@ -49,15 +48,10 @@ class _Seen(NamedTuple):
 
 
 class Watched:
-    """Serves a trace as `blocks.run_whole` does, on one replica, and notes its first steps.
+    """Serves a trace as `blocks.run_whole` does, on one replica in steps of STEP_NS, and notes them."""
 
-    Args:
-        num_steps: how many.
-    """
-
-    def __init__(self, num_steps: int) -> None:
-        self.steps: list[Step] = []
-        self._num_steps = num_steps
+    def __init__(self) -> None:
+        self.steps: list[WatchedStep] = []
 
     def __call__(
         self, tables: Tables, rule: BoundRule, columns: TraceColumns, repeats: int, runs: Runs | None
@@ -65,9 +59,9 @@ class Watched:
         """See `blocks.run_whole`."""
         tables = filled(tables, columns, repeats, runs)
         watch, arriving = _Watch(tables), np.arange(tables.requests.size)
-        for number in range(self._num_steps):
+        while (tables.requests["finish_ns"] == NONE).any():
             # An iteration that begins as the step does is the step.
-            run_filled(tables, rule, arriving, number * STEP_NS + 1)
+            run_filled(tables, rule, arriving, len(self.steps) * STEP_NS + 1)
             arriving = arriving[:0]
             self.steps.append(watch.step())
         return run_filled(tables, rule, arriving, FOREVER)
@@ -83,7 +77,7 @@ class _Watch:
         self._num_preemptions = np.zeros(tables.requests.size, np.int64)
         self._num_admitted = 0
 
-    def step(self) -> Step:
+    def step(self) -> WatchedStep:
         """What has happened since it was last asked."""
         requests, (now,) = self._tables.requests, self._tables.replicas
         before, after = self._live, self._seen()
@@ -105,7 +99,7 @@ class _Watch:
         self._live, self._num_preemptions = after, requests["num_preemptions"].copy()
         self._has_ended[ended] = True
         self._num_admitted = int(now["num_admitted"])
-        return Step(
+        return WatchedStep(
             tuple((request, num_tokens) for _, request, num_tokens in sorted(found) if num_tokens),
             tuple(preempted.tolist()),
             self._free_blocks(),

@@ -1,6 +1,8 @@
-"""A recorded workload served again, step by step, by the runner's scheduler; and the first step that differs."""
+"""A recorded workload served again, step by step, by runner and fleet; and the first step that differs."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from importlib import import_module
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -24,6 +26,8 @@ from kvbench.workload.contents import Keys
 from kvbench.workload.request import Request, Session
 
 STEP_NS = 1_000
+FLEET_BYTES = 2**40
+"""More than any recorded pool has."""
 SHOWN = 200
 """Characters of what was done in a step that are shown."""
 
@@ -42,34 +46,44 @@ class Replayed(NamedTuple):
     hit_tokens: int
 
 
-def replayed(recording: RecordedSchedule) -> Replayed:
-    """Serve a recorded workload by the rules that it was recorded under, in steps of equal length."""
-    sizes = recording.sizes
-    rules = Scheduling(
-        tokens=sizes["max_num_batched_tokens"],
-        sequences=sizes["max_num_seqs"],
+def _rules(recording: RecordedSchedule) -> Scheduling:
+    """The rules that a workload was recorded under."""
+    return Scheduling(
+        tokens=recording.sizes["max_num_batched_tokens"],
+        sequences=recording.sizes["max_num_seqs"],
         counts_decode=True,
         waits_for_end=False,
         fits_prompts=True,
         plans_steps=True,
     )
-    geometry, block = _geometry(sizes["window"]), sizes["block_size"]
-    strategy = Paged(
+
+
+def _strategy(recording: RecordedSchedule) -> Paged:
+    """The pool that it was recorded with."""
+    sizes = recording.sizes
+    block = sizes["block_size"]
+    made = Paged(
         block_size=block,
         pool_tokens=(sizes["num_blocks"] - 1) * block,
         window_blocks=LATE,
         prefix_caching=recording.prefix_caching,
-    ).fitted(
-        Limits(
-            geometry=geometry,
-            budget_bytes=None,
-            context_tokens=sizes["max_model_len"],
-            is_modelled=True,
-            step_tokens=rules.tokens,
-        )
     )
+    limits = Limits(
+        geometry=_geometry(sizes["window"]),
+        budget_bytes=None,
+        context_tokens=sizes["max_model_len"],
+        is_modelled=True,
+        step_tokens=sizes["max_num_batched_tokens"],
+    )
+    return made.fitted(limits)
+
+
+def replayed(recording: RecordedSchedule) -> Replayed:
+    """Serve a recorded workload by the rules that it was recorded under, in steps of equal length."""
+    sizes, strategy = recording.sizes, _strategy(recording)
+    geometry = _geometry(sizes["window"])
     ledger, recorder = strategy.ledger(geometry), Recorder(("paged",), 0)
-    backend = CountedBackend(geometry, STEP_NS, rules)
+    backend = CountedBackend(geometry, STEP_NS, _rules(recording))
     backend.begin_repetition(strategy.areas)
     own = (0, 0)
     scheduler = Scheduler(strategy, _sessions(recording), backend, ledger, recorder, own, sizes["max_num_seqs"])
@@ -166,8 +180,34 @@ def first_difference(recorded: Sequence[Step], ours: Sequence[Step]) -> Differen
     return None
 
 
-SERVERS: dict[str, Callable[[RecordedSchedule], Replayed]] = {"runner": replayed}
-"""What serves a recorded workload again."""
+def by_fleet(recording: RecordedSchedule) -> Replayed | str:
+    """As `replayed`, in a fleet of one replica; or why there is none."""
+    if recording.sizes["window"]:
+        return "no fleet shares blocks of layers with windows"
+    try:
+        steps = import_module("kvbench.fleet.steps")
+    except ImportError as error:
+        return str(error).splitlines()[0]
+    watched, columns, geometry = steps.Watched(), recording.columns, _geometry(0)
+    result = import_module("kvbench.fleet").simulate(
+        replace(columns, arrival_ns=columns.arrivals_ns * steps.STEP_NS),
+        _strategy(recording),
+        steps.steady_prices(geometry.bytes_per_token),
+        geometry=geometry,
+        budget_bytes=FLEET_BYTES,
+        max_batch=recording.sizes["max_num_seqs"],
+        scheduling=_rules(recording),
+        serve=watched,
+    )
+    return Replayed(
+        steps=tuple(Step(*step) for step in watched.steps),
+        queried_tokens=result.totals.num_queried_tokens,
+        hit_tokens=result.totals.num_hit_tokens,
+    )
+
+
+SERVERS: dict[str, Callable[[RecordedSchedule], Replayed | str]] = {"runner": replayed, "fleet": by_fleet}
+"""What serves a recorded workload again, or says why it does not."""
 
 
 def judged_recording(recording: RecordedSchedule) -> tuple[Judged, str]:
@@ -181,6 +221,9 @@ def judged_recording(recording: RecordedSchedule) -> tuple[Judged, str]:
     parts, said, by = [], [], f"{recording.engine} {recording.version}"
     for name, serve in SERVERS.items():
         ours = serve(recording)
+        if isinstance(ours, str):
+            said.append(f"{name}: {ours}")
+            continue
         differs = first_difference(recording.steps, ours.steps)
         parts.append(_rows(recording, ours, differs, f"{by}, {name}"))
         found = f"{ours.hit_tokens:,} of {ours.queried_tokens:,} tokens hit"
