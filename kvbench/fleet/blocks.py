@@ -63,7 +63,7 @@ def run_filled(tables: Tables, rule: BoundRule, arriving: NDArray[np.int64], unt
     requests = tables.requests
     run(tables, arriving, tables.replicas.size - 1, until_ns, *rule.compiled)
     _check_ended(until_ns < FOREVER or bool((requests["finish_ns"] != NONE).all()))
-    return served_of(requests, tables.turns), int(requests["finish_ns"].max())
+    return served_of(requests, np.arange(requests.size), tables.turns), int(requests["finish_ns"].max())
 
 
 def _lengths(columns: TraceColumns) -> TraceColumns:
@@ -93,7 +93,7 @@ def run_blocks(
         block: requests that get a row at once, > 0.
         fold: takes what became of requests, some at a time, as they end.
     """
-    requests, free, busy = tables.requests, np.zeros(0, np.int64), np.zeros(0, np.int64)
+    requests, (numbers, free, busy) = tables.requests, (np.zeros(0, np.int64) for _ in range(3))
     num_requests = columns.num_requests * repeats
     lengths = _lengths(columns)
     last, makespan_ns = tables.replicas.size - 1, 0
@@ -104,24 +104,24 @@ def run_blocks(
             added = np.zeros(max(rows.size, requests.size), REQUEST)
             check_memory(f"{busy.size:,} requests that wait:", requests.nbytes + added.nbytes)
             free = np.append(free, np.arange(requests.size, requests.size + added.size))
-            requests = np.append(requests, added)
+            requests, numbers = np.append(requests, added), np.append(numbers, np.zeros(added.size, np.int64))
             if is_asked(tables, columns):
                 tables = with_turns(tables, np.append(tables.turns, np.zeros(added.size, TURN)))
         arriving, free = free[: rows.size], free[rows.size :]
-        requests.view(WHOLE)[arriving] = rows.view(WHOLE)
+        requests.view(WHOLE)[arriving], numbers[arriving] = rows.view(WHOLE), np.arange(first, stop)
         if is_asked(tables, columns):
             tables.turns[arriving] = turns_of(columns, np.arange(first, stop), runs)
         until_ns = FOREVER if stop == num_requests else int(lengths.stretch(stop, stop + 1).arrivals_ns[0])
         last = run(tables._replace(requests=requests), arriving, last, until_ns, *rule.compiled)
         places = np.append(busy, arriving)
         has_ended = requests["finish_ns"][places] != NONE
-        ended, busy = requests.view(WHOLE)[places[has_ended]].view(REQUEST), places[~has_ended]
-        free = np.append(free, places[has_ended])
+        over, busy = places[has_ended], places[~has_ended]
+        ended, free = requests.view(WHOLE)[over].view(REQUEST), np.append(free, over)
         if ended.size:
             makespan_ns = max(makespan_ns, int(ended["finish_ns"].max()))
-            fold(served_of(ended, tables.turns[places[has_ended]] if is_asked(tables, columns) else tables.turns))
+            fold(served_of(ended, numbers[over], tables.turns[over] if tables.turns.size else tables.turns))
     _check_ended(not busy.size)
-    return served_of(requests[:0], tables.turns[:0]), makespan_ns
+    return served_of(requests[:0], numbers[:0], tables.turns[:0]), makespan_ns
 
 
 def _check_ended(have_all_ended: bool) -> None:

@@ -243,13 +243,19 @@ def requests_of(columns: TraceColumns) -> np.ndarray:
     return requests
 
 
-def served_of(requests: np.ndarray, turns: np.ndarray) -> Served:
-    """What became of requests that have ended; the columns are their tables', not copies."""
+def served_of(requests: np.ndarray, numbers: np.ndarray, turns: np.ndarray) -> Served:
+    """What became of requests that have ended; the columns are their tables', not copies.
+
+    Args:
+        requests: their REQUEST records.
+        numbers: theirs in the trace: each is a session of its own where none are told.
+        turns: their TURN records; empty where there are none.
+    """
     renamed = {"prompt_tokens": "prompt", "output_tokens": "output", "held_tokens": "held"}
     columns = {name: requests[renamed.get(name, name)] for name in (field.name for field in fields(Served)[:-3])}
     if not turns.size:
         none = np.zeros(requests.size, np.int64)
-        return Served(**columns, session=np.arange(requests.size), turn=none, hit_tokens=none)
+        return Served(**columns, session=numbers, turn=none, hit_tokens=none)
     return Served(**columns, session=turns["session"], turn=turns["turn"], hit_tokens=turns["hit_tokens"])
 
 
