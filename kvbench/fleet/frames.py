@@ -94,7 +94,7 @@ def _named(code: int, size: int, names: list[str]) -> "pd.Categorical[str]":
 
 def _requests(run: Served, times: RequestTimes) -> pd.DataFrame:
     num_requests = len(run.arrival_ns)
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "repetition": np.zeros(num_requests, dtype=np.int8),
             "warmup": np.zeros(num_requests, dtype=bool),
@@ -113,6 +113,7 @@ def _requests(run: Served, times: RequestTimes) -> pd.DataFrame:
             "latency_s": times.latency_s,
         }
     )
+    return frame.sort_values(["session", "turn"], ignore_index=True) if run.turn.any() else frame
 
 
 def _timeline(result: FleetResult) -> pd.DataFrame:
