@@ -151,5 +151,4 @@ def records(dtype: "np.dtype[np.void]") -> Callable[[int, int], Any]:
 
         return record(types.int64, types.int64), code
 
-    made: Callable[[int, int], Any] = intrinsic(at)
-    return made
+    return cast("Callable[[int, int], Any]", intrinsic(at))

@@ -21,6 +21,7 @@ from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import FULL, WINDOW, LayerGroup
 from kvbench.runner.recorder import FINISH, STEP_FIELDS, Recorder
 from kvbench.runner.scheduler import Scheduler
+from kvbench.strategy.base import Strategy
 from kvbench.strategy.paged import LATE, Paged
 from kvbench.workload.contents import Keys
 from kvbench.workload.request import Request, Session
@@ -58,7 +59,7 @@ def _rules(recording: RecordedSchedule) -> Scheduling:
     )
 
 
-def _strategy(recording: RecordedSchedule) -> Paged:
+def _strategy(recording: RecordedSchedule) -> Strategy:
     """The pool that it was recorded with."""
     sizes = recording.sizes
     block = sizes["block_size"]

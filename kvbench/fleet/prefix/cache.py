@@ -62,7 +62,7 @@ def _covered(m: Machine, run: int, row: RunRow) -> int:
     own = segment_at(m.now.segments_at, number)
     if own.next == 0:
         catch_up(m, number, row)
-        return own.count if own.first == 0 else 0
+        return int(own.count) if own.first == 0 else 0
     reach = 0
     while True:
         number = covering(m, run, row, reach)
@@ -313,7 +313,7 @@ def _release_one(m: Machine, place: int, number: int) -> int:
     own.references -= 1
     if own.references > 0:
         now.shared_bytes -= own.count * m.fixed.unit * m.fixed.slot_bytes
-        return own.count
+        return int(own.count)
     now.num_unused += own.count
     deeper = segment_at(now.segments_at, 0).older
     link_before(m, number, 0)
