@@ -1,6 +1,6 @@
 """Which replica a request goes to: decisions of whole numbers, each by what a router knows when the request is sent."""
 
-from kvbench.compiled import inlined, part, plain
+from kvbench.compiled import inlined, part, plain, referred
 from kvbench.fleet.prefix.cache import find
 from kvbench.fleet.replica import load_of
 from kvbench.fleet.state import (
@@ -54,7 +54,8 @@ _drawn, _prefix_cost = plain(drawn), plain(prefix_cost)
 def machine_of(tables: Tables, replica: int, admitted: Rule, grown: Rule, turned: TurnRule) -> Machine:
     """One replica, and what it sees."""
     now, live, sums, space = tables.replicas[replica], tables.live[replica], tables.sums[replica], tables.space[replica]
-    return Machine(tables.requests, now, live, sums, space, tables.fixed[0], tables.prices, admitted, grown, turned)
+    own = Machine(tables.requests, now, live, sums, space, tables.fixed[0], tables.prices, admitted, grown, turned)
+    return referred(own)
 
 
 @part
