@@ -5,8 +5,6 @@ from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any, ParamSpec, TypeVar, cast
 
-import numpy as np
-
 try:
     from numba import cfunc, from_dtype, njit, types
     from numba.core import cgutils
@@ -133,11 +131,11 @@ referred = cast(Callable[[Any], Any], intrinsic(_typed))
 that takes longer than what many a part does. It lasts until the function returns that has called this."""
 
 
-def records(dtype: "np.dtype[np.void]") -> Callable[[int, int], Any]:
+def records(dtype: Any) -> Callable[[int, int], Any]:
     """Take a record of a table by the table's address: parts that only some runs call cost the others no argument.
 
     Args:
-        dtype: of a record.
+        dtype: of a record, NumPy's.
     Returns:
         What compiled functions call with an address and a place; who calls holds the table.
     """
