@@ -32,7 +32,7 @@ class Runs(NamedTuple):
         return int(self.copies.max()) + 1
 
 
-class Names(NamedTuple):
+class NameTables(NamedTuple):
     """Tables of blocks with names; they are kept as long as their addresses are known.
 
     Args:
@@ -63,7 +63,7 @@ def runs_of(contents: Contents, block_tokens: int) -> Runs:
     return Runs(rows, number[answers], copies)
 
 
-def names_of(tables: Tables, runs: Runs, repeats: int) -> Names:
+def names_of(tables: Tables, runs: Runs, repeats: int) -> NameTables:
     """Tables for a trace so many times; their addresses are written to those of the kernel.
 
     Raises:
@@ -79,4 +79,4 @@ def names_of(tables: Tables, runs: Runs, repeats: int) -> Names:
     table, segments = np.zeros((num_runs, num_replicas), CELL), np.zeros((num_replicas, num_segments), SEGMENT)
     tables.fixed["runs_at"], tables.fixed["table_at"] = runs.rows.ctypes.data, table.ctypes.data
     tables.replicas["segments_at"] = segments.ctypes.data + segments.strides[0] * np.arange(num_replicas)
-    return Names(runs, table, segments)
+    return NameTables(runs, table, segments)
