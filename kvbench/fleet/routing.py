@@ -55,7 +55,8 @@ def machine_of(tables: Tables, replica: int, admitted: Rule, grown: Rule, turned
     """One replica, and what it sees."""
     now, live, sums, space = tables.replicas[replica], tables.live[replica], tables.sums[replica], tables.space[replica]
     own = Machine(tables.requests, now, live, sums, space, tables.fixed[0], tables.prices, admitted, grown, turned)
-    return referred(own)
+    made: Machine = referred(own)
+    return made
 
 
 @part

@@ -86,7 +86,7 @@ def find(m: Machine, request: int, num_blocks: int) -> int:
         if run.first < num_blocks:
             reach = _covered(m, turn.base + place, run)
             if reach > 0:
-                return min(run.first + reach, num_blocks)
+                return min(int(run.first) + reach, num_blocks)
         place = run.parent
     return 0
 
