@@ -68,7 +68,7 @@ def test_an_engines_flags_are_the_fleets():
     assert server.fitted(Paged(), ONE, server.memory_bytes).block_size == 32
     with pytest.raises(ValueError, match="block_size is 64, and engine=vllm has blocks of 32: say one"):
         server.fitted(Paged(block_size=64), ONE, server.memory_bytes)
-    kept = Paged(block_size=64, pool_tokens=640, window_blocks="keep")
+    kept = Paged(block_size=64, pool_tokens=640, window_blocks="keep", prefix_caching=False)
     assert server.fitted(kept, ONE, server.memory_bytes) == kept
 
 
