@@ -57,8 +57,12 @@ class Driver:
             session: what it is of.
             num_tokens: that it is to compute before its next answer; 0: nothing is taken over.
         """
-        plan = self.strategy.on_admit(seq, session, self.view)
-        return self.book(seq, (*plan, *(self.strategy.on_reuse(seq, num_tokens, self.view) if num_tokens else NOTHING)))
+
+        def planned(seq: int, session: Session, view: LedgerView) -> Plan:
+            plan = self.strategy.on_admit(seq, session, view)
+            return (*plan, *self.strategy.on_reuse(seq, num_tokens, view)) if num_tokens else plan
+
+        return self._do(seq, planned, session) or self.book(seq, NOTHING)
 
     def at_once(self, seq: int, num_tokens: int) -> int:
         """How many of an append's tokens the next step takes."""

@@ -1,5 +1,6 @@
 """A strategy as one of several that a sequence lives under in turn: its areas carry its name."""
 
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 
@@ -77,6 +78,38 @@ class MemberView(LedgerView):
     def frees_windows(self, area: str = MAIN) -> bool:
         """See `LedgerView.frees_windows`."""
         return self._view.frees_windows(self._prefix + area)
+
+    def has_name(self, key: Hashable) -> bool:
+        """See `LedgerView.has_name`."""
+        return self._view.has_name(key)
+
+    def is_held(self, key: Hashable) -> bool:
+        """See `LedgerView.is_held`."""
+        return self._view.is_held(key)
+
+    def idle(self) -> Iterator[Hashable]:
+        """See `LedgerView.idle`."""
+        return self._view.idle()
+
+    def idle_bytes(self) -> int:
+        """See `LedgerView.idle_bytes`."""
+        return self._view.idle_bytes()
+
+    def area_of(self, key: Hashable) -> str:
+        """See `LedgerView.area_of`; as the member calls it."""
+        return self._view.area_of(key).removeprefix(self._prefix)
+
+    def free_bytes(self, area: str = MAIN) -> int:
+        """See `LedgerView.free_bytes`."""
+        return self._view.free_bytes(self._prefix + area)
+
+    def block_bytes(self, area: str = MAIN) -> int:
+        """See `LedgerView.block_bytes`."""
+        return self._view.block_bytes(self._prefix + area)
+
+    def num_left(self, seq: int, area: str = MAIN) -> int:
+        """See `LedgerView.num_left`."""
+        return self._view.num_left(seq, self._prefix + area)
 
     def num_leaving(self, seq: int, area: str = MAIN) -> int:
         """See `LedgerView.num_leaving`."""
