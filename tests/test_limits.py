@@ -56,7 +56,7 @@ def test_a_fast_tier_takes_no_more_of_a_pool_than_it_holds():
 
 def test_nothing_is_left_to_a_run_by_default_that_it_does_not_decide():
     left = {name: [key for key, value in _numbers(node_of("strategy", name)) if value is None] for name in STRATEGIES}
-    decided = {*BOUNDS, "disk_capacity", "window_blocks"}
+    decided = {*BOUNDS, "disk_capacity", "window_blocks", "prefix_caching"}
     assert {key for keys in left.values() for key in keys} == {*decided, "format"}  # which is the model's, as it stands
     bounds = [
         key for name in STRATEGIES for key, value in _numbers(node_of("strategy", name)) if key in BOUNDS and value
