@@ -55,8 +55,8 @@ def columns_of(texts):
     )
 
 
-def served(columns, num_blocks, size, max_live, budget, **options):
-    made = Paged(block_size=size, pool_tokens=num_blocks * size, window_blocks="keep", prefix_caching=True)
+def served(columns, num_blocks, size, max_live, budget, prefix_caching=True, **options):
+    made = Paged(block_size=size, pool_tokens=num_blocks * size, window_blocks="keep", prefix_caching=prefix_caching)
     chosen = {
         "geometry": GEOMETRY,
         "budget_bytes": (num_blocks * size + STAGING) * SLOT_BYTES,
@@ -74,25 +74,26 @@ def served(columns, num_blocks, size, max_live, budget, **options):
     max_live=st.integers(1, 5),
     budget=st.integers(5, 20),
     is_stepped=st.booleans(),
+    is_kept=st.booleans(),
 )
-def test_it_is_an_engines_block_by_block(drawn, size, spare, max_live, budget, is_stepped):
+def test_it_is_an_engines_block_by_block(drawn, size, spare, max_live, budget, is_stepped, is_kept):
     texts = texts_of(drawn)
     columns = columns_of(texts)
     num_blocks = max(-(-(len(prompt) + len(answer)) // size) for _, prompt, answer in texts) + spare
     asked = [
-        Asked(number, arrival, len(prompt), len(answer), columns.contents.block_keys(number, size))
+        Asked(number, arrival, len(prompt), len(answer), columns.contents.block_keys(number, size) if is_kept else ())
         for number, (arrival, prompt, answer) in enumerate(texts)
     ]
     engine = Engine(asked, num_blocks, size, max_live, budget)
     engine.run()
-    found = served(columns, num_blocks, size, max_live, budget, step_by_step=is_stepped)
+    found = served(columns, num_blocks, size, max_live, budget, step_by_step=is_stepped, prefix_caching=is_kept)
     assert found.finish_ns.tolist() == [(request.finished + 1) * STEP_NS for request in asked]
     assert found.hit_tokens.tolist() == [request.hits for request in asked]
     assert found.admitted_ns.tolist() == [request.admitted * STEP_NS for request in asked]
     assert found.num_preemptions.tolist() == [request.num_preemptions for request in asked]
     assert np.argsort(found.finish_order).tolist() == engine.finished
     assert found.totals.num_evicted_blocks == engine.pool.num_evicted
-    assert found.totals.num_queried_tokens == engine.num_queried
+    assert found.totals.num_queried_tokens == engine.num_queried * is_kept
 
 
 ROUTED = st.fixed_dictionaries(

@@ -49,7 +49,9 @@ def is_admitted(m: Machine) -> bool:
     if not fixed.fits_prompts or now.num_live == 0:
         return True
     num_blocks, free = -(-num_tokens // fixed.unit) - now.num_found, free_blocks(m)
-    if num_blocks + now.num_found <= free or num_blocks + num_idle(m, request, now.num_found) <= free:
+    if num_blocks + now.num_found <= free:
+        return True
+    if fixed.shares and num_blocks + num_idle(m, request, now.num_found) <= free:
         return True
     now.has_given_way = 1
     now.must_wait = int(not fixed.shares or not may_grow(m, request, now.num_found))

@@ -106,7 +106,7 @@ class Pool:
             request.blocks.append(block)
         for index in range(num_tokens // self.size):
             block = request.blocks[index]
-            if block not in self.names:
+            if block not in self.names and request.keys:
                 self.names[block] = request.keys[index]
                 self.named.setdefault(request.keys[index], []).append(block)
         return True
