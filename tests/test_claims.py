@@ -9,7 +9,7 @@ import pytest
 
 from kvbench.api.study import experiment_of
 from kvbench.backend.choice import Conditions
-from kvbench.backend.counted import Counted
+from kvbench.backend.counted import CountedBackend
 from kvbench.backend.measured import MeasuredBackend
 from kvbench.charts.claims import ranges_chart
 from kvbench.model.geometry import KVGeometry
@@ -57,7 +57,9 @@ def setting(backend, **changed):
 
 
 def bench(backend=None):
-    return ClaimsBench(setting(backend or Counted(ARTICLE)), 1, {name: own.appends for name, own in LISTS.items()})
+    return ClaimsBench(
+        setting(backend or CountedBackend(ARTICLE)), 1, {name: own.appends for name, own in LISTS.items()}
+    )
 
 
 def findings_of(cases, lists=None):
@@ -250,7 +252,7 @@ def test_the_configuration_builds_all_claims():
 
 
 def test_counted_claims_give_tables_sentences_and_a_chart_each():
-    found = experiment("C1", "C5").run(setting(Counted(ARTICLE)))
+    found = experiment("C1", "C5").run(setting(CountedBackend(ARTICLE)))
     assert list(found.charts) == ["c01", "c05"]
     for chart in found.charts.values():
         assert ARTICLE.about in words(chart)

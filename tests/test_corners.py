@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvbench.backend.counted import Counted
+from kvbench.backend.counted import CountedBackend
 from kvbench.ledger import Ledger, LedgerError, Receipt
 from kvbench.plan.area import HOST, NORM, Area, Blocks, Votes
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Reserve, Rows, Rule
@@ -135,7 +135,7 @@ def test_what_is_held_follows_the_rows_of_the_only_sequence():
 def test_what_a_backend_cannot_tell_is_refused_before_anything_is_run():
     once = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": 1, "budget_bytes": None}
     with pytest.raises(ValueError, match="it needs attention to tell it: mass; backend counted supplies none"):
-        run({"it": strategy("heavy_hitters")}, [Session(0, (Request(4),))], Counted(TINY), **once)
+        run({"it": strategy("heavy_hitters")}, [Session(0, (Request(4),))], CountedBackend(TINY), **once)
 
 
 @pytest.mark.parametrize(

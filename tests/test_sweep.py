@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from kvbench.backend.counted import Counted
+from kvbench.backend.counted import CountedBackend
 from kvbench.decide.sweep import Point, joined, swept_values
 from kvbench.results.results import Results
 from kvbench.results.schema import REQUESTS, STEPS, SUMMARY
@@ -27,7 +27,7 @@ def point(scenario, *appends, **values):
 def test_points_are_run_and_their_rows_told_apart():
     points = [point("short", 3, 3, size=1, kind="a"), point("long", 20, size=2, kind="b")]
     assert [each.num_tokens for each in points] == [2 * 6, 2 * 20]
-    found = joined([each.run(Counted(ARTICLE), **HOW) for each in points], [each.values for each in points])
+    found = joined([each.run(CountedBackend(ARTICLE), **HOW) for each in points], [each.values for each in points])
     columns = ["scenario", "strategy", "size", "kind"]
     rows = [
         ("short", "static", 1, "a"),
