@@ -199,8 +199,8 @@ def test_what_is_gathered_or_restored_at_once_is_what_is_read_in_parts(areas, at
         return Staging(num_buffers, shape, memory, num_tokens)
 
     monkeypatch.setattr("kvbench.backend.storage.memory.IN_PARTS", ())
-    monkeypatch.setattr("kvbench.backend.storage.sequence.AT_ONCE_TOKENS", at_once)
-    monkeypatch.setattr("kvbench.backend.storage.sequence.Staging", staging)
+    monkeypatch.setattr("kvbench.backend.storage.areas.AT_ONCE_TOKENS", at_once)
+    monkeypatch.setattr("kvbench.backend.storage.areas.Staging", staging)
     for queries, expected in zip((1, 300), in_parts, strict=True):
         for found, part in zip(backend.attention(0, queries)[0], expected, strict=True):
             assert torch.allclose(found, part, atol=1e-5)
