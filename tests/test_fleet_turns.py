@@ -195,3 +195,27 @@ def test_a_fleet_of_int8_by_hand():
     assert result.totals.peak_bytes == staging + 12 * SLOT_BYTES + chunk_bytes
     assert result.totals.num_iterations == 13
     assert (result.totals.num_resizes, result.totals.copied_bytes) == (0, 0)
+
+
+SLOW = [
+    prices_of(machine(memory_bytes_per_s=64e6, host_bytes_per_s=rate), work_of_parameters(GEOMETRY, WEIGHTS))
+    for rate in (16e6, 20e6, 42e6)
+]
+"""A slot takes a microsecond to read, and 20 slots over a link 80, 64 or 30: a step waits for it until 20 to 40 slots
+on the device, beside what reading takes at all, take longer."""
+LATE = (2_000_000_000, 1, 1)
+"""Who arrives so late that a bin of the timeline, which no jump goes beyond, has room for many steps."""
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 4_000), st.integers(41, 60), st.integers(40, 90)), min_size=1, max_size=3),
+    prices=st.sampled_from(SLOW),
+)
+def test_a_jump_ends_where_a_step_no_longer_waits_for_a_link(rows, prices):
+    chosen = {"geometry": GEOMETRY, "max_batch": 4}
+    chosen["budget_bytes"] = budget_of(Hierarchical(fast_capacity=40), 4_000)
+    columns = columns_of([*rows, LATE])
+    jumped = simulate(columns, Hierarchical(fast_capacity=40), prices, **chosen)
+    stepped = simulate(columns, Hierarchical(fast_capacity=40), prices, step_by_step=True, **chosen)
+    assert results(jumped) == results(stepped)
