@@ -18,7 +18,17 @@ from kvbench.strategy.static import Static
 from kvbench.timing.prices import DECODE_FIXED, DECODE_UNIT, MIXED_FIXED, MIXED_UNIT
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.steps import StepFigures
-from tests.support.fleet_models import COLUMNS, PRICES, PS_PER_NS, ROUND, SLOT_BYTES, by_runner, columns_of, results
+from tests.support.fleet_models import (
+    COLUMNS,
+    LATE,
+    PRICES,
+    PS_PER_NS,
+    ROUND,
+    SLOT_BYTES,
+    by_runner,
+    columns_of,
+    results,
+)
 from tests.support.machines import GEOMETRY, WORK, machine
 
 STAGING = 1024 // 2  # in slots: 1,024 tokens of one layer of two
@@ -140,8 +150,17 @@ SPACES = st.sampled_from(["counting", "buddy", "best_fit"])
 
 @pytest.mark.parametrize("name", MAKERS)
 @settings(max_examples=30, deadline=None)
-@given(rows=ROWS, slots=SLOTS, max_batch=BATCH, options=OPTIONS, space=SPACES, least=st.sampled_from([1, 4]))
-def test_jumping_gives_what_stepping_gives(name, rows, slots, max_batch, options, space, least):
+@given(
+    rows=ROWS,
+    late=st.sampled_from([[], [LATE]]),
+    slots=SLOTS,
+    max_batch=BATCH,
+    options=OPTIONS,
+    space=SPACES,
+    least=st.sampled_from([1, 4]),
+)
+def test_jumping_gives_what_stepping_gives(name, rows, late, slots, max_batch, options, space, least):
+    rows = rows + late
     if name in CONTIGUOUS:
         options = options | {"space": space, "min_block_tokens": least}
     jumped = run(name, rows, slots, max_batch, **options)

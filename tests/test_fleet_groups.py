@@ -13,7 +13,7 @@ from kvbench.strategy.paged import Paged
 from kvbench.timing.prices import UNBOUNDED, Sight, num_pairs, num_seen
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.work import work_of_parameters
-from tests.support.fleet_models import COLUMNS, PS_PER_NS, by_runner, columns_of, results
+from tests.support.fleet_models import COLUMNS, LATE, PS_PER_NS, by_runner, columns_of, results
 from tests.support.machines import WEIGHTS, machine
 from tests.test_fleet import BATCH, MAKERS, OPTIONS, ROWS
 
@@ -80,8 +80,16 @@ def test_it_equals_the_runner_on_the_modelled_backend(name, maker, rows, num_byt
 
 @pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=40, deadline=None)
-@given(maker=st.sampled_from(list(MAKERS)), rows=ROWS, num_bytes=BYTES, max_batch=BATCH, options=OPTIONS)
-def test_jumping_gives_what_stepping_gives(name, maker, rows, num_bytes, max_batch, options):
+@given(
+    maker=st.sampled_from(list(MAKERS)),
+    rows=ROWS,
+    late=st.sampled_from([[], [LATE]]),
+    num_bytes=BYTES,
+    max_batch=BATCH,
+    options=OPTIONS,
+)
+def test_jumping_gives_what_stepping_gives(name, maker, rows, late, num_bytes, max_batch, options):
+    rows = rows + late
     jumped = run(name, maker, rows, num_bytes, max_batch, **options)
     stepped = run(name, maker, rows, num_bytes, max_batch, step_by_step=True, **options)
     assert results(jumped) == results(stepped)

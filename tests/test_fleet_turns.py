@@ -18,7 +18,7 @@ from kvbench.strategy.snapkv import SnapKV
 from kvbench.strategy.streaming import Streaming
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.work import work_of_parameters
-from tests.support.fleet_models import COLUMNS, PRICES, PS_PER_NS, SLOT_BYTES, by_runner, columns_of, results
+from tests.support.fleet_models import COLUMNS, LATE, PRICES, PS_PER_NS, SLOT_BYTES, by_runner, columns_of, results
 from tests.support.machines import GEOMETRY, WEIGHTS, machine
 from tests.test_fleet import BATCH, SCHEDULINGS
 from tests.test_fleet_groups import GEOMETRIES
@@ -144,8 +144,9 @@ OPTIONS = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("name", MAKERS)
 @settings(max_examples=15, deadline=None)
-@given(rows=ROWS, slots=SLOTS, max_batch=BATCH, options=OPTIONS)
-def test_jumping_gives_what_stepping_gives(name, rows, slots, max_batch, options):
+@given(rows=ROWS, late=st.sampled_from([[], [LATE]]), slots=SLOTS, max_batch=BATCH, options=OPTIONS)
+def test_jumping_gives_what_stepping_gives(name, rows, late, slots, max_batch, options):
+    rows = rows + late
     jumped = run(name, rows, slots, max_batch, **options)
     stepped = run(name, rows, slots, max_batch, step_by_step=True, **options)
     assert results(jumped) == results(stepped)
@@ -203,8 +204,6 @@ SLOW = [
 ]
 """A slot takes a microsecond to read, and 20 slots over a link 80, 64 or 30: a step waits for it until 20 to 40 slots
 on the device, beside what reading takes at all, take longer."""
-LATE = (2_000_000_000, 1, 1)
-"""Who arrives so late that a bin of the timeline, which no jump goes beyond, has room for many steps."""
 
 
 @settings(max_examples=25, deadline=None)

@@ -61,6 +61,10 @@ COLUMNS = ("admitted_ns", "first_token_ns", "finish_ns", "num_preemptions", "out
 PS_PER_NS = 1_000
 
 
+LATE = (2_000_000_000, 1, 1)
+"""Who arrives so late that a bin of the timeline, which no jump goes beyond, has room for many steps."""
+
+
 def columns_of(rows, num_clients=None):
     """A trace of (arrival in ns, prompt tokens, output tokens), in any order; with clients lengths alone tell."""
     rows = rows if num_clients is None else [(0, *row[1:]) for row in rows]
