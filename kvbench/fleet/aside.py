@@ -7,7 +7,8 @@ while it reads what is on the device, and a step of a sequence takes as long as 
 from kvbench.compiled import part, plain
 from kvbench.fleet.holds import held_units
 from kvbench.fleet.memory import aside_bytes
-from kvbench.fleet.state import COPIES_EVICTED, COPIES_NOTHING, NONE, FixedRow, LiveRow, Machine
+from kvbench.fleet.rows import LiveRow
+from kvbench.fleet.state import COPIES_EVICTED, COPIES_NOTHING, NONE, FixedRow, Machine
 from kvbench.strategy.base import moved_at_once, passed_on
 from kvbench.timing.prices import (
     DECODE_FIXED,

@@ -2,7 +2,8 @@
 or a chunk ends. Between events all that decode are on straight stretches of theirs."""
 
 from kvbench.compiled import part, plain
-from kvbench.fleet.state import FixedRow, LiveRow, Machine
+from kvbench.fleet.rows import LiveRow
+from kvbench.fleet.state import FixedRow, Machine
 from kvbench.timing.prices import UNBOUNDED, units_seen
 
 _units_seen = plain(units_seen)

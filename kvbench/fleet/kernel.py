@@ -15,7 +15,8 @@ from kvbench.fleet.state import ROUND_ROBIN, Rule, Tables, TurnRule
 
 COMPILED = (
     *("aside", "holds", "iteration", "jump", "kernel", "last_blocks", "live", "memory", "paying", "prefix/cache"),
-    *("prefix/segments", "prompts", "queue", "replica", "room", "routing", "sends", "space", "state", "tally", "turns"),
+    *("prefix/segments", "prompts", "queue", "replica", "room", "routing", "rows", "sends", "space"),
+    *("state", "tally", "turns"),
 )
 """Files of this package that are compiled into the kernel."""
 

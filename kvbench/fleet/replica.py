@@ -4,8 +4,9 @@ from kvbench.compiled import part
 from kvbench.fleet.iteration import iterate
 from kvbench.fleet.jump import jump
 from kvbench.fleet.queue import admit, is_waiting
+from kvbench.fleet.rows import ServedRow
 from kvbench.fleet.space import lay_out
-from kvbench.fleet.state import NONE, Machine, Records, ReplicaRow, ServedRow
+from kvbench.fleet.state import NONE, Machine, Records, ReplicaRow
 from kvbench.fleet.tally import widen
 
 
