@@ -56,7 +56,7 @@ class Accelerator:
         """A figure that a file may leave out.
 
         Args:
-            figure: one of OPTIONAL.
+            figure: one of OPTIONAL, or another that may be None.
             question: what asks for it, for the message.
         Raises:
             ValueError: it is not stated.

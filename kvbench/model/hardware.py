@@ -15,6 +15,8 @@ SHARES = ("memory_efficiency", "compute_efficiency", "host_efficiency")
 FIXED = ("launch_s", "allocation_s", "device_allocation_s", "transfer_s", "step_s")
 LEAST_POINTS = NUM_COORDINATES = 2
 LEAST_SHARE = 0.01
+MOST_SPREAD = 5.0
+"""Of a logarithm: a draw in a thousand is then 5 million times the median."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,11 @@ class Hardware(Accelerator):
         transfer_s: of a transfer to or from another tier.
         step_s: of an iteration of a whole model, on the host.
         source: where the figures come from.
+        disk_s: of a transfer from the disk, beside transfer_s, in seconds; None: not stated.
+        remote_bytes_per_s: bandwidth between it and a store of blocks on the network, one direction; None: not stated.
+        remote_s: of a transfer from that store, beside transfer_s, in seconds, the median; None: not stated.
+        remote_spread: standard deviation of the logarithm of remote_s, from transfer to transfer; None: it does not
+            vary.
         curves: of a calibrated machine, seconds by size, [size, seconds] points a name; None for a data sheet's.
         calibrated_for: what those were measured on, such as dtype and heads; None for a data sheet's.
         validation: how far modelled times were from measured ones; None where that was never measured.
@@ -56,6 +63,10 @@ class Hardware(Accelerator):
     transfer_s: float
     step_s: float
     source: str
+    disk_s: float | None = None
+    remote_bytes_per_s: float | None = None
+    remote_s: float | None = None
+    remote_spread: float | None = None
     curves: Mapping[str, Curve] | None = None
     calibrated_for: Mapping[str, object] | None = None
     validation: Mapping[str, Any] | None = None
@@ -71,9 +82,17 @@ class Hardware(Accelerator):
             if value < LEAST_SHARE:
                 raise ValueError(f"hardware.{key} is at least {LEAST_SHARE}, got {value!r}")
         self._check_seconds(*FIXED)
+        self._check_tiers()
         self._check_mappings()
         for name, curve in (self.curves or {}).items():
             check_curve(f"hardware.curves.{name}", curve)
+
+    def _check_tiers(self) -> None:
+        if self.remote_bytes_per_s is not None:
+            self._check_rates("remote_bytes_per_s")
+        self._check_seconds(*(key for key in ("disk_s", "remote_s") if getattr(self, key) is not None))
+        if self.remote_spread is not None:
+            check_number("hardware.remote_spread", self.remote_spread, 0, MOST_SPREAD)
 
     def _check_mappings(self) -> None:
         for key in ("curves", "calibrated_for", "validation", "kernels"):

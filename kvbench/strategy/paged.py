@@ -4,8 +4,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from kvbench.checks import check_bound, check_flag, check_int, check_one_of
+from kvbench.engine.tiers import ALWAYS, BELOW, THROUGH, TIER_LOADS, TIER_WRITES
 from kvbench.ledger import UNLIMITED, LedgerView, Limits
 from kvbench.ledger.costs import covered
+from kvbench.model.accelerator import MOST_BYTES
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import WINDOW
 from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Cast, Format, Native
@@ -46,6 +48,15 @@ class Paged(Strategy):
         prefix_caching: keep blocks, named by what they and all before them hold, for later requests that begin alike:
             a request takes over the longest chain of its full blocks that is there; where the pool is full, blocks that
             nobody holds go, the least recently used first. None: as the engine does, and not without one.
+        host_bytes: of the host's memory, for each accelerator, that keep copies of named blocks below the device; 0:
+            none. Tiers below the device, see `engine.tiers`, need prefix_caching.
+        disk_bytes: the same of a disk, below the host.
+        remote_bytes: the same of a store that others of the network may have too, below the disk.
+        tier_writes: when blocks are stored below: "through", all that a request has, as it lets go of them at its end
+            or preempted; "eviction", one that the device drops, as it goes.
+        tier_loads: which blocks are loaded that are found below: "always" all; "cost" those that are loaded no slower
+            than they are computed.
+        prefetch: at a request's arrival, move its blocks that lie below the host up to it.
     Raises:
         ValueError: a parameter is out of its range.
     Source: Kwon et al. 2023, arXiv:2309.06180, sections 4.1 to 4.4; of windows, vLLM's hybrid KV cache manager; of
@@ -60,6 +71,12 @@ class Paged(Strategy):
     prefix_caching: bool | None = None
     format: str | None = None
     scale: float | str = 1.0
+    host_bytes: int = 0
+    disk_bytes: int = 0
+    remote_bytes: int = 0
+    tier_writes: str = THROUGH
+    tier_loads: str = ALWAYS
+    prefetch: bool = False
 
     def __post_init__(self) -> None:
         check_int("block_size", self.block_size, 1)
@@ -75,7 +92,29 @@ class Paged(Strategy):
 
         if self.prefix_caching is not None:
             check_flag("prefix_caching", self.prefix_caching)
+        self._check_tiers()
         _ = self._format  # refuses what is none
+
+    def _check_tiers(self) -> None:
+        for tier in BELOW:
+            check_int(f"{tier}_bytes", getattr(self, f"{tier}_bytes"), 0, MOST_BYTES)
+        check_one_of("tier_writes", self.tier_writes, TIER_WRITES)
+        check_one_of("tier_loads", self.tier_loads, TIER_LOADS)
+        check_flag("prefetch", self.prefetch)
+        if self.tier_bytes and self.prefix_caching is False:
+            first = next(iter(self.tier_bytes))
+            raise ValueError(
+                f"{first}_bytes keeps named blocks, and prefix_caching is false: set that to true, or it to 0"
+            )
+        if self.prefetch and not (self.host_bytes and len(self.tier_bytes) > 1):
+            raise ValueError(
+                f"prefetch moves blocks up to the host, from a tier below it: give both bytes, got {self.tier_bytes}"
+            )
+
+    @property
+    def tier_bytes(self) -> dict[str, int]:
+        """Bytes of the tiers below the device that there are, the next below first."""
+        return {tier: num_bytes for tier in BELOW if (num_bytes := getattr(self, f"{tier}_bytes"))}
 
     @property
     def _format(self) -> Format:
@@ -98,6 +137,11 @@ class Paged(Strategy):
             return self._with(window_blocks=KEEP).fitted(limits)
         if self.prefix_caching is None:
             return self._with(prefix_caching=limits.caches_prefixes).fitted(limits)
+        self._check_tiers()
+        if self.tier_bytes:
+            raise ValueError(
+                f"{next(iter(self.tier_bytes))}_bytes: tiers below the device are not carried out yet; set it to 0"
+            )
         if self.prefix_caching and limits.geometry.state_bytes:
             raise ValueError(
                 f"prefix_caching: states can be resumed only where they were kept, and {limits.geometry.called} has "
