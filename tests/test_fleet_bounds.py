@@ -65,6 +65,26 @@ def test_what_would_outgrow_is_refused(rows, given, message):
         run(rows, **given)
 
 
+def test_think_times_stay_on_the_clock():
+    columns = replace(columns_of([(0, 1, 1), (0, 1, 1)]), think_ns=np.array([0, LATEST_NS + 1]))
+    with pytest.raises(ValueError, match=r"think times: to 5.765e\+08 s; a fleet's clock takes them to 5.765e"):
+        check_requests(columns, PRICES, 2)
+
+
+@pytest.mark.parametrize("fold", [None, lambda ended: None])
+def test_who_has_not_ended_when_the_clock_does_is_told(fold):
+    """3,000 steps of a week each, where the clock holds 1,900, one request at a time."""
+    with pytest.raises(ValueError, match=r"holds 1.153e\+09 s \(36 years\), and 2 of these requests have not ended"):
+        run([(0, 3, 1_500)] * 3, prices=SLOW, max_batch=1, fold=fold)
+
+
+def test_many_requests_are_served_where_one_after_another_they_would_outlast_the_clock():
+    """20 requests of 190 weeks each, of which all fit at once."""
+    result = run([(0, 3, 200)] * 20, prices=SLOW, max_batch=20)
+    assert (result.outcome == 0).all()
+    assert 20 * result.finish_ns[0] > 2**60
+
+
 def test_days_are_days():
     """A prompt of ten times the tokens takes a hundred times as long, as far as the clock goes."""
     pair_ns = PRICES.tables[PREFILL, NODES * (NODES - 1)] / SCALE / 1000  # of the longest prompts, with none before
@@ -188,3 +208,13 @@ def test_how_many_iterations_may_be_taken_at_once_is_what_64_bits_hold():
     assert 1 < many < few
     same = [(0, 1_199, 1)] * 8  # as long in the end
     assert check_requests(columns_of(same), PRICES, 2) == few
+
+
+def test_an_iterations_prompts_are_no_more_than_its_tokens():
+    """2,000 prompts of 200,000 tokens might take two months at once; of chunks of 8,192 tokens none does."""
+    columns = columns_of([(0, 200_000, 100)] * 2_000)
+    with pytest.raises(ValueError, match=r"an iteration of the longest requests \(200,100 tokens\) may take"):
+        check_requests(columns, PRICES, 2_000)
+    assert check_requests(columns, PRICES, 2_000, scheduling=Scheduling(8_192)) > 1
+    with pytest.raises(ValueError, match=r"an iteration of the longest requests \(2,147,483,648 tokens\) may take"):
+        check_requests(columns_of([(0, 2**31 - 1, 1)]), PRICES, 2, scheduling=Scheduling(8_192, chunks=False))

@@ -62,7 +62,7 @@ def run_filled(tables: Tables, rule: BoundRule, arriving: NDArray[np.int64], unt
     """
     requests = tables.requests
     run(tables, arriving, tables.replicas.size - 1, until_ns, *rule.compiled)
-    _check_ended(until_ns < FOREVER or bool((requests["finish_ns"] != NONE).all()))
+    _check_ended(0 if until_ns < FOREVER else int((requests["finish_ns"] == NONE).sum()))
     return served_of(requests, np.arange(requests.size), tables.turns), int(requests["finish_ns"].max())
 
 
@@ -120,12 +120,13 @@ def run_blocks(
         if ended.size:
             makespan_ns = max(makespan_ns, int(ended["finish_ns"].max()))
             fold(served_of(ended, numbers[over], tables.turns[over] if tables.turns.size else tables.turns))
-    _check_ended(not busy.size)
+    _check_ended(busy.size)
     return served_of(requests[:0], numbers[:0], tables.turns[:0]), makespan_ns
 
 
-def _check_ended(have_all_ended: bool) -> None:
-    if not have_all_ended:
+def _check_ended(num_left: int) -> None:
+    if num_left:
         raise ValueError(
-            f"with its preemptions the run takes longer than the {FOREVER / NS_PER_S:,.4g} s of a fleet's clock"
+            f"a fleet's clock holds {FOREVER / NS_PER_S:,.4g} s (36 years), and {num_left:,} of these requests have "
+            "not ended by then: serve fewer, or shorter ones"
         )

@@ -6,6 +6,7 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet.state import FOREVER
 from kvbench.ledger import UNLIMITED
 from kvbench.timing.iteration import node_tokens
@@ -17,7 +18,6 @@ from kvbench.timing.prices import (
     MIXED_UNIT,
     NODES,
     PREFILL,
-    PS_PER_NS,
     PS_PER_S,
     SCALE,
     SEQUENCES,
@@ -28,11 +28,13 @@ from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace_columns import TraceColumns
 
 LATEST_NS = FOREVER // 2
-"""The last arrival, at most: 18 years."""
+"""The last arrival, and the longest think time, at most: 18 years."""
 MOST_PS = 2**62 - 2**52
 """What an iteration may take; the rest is left to what floats lose."""
 MOST_TOKENS, MOST_BYTES, MOST_BATCH, MOST_REPLICAS = 2**40, 2**50, 2**20, 2**16
 MOST_FACTOR = 2**16
+EACH_ITS_STEP = Scheduling()
+"""No engine's rules: an iteration takes a step of every live request."""
 ROW_BYTES = 380
 """Memory that a request's row takes, about, from the simulation to the file and the charts."""
 MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -69,7 +71,7 @@ def check_repeats(columns: TraceColumns, repeats: int, *, has_rows: bool) -> Non
     if has_rows:
         num_bytes = columns.num_requests * repeats * ROW_BYTES
         check_memory(f"repeats={_told(repeats)}, at {ROW_BYTES} bytes a request,", num_bytes)
-    _check_arrival((columns.period_ns + 1) * repeats, f"repeats={_told(repeats)}")
+    _check_moment((columns.period_ns + 1) * repeats, f"repeats={_told(repeats)}: arrivals to")
 
 
 def scaled(arrival_ns: NDArray[np.int64], rate_scale: float) -> NDArray[np.int64]:
@@ -79,17 +81,24 @@ def scaled(arrival_ns: NDArray[np.int64], rate_scale: float) -> NDArray[np.int64
         ValueError: the last one is beyond the clock.
     """
     if arrival_ns.size:
-        _check_arrival(int(arrival_ns[-1]) / rate_scale, f"rate_scale={rate_scale!r}")
+        _check_moment(int(arrival_ns[-1]) / rate_scale, f"rate_scale={rate_scale!r}: arrivals to")
     return (arrival_ns / rate_scale).astype(np.int64)
 
 
 def check_requests(
-    columns: TraceColumns, prices: Prices, max_batch: int, repeats: int = 1, *, has_links: bool = False
+    columns: TraceColumns,
+    prices: Prices,
+    max_batch: int,
+    repeats: int = 1,
+    *,
+    scheduling: Scheduling = EACH_ITS_STEP,
+    has_links: bool = False,
 ) -> int:
-    """Refuse requests and prices that would outgrow the clock, or an iteration's time.
+    """Refuse requests and prices that would outgrow an iteration's time, or begin beyond the clock.
 
-    An iteration's time is bounded by all that the `max_batch` costliest requests could do in one, the whole time by
-    what all requests take one after another. Where slots lie over links, each step reads all of them from there.
+    An iteration's time is bounded by all that the `max_batch` costliest requests could do in one, in no more tokens of
+    prompts than it has. Where slots lie over links, each step reads all of them from there. How long all requests take
+    is seen as they are served: no iteration begins at FOREVER or later, and who has not ended by then is told.
 
     Returns:
         How many iterations may be taken at once.
@@ -103,17 +112,20 @@ def check_requests(
         raise ValueError("a request has a prompt of at least 1 token and 0 output tokens or more")
     if max(prompts.max(), outputs.max()) > MOST_TOKENS:
         raise ValueError(f"a request has at most {MOST_TOKENS:,} tokens, got {max(prompts.max(), outputs.max()):,}")
-    last_ns, num_requests = last_arrival_ns(columns, repeats), prompts.size * repeats
-    _check_arrival(last_ns, "the last request")
-    num_live = min(max_batch, num_requests)
-    longest = np.array([float(prompts.max()) + float(outputs.max())])
-    link_ps = _link_ps(longest, prices) * has_links
-    alone_ps = (_alone_ps(longest, prices) + longest * link_ps)[0]
-    step_ps = (_step_ps(longest, prices) + link_ps)[0]
-    most_ps = num_live * alone_ps + _shared_ps(prices)
-    whole_ps = num_requests * (alone_ps + (longest[0] + 1) * step_ps)
-    if most_ps > MOST_PS or last_ns + whole_ps / PS_PER_NS > FOREVER:
-        _check_each(columns, prices, num_live, repeats, has_links)
+    _check_moment(last_arrival_ns(columns, repeats), "the last request: arrivals to")
+    if columns.think_ns is not None:
+        _check_moment(columns.think_ns.max(), "think times: to")
+    num_live = min(max_batch, prompts.size * repeats)
+    costliest = np.sort(prompts + outputs)[::-1][: -(-num_live // repeats)].astype(np.float64)
+    tokens = np.repeat(costliest, min(repeats, num_live))[:num_live]
+    most_ps = _iteration_ps(tokens, prices, scheduling, has_links)
+    if most_ps > MOST_PS:
+        raise ValueError(
+            f"an iteration of the longest requests ({tokens[0]:,.0f} tokens) may take {most_ps / PS_PER_S:,.4g} s; "
+            f"a fleet computes with at most {MOST_PS / PS_PER_S:,.4g} s: shorten them, or lower max_batch"
+        )
+    longest = tokens[:1]
+    step_ps = (_step_ps(longest, prices) + _link_ps(longest, prices) * has_links)[0]
     return max(int(MOST_PS / (_shared_ps(prices) + num_live * step_ps)), 1)
 
 
@@ -122,35 +134,23 @@ def last_arrival_ns(columns: TraceColumns, repeats: int) -> int:
     return int(columns.arrivals_ns[-1]) + (repeats - 1) * columns.period_ns
 
 
-def _check_each(columns: TraceColumns, prices: Prices, num_live: int, repeats: int, has_links: bool) -> None:
-    """As `check_requests`, by each request's own tokens."""
-    outputs = columns.num_output_tokens.astype(np.float64)
-    tokens = columns.num_prompt_tokens + outputs
-    link_ps = _link_ps(tokens, prices) * has_links
-    alone_ps = _alone_ps(tokens, prices) + tokens * link_ps
-    longest_ps = np.sort(alone_ps)[::-1][: -(-num_live // repeats)]
-    longest_ps = np.repeat(longest_ps, min(repeats, num_live))[:num_live]
-    most_ps = longest_ps.sum() + _shared_ps(prices)
-    if most_ps > MOST_PS:
-        raise ValueError(
-            f"an iteration of the longest requests ({tokens.max():,.0f} tokens) may take {most_ps / PS_PER_S:,.4g} s; "
-            f"a fleet computes with at most {MOST_PS / PS_PER_S:,.4g} s: shorten them, or lower max_batch"
-        )
-    whole_ps = repeats * (alone_ps + (outputs + 1) * (_step_ps(tokens, prices) + link_ps)).sum()
-    ends_ns = float(last_arrival_ns(columns, repeats)) + float(whole_ps) / PS_PER_NS
-    if ends_ns > FOREVER:
-        raise ValueError(
-            f"one after another these requests take {ends_ns / NS_PER_S:,.4g} s; a fleet's clock holds "
-            f"{FOREVER / NS_PER_S:,.4g} s"
-        )
+def _iteration_ps(tokens: NDArray[np.float64], prices: Prices, scheduling: Scheduling, has_links: bool) -> float:
+    """The most that requests of so many tokens, the longest first, do in an iteration together."""
+    link_ps, score_ps = _link_ps(tokens, prices) * has_links, tokens * _score_ps(prices)
+    each_ps = _token_ps(tokens, prices) + score_ps + link_ps
+    computed_ps = float((tokens * each_ps).sum())
+    if scheduling.tokens is not None:
+        most_tokens = scheduling.tokens if scheduling.chunks else max(scheduling.tokens, tokens[0])
+        computed_ps = min(computed_ps, most_tokens * float(each_ps.max()))
+    alone_ps = _alone_ps(tokens, prices) + score_ps + link_ps
+    return computed_ps + float(alone_ps.sum()) + _shared_ps(prices)
 
 
 def _alone_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
-    """The most that a request adds to an iteration: all its tokens computed, moved, copied and read."""
+    """The most that a request adds to an iteration, but for attention of its prompt: its tokens moved and copied."""
     each = prices.state_ps + prices.write_ps + prices.swap_ps + prices.copy_ps + prices.storage_ps
     once = prices.transfer_ps + 2 * prices.storage_ps + prices.state_ps * (1 + prices.swap_ps / prices.copy_ps)
-    each_ps = _token_ps(tokens, prices) + each + tokens * _score_ps(prices)
-    return tokens * each_ps + _linear_ps(tokens, prices) + _decode_ps(tokens, prices) + once
+    return tokens * each + _linear_ps(tokens, prices) + _decode_ps(tokens, prices) + once
 
 
 def _step_ps(tokens: NDArray[np.float64], prices: Prices) -> NDArray[np.float64]:
@@ -200,12 +200,10 @@ def _shared_ps(prices: Prices) -> float:
     return float(prices.tables[LINEAR, 1] + prices.tables[SEQUENCES, 1] + prices.step_ps)
 
 
-def _check_arrival(arrival_ns: float, what: str) -> None:
-    if not arrival_ns <= LATEST_NS:
-        raise ValueError(
-            f"{what}: arrivals to {_told(arrival_ns / NS_PER_S)} s; a fleet's clock takes them to "
-            f"{LATEST_NS / NS_PER_S:,.4g} s"
-        )
+def _check_moment(moment_ns: float, what: str) -> None:
+    if not moment_ns <= LATEST_NS:
+        told = f"{what} {_told(moment_ns / NS_PER_S)} s"
+        raise ValueError(f"{told}; a fleet's clock takes them to {LATEST_NS / NS_PER_S:,.4g} s")
 
 
 def _told(value: float) -> str:

@@ -6,6 +6,7 @@ from kvbench.checks import check_int
 from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet.blocks import BLOCK, run_blocks, run_whole
 from kvbench.fleet.bounds import (
+    EACH_ITS_STEP,
     MOST_BATCH,
     MOST_BYTES,
     MOST_REPLICAS,
@@ -27,8 +28,6 @@ from kvbench.strategy.paged import Paged
 from kvbench.timing.prices import UNBOUNDED, Prices
 from kvbench.workload.trace_columns import TraceColumns
 
-EACH_ITS_STEP = Scheduling()
-"""No engine's rules: an iteration takes a step of every live request."""
 Serve = Callable[[Tables, BoundRule, TraceColumns, int, Runs | None], tuple[Served, int]]
 LONGEST_JUMP = 1 << 16
 """Iterations taken at once, at most."""
@@ -112,7 +111,7 @@ def simulate(
     following = following_of(columns, repeats)
     shares = _shares(columns, strategy, geometry, preemption)
     has_links = any(area.tier != DEVICE for area in rule.areas)
-    longest_jump = min(check_requests(columns, prices, max_batch, repeats, has_links=has_links), LONGEST_JUMP)
+    most = check_requests(columns, prices, max_batch, repeats, scheduling=scheduling, has_links=has_links)
     fixed = fixed_of(
         rule,
         geometry,
@@ -139,7 +138,7 @@ def simulate(
         num_replicas=replicas,
         routing_seed=routing_seed,
         routing_load=round(routing_load * LOAD_PARTS),
-        max_jump=1 if step_by_step else longest_jump,
+        max_jump=1 if step_by_step else min(most, LONGEST_JUMP),
     )
     homes = num_sessions(columns) * repeats if ROUTINGS[SESSION] == routing else 0
     tables = tables_of(fixed, prices.tables, replicas, last_arrival_ns(columns, repeats), following, homes)

@@ -264,9 +264,9 @@ def result_of(tables: Tables, served: Served, makespan_ns: int, *, first_ns: int
     now, (own,) = tables.replicas, tables.fixed
     assert (now["num_live"] == 0).all()
     assert (now["allocated"] == 0).all()
-    summed = {name: int(now[name].sum()) for name in COUNTERS}
+    summed = {name: sum(now[name].tolist()) for name in COUNTERS}  # of whole numbers of any size
     summed["peak_bytes"] = int(now["peak_bytes"].max())
-    busy_ns = int((now["clock_ns"] - now["idle_ns"]).sum())
+    busy_ns = sum((now["clock_ns"] - now["idle_ns"]).tolist())
     limit_bytes = int(own["limit_bytes"])
     is_split = bool(own["is_split"])
     timeline, sums = timeline_of(tables.sums, now["bin_ns"], makespan_ns, limit_bytes, is_split)
