@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kvbench.api.calibrating import calibrate as calibrate
     from kvbench.api.calibrating_from import calibrate_from as calibrate_from
     from kvbench.api.capacity import capacity as capacity
+    from kvbench.api.comparing import compare as compare
     from kvbench.api.job import Stopped as Stopped
     from kvbench.api.recording import record as record
     from kvbench.api.training import train as train

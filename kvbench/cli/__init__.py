@@ -9,5 +9,6 @@ VERBS = {
     "calibrate": "kvbench.cli.calibrate",
     "record": "kvbench.cli.record",
     "validate": "kvbench.cli.validate",
+    "compare": "kvbench.cli.compare",
 }
 """Each verb and the module whose `main(arguments)` answers it, imported when it is called."""

@@ -23,6 +23,7 @@ usage:
   python -m kvbench calibrate out=FILE             measure this machine, for backend=modelled hardware=./FILE
   python -m kvbench calibrate from=TABLE           fit a machine to a table of measured kernels
   python -m kvbench validate FILE…                 what others measured and engines printed, beside what is said here
+  python -m kvbench compare RUN RUN…               what became of each figure from one run to another, with intervals
   python -m kvbench record model=NAME text=FILE    save a real model's K, V and queries, for data=kv.safetensors
 
 overrides:
@@ -74,7 +75,6 @@ PROGRAM = "python -m kvbench"
 SCENARIO = "short_chat"
 OTHERS = {"help": ["--help"], "usage": ["--help"], "version": ["--version"], "list": ["scenarios"], "ls": ["scenarios"]}
 RUNS = (
-    "compare",
     "recommend",
     "run",
     "bench",
@@ -92,7 +92,7 @@ RUNS = (
 def unknown_verb(arguments: Sequence[str]) -> str:
     """Say that the first word is no verb, and what to type instead where that can be told."""
     word = arguments[0]
-    kinds = {name: group for group in reversed(GROUPS) for name in names(group)}
+    kinds = _kinds()
     known = {**dict.fromkeys(VERBS, "verb"), **kinds, **dict.fromkeys((*OTHERS, *RUNS), "word")}
     nearest = difflib.get_close_matches(word[:80].casefold(), known, n=1, cutoff=0.7)
     if word.lower().endswith((".yaml", ".yml")):
@@ -108,6 +108,16 @@ def unknown_verb(arguments: Sequence[str]) -> str:
         made = _run([name, *arguments[1:]] if name in kinds else arguments[1:], kinds)
     is_kind = f"; {name} is {'an' if kinds[name] == 'experiment' else 'a'} {kinds[name]}" if name in kinds else ""
     return f"unknown verb {word!r}{is_kind}. Did you mean:\n  {made}\n  verbs: {listed(sorted(VERBS))}"
+
+
+def run_of(words: Sequence[str]) -> str | None:
+    """The command that runs what words name: strategies, scenarios, machines; None where they name something else."""
+    kinds = _kinds()
+    return _run(words, kinds) if any(word in kinds for word in words) else None
+
+
+def _kinds() -> dict[str, str]:
+    return {name: group for group in reversed(GROUPS) for name in names(group)}
 
 
 def _run(words: Sequence[str], kinds: dict[str, str]) -> str:

@@ -230,6 +230,13 @@ _SUMMARY: dict[str, Column] = {
     ),
 }
 
+MORE_IS_BETTER = {
+    *("num_completed", "hit_share", "requests_per_s", "goodput_per_s", "attained_share", "tokens_per_s", "mean_batch"),
+    *("kept_fraction", "cosine", "mass_kept", "needle_recall", "efficiency", "roofline_share"),
+    *("utilization_peak", "utilization_final", "utilization_mean"),
+}
+"""Figures of the summary of which more is better; of the others that have a label, less is."""
+
 LEAST_ERROR = 1e-4
 """Relative errors below count as 0: those of rounding in float32 mean nothing, and decide nothing."""
 

@@ -32,11 +32,11 @@ def write_files(folder: Path) -> None:
         (folder / path.name).symlink_to(path)
 
 
-def arguments(script: str) -> list[str]:
-    """What a command gives kvbench."""
-    words = shlex.split(script)
-    assert words[:3] == ["python", "-m", "kvbench"], script
-    return words[3:]
+def arguments(script: str) -> list[list[str]]:
+    """What each of a script's commands gives kvbench; the last one's output is shown."""
+    found = [shlex.split(line) for line in script.splitlines()]
+    assert all(words[:3] == ["python", "-m", "kvbench"] for words in found), script
+    return [words[3:] for words in found]
 
 
 def shown_of(printed: str, before: str) -> str:
@@ -53,7 +53,8 @@ def rewritten(page: Path, run: Callable[[list[str]], str]) -> str:
     """A page with what its commands print now."""
 
     def anew(found: re.Match[str]) -> str:
-        return found[0].replace(found[2], shown_of(run(arguments(found[1])), found[2]))
+        *_, printed = map(run, arguments(found[1]))
+        return found[0].replace(found[2], shown_of(printed, found[2]))
 
     return BLOCK.sub(anew, page.read_text(encoding="utf-8"))
 

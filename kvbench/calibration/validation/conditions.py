@@ -1,14 +1,13 @@
 """Conditions on what rows come to, such as `mape>0.1` or `gemm.held_out.bias>5%`: on which a validation fails."""
 
 import math
-import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 import pandas as pd
 
 from kvbench.calibration.validation.rows import HELD_OUT, Errors, errors_of
 from kvbench.messages import cut, unknown
+from kvbench.results.conditions import Stated, stated
 
 MEASURES: dict[str, Callable[[Errors], float]] = {
     "mape": lambda errors: errors.mape,
@@ -18,32 +17,15 @@ MEASURES: dict[str, Callable[[Errors], float]] = {
     "coverage": lambda errors: errors.coverage,
 }
 """What is compared; of bias and of the worst error the size."""
-OPERATORS: dict[str, Callable[[float, float], bool]] = {
-    ">=": lambda value, limit: value >= limit,
-    "<=": lambda value, limit: value <= limit,
-    ">": lambda value, limit: value > limit,
-    "<": lambda value, limit: value < limit,
-}
 EXAMPLE = "fail_if='mape>0.1,gemm.held_out.bias>5%'"
-_FORM = re.compile(r"\s*((?:[^\s.<>=]+\.)*)([^\s.<>=]+)\s*(>=|<=|>|<)\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*")
 
 
-class Condition(NamedTuple):
-    """What must not hold.
-
-    Args:
-        text: as it was given.
-        of: which rows: words that each are a kind, a part of a group or of a region with _ for spaces, or held_out.
-        measure: of MEASURES.
-        operator: of OPERATORS.
-        limit: a share.
+class Condition(Stated):
+    """What must not hold: of rows that words name, each a kind, a part of a group or of a region with _ for spaces, or
+    held_out; by a measure of MEASURES, and a share.
     """
 
-    text: str
-    of: tuple[str, ...]
-    measure: str
-    operator: str
-    limit: float
+    __slots__ = ()
 
     def value(self, rows: pd.DataFrame) -> float:
         """What rows come to in this measure.
@@ -70,17 +52,10 @@ def conditions_of(text: str) -> tuple[Condition, ...]:
         ValueError: one has another form, or an unknown measure.
     """
     found = []
-    for part in text.split(","):
-        match = _FORM.fullmatch(part)
-        if match is None:
-            raise ValueError(
-                f"fail_if is a measure, a comparison and a number, such as {EXAMPLE}; got {cut(repr(part))}"
-            )
-        of, measure, operator, number, percent = match.groups()
-        if measure not in MEASURES:
-            raise ValueError(f"fail_if={cut(part)}: {unknown('measure', measure, MEASURES)}")
-        limit = float(number) / (100 if percent else 1)
-        found.append(Condition(part.strip(), tuple(of.split(".")[:-1]), measure, operator, limit))
+    for each in stated(text, "fail_if", EXAMPLE):
+        if each.measure not in MEASURES:
+            raise ValueError(f"fail_if={cut(each.text)}: {unknown('measure', each.measure, MEASURES)}")
+        found.append(Condition(*each))
     return tuple(found)
 
 
@@ -96,7 +71,7 @@ def failures(conditions: tuple[Condition, ...], rows: pd.DataFrame) -> tuple[str
     return tuple(
         f"{each.text}: it is {100 * value:,.1f} %" if each.measure == "coverage" else f"{each.text}: it is {value:,.4g}"
         for each, value in told
-        if OPERATORS[each.operator](value, each.limit)
+        if each.holds(value)
     )
 
 

@@ -1,0 +1,58 @@
+"""Conditions as people write them, such as `mape>0.1` or `paged.ttft_p99>5%`: a measure, a comparison and a number."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kvbench.messages import cut
+
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": lambda value, limit: value >= limit,
+    "<=": lambda value, limit: value <= limit,
+    ">": lambda value, limit: value > limit,
+    "<": lambda value, limit: value < limit,
+}
+_FORM = re.compile(r"\s*((?:[^\s.<>=]+\.)*)([^\s.<>=]+)\s*(>=|<=|>|<)\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*")
+
+
+class Stated(NamedTuple):
+    """A condition as it is stated.
+
+    Args:
+        text: as it was given.
+        of: words before the measure, which say of what it is.
+        measure: what is compared.
+        operator: of OPERATORS.
+        limit: a number; one in per cent is a share.
+    """
+
+    text: str
+    of: tuple[str, ...]
+    measure: str
+    operator: str
+    limit: float
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is so."""
+        return OPERATORS[self.operator](value, self.limit)
+
+
+def stated(text: str, key: str, example: str) -> tuple[Stated, ...]:
+    """Conditions with commas between them.
+
+    Args:
+        text: the conditions.
+        key: what they are given as, for messages.
+        example: one of them, for messages.
+    Raises:
+        ValueError: one has another form.
+    """
+    found = []
+    for part in text.split(","):
+        match = _FORM.fullmatch(part)
+        if match is None:
+            raise ValueError(f"{key} is a measure, a comparison and a number, such as {example}; got {cut(repr(part))}")
+        of, measure, operator, number, percent = match.groups()
+        limit = float(number) / (100 if percent else 1)
+        found.append(Stated(part.strip(), tuple(of.split(".")[:-1]), measure, operator, limit))
+    return tuple(found)
