@@ -4,8 +4,10 @@ Run as `python benchmarks/beside_dynamo.py`, with `ai-dynamo-runtime` importable
 """
 
 import argparse
+import json
 import os
 import platform
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +35,9 @@ from kvbench.timing.pricing import prices_of
 from kvbench.timing.work import work_of_parameters
 from kvbench.workload.trace import FOLDER_VARIABLE, TraceColumns, read_trace
 
-FILE = "mooncake_synthetic.jsonl"
+FILE, AGENTS = "mooncake_synthetic.jsonl", "agentic"
+AGENT_GAP_MS = 60_000
+"""From one agent's beginning to the next: their files have no times."""
 WORKERS = 4
 BLOCK_TOKENS = 16
 POOL_BLOCKS = 16_384
@@ -69,7 +73,23 @@ class Ours:
         )
 
 
-def replayed(path: Path, router: str) -> dict:
+def write_agents(folder: Path, path: Path) -> int:
+    """Write agents' sessions as both sides read them, whole blocks alone and without subagents; tokens of a block."""
+    block_tokens = 0
+    with path.open("w", encoding="utf-8") as lines:
+        for number, file in enumerate(sorted(folder.glob("*.json"))):
+            session = json.loads(file.read_text(encoding="utf-8"))
+            calls = [call for call in session["requests"] if call["type"] != "subagent" and call["hash_ids"]]
+            block_tokens = session["block_size"]
+            for turn, call in enumerate(calls):
+                when = {"delay": 1000 * call.get("think_time", 0.0)} if turn else {"timestamp": number * AGENT_GAP_MS}
+                ids = [number * 10**6 + own for own in call["hash_ids"]]
+                row = {"session_id": file.stem, **when, "input_length": block_tokens * len(ids)}
+                print(json.dumps(row | {"output_length": max(call["out"], 1), "hash_ids": ids}), file=lines)
+    return block_tokens
+
+
+def replayed(path: Path, router: str, block_tokens: int) -> dict:
     """Dynamo's report of a trace, read from its file, with the step times that it comes with."""
     engine = MockEngineArgs(
         num_gpu_blocks=POOL_BLOCKS,
@@ -77,7 +97,9 @@ def replayed(path: Path, router: str) -> dict:
         max_num_seqs=ENGINE.max_num_seqs,
         max_num_batched_tokens=ENGINE.max_num_batched_tokens,
     )
-    return run_mocker_trace_replay([path], engine, num_workers=WORKERS, router_mode=router, trace_block_size=512)
+    return run_mocker_trace_replay(
+        [path], engine, num_workers=WORKERS, router_mode=router, trace_block_size=block_tokens
+    )
 
 
 def cpu_s(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -104,29 +126,45 @@ def main() -> None:
     parser.add_argument("--trace", type=Path, help=f"{FILE}; default: in the folder that {FOLDER_VARIABLE} names")
     arguments = parser.parse_args()
     path = arguments.trace or Path(os.environ.get(FOLDER_VARIABLE, "traces")) / FILE
-    ours, columns = Ours(), read_trace(path, "mooncake")
+    ours = Ours()
     print(f"machine: {processor_name()}, {os.cpu_count()} cores; {platform.platform()}")
     print("versions:", ", ".join(f"{name} {version(name)}" for name in ("kvbench", "numba", "ai-dynamo-runtime")))
     print(f"{WORKERS} workers of {POOL_BLOCKS:,} blocks of {BLOCK_TOKENS} tokens; after compilation")
     print_head()
     load = OtherLoad()
+    num_rounds = 1 if arguments.quick else 3
+    print_rows(ours, path, "mooncake", 512, num_rounds)
+    with tempfile.TemporaryDirectory() as made:
+        agents = Path(made) / "agents.jsonl"
+        block_tokens = write_agents(path.parent / AGENTS, agents)
+        print_rows(ours, agents, "aiperf", block_tokens, num_rounds)
+    print(load.report())
+
+
+def print_rows(ours: Ours, path: Path, form: str, block_tokens: int, num_rounds: int) -> None:
+    """Print a trace's rows, of each router two."""
+
+    def read() -> TraceColumns:
+        return read_trace(path, form, block_tokens=block_tokens)
+
+    columns = read()
     for own, router in ROUTERS.items():
         reports: list[dict] = []
         sides = [
-            Side("read", lambda _, own=own: ours.served(read_trace(path, "mooncake"), own)),
+            Side("read", lambda _, own=own: ours.served(read(), own)),
             Side("ours", lambda _, own=own: ours.served(columns, own)),
-            Side("theirs", lambda _, router=router, kept=reports: kept.append(replayed(path, router))),
+            Side("theirs", lambda _, to=router, kept=reports: kept.append(replayed(path, to, block_tokens))),
         ]
         sides[1].call(0)
         result, own_cpu_s = cpu_s(lambda own=own: ours.served(columns, own))
-        report, their_cpu_s = cpu_s(lambda router=router: replayed(path, router))
-        read_s, own_s, whole_s = interleaved(sides, 1 if arguments.quick else 3)
+        report, their_cpu_s = cpu_s(lambda router=router: replayed(path, router, block_tokens))
+        read_s, own_s, whole_s = interleaved(sides, num_rounds)
         replay_s = np.array([kept["wall_time_ms"] / 1000 for kept in reports])
         requests = f"{columns.num_requests:,}"
         note = f"{told(result, report)}; processor time {shown(own_cpu_s)} and {shown(their_cpu_s)}"
-        print_row(f"its replay / ours, {own}", requests, "", own_s, replay_s, GOAL, speedup=True, note=note)
-        print_row(f"the same, file read, {own}", requests, "", read_s, whole_s, speedup=True)
-    print(load.report())
+        what = f"{path.stem}, {own}"
+        print_row(f"its replay / ours, {what}", requests, "", own_s, replay_s, GOAL, speedup=True, note=note)
+        print_row(f"the same, file read, {what}", requests, "", read_s, whole_s, speedup=True)
 
 
 if __name__ == "__main__":

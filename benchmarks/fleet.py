@@ -1,4 +1,4 @@
-"""The fleet on the Azure trace, repeated: requests a second on one core, how time grows, and the memory it takes.
+"""The fleet on published traces, repeated: requests a second on one core, how time grows, and the memory it takes.
 
 Run as `python benchmarks/fleet.py`; see README.md beside this file.
 """
@@ -16,6 +16,7 @@ from time import process_time_ns
 import numpy as np
 import yaml
 from load import OtherLoad
+from sharing import TRACES, print_sharing, see_many
 from table import Goal, print_figure, print_head, print_row
 from timing import Side, interleaved
 
@@ -126,26 +127,39 @@ def memory(path: Path, num_requests: int) -> None:
 
 def main() -> None:
     """Print a row for each measurement; a missed goal is no failure."""
-    parser = argparse.ArgumentParser(description="Time the fleet on the Azure trace.")
+    parser = argparse.ArgumentParser(description="Time the fleet on published traces.")
     parser.add_argument("--quick", action="store_true", help="few rounds: shows that it works, no figures to quote")
     parser.add_argument("--trace", type=Path, help=f"{FILE}; default: in the folder that {FOLDER_VARIABLE} names")
     parser.add_argument("--once", action="store_true", help="serve it once, and print the process's peak memory, bytes")
+    parser.add_argument("--many", choices=TRACES, help="serve it many times over, and print what it took, as JSON")
+    parser.add_argument("--only", choices=("plain", "prefixes"), help="one part: Azure's trace, or those with prefixes")
     arguments = parser.parse_args()
+    if arguments.many:
+        see_many(arguments.many, arguments.quick)
+        return
     path = arguments.trace or Path(os.environ.get(FOLDER_VARIABLE, "traces")) / FILE
-    columns = read_trace(path, "azure")
-    served = Served(columns.repeated(REPEATS))
     if arguments.once:
-        served.engine()
+        Served(read_trace(path, "azure").repeated(REPEATS)).engine()
         print(KIB * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
     print(f"machine: {processor_name()}, {os.cpu_count()} cores; {platform.platform()}")
     print("versions:", ", ".join(f"{name} {version(name)}" for name in ("kvbench", "numba")))
-    print(f"{GEOMETRY.name} on H100, {served.num_slots:,} slots, at most {MAX_BATCH} live; one core, after compilation")
+    print(f"{GEOMETRY.name}; one core, after compilation")
     print_head()
-    load = OtherLoad()
+    load, num_rounds = OtherLoad(), 2 if arguments.quick else 15
     # First: a process begins with its parent's peak.
+    if arguments.only != "plain":
+        print_sharing(num_rounds, arguments.quick)
+    if arguments.only != "prefixes":
+        print_plain(path, num_rounds)
+    print(load.report())
+
+
+def print_plain(path: Path, num_rounds: int) -> None:
+    """Print the rows of Azure's trace, whose requests share nothing."""
+    columns = read_trace(path, "azure")
+    served = Served(columns.repeated(REPEATS))
     memory(path, served.columns.num_requests)
-    num_rounds = 2 if arguments.quick else 15
     million_s = speed(served, num_rounds)
     many = Served(columns.repeated(MANY_REPEATS))
     sides = [Side("many", lambda _: many.engine())]
@@ -153,7 +167,6 @@ def main() -> None:
     each_s, many_each_s = million_s / served.columns.num_requests, many_s / many.columns.num_requests
     requests = f"{many.columns.num_requests:,} / {served.columns.num_requests:,}"
     print_row("time a request, many / fewer", requests, "", many_each_s, each_s, GROWTH_GOAL)
-    print(load.report())
 
 
 if __name__ == "__main__":

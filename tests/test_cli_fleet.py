@@ -23,7 +23,11 @@ def test_a_run_writes_its_folder(kvbench, tmp_path):
     assert results.requests.groupby("strategy").size().to_dict() == {"paged": 12, "dynamic": 12}
     charts = {path.name for path in (folder / "charts").iterdir()}
     assert {"fleet_memory.png", "fleet_load.svg", "fleet_times.png", "fleet_service.png"} <= charts
-    for words in ("12 requests", "2 replicas, round_robin of H100 SXM 80 GB", "from kernels that were measured there"):
+    for words in (
+        "12 requests",
+        "2 replicas, routed by round_robin, each H100 SXM 80 GB",
+        "from kernels that were measured there",
+    ):
         assert words in out
     assert not list(tmp_path.rglob("*.partial"))
 

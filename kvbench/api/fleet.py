@@ -127,7 +127,7 @@ def header_lines(
     chosen, num_run, replicas = fleet.chosen, columns.num_requests, fleet.replicas
     span_s = (last_arrival_ns(columns, chosen.repeats) - int(columns.arrivals_ns[0])) / NS_PER_S
     times = f", {chosen.repeats} times" if chosen.repeats > 1 else ""
-    machines = "1 replica" if replicas == 1 else f"{replicas} replicas, {chosen.routing}"
+    machines = "1 replica" if replicas == 1 else f"{replicas} replicas, routed by {chosen.routing}, each"
     group = machines_named(fleet.machine, fleet.num_accelerators // replicas)
     span = f"arriving over {span_s:,.4g} s"
     if columns.num_clients is not None:
@@ -136,7 +136,7 @@ def header_lines(
     return [
         f"{name}: {num_run * chosen.repeats:,} requests ({num_run:,} of {num_available:,}{times}) {span}, "
         f"at most {fleet.max_batch} live at once on a replica",
-        f"{fleet.geometry.about}; {machines} of {group}",
+        f"{fleet.geometry.about}; {machines}{' ' if replicas > 1 else ' of '}{group}",
         *([fleet.about] if fleet.about else []),
         f"budget {budget_bytes:,} bytes {'an accelerator' if fleet.about else 'a replica'}; preemption by "
         f"{chosen.preemption}; modelled, scope model, simulated by fleet{fleet.serving.about}",

@@ -32,7 +32,7 @@ def charts_of(results: Results) -> list[Chart]:
         return sweep_charts(results.judged, swept, of)
     if is_fleet(results.summary):
         timeline = pd.DataFrame(columns=list(TIMELINE)) if results.timeline is None else results.timeline
-        return fleet_charts(results.judged, results.requests, timeline, of)
+        return fleet_charts(results.judged, results.requests, timeline, of, results.replicas)
     return run_charts(results.judged, results.requests, results.steps, results.quality, of)
 
 

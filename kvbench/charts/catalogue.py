@@ -13,6 +13,7 @@ from kvbench.charts.memory import MemoryChart
 from kvbench.charts.model_error import ModelErrorChart
 from kvbench.charts.panels import PanelsChart
 from kvbench.charts.quality import QualityChart, has_quality
+from kvbench.charts.replicas import ReplicasChart
 from kvbench.charts.sweep import SweepChart
 from kvbench.charts.tradeoff import ParetoChart
 from kvbench.charts.turns import TurnsChart
@@ -57,7 +58,11 @@ def _turns(summary: pd.DataFrame, requests: pd.DataFrame, subject: str) -> list[
 
 
 def fleet_charts(
-    summary: pd.DataFrame, requests: pd.DataFrame, timeline: pd.DataFrame, subject: str = ""
+    summary: pd.DataFrame,
+    requests: pd.DataFrame,
+    timeline: pd.DataFrame,
+    subject: str = "",
+    replicas: pd.DataFrame | None = None,
 ) -> list[Chart]:
     """The charts of one simulation.
 
@@ -66,6 +71,7 @@ def fleet_charts(
         requests: a row a request and strategy; may be empty.
         timeline: a row a stretch of time and strategy, columns as in schema.TIMELINE; may be empty.
         subject: what was run on what, under each title.
+        replicas: a row a stretch of time, replica and strategy; None: there are not several replicas.
     """
     of: dict[str, Any] = {"summary": summary, "subject": subject}
     charts: list[Chart] = [
@@ -73,6 +79,8 @@ def fleet_charts(
         FleetMemoryChart(timeline=timeline, **of),
         FleetLoadChart(timeline=timeline, **of),
     ]
+    if replicas is not None and len(replicas):
+        charts.append(ReplicasChart(replicas=replicas, **of))
     if len(requests):
         charts.append(FleetTimesChart(requests=requests, **of))
     if len(requests) and summary["num_requests"].max() > 1:

@@ -48,6 +48,7 @@ COLUMNS = (
     _Column("resizes", "", "num_resizes"),
     _Column("copied", "MiB", "copied_bytes", MIB),
     _Column("moved", "MiB", "moved_bytes", MIB),
+    _Column("found", "%", "hit_share", 0.01),
     _Column("preempted", "", "num_preemptions"),
     _Column("queue", "ms", "queue_mean_s", 1e-3),
     _Column("admit", "ms", "admit_s", 1e-3),

@@ -16,7 +16,7 @@ from kvbench.results.columns import REQUESTS, STEPS
 from kvbench.results.intervals import of_row
 from kvbench.results.provenance import FLEET
 from kvbench.results.results import Results
-from kvbench.results.schema import SUMMARY, TIMELINE, WITH_INTERVAL
+from kvbench.results.schema import REPLICAS, SUMMARY, TIMELINE, WITH_INTERVAL
 from kvbench.timing.doubt import reaching
 from kvbench.timing.prices import PS_PER_NS
 from kvbench.workload.request import NS_PER_S
@@ -51,7 +51,7 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
     Raises:
         ValueError: facts name what is no column of the summary.
     """
-    summaries, requests, timelines = [], [], []
+    summaries, requests, timelines, replicas = [], [], [], []
     replays: list[dict[str, object]] = []
     names = list(runs)
     for code, (name, (result, facts, folded, again)) in enumerate(runs.items()):
@@ -71,6 +71,9 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
         summaries.append(row | of_row(row, WITH_INTERVAL, {}, again.values, again.drawn_from, reaching))
         replays += [{"strategy": name, "replay": turn, **each} for turn, each in enumerate(again.rows)]
         requests.append(_requests(result, times).assign(strategy=_named(code, len(times.ttft_s), names)))
+        if result.by_replica.batch.size:
+            own = _replicas(result)
+            replicas.append(own.assign(strategy=_named(code, len(own), names)))
         timelines.append(_timeline(result).assign(strategy=_named(code, len(result.timeline.used), names)))
     kept = [name for name in REQUESTS if name not in _NOT_KEPT]
     return Results(
@@ -78,6 +81,7 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
         requests=pd.concat(requests, ignore_index=True)[kept],
         steps=pd.DataFrame(columns=list(STEPS)),
         timeline=pd.concat(timelines, ignore_index=True)[list(TIMELINE)],
+        replicas=pd.concat(replicas, ignore_index=True)[list(REPLICAS)] if replicas else None,
         replays=pd.DataFrame(replays) if replays else None,
     )
 
@@ -132,6 +136,20 @@ def _timeline(result: FleetResult) -> pd.DataFrame:
             "allocated_max_bytes": over.most_allocated,
             "live_max": over.most_batch,
             "waiting_max": over.most_queue,
+        }
+    )
+
+
+def _replicas(result: FleetResult) -> pd.DataFrame:
+    over = result.by_replica
+    num_replicas, num_stretches = over.batch.shape
+    return pd.DataFrame(
+        {
+            "replica": np.repeat(np.arange(num_replicas), num_stretches),
+            "time_s": np.tile(np.arange(num_stretches) * over.stretch_ns / NS_PER_S, num_replicas),
+            "num_live": over.batch.ravel(),
+            "num_waiting": over.queue.ravel(),
+            "allocated_bytes": over.allocated.ravel(),
         }
     )
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbench.fleet.by_replica import ByReplica
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, FULL_BATCH, NO_MEMORY, ROUNDED, USED, WASTED, Counters
 from kvbench.timing.prices import PS_PER_S
 
@@ -149,6 +150,7 @@ class FleetResult(Served):
         totals: sums over all.
         limits: what bound the service.
         timeline: memory, batch and queue over time.
+        by_replica: the same of each.
         limit_bytes: what caches may take, of all replicas.
         num_replicas: how many there are.
         is_split: whether reserved slots and internal waste were told apart.
@@ -158,6 +160,7 @@ class FleetResult(Served):
     totals: Totals
     limits: Binding
     timeline: Timeline
+    by_replica: ByReplica
     limit_bytes: int
     num_replicas: int
     is_split: bool

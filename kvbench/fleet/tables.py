@@ -8,6 +8,7 @@ import numpy as np
 
 from kvbench.backend.shares import parts_in, parts_of, voters_of
 from kvbench.fleet.bounds import check_memory
+from kvbench.fleet.by_replica import by_replica
 from kvbench.fleet.prefix.segments import TURN
 from kvbench.fleet.result import Binding, FleetResult, Served, Totals
 from kvbench.fleet.rules import BoundRule, copies_of
@@ -275,6 +276,7 @@ def result_of(tables: Tables, served: Served, makespan_ns: int, *, first_ns: int
         totals=Totals(makespan_ns=makespan_ns, busy_ns=busy_ns, **summed),
         limits=_limits(sums, (makespan_ns - first_ns) * now.size, bool(own["is_small_pool"])),
         timeline=timeline,
+        by_replica=by_replica(tables.sums, now["bin_ns"], makespan_ns),
         limit_bytes=limit_bytes * now.size,
         num_replicas=now.size,
         is_split=is_split,

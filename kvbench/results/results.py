@@ -39,6 +39,7 @@ class Results:
         requests: a row a request and repetition.
         steps: a row a step.
         timeline: a row a strategy and stretch of time; None where it was not simulated as a fleet.
+        replicas: a row a strategy, replica and stretch of time; None where not several replicas were simulated.
         replays: figures of the summary in replays with other times of work, a row a strategy and replay; None: none.
         quality: needles found by depth, a row a strategy and depth; None where none were planted.
         tables: a study's further tables, by name.
@@ -55,6 +56,7 @@ class Results:
     requests: pd.DataFrame = field(default_factory=_no_rows)
     steps: pd.DataFrame = field(default_factory=_no_rows)
     timeline: pd.DataFrame | None = None
+    replicas: pd.DataFrame | None = None
     replays: pd.DataFrame | None = None
     quality: pd.DataFrame | None = None
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
@@ -82,8 +84,9 @@ class Results:
         return with_draws(self.summary, self.replays)
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder: summary.csv, requests, sessions and steps, timeline and replays where there are any, as
-        Parquet, a CSV file of each further table, config.yaml, and last environment.json, which says that it is whole.
+        """Write the folder: summary.csv, requests, sessions and steps, and timeline, replicas and replays where there
+        are any, as Parquet, a CSV file of each further table, config.yaml, and last environment.json, which says that
+        it is whole.
 
         Raises:
             FileExistsError: results are there already.
@@ -95,6 +98,7 @@ class Results:
             raise FileExistsError(f"{folder} has results in it ({there[0]}); name a new folder")
         rows = {
             "timeline": self.timeline,
+            "replicas": self.replicas,
             "replays": self.replays,
             "steps": self.steps,
             "requests": self.requests,
@@ -129,7 +133,7 @@ def load(folder: str | Path) -> Results:
     if missing:
         raise FileNotFoundError(f"{folder} is no finished results folder: {', '.join(missing)} missing")
     version, environment = _checked(folder, json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")))
-    timeline, replays, text = folder / "timeline.parquet", folder / "replays.parquet", folder / CONFIGURATION
+    text = folder / CONFIGURATION
     # Each in one piece of memory: pandas reads a column at a time.
     tables = {path.stem: pd.read_csv(path).copy() for path in sorted(folder.glob("*.csv"))}
     if version == BEFORE:
@@ -138,14 +142,21 @@ def load(folder: str | Path) -> Results:
         summary=tables.pop("summary"),
         requests=pd.read_parquet(folder / "requests.parquet"),
         steps=pd.read_parquet(folder / "steps.parquet"),
-        timeline=pd.read_parquet(timeline) if timeline.is_file() else None,
-        replays=pd.read_parquet(replays) if replays.is_file() else None,
+        timeline=_maybe(folder, "timeline"),
+        replicas=_maybe(folder, "replicas"),
+        replays=_maybe(folder, "replays"),
         quality=tables.pop("quality", None),
         tables=tables,
         environment=environment,
         configuration=text.read_text(encoding="utf-8") if text.is_file() else "",
         folder=folder,
     )
+
+
+def _maybe(folder: Path, name: str) -> pd.DataFrame | None:
+    """A frame that not every run has."""
+    path = folder / f"{name}.parquet"
+    return pd.read_parquet(path) if path.is_file() else None
 
 
 def _checked(folder: Path, environment: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -317,6 +317,15 @@ TIMELINE: dict[str, Column] = {
     "waiting_max": Column("", "the most requests that waited at any time in the stretch", "Longest queue"),
 }
 
+REPLICAS: dict[str, Column] = {
+    "strategy": STEPS["strategy"],
+    "replica": Column("", "the replica's number, from 0; of several, up to 1,024, as all below", "Replica"),
+    "time_s": TIMELINE["time_s"],
+    "num_live": Column("", "requests live on it, the mean over the stretch, as all below", "Batch"),
+    "num_waiting": Column("", "requests that have arrived at it and are not live", "Queue"),
+    "allocated_bytes": Column("bytes", "bytes set aside for requests", "Held"),
+}
+
 QUALITY: dict[str, Column] = {
     "strategy": STEPS["strategy"],
     "metric": Column("", "needle_recall"),
@@ -330,6 +339,7 @@ FRAMES = {
     "sessions": SESSIONS,
     "steps": STEPS,
     "timeline": TIMELINE,
+    "replicas": REPLICAS,
     "quality": QUALITY,
 }
 

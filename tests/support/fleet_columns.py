@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import numpy as np
 
+from kvbench.fleet.by_replica import ByReplica
 from kvbench.fleet.frames import FleetRun, fleet_frames
 from kvbench.fleet.result import Binding, FleetResult, Timeline, Totals
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, NUM_CLASSES, NUM_SUMS, USED, WASTED
@@ -80,6 +81,7 @@ def columns(
         "totals": Totals(**counts | {"num_recomputed_tokens": 100 * preempted}),
         "limits": Binding(*[math.nan] * len(Binding._fields)),
         "timeline": timeline,
+        "by_replica": ByReplica(1, *np.zeros((3, 0, 1))),
         "limit_bytes": used + reserved + waste + external,
         "num_replicas": 1,
         "is_split": True,
