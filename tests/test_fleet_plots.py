@@ -212,6 +212,7 @@ def test_every_case_gives_all_charts(case):
 
 def test_many_stretches_become_means_and_the_end_stays():
     flat = dict.fromkeys(Timeline._fields, np.zeros(1000))
+    flat |= dict.fromkeys(("found_below", "loads"), np.zeros((3, 1000)))
     timeline = Timeline(**flat | {"bin_ns": S, "used": np.arange(1000.0), "most_used": np.arange(1000.0)})
     made = fleet_frames({"a": columns(timeline=timeline)}, "chat", OBJECTIVE)
     own = stretches_of(made.timeline, made.summary, 400)["a"]

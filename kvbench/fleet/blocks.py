@@ -63,7 +63,7 @@ def run_filled(tables: Tables, rule: BoundRule, arriving: NDArray[np.int64], unt
     requests = tables.requests
     run(tables, arriving, tables.replicas.size - 1, until_ns, *rule.compiled)
     _check_ended(0 if until_ns < FOREVER else int((requests["finish_ns"] == NONE).sum()))
-    return served_of(requests, np.arange(requests.size), tables.turns), int(requests["finish_ns"].max())
+    return served_of(requests, np.arange(requests.size), tables.turns, tables.loads), int(requests["finish_ns"].max())
 
 
 def _lengths(columns: TraceColumns) -> TraceColumns:
@@ -111,6 +111,8 @@ def run_blocks(
         requests.view(WHOLE)[arriving], numbers[arriving] = rows.view(WHOLE), np.arange(first, stop)
         if is_asked(tables, columns):
             tables.turns[arriving] = turns_of(columns, np.arange(first, stop), runs)
+            if tables.loads.size:
+                tables.loads[arriving] = 0
         until_ns = FOREVER if stop == num_requests else int(lengths.stretch(stop, stop + 1).arrivals_ns[0])
         last = run(tables._replace(requests=requests), arriving, last, until_ns, *rule.compiled)
         places = np.append(busy, arriving)
@@ -119,9 +121,14 @@ def run_blocks(
         ended, free = requests.view(WHOLE)[over].view(REQUEST), np.append(free, over)
         if ended.size:
             makespan_ns = max(makespan_ns, int(ended["finish_ns"].max()))
-            fold(served_of(ended, numbers[over], tables.turns[over] if tables.turns.size else tables.turns))
+            fold(served_of(ended, numbers[over], _of(tables.turns, over), _of(tables.loads, over)))
     _check_ended(busy.size)
-    return served_of(requests[:0], numbers[:0], tables.turns[:0]), makespan_ns
+    return served_of(requests[:0], numbers[:0], tables.turns[:0], tables.loads[:0]), makespan_ns
+
+
+def _of(table: np.ndarray, places: NDArray[np.int64]) -> np.ndarray:
+    """Rows of a table that may be empty."""
+    return table[places] if table.size else table
 
 
 def _check_ended(num_left: int) -> None:

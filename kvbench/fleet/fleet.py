@@ -20,12 +20,14 @@ from kvbench.fleet.simulate import check_settings, simulate
 from kvbench.fleet.state import OUTCOMES
 from kvbench.fleet.sums import Objective, RequestSums
 from kvbench.ledger import Limits
-from kvbench.ledger.costs import held_as, workspace_bytes
+from kvbench.ledger.costs import area_cost, held_as, workspace_bytes
 from kvbench.messages import unknown
 from kvbench.plan.area import Area, Blocks, Contiguous
 from kvbench.results.provenance import origin
 from kvbench.strategy.base import Strategy
+from kvbench.strategy.paged import Paged
 from kvbench.timing.doubt import MOST_DRAWS, REPLAYS
+from kvbench.timing.links import Link, link_of
 from kvbench.timing.prices import Prices
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.shapes import AS_IT_IS, Factors
@@ -138,7 +140,7 @@ class FleetServer:
         self.chosen, self.machine, self.geometry, self.weights = chosen, machine, geometry, weights
         self.replicas = chosen.replicas * conditions.parallel.data
         self.num_accelerators = self.replicas * rank.num_accelerators
-        self._work, self.about = rank.work, rank.about
+        self._work, self.about, self._seed = rank.work, rank.about, conditions.seed
         said = Said(chosen.memory_fraction, chosen.max_batch, chosen.prefill_chunk_tokens)
         self.serving = served_as(said, conditions, rank, machine)
         self.max_batch = self.serving.max_batch
@@ -211,6 +213,8 @@ class FleetServer:
             routing_load=self.chosen.routing_load,
             space=self.chosen.space if is_contiguous else "counting",
             split=self.chosen.split,
+            links=self._links_of(strategy),
+            seed=self._seed,
             repeats=self.chosen.repeats,
             fold=fold,
         )
@@ -249,6 +253,14 @@ class FleetServer:
             self.machine, self.chosen.replays, again, lambda: RequestSums(OUTCOMES, objective, kept), figures_of
         )
         return FleetRun(result, facts, sums, replays)
+
+    def _links_of(self, strategy: Strategy) -> dict[str, Link]:
+        """The links of tiers below the device that keep a strategy's blocks."""
+        area = strategy.areas[-1]
+        if not isinstance(strategy, Paged) or not isinstance(area.layout, Blocks):
+            return {}
+        block_bytes = area_cost(area, self.geometry, 1).whole_bytes(area.layout.num_tokens)
+        return {tier: link_of(self.machine, tier, block_bytes) for tier in strategy.tier_bytes}
 
     def _staging_bytes(self, strategy: Strategy) -> int:
         """What reading needs beside an engine's pool, whose kernels read blocks where they lie."""

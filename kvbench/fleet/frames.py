@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kvbench.engine.tiers import BELOW
 from kvbench.fleet.histogram import SampleList
 from kvbench.fleet.replays import Replays
 from kvbench.fleet.result import FleetResult, Served
@@ -18,7 +19,7 @@ from kvbench.results.provenance import FLEET
 from kvbench.results.results import Results
 from kvbench.results.schema import REPLICAS, SUMMARY, TIMELINE, WITH_INTERVAL
 from kvbench.timing.doubt import reaching
-from kvbench.timing.prices import PS_PER_NS
+from kvbench.timing.prices import PS_PER_NS, PS_PER_S
 from kvbench.workload.request import NS_PER_S
 
 _NOT_KEPT = ("peak_bytes",)
@@ -67,6 +68,7 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
             "simulated_by": FLEET,
         }
         row |= _counts(result) | _outcomes(sums) | _service(result, sums) | _memory(result)
+        row |= _tiers(result, sums.makespan_s)
         row |= sums.latencies() | dict(facts)
         summaries.append(row | of_row(row, WITH_INTERVAL, {}, again.values, again.drawn_from, reaching))
         replays += [{"strategy": name, "replay": turn, **each} for turn, each in enumerate(again.rows)]
@@ -110,6 +112,8 @@ def _requests(run: Served, times: RequestTimes) -> pd.DataFrame:
             "output_tokens": run.output_tokens,
             "held_tokens": run.held_tokens,
             "hit_tokens": run.hit_tokens,
+            **{f"{tier}_tokens": _slim(getattr(run, f"{tier}_tokens")) for tier in BELOW},
+            "load_wait_s": _slim(run.load_ps) / np.float32(PS_PER_S),
             "num_preemptions": run.num_preemptions,
             "queue_s": times.queue_s,
             "ttft_s": times.ttft_s,
@@ -136,6 +140,10 @@ def _timeline(result: FleetResult) -> pd.DataFrame:
             "allocated_max_bytes": over.most_allocated,
             "live_max": over.most_batch,
             "waiting_max": over.most_queue,
+            "queried_tokens": over.looked,
+            "hit_tokens": over.found,
+            **{f"{tier}_tokens": over.found_below[i] for i, tier in enumerate(BELOW)},
+            **{f"{tier}_loads": over.loads[i] for i, tier in enumerate(BELOW)},
         }
     )
 
@@ -161,6 +169,28 @@ def _counts(result: FleetResult) -> dict[str, float]:
         "recomputed_tokens": result.totals.num_recomputed_tokens,
         "hit_share": _ratio(result.totals.num_hit_tokens, result.totals.num_queried_tokens),
     }
+
+
+def _tiers(result: FleetResult, makespan_s: float) -> dict[str, float]:
+    """What tiers below the device gave and took, and the share of all replicas' time that it is on their links."""
+    found: dict[str, float] = {}
+    span_s = makespan_s * result.num_replicas
+    for (name, _, block_bytes, link), num_loaded, num_written, num_tokens in result.tiers:
+        block_s = link.block_ps / PS_PER_S
+        figures = {
+            "hit_share": _ratio(num_tokens, result.totals.num_queried_tokens),
+            "loaded_bytes": num_loaded * block_bytes,
+            "written_bytes": num_written * block_bytes,
+            "load_share": _ratio(num_loaded * block_s, span_s),
+            "write_share": _ratio(num_written * block_s, span_s),
+        }
+        found |= {f"{name}_{figure}": value for figure, value in figures.items()}
+    return found
+
+
+def _slim(figures: np.ndarray) -> np.ndarray:
+    """Figures of requests, a byte each where there are none."""
+    return figures if figures.any() else np.zeros(figures.size, np.int8)
 
 
 def _outcomes(sums: RequestSums) -> dict[str, object]:

@@ -90,6 +90,8 @@ def _finish(m: Machine, num_new: int) -> None:
         spent_ps += now.mixed_wait_ps if now.num_computed > 0 else now.wait_ps
     if now.stepped + num_new > 0:
         spent_ps += m.fixed.step_ps
+    spent_ps = max(spent_ps, now.ready_ps)
+    now.ready_ps = 0
     pass_time(m, spent_ps)
     now.num_iterations += 1
     now.num_decoded_tokens += now.stepped

@@ -15,7 +15,19 @@ from kvbench.fleet.state import ROUND_ROBIN, Rule, Tables, TurnRule
 
 COMPILED = (
     *("aside", "holds", "iteration", "jump", "kernel", "last_blocks", "live", "memory", "paying", "prefix/cache"),
-    *("prefix/segments", "prompts", "queue", "replica", "room", "routing", "rows", "sends", "space"),
+    *(
+        "prefix/loads",
+        "prefix/segments",
+        "prefix/tier",
+        "prompts",
+        "queue",
+        "replica",
+        "room",
+        "routing",
+        "rows",
+        "sends",
+        "space",
+    ),
     *("state", "tally", "turns"),
 )
 """Files of this package that are compiled into the kernel."""
@@ -63,7 +75,8 @@ def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, 
 def _stamp() -> int:
     """Of all sources that are compiled into the kernel: Numba itself only looks at this file."""
     own = Path(__file__).parent
-    others = ("compiled.py", "timing/prices.py", "engine/prefixes.py", "engine/scheduling.py", "strategy/base.py")
+    engines = ("engine/prefixes.py", "engine/scheduling.py", "engine/tiers.py")
+    others = ("compiled.py", "timing/prices.py", *engines, "strategy/base.py")
     sources = [own / f"{name}.py" for name in COMPILED] + [own.parent / name for name in others]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
     return int.from_bytes(digest[:6]) + 1

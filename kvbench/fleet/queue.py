@@ -7,8 +7,19 @@ from kvbench.fleet.holds import held_bytes
 from kvbench.fleet.live import enter, is_decoding, leave, note_end, stack
 from kvbench.fleet.memory import note_peak, resized
 from kvbench.fleet.prefix.cache import find, free_blocks, may_grow, num_idle, take_over
+from kvbench.fleet.prefix.loads import load
 from kvbench.fleet.prefix.segments import turn_at
-from kvbench.fleet.state import COMPUTING, FULL_BATCH, IDLE_QUEUE, NO_MEMORY, NONE, OUT_OF_MEMORY, Machine
+from kvbench.fleet.state import (
+    COMPUTING,
+    FOUND,
+    FULL_BATCH,
+    IDLE_QUEUE,
+    LOOKED,
+    NO_MEMORY,
+    NONE,
+    OUT_OF_MEMORY,
+    Machine,
+)
 from kvbench.fleet.tally import add_wait, begin, note_queue, pass_time
 from kvbench.timing.prices import resize_ps
 
@@ -59,8 +70,12 @@ def is_admitted(m: Machine) -> bool:
 
 
 @part
-def take_found(m: Machine, place: int) -> None:
-    """Let who has become live hold the blocks that were found of it; they are not computed."""
+def take_found(m: Machine, place: int) -> bool:
+    """Let who has become live hold the blocks that were found of it; they are not computed.
+
+    Returns:
+        Whether it is still live, with room for what it loads of tiers below.
+    """
     now, own = m.now, m.live[place]
     take_over(m, place, now.num_found)
     own.held = own.capacity = own.taken = now.num_found * m.fixed.unit
@@ -70,6 +85,9 @@ def take_found(m: Machine, place: int) -> None:
         turn_at(m.fixed.turns_at, own.request).hit_tokens = own.held
         now.num_hit_tokens += own.held
         now.num_queried_tokens += own.prompt
+        m.sums[now.bin, LOOKED] += own.prompt
+        m.sums[now.bin, FOUND] += own.held
+    return m.fixed.num_tiers == 0 or load(m, place)
 
 
 @part

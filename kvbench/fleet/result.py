@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from kvbench.fleet.by_replica import ByReplica
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, FULL_BATCH, NO_MEMORY, ROUNDED, USED, WASTED, Counters
+from kvbench.timing.links import Link
 from kvbench.timing.prices import PS_PER_S
 
 
@@ -22,6 +23,38 @@ class Totals(Counters):
 
     makespan_ns: int
     busy_ns: int
+
+
+class TierPlan(NamedTuple):
+    """A tier of each replica.
+
+    Args:
+        name: host, disk or remote.
+        num_blocks: that it holds.
+        block_bytes: of each.
+        link: to the device.
+    """
+
+    name: str
+    num_blocks: int
+    block_bytes: int
+    link: Link
+
+
+class TierUsed(NamedTuple):
+    """What a tier did, of all replicas together.
+
+    Args:
+        plan: the tier.
+        num_loaded_blocks: that its links loaded.
+        num_written_blocks: that were stored in it and were not there.
+        num_found_tokens: that requests loaded as they were first admitted.
+    """
+
+    plan: TierPlan
+    num_loaded_blocks: int
+    num_written_blocks: int
+    num_found_tokens: int
 
 
 class Shares(NamedTuple):
@@ -88,6 +121,11 @@ class Timeline(NamedTuple):
         most_allocated: bytes set aside.
         most_batch: requests that took a step.
         most_queue: requests that waited.
+        looked: tokens of prompts that were looked for among blocks with names, in iterations that begin in the bin, as
+            those that follow.
+        found: of these, tokens found on the device.
+        found_below: [host, disk, remote]; tokens loaded from tiers below.
+        loads: [host, disk, remote]; loads that wait for the link, or are under way: the mean over the bin.
     """
 
     bin_ns: int
@@ -103,6 +141,14 @@ class Timeline(NamedTuple):
     most_allocated: NDArray[np.float64]
     most_batch: NDArray[np.float64]
     most_queue: NDArray[np.float64]
+    looked: NDArray[np.float64]
+    found: NDArray[np.float64]
+    found_below: NDArray[np.float64]
+    loads: NDArray[np.float64]
+
+
+LOADED = ("host_tokens", "disk_tokens", "remote_tokens", "load_ps")
+"""Columns of what requests have loaded of tiers below the device."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,6 +170,10 @@ class Served:
         session: whose turn it is.
         turn: its number in that, from 0.
         hit_tokens: tokens of its prompt that were there already when it was admitted first.
+        host_tokens: those behind them that were loaded from the host then.
+        disk_tokens: and from the disk.
+        remote_tokens: and from a remote store.
+        load_ps: how long its loads took, in picoseconds, each time from the begin of the iteration.
     """
 
     arrival_ns: NDArray[np.int64]
@@ -140,6 +190,10 @@ class Served:
     session: NDArray[np.int64]
     turn: NDArray[np.int64]
     hit_tokens: NDArray[np.int64]
+    host_tokens: NDArray[np.int64]
+    disk_tokens: NDArray[np.int64]
+    remote_tokens: NDArray[np.int64]
+    load_ps: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,6 +209,7 @@ class FleetResult(Served):
         num_replicas: how many there are.
         is_split: whether reserved slots and internal waste were told apart.
         sums: float64 [why waiting, what]: see `fleet.state`.
+        tiers: below the device.
     """
 
     totals: Totals
@@ -165,6 +220,7 @@ class FleetResult(Served):
     num_replicas: int
     is_split: bool
     sums: NDArray[np.float64]
+    tiers: tuple[TierUsed, ...] = ()
 
     def shares(self, *, waiting: bool = False, for_memory: bool = False) -> Shares:
         """Where the memory was, over the time in which something was live.

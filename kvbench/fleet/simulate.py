@@ -1,6 +1,7 @@
 """Simulate a fleet: a whole trace through replicas of a model, under one strategy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from kvbench.checks import check_int
 from kvbench.engine.scheduling import Scheduling
@@ -15,6 +16,7 @@ from kvbench.fleet.bounds import (
     last_arrival_ns,
 )
 from kvbench.fleet.prefix.runs import Runs, names_of, runs_of
+from kvbench.fleet.prefix.tier_tables import plans_of, tier_rules, tiers_of, used_of
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.rules import BoundRule, bound_rule
 from kvbench.fleet.sessions import following_of, num_sessions
@@ -25,10 +27,12 @@ from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import DEVICE
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.paged import Paged
+from kvbench.timing.links import Link
 from kvbench.timing.prices import UNBOUNDED, Prices
 from kvbench.workload.trace_columns import TraceColumns
 
 Serve = Callable[[Tables, BoundRule, TraceColumns, int, Runs | None], tuple[Served, int]]
+NO_LINKS: Mapping[str, Link] = MappingProxyType({})
 LONGEST_JUMP = 1 << 16
 """Iterations taken at once, at most."""
 
@@ -51,6 +55,8 @@ def simulate(
     min_block_tokens: int = 1,
     split: bool = True,
     step_by_step: bool = False,
+    links: Mapping[str, Link] = NO_LINKS,
+    seed: int = 0,
     repeats: int = 1,
     fold: Callable[[Served], object] | None = None,
     block: int = BLOCK,
@@ -79,6 +85,8 @@ def simulate(
         min_block_tokens: slots of a buddy allocator's smallest range, a power of two.
         split: as in `Fleet`.
         step_by_step: take every iteration by itself, to the same result.
+        links: of tiers below the device, by name.
+        seed: what latencies of their transfers are drawn with.
         repeats: as in `Fleet`.
         fold: takes what became of requests, some at a time, as they end; nothing else keeps it, and memory does not
             grow with them. None: the result has it of all.
@@ -110,6 +118,7 @@ def simulate(
     max_batch = min(max_batch, scheduling.most_live(max_batch))
     following = following_of(columns, repeats)
     shares = _shares(columns, strategy, geometry, preemption)
+    plans = plans_of(strategy, rule, geometry, links) if shares else ()
     has_links = any(area.tier != DEVICE for area in rule.areas)
     most = check_requests(columns, prices, max_batch, repeats, scheduling=scheduling, has_links=has_links)
     fixed = fixed_of(
@@ -136,6 +145,7 @@ def simulate(
         is_asked=int(shares or (scheduling.fits_prompts and rule.layout == BLOCKS)),
         shares=int(shares),
         num_replicas=replicas,
+        **tier_rules(strategy, plans, prices, seed),
         routing_seed=routing_seed,
         routing_load=round(routing_load * LOAD_PARTS),
         max_jump=1 if step_by_step else min(most, LONGEST_JUMP),
@@ -144,12 +154,14 @@ def simulate(
     tables = tables_of(fixed, prices.tables, replicas, last_arrival_ns(columns, repeats), following, homes)
     runs = runs_of(columns.contents, rule.unit) if shares and columns.contents is not None else None
     names = None if runs is None else names_of(tables, runs, repeats)
+    tiers = None if runs is None or not plans else tiers_of(tables, plans, runs, repeats)
     if fold is None:
         ended = serve(tables, rule, columns, repeats, runs)
     else:
         ended = run_blocks(tables, rule, columns, repeats, runs, block, fold)
     del names  # the kernel knew their addresses
-    return result_of(tables, *ended, first_ns=int(columns.arrivals_ns[0]))
+    used = () if tiers is None else used_of(plans, tiers)
+    return result_of(tables, *ended, used, first_ns=int(columns.arrivals_ns[0]))
 
 
 def _shares(columns: TraceColumns, strategy: Strategy, geometry: KVGeometry, preemption: str) -> bool:

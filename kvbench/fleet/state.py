@@ -47,13 +47,17 @@ DURATION, USED, ALLOCATED, WASTED, BATCH, ROUNDED = range(6)
 """What is summed over time, in picoseconds: 1, and bytes or requests; of the wasted bytes, those that an allocator
 rounded up. The rest follows: reserved bytes are allocated ones less used and wasted ones, free ones the budget's less
 allocated ones."""
-NUM_CLASSES, NUM_SUMS = 4, 6
+NUM_CLASSES, NUM_SUMS, MOST_TIERS = 4, 6, 3
 WAITED, WAITING = NUM_CLASSES * NUM_SUMS, NUM_CLASSES * NUM_SUMS + 1
 """Columns of the sums behind those, which come by class: see `tally`."""
 MOST = WAITING + 1
 MOST_USED, MOST_ALLOCATED, MOST_BATCH, MOST_WAITING = range(MOST, MOST + 4)
-NUM_COLUMNS = MOST + 4
-"""And behind them the most, at any time, of what is summed or waits."""
+LOOKED, FOUND = MOST + 4, MOST + 5
+FOUND_BELOW, LOADING = MOST + 6, MOST + 6 + MOST_TIERS
+NUM_COLUMNS = LOADING + MOST_TIERS
+"""And behind them the most, at any time, of what is summed or waits. Then, where an iteration begins that admits them,
+tokens of prompts that were looked for, found on the device, and loaded by tier below it; and how long loads from each
+took, from the iteration's begin, in picoseconds."""
 
 
 @dataclass(kw_only=True)
@@ -171,6 +175,8 @@ class ReplicaRow(Counters):
     vacant_segment: int
     num_unused: int  # blocks that nobody holds, if none is evicted yet whose room has been taken
     shared_bytes: int  # that several requests use, times those but one
+    tiers_at: int  # the address of records of the tiers below the device
+    ready_ps: int  # after the iteration's begin, when all is there that is loaded in it
     ahead: int  # whether the iteration's decode steps are taken, and not counted yet
 
 
@@ -259,6 +265,12 @@ class FixedRow(Prices):
     runs_at: int
     table_at: int
     turns_at: int
+    num_tiers: int  # below the device; then what follows holds
+    writes_through: int  # whether blocks are stored there as requests let go of them, not as the device drops them
+    weighs_loads: int  # whether only what is worth it is loaded, by what computing a token takes
+    token_ps: int
+    tier_seed: int
+    loads_at: int  # the address of what requests have loaded: blocks by tier, and how long it took
     num_holds: int
     holds: tuple[Hold, ...]
 
@@ -319,6 +331,8 @@ class Tables(NamedTuple):
     """The tables of all replicas: see `Machine`; `replicas` to `space` with a dimension more, the replica. What is to
     be sent when others have ended is in `sends`, and who follows whom in `following`, a `sends.Following`; `turns` are
     TURN records of the requests, empty where nobody asks for them, and `homes` is where sessions are served, by number.
+    `loads` is what each request has loaded of tiers below the device, [requests, MOST_TIERS + 1]: tokens by tier as it
+    was first admitted, and how long all its loads took, in picoseconds; empty where there are no tiers.
     """
 
     requests: NDArray[np.void]
@@ -332,3 +346,4 @@ class Tables(NamedTuple):
     following: Any
     turns: NDArray[np.void]
     homes: NDArray[np.int64]
+    loads: NDArray[np.int64]

@@ -10,7 +10,7 @@ from kvbench.backend.shares import parts_in, parts_of, voters_of
 from kvbench.fleet.bounds import check_memory
 from kvbench.fleet.by_replica import by_replica
 from kvbench.fleet.prefix.segments import TURN
-from kvbench.fleet.result import Binding, FleetResult, Served, Totals
+from kvbench.fleet.result import LOADED, Binding, FleetResult, Served, TierUsed, Totals
 from kvbench.fleet.rules import BoundRule, copies_of
 from kvbench.fleet.sends import Following
 from kvbench.fleet.sessions import sends_of
@@ -28,6 +28,7 @@ from kvbench.fleet.state import (
     FOREVER,
     FULL_BATCH,
     LIVE,
+    MOST_TIERS,
     NO_MEMORY,
     NONE,
     NUM_COLUMNS,
@@ -98,7 +99,7 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "limit_bytes": limit_bytes,
         "limit_slots": UNBOUNDED if slots is None else slots,
         "is_small_pool": int(is_small_pool),
-        **dict.fromkeys(("runs_at", "table_at", "turns_at"), 0),
+        **dict.fromkeys(("runs_at", "table_at", "turns_at", "loads_at"), 0),
         "space_slots": 0 if slots is None else slots // chosen["min_block"] * chosen["min_block"],
         "num_holds": len(holds),
         "holds": holds,
@@ -216,6 +217,7 @@ def tables_of(
         following=following,
         turns=np.zeros(0, TURN),
         homes=np.full(num_sessions, NONE),
+        loads=np.zeros((0, MOST_TIERS + 1), np.int64),
     )
 
 
@@ -244,23 +246,27 @@ def requests_of(columns: TraceColumns) -> np.ndarray:
     return requests
 
 
-def served_of(requests: np.ndarray, numbers: np.ndarray, turns: np.ndarray) -> Served:
+def served_of(requests: np.ndarray, numbers: np.ndarray, turns: np.ndarray, loads: np.ndarray) -> Served:
     """What became of requests that have ended; the columns are their tables', not copies.
 
     Args:
         requests: their REQUEST records.
         numbers: theirs in the trace: each is a session of its own where none are told.
         turns: their TURN records; empty where there are none.
+        loads: what they have loaded, as in `Tables`; empty where there is nothing to load from.
     """
     renamed = {"prompt_tokens": "prompt", "output_tokens": "output", "held_tokens": "held"}
-    columns = {name: requests[renamed.get(name, name)] for name in (field.name for field in fields(Served)[:-3])}
+    columns = {name: requests[renamed.get(name, name)] for name in (field.name for field in fields(Served)[:-7])}
+    none = np.broadcast_to(np.int64(0), requests.size)
+    columns |= dict(zip(LOADED, loads.T if loads.size else [none] * len(LOADED), strict=True))
     if not turns.size:
-        none = np.zeros(requests.size, np.int64)
         return Served(**columns, session=numbers, turn=none, hit_tokens=none)
     return Served(**columns, session=turns["session"], turn=turns["turn"], hit_tokens=turns["hit_tokens"])
 
 
-def result_of(tables: Tables, served: Served, makespan_ns: int, *, first_ns: int) -> FleetResult:
+def result_of(
+    tables: Tables, served: Served, makespan_ns: int, tiers: tuple[TierUsed, ...], *, first_ns: int
+) -> FleetResult:
     """What the tables say when all requests have ended, from the first arrival to the last end."""
     now, (own,) = tables.replicas, tables.fixed
     assert (now["num_live"] == 0).all()
@@ -281,6 +287,7 @@ def result_of(tables: Tables, served: Served, makespan_ns: int, *, first_ns: int
         num_replicas=now.size,
         is_split=is_split,
         sums=sums,
+        tiers=tiers,
     )
 
 

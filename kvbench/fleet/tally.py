@@ -15,6 +15,7 @@ from kvbench.fleet.state import (
     BATCH,
     DURATION,
     FOREVER,
+    LOOKED,
     MOST,
     MOST_ALLOCATED,
     MOST_BATCH,
@@ -53,8 +54,10 @@ def widen(m: Machine, until_ns: int) -> None:
             late = sums[2 * i + 1, WAITING] * m.now.bin_ns
             for j in range(WAITING):
                 sums[i, j] = sums[2 * i, j] + sums[2 * i + 1, j]
-            for j in range(MOST, NUM_COLUMNS):
+            for j in range(MOST, LOOKED):
                 sums[i, j] = max(sums[2 * i, j], sums[2 * i + 1, j])
+            for j in range(LOOKED, NUM_COLUMNS):
+                sums[i, j] = sums[2 * i, j] + sums[2 * i + 1, j]
             sums[i, WAITED] += late
             sums[i, WAITING] = waiting
         sums[num_bins // 2, WAITING] = sums[num_bins, WAITING] + sums[num_bins - 1, WAITING]

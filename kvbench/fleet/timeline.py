@@ -8,6 +8,10 @@ from kvbench.fleet.state import (
     ALLOCATED,
     BATCH,
     DURATION,
+    FOUND,
+    FOUND_BELOW,
+    LOADING,
+    LOOKED,
     MOST,
     MOST_ALLOCATED,
     MOST_BATCH,
@@ -15,7 +19,6 @@ from kvbench.fleet.state import (
     MOST_WAITING,
     NO_MEMORY,
     NUM_CLASSES,
-    NUM_COLUMNS,
     NUM_SUMS,
     USED,
     WAITED,
@@ -43,13 +46,14 @@ def timeline_of(
     num_bins = sums.shape[1] - 1
     total = np.zeros((num_bins, NUM_CLASSES * NUM_SUMS))
     queued = np.zeros(num_bins)
-    most = np.zeros((num_bins, NUM_COLUMNS - MOST))
+    most, looked = np.zeros((num_bins, LOOKED - MOST)), np.zeros((num_bins, sums.shape[2] - LOOKED))
     for own, own_ns in zip(sums[:, :-1], bins_ns.tolist(), strict=True):
         # A replica that is idle while another is busy for long may have bins that are very much shorter.
         into = np.arange(num_bins) * own_ns // bin_ns
         np.add.at(total, into, own[:, :WAITED])
         own_most = np.zeros_like(most)
-        np.maximum.at(own_most, into, own[:, MOST:])
+        np.maximum.at(own_most, into, own[:, MOST:LOOKED])
+        np.add.at(looked, into, own[:, LOOKED:])
         most += own_most
         np.add.at(queued, into, own[:, WAITED] + np.cumsum(own[:, WAITING]) * own_ns)
     num_shown = min(makespan_ns // bin_ns + 1, num_bins)
@@ -80,5 +84,9 @@ def timeline_of(
         most_allocated=most_allocated,
         most_batch=most_batch,
         most_queue=most_queue,
+        looked=looked[:num_shown, 0],
+        found=looked[:num_shown, FOUND - LOOKED],
+        found_below=looked[:num_shown, FOUND_BELOW - LOOKED : LOADING - LOOKED].T,
+        loads=looked[:num_shown, LOADING - LOOKED :].T / (bin_ns * PS_PER_NS),
     )
     return timeline, total.sum(axis=0)

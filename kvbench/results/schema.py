@@ -315,6 +315,23 @@ TIMELINE: dict[str, Column] = {
     "allocated_max_bytes": Column("bytes", "the most allocated at any time in the stretch", "Most allocated"),
     "live_max": Column("", "the most requests live at any time in the stretch", "Largest batch"),
     "waiting_max": Column("", "the most requests that waited at any time in the stretch", "Longest queue"),
+    "queried_tokens": Column(
+        "tokens",
+        "prompt tokens looked for among blocks with names, of requests first admitted in iterations that begin in the "
+        "stretch; here and below, a sum, and of all replicas",
+    ),
+    "hit_tokens": Column("tokens", "of these, tokens found on the device", "Device"),
+    "host_tokens": Column("tokens", "and tokens loaded from the host's memory", "Host"),
+    "disk_tokens": Column("tokens", "and from the disk", "Disk"),
+    "remote_tokens": Column("tokens", "and from a remote store", "Remote store"),
+    "host_loads": Column(
+        "",
+        "loads from the host that wait for its link, or are on their way: their time from their iteration's begin to "
+        "when they are on the device, where it begins, / the stretch's",
+        "Loads, host",
+    ),
+    "disk_loads": Column("", "the same of the disk", "Loads, disk"),
+    "remote_loads": Column("", "the same of a remote store", "Loads, remote store"),
 }
 
 REPLICAS: dict[str, Column] = {

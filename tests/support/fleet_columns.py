@@ -7,7 +7,7 @@ import numpy as np
 
 from kvbench.fleet.by_replica import ByReplica
 from kvbench.fleet.frames import FleetRun, fleet_frames
-from kvbench.fleet.result import Binding, FleetResult, Timeline, Totals
+from kvbench.fleet.result import LOADED, Binding, FleetResult, Timeline, Totals
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, NUM_CLASSES, NUM_SUMS, USED, WASTED
 from kvbench.fleet.sums import Objective
 from kvbench.timing.prices import PS_PER_NS
@@ -55,6 +55,8 @@ def columns(
     }
     waiting = np.arange(num_bins) * 2.0 * slowness
     own = {name: np.full(num_bins, value) for name, value in flat.items()}
+    own |= dict.fromkeys(("looked", "found"), np.zeros(num_bins))
+    own |= dict.fromkeys(("found_below", "loads"), np.zeros((3, num_bins)))
     timeline = Timeline(bin_ns=makespan // max(num_bins, 1), queue=waiting, most_queue=waiting + 1, **own)
     sums = np.zeros((NUM_CLASSES, NUM_SUMS))
     sums[NO_MEMORY, [DURATION, USED, ALLOCATED, WASTED, BATCH]] = [1, used, flat["allocated"], waste, flat["batch"]]
@@ -78,6 +80,7 @@ def columns(
         "session": number,
         "turn": 0 * number,
         "hit_tokens": 0 * number,
+        **dict.fromkeys(LOADED, 0 * number),
         "totals": Totals(**counts | {"num_recomputed_tokens": 100 * preempted}),
         "limits": Binding(*[math.nan] * len(Binding._fields)),
         "timeline": timeline,

@@ -102,6 +102,7 @@ class Pool:
                 if not self.named[key]:
                     del self.named[key]
                 self.num_evicted += 1
+                self.gone(key)
             self.holders[block] = 1
             request.blocks.append(block)
         for index in range(num_tokens // self.size):
@@ -110,6 +111,9 @@ class Pool:
                 self.names[block] = request.keys[index]
                 self.named.setdefault(request.keys[index], []).append(block)
         return True
+
+    def gone(self, key):
+        """A block of a name has left the pool."""
 
     def let_go(self, request):
         for block in reversed(request.blocks):
@@ -171,12 +175,16 @@ class Engine:
             if not request.num_preemptions:
                 request.hits, request.admitted = request.computed, self.step
                 self.num_queried += request.prompt
+            self.taken(request, found)
             count = min(request.num_tokens - request.computed, left)
             assert self.pool.extend(request, request.computed + count)
             scheduled.append((request, count))
             left -= count
             self.running.append(request)
         return scheduled, preempted
+
+    def taken(self, request, found):
+        """Blocks were found for a request that is admitted."""
 
     def _computed(self, scheduled):
         for request, count in scheduled:

@@ -25,6 +25,7 @@ from kvbench.fleet.prefix.segments import (
     turn_at,
     unlink,
 )
+from kvbench.fleet.prefix.tier import store, store_all, tier_at
 from kvbench.fleet.state import NONE, Machine
 from kvbench.timing.prices import UNBOUNDED
 
@@ -45,6 +46,8 @@ def evict(m: Machine) -> None:
         own = segment_at(now.segments_at, number)
         num_gone = min(own.count, num_over)
         own.count -= num_gone
+        if m.fixed.num_tiers > 0 and not m.fixed.writes_through:
+            store(tier_at(now.tiers_at, 0), own.run, own.first + own.count, own.first + own.count + num_gone)
         num_over -= num_gone
         now.num_unused -= num_gone
         now.num_evicted_blocks += num_gone
@@ -272,6 +275,8 @@ def let_go(m: Machine, place: int, held: int) -> int:
         if run.first < num_named:
             num_held += _release(m, place, turn.base + number, run, min(run.past, num_named) - run.first)
         number = run.parent
+    if m.fixed.num_tiers > 0 and m.fixed.writes_through:
+        store_all(m, live.request, num_named)
     return num_held * m.fixed.unit
 
 

@@ -1,0 +1,129 @@
+"""What a request finds in the tiers below the device as it is admitted, and what it loads of that over their links."""
+
+from typing import Protocol
+
+import numpy as np
+
+from kvbench.compiled import part, plain, records
+from kvbench.engine.prefixes import most_hit_blocks
+from kvbench.engine.tiers import busy_until_ps, drawn, is_worth, ready_ps
+from kvbench.fleet.holds import held_bytes
+from kvbench.fleet.prefix.cache import fill
+from kvbench.fleet.prefix.segments import run_at, turn_at
+from kvbench.fleet.prefix.tier import deepest, tier_at
+from kvbench.fleet.room import make_room
+from kvbench.fleet.state import FOUND_BELOW, LOADING, MOST_TIERS, NONE, Machine
+
+
+class FigureRow(Protocol):
+    """A record of a table of whole numbers."""
+
+    value: int
+
+
+FIGURE = np.dtype([("value", np.int64)])
+figure_at = records(FIGURE)
+_busy_until_ps, _drawn, _is_worth = plain(busy_until_ps), plain(drawn), plain(is_worth)
+_most_hit_blocks, _ready_ps = plain(most_hit_blocks), plain(ready_ps)
+
+
+@part
+def load(m: Machine, place: int) -> bool:
+    """Load what a request that has become live finds below the device, behind the blocks that are there.
+
+    Loaded blocks are new ones of the device: as blocks that it computes, but that the step has no work with them.
+
+    Returns:
+        Whether there is room; without, the request is no longer live.
+    """
+    now, own, unit = m.now, m.live[place], m.fixed.unit
+    most = _most_hit_blocks(max(own.prompt, own.saved), unit)
+    if own.hit_blocks >= most:
+        return True
+    _look(m, own.request, own.hit_blocks, most)
+    num_blocks = _weigh(m, own.hit_blocks)
+    if num_blocks == 0:
+        return True
+    held, num_bytes = own.held, held_bytes(own, own.held, m.fixed)
+    if not make_room(m, place, held, held + num_blocks * unit):
+        return False
+    own.held += num_blocks * unit
+    fill(m, place, held // unit, own.held // unit)
+    now.new_used += held_bytes(own, own.held, m.fixed) - num_bytes
+    _pass_links(m, own.request, own.saved == 0)
+    return True
+
+
+@part
+def _look(m: Machine, request: int, num_found: int, most: int) -> None:
+    """Find how deep a request's blocks reach, in each tier with those above it.
+
+    No block is there without those before it on the device, in its tier, or in one above: the search begins at the deep
+    end, and ends where the first tier has something.
+    """
+    for i in range(m.fixed.num_tiers):
+        tier_at(m.now.tiers_at, i).reach = num_found
+    turn, first = turn_at(m.fixed.turns_at, request), tier_at(m.now.tiers_at, 0)
+    place = turn.leaf
+    while place != NONE and first.reach == num_found:
+        run = run_at(m.fixed.runs_at, place)
+        if run.past <= num_found:
+            return
+        if run.first < most:
+            for i in range(m.fixed.num_tiers):
+                tier = tier_at(m.now.tiers_at, i)
+                end = deepest(tier, turn.base + place)
+                if end > 0:
+                    tier.reach = max(tier.reach, min(run.first + end, most))
+        place = run.parent
+
+
+@part
+def _weigh(m: Machine, num_found: int) -> int:
+    """Decide which stretches are loaded, each of one tier; how many blocks that are."""
+    now, fixed, reach = m.now, m.fixed, num_found
+    is_over = False
+    for i in range(fixed.num_tiers):
+        tier = tier_at(now.tiers_at, i)
+        if tier.iteration != now.num_iterations:
+            tier.iteration, tier.busy_ps = now.num_iterations, 0
+        tier.load_blocks = 0
+        num_blocks = tier.reach - reach
+        if num_blocks <= 0 or is_over:
+            continue
+        if fixed.weighs_loads and not _is_worth(
+            tier.busy_ps, tier.latency_ps, num_blocks, tier.block_ps, fixed.unit, fixed.token_ps
+        ):
+            is_over = True
+            continue
+        tier.load_blocks = num_blocks
+        reach = tier.reach
+    return reach - num_found
+
+
+@part
+def _pass_links(m: Machine, request: int, is_first: bool) -> None:
+    """Give the links what is loaded; the iteration goes on until all is there."""
+    now, fixed, last_ps = m.now, m.fixed, 0
+    figures = request * (MOST_TIERS + 1)
+    for i in range(fixed.num_tiers):
+        tier = tier_at(now.tiers_at, i)
+        if tier.load_blocks == 0:
+            continue
+        latency_ps = tier.latency_ps
+        if tier.latencies_at != 0:
+            number = _drawn(fixed.tier_seed, now.number, tier.num_transfers)
+            latency_ps = figure_at(tier.latencies_at, number).value
+        tier.busy_ps = _busy_until_ps(tier.busy_ps, 0, tier.load_blocks, tier.block_ps)
+        done_ps = _ready_ps(tier.busy_ps, latency_ps)
+        tier.num_transfers += 1
+        tier.num_loaded_blocks += tier.load_blocks
+        m.sums[now.bin, LOADING + tier.kind] += done_ps
+        last_ps = max(last_ps, done_ps)
+        if is_first:
+            num_tokens = tier.load_blocks * fixed.unit
+            tier.num_found_tokens += num_tokens
+            m.sums[now.bin, FOUND_BELOW + tier.kind] += num_tokens
+            figure_at(fixed.loads_at, figures + tier.kind).value = num_tokens
+    figure_at(fixed.loads_at, figures + MOST_TIERS).value += last_ps
+    now.ready_ps = max(now.ready_ps, last_ps)
