@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kvbench.api.capacity import capacity as capacity
     from kvbench.api.comparing import compare as compare
     from kvbench.api.job import Stopped as Stopped
+    from kvbench.api.rating import rate as rate
     from kvbench.api.recording import record as record
     from kvbench.api.training import train as train
     from kvbench.api.validating import validate as validate

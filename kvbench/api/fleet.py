@@ -1,8 +1,9 @@
 """A scenario on a fleet: its requests as columns, served under each strategy from event to event."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,14 +39,9 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
     Raises:
         UsageError: the configuration is wrong; nothing was run.
     """
-    check_numbers(config)
-    strategies = strategies_of(config)
-    fleet = backend_of(config, geometry_of(config))
-    assert isinstance(fleet, FleetServer)
-    _check_rules(strategies)
-    columns, num_available = _requests(config, fleet, asked["overrides"])
-    budget_bytes = fleet.memory_bytes if config["budget_bytes"] is None else config["budget_bytes"]
-    check_budget(budget_bytes, fleet.memory_bytes, fleet.machine.name)
+    strategies, fleet, taken, num_available, budget_bytes = fleet_parts(config, asked["overrides"])
+    with refusing():
+        columns = fleet.arriving(taken)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
     header += [f"assumed: {sentence}" for sentence in (*columns.notes, *model_of(config).assumed)]
     header += [KEPT.format(name=each) for each, own in strategies.items() if keeps_windows(own, fleet.geometry)]
@@ -61,6 +57,45 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
         return results
 
     return Job(header, run)
+
+
+class FleetParts(NamedTuple):
+    """What a configuration describes, built.
+
+    Args:
+        strategies: by name.
+        fleet: what serves.
+        columns: the requests, at their own speed.
+        num_available: how many requests the scenario has.
+        budget_bytes: each replica's memory for caches.
+    """
+
+    strategies: Mapping[str, Strategy]
+    fleet: FleetServer
+    columns: TraceColumns
+    num_available: int
+    budget_bytes: int
+
+
+def fleet_parts(config: Config, overrides: Sequence[str]) -> FleetParts:
+    """What is served by what, checked.
+
+    Args:
+        config: composed and resolved.
+        overrides: lines KEY=VALUE of what was asked for.
+    Raises:
+        UsageError: the configuration is wrong.
+        FileNotFoundError: a trace is missing.
+    """
+    check_numbers(config)
+    strategies = strategies_of(config)
+    fleet = backend_of(config, geometry_of(config))
+    assert isinstance(fleet, FleetServer)
+    _check_rules(strategies)
+    columns, num_available = _requests(config, overrides)
+    budget_bytes = fleet.memory_bytes if config["budget_bytes"] is None else config["budget_bytes"]
+    check_budget(budget_bytes, fleet.memory_bytes, fleet.machine.name)
+    return FleetParts(strategies, fleet, columns, num_available, budget_bytes)
 
 
 def _simulated(
@@ -107,7 +142,7 @@ def _check_rules(strategies: Mapping[str, Strategy]) -> None:
             check_rule(strategy)
 
 
-def _requests(config: Config, fleet: FleetServer, overrides: list[str]) -> tuple[TraceColumns, int]:
+def _requests(config: Config, overrides: Sequence[str]) -> tuple[TraceColumns, int]:
     """The requests that are served, and how many the scenario has. A trace is served whole unless it was cut by the
     command line: what its file says is for runs on tensors.
     """
@@ -116,8 +151,7 @@ def _requests(config: Config, fleet: FleetServer, overrides: list[str]) -> tuple
     with refusing():
         columns = scenario.columns(np.random.default_rng(config["seed"]))
         most = scenario.max_requests if asked and isinstance(scenario, Trace) else None
-        cut = columns if most is None else columns.first(most)
-        return fleet.arriving(cut), columns.num_requests
+        return columns if most is None else columns.first(most), columns.num_requests
 
 
 def header_lines(

@@ -10,5 +10,6 @@ VERBS = {
     "record": "kvbench.cli.record",
     "validate": "kvbench.cli.validate",
     "compare": "kvbench.cli.compare",
+    "rate": "kvbench.cli.rate",
 }
 """Each verb and the module whose `main(arguments)` answers it, imported when it is called."""

@@ -10,7 +10,7 @@ import pandas as pd
 from kvbench.decide.ratios import ratio_of
 from kvbench.messages import cut, printable, unknown
 from kvbench.results.columns import ends
-from kvbench.results.conditions import Stated
+from kvbench.results.conditions import Stated, column_of
 from kvbench.results.provenance import KIND, is_modelled
 from kvbench.results.results import Results
 from kvbench.results.schema import SUMMARY
@@ -25,8 +25,6 @@ METRICS = (
     *("num_completed", "kept_fraction", "error_relative", "needle_recall"),
 )
 """What is compared where nothing is chosen: the figures by which strategies are judged."""
-ENDINGS = ("_s", "_us", "_bytes", "_per_s", "_share", "_tokens")
-"""Of figures' names, which may be left out."""
 MOST, LENGTH = 3, 60
 """Settings in which runs differ that a message names, and letters of each."""
 
@@ -73,18 +71,6 @@ def comparison(runs: Sequence[Compared], across: Iterable[str] = (), metrics: It
     if not rows:
         raise ValueError(f"nothing to compare: {first.name} and the others have no figure in common")
     return pd.DataFrame(rows)
-
-
-def column_of(name: str) -> str:
-    """The summary's column of a figure's name, whose unit may be left out.
-
-    Raises:
-        ValueError: there is none.
-    """
-    found = next((each for each in (name, *(name + ending for ending in ENDINGS)) if each in SUMMARY), None)
-    if found is None:
-        raise ValueError(unknown("metric", name, [each for each, column in SUMMARY.items() if column.label]))
-    return found
 
 
 def _check(first: Compared, other: Compared, allowed: set[str]) -> None:

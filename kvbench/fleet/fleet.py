@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -145,6 +147,18 @@ class FleetServer:
         self.serving = served_as(said, conditions, rank, machine)
         self.max_batch = self.serving.max_batch
         self.memory_bytes = self.serving.memory_bytes
+
+    def serving_as(self, **settings: Any) -> "FleetServer":
+        """The same machines with other settings of how requests come, and of what is kept of them.
+
+        Args:
+            settings: such as rate_scale, keep, replays.
+        Raises:
+            ValueError: a setting is out of its range.
+        """
+        other = copy(self)
+        other.chosen = replace(self.chosen, **settings)
+        return other
 
     def prices(self, area: Area, factors: Factors = AS_IT_IS) -> Prices:
         """The model's prices on the machine, its K and V held as an area holds them.

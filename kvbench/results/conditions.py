@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kvbench.messages import cut
+from kvbench.messages import cut, unknown
+from kvbench.results.schema import SUMMARY
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": lambda value, limit: value >= limit,
@@ -12,6 +13,8 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": lambda value, limit: value > limit,
     "<": lambda value, limit: value < limit,
 }
+ENDINGS = ("_s", "_us", "_bytes", "_per_s", "_share", "_tokens")
+"""Of figures' names, which may be left out."""
 _FORM = re.compile(r"\s*((?:[^\s.<>=]+\.)*)([^\s.<>=]+)\s*(>=|<=|>|<)\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*")
 
 
@@ -56,3 +59,15 @@ def stated(text: str, key: str, example: str) -> tuple[Stated, ...]:
         limit = float(number) / (100 if percent else 1)
         found.append(Stated(part.strip(), tuple(of.split(".")[:-1]), measure, operator, limit))
     return tuple(found)
+
+
+def column_of(name: str) -> str:
+    """The summary's column of a figure's name, whose unit may be left out.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = next((each for each in (name, *(name + ending for ending in ENDINGS)) if each in SUMMARY), None)
+    if found is None:
+        raise ValueError(unknown("metric", name, [each for each, column in SUMMARY.items() if column.label]))
+    return found

@@ -1,0 +1,183 @@
+"""The public call that finds the highest load at which objectives hold, and what it returns."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from kvbench.api.progress import watched
+from kvbench.configuration.chosen import is_fleet, scenario_of
+from kvbench.configuration.composed import composed
+from kvbench.configuration.errors import UsageError, refusing
+from kvbench.decide.constraints import Constraint, constraints_of
+from kvbench.decide.highest import STEPS, Highest, Ladder, highest_load
+from kvbench.results.columns import ends
+from kvbench.workload.arrivals import MOST_CLIENTS
+from kvbench.workload.request import NS_PER_S
+
+if TYPE_CHECKING:
+    from kvbench.api.fleet import FleetParts
+    from kvbench.backend.choice import BackendChoice
+    from kvbench.charts.rates import RatesChart
+    from kvbench.model.hardware import Hardware
+    from kvbench.workload.scenario import Scenario
+
+RATE, USERS = "rate_per_s", "users"
+"""What is found: requests a second that arrive, or clients that each wait for their answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rated:
+    """The highest loads at which objectives hold.
+
+    Args:
+        rows: a row a machine and strategy: hardware, strategy, num_accelerators, the load (rate_per_s, or users) with
+            the ends of its interval, and what it is limited by.
+        tried: a row a machine, strategy and load: a summary's, and the load.
+        subject_to: what had to hold.
+        scenario: what was served.
+        load: RATE or USERS.
+    """
+
+    rows: pd.DataFrame
+    tried: pd.DataFrame
+    subject_to: tuple[str, ...]
+    scenario: str
+    load: str
+
+    @property
+    def text(self) -> str:
+        """A table for a terminal, and what bounds each."""
+        from kvbench.charts.rates import rates_text
+
+        return rates_text(self.rows, self.subject_to, self.scenario, self.load)
+
+    @property
+    def chart(self) -> "RatesChart":
+        """The share of requests within the objectives over the load, a line a strategy and machine."""
+        from kvbench.charts.rates import RatesChart
+
+        return RatesChart(rows=self.rows, tried=self.tried, load=self.load, subject=self.scenario)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; of the loads that were tried, the figures that had to hold."""
+        rows = [{name: _plain(value) for name, value in row.items()} for row in self.rows.to_dict("records")]
+        return {"scenario": self.scenario, "subject_to": list(self.subject_to), "load": self.load, "rows": rows}
+
+
+def rate(
+    scenario: "str | PathLike[str] | Scenario",
+    strategies: Any = None,
+    *,
+    subject_to: str | Iterable[str],
+    hardware: "str | PathLike[str] | Mapping[str, object] | Hardware | Sequence[str] | None" = None,
+    backend: "str | Mapping[str, object] | BackendChoice | None" = "fleet",
+    settings: Mapping[str, object] | None = None,
+    trusted: Iterable[str] = (),
+    **chosen: Any,
+) -> Rated:
+    """Find the highest arrival rate at which objectives hold, as `python -m kvbench rate …` does.
+
+    A trace's arrivals are made denser or sparser, all else equal, so that every load has the same requests; of a
+    scenario whose clients wait for their answers, the number of clients is changed. Bisection to 1.1 per cent.
+
+    Args:
+        scenario: as in `run`.
+        strategies: as in `run`.
+        subject_to: what has to hold: "ttft_p99_s<=1", or several.
+        hardware: as in `run`; or a list of names, each of which is rated.
+        backend: "fleet", or one with settings.
+        settings: as in `run`.
+        trusted: as in `run`.
+        chosen: model, engine and parallel, as in `run`.
+    Returns:
+        By machine and strategy the load with its interval: at its lower end objectives hold beyond doubt, above its
+        upper end they do not.
+    Raises:
+        ValueError: the input is wrong, or a figure that has to hold is empty.
+        FileNotFoundError: a trace is missing.
+    """
+    with refusing():
+        constraints = constraints_of([subject_to] if isinstance(subject_to, str) else subject_to)
+    machines = list(hardware) if isinstance(hardware, list | tuple) else [hardware]
+    overrides = [f"{key}={value}" for key, value in (settings or {}).items()]
+    found: list[Rated] = []
+    for machine in machines:
+        groups = {"scenario": scenario, "backend": backend, "hardware": machine, **chosen}
+        config = composed(groups, strategies, settings, tuple(trusted))
+        if not is_fleet(config):
+            raise UsageError("rate asks a fleet how much it serves: backend is fleet")
+        from kvbench.api.fleet import fleet_parts
+
+        name = Path(scenario).stem if isinstance(scenario, str | PathLike) else type(scenario).__name__.lower()
+        parts = fleet_parts(config, overrides)
+        found.append(_rated(scenario_of(config).named(name), parts, constraints))
+    if len({each.load for each in found}) > 1:
+        raise UsageError("the machines do not serve the same scenario")
+    frames = [pd.concat([getattr(each, name) for each in found], ignore_index=True) for name in ("rows", "tried")]
+    return replace(found[0], rows=frames[0], tried=frames[1])
+
+
+def _rated(name: str, parts: "FleetParts", constraints: Sequence[Constraint]) -> Rated:
+    """The loads of each strategy on one machine."""
+    columns, fleet = parts.columns, parts.fleet
+    load = RATE if columns.num_clients is None else USERS
+    base = _offered_per_s(parts) if columns.num_clients is None else columns.num_clients
+
+    def load_at(step: int) -> float:
+        asked = base * 2 ** (step / STEPS)
+        return asked if load == RATE else max(min(round(asked), MOST_CLIENTS), 1)
+
+    rows, tried = [], []
+    num_requests = columns.num_requests * fleet.chosen.repeats
+    with watched(0, "loads") as advance:
+        for strategy in parts.strategies:
+            ladder = Ladder(load_at, partial(_served, name, parts, strategy, load))
+            advance(f"{strategy}, {num_requests:,} requests a load", 1)
+            with refusing(f"strategy.{strategy}: "):
+                found = highest_load(ladder, constraints)
+            told = {"hardware": fleet.machine.name, "strategy": strategy, "num_accelerators": fleet.num_accelerators}
+            rows.append(told | _figures(found, load))
+            tried += [{**row, load: value} for value, row in sorted(ladder.tried.items())]
+    limits = tuple(each.text for each in constraints)
+    return Rated(rows=pd.DataFrame(rows), tried=pd.DataFrame(tried), subject_to=limits, scenario=name, load=load)
+
+
+def _figures(found: Highest, load: str) -> dict[str, object]:
+    low, high = ends(load)
+    return {load: found.value, low: found.low, high: found.high, "limited_by": found.limited_by}
+
+
+def _offered_per_s(parts: "FleetParts") -> float:
+    """Requests a second that arrive as the fleet meets the scenario."""
+    arrivals_ns = parts.columns.arrivals_ns
+    span_ns = int(arrivals_ns[-1] - arrivals_ns[0]) if arrivals_ns.size else 0
+    if not span_ns:
+        raise UsageError(
+            "all requests arrive at once, so that there is no rate to change: give the scenario arrivals with a rate, "
+            "or clients that wait for their answers (ClosedLoop)"
+        )
+    return float((arrivals_ns.size - 1) * NS_PER_S / span_ns * parts.fleet.chosen.rate_scale)
+
+
+def _served(name: str, parts: "FleetParts", strategy: str, load: str, asked: float) -> dict[str, Any]:
+    """The summary's row of a strategy at a load."""
+    from kvbench.fleet.fleet import SUMMARY
+    from kvbench.fleet.frames import fleet_frames
+
+    columns, fleet = parts.columns, parts.fleet.serving_as(keep=SUMMARY)
+    if load == USERS:
+        columns = replace(columns, num_clients=int(asked))
+    else:
+        fleet = fleet.serving_as(rate_scale=asked / _offered_per_s(parts) * fleet.chosen.rate_scale)
+    run = fleet.serve(strategy, parts.strategies[strategy], fleet.arriving(columns), parts.budget_bytes)
+    (row,) = fleet_frames({strategy: run}, name, fleet.chosen.objective).summary.to_dict("records")
+    return {str(name): value for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value

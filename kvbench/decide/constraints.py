@@ -1,0 +1,60 @@
+"""What a configuration has to keep to, judged by intervals: satisfied, violated, or it cannot be told."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kvbench.results.columns import ends
+from kvbench.results.conditions import Stated, column_of, stated
+
+SATISFIED, VIOLATED, UNTOLD = "satisfied", "violated", "cannot be told"
+EXAMPLE = "subject_to='[ttft_p99_s<=1,tpot_p99_s<=0.05]'"
+
+
+class Constraint(Stated):
+    """A bound of a figure of the summary, whose unit may be left out."""
+
+    __slots__ = ()
+
+    @property
+    def column(self) -> str:
+        """The summary's column."""
+        return column_of(self.measure)
+
+    def verdict(self, row: Mapping[str, Any]) -> str:
+        """What a row says: of a figure that has an interval, by all of it.
+
+        Args:
+            row: of a summary.
+        """
+        value = float(row.get(self.column, math.nan))
+        if math.isnan(value):
+            return UNTOLD
+        around = [float(row.get(end, math.nan)) for end in ends(self.column)]
+        held = [self.holds(each) for each in (around if all(map(math.isfinite, around)) else [value])]
+        return SATISFIED if all(held) else UNTOLD if any(held) else VIOLATED
+
+    def is_met(self, row: Mapping[str, Any]) -> bool:
+        """Whether the figure itself, whatever its interval, is within the bound."""
+        return self.holds(float(row[self.column]))
+
+
+def constraints_of(texts: Iterable[str]) -> tuple[Constraint, ...]:
+    """Constraints of figures of the summary.
+
+    Args:
+        texts: such as "ttft_p99_s<=1", or several with commas between them.
+    Raises:
+        ValueError: one has another form, or its figure is unknown; or there is none.
+    """
+    found = []
+    for text in texts:
+        for each in stated(text, "subject_to", EXAMPLE):
+            constraint = Constraint(*each)
+            if constraint.of:
+                raise ValueError(f"subject_to={each.text}: a figure of the whole run has no word before it")
+            _ = constraint.column  # refuses what is none
+            found.append(constraint)
+    if not found:
+        raise ValueError(f"subject_to says what has to hold, for example {EXAMPLE}; got nothing")
+    return tuple(found)

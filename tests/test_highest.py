@@ -1,0 +1,83 @@
+"""Constraints judged by intervals, and the highest load at which they hold."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvbench.decide.constraints import SATISFIED, UNTOLD, VIOLATED, constraints_of
+from kvbench.decide.highest import LEAST, MOST, STEPS, Ladder, highest_load
+
+
+def row(value, low=math.nan, high=math.nan):
+    return {"ttft_p99_s": value, "ttft_p99_s_low": low, "ttft_p99_s_high": high}
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (row(0.9, 0.8, 0.99), SATISFIED),
+        (row(0.9, 0.8, 1.1), UNTOLD),
+        (row(1.1, 0.9, 1.2), UNTOLD),
+        (row(1.2, 1.1, 1.3), VIOLATED),
+        (row(1.0), SATISFIED),
+        (row(1.01), VIOLATED),
+        (row(math.nan), UNTOLD),
+        ({}, UNTOLD),
+    ],
+)
+def test_a_constraint_is_judged_by_the_whole_interval(found, verdict):
+    (limit,) = constraints_of(["ttft_p99<=1"])
+    assert limit.verdict(found) == verdict
+
+
+def test_constraints_that_cannot_be_read():
+    assert [each.column for each in constraints_of(["ttft_p99<=1,goodput>=2", "peak<90"])] == [
+        "ttft_p99_s",
+        "goodput_per_s",
+        "peak_bytes",
+    ]
+    for text, why in (
+        ("ttfp99<=1", "Did you mean 'ttft_p99_s'"),
+        ("ttft_p99=1", "a measure, a comparison and a number"),
+        ("paged.ttft_p99<=1", "no word before it"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            constraints_of([text])
+    with pytest.raises(ValueError, match="got nothing"):
+        constraints_of([])
+
+
+def line(first_over, spread):
+    """A ladder on which TTFT is over its bound from a step on, and off by so many steps either way."""
+
+    def run(load):
+        value = load / 2 ** (first_over / STEPS) * 0.999
+        return row(value, value / 2 ** (spread / STEPS), value * 2 ** (spread / STEPS))
+
+    return Ladder(lambda step: 2 ** (step / STEPS), run)
+
+
+@given(st.integers(-700, 700), st.integers(0, 40))
+def test_bisection_finds_the_step_and_its_interval(first_over, spread):
+    ladder = line(first_over, spread)
+    found = highest_load(ladder, constraints_of(["ttft_p99<=1"]))
+    assert found.value == ladder.load_at(first_over)
+    assert found.low == ladder.load_at(first_over - spread)
+    assert found.high == ladder.load_at(first_over + spread)
+    assert found.limited_by == "ttft_p99<=1"
+    assert len(ladder.tried) < 70
+
+
+def test_a_bound_that_never_holds_and_one_that_always_does():
+    never = highest_load(line(LEAST - 5, 0), constraints_of(["ttft_p99<=1"]))
+    assert never[:3] == (0, 0, 0)
+    always = highest_load(line(MOST + 5, 0), constraints_of(["ttft_p99<=1"]))
+    assert (always.value, always.limited_by) == (2**20, "")
+
+
+def test_a_figure_that_is_empty_is_no_answer():
+    ladder = Ladder(float, lambda load: row(math.nan))
+    with pytest.raises(ValueError, match="ttft_p99_s is empty; a percentile takes ten requests beyond it"):
+        highest_load(ladder, constraints_of(["ttft_p99<=1"]))
