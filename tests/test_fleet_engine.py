@@ -132,6 +132,20 @@ def test_an_engine_says_how_it_fills_a_step_and_what_its_host_takes():
     assert Conditions(geometry=whole.geometry, hardware=whole.machine).machine is whole.machine
 
 
+@pytest.mark.parametrize(
+    ("version", "waits_for_end", "fits_prompts", "plans_steps"),
+    [
+        (None, False, True, True),
+        ("0.19", False, True, True),
+        ("0.18.1", False, False, True),
+        ("0.7.3", True, False, False),
+    ],
+)
+def test_vllms_rules_of_admission_are_those_of_its_version(version, waits_for_end, fits_prompts, plans_steps):
+    rules = fleet("llama3_8b", engine=VLLM(version=version)).serving.scheduling
+    assert (rules.waits_for_end, rules.fits_prompts, rules.plans_steps) == (waits_for_end, fits_prompts, plans_steps)
+
+
 def test_windows_blocks_are_kept_where_nobody_says_otherwise():
     server = fleet("gpt_oss_20b")
     assert keeps_windows(Paged(), server.geometry)

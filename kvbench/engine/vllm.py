@@ -19,6 +19,7 @@ from kvbench.model.parallel import Parallel
 NEWEST = "0.33"
 V1, V1_BY_DEFAULT = "0.6.6", "0.8"
 HYBRID_POOL, CHUNKS_WHOLE = "0.9.1", "0.10.1"
+PROMPTS_FIT = "0.19"
 SHARE_RAISED = "0.20"
 TOKENS_BY_CONCURRENCY = "0.20.2rc1.dev129"
 STATES_CACHED = "0.26"
@@ -73,7 +74,8 @@ class VLLM(Engine):
         ValueError: a value is out of its range.
     Source: vLLM, vllm/engine/arg_utils.py, vllm/config/cache.py and model.py, vllm/v1/core/kv_cache_utils.py,
         vllm/v1/kv_cache_interface.py and vllm/platforms/interface.py, at 001cabc1 and as of 0.13, 0.18 to 0.20, 0.22,
-        0.25.1 to 0.27, 0.29, 0.31 and 0.33; of tokens in flight, vllm-project/vllm#47728 and #49878.
+        0.25.1 to 0.27, 0.29, 0.31 and 0.33; of tokens in flight, vllm-project/vllm#47728 and #49878; of prompts that
+        fit whole, #37307; of steps, what vLLM 0.33's own scheduler recorded of six workloads.
     Departs: no packed layout of unequal pages.
     """
 
@@ -128,12 +130,16 @@ class VLLM(Engine):
     @property
     def scheduling(self) -> Scheduling:
         """Decoding sequences first, and prompts in what they leave of a step's tokens."""
+        version = self.version or NEWEST
         return Scheduling(
             tokens=self.max_num_batched_tokens,
             sequences=self.max_num_seqs,
             chunks=self.enable_chunked_prefill is not False,
             mixes=self.enable_chunked_prefill is not False,
             counts_decode=True,
+            waits_for_end=not since(version, V1_BY_DEFAULT),
+            fits_prompts=since(version, PROMPTS_FIT),
+            plans_steps=since(version, V1_BY_DEFAULT),
         )
 
     @property

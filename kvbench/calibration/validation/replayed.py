@@ -49,14 +49,12 @@ class Replayed(NamedTuple):
 
 def _rules(recording: RecordedSchedule) -> Scheduling:
     """The rules that a workload was recorded under."""
-    return Scheduling(
-        tokens=recording.sizes["max_num_batched_tokens"],
-        sequences=recording.sizes["max_num_seqs"],
-        counts_decode=True,
-        waits_for_end=False,
-        fits_prompts=True,
-        plans_steps=True,
-    )
+    sizes = recording.sizes
+    return VLLM(
+        version=recording.version,
+        max_num_batched_tokens=sizes["max_num_batched_tokens"],
+        max_num_seqs=sizes["max_num_seqs"],
+    ).scheduling
 
 
 def _strategy(recording: RecordedSchedule) -> Strategy:
