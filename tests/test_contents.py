@@ -25,6 +25,15 @@ def test_a_stretch_shorter_than_a_block_names_none() -> None:
     assert contents.block_keys(0, 16) == [(3, 0)]
 
 
+def test_texts_of_which_no_two_begin_alike() -> None:
+    """Three requests, one of them without an answer: no name is there twice, and each text has all of its blocks."""
+    contents = Contents.unshared(np.array([40, 20, 33]), np.array([10, 0, 31]))
+    keys = [contents.block_keys(number, 16) for number in range(3)]
+    assert [len(each) for each in keys] == [3, 1, 4]
+    assert len({key for each in keys for key in each}) == 8
+    assert contents.answers.tolist() == [3, 1, 4]
+
+
 @pytest.mark.parametrize(
     ("parents", "ends", "said"),
     [([1, NONE], [5, 3], "comes before its parent 1"), ([NONE, 0], [5, 5], "ends at 5 tokens")],

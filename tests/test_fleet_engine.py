@@ -55,11 +55,12 @@ def test_an_engine_says_what_memory_steps_blocks_and_pool_are():
     assert (server.max_batch, server.serving.scheduling.tokens) == (1_024, 8_192)
     pool = server.serving.pool
     paged = server.fitted(Paged(block_size=16, pool_tokens=None), ONE, server.memory_bytes)
-    assert (paged.block_size, paged.pool_tokens) == (16, 16 * pool.num_blocks)
+    # One block is no sequence's.
+    assert (paged.block_size, paged.pool_tokens) == (16, 16 * (pool.num_blocks - 1))
     assert pool.num_blocks == server.memory_bytes // (16 * 131_072)
     run = server.serve("paged", Paged(), ONE, server.memory_bytes)
     assert run.result.outcome.tolist() == [0]
-    assert (run.facts["engine"], run.facts["pool_bytes"]) == ("vllm", pool.num_bytes)
+    assert (run.facts["engine"], run.facts["pool_bytes"]) == ("vllm", pool.usable_bytes)
 
 
 def test_an_engines_flags_are_the_fleets():

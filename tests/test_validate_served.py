@@ -135,6 +135,25 @@ def test_requests_without_times_are_replayed_too(replayed):
     assert abs(named.errors.worst) < 1e-6
 
 
+def test_who_was_preempted_finds_its_own_blocks_where_the_engine_keeps_them(tmp_path):
+    path = tmp_path / "log_h100.csv"
+    rows = {
+        "request_id": ["a", "b"],
+        "arrival_s": [0.0, 0.0],
+        "input_tokens": [1_000, 900],
+        "output_tokens": [300, 300],
+    }
+    pd.DataFrame(rows | {"ttft_s": [1.0] * 2, "tpot_s": [1.0] * 2, "latency_s": [1.0] * 2}).to_csv(path, index=False)
+
+    def last_s(**settings):
+        engine = kv.VLLM(max_model_len=2_048, num_gpu_blocks=130, **settings)
+        found = kv.validate(path, model="llama3_8b", engine=engine, replays=0).rows
+        return found.loc[found["kind"] == "last_finish", "ours"].item()
+
+    # Of 129 blocks two requests that end at 1,299 and 1,199 tokens take 157: the second gives way.
+    assert last_s() < last_s(enable_prefix_caching=False)
+
+
 def test_what_a_log_lacks_is_said_beside_it(replayed):
     with pytest.raises(ValueError, match="of which model it is, is not said"):
         kv.validate(replayed, engine="vllm")

@@ -105,6 +105,11 @@ class Pool:
         """Bytes of all blocks."""
         return sum(part.num_blocks * part.block_bytes for part in self.parts)
 
+    @property
+    def usable_bytes(self) -> int:
+        """Bytes of those that sequences get."""
+        return sum(max(part.num_blocks - part.held_back, 0) * part.block_bytes for part in self.parts)
+
     def blocks_of(self, num_tokens: int) -> int:
         """Blocks of the first part that a sequence of so many tokens takes."""
         return self.parts[0].blocks_of(num_tokens)

@@ -131,7 +131,7 @@ def in_pool(strategy: Strategy, serving: Serving, geometry: KVGeometry, budget_b
     elif own not in (Paged.block_size, block_tokens):
         raise ValueError(f"block_size is {own}, and engine={serving.name} has blocks of {block_tokens}: say one")
     (area,) = strategy.areas
-    slots = min(pool.num_bytes, budget_bytes) // area_cost(area, geometry, 1).unit_bytes
+    slots = min(pool.usable_bytes, budget_bytes) // area_cost(area, geometry, 1).unit_bytes
     return replace(strategy, block_size=block_tokens, pool_tokens=max(slots // block_tokens, 1) * block_tokens)
 
 

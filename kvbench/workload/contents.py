@@ -40,6 +40,26 @@ class Contents:
             number = int(np.argmax(short))
             raise ValueError(f"stretch {number} ends at {self.ends[number]} tokens, where its parent ends or before")
 
+    @classmethod
+    def unshared(cls, num_prompt_tokens: NDArray[np.int64], num_output_tokens: NDArray[np.int64]) -> "Contents":
+        """Texts of which no two begin alike: a request finds in a cache what it has left there itself, as it does that
+        was preempted.
+
+        Args:
+            num_prompt_tokens: int64 [requests], each >= 1.
+            num_output_tokens: int64 [requests], each >= 0.
+        """
+        prompts = np.arange(num_prompt_tokens.size)
+        answered = np.flatnonzero(num_output_tokens)
+        answers = prompts.copy()
+        answers[answered] = prompts.size + np.arange(answered.size)
+        return cls(
+            parents=np.concatenate([np.full(prompts.size, NONE), answered]),
+            ends=np.concatenate([num_prompt_tokens, (num_prompt_tokens + num_output_tokens)[answered]]),
+            prompts=prompts,
+            answers=answers,
+        )
+
     @property
     def begins(self) -> NDArray[np.int64]:
         """Tokens from a text's beginning to each stretch's."""

@@ -1,6 +1,7 @@
 """End-to-end measurements held against simulations of the same requests on the same system."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,9 @@ from kvbench.results.columns import COMPLETED
 from kvbench.strategy.paged import Paged
 from kvbench.timing.doubt import REPLAYS, doubt_of
 from kvbench.timing.shapes import AS_IT_IS, Factors
+from kvbench.workload.contents import Contents
 from kvbench.workload.request import NS_PER_S
+from kvbench.workload.trace_columns import TraceColumns
 
 
 class JudgedTimes(NamedTuple):
@@ -73,7 +76,7 @@ def simulated(point: ServingPoint, fleet: FleetServer, replays: int = 0) -> tupl
     Raises:
         ValueError: a request does not end, or is refused.
     """
-    columns = fleet.arriving(point.columns)
+    columns = _with_texts(fleet.arriving(point.columns), fleet)
     strategy = fleet.fitted(Paged(), columns, fleet.memory_bytes)
 
     def times(factors: Factors) -> JudgedTimes:
@@ -85,6 +88,16 @@ def simulated(point: ServingPoint, fleet: FleetServer, replays: int = 0) -> tupl
         return _times(result, _judged(point))
 
     return times(AS_IT_IS), [times(factors) for factors in doubt_of(fleet.machine).draws(replays)]
+
+
+def _with_texts(columns: TraceColumns, fleet: FleetServer) -> TraceColumns:
+    """Requests whose texts nobody knows, each with one of its own, where the engine keeps blocks: who was preempted
+    finds those that it had."""
+    geometry = fleet.geometry
+    is_unlike = geometry.state_bytes or any(group.tokens for group in geometry.groups)
+    if columns.contents is not None or is_unlike or not fleet.serving.caches_prefixes:
+        return columns
+    return replace(columns, contents=Contents.unshared(columns.num_prompt_tokens, columns.num_output_tokens))
 
 
 def _judged(point: ServingPoint) -> NDArray[np.bool_]:
