@@ -1,7 +1,7 @@
 """What a runner asks of a backend, and what it is handed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from time import perf_counter_ns
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.engine.scheduling import Scheduling
-from kvbench.ledger import NO_RECEIPT, UNLIMITED, Receipt
+from kvbench.ledger import NO_RECEIPT, UNLIMITED, LoadTimes, Receipt
 from kvbench.ledger.accounts import Account
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
@@ -75,6 +75,7 @@ class Backend(ABC):
         replays: how many draws of a modelled machine's times intervals are made of; 0: there are none.
         scheduling: how an iteration over live requests is filled.
         caches_prefixes: whether the engine keeps blocks for requests that begin alike.
+        load_times: what loading blocks from tiers below the device takes; None: no time.
         has_own_pools: whether groups of layers have a pool of blocks each, so that windows lie beside them.
         num_accelerators: of such machines, those that a token passes; bytes and budget are those of one.
         busy_ns: for how long its device is busy with work that is handed over; None where the host is the device.
@@ -90,6 +91,7 @@ class Backend(ABC):
     scheduling: Scheduling = Scheduling()
     num_accelerators: int = 1
     caches_prefixes: bool = False
+    load_times: LoadTimes | None = None
     has_own_pools: bool = False
     busy_ns: Callable[[Callable[[], object]], int | None] | None = None
 
@@ -114,6 +116,22 @@ class Backend(ABC):
         Raises:
             ValueError: there is such an area.
         """
+
+    def check_tiers(self, tier_bytes: Mapping[str, int], areas: tuple[Area, ...]) -> None:
+        """Refuse tiers below the device that copies of blocks are not kept in here.
+
+        Args:
+            tier_bytes: bytes of those that a strategy has.
+            areas: its areas.
+        Raises:
+            ValueError: there is such a tier.
+        """
+        if tier_bytes:
+            first = next(iter(tier_bytes))
+            raise ValueError(
+                f"{first}_bytes: backend {self.source} keeps no copies of blocks below the device; use "
+                "backend=modelled or counted, or set it to 0"
+            )
 
     def memory_bytes(self) -> int:
         """What live requests may hold together, unless a budget is given."""
@@ -153,6 +171,18 @@ class Backend(ABC):
 
     def end_iteration(self) -> None:  # noqa: B027
         """All live requests have stepped: what was put off to be done for them together is done."""
+
+    def load_wait_ns(self, seq: int) -> int:
+        """From an iteration's begin until the last block is on the device that a sequence loads in it; 0: none."""
+        return 0
+
+    def wait_for_loads(self) -> Times:
+        """Let the last block come that an iteration loads, at its end; what waiting took."""
+        return NO_TIMES
+
+    def tier_times(self) -> dict[str, dict[str, int]]:
+        """Picoseconds since the repetition began, by tier and by what its link did: load and write; empty: no time."""
+        return {}
 
     def open(self, seq: int) -> None:  # noqa: B027
         """Begin a sequence that holds nothing yet."""

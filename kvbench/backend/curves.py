@@ -112,6 +112,10 @@ class Lines:
         return PiecewiseLinear(points).at(number)
 
 
+LARGE_APPEND = 1_024
+"""Tokens, of which one more costs what one of them does."""
+
+
 class Curves:
     """Rates from measured curves, of the cache alone.
 
@@ -155,6 +159,10 @@ class Curves:
     def iteration_ps(self) -> int:
         """Nothing: each step has a fixed cost of its own."""
         return 0
+
+    def token_ps(self) -> int:
+        """What writing one takes, in a large append."""
+        return self._layers_ps(self._sized("append", LARGE_APPEND)) // LARGE_APPEND
 
     def linear_ps(self, num_tokens: int, num_sequences: int) -> int:
         """Nothing: the cache alone is priced."""

@@ -37,6 +37,7 @@ from kvbench.plan.ops import (
     Release,
     Reserve,
     Reuse,
+    Save,
     Settle,
     Truncate,
 )
@@ -209,6 +210,8 @@ class MeasuredBackend(Backend):
                 self._sequences[seq].fork(op, self._sequences[new])
             case Drop(key):
                 self._areas.drop(key)
+            case Save():
+                raise TypeError(f"{op}: `check_tiers` lets no strategy through that keeps copies below the device")
             case Release(seq):
                 error = self._sequences.pop(seq).release(seq, self.slot_bytes)
                 if error is not None:

@@ -1,6 +1,6 @@
 """The modelled backend: the same plans, priced on a machine that need not be here. No tensor is made."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,6 +12,7 @@ from kvbench.backend.allocator.tensors import Storages
 from kvbench.backend.base import APPEND, ATTEND, MODEL, MOVE, NO_TIMES, RESERVE, Backend, Booking, Times
 from kvbench.backend.choice import BackendChoice, Conditions
 from kvbench.backend.curves import Curves
+from kvbench.backend.links import TierLinks
 from kvbench.backend.load import IterationLoad
 from kvbench.backend.model_rates import ModelRates
 from kvbench.backend.rank import rank_in
@@ -24,10 +25,11 @@ from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
-from kvbench.plan.area import DEVICE, SIGNALS, Area
-from kvbench.plan.ops import Append, Fork, Keep, Move, Plan, Release, Reserve, Settle
+from kvbench.plan.area import DEVICE, SIGNALS, Area, Blocks
+from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Plan, Release, Reserve, Save, Settle
 from kvbench.timing.doubt import MOST_DRAWS, REPLAYS
 from kvbench.timing.iteration import iteration_of, spent_s
+from kvbench.timing.links import link_of
 from kvbench.timing.prices import PS_PER_NS, PS_PER_S
 from kvbench.timing.work import Work
 
@@ -108,6 +110,7 @@ class ModelledBackend(Backend):
         self._allocator_name = chosen.allocator
         self._has_curves = cache_only and hardware.curves is not None
         self._rates = self._rates_of(cache_only)
+        self.load_times = self._links = TierLinks(hardware, self._rates.token_ps(), conditions.seed)
         self._capacity_bytes = memory_left(hardware, geometry, self.weights, chosen.memory_fraction)
         self._now_ps = 0
         self.begin_repetition((Area(),))
@@ -152,6 +155,12 @@ class ModelledBackend(Backend):
                 "layers; use backend=measured"
             )
 
+    def check_tiers(self, tier_bytes: Mapping[str, int], areas: tuple[Area, ...]) -> None:
+        """Refuse a tier whose link the machine says nothing of. See `Backend.check_tiers`."""
+        costs = area_costs(areas, self.geometry, self.num_rows)
+        for tier in tier_bytes:
+            link_of(self.hardware, tier, costs[MAIN].block_bytes)
+
     def work_s(
         self, num_tokens: NDArray[np.int64], most_tokens: NDArray[np.int64], num_sequences: NDArray[np.int64]
     ) -> dict[str, float]:
@@ -178,6 +187,9 @@ class ModelledBackend(Backend):
         self._read_bytes = 0
         self._read_until: dict[int, int] = {}
         self._costs = area_costs(areas, self.geometry, self.num_rows)
+        main = self._costs.get(MAIN)
+        self._links.begin_repetition(main.block_bytes if main and isinstance(main.area.layout, Blocks) else 0)
+        self._begin_ps = 0
         self._parts = parts_of(self._costs.values(), self.geometry, self.num_rows)
         self._allocator: CachingAllocator | None = None
         self._storages: Storages | None = None
@@ -196,6 +208,25 @@ class ModelledBackend(Backend):
         self._load = IterationLoad(self.scheduling, self._work.num_stages)
         self._decoding = decoding
 
+    def end_iteration(self) -> None:
+        """The next one begins. See `Backend.end_iteration`."""
+        self._links.begin_iteration()
+        self._begin_ps = self._now_ps
+
+    def load_wait_ns(self, seq: int) -> int:
+        """See `Backend.load_wait_ns`."""
+        return self._links.waited_ps(seq) // PS_PER_NS
+
+    def wait_for_loads(self) -> Times:
+        """See `Backend.wait_for_loads`."""
+        spent = [0] * len(Times._fields)
+        spent[MOVE] = max(self._begin_ps + self._links.last_ps - self._now_ps, 0)
+        return self._pass(spent)
+
+    def tier_times(self) -> dict[str, dict[str, int]]:
+        """See `Backend.tier_times`."""
+        return {"load": self._links.load_ps, "write": self._links.write_ps}
+
     def check(self, plan: Plan) -> Times:
         """Wait for what a plan settles. See `Backend.check`."""
         waits = [0] * len(Times._fields)
@@ -211,6 +242,8 @@ class ModelledBackend(Backend):
         for posting in booking.receipt.postings or map(Posting, booking.plan):
             what, ps = self._price(posting, booking)
             spent[what] += ps
+            if posting.moved_bytes and isinstance(posting.op, Save):
+                self._links.write(posting.op)
             if self._storages is not None:
                 spent[RESERVE] += self._allocate_ps(posting)
         if num_queries:
@@ -222,6 +255,7 @@ class ModelledBackend(Backend):
             if not self._has_stepped:
                 spent[MODEL] += self._rates.iteration_ps()
                 self._has_stepped = True
+        self._links.load(booking.seq, booking.plan)
         times = self._pass(spent)
         self._now_ps += self._rates.host_ps(booking.plan, continued)
         return times

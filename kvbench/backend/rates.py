@@ -10,6 +10,7 @@ from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.plan.area import DEVICE, HOST, NORM, Area, Blocks, Cast, Chunks, Format, Native
 from kvbench.plan.ops import Keep, Plan, Reserve
+from kvbench.timing.links import token_ps
 from kvbench.timing.prices import (
     Prices,
     moved_ps,
@@ -74,6 +75,10 @@ class Rates(Protocol):
 
     def linear_ps(self, num_tokens: int, num_sequences: int) -> int:
         """All but attention of a model, for the tokens and the sequences of all steps of an iteration together."""
+        ...
+
+    def token_ps(self) -> int:
+        """What computing a token more takes in a large step, but for attention."""
         ...
 
     def host_ps(self, plan: Plan, continued: bool) -> int:
@@ -166,6 +171,10 @@ class CacheRates:
     def linear_ps(self, num_tokens: int, num_sequences: int) -> int:
         """Nothing: the cache alone is priced."""
         return 0
+
+    def token_ps(self) -> int:
+        """See `timing.links.token_ps`."""
+        return token_ps(self._prices, self._num_rows)
 
     def host_ps(self, plan: Plan, continued: bool) -> int:
         """Nothing: the host runs ahead of the accelerator."""

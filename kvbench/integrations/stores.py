@@ -6,7 +6,7 @@ from kvbench.backend.base import NO_TIMES, Times
 from kvbench.backend.storage import Areas, SequenceStore
 from kvbench.ledger import BackgroundError
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.ops import Append, Drop, Plan, Release
+from kvbench.plan.ops import Append, Drop, Plan, Release, Save
 
 
 class Stores:
@@ -34,7 +34,7 @@ class Stores:
 
     def check(self, plan: Plan) -> Times:
         """See `Backend.check`."""
-        first = [op for op in plan[:1] if not isinstance(op, Drop)]
+        first = [op for op in plan[:1] if not isinstance(op, Drop | Save)]
         failures = [sequence.failure(op.seq, self.slot_bytes) for op in first for sequence in self.sequences]
         for error in filter(None, failures):
             self.has_failed |= isinstance(error, BackgroundError)

@@ -5,7 +5,7 @@ from kvbench.ledger.book import Ledger
 from kvbench.ledger.costs import AreaCost
 from kvbench.ledger.declared import Declared
 from kvbench.ledger.following import completed
-from kvbench.ledger.limits import Limits
+from kvbench.ledger.limits import Limits, LoadTimes
 from kvbench.ledger.outcome import BackgroundError, LedgerError, OutOfMemory
 from kvbench.ledger.view import UNLIMITED, LedgerView
 
@@ -19,6 +19,7 @@ __all__ = [
     "LedgerError",
     "LedgerView",
     "Limits",
+    "LoadTimes",
     "OutOfMemory",
     "Posting",
     "Receipt",

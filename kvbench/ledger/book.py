@@ -1,5 +1,7 @@
 """The ledger: it books every byte, refuses what cannot be done, and is the only thing that counts."""
 
+from collections.abc import Mapping
+
 from kvbench.ledger.accounts import Account, Holding, Receipt
 from kvbench.ledger.booking import Draft
 from kvbench.ledger.declared import Declared
@@ -15,7 +17,7 @@ ONE_AREA = (Area(),)
 
 
 class Ledger(LedgerState):
-    """Occupancy of device, host and disk, in bytes, by sequence.
+    """Occupancy of device, host, disk and remote store, in bytes, by sequence.
 
     What reading needs on the device (staging buffers) and the pools that blocks come from are held from the first
     reserve on, until the ledger's end: `workspace_bytes` counts as allocated, of a pool only the blocks handed out do.
@@ -27,6 +29,7 @@ class Ledger(LedgerState):
         areas: how every sequence's slots live, oldest tokens first.
         num_rows: rows of every sequence's batch, > 0.
         declared: what whoever plans says of itself, and is held to; None: nothing.
+        stores: bytes of the tiers below the device that keep copies of named blocks; None: there are none.
     Raises:
         ValueError: the budget is not positive, two areas have one name, or the geometry does not go into an area's
             format or layout.
@@ -39,8 +42,9 @@ class Ledger(LedgerState):
         areas: tuple[Area, ...] = ONE_AREA,
         num_rows: int = 1,
         declared: Declared | None = None,
+        stores: Mapping[str, int] | None = None,
     ) -> None:
-        super().__init__(geometry, budget_bytes, areas, num_rows, declared)
+        super().__init__(geometry, budget_bytes, areas, num_rows, declared, stores or {})
         self.view = LedgerView(self)
 
     def open(self, seq: int) -> None:

@@ -15,9 +15,9 @@ from kvbench.ledger.refusals import (
     check_unshared,
     check_windows,
 )
-from kvbench.ledger.sharing import Sharing
+from kvbench.ledger.storing import Storing
 from kvbench.messages import unknown
-from kvbench.plan.area import Blocks, Chunks, Contiguous, Holes, Ring
+from kvbench.plan.area import DEVICE, Blocks, Chunks, Contiguous, Holes, Ring
 from kvbench.plan.ops import (
     MAIN,
     Append,
@@ -32,12 +32,13 @@ from kvbench.plan.ops import (
     Reuse,
     Rows,
     Rule,
+    Save,
     Settle,
     Truncate,
 )
 
 
-class Draft(Sharing):
+class Draft(Storing):
     """Books a plan's operations one by one; `commit` makes them the ledger's.
 
     Args:
@@ -77,10 +78,12 @@ class Draft(Sharing):
                 self._fork(op)
             case Publish():
                 self._publish(op)
-            case Reuse():
-                self._reuse(op)
-            case Drop():
-                self._drop(op)
+            case Reuse(tier=tier):
+                self._reuse(op) if tier == DEVICE else self._load(op)
+            case Drop(tier=tier):
+                self._drop(op) if tier == DEVICE else self._drop_copy(op)
+            case Save():
+                self._save(op)
             case Rows():
                 raise LedgerError(f"{op}: a change of rows stands alone in its plan")
             case Release():
@@ -297,6 +300,7 @@ class Draft(Sharing):
             else:
                 ledger.accounts[seq] = account
         self._commit_blocks()
+        self._stored.commit()
         ledger.used_bytes = self._used_bytes
         ledger.tier_bytes = self._tier_bytes
         ledger.pooled_bytes = self._pooled_bytes

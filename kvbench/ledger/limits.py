@@ -1,10 +1,32 @@
 """What a run knows that a strategy, when it is made, does not: how long requests become, and what memory there is."""
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from kvbench.ledger.costs import AreaCost, area_cost, beside_windows, workspace_bytes
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import DEVICE, Area, Blocks
+
+
+class LoadTimes(Protocol):
+    """What loading blocks from tiers below the device would take now on a machine, in picoseconds."""
+
+    @property
+    def token_ps(self) -> int:
+        """What computing a token more takes."""
+        ...
+
+    def wait_ps(self, tier: str) -> int:
+        """Until a tier's link begins with what it is given now."""
+        ...
+
+    def block_ps(self, tier: str) -> int:
+        """Of a block on the link."""
+        ...
+
+    def latency_ps(self, tier: str) -> int:
+        """Of a transfer beside it, as it is in the middle."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +46,7 @@ class Limits:
             beside them.
         caches_prefixes: whether the engine keeps blocks for requests that begin alike, and there may be such.
         step_tokens: tokens that a step computes at most; None: no bound is known.
+        load_times: what loading from tiers below the device takes; None: no time.
     """
 
     geometry: KVGeometry
@@ -36,6 +59,7 @@ class Limits:
     has_own_pools: bool = False
     caches_prefixes: bool = False
     step_tokens: int | None = None
+    load_times: LoadTimes | None = None
 
     def to_hold(self, name: str) -> int:
         """Tokens of the longest sequence that there will be, for a strategy that reserves so many.

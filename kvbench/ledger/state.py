@@ -1,12 +1,15 @@
 """What a ledger knows: who holds what, and the sums."""
 
+from collections.abc import Mapping
+
 from kvbench.ledger.accounts import Account
 from kvbench.ledger.costs import AreaCost, area_costs, workspace_bytes
 from kvbench.ledger.declared import Declared
 from kvbench.ledger.names import Names
 from kvbench.ledger.outcome import LedgerError
+from kvbench.ledger.stored import Stored
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.area import DEVICE, TIERS, Area, Blocks, check_areas
+from kvbench.plan.area import ALL_TIERS, DEVICE, Area, Blocks, check_areas
 from kvbench.plan.ops import Operation
 
 
@@ -19,6 +22,7 @@ class LedgerState:
         areas: how every sequence's slots live, oldest tokens first.
         num_rows: rows of every sequence's batch, > 0.
         declared: what whoever plans says of itself; None: nothing.
+        stores: bytes of the tiers below the device that keep copies of named blocks.
     Raises:
         ValueError: a number is not positive, two areas have one name, or the geometry does not go into an area's format
             or layout.
@@ -31,6 +35,7 @@ class LedgerState:
         areas: tuple[Area, ...],
         num_rows: int,
         declared: Declared | None,
+        stores: Mapping[str, int],
     ) -> None:
         if budget_bytes is not None and budget_bytes < 1:
             raise ValueError(f"budget_bytes is 1 or more, or null for the device's own limit; got {budget_bytes}")
@@ -44,11 +49,12 @@ class LedgerState:
         self.size(num_rows)
         self.used_bytes = 0
         """Of slots that hold tokens, those of blocks that have a name and nobody holds included."""
-        self.tier_bytes = dict.fromkeys(TIERS, 0)
+        self.tier_bytes = dict.fromkeys(ALL_TIERS, 0)
         self.pooled_bytes = dict.fromkeys(self.pool_bytes, 0)
         self.accounts: dict[int, Account] = {}
         self.sharers: dict[int, int] = {}
         self.names = Names()
+        self.stored = Stored(stores)
         self.num_blocks = 0
         self.has_begun = False
 
@@ -113,8 +119,8 @@ class LedgerState:
 
     @property
     def fixed_bytes(self) -> int:
-        """Bytes held until the ledger's end, whoever lives: staging buffers and pools, once there was a reserve."""
-        return self.reading_bytes + sum(self.pool_bytes.values()) if self.has_begun else 0
+        """Bytes held whoever lives: staging buffers, pools, and copies below the device, once there was a reserve."""
+        return self.reading_bytes + sum(self.pool_bytes.values()) + self.stored.num_bytes if self.has_begun else 0
 
     def has_room_beside(self, pool: str) -> bool:
         """Whether the budget could have held a larger pool: another block of it, beside all that is held."""

@@ -1,11 +1,13 @@
 """What strategies see of the ledger."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from copy import copy
 
 from kvbench.ledger.booking import Draft
 from kvbench.ledger.following import completed
+from kvbench.ledger.names import Named
 from kvbench.ledger.state import LedgerState
+from kvbench.ledger.stored import DraftStored
 from kvbench.plan.ops import MAIN, Plan
 
 UNLIMITED = 2**62
@@ -48,24 +50,35 @@ class LedgerView:
         """Whether there is a block of a name."""
         return key in self._ledger.names.copies
 
+    def named(self, key: Hashable) -> Named:
+        """What is known of the block of a name; there is one."""
+        names = self._ledger.names
+        return names.blocks[names.copies[key][0]]
+
     def is_held(self, key: Hashable) -> bool:
         """Whether a sequence holds the block of a name that it would be taken over in; there is one."""
         return self._ledger.names.copies[key][0] in self._ledger.sharers
 
-    def idle(self) -> Iterator[Hashable]:
-        """Names of the blocks that no sequence holds, the first let go of first."""
+    def idle(self, but: Collection[Hashable] = ()) -> Iterator[Hashable]:
+        """Names of the blocks that no sequence holds, the first let go of first.
+
+        Args:
+            but: names, those of which are left out that would be taken over.
+        """
         names = self._ledger.names
-        return (names.blocks[block].key for block in names.idle)
+        for block in names.idle:
+            key = names.blocks[block].key
+            if not but or key not in but or names.copies[key][0] != block:
+                yield key
 
     def idle_bytes(self) -> int:
         """Bytes of the blocks that have a name and that no sequence holds."""
         ledger = self._ledger
         return sum(count * ledger.costs[area].block_bytes for area, count in ledger.names.num_idle.items())
 
-    def area_of(self, key: Hashable) -> str:
-        """The area that the block of a name is of; there is one."""
-        names = self._ledger.names
-        return names.blocks[names.copies[key][0]].area
+    def stored(self) -> DraftStored:
+        """Copies of blocks in tiers below the device, to look at and to try changes on; nothing is booked."""
+        return DraftStored(self._ledger.stored)
 
     def free_bytes(self, area: str = MAIN) -> int:
         """Bytes of an area's pool that are not handed out."""
@@ -121,7 +134,7 @@ class LedgerView:
         """
         ledger = copy(self._ledger)
         ledger.accounts, ledger.sharers = dict(ledger.accounts), dict(ledger.sharers)
-        ledger.names = ledger.names.copy()
+        ledger.names, ledger.stored = ledger.names.copy(), ledger.stored.copy()
         draft = Draft(ledger)
         for op in completed(plan, self._ledger):
             draft.apply(op)

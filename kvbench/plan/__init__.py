@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kvbench.plan.ops import Reuse as Reuse
     from kvbench.plan.ops import Rows as Rows
     from kvbench.plan.ops import Rule as Rule
+    from kvbench.plan.ops import Save as Save
     from kvbench.plan.ops import Settle as Settle
     from kvbench.plan.ops import Truncate as Truncate
     from kvbench.plan.ops import append_plan as append_plan

@@ -5,8 +5,10 @@ from typing import get_args
 
 from kvbench.checks import check_flag, check_int, check_kind, check_name, check_number, check_one_of
 
-DEVICE, HOST, DISK = "device", "host", "disk"
+DEVICE, HOST, DISK, REMOTE = "device", "host", "disk", "remote"
 TIERS = (DEVICE, HOST, DISK)
+"""Where areas are. Copies of blocks with names are kept on a remote store, too."""
+ALL_TIERS = (*TIERS, REMOTE)
 STAGING_TOKENS = 1024
 """Tokens of a staged read's part: one layer's K and V of so many are held on the device, for all sequences."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from kvbench.checks import check_flag, check_int, check_kind, check_name, check_one_of
-from kvbench.plan.area import NORM, SIGNALS
+from kvbench.plan.area import ALL_TIERS, DEVICE, NORM, SIGNALS
 
 MAIN = "main"
 """The area that new tokens go to, unless a plan says otherwise."""
@@ -23,6 +23,10 @@ def _check_score(what: str, value: object) -> None:
     check_one_of(what, value, _SCORES)
 
 
+def _check_tier(what: str, value: object) -> None:
+    check_one_of(what, value, ALL_TIERS)
+
+
 def _check_key(what: str, value: object) -> None:
     if not isinstance(value, Hashable):
         raise ValueError(f"{what} is a name that can be looked up, such as a number or a tuple, got {value!r}")
@@ -35,6 +39,7 @@ _CHECKS = {
     "rule": _check_rule,
     "by": _check_score,
     "key": _check_key,
+    "tier": _check_tier,
     "background": check_flag,
 }
 """What a field can be, whichever operation has it; how many are too many or too few, the ledger knows."""
@@ -233,28 +238,48 @@ class Publish(_Checked):
 class Reuse(_Checked):
     """Take a block over by its name: its tokens are the sequence's next.
 
-    Nothing is copied: the block is shared. Of duplicates it is the one that was published first.
+    On the device nothing is copied: the block is shared. Of duplicates it is the one that was published first. From a
+    tier below it is loaded: into a new block of that name, from the copy that is there, or was when the plan began.
 
     Args:
         seq: the sequence; it ends with the token before the block's first.
         key: the block's name.
         area: the area's name.
+        tier: where it is.
     """
 
     seq: int
     key: Hashable
     area: str = MAIN
+    tier: str = DEVICE
 
 
 @dataclass(frozen=True, slots=True)
 class Drop(_Checked):
     """Free a block that has a name, and that no sequence holds: of duplicates the one that was let go of first.
 
+    In a tier below the device it is the copy of that name.
+
     Args:
         key: the block's name.
+        tier: where it is.
     """
 
     key: Hashable
+    tier: str = DEVICE
+
+
+@dataclass(frozen=True, slots=True)
+class Save(_Checked):
+    """Keep a copy of a block in a tier below the device, as the newest there; one that is there becomes its newest.
+
+    Args:
+        key: the block's name; the device or a tier has it.
+        tier: where the copy is; it has room for one.
+    """
+
+    key: Hashable
+    tier: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +297,7 @@ class Release(_Checked):
 
 OfSequence = Reserve | Append | Keep | Move | Settle | Truncate | Rows | Fork | Publish | Reuse | Release
 """What is done to a sequence."""
-Operation = OfSequence | Drop
+Operation = OfSequence | Drop | Save
 Plan = tuple[Operation, ...]
 
 NOTHING: Plan = ()

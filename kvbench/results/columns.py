@@ -55,7 +55,8 @@ STEPS: dict[str, Column] = {
     "phase": Column(
         "",
         "admit, prefill, fork (the prompt taken over from another sample of it), decode, recompute (prefill again "
-        "after a preemption), relieve (memory given back) or finish",
+        "after a preemption), relieve (memory given back), finish, or load (an iteration's end that waits for what it "
+        "loads from tiers below the device, on behalf of all its requests)",
     ),
     "num_tokens": Column("tokens", "tokens that the step appended", "Tokens a step"),
     "prompt_tokens": Column(
@@ -84,6 +85,7 @@ STEPS: dict[str, Column] = {
     ),
     "host_bytes": Column("bytes", "bytes allocated in the host's memory, as a tier of its own, after the append"),
     "disk_bytes": Column("bytes", "bytes allocated in files after the append"),
+    "remote_bytes": Column("bytes", "bytes of blocks kept on a remote store after the append"),
     "reserved_bytes": Column("bytes", "allocated slots that tokens still to come will fill, all sessions"),
     "waste_bytes": Column("bytes", "allocated slots that no token will ever fill (internal waste), all sessions"),
     "requested_bytes": Column("bytes", "bytes of the step's new allocations"),
@@ -137,6 +139,14 @@ REQUESTS: dict[str, Column] = {
     "hit_tokens": Column(
         "tokens", "tokens of the prompt that were found in the prefix cache as it was first admitted, and not computed"
     ),
+    "host_tokens": Column("tokens", "tokens of the prompt that lay in the host's memory then, and were loaded"),
+    "disk_tokens": Column("tokens", "the same on the disk"),
+    "remote_tokens": Column("tokens", "the same on the remote store"),
+    "load_wait_s": Column(
+        "s",
+        "from the begin of the iteration that admitted it until the last block that it loads was on the device; after "
+        "a preemption again, summed",
+    ),
     "num_preemptions": Column(
         "", "times that the session's cache was given up, before or in the turn, to compute it again"
     ),
@@ -160,6 +170,10 @@ SESSIONS: dict[str, Column] = {
     "output_tokens": Column("tokens", "tokens of the answers of all turns"),
     "held_tokens": Column("tokens", "tokens that the cache had been given at the end"),
     "hit_tokens": Column("tokens", "of the prompts' tokens, those found in the prefix cache, and not computed"),
+    "host_tokens": Column("tokens", "of the prompts' tokens, those loaded from the host's memory"),
+    "disk_tokens": Column("tokens", "the same from the disk"),
+    "remote_tokens": Column("tokens", "the same from the remote store"),
+    "load_wait_s": Column("s", "sum over the turns"),
     "num_preemptions": Column("", "sum over the turns"),
     "peak_bytes": Column("bytes", "the most device bytes allocated to the session after a step"),
     "latency_s": Column("s", "end of the last request - arrival; think time is included; empty where not completed"),

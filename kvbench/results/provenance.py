@@ -72,6 +72,7 @@ def whole_steps(steps: pd.DataFrame, scope: str) -> pd.DataFrame:
     done = steps[steps["num_tokens"] > 0]
     if scope != "model":
         return done
+    done = steps[(steps["num_tokens"] > 0) | (steps["phase"] == "load")]  # what its tokens wait for is an iteration's
     by_iteration = done.assign(decodes=done["phase"] == "decode").groupby(
         ["strategy", "repetition", "iteration"], observed=True, sort=False, as_index=False
     )

@@ -10,6 +10,7 @@ from kvbench.results.columns import REQUESTS as REQUESTS
 from kvbench.results.columns import SESSIONS as SESSIONS
 from kvbench.results.columns import STEPS as STEPS
 from kvbench.results.columns import Column as Column
+from kvbench.results.tier_columns import tier_columns
 
 _SUMMARY: dict[str, Column] = {
     "scenario": Column("", "the scenario's name"),
@@ -57,6 +58,7 @@ _SUMMARY: dict[str, Column] = {
         "first admitted; empty where no blocks are shared",
         "Hit rate",
     ),
+    **tier_columns(),
     "num_iterations": Column(
         "", "passes over the live requests in a repetition, of all replicas, mean over repetitions"
     ),
@@ -103,6 +105,7 @@ _SUMMARY: dict[str, Column] = {
     "workspace_bytes": STEPS["workspace_bytes"],
     "peak_host_bytes": Column("bytes", "max(host_bytes) after a step", "Peak host"),
     "peak_disk_bytes": Column("bytes", "max(disk_bytes) after a step", "Peak disk"),
+    "peak_remote_bytes": Column("bytes", "max(remote_bytes) after a step", "Peak remote"),
     "available_bytes": Column("bytes", "memory that caches may hold together, of all replicas", "Available"),
     "pool_bytes": Column("bytes", "bytes set aside once for blocks; peak and allocated count those handed out", "Pool"),
     "seen_tokens": Column("tokens", "tokens that the requests' caches were given, summed at their last steps"),

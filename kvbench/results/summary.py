@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kvbench.results.columns import COMPLETED, UNREACHED
+from kvbench.results.columns import COMPLETED
 from kvbench.results.intervals import of_row
 from kvbench.results.provenance import whole_steps
 from kvbench.results.schema import LATENCIES, SESSIONS, STATISTICS, SUMMARY, WITH_INTERVAL, latency_column
 from kvbench.results.statistics import statistic
+from kvbench.results.tiers import LOADS, queried_tokens, tier_figures
 
 MIB = 1 << 20
 US_PER_S = 1_000_000
@@ -31,6 +32,7 @@ def summary_frame(
     slot_bytes: int,
     copy_bandwidth_bytes_per_s: float,
     allocator: pd.DataFrame | None = None,
+    tiers: pd.DataFrame | None = None,
     about: Mapping[str, Mapping[str, object]] | None = None,
 ) -> pd.DataFrame:
     """A row a strategy over all repetitions but warm-up, columns as in schema.SUMMARY.
@@ -44,6 +46,7 @@ def summary_frame(
         slot_bytes: bytes of a slot over all layers and rows.
         copy_bandwidth_bytes_per_s: bytes read and written a second, for the roofline.
         allocator: the device allocator's peaks by strategy and repetition, where it has any.
+        tiers: what went to and came from each tier below the device, by strategy and repetition, where there are any.
         about: further columns of a strategy, by its name: whether it is lossless, its pool, its quality.
     """
     steps, requests = steps[~steps["warmup"]], requests[~requests["warmup"]]
@@ -72,6 +75,8 @@ def summary_frame(
             peaks = allocator[allocator["strategy"] == name]
             row |= {column: peaks[column].max() for column in peaks.columns if column.startswith("allocator_")}
             row["allocator_unused_share"] = _unused_share(row)
+        if tiers is not None and not tiers.empty:
+            row |= tier_figures(tiers[tiers["strategy"] == name], own_requests, row["makespan_s"])
         rows.append(row)
     return pd.DataFrame(rows).reindex(columns=list(SUMMARY))
 
@@ -115,8 +120,7 @@ def _outcomes(requests: pd.DataFrame) -> dict[str, object]:
 def _hit_share(requests: pd.DataFrame) -> float:
     """Prompt tokens that were found / those that were looked for; NaN where none was shared."""
     hits = requests["hit_tokens"].sum()
-    reached = requests["outcome"] != UNREACHED
-    return _ratio(hits, requests.loc[reached, "prompt_tokens"].sum()) if hits else math.nan
+    return _ratio(hits, queried_tokens(requests)) if hits else math.nan
 
 
 def _memory(steps: pd.DataFrame) -> dict[str, float]:
@@ -140,6 +144,7 @@ def _memory(steps: pd.DataFrame) -> dict[str, float]:
         "workspace_bytes": steps["workspace_bytes"].max(),
         "peak_host_bytes": steps["host_bytes"].max(),
         "peak_disk_bytes": steps["disk_bytes"].max(),
+        "peak_remote_bytes": steps["remote_bytes"].max(),
         "cumulative_bytes": steps["requested_bytes"].sum() / num_repetitions,
         "utilization_peak": (done["used_bytes"] / done["allocated_bytes"]).max(),
         "utilization_final": _ratio(float(last["used_bytes"]), float(last["allocated_bytes"])),
@@ -288,7 +293,9 @@ def sessions_frame(requests: pd.DataFrame) -> pd.DataFrame:
     ok = (requests["outcome"] == COMPLETED).to_numpy()
     lengths = np.diff(starts, append=len(requests))
     frame["num_turns"], frame["num_completed"] = lengths, np.add.reduceat(ok, starts, dtype=np.int64)
-    for column in frame.columns.intersection(["prompt_tokens", "output_tokens", "hit_tokens", "num_preemptions"]):
+    for column in frame.columns.intersection(
+        ["prompt_tokens", "output_tokens", "hit_tokens", *LOADS, "num_preemptions"]
+    ):
         frame[column] = np.add.reduceat(requests[column].to_numpy(), starts)
     for column in frame.columns.intersection(["held_tokens", "peak_bytes"]):
         frame[column] = np.fmax.reduceat(requests[column].to_numpy(), starts)

@@ -1,12 +1,18 @@
 """Carrying bookings out: the clock that they advance, and the row of each."""
 
 from kvbench.backend.base import NO_TIMES, Backend, Booking, summed
+from kvbench.engine.tiers import BELOW
 from kvbench.ledger import NO_RECEIPT, Ledger
 from kvbench.ledger.accounts import Account
-from kvbench.plan.area import DISK, HOST
 from kvbench.runner.drive import Driver
 from kvbench.runner.live import LiveRequest
-from kvbench.runner.recorder import Recorder, transient_bytes
+from kvbench.runner.recorder import LOAD, Recorder, transient_bytes
+
+OF_A_STEP = (
+    *("num_tokens", "prompt_tokens", "output_tokens", "requested_bytes", "transient_bytes", "num_resizes"),
+    *("copied_bytes", "moved_bytes", "idle_ns", "plan_ns"),
+)
+"""What the row of a wait has none of: it is no step, and what is held is as the last one left it."""
 
 
 class Carrier:
@@ -79,7 +85,7 @@ class Carrier:
         row["workspace_bytes"] = ledger.reading_bytes
         between = ledger.allocated_bytes
         row["allocated_bytes"] = between - ledger.reading_bytes
-        row["host_bytes"], row["disk_bytes"] = ledger.tier_bytes[HOST], ledger.tier_bytes[DISK]
+        row |= {f"{tier}_bytes": ledger.tier_bytes[tier] for tier in BELOW}
         later = NO_RECEIPT
         if num_queries:
             after = self._driver.attended(seq, num_tokens)
@@ -107,6 +113,18 @@ class Carrier:
         self._recorder.step(row)
         self.clock_ns += max(host_ns, sum(times))
         self._idle_ns = 0
+
+    def wait_for_loads(self) -> None:
+        """Let what the iteration loads come; if that is waited for, in a row behind its last step's."""
+        times = self._backend.wait_for_loads()
+        if times is NO_TIMES:
+            return
+        row = self._row
+        row["phase"], row["host_ns"] = LOAD, sum(times)
+        row["reserve_ns"], row["append_ns"], row["move_ns"], row["attend_ns"], row["model_ns"] = times
+        row |= dict.fromkeys(OF_A_STEP, 0)
+        self._recorder.step(row)
+        self.clock_ns += sum(times)
 
     def _measure_slack(self, progress: LiveRequest, account: Account | None, slots: tuple[int, int, int]) -> None:
         """Keep the totals of device slots that tokens to come will fill, and that none will, up to date."""

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kvbench.backend.base import Backend
+from kvbench.engine.tiers import BELOW
 from kvbench.results.columns import LIMITS, UNREACHED
 from kvbench.results.results import Results
 from kvbench.results.schema import REQUESTS, STEPS
@@ -58,16 +59,19 @@ def results_of(
         scope=backend.scope,
         slot_bytes=backend.slot_bytes,
         copy_bandwidth_bytes_per_s=float(machine.get("copy_bandwidth_bytes_per_s", math.nan)),
-        allocator=_allocator_frame(recorder),
+        allocator=_of_repetitions(recorder, recorder.allocator),
+        tiers=_of_repetitions(recorder, recorder.tiers),
         about={name: facts | dict(about.get(name, {})) for name, facts in recorder.facts.items()},
     )
     summary, replays = with_doubt(summary, steps, backend)
     return Results(summary=summary, requests=by_request, steps=steps, replays=replays, environment=machine)
 
 
-def _allocator_frame(recorder: Recorder) -> pd.DataFrame:
-    """The device allocator's peaks, a row a strategy and repetition, warm-up left out."""
-    frame = pd.DataFrame(recorder.allocator)
+def _of_repetitions(recorder: Recorder, rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """Rows of strategies and repetitions, warm-up left out: of the device allocator's peaks, and of tiers."""
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
     frame = frame[frame["repetition"] >= recorder.num_warmup]
     return frame.assign(strategy=[recorder.strategies[index] for index in frame["strategy"]])
 
@@ -134,5 +138,7 @@ def _ended(row: RequestRow, recorder: Recorder, session: Session) -> dict[str, o
         "output_tokens": request.num_decode_tokens,
         "held_tokens": row.held_tokens,
         "hit_tokens": row.hit_tokens,
+        **{f"{tier}_tokens": row.loaded_tokens.get(tier, 0) for tier in BELOW},
+        "load_wait_s": row.load_wait_ns / NS_PER_S,
         "num_preemptions": row.num_preemptions,
     }

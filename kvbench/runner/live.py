@@ -1,6 +1,7 @@
 """How far one session has come."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from kvbench.engine.scheduling import lost_tokens
 from kvbench.runner.recorder import DECODE, PREFILL, RECOMPUTE
@@ -16,6 +17,8 @@ class LiveRequest:
         session: what it asks for.
         arrival_ns: when it was sent.
         num_hit: tokens that were there when it was first admitted.
+        num_loaded: tokens that were loaded then, by tier below the device.
+        load_wait_ns: from the begin of the iterations that admitted it to when all that it loads was there.
         is_ahead: whether what is to be computed again has the next token with it.
     """
 
@@ -28,6 +31,8 @@ class LiveRequest:
     num_prefilled: int = 0
     num_preemptions: int = 0
     num_hit: int = 0
+    num_loaded: Mapping[str, int] = field(default_factory=dict)
+    load_wait_ns: int = 0
     is_ahead: bool = False
     reserved_bytes: int = 0
     waste_bytes: int = 0
@@ -104,10 +109,10 @@ class LiveRequest:
         left = self.session.num_prefill_tokens(self.turn) - self.num_prefilled
         return max(self.num_to_recompute, self.num_held + left)
 
-    def take_over(self, num_tokens: int) -> None:
-        """Find so many first tokens in its new cache: they are not computed."""
+    def take_over(self, num_tokens: int, loaded: Mapping[str, int]) -> None:
+        """Find so many first tokens in its new cache, of which some are loaded from tiers: they are not computed."""
         if not self.num_to_recompute:
-            self.num_hit = num_tokens
+            self.num_hit, self.num_loaded = num_tokens - sum(loaded.values()), loaded
         self.num_to_recompute = max(self.num_to_recompute - num_tokens, 0)
         more = max(num_tokens - self.num_held, 0)
         self.num_prefilled += more

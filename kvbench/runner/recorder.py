@@ -11,8 +11,8 @@ from kvbench.backend.base import Times
 from kvbench.ledger import Receipt
 from kvbench.results.columns import DERIVED, LIMITS, STEPS
 
-PHASES = ("admit", "prefill", "fork", "decode", "recompute", "relieve", "finish")
-ADMIT, PREFILL, FORK, DECODE, RECOMPUTE, RELIEVE, FINISH = range(len(PHASES))
+PHASES = ("admit", "prefill", "fork", "decode", "recompute", "relieve", "finish", "load")
+ADMIT, PREFILL, FORK, DECODE, RECOMPUTE, RELIEVE, FINISH, LOAD = range(len(PHASES))
 
 ARRIVALS, BATCH, MEMORY, POOL, COMPUTING = range(len(LIMITS))
 
@@ -29,7 +29,8 @@ assert STEP_FIELDS[_RESERVE:_HOST] == Times._fields, "late times are written ove
 class RequestRow:
     """How one request, a turn of a session that was sent at `arrival_ns`, ended in one repetition.
 
-    `hit_tokens` were there when it was first admitted; it was turn `own_turn` of the sequence of that number.
+    `hit_tokens` were there when it was first admitted, and `loaded_tokens` lay in tiers below; it was turn `own_turn`
+    of the sequence of that number.
     """
 
     repetition: int
@@ -43,6 +44,8 @@ class RequestRow:
     hit_tokens: int
     sequence: int
     own_turn: int
+    loaded_tokens: Mapping[str, int]
+    load_wait_ns: int
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Recorder:
         strategies: their names; rows name them by index.
         num_warmup: repetitions, from the first, that are warm-up.
         facts: what each strategy is, by column of the summary.
+        tiers: what went to and came from each tier below the device, a row a repetition.
     """
 
     strategies: tuple[str, ...]
@@ -60,6 +64,7 @@ class Recorder:
     requests: list[RequestRow] = field(default_factory=list)
     allocator: list[dict[str, int]] = field(default_factory=list)
     facts: dict[str, dict[str, object]] = field(default_factory=dict)
+    tiers: list[dict[str, object]] = field(default_factory=list)
     _cells: "array[int]" = field(default_factory=lambda: array("q"))
     _num_filled: int = 0
 
@@ -101,6 +106,7 @@ class Recorder:
         cells = self.steps()
         self._cells = array("q", cells[[(int(row[0]), int(row[1])) in finished for row in cells]].tobytes())
         self.requests = [row for row in self.requests if (row.repetition, row.strategy) in finished]
+        self.tiers = [row for row in self.tiers if (row["repetition"], row["strategy"]) in finished]
 
     def steps(self) -> np.ndarray:
         """All rows, int64 [num_steps, fields]; a copy."""

@@ -13,6 +13,7 @@ from kvbench.results.provenance import origin
 from kvbench.runner.busy import busy_facts
 from kvbench.runner.recorder import Recorder
 from kvbench.runner.scheduler import Scheduler
+from kvbench.runner.tiers import tier_rows
 from kvbench.strategy.base import Strategy
 from kvbench.workload.request import Session
 
@@ -74,6 +75,7 @@ def run(
             finally:
                 backend.end_repetition()
             recorder.allocator.append({"repetition": repetition, "strategy": index} | backend.allocator_peaks())
+            recorder.tiers += tier_rows(own, ledger, backend)
             left = ledger.held_bytes - ledger.fixed_bytes
             assert left == 0, f"{name} left {left} bytes allocated"
     return recorder
@@ -140,6 +142,7 @@ def limits_of(sessions: Sequence[Session], backend: Backend, max_concurrency: in
         is_modelled=backend.source == "modelled",
         has_own_pools=backend.has_own_pools,
         step_tokens=backend.scheduling.tokens,
+        load_times=backend.load_times,
         caches_prefixes=backend.caches_prefixes and any(session.keys is not None for session in sessions),
     )
 
@@ -159,6 +162,7 @@ def check_signals(strategies: Mapping[str, Strategy], backend: Backend) -> None:
             )
         try:
             backend.check_areas(strategy.areas)
+            backend.check_tiers(strategy.tier_bytes, strategy.areas)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 

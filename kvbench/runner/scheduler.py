@@ -28,6 +28,7 @@ from kvbench.runner.recorder import (
     Recorder,
     RequestRow,
 )
+from kvbench.runner.tiers import loaded_tokens
 from kvbench.strategy.base import CapacityExceeded, Strategy
 from kvbench.workload.request import Session
 
@@ -104,6 +105,7 @@ class Scheduler:
                 continue
             self._backend.begin_iteration({live.index for live in self._live if live.is_decoding})
             num_tokens = self._iterate()
+            carrier.wait_for_loads()
             self._backend.end_iteration()
             carrier.iteration += 1
             if self._expected or carrier.iteration % DRAIN_EVERY == 0:
@@ -198,8 +200,9 @@ class Scheduler:
             try:
                 booking = self._driver.admit(progress.index, progress.session, progress.num_known)
                 if booking.account is not None and booking.account.num_seen:
-                    progress.take_over(booking.account.num_seen)
+                    progress.take_over(booking.account.num_seen, loaded_tokens(booking))
                 self._carry_out(progress, ADMIT, 0, booking, start)
+                progress.load_wait_ns += self._backend.load_wait_ns(progress.index)
             except OutOfMemory as error:
                 if self._idle and self._relieved(progress, error):
                     continue
@@ -376,4 +379,5 @@ class Scheduler:
 
 def _row(run: tuple[int, int], progress: LiveRequest, outcome: str) -> RequestRow:
     held = progress.num_held, progress.num_preemptions, progress.arrival_ns, progress.num_hit
-    return RequestRow(*run, *progress.number, outcome, *held, progress.index, progress.turn)
+    found = progress.num_loaded, progress.load_wait_ns
+    return RequestRow(*run, *progress.number, outcome, *held, progress.index, progress.turn, *found)

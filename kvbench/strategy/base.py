@@ -1,6 +1,6 @@
 """What every strategy is: hooks that answer with plans."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
@@ -143,6 +143,11 @@ class Strategy:
     max_tokens: int = UNLIMITED
     """Tokens of a sequence that it can hold, by what it was told; UNLIMITED: as many as there is memory for."""
 
+    @property
+    def tier_bytes(self) -> Mapping[str, int]:
+        """Bytes of the tiers below the device that keep copies of its named blocks, the next below first."""
+        return {}
+
     pooled_tokens: int | None = None
     """Tokens of a sequence that its pool of blocks holds at most; None: all."""
 
@@ -190,7 +195,7 @@ class Strategy:
             ValueError: what it declares is nothing that can be, or the geometry does not go into its areas.
         """
         declared = Declared(type(self).__name__, self.is_lossless(geometry), self.attends_all, self.recomputes)
-        return Ledger(geometry, budget_bytes, self.areas, num_rows, declared)
+        return Ledger(geometry, budget_bytes, self.areas, num_rows, declared, self.tier_bytes)
 
     def fitted(self, limits: Limits) -> "Strategy":
         """The same strategy with all decided that was left to the run: a pool's size, a capacity.

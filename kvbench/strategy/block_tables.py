@@ -1,6 +1,6 @@
 """Block tables of a sequence, one a group of layers, from one pool: what is found, what fits, what goes."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from kvbench.plan.ops import (
     Rule,
     append_plan,
 )
+from kvbench.strategy.tiers import NO_TIERS, Tiers
 
 
 class BlockTable(NamedTuple):
@@ -59,12 +60,14 @@ class BlockTables(NamedTuple):
         tables: of layers that look at all tokens, in the area main, and then those with a window.
         step_tokens: tokens that a step computes at most; None: not known.
         most_tokens: of the longest sequence; UNLIMITED: not known.
+        tiers: below the device.
     """
 
     block_tokens: int
     tables: tuple[BlockTable, ...] = ALL
     step_tokens: int | None = None
     most_tokens: int = UNLIMITED
+    tiers: Tiers = NO_TIERS
 
     def num_found(self, keys: Sequence[Hashable], num_tokens: int, view: LedgerView) -> int:
         """Blocks that are there, in all layers, of a sequence that is to compute so many tokens.
@@ -95,13 +98,18 @@ class BlockTables(NamedTuple):
         return run
 
     def taken_over(self, seq: int, keys: Sequence[Hashable], num_tokens: int, view: LedgerView) -> Plan:
-        """What takes over the blocks that are there."""
+        """What takes over the blocks that are there, and loads those that lie below the device behind them."""
         found = self.num_found(keys, num_tokens, view)
-        return tuple(
+        reused = tuple(
             Reuse(seq, table.name(key), table.area)
             for table in self.tables
             for key in keys[table.left(found * self.block_tokens, self.block_tokens) : found]
         )
+        loads = self.tiers.loaded(seq, keys[found : most_hit_blocks(num_tokens, self.block_tokens)], view)
+        if not loads:
+            return reused
+        lacking_bytes = len(loads) * view.block_bytes() - view.free_bytes()
+        return (*reused, *self._dropped(lacking_bytes, view, frozenset(keys[:found])), *loads)
 
     def has_room(self, keys: Sequence[Hashable], num_tokens: int, num_now: int, view: LedgerView) -> bool:
         """Whether what is free, or held by nobody, is enough for a sequence's tokens, and for its next step.
@@ -151,15 +159,25 @@ class BlockTables(NamedTuple):
                 ops.append(Publish(seq, table.name(keys[number]), (number + 1) * size, table.area))
         return (*self._dropped(need_bytes - view.free_bytes(), view), *ops)
 
-    def _dropped(self, lacking_bytes: int, view: LedgerView) -> Iterator[Operation]:
-        """What makes so much room: blocks that nobody holds, the least recently used first; nothing, if not enough."""
-        if lacking_bytes > view.idle_bytes():
+    def _dropped(self, lacking_bytes: int, view: LedgerView, reused: Collection[Hashable] = ()) -> Iterator[Operation]:
+        """What makes so much room: blocks that nobody holds, the least recently used first; nothing, if not enough.
+
+        Args:
+            lacking_bytes: the room; not above 0: there is enough.
+            view: the ledger.
+            reused: names that are taken over before, of one table.
+        """
+        kept_bytes = sum(not view.is_held(key) for key in reused) * view.block_bytes()
+        if not 0 < lacking_bytes <= view.idle_bytes() - kept_bytes:
             return
-        for key in view.idle():
+        stored = view.stored()
+        for key in view.idle(reused):
+            named = view.named(key)
+            yield from self.tiers.evicted(named, stored)
+            yield Drop(key)
+            lacking_bytes -= view.block_bytes(named.area)
             if lacking_bytes <= 0:
                 return
-            lacking_bytes -= view.block_bytes(view.area_of(key))
-            yield Drop(key)
 
     def left(self, seq: int, view: LedgerView) -> Plan:
         """What gives back the blocks that windows have left."""

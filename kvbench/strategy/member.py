@@ -1,10 +1,12 @@
 """A strategy as one of several that a sequence lives under in turn: its areas carry its name."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 
 from kvbench.ledger import LedgerView
+from kvbench.ledger.names import Named
+from kvbench.ledger.stored import DraftStored
 from kvbench.plan.area import Area, Contiguous, Ring
 from kvbench.plan.ops import MAIN, Append, Keep, Move, Operation, Plan, Reserve
 from kvbench.strategy.base import Strategy
@@ -87,17 +89,22 @@ class MemberView(LedgerView):
         """See `LedgerView.is_held`."""
         return self._view.is_held(key)
 
-    def idle(self) -> Iterator[Hashable]:
+    def idle(self, but: Collection[Hashable] = ()) -> Iterator[Hashable]:
         """See `LedgerView.idle`."""
-        return self._view.idle()
+        return self._view.idle(but)
 
     def idle_bytes(self) -> int:
         """See `LedgerView.idle_bytes`."""
         return self._view.idle_bytes()
 
-    def area_of(self, key: Hashable) -> str:
-        """See `LedgerView.area_of`; as the member calls it."""
-        return self._view.area_of(key).removeprefix(self._prefix)
+    def named(self, key: Hashable) -> Named:
+        """See `LedgerView.named`; its area as the member calls it."""
+        named = self._view.named(key)
+        return named._replace(area=named.area.removeprefix(self._prefix))
+
+    def stored(self) -> DraftStored:
+        """See `LedgerView.stored`."""
+        return self._view.stored()
 
     def free_bytes(self, area: str = MAIN) -> int:
         """See `LedgerView.free_bytes`."""

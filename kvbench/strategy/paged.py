@@ -4,9 +4,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from kvbench.checks import check_bound, check_flag, check_int, check_one_of
-from kvbench.engine.tiers import ALWAYS, BELOW, THROUGH, TIER_LOADS, TIER_WRITES
+from kvbench.engine.prefixes import full_blocks
+from kvbench.engine.tiers import ALWAYS, BELOW, THROUGH, TIER_LOADS, TIER_WRITES, tier_blocks
 from kvbench.ledger import UNLIMITED, LedgerView, Limits
-from kvbench.ledger.costs import covered
+from kvbench.ledger.costs import area_cost, covered
 from kvbench.model.accelerator import MOST_BYTES
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import WINDOW
@@ -14,6 +15,7 @@ from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Cast, Format, Native
 from kvbench.plan.ops import MAIN, NOTHING, Fork, Plan, Reserve
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
 from kvbench.strategy.block_tables import ALL, BlockTable, BlockTables
+from kvbench.strategy.tiers import NO_TIERS, Tiers
 from kvbench.workload.request import Session
 
 _, KEEP, LATE = WINDOW_BLOCKS = ("free", "keep", "late")
@@ -138,10 +140,6 @@ class Paged(Strategy):
         if self.prefix_caching is None:
             return self._with(prefix_caching=limits.caches_prefixes).fitted(limits)
         self._check_tiers()
-        if self.tier_bytes:
-            raise ValueError(
-                f"{next(iter(self.tier_bytes))}_bytes: tiers below the device are not carried out yet; set it to 0"
-            )
         if self.prefix_caching and limits.geometry.state_bytes:
             raise ValueError(
                 f"prefix_caching: states can be resumed only where they were kept, and {limits.geometry.called} has "
@@ -149,8 +147,26 @@ class Paged(Strategy):
             )
         areas = self._with_windows(limits.geometry) if self._tables.tables == ALL else self.areas
         windows = [BlockTable(area.name, _window(area, limits.geometry)) for area in areas[1:]]
-        tables = BlockTables(self.block_size, (*ALL, *windows), limits.step_tokens, limits.context_tokens or UNLIMITED)
+        most_tokens = limits.context_tokens or UNLIMITED
+        tiers = self._tiers_of(areas, limits)
+        tables = BlockTables(self.block_size, (*ALL, *windows), limits.step_tokens, most_tokens, tiers)
         return self._with(areas=limits.sized(areas, self.pooled_tokens), _tables=tables)
+
+    def _tiers_of(self, areas: tuple[Area, ...], limits: Limits) -> Tiers:
+        """The tiers below the device, in blocks."""
+        if not self.tier_bytes:
+            return NO_TIERS
+        if len(areas) > 1:
+            raise ValueError(
+                f"{next(iter(self.tier_bytes))}_bytes: tiers below the device keep blocks that all layers hold alike, "
+                f"and {limits.geometry.called} has {limits.geometry.kinds}: set window_blocks to keep, or it to 0"
+            )
+        block_bytes = area_cost(areas[0], limits.geometry, limits.num_rows).block_bytes
+        for tier, num_bytes in self.tier_bytes.items():
+            if num_bytes < block_bytes:
+                raise ValueError(f"{tier}_bytes is 0, or at least a block's {block_bytes:,}; got {num_bytes:,}")
+        blocks = {tier: tier_blocks(num_bytes, block_bytes) for tier, num_bytes in self.tier_bytes.items()}
+        return Tiers(blocks, self.tier_writes, self.tier_loads, self.block_size, limits.load_times)
 
     @derived
     def _tables(self) -> BlockTables:
@@ -228,5 +244,5 @@ class Paged(Strategy):
 
     def on_finish(self, seq: int, view: LedgerView) -> Plan:
         """Let all blocks go; those that have names stay until their room is needed."""
-        self._keys.pop(seq, None)
-        return super().on_finish(seq, view)
+        keys = self._keys.pop(seq, ())[: full_blocks(view.num_used(seq), self.block_size)]
+        return (*self._tables.tiers.let_go(keys, view), *super().on_finish(seq, view))

@@ -39,7 +39,7 @@ def link_of(hardware: Hardware, tier: str, block_bytes: int) -> Link:
     """
     bytes_per_s = hardware.host_bytes_per_s * hardware.host_efficiency
     fixed_s, varying_s = hardware.transfer_s, 0.0
-    what = f"{tier}_bytes: a tier below the device"
+    what = f"{tier}_bytes"
     if tier == "disk":
         bytes_per_s = min(bytes_per_s, hardware.disk_bytes_per_s)
         fixed_s += hardware.needed("disk_s", what)

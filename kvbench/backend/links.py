@@ -1,0 +1,99 @@
+"""Links to a modelled machine from tiers below its device: what an iteration loads over each, and when it is there."""
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from kvbench.engine.tiers import busy_until_ps, drawn, latencies_ps, ready_ps
+from kvbench.model.hardware import Hardware
+from kvbench.plan.area import DEVICE
+from kvbench.plan.ops import Operation, Reuse, Save
+from kvbench.timing.links import Link, link_of
+
+REPLICA = 0
+"""The number of the only one."""
+
+
+class TierLinks:
+    """Each tier's link and its queue, counted from an iteration's begin; see `engine.tiers`.
+
+    Args:
+        hardware: the machine.
+        token_ps: what computing a token more takes on it.
+        seed: of latencies that vary.
+    Attributes:
+        token_ps: as given.
+        load_ps: by tier, how long its link was given work to load.
+        write_ps: by tier, how long what was written there takes on it, the other way.
+        last_ps: when the last of what the iteration loads is ready.
+    """
+
+    def __init__(self, hardware: Hardware, token_ps: int, seed: int) -> None:
+        self.token_ps = token_ps
+        self._hardware, self._seed = hardware, seed
+        self.begin_repetition(0)
+
+    def begin_repetition(self, block_bytes: int) -> None:
+        """Begin with links that are free.
+
+        Args:
+            block_bytes: of a block; 0: there are none.
+        """
+        self._block_bytes = block_bytes
+        self._links: dict[str, Link] = {}
+        self._latencies: dict[str, tuple[int, ...]] = {}
+        self._num_transfers: dict[str, int] = {}
+        self.load_ps: dict[str, int] = {}
+        self.write_ps: dict[str, int] = {}
+        self.begin_iteration()
+
+    def begin_iteration(self) -> None:
+        """All that was loaded is there."""
+        self._busy_ps: dict[str, int] = {}
+        self._waits_ps: dict[int, int] = {}
+        self.last_ps = 0
+
+    def _link(self, tier: str) -> Link:
+        if tier not in self._links:
+            self._links[tier] = link_of(self._hardware, tier, self._block_bytes)
+        return self._links[tier]
+
+    def wait_ps(self, tier: str) -> int:
+        """See `LoadTimes.wait_ps`."""
+        return self._busy_ps.get(tier, 0)
+
+    def block_ps(self, tier: str) -> int:
+        """See `LoadTimes.block_ps`."""
+        return self._link(tier).block_ps
+
+    def latency_ps(self, tier: str) -> int:
+        """See `LoadTimes.latency_ps`."""
+        return self._link(tier).latency_ps
+
+    def load(self, seq: int, plan: Iterable[Operation]) -> None:
+        """Give the links what a sequence loads, in stretches of blocks of one tier."""
+        loads = (op.tier for op in plan if isinstance(op, Reuse) and op.tier != DEVICE)
+        for tier, stretch in groupby(loads):
+            num_blocks, block_ps = len(list(stretch)), self.block_ps(tier)
+            self._busy_ps[tier] = busy_until_ps(self.wait_ps(tier), 0, num_blocks, block_ps)
+            self.load_ps[tier] = self.load_ps.get(tier, 0) + num_blocks * block_ps
+            ready = ready_ps(self._busy_ps[tier], self._drawn_ps(tier))
+            self._waits_ps[seq] = max(self._waits_ps.get(seq, 0), ready)
+            self.last_ps = max(self.last_ps, ready)
+
+    def waited_ps(self, seq: int) -> int:
+        """When the last of what a sequence loads in the iteration is ready; 0 where it loads nothing."""
+        return self._waits_ps.get(seq, 0)
+
+    def write(self, op: Save) -> None:
+        """Count a block that is put into a tier."""
+        self.write_ps[op.tier] = self.write_ps.get(op.tier, 0) + self.block_ps(op.tier)
+
+    def _drawn_ps(self, tier: str) -> int:
+        """The latency of a tier's next transfer."""
+        link, number = self._link(tier), self._num_transfers.get(tier, 0)
+        self._num_transfers[tier] = number + 1
+        if not link.spread:
+            return link.latency_ps
+        if tier not in self._latencies:
+            self._latencies[tier] = latencies_ps(link.fixed_ps, link.varying_ps, link.spread)
+        return self._latencies[tier][drawn(self._seed, REPLICA, number)]
