@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from kvbench.fleet.serving import MAX_BATCH, Said, in_pool, served_as
 from kvbench.fleet.simulate import check_settings, simulate
 from kvbench.fleet.state import OUTCOMES
 from kvbench.fleet.sums import Objective, RequestSums
+from kvbench.fleet.upkeep import Upkeep
 from kvbench.ledger import Limits
 from kvbench.ledger.costs import area_cost, held_as, workspace_bytes
 from kvbench.messages import unknown
@@ -263,10 +265,12 @@ class FleetServer:
             return self.run(columns, strategy, budget_bytes, fold, factors)
 
         kept = Histogram if self.chosen.keep == SUMMARY else SampleList
+        upkeep = self._upkeep
+        figures = partial(figures_of, upkeep)
         replays = replayed(
-            self.machine, self.chosen.replays, again, lambda: RequestSums(OUTCOMES, objective, kept), figures_of
+            self.machine, self.chosen.replays, again, lambda: RequestSums(OUTCOMES, objective, kept), figures
         )
-        return FleetRun(result, facts, sums, replays)
+        return FleetRun(result, facts, sums, replays, upkeep)
 
     def _links_of(self, strategy: Strategy) -> dict[str, Link]:
         """The links of tiers below the device that keep a strategy's blocks."""
@@ -279,6 +283,12 @@ class FleetServer:
     def _staging_bytes(self, strategy: Strategy) -> int:
         """What reading needs beside an engine's pool, whose kernels read blocks where they lie."""
         return 0 if self.serving.pool is None else workspace_bytes(strategy.areas, self.geometry, 1)
+
+    @property
+    def _upkeep(self) -> Upkeep:
+        """What all accelerators take."""
+        each = self.machine.price_per_hour, self.machine.power_w
+        return Upkeep(*(None if value is None else value * self.num_accelerators for value in each))
 
     def facts_of(self, name: str, strategy: Strategy, budget_bytes: int) -> dict[str, object]:
         """What a strategy is on this fleet, and where its times come from, by column of the summary.

@@ -13,6 +13,7 @@ from kvbench.fleet.replays import Replays
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, OUTCOMES, USED, WASTED
 from kvbench.fleet.sums import Objective, RequestSums, RequestTimes
+from kvbench.fleet.upkeep import Upkeep
 from kvbench.results.columns import REQUESTS, STEPS
 from kvbench.results.intervals import of_row
 from kvbench.results.provenance import FLEET
@@ -34,12 +35,14 @@ class FleetRun(NamedTuple):
         facts: what the strategy is, by column of the summary.
         sums: of requests whose columns were not kept, under the objective of the frames; None: of the result's.
         replays: what figures were with other times of work.
+        upkeep: what all accelerators take.
     """
 
     result: FleetResult
     facts: Mapping[str, object]
     sums: RequestSums | None = None
     replays: Replays = Replays()
+    upkeep: Upkeep = Upkeep()
 
 
 def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objective) -> Results:
@@ -55,7 +58,7 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
     summaries, requests, timelines, replicas = [], [], [], []
     replays: list[dict[str, object]] = []
     names = list(runs)
-    for code, (name, (result, facts, folded, again)) in enumerate(runs.items()):
+    for code, (name, (result, facts, folded, again, upkeep)) in enumerate(runs.items()):
         if unknown := [column for column in facts if column not in SUMMARY]:
             raise ValueError(f"facts name columns of the summary, got {', '.join(unknown)}")
         sums = folded or RequestSums(OUTCOMES, objective, SampleList)
@@ -67,7 +70,7 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
             "scope": "model",
             "simulated_by": FLEET,
         }
-        row |= _counts(result) | _outcomes(sums) | _service(result, sums) | _memory(result)
+        row |= _counts(result) | _outcomes(sums) | _service(result, sums, upkeep) | _memory(result)
         row |= _tiers(result, sums.makespan_s)
         row |= sums.latencies() | dict(facts)
         summaries.append(row | of_row(row, WITH_INTERVAL, {}, again.values, again.drawn_from, reaching))
@@ -88,9 +91,9 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
     )
 
 
-def figures_of(result: FleetResult, sums: RequestSums) -> dict[str, float]:
+def figures_of(upkeep: Upkeep, result: FleetResult, sums: RequestSums) -> dict[str, float]:
     """The figures of the summary that have intervals."""
-    found = _service(result, sums) | sums.latencies()
+    found = _service(result, sums, upkeep) | sums.latencies()
     return {column: found[column] for column in WITH_INTERVAL if column in found}
 
 
@@ -210,15 +213,17 @@ def _outcomes(sums: RequestSums) -> dict[str, object]:
     }
 
 
-def _service(result: FleetResult, sums: RequestSums) -> dict[str, float]:
-    """Rates over the makespan, and how many requests met the objective."""
+def _service(result: FleetResult, sums: RequestSums, upkeep: Upkeep) -> dict[str, float]:
+    """Rates over the makespan, what they cost, and how many requests met the objective."""
     makespan_s, objective = sums.makespan_s, sums.objective
+    tokens_per_s = _ratio(sums.num_tokens, makespan_s)
     return {
         "num_tokens": sums.num_tokens,
         "total_s": result.totals.busy_ns / NS_PER_S,
         "makespan_s": makespan_s,
         "mean_batch": _ratio(float(result.sums[:, BATCH].sum()) / PS_PER_NS, result.totals.busy_ns),
-        "tokens_per_s": _ratio(sums.num_tokens, makespan_s),
+        "tokens_per_s": tokens_per_s,
+        **upkeep.of(tokens_per_s),
         "requests_per_s": _ratio(sums.num_completed, makespan_s),
         "goodput_per_s": _ratio(sums.num_within, makespan_s),
         "attained_share": _ratio(sums.num_within, sums.num_requests),

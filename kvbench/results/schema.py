@@ -10,6 +10,9 @@ from kvbench.results.columns import REQUESTS as REQUESTS
 from kvbench.results.columns import SESSIONS as SESSIONS
 from kvbench.results.columns import STEPS as STEPS
 from kvbench.results.columns import Column as Column
+from kvbench.results.latencies import LATENCIES as LATENCIES
+from kvbench.results.latencies import STATISTICS as STATISTICS
+from kvbench.results.latencies import latency_column as latency_column
 from kvbench.results.tier_columns import tier_columns
 
 _SUMMARY: dict[str, Column] = {
@@ -191,6 +194,19 @@ _SUMMARY: dict[str, Column] = {
         "Throughput",
         has_interval=True,
     ),
+    "cost_per_million_tokens": Column(
+        "",
+        "price_per_hour of all accelerators / tokens_per_s, for a million tokens of num_tokens; in what the hardware's "
+        "price is in (dollars where it is kvbench's); empty where it has none, and where no fleet was simulated",
+        "Cost of a million tokens",
+        has_interval=True,
+    ),
+    "energy_per_million_tokens": Column(
+        "Wh",
+        "power_w of all accelerators / tokens_per_s, for a million tokens: boards at full load throughout, so the most",
+        "Energy of a million tokens",
+        has_interval=True,
+    ),
     "efficiency": Column(
         "per 1000 MiB",
         "the article's score: utilization_peak / (cumulative_bytes in MiB / 1000)",
@@ -242,39 +258,6 @@ MORE_IS_BETTER = {
 
 LEAST_ERROR = 1e-4
 """Relative errors below count as 0: those of rounding in float32 mean nothing, and decide nothing."""
-
-LATENCIES: dict[str, tuple[str, str, str]] = {
-    "step": (
-        "µs",
-        "time of a step that appends (prefill, recompute or decode); of a whole model, of an iteration",
-        "Step time",
-    ),
-    "decode": (
-        "µs",
-        "time of a step that decodes one token; of a whole model, of an iteration that decodes only",
-        "Decode step",
-    ),
-    "itl": ("s", "gap between neighbouring output tokens of a turn", "ITL"),
-    "ttft": ("s", "time to first token of a completed request", "TTFT"),
-    "tpot": ("s", "time per output token of a completed request", "TPOT"),
-    "latency": ("s", "end - arrival of a completed request", "Latency"),
-    "queue": ("s", "time from arrival to the start of the first iteration that computes it", "Queueing"),
-}
-"""Each latency: its unit, what is one sample of it, and the label of an axis."""
-
-STATISTICS: dict[str, str] = {
-    "mean": "mean",
-    "p50": "median",
-    "p90": "90th percentile",
-    "p99": "99th percentile",
-    "max": "maximum",
-}
-"""Statistics of a latency. A percentile with fewer than ten samples beyond it is left empty."""
-
-
-def latency_column(latency: str, statistic: str) -> str:
-    """The summary's column of a latency's statistic, such as step_p99_us."""
-    return f"{latency}_{statistic}_{'us' if LATENCIES[latency][0] == 'µs' else 's'}"
 
 
 def _latency_columns() -> dict[str, Column]:
