@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kvbench.api.calibrating import calibrate as calibrate
     from kvbench.api.calibrating_from import calibrate_from as calibrate_from
     from kvbench.api.capacity import capacity as capacity
+    from kvbench.api.collecting import collect as collect
     from kvbench.api.comparing import compare as compare
     from kvbench.api.job import Stopped as Stopped
     from kvbench.api.rating import rate as rate
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from kvbench.api.verbs import show as show
     from kvbench.api.verbs import study as study
     from kvbench.api.verbs import sweep as sweep
+    from kvbench.api.working import resume as resume
+    from kvbench.api.working import work as work
     from kvbench.backend.measured import Measured as Measured
     from kvbench.backend.modelled import Modelled as Modelled
     from kvbench.engine.ideal import Ideal as Ideal

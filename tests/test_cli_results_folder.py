@@ -197,13 +197,13 @@ def test_jobs_of_a_sweep_do_not_share_a_folder(kvbench, tmp_path, subdir):
 def test_a_job_whose_folder_cannot_be_read_is_a_row(kvbench, tmp_path, monkeypatch):
     run = Results.save
 
-    def breaks(results, folder):
-        run(results, folder)
+    def breaks(results, folder, *more, **how):
+        run(results, folder, *more, **how)
         if results.environment.get("seed") == 1:
             (folder / "steps.parquet").write_bytes(b"not parquet")
 
     monkeypatch.setattr(Results, "save", breaks)
-    kvbench("-m", *RUN, "seed=1,2", "hydra.sweep.dir=all", status=1)
+    kvbench("-m", *RUN, "seed=1,2", "hydra.sweep.dir=all", "hydra/launcher=basic", status=1)
     summary = load(tmp_path / "all").summary
     assert summary["seed"].tolist()[0] == 2
     assert summary["outcome"][1].startswith("failed: ")

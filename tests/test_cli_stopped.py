@@ -74,7 +74,11 @@ def test_where_nothing_was_finished_nothing_is_written(stopped_at, tmp_path):
 
 def test_a_sweep_that_is_stopped_is_joined_of_what_it_has(stopped_at, tmp_path):
     swept = ["-m", *RUN[:-1], "seed=1,2,3", "hydra.sweep.dir=all", "warmup=0"]
-    assert stopped_at("exact", 3, *swept).startswith("3 of 5 repetitions are done; they are in all/0")
+    said = stopped_at("exact", 3, *swept)
+    assert (
+        said == "0 of 3 points are done, and of the next 3 of 5 repetitions are done; they are in all; the same "
+        "command goes on"
+    )
     summary = load(tmp_path / "all").summary
     assert summary["seed"].tolist() == [1, 1]
     assert summary["num_repetitions"].tolist() == [3, 3]

@@ -44,7 +44,7 @@ THIRD_PARTY = {
     "fleet": {"numpy", "pandas"},
     "timing": {"numpy"},
     "compiled": {"numba"},
-    "decide": {"numpy", "pandas"},
+    "decide": {"numpy", "pandas", "pyarrow"},
     "engine": set(),
     "predictor": {"numpy", "safetensors"},
     "ledger": set(),

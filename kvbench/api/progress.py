@@ -5,10 +5,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 from tqdm.auto import tqdm
 
 EVERY_S = 30.0
+_hushed = ContextVar("hushed", default=False)
 Advance = Callable[[str, int], None]
 """Says what is being done, and how much more of it is."""
 
@@ -62,6 +64,16 @@ def duration(seconds: float) -> str:
 
 
 @contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """While the context lasts, runs show no signs of life: whoever runs them does."""
+    before = _hushed.set(True)
+    try:
+        yield
+    finally:
+        _hushed.reset(before)
+
+
+@contextlib.contextmanager
 def watched(total: int, unit: str, estimate_s: float | None = None) -> Iterator[Advance]:
     """While the context lasts, show how far it has come; yields what is told of each advance.
 
@@ -70,6 +82,9 @@ def watched(total: int, unit: str, estimate_s: float | None = None) -> Iterator[
         unit: what is counted.
         estimate_s: how long it takes, where that can be told beforehand.
     """
+    if _hushed.get():
+        yield lambda what, amount: None
+        return
     hidden = False if is_notebook() else None  # None: where stderr is no terminal
     with tqdm(total=total or None, unit=unit, disable=hidden, leave=False) as bar:
         if not bar.disable:

@@ -11,5 +11,8 @@ VERBS = {
     "validate": "kvbench.cli.validate",
     "compare": "kvbench.cli.compare",
     "rate": "kvbench.cli.rate",
+    "work": "kvbench.cli.work",
+    "resume": "kvbench.cli.resume",
+    "collect": "kvbench.cli.collect",
 }
 """Each verb and the module whose `main(arguments)` answers it, imported when it is called."""

@@ -1,10 +1,11 @@
 """The arguments of verbs: key=value."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kvbench.configuration.errors import UsageError
-from kvbench.messages import unknown
+from kvbench.messages import listed, unknown
 
 
 def key_values(
@@ -33,6 +34,28 @@ def key_values(
         if not given.get(key):
             raise UsageError(f"{key}=… is missing; for example: {usage}")
     return given
+
+
+def folder_and(
+    arguments: Sequence[str], usage: str, keys: Sequence[str] = ("workers", "trusted")
+) -> tuple[Path, Any, tuple[str, ...]]:
+    """Read a sweep's folder and, behind it, key=value arguments.
+
+    Args:
+        arguments: as given.
+        usage: an example, for messages.
+        keys: those that exist.
+    Returns:
+        The folder, `workers` and the packages that are `trusted`.
+    Raises:
+        UsageError: there is no folder, or an argument is wrong.
+    """
+    paths = [argument for argument in arguments if "=" not in argument]
+    if len(paths) != 1:
+        raise UsageError(f"give the folder of one sweep, got {listed(paths) or 'none'}; for example: {usage}")
+    given = key_values([a for a in arguments if "=" in a], keys, (), usage, {"workers": "1", "trusted": ""})
+    packages = unbracketed(given["trusted"]).replace(",", " ").split()
+    return Path(paths[0]).expanduser(), whole_number(given["workers"]), tuple(packages)
 
 
 def or_none(text: str) -> str | None:

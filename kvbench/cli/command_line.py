@@ -76,6 +76,7 @@ ADDED = ("scenario", "experiment")
 FROM_FILES = ("scenario", "hardware", "model")
 """Groups of which a file of the user's may be given."""
 
+WORKERS = "workers="
 SEARCH_PATH = "hydra.searchpath"
 HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra/launcher", "hydra/sweeper")
 HYDRA_NODES = ("hydra.launcher.", "hydra.sweeper.")
@@ -90,12 +91,14 @@ class CommandLine:
         overrides: parsed overrides, canonical.
         files: the configuration files that they may choose.
         is_multirun: whether a sweep was asked for.
+        workers: processes that run a sweep's points; 0: none, so that others may; None where it was not said.
     """
 
     flags: tuple[str, ...]
     overrides: tuple[Override, ...]
     files: Files
     is_multirun: bool
+    workers: int | None = None
 
     @property
     def trusted(self) -> tuple[str, ...]:
@@ -166,15 +169,26 @@ def read(arguments: list[str]) -> Iterator[CommandLine]:
     """
     parsed = parsed_arguments(arguments)
     single: dict[tuple[str, str], Path] = {}
+    parsed.overrides, workers = _without_workers(parsed.overrides, parsed.multirun)
     overrides = _parse([_canonical(line, Files(single=single)) for line in parsed.overrides])
     folders = [Path(parsed.config_dir)] if parsed.config_dir else []
     files = Files(checked_folders([*folders, *_search_folders(overrides)]), single)
     kept = tuple(override for override in overrides if override.key_or_group != SEARCH_PATH)
-    command = CommandLine(tuple(flags_of(parsed)), kept, files, parsed.multirun)
+    command = CommandLine(tuple(flags_of(parsed)), kept, files, parsed.multirun, workers)
     try:
         yield replace(command, overrides=(*kept, *_parse(_implied(command))))
     finally:
         files.withdraw()
+
+
+def _without_workers(lines: list[str], is_multirun: bool) -> tuple[list[str], int | None]:
+    """The overrides without `workers=N`, which is no part of any point's configuration; and N, where it is said."""
+    said = [line.removeprefix(WORKERS) for line in lines if line.startswith(WORKERS)]
+    if said and not is_multirun:
+        raise UsageError(f"{WORKERS}{said[-1]} is of a sweep: add -m")
+    if said and not (said[-1].isascii() and said[-1].isdecimal()):
+        raise UsageError(f"workers is a whole number of processes (0: none here), got {said[-1]!r}")
+    return [line for line in lines if not line.startswith(WORKERS)], int(said[-1]) if said else None
 
 
 def _implied(command: CommandLine) -> list[str]:

@@ -66,6 +66,24 @@ def held(folder: Path, said: str) -> Iterator[None]:
         UsageError: something stands in it, or something else writes it.
         WriteFailed: it cannot be made.
     """
+    with locked(folder, said):
+        found = sorted({path.name for path in folder.iterdir()} - {LOCK})
+        if found:
+            raise UsageError(f"{said}: the folder is not empty ({found[0]} is in it); name a new one")
+        yield
+
+
+@contextlib.contextmanager
+def locked(folder: Path, said: str) -> Iterator[None]:
+    """As `held`, of a folder with whatever is in it.
+
+    Args:
+        folder: where to write.
+        said: what messages call it.
+    Raises:
+        UsageError: something else writes it.
+        WriteFailed: it cannot be made.
+    """
     made: list[Path] = []
     try:
         made += [path for path in (folder, *folder.parents) if not path.exists()]
@@ -78,9 +96,6 @@ def held(folder: Path, said: str) -> Iterator[None]:
         raise WriteFailed(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from error
     try:
         clear(folder)
-        found = sorted({path.name for path in folder.iterdir()} - {LOCK})
-        if found:
-            raise UsageError(f"{said}: the folder is not empty ({found[0]} is in it); name a new one")
         yield
     finally:
         with contextlib.suppress(OSError):

@@ -1,5 +1,6 @@
 """One job: say what is run, run it, print the table, and write the folder."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kvbench.api.engines import job_of
@@ -37,7 +38,13 @@ def run_job(name: str, config: Config, config_text: str, asked: Config, folder: 
         raise KeyboardInterrupt(f"{stopped}; they are in {folder}")
 
 
-def keep(results: Results, folder: Path, written: Results | None = None, said: str = "") -> None:
+def keep(
+    results: Results,
+    folder: Path,
+    written: Results | None = None,
+    said: str = "",
+    writers: Mapping[str, Callable[[Path], object]] | None = None,
+) -> None:
     """Write a folder's rows, print the table whatever becomes of them, draw the charts and write the report.
 
     Args:
@@ -45,12 +52,13 @@ def keep(results: Results, folder: Path, written: Results | None = None, said: s
         folder: where they go.
         written: what is written, where that has more rows: jobs that failed.
         said: a line behind the table.
+        writers: of frames that are longer than memory; what is there is replaced then. See `Results.save`.
     Raises:
         WriteFailed: a file could not be written; the table was printed.
     """
     try:
         with writing(folder):
-            (written or results).save(folder)
+            (written or results).save(folder, writers, replaces=writers is not None)
     finally:
         shown = [] if results.summary.empty else [text_of(results)]
         print("\n".join([*shown, said] if said else shown), flush=True)

@@ -22,8 +22,10 @@ from kvbench.cli.command_line import CommandLine, check, line_of, read, trusted_
 from kvbench.cli.failure import failure_of, note
 from kvbench.cli.folder import RUN, SWEEP, config_of, folder_of, folder_override, held
 from kvbench.cli.keys import check_keys, is_of_hydra, plain
+from kvbench.cli.points import has_manifest
 from kvbench.cli.source import VERSION_BASE
 from kvbench.cli.sweep import collect
+from kvbench.cli.sweeping import sweep
 from kvbench.cli.terminal import complain
 from kvbench.configuration.catalogue import CONF, default_strategies
 from kvbench.configuration.errors import UsageError, cause
@@ -59,6 +61,10 @@ def main(arguments: list[str]) -> int:
             return 0
         config = config_of(command)
         folder = folder_of(command, config)
+        if has_manifest(command):
+            return sweep(command, folder, asked)
+        if command.workers is not None:
+            raise UsageError("workers=N is of a sweep with a manifest; Hydra's launchers have settings of their own")
         with held(folder, f"{SWEEP if command.is_multirun else RUN}={folder}"):
             try:
                 return _sweep(command, folder, asked) if command.is_multirun else _run(config, folder, asked)

@@ -13,6 +13,7 @@ from kvbench.configuration.engine import degrees
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import keys_of
 from kvbench.configuration.published import MODEL_TYPE, is_file
+from kvbench.configuration.references import filled_in
 from kvbench.configuration.rules import NAME_OR_PATH, check_beside_experiment, check_name_or_path
 from kvbench.configuration.vet import vet_file
 from kvbench.engine.base import Engine
@@ -26,7 +27,6 @@ NULLABLE = ("hardware", "engine")
 DEFAULTS = {"scenario": None, "experiment": None, "model": "article", "backend": "measured", **dict.fromkeys(NULLABLE)}
 OF_HYDRA = ("defaults", "hydra")
 OF_CALLS = (*GROUPS, "parallel", "trusted")
-_REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -73,7 +73,7 @@ def composed(
     config["strategy"] = _strategies(strategies, config | settings, trusted)
     for key, value in settings.items():
         _set(config, key, value)
-    return _filled_in(config, common, settings)
+    return filled_in(config)
 
 
 def _checked(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,31 +149,3 @@ def _set(config: dict[str, Any], key: str, value: object) -> None:
         if number < len(path):
             node = node[part]
     node[last] = value  # type: ignore[index]
-
-
-def _filled_in(config: dict[str, Any], common: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What refers to other keys, as what stands there."""
-    source = config.get("experiment") or config.get("scenario")
-    own = source if isinstance(source, Mapping) else vars(source) if hasattr(source, "__dict__") else {}
-    defaults = {
-        "repetitions": own.get("repetitions", common["repetitions"]),
-        "attend": own.get("attend", True) if "experiment" in config else True,
-        "quality_data": config["data"],
-    }
-    config |= {key: value for key, value in defaults.items() if key not in settings}
-    return {key: _resolved(value, config) for key, value in config.items()}
-
-
-def _resolved(value: object, config: Mapping[str, Any]) -> object:
-    if isinstance(value, dict):
-        return {key: _resolved(each, config) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_resolved(each, config) for each in value]
-    if isinstance(value, str) and (found := _REFERENCE.fullmatch(value)):
-        node: object = config
-        for part in found.group(1).split("."):
-            if not isinstance(node, Mapping) or part not in node:
-                raise UsageError(f"{value}: {unknown('key', part, node if isinstance(node, Mapping) else ())}")
-            node = node[part]
-        return node
-    return value

@@ -3,20 +3,29 @@
 import os
 import platform
 import subprocess
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import kvbench
 
-PACKAGES = ("kvbench", "torch", "numpy", "pandas", "pyarrow", "matplotlib", "hydra-core", "transformers")
+PACKAGES = ("kvbench", "torch", "numpy", "pandas", "pyarrow", "matplotlib", "hydra-core", "transformers", "numba")
 STAT = Path("/proc/stat")
 LEAST_S = 0.1
 """Of a processor's time; the kernel counts in hundredths, and less says nothing."""
 
 
-def environment() -> dict[str, object]:
+def environment() -> dict[str, Any]:
     """Versions, processor, operating system and kvbench's commit, for environment.json."""
+    return deepcopy(_environment())
+
+
+@cache
+def _environment() -> dict[str, Any]:
+    """Once a process, as a process has one of each."""
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},

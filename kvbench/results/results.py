@@ -1,7 +1,7 @@
 """What a run leaves, whatever ran it: its frames, and what they come from; written as a folder and read back as one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -83,19 +83,33 @@ class Results:
         """The summary with each figure's values in the replays, by which rows are told apart."""
         return with_draws(self.summary, self.replays)
 
-    def save(self, folder: str | Path) -> None:
+    def save(
+        self,
+        folder: str | Path,
+        writers: Mapping[str, Callable[[Path], object]] | None = None,
+        *,
+        replaces: bool = False,
+    ) -> None:
         """Write the folder: summary.csv, requests, sessions and steps, and timeline, replicas and replays where there
         are any, as Parquet, a CSV file of each further table, config.yaml, and last environment.json, which says that
         it is whole.
 
+        Args:
+            folder: is made.
+            writers: of frames that are longer than memory, by name: each writes its Parquet file to the path that it is
+                given.
+            replaces: whether results that are there are replaced.
         Raises:
             FileExistsError: results are there already.
             OSError: a file could not be written.
         """
         folder = Path(folder)
         there = [name for name in (SUMMARY, ENVIRONMENT) if (folder / name).exists()]
-        if there:
+        if there and not replaces:
             raise FileExistsError(f"{folder} has results in it ({there[0]}); name a new folder")
+        (folder / ENVIRONMENT).unlink(missing_ok=True)
+        for name, write in (writers or {}).items():
+            write_whole(folder / f"{name}.parquet", write)
         rows = {
             "timeline": self.timeline,
             "replicas": self.replicas,
@@ -105,7 +119,8 @@ class Results:
             "sessions": self.sessions,
         }
         for name, frame in rows.items():
-            _write(folder / f"{name}.parquet", frame)
+            if name not in (writers or {}):
+                _write(folder / f"{name}.parquet", frame)
         for name, frame in {**self.tables, **self.files, "quality": self.quality, "summary": self.summary}.items():
             _write(folder / f"{name}.csv", frame)
         if self.configuration:
