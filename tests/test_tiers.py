@@ -177,7 +177,7 @@ def test_a_transfer_from_the_store_draws_its_latency():
     sessions = in_a_row([("a", 13)], [("b", 13)], [("a", 13)], [("b", 13)])
     _, _, frame = served(sessions, modelled(hardware=hardware, seed=3), remote_bytes=6 * BLOCK_BYTES)
     table = latencies_ps(5_000, 9_000, 0.5)
-    expected = [(3 * 256_000_000 + table[drawn(3, 0, number)]) // 1_000 / 1e9 for number in range(2)]
+    expected = [(3 * 256_000_000 + table[drawn(3, 0, number)]) / 1e12 for number in range(2)]
     assert frame["load_wait_s"].tolist()[2:] == pytest.approx(expected)
     assert len(set(expected)) == 2
 

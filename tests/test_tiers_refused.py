@@ -91,7 +91,7 @@ def test_one_that_is_stored_again_becomes_the_newest():
         ({"tier_writes": "trough"}, "tier_writes.*'trough'.*through"),
         ({"tier_loads": "costs"}, "tier_loads.*'costs'.*cost"),
         ({"prefetch": 1}, "prefetch is True or False, got 1"),
-        ({"prefetch": True, "host_bytes": 512}, "prefetch moves blocks up to the host, from a tier below it"),
+        ({"prefetch": True, "host_bytes": 512}, "prefetch is not carried out yet"),
     ],
 )
 def test_parameters_out_of_their_range_are_told_when_they_are_made(options, message):

@@ -172,8 +172,8 @@ class Backend(ABC):
     def end_iteration(self) -> None:  # noqa: B027
         """All live requests have stepped: what was put off to be done for them together is done."""
 
-    def load_wait_ns(self, seq: int) -> int:
-        """From an iteration's begin until the last block is on the device that a sequence loads in it; 0: none."""
+    def load_wait_ps(self, seq: int) -> int:
+        """Picoseconds from an iteration's begin until the last block is there that a sequence loads in it; 0: none."""
         return 0
 
     def wait_for_loads(self) -> Times:

@@ -213,9 +213,9 @@ class ModelledBackend(Backend):
         self._links.begin_iteration()
         self._begin_ps = self._now_ps
 
-    def load_wait_ns(self, seq: int) -> int:
-        """See `Backend.load_wait_ns`."""
-        return self._links.waited_ps(seq) // PS_PER_NS
+    def load_wait_ps(self, seq: int) -> int:
+        """See `Backend.load_wait_ps`."""
+        return self._links.waited_ps(seq)
 
     def wait_for_loads(self) -> Times:
         """See `Backend.wait_for_loads`."""

@@ -24,6 +24,7 @@ from kvbench.results.summary import (
 )
 from kvbench.runner.doubted import with_doubt
 from kvbench.runner.recorder import PHASES, STEP_FIELDS, Recorder, RequestRow
+from kvbench.timing.prices import PS_PER_S
 from kvbench.workload.request import NS_PER_S, Session
 
 NS_PER_US = 1_000
@@ -139,6 +140,6 @@ def _ended(row: RequestRow, recorder: Recorder, session: Session) -> dict[str, o
         "held_tokens": row.held_tokens,
         "hit_tokens": row.hit_tokens,
         **{f"{tier}_tokens": row.loaded_tokens.get(tier, 0) for tier in BELOW},
-        "load_wait_s": row.load_wait_ns / NS_PER_S,
+        "load_wait_s": row.load_wait_ps / PS_PER_S,
         "num_preemptions": row.num_preemptions,
     }

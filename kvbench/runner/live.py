@@ -18,7 +18,7 @@ class LiveRequest:
         arrival_ns: when it was sent.
         num_hit: tokens that were there when it was first admitted.
         num_loaded: tokens that were loaded then, by tier below the device.
-        load_wait_ns: from the begin of the iterations that admitted it to when all that it loads was there.
+        load_wait_ps: from the begin of the iterations that admitted it to when all that it loads was there.
         is_ahead: whether what is to be computed again has the next token with it.
     """
 
@@ -32,7 +32,7 @@ class LiveRequest:
     num_preemptions: int = 0
     num_hit: int = 0
     num_loaded: Mapping[str, int] = field(default_factory=dict)
-    load_wait_ns: int = 0
+    load_wait_ps: int = 0
     is_ahead: bool = False
     reserved_bytes: int = 0
     waste_bytes: int = 0

@@ -45,7 +45,7 @@ class RequestRow:
     sequence: int
     own_turn: int
     loaded_tokens: Mapping[str, int]
-    load_wait_ns: int
+    load_wait_ps: int
 
 
 @dataclass

@@ -202,7 +202,7 @@ class Scheduler:
                 if booking.account is not None and booking.account.num_seen:
                     progress.take_over(booking.account.num_seen, loaded_tokens(booking))
                 self._carry_out(progress, ADMIT, 0, booking, start)
-                progress.load_wait_ns += self._backend.load_wait_ns(progress.index)
+                progress.load_wait_ps += self._backend.load_wait_ps(progress.index)
             except OutOfMemory as error:
                 if self._idle and self._relieved(progress, error):
                     continue
@@ -379,5 +379,5 @@ class Scheduler:
 
 def _row(run: tuple[int, int], progress: LiveRequest, outcome: str) -> RequestRow:
     held = progress.num_held, progress.num_preemptions, progress.arrival_ns, progress.num_hit
-    found = progress.num_loaded, progress.load_wait_ns
+    found = progress.num_loaded, progress.load_wait_ps
     return RequestRow(*run, *progress.number, outcome, *held, progress.index, progress.turn, *found)

@@ -58,7 +58,7 @@ class Paged(Strategy):
             or preempted; "eviction", one that the device drops, as it goes.
         tier_loads: which blocks are loaded that are found below: "always" all; "cost" those that are loaded no slower
             than they are computed.
-        prefetch: at a request's arrival, move its blocks that lie below the host up to it.
+        prefetch: at a request's arrival, move its blocks that lie below the host up to it; not carried out yet.
     Raises:
         ValueError: a parameter is out of its range.
     Source: Kwon et al. 2023, arXiv:2309.06180, sections 4.1 to 4.4; of windows, vLLM's hybrid KV cache manager; of
@@ -108,9 +108,9 @@ class Paged(Strategy):
             raise ValueError(
                 f"{first}_bytes keeps named blocks, and prefix_caching is false: set that to true, or it to 0"
             )
-        if self.prefetch and not (self.host_bytes and len(self.tier_bytes) > 1):
+        if self.prefetch:
             raise ValueError(
-                f"prefetch moves blocks up to the host, from a tier below it: give both bytes, got {self.tier_bytes}"
+                "prefetch is not carried out yet, and blocks come as a request is admitted: set it to false"
             )
 
     @property
