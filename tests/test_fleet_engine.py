@@ -149,12 +149,13 @@ def test_vllms_rules_of_admission_are_those_of_its_version(version, waits_for_en
 
 def test_windows_blocks_are_kept_where_nobody_says_otherwise():
     server = fleet("gpt_oss_20b")
-    assert keeps_windows(Paged(), server.geometry)
+    assert keeps_windows(Paged(), server.geometry, by_engine=False)
     assert server.fitted(Paged(), ONE, server.memory_bytes).window_blocks == "keep"
     result = server.serve("paged", Paged(), ONE, server.memory_bytes).result
     staged = 1024 * 2_048  # K and V of one layer
     assert result.totals.peak_bytes == 7 * 16 * 24 * 2_048 + staged
-    assert not keeps_windows(Paged(window_blocks="keep"), server.geometry)
-    assert not keeps_windows(Paged(), fleet("llama3_8b").geometry)
-    with pytest.raises(ValueError, match=r"window_blocks: keep, in a fleet, .*; got free, and gpt-oss-20B has"):
+    assert not keeps_windows(Paged(window_blocks="keep"), server.geometry, by_engine=False)
+    assert not keeps_windows(Paged(), server.geometry, by_engine=True)
+    assert not keeps_windows(Paged(), fleet("llama3_8b").geometry, by_engine=False)
+    with pytest.raises(ValueError, match=r"keep, or late, in a fleet, .*; got free, and gpt-oss-20B has"):
         server.serve("paged", Paged(window_blocks="free"), ONE, server.memory_bytes)

@@ -102,7 +102,10 @@ def test_jumping_gives_what_stepping_gives(name, maker, rows, late, num_bytes, m
 def test_blocks_that_windows_would_give_back_are_refused():
     prices = prices_of(machine(), work_of_parameters(GEOMETRIES["windows"], WEIGHTS))
     settings = {"geometry": GEOMETRIES["windows"], "budget_bytes": 1 << 20, "max_batch": 2}
-    with pytest.raises(ValueError, match="window_blocks: keep, in a fleet, whose blocks are of all layers"):
+    with pytest.raises(
+        ValueError,
+        match="window_blocks: keep, or late, in a fleet, where blocks that a window has left",
+    ):
         simulate(columns_of([(0, 4, 4)]), Paged(block_size=4, pool_tokens=64, window_blocks="free"), prices, **settings)
 
 

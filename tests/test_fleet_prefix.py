@@ -12,29 +12,18 @@ from kvbench.fleet import simulate
 from kvbench.fleet.routing import drawn, prefix_cost
 from kvbench.fleet.state import ROUTINGS
 from kvbench.fleet.steps import STEP_NS, steady_prices
-from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.paged import Paged
 from kvbench.workload.trace_columns import TraceColumns
 from tests.support.fleet_models import SLOT_BYTES, results
 from tests.support.imitated import Asked, Engine, contents_of
 from tests.support.machines import GEOMETRY
+from tests.test_fleet_groups import GEOMETRIES
 
 STAGING = 1024 // 2
 RULES = {"chunks": True, "counts_decode": True, "waits_for_end": False, "fits_prompts": True, "plans_steps": True}
 TOKENS = st.lists(st.integers(0, 1), min_size=1, max_size=14)
 # Of each request: when it arrives, how much of which text before it begins with, more of a prompt, and an answer.
 REQUESTS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9), st.integers(0, 30), TOKENS, TOKENS), max_size=16)
-
-WINDOWED = KVGeometry.uniform(
-    num_layers=4,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=8,
-    dtype="float16",
-    name="Windowed",
-    num_window_layers=3,
-    window_tokens=8,
-)
 
 
 def texts_of(drawn):
@@ -175,8 +164,8 @@ def test_choices_are_plain_functions_of_integers():
             "others may find are computed again after a preemption; got preemption=swap",
         ),
         (
-            {"geometry": WINDOWED},
-            "a fleet shares blocks that all layers hold alike; Windowed has 1 full layer, 3 window",
+            {"geometry": GEOMETRIES["states"]},
+            "a fleet shares blocks of tokens; states has 1 full layer, 1 state layer: set prefix_caching to false",
         ),
     ],
 )

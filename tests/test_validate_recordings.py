@@ -76,8 +76,7 @@ def test_a_schedulers_recorded_steps_are_equal_in_runner_and_fleet(name):
     found = validate(measurement(f"schedulers/vllm_{name}.json.gz"), fail_if="worst>0")
     assert found.failed == ()
     assert f"runner: equal, {NUM_STEPS[name]:,} steps" in found.text
-    said = "no fleet shares blocks" if name.startswith("hybrid") else f"equal, {NUM_STEPS[name]:,} steps"
-    assert f"fleet: {said}" in found.text
+    assert f"fleet: equal, {NUM_STEPS[name]:,} steps" in found.text
 
 
 @pytest.mark.parametrize("name", ["recorded.json.gz", "recorded.json"])

@@ -44,7 +44,9 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
         columns = fleet.arriving(taken)
     header = header_lines(name, fleet, columns, num_available, budget_bytes)
     header += [f"assumed: {sentence}" for sentence in (*columns.notes, *model_of(config).assumed)]
-    header += [KEPT.format(name=each) for each, own in strategies.items() if keeps_windows(own, fleet.geometry)]
+    by_engine = columns.contents is not None and fleet.serving.caches_prefixes
+    kept = [each for each, own in strategies.items() if keeps_windows(own, fleet.geometry, by_engine)]
+    header += [KEPT.format(name=each) for each in kept]
 
     def run() -> Results:
         runs, stopped = _simulated(strategies, fleet, columns, budget_bytes)

@@ -17,7 +17,7 @@ from kvbench.backend.load import IterationLoad
 from kvbench.backend.model_rates import ModelRates
 from kvbench.backend.rank import rank_in
 from kvbench.backend.rates import CacheRates, Decoding, Rates, Read
-from kvbench.backend.shares import parts_of
+from kvbench.backend.shares import parts_of, priced_as
 from kvbench.checks import check_int, check_share
 from kvbench.ledger import Posting
 from kvbench.ledger.costs import area_costs, as_held
@@ -190,6 +190,7 @@ class ModelledBackend(Backend):
         main = self._costs.get(MAIN)
         self._links.begin_repetition(main.block_bytes if main and isinstance(main.area.layout, Blocks) else 0)
         self._begin_ps = 0
+        self._priced = priced_as(self._costs, self.geometry, self.num_rows)
         self._parts = parts_of(self._costs.values(), self.geometry, self.num_rows)
         self._allocator: CachingAllocator | None = None
         self._storages: Storages | None = None
@@ -275,7 +276,7 @@ class ModelledBackend(Backend):
         rates, costs = self._rates, self._costs
         match posting.op:
             case Append(_, num_tokens, name):
-                return APPEND, rates.append_ps(costs[name], num_tokens) + self._copy_ps(posting)
+                return APPEND, rates.append_ps(self._priced[name], num_tokens) + self._copy_ps(posting)
             case Reserve(seq, _, name, background) as op:
                 ps = rates.reserve_ps(op, posting, costs[name], self._since_bytes(booking))
                 return RESERVE, self._beside(seq, RESERVE, ps) if background else ps
@@ -318,8 +319,8 @@ class ModelledBackend(Backend):
         """Attention over what a sequence holds."""
         assert booking.account is not None  # who attends is live
         holdings = booking.account.holdings.values()
-        attended = [(held.cost, held.num_used - held.arriving) for held in holdings if held.cost.area.attended]
-        reads = tuple(Read(cost, num_slots) for cost, num_slots in attended if num_slots)
+        attended = [(held.cost.area, held.num_used - held.arriving) for held in holdings if held.cost.area.attended]
+        reads = tuple(Read(self._priced[area.name], num_slots) for area, num_slots in attended if num_slots)
         since_bytes = self._since_bytes(booking)
         self._read_bytes += sum(read.cost.bytes_of(read.num_slots) for read in reads)
         self._read_until[booking.seq] = self._read_bytes

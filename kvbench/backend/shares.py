@@ -1,12 +1,12 @@
 """An area's slots by their bytes, against those that the model gives: fewer where packed, more where scored."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from kvbench.ledger import AreaCost
-from kvbench.ledger.costs import covered, held_as
+from kvbench.ledger.costs import area_cost, covered, held_as
 from kvbench.model.geometry import KVGeometry
-from kvbench.plan.area import DEVICE, Area, Cast, Native, Score, Votes
+from kvbench.plan.area import DEVICE, Area, Blocks, Cast, Native, Score, Votes
 from kvbench.timing.prices import UNBOUNDED, UNIT_PARTS
 
 
@@ -29,6 +29,15 @@ def parts_in(cost: AreaCost, geometry: KVGeometry, parts: int, num_rows: int = 1
     """Of so many parts of a unit, those that an area's slot counts as."""
     given = _given(cost, geometry, num_rows)
     return parts * cost.unit_bytes // given if given else parts
+
+
+def priced_as(costs: Mapping[str, AreaCost], geometry: KVGeometry, num_rows: int = 1) -> dict[str, AreaCost]:
+    """Areas as their work is priced: that with a pool has all layers where others have tables of its blocks, and these
+    none, since kernels go through the same layers whichever table each has."""
+    areas = [cost.area for cost in costs.values()]
+    pools = {area.name: area.layout.of for area in areas if isinstance(area.layout, Blocks) and area.layout.of}
+    whole = {name: area_cost(replace(costs[name].area, layers=None), geometry, num_rows) for name in pools.values()}
+    return {**costs, **{name: replace(costs[name], groups=()) for name in pools}, **whole}
 
 
 def voters_of(score: Score | None) -> tuple[int, int]:

@@ -319,7 +319,8 @@ class FleetServer:
 
     def fitted(self, strategy: Strategy, columns: TraceColumns, budget_bytes: int) -> Strategy:
         """The strategy as this fleet has it: a pool without a size takes all of the budget, as an engine's does,
-        beside the states of as many requests as can be live, and windows' blocks are kept where it does not say.
+        beside the states of as many requests as can be live, and windows' blocks are kept where it does not say
+        and keeps no prefixes.
 
         Raises:
             ValueError: something is left to a run that a fleet does not know.
@@ -328,13 +329,13 @@ class FleetServer:
         longest = int((columns.num_prompt_tokens + np.maximum(columns.num_output_tokens - 1, 0)).max(initial=1))
         beside_bytes = self.max_batch * self.geometry.state_bytes if has_blocks else 0
         left_bytes = max(budget_bytes - beside_bytes, 1)
-        strategy = in_pool(strategy, self.serving, self.geometry, left_bytes)
         known = Limits(
             geometry=self.geometry,
             budget_bytes=left_bytes,
             live_tokens=(longest,),
             is_modelled=True,
             keeps_windows=True,
+            step_tokens=self.serving.scheduling.tokens,
             caches_prefixes=columns.contents is not None and self.serving.caches_prefixes,
         )
-        return strategy.fitted(known)
+        return in_pool(strategy, self.serving, known).fitted(known)

@@ -4,6 +4,7 @@ or a chunk ends. Between events all that decode are on straight stretches of the
 from kvbench.compiled import part, plain
 from kvbench.fleet.rows import LiveRow
 from kvbench.fleet.state import FixedRow, Machine
+from kvbench.fleet.windows import left_bytes
 from kvbench.timing.prices import UNBOUNDED, units_seen
 
 _units_seen = plain(units_seen)
@@ -16,6 +17,8 @@ def bytes_of(num_tokens: int, fixed: FixedRow) -> int:
         return 0
     if not fixed.is_bounded:
         return fixed.state_bytes + num_tokens * fixed.slot_bytes
+    if fixed.num_groups > 0:
+        return num_tokens * fixed.slot_bytes
     num_bytes = fixed.state_bytes
     for i in range(fixed.num_holds):
         num_bytes += min(num_tokens, fixed.holds[i].most_tokens) * fixed.holds[i].slot_bytes
@@ -90,6 +93,8 @@ def used_slots(own: LiveRow, num_tokens: int) -> int:
 @part
 def held_bytes(own: LiveRow, num_tokens: int, fixed: FixedRow) -> int:
     """Bytes that a live request uses with so many tokens."""
+    if fixed.num_groups > 0:
+        return bytes_of(num_tokens, fixed) - left_bytes(own, fixed)
     if not fixed.is_turning:
         return bytes_of(num_tokens, fixed)
     return bytes_of(used_slots(own, num_tokens), fixed) + own.aside * fixed.aside_bytes // fixed.aside_group

@@ -18,6 +18,7 @@ from kvbench.fleet.live import (
 )
 from kvbench.fleet.memory import note_peak, note_waste
 from kvbench.fleet.prefix.cache import cross
+from kvbench.fleet.prefix.groups import leave_windows, name_in_groups
 from kvbench.fleet.prompts import compute, compute_prompts
 from kvbench.fleet.queue import note_left
 from kvbench.fleet.room import make_room
@@ -179,7 +180,7 @@ def _decode(m: Machine) -> None:
     """A token more for every request that decodes."""
     now, fixed = m.now, m.fixed
     step = now.counter + 1
-    if fixed.layout == BLOCKS:
+    if fixed.layout == BLOCKS and fixed.num_groups == 0:
         added = m.live[now.counter % fixed.unit].growing * fixed.unit * fixed.slot_bytes
         grown_bytes = now.allocated + added
         is_calm = next_key(m) > step or fixed.fixed_bytes + grown_bytes <= now.peak_bytes
@@ -272,6 +273,20 @@ def _turn_one(m: Machine, place: int, step: int) -> None:
 
 
 @part
+def _has_blocks(m: Machine, place: int, required: int) -> bool:
+    """Whether there is room for a decode step where groups have tables: blocks given back, taken and named for it."""
+    own, unit = m.live[place], m.fixed.unit
+    leave_windows(m, place, required - 1)
+    if (required - 1) % unit == 0:
+        own.capacity = own.taken = required - 1
+        if not make_room(m, place, required - 1, required):
+            return False
+    if m.fixed.shares and required % unit == 0:
+        name_in_groups(m, place, required // unit - 1, required // unit)
+    return True
+
+
+@part
 def _happen(m: Machine, place: int, step: int) -> None:
     """Let happen what a request's key stood for, and find the next."""
     now, own, fixed = m.now, m.live[place], m.fixed
@@ -284,6 +299,8 @@ def _happen(m: Machine, place: int, step: int) -> None:
         now.units_seen -= held_units(own, required, fixed)
         m.requests[own.request].outcome = TOO_LONG
         end(m, place, required - 1)
+        return
+    if fixed.num_groups > 0 and not _has_blocks(m, place, required):
         return
     if fixed.layout == BLOCKS:
         own.capacity = own.taken = -(-required // fixed.unit) * fixed.unit

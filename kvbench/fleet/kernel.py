@@ -16,6 +16,7 @@ from kvbench.fleet.state import ROUND_ROBIN, Rule, Tables, TurnRule
 COMPILED = (
     *("aside", "holds", "iteration", "jump", "kernel", "last_blocks", "live", "memory", "paying", "prefix/cache"),
     *(
+        "prefix/groups",
         "prefix/loads",
         "prefix/segments",
         "prefix/tier",
@@ -28,7 +29,7 @@ COMPILED = (
         "sends",
         "space",
     ),
-    *("state", "tally", "turns"),
+    *("state", "tally", "turns", "windows"),
 )
 """Files of this package that are compiled into the kernel."""
 

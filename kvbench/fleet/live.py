@@ -11,6 +11,7 @@ from kvbench.fleet.memory import freed
 from kvbench.fleet.prefix.cache import go_on, next_run
 from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, SWAP, TAKEN, Machine
 from kvbench.fleet.turns import next_turn, note_slide
+from kvbench.fleet.windows import next_block
 from kvbench.timing.prices import UNBOUNDED, moved_ps
 
 _lost_tokens, _moved_ps, _promised_slots = plain(lost_tokens), plain(moved_ps), plain(promised_slots)
@@ -98,6 +99,7 @@ def enter(m: Machine, request: int, saved: int) -> int:
     own.final = asked.prompt + max(asked.output - 1, 0)  # the prompt's step gives the first output token
     own.held = own.capacity = own.taken = own.waste = own.has_stepped = own.more_units = own.more_bytes = 0
     own.away = own.aside = own.far = own.gone = own.several = own.is_pending = own.slides = 0
+    own.before = 0
     own.most, own.pass_at = UNBOUNDED, m.fixed.interval
     own.saved = saved
     own.key = own.last = own.position = own.origin = NONE
@@ -146,7 +148,9 @@ def set_key(m: Machine, place: int, held: int) -> None:
             own.last = NONE if fixed.is_bounded else last - own.origin
     if fixed.is_bounded:
         event = min(event, next_bend(held, fixed))
-    if fixed.shares:
+    if fixed.num_groups > 0:
+        event = min(event, next_block(own, held, fixed))
+    elif fixed.shares:
         event = min(event, next_run(m, place, held))
     own.key = event - own.origin
 
@@ -181,7 +185,7 @@ def begin_decoding(m: Machine, place: int) -> None:
     own.saved = 0
     if m.fixed.layout == BLOCKS:
         m.live[-own.origin % m.fixed.unit].growing += 1
-        if m.fixed.shares:
+        if m.fixed.shares and m.fixed.num_groups == 0:
             go_on(m, place, own.held)
     set_key(m, place, own.held)
     push(m, place)

@@ -3,6 +3,7 @@
 from kvbench.compiled import part, plain
 from kvbench.fleet.holds import bytes_of, replaced_bytes, twice_bytes
 from kvbench.fleet.prefix.cache import let_go
+from kvbench.fleet.prefix.groups import let_go_groups
 from kvbench.fleet.space import give_back, rounded, take
 from kvbench.fleet.state import BLOCKS, BUDDY, CHUNKS, COUNTING, NONE, FixedRow, Machine
 from kvbench.timing.prices import resize_ps
@@ -100,7 +101,10 @@ def freed(m: Machine, place: int, held: int) -> None:
     """Free what a request holds; the capacity of a sequence in blocks follows from its tokens."""
     own = m.live[place]
     size = own.taken
-    if m.fixed.layout == BLOCKS:
+    if m.fixed.num_groups > 0:
+        size = 0
+        let_go_groups(m, place, held)
+    elif m.fixed.layout == BLOCKS:
         size = -(-held // m.fixed.unit) * m.fixed.unit
         if m.fixed.shares:
             size -= let_go(m, place, held)

@@ -6,6 +6,7 @@ from kvbench.fleet.holds import held_bytes, passing_bytes
 from kvbench.fleet.live import complete, end, enter, is_decoding
 from kvbench.fleet.paying import pay
 from kvbench.fleet.prefix.cache import fill
+from kvbench.fleet.prefix.groups import leave_windows, name_in_groups
 from kvbench.fleet.queue import is_admitted, is_promised, is_waiting, take_first, take_found
 from kvbench.fleet.room import make_room
 from kvbench.fleet.state import NONE, SWAP, TOO_LONG, Machine
@@ -58,6 +59,8 @@ def compute(m: Machine, place: int) -> tuple[bool, bool]:
     now, own, fixed = m.now, m.live[place], m.fixed
     goal = max(own.saved, own.prompt)
     took = is_cut = False
+    if fixed.num_groups > 0:
+        leave_windows(m, place, own.held)
     while own.held < goal:
         held = own.held
         is_fetch = fixed.preemption == SWAP and held < own.saved
@@ -81,7 +84,9 @@ def compute(m: Machine, place: int) -> tuple[bool, bool]:
             return took, True
         took = True
         own.held += num_tokens
-        if fixed.shares:
+        if fixed.shares and fixed.num_groups > 0:
+            name_in_groups(m, place, held // fixed.unit, own.held // fixed.unit)
+        elif fixed.shares:
             fill(m, place, held // fixed.unit, own.held // fixed.unit)
         pay(m, place, held, num_tokens, is_fetch)
         if fixed.is_turning:

@@ -7,6 +7,7 @@ from kvbench.fleet.holds import held_bytes
 from kvbench.fleet.live import enter, is_decoding, leave, note_end, stack
 from kvbench.fleet.memory import note_peak, resized
 from kvbench.fleet.prefix.cache import find, free_blocks, may_grow, num_idle, take_over
+from kvbench.fleet.prefix.groups import find_in_groups, have_room, take_over_groups
 from kvbench.fleet.prefix.loads import load
 from kvbench.fleet.prefix.segments import turn_at
 from kvbench.fleet.state import (
@@ -47,7 +48,8 @@ def is_promised(m: Machine) -> bool:
 def is_admitted(m: Machine) -> bool:
     """Look for blocks of the head of the queue that are there, and whether the pool has room for its whole prompt.
 
-    If that is asked, and it has not, the next try is when somebody has let go of blocks.
+    If that is asked, and it has not, the next try is when somebody has let go of blocks, or where that may be before
+    the next iteration ends, in it.
     """
     now, fixed, lost = m.now, m.fixed, 0
     now.num_found = 0
@@ -55,6 +57,8 @@ def is_admitted(m: Machine) -> bool:
     if now.num_stacked > 0:
         request, lost = m.live[now.num_stacked - 1].stacked, m.live[now.num_stacked - 1].stacked_held
     num_tokens = max(m.requests[request].prompt, lost)
+    if fixed.num_groups > 0:
+        return _is_admitted_in_groups(m, request, num_tokens)
     if fixed.shares:
         now.num_found = find(m, request, _most_hit_blocks(num_tokens, fixed.unit))
     if not fixed.fits_prompts or now.num_live == 0:
@@ -65,7 +69,20 @@ def is_admitted(m: Machine) -> bool:
     if fixed.shares and num_blocks + num_idle(m, request, now.num_found) <= free:
         return True
     now.has_given_way = 1
-    now.must_wait = int(not fixed.shares or not may_grow(m, request, now.num_found))
+    if fixed.plans_steps:
+        now.must_wait = int(not fixed.shares or not may_grow(m, request, now.num_found))
+    return False
+
+
+@part
+def _is_admitted_in_groups(m: Machine, request: int, num_tokens: int) -> bool:
+    """The same where groups have tables of their own: blocks come free with each step, as windows leave them."""
+    now, fixed = m.now, m.fixed
+    if fixed.shares:
+        now.num_found = find_in_groups(m, request, _most_hit_blocks(num_tokens, fixed.unit))
+    if not fixed.fits_prompts or now.num_live == 0 or have_room(m, request, now.num_found, num_tokens):
+        return True
+    now.has_given_way = 1
     return False
 
 
@@ -77,7 +94,10 @@ def take_found(m: Machine, place: int) -> bool:
         Whether it is still live, with room for what it loads of tiers below.
     """
     now, own = m.now, m.live[place]
-    take_over(m, place, now.num_found)
+    if m.fixed.num_groups > 0:
+        take_over_groups(m, place, now.num_found)
+    else:
+        take_over(m, place, now.num_found)
     own.held = own.capacity = own.taken = now.num_found * m.fixed.unit
     now.new_used += held_bytes(own, own.held, m.fixed)
     note_peak(m, 0)

@@ -2,6 +2,7 @@
 
 from kvbench.compiled import inlined, part, plain, referred
 from kvbench.fleet.prefix.cache import find
+from kvbench.fleet.prefix.groups import find_in_groups
 from kvbench.fleet.replica import load_of
 from kvbench.fleet.state import (
     FOREVER,
@@ -91,7 +92,9 @@ def _cheapest(tables: Tables, place: int, last: int, admitted: Rule, grown: Rule
     for j in range(num_replicas):
         i = (last + 1 + j) % num_replicas
         m, now = machine_of(tables, i, admitted, grown, turned), tables.replicas[i]
-        num_found = find(m, place, num_prompt) if fixed.shares else 0
+        num_found = 0
+        if fixed.shares:
+            num_found = find_in_groups(m, place, num_prompt) if fixed.num_groups > 0 else find(m, place, num_prompt)
         num_active = now.allocated // (fixed.unit * fixed.slot_bytes)
         num_waiting = now.num_routed - now.num_finished - now.num_live
         cost = _prefix_cost(num_prompt - num_found, num_active, num_waiting, num_prompt, fixed.routing_load)

@@ -56,6 +56,7 @@ class LiveRow(Protocol):
     arrived: int  # in order of admission
     open: int  # of blocks with names: the segment that it fills, and how many of its first ones it found
     hit_blocks: int
+    before: int  # of tables by group: tokens that it held as windows last gave back what they had left
     # From here on, tables of their own, as long as this one.
     heap: int
     due: int

@@ -24,6 +24,8 @@ from kvbench.fleet.state import (
 )
 from kvbench.plan.area import DEVICE, DISK, HOST, Area, Blocks, Chunks, Contiguous, Holes, Ring
 from kvbench.strategy.base import IntegerRule, Strategy, Turns, all_stay, constant, same_capacity
+from kvbench.strategy.block_tables import BlockTables
+from kvbench.strategy.paged import Paged
 
 HOOKS = ("on_admit", "at_once", "on_append", "on_attended", "on_pressure", "on_finish", "on_complete")
 RULED = (
@@ -63,6 +65,8 @@ class BoundRule(NamedTuple):
         layout: CONTIGUOUS, CHUNKS or BLOCKS.
         unit: slots of a chunk or block; 1 where slots are contiguous.
         reserves: whether anything is reserved at admission.
+        turns: what becomes of slots that are too many, where some are.
+        tables: of blocks, where groups of layers have their own, one an area; None: slots are alike.
     """
 
     compiled: Rules
@@ -72,6 +76,7 @@ class BoundRule(NamedTuple):
     unit: int
     reserves: bool
     turns: Turns | None
+    tables: BlockTables | None = None
 
     @property
     def area(self) -> Area:
@@ -90,7 +95,8 @@ def bound_rule(strategy: Strategy) -> BoundRule:
     check_figures(type(strategy).__name__, (*rule.admitted_by, *rule.grown_by, *turns.by, rule.max_tokens, unit))
     reserves = (rule.admitted, rule.admitted_by) != (constant, (0,))
     compiled = bound(rule.admitted, rule.admitted_by), bound(rule.grown, rule.grown_by), bound_turns(turns)
-    return BoundRule(compiled, rule.max_tokens, strategy.areas, layout, unit, reserves, rule.turns)
+    tables = strategy.tables if isinstance(strategy, Paged) and len(strategy.areas) > 1 else None
+    return BoundRule(compiled, rule.max_tokens, strategy.areas, layout, unit, reserves, rule.turns, tables)
 
 
 NO_TURNS = Turns(same_capacity, all_stay, all_stay, same_capacity, ())

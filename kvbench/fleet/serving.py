@@ -9,6 +9,7 @@ from kvbench.backend.rank import Rank
 from kvbench.engine.base import Engine
 from kvbench.engine.pool import Pool
 from kvbench.engine.scheduling import Scheduling
+from kvbench.ledger import Limits
 from kvbench.ledger.costs import area_cost
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
@@ -108,7 +109,7 @@ def served_as(said: Said, conditions: Conditions, rank: Rank, machine: Hardware)
     return Serving(memory_bytes, max_batch, rules, engine, pool)
 
 
-def in_pool(strategy: Strategy, serving: Serving, geometry: KVGeometry, budget_bytes: int) -> Strategy:
+def in_pool(strategy: Strategy, serving: Serving, known: Limits) -> Strategy:
     """A strategy of blocks without a pool's size, in the engine's blocks and pool; others as they are.
 
     Blocks of which staging buffers hold no whole number stay as they are: engines make such where pages of states and
@@ -117,8 +118,7 @@ def in_pool(strategy: Strategy, serving: Serving, geometry: KVGeometry, budget_b
     Args:
         strategy: what decides.
         serving: how replicas serve.
-        geometry: what an accelerator's layers hold.
-        budget_bytes: what blocks may take, if that is less than the engine's pool.
+        known: what an accelerator's layers hold, and what blocks may take, if that is less than the engine's pool.
     Raises:
         ValueError: strategy and engine both say how large a block is.
     """
@@ -130,14 +130,21 @@ def in_pool(strategy: Strategy, serving: Serving, geometry: KVGeometry, budget_b
         block_tokens = own
     elif own not in (Paged.block_size, block_tokens):
         raise ValueError(f"block_size is {own}, and engine={serving.name} has blocks of {block_tokens}: say one")
-    (area,) = strategy.areas
-    slots = min(pool.usable_bytes, budget_bytes) // area_cost(area, geometry, 1).unit_bytes
+    area = strategy.fitted(known).areas[0]  # where groups of layers have tables, that of those that look at all
+    assert known.budget_bytes is not None
+    slots = min(pool.usable_bytes, known.budget_bytes) // area_cost(area, known.geometry, 1).unit_bytes
     return replace(strategy, block_size=block_tokens, pool_tokens=max(slots // block_tokens, 1) * block_tokens)
 
 
-def keeps_windows(strategy: Strategy, geometry: KVGeometry) -> bool:
-    """Whether a strategy that says nothing of windows' blocks, and gives them back elsewhere, keeps them in a fleet."""
-    if not isinstance(strategy, Paged) or strategy.window_blocks is not None:
+def keeps_windows(strategy: Strategy, geometry: KVGeometry, by_engine: bool) -> bool:
+    """Whether a strategy that says nothing of windows' blocks, and gives them back elsewhere, keeps them in a fleet.
+
+    Args:
+        strategy: as configured.
+        geometry: of the model.
+        by_engine: whether prefixes are kept where it says nothing of them; then they are not.
+    """
+    if not isinstance(strategy, Paged) or strategy.window_blocks is not None or strategy.keeps_prefixes(by_engine):
         return False
     (area,) = strategy.areas
     return area_cost(area, geometry, 1).frees_windows

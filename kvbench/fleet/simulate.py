@@ -131,7 +131,7 @@ def simulate(
         chunks=int(scheduling.chunks),
         mixes=int(scheduling.mixes),
         counts_decode=int(scheduling.counts_decode),
-        evicts=int(scheduling.evicts or rule.layout != BLOCKS),
+        evicts=int(scheduling.evicts or rule.layout != BLOCKS or rule.tables is not None),
         num_clients=min(columns.num_clients or 0, columns.num_requests * repeats),
         is_awaited=int(columns.num_clients is not None or following.num_parents.size > 0),
         preemption=PREEMPTIONS.index(preemption),
@@ -168,10 +168,9 @@ def _shares(columns: TraceColumns, strategy: Strategy, geometry: KVGeometry, pre
     """Whether requests share blocks."""
     if columns.contents is None or not isinstance(strategy, Paged) or not strategy.prefix_caching:
         return False
-    if geometry.state_bytes or any(group.tokens for group in geometry.groups):
+    if geometry.state_bytes:
         raise ValueError(
-            f"a fleet shares blocks that all layers hold alike; {geometry.called} has {geometry.kinds}: set "
-            "prefix_caching to false"
+            f"a fleet shares blocks of tokens; {geometry.called} has {geometry.kinds}: set prefix_caching to false"
         )
     if preemption != "recompute":
         raise ValueError(f"blocks that others may find are computed again after a preemption; got {preemption=!s}")

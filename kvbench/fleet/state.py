@@ -174,6 +174,7 @@ class ReplicaRow(Counters):
     num_segments: int
     vacant_segment: int
     num_unused: int  # blocks that nobody holds, if none is evicted yet whose room has been taken
+    unused_bytes: int  # of the same where groups have tables of their own
     shared_bytes: int  # that several requests use, times those but one
     tiers_at: int  # the address of records of the tiers below the device
     ready_ps: int  # after the iteration's begin, when all is there that is loaded in it
@@ -189,6 +190,7 @@ class Hold(NamedTuple):
         is_chunk: 1 where they begin anew with every so many tokens, 0 where they let go of them one by one.
         tensor_bytes: those in the largest tensor that growth replaces; 0 where it replaces none.
         layer_bytes: those in one layer.
+        most_blocks: of a prompt that is to fit, where they have a table of their own.
     """
 
     most_tokens: int
@@ -196,6 +198,7 @@ class Hold(NamedTuple):
     is_chunk: int
     tensor_bytes: int
     layer_bytes: int
+    most_blocks: int
 
 
 TABLES: dict[str, type] = {"sights": Sight, "holds": Hold}
@@ -271,6 +274,8 @@ class FixedRow(Prices):
     token_ps: int
     tier_seed: int
     loads_at: int  # the address of what requests have loaded: blocks by tier, and how long it took
+    num_groups: int  # of layers with tables of blocks of their own, by `holds`; 0 where all share one
+    num_runs: int  # of a group, on all copies
     num_holds: int
     holds: tuple[Hold, ...]
 

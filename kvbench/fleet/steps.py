@@ -132,4 +132,5 @@ class _Watch:
 
     def _free_blocks(self) -> int:
         (now,), (fixed,) = self._tables.replicas, self._tables.fixed
-        return int((fixed["limit_bytes"] - now["allocated"]) // (fixed["unit"] * fixed["slot_bytes"]))
+        slot_bytes = fixed["holds"][0]["slot_bytes"] if fixed["num_groups"] else fixed["slot_bytes"]
+        return int((fixed["limit_bytes"] - now["allocated"]) // (fixed["unit"] * slot_bytes))

@@ -66,13 +66,14 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
     """
     if rule.turns is not None and any(group.tokens for group in geometry.groups):
         raise ValueError(f"a fleet reduces slots that all layers hold alike; {geometry.called} has {geometry.kinds}")
-    cost = area_cost(rule.area, geometry, 1)
+    area = rule.area if rule.tables is None else rule.areas[0]
+    cost = area_cost(area, geometry, 1)
     if cost.frees_windows:
         raise ValueError(
-            "window_blocks: keep, in a fleet, whose blocks are of all layers even where a sliding window has left; "
-            f"got free, and {geometry.called} has {geometry.kinds}"
+            "window_blocks: keep, or late, in a fleet, where blocks that a window has left go with the next step; got "
+            f"free, and {geometry.called} has {geometry.kinds}"
         )
-    holds = _holds_of(cost, rule.layout == CONTIGUOUS)
+    holds = _holds_of(cost, rule.layout == CONTIGUOUS) if rule.tables is None else _holds_of_tables(rule, geometry)
     state_bytes = geometry.state_bytes
     fixed_bytes = workspace_bytes(rule.areas, geometry, 1)
     if rule.layout == BLOCKS:  # a pool has blocks alone: states are set aside beside it
@@ -80,9 +81,9 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         state_bytes = 0
     limit_bytes = max(budget_bytes - fixed_bytes, 0)
     is_small_pool = False
-    if isinstance(rule.area.layout, Blocks):
+    if isinstance(area.layout, Blocks):
         # A pool is set aside whole, or there is none.
-        pool_bytes = cost.bytes_of(rule.area.layout.pool)
+        pool_bytes = cost.bytes_of(area.layout.pool)
         is_small_pool = pool_bytes + cost.bytes_of(rule.unit) <= limit_bytes
         limit_bytes = pool_bytes if pool_bytes <= limit_bytes else 0
     slots = cost.slots_in(limit_bytes - state_bytes)
@@ -91,7 +92,8 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "is_lazy": int(not rule.reserves),
         "unit": rule.unit,
         "max_tokens": UNBOUNDED if rule.max_tokens is None else rule.max_tokens,
-        "slot_bytes": cost.unit_bytes,
+        "slot_bytes": cost.unit_bytes if rule.tables is None else sum(hold.slot_bytes for hold in holds),
+        "num_groups": 0 if rule.tables is None else len(holds),
         "state_bytes": state_bytes,
         "is_bounded": int(cost.unit_bytes == 0 or min(row[0] for row in (*holds, *prices.sights)) < UNBOUNDED),
         **_turning(rule, geometry, prices),
@@ -99,7 +101,7 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "limit_bytes": limit_bytes,
         "limit_slots": UNBOUNDED if slots is None else slots,
         "is_small_pool": int(is_small_pool),
-        **dict.fromkeys(("runs_at", "table_at", "turns_at", "loads_at"), 0),
+        **dict.fromkeys(("num_runs", "runs_at", "table_at", "turns_at", "loads_at"), 0),
         "space_slots": 0 if slots is None else slots // chosen["min_block"] * chosen["min_block"],
         "num_holds": len(holds),
         "holds": holds,
@@ -163,7 +165,7 @@ def _holds_of(cost: AreaCost, is_copied: bool) -> tuple[Hold, ...]:
     for group in cost.groups:
         most = UNBOUNDED if group.most_tokens is None else group.most_tokens
         is_chunk = int(group.is_chunked and most < UNBOUNDED)
-        before = found.get((most, is_chunk), Hold(most, 0, is_chunk, 0, 0))
+        before = found.get((most, is_chunk), Hold(most, 0, is_chunk, 0, 0, 0))
         found[most, is_chunk] = before._replace(
             slot_bytes=before.slot_bytes + group.unit_bytes,
             tensor_bytes=max(before.tensor_bytes, group.tensor_bytes * is_copied),
@@ -172,6 +174,28 @@ def _holds_of(cost: AreaCost, is_copied: bool) -> tuple[Hold, ...]:
     if len(found) > MOST_SIGHTS:
         raise ValueError(f"layers hold at most {MOST_SIGHTS} different numbers of tokens, got {len(found)}")
     return tuple(found.values())
+
+
+def _holds_of_tables(rule: BoundRule, geometry: KVGeometry) -> tuple[Hold, ...]:
+    """What groups of layers hold that have tables of blocks of their own, those that look at all tokens first.
+
+    Raises:
+        ValueError: there are too many.
+    """
+    assert rule.tables is not None
+    if len(rule.areas) > MOST_SIGHTS:
+        raise ValueError(f"groups of layers with tables of their own are at most {MOST_SIGHTS}, got {len(rule.areas)}")
+    return tuple(
+        Hold(
+            most_tokens=UNBOUNDED if table.window is None else table.window,
+            slot_bytes=area_cost(area, geometry, 1).unit_bytes,
+            is_chunk=0,
+            tensor_bytes=0,
+            layer_bytes=0,
+            most_blocks=rule.tables.most_blocks(table),
+        )
+        for area, table in zip(rule.areas, rule.tables.tables, strict=True)
+    )
 
 
 def tables_of(

@@ -41,7 +41,8 @@ class Limits:
             requests are not known beforehand.
         context_tokens: the longest sequence that the model is made for; None: not known.
         is_modelled: whether pools are only counted. One that is allocated is no larger than the requests can fill.
-        keeps_windows: whether blocks are of all layers alike, and none is given back that a window has left.
+        keeps_windows: whether blocks are of all layers alike, and none is given back that a window has left, where no
+            prefixes are kept and a strategy says nothing.
         has_own_pools: whether each layer's blocks come from a pool of its own, so that layers with a window hold it
             beside them.
         caches_prefixes: whether the engine keeps blocks for requests that begin alike, and there may be such.

@@ -128,13 +128,19 @@ class BlockTables(NamedTuple):
             for count, is_whole in ((num_tokens, True), (now, False))
         )
 
+    def most_blocks(self, table: BlockTable) -> int:
+        """Blocks that one of the tables is taken to hold at most, where a whole prompt is to fit."""
+        if table.window is None or self.step_tokens is None:
+            return UNLIMITED
+        return most_window_blocks(table.window, self.step_tokens, self.most_tokens, self.block_tokens)
+
     def _taken_bytes(
         self, table: BlockTable, found: Sequence[Hashable], num_tokens: int, is_whole: bool, view: LedgerView
     ) -> int:
         """What a table of so many tokens takes of what is free, with blocks that are found and nobody holds."""
         size, wanted = self.block_tokens, -(-num_tokens // self.block_tokens)
-        if is_whole and table.window is not None and self.step_tokens is not None:
-            wanted = min(wanted, most_window_blocks(table.window, self.step_tokens, self.most_tokens, size))
+        if is_whole:
+            wanted = min(wanted, self.most_blocks(table))
         left = table.left(len(found) * size, size)
         num_idle = sum(not view.is_held(table.name(key)) for key in found[left:])
         return (max(wanted - max(left, len(found)), 0) + num_idle) * view.block_bytes(table.area)

@@ -42,8 +42,8 @@ class Paged(Strategy):
         window_blocks: "free": layers with a window or in chunks have tables of their own, and give back blocks that it
             has left, as vLLM's hybrid manager does; "keep": all layers hold the same blocks, as they do where there are
             no such layers; "late": as free, but what a window has left goes with the sequence's next step, as vLLM's
-            scheduler has it, and as it is with prefix_caching; None: free, and keep in a fleet, which has no other, and
-            whose header says so.
+            scheduler has it, and as it is with prefix_caching; None: free, and keep in a fleet that keeps no
+            prefixes, whose header says so.
         format: dtype of eight bits that K and V are cast to as they come, fp8_e4m3, fp8_e5m2 or int8; None: they are
             held as the model gives them.
         scale: what they are divided by before, a number, or "tensor" or "head" (see `Fp8`); 1 without a format.
@@ -135,10 +135,10 @@ class Paged(Strategy):
 
     def fitted(self, limits: Limits) -> Strategy:
         """The same strategy with a pool's size, and what becomes of windows' blocks. See `Strategy.fitted`."""
-        if self.window_blocks is None and limits.keeps_windows:
-            return self._with(window_blocks=KEEP).fitted(limits)
         if self.prefix_caching is None:
             return self._with(prefix_caching=limits.caches_prefixes).fitted(limits)
+        if self.window_blocks is None and limits.keeps_windows and not self.prefix_caching:
+            return self._with(window_blocks=KEEP).fitted(limits)
         self._check_tiers()
         if self.prefix_caching and limits.geometry.state_bytes:
             raise ValueError(
@@ -167,6 +167,11 @@ class Paged(Strategy):
                 raise ValueError(f"{tier}_bytes is 0, or at least a block's {block_bytes:,}; got {num_bytes:,}")
         blocks = {tier: tier_blocks(num_bytes, block_bytes) for tier, num_bytes in self.tier_bytes.items()}
         return Tiers(blocks, self.tier_writes, self.tier_loads, self.block_size, limits.load_times)
+
+    @property
+    def tables(self) -> BlockTables:
+        """Tables of blocks that every sequence has."""
+        return self._tables
 
     @derived
     def _tables(self) -> BlockTables:

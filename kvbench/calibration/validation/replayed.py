@@ -181,13 +181,11 @@ def first_difference(recorded: Sequence[Step], ours: Sequence[Step]) -> Differen
 
 def by_fleet(recording: RecordedSchedule) -> Replayed | str:
     """As `replayed`, in a fleet of one replica; or why there is none."""
-    if recording.sizes["window"]:
-        return "no fleet shares blocks of layers with windows"
     try:
         steps = import_module("kvbench.fleet.steps")
     except ImportError as error:
         return str(error).splitlines()[0]
-    watched, columns, geometry = steps.Watched(), recording.columns, _geometry(0)
+    watched, columns, geometry = steps.Watched(), recording.columns, _geometry(recording.sizes["window"])
     result = import_module("kvbench.fleet").simulate(
         replace(columns, arrival_ns=columns.arrivals_ns * steps.STEP_NS),
         _strategy(recording),

@@ -1,0 +1,137 @@
+"""A fleet's tables of blocks by group of layers: windows give back what they left, prefixes are found in all groups."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbench.backend.choice import Conditions
+from kvbench.backend.modelled import Modelled, ModelledBackend
+from kvbench.engine.scheduling import Scheduling
+from kvbench.fleet import OUTCOMES, simulate
+from kvbench.fleet.state import ROUTINGS
+from kvbench.ledger import Limits
+from kvbench.ledger.costs import workspace_bytes
+from kvbench.model.geometry import KVGeometry
+from kvbench.plan.ops import Drop
+from kvbench.runner.recorder import STEP_FIELDS
+from kvbench.runner.run import run
+from kvbench.strategy.paged import LATE, Paged
+from kvbench.timing.pricing import prices_of
+from kvbench.timing.work import work_of_parameters
+from kvbench.workload.columns import requests_by_turn
+from tests.support import fleet_models
+from tests.support.fleet_models import COLUMNS, TIMES, results
+from tests.support.machines import WEIGHTS, machine
+from tests.test_fleet_groups import group
+from tests.test_fleet_prefix import REQUESTS, columns_of, texts_of
+
+MODELS = {
+    "equal blocks": (group("full", 0), group("window", 1, tokens=6)),
+    "unequal blocks": (group("full", 2), group("window", 0, 1, 3, tokens=9)),
+}
+GEOMETRIES = {name: KVGeometry(groups=groups, dtype="float16", name=name) for name, groups in MODELS.items()}
+VLLM = {"counts_decode": True, "waits_for_end": False, "fits_prompts": True, "plans_steps": True}
+CHOSEN = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from([*MODELS]),
+        "size": st.sampled_from([1, 2, 4]),
+        "spare": st.integers(-2, 30),
+        "max_batch": st.integers(1, 5),
+        "rules": st.integers(5, 20).map(lambda tokens: Scheduling(tokens, **VLLM)),
+        "is_kept": st.booleans(),
+    }
+)
+
+
+def pool_of(columns, name, size, spare, is_kept, rules, **_):
+    """Paged over a pool that has room for the longest in full layers, and little more; and the budget that holds it."""
+    geometry = GEOMETRIES[name]
+    longest = int((columns.num_prompt_tokens + columns.num_output_tokens).max())
+    slots = max(-(-longest // size) + spare, 1) * size
+    made = Paged(block_size=size, pool_tokens=slots, window_blocks=LATE, prefix_caching=is_kept)
+    made = made.fitted(Limits(geometry=geometry, budget_bytes=None, is_modelled=True, step_tokens=rules.tokens))
+    return made, made.ledger(geometry).pool_bytes["main"] + workspace_bytes(made.areas, geometry, 1)
+
+
+def by_fleet(columns, chosen, **options):
+    made, budget_bytes = pool_of(columns, **chosen)
+    geometry = GEOMETRIES[chosen["name"]]
+    prices = prices_of(machine(), work_of_parameters(geometry, WEIGHTS))
+    known = {"geometry": geometry, "budget_bytes": budget_bytes, "max_batch": chosen["max_batch"]}
+    return simulate(columns, made, prices, scheduling=chosen["rules"], **known | options)
+
+
+class Dropping(ModelledBackend):
+    """The modelled backend, and how many blocks that nobody held were dropped."""
+
+    num_dropped = 0
+
+    def step(self, booking, *what, **how):
+        self.num_dropped += sum(isinstance(op, Drop) for op in booking.plan)
+        return super().step(booking, *what, **how)
+
+
+def by_runner(columns, chosen):
+    """What the runner finds: columns a request, tokens hit among them, and blocks evicted."""
+    made, budget_bytes = pool_of(columns, **chosen)
+    known = Conditions(geometry=GEOMETRIES[chosen["name"]], hardware=machine(), weights=WEIGHTS)
+    backend = Dropping(Modelled(memory_fraction=0.5), known)
+    backend.scheduling = chosen["rules"]
+    counts = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": chosen["max_batch"]}
+    recorder = run({"it": made}, requests_by_turn(columns), backend, budget_bytes=budget_bytes, **counts)
+    rows = dict(zip(STEP_FIELDS, recorder.steps().T, strict=True))
+    step_ns = np.maximum(sum(rows[name] for name in TIMES), rows["host_ns"])
+    found = fleet_models._requests(recorder, rows, np.cumsum(rows["idle_ns"] + step_ns), step_ns)
+    ended = sorted(recorder.requests, key=lambda row: row.session)
+    columns = {name: found[name].tolist() for name in COLUMNS}
+    own = {"held_tokens": [row.held_tokens for row in ended], "hit_tokens": [row.hit_tokens for row in ended]}
+    return columns | own, backend.num_dropped
+
+
+def told(result):
+    """A fleet's columns, by name, as lists."""
+    finish_ns = np.where(result.outcome == OUTCOMES.index("completed"), result.finish_ns, -1)
+    return results(result) | {"hit_tokens": result.hit_tokens.tolist(), "finish_ns": finish_ns.tolist()}
+
+
+@settings(max_examples=300, deadline=None)
+@given(drawn=REQUESTS, chosen=CHOSEN)
+def test_it_equals_the_runner(drawn, chosen):
+    columns = columns_of(texts_of(drawn))
+    result = by_fleet(columns, chosen)
+    assert (told(result), result.totals.num_evicted_blocks) == by_runner(columns, chosen)
+
+
+ROUTED = st.fixed_dictionaries({"replicas": st.integers(1, 3), "routing": st.sampled_from(ROUTINGS)})
+
+
+@settings(max_examples=150, deadline=None)
+@given(drawn=REQUESTS, chosen=CHOSEN, options=ROUTED, late=st.booleans())
+def test_jumping_gives_what_stepping_gives(drawn, chosen, options, late):
+    texts = texts_of(drawn)
+    if late:  # so that a bin of the timeline, which no jump goes beyond, has room for many steps
+        texts.append((2_000_000, (0, 1, 1), (1,)))
+    jumped, stepped = (by_fleet(columns_of(texts), chosen, step_by_step=each, **options) for each in (False, True))
+    assert told(jumped) == told(stepped)
+    assert jumped.totals == stepped.totals
+
+
+def test_windows_leave_room_that_kept_blocks_do_not():
+    # 40 tokens are 10 blocks of 4 in each group; a window of 6 holds 3 at most, and in a step 2 or 3.
+    columns = columns_of([(0, (0,) * 8, (1,) * 33)])
+    chosen = {"name": "equal blocks", "size": 4, "spare": 2, "max_batch": 1, "is_kept": False}
+    chosen["rules"] = Scheduling(tokens=8, **VLLM)
+    result = by_fleet(columns, chosen)
+    assert result.outcome.tolist() == [OUTCOMES.index("completed")]
+    staged = workspace_bytes(pool_of(columns, **chosen)[0].areas, GEOMETRIES["equal blocks"], 1)
+    block_bytes = 4 * GEOMETRIES["equal blocks"].groups[0].token_bytes
+    assert result.totals.peak_bytes - staged == (10 + 3) * block_bytes
+
+
+def test_a_prompt_is_found_where_both_groups_have_it():
+    # Two blocks of 4 are the window's that the second needs behind 12 tokens; its last token is computed.
+    texts = [(0, (0,) * 12 + (1,), (1,)), (20_000, (0,) * 12 + (0,), (1,))]
+    chosen = {"name": "equal blocks", "size": 4, "max_batch": 2, "is_kept": True}
+    chosen["rules"] = Scheduling(tokens=20, **VLLM)
+    hits = [by_fleet(columns_of(texts), chosen | {"spare": spare}).hit_tokens.tolist() for spare in (30, 1)]
+    assert hits == [[0, 12], [0, 0]]
