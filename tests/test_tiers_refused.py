@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from kvbench.api.capacity import capacity
 from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import Measured
 from kvbench.ledger import Ledger, LedgerError, Limits
 from kvbench.plan import Append, Drop, Publish, Release, Reserve, Reuse, Save
 from kvbench.plan.ops import BadOperation
+from kvbench.strategy.chain import Chain
+from kvbench.strategy.hierarchical import Hierarchical
 from kvbench.strategy.paged import Paged
 from tests.support.machines import GEOMETRY, machine
 from tests.test_fleet_prefix import WINDOWED
@@ -107,8 +110,34 @@ def test_what_only_a_run_knows_is_told_when_it_is_composed():
     with pytest.raises(ValueError, match=r"disk_bytes: tiers .* and Windowed has .*: set window_blocks to keep, or"):
         made.fitted(replace(LIMITS, geometry=WINDOWED))
     made = Paged(block_size=BLOCK, pool_tokens=32, host_bytes=10**6)  # caches as the engine does, and there is none
-    with pytest.raises(ValueError, match="host_bytes keeps named blocks, and prefix_caching is false"):
-        made.fitted(LIMITS)
+    assert made.fitted(LIMITS).tier_bytes == {}
+    with pytest.raises(ValueError, match="host_bytes keeps blocks that have names, and nobody names any here"):
+        made.fitted_to_serve(LIMITS)
+    with pytest.raises(ValueError, match="blocks that leave the fast tier have no names; set host_bytes to 0"):
+        Chain(parts=(made, Hierarchical()))
+
+
+def test_capacity_says_what_a_tier_holds_by_the_dtype_and_the_ranks():
+    made = Paged(host_bytes=10**9, remote_bytes=10**12)
+    fit = capacity("llama3_8b", hardware="h100", strategies={"it": made})
+    # 32 layers, K and V, 8 heads of 128, 2 bytes: 131,072 bytes a token, 2 MiB a block of 16.
+    assert fit.tiers == {"it": {"host": (476, 476 * 16), "remote": (476_837, 476_837 * 16)}}
+    assert "below the device it keeps on host 476 blocks, 7,616 tokens; on remote 476,837 blocks" in fit.text
+    assert fit.as_dict()["tiers"]["it"]["host"] == {"num_blocks": 476, "num_tokens": 7_616}
+    narrow = capacity(
+        "llama3_8b",
+        hardware="h100",
+        strategies={"it": made},
+        parallel={"tensor": 2, "data": 2},
+        settings={"model.kv_dtype": "fp8_e4m3"},
+    )
+    assert narrow.tiers["it"]["host"] == (2 * 1_907, 2 * 1_907 * 16)
+    assert (
+        capacity(
+            "llama3_8b", hardware="h100", strategies={"it": replace(made, prefix_caching=None)}, engine="ideal"
+        ).tiers
+        == {}
+    )
 
 
 def test_backends_refuse_what_they_do_not_carry_out():

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvbench.decide.held import held_by
 from kvbench.engine.capacity import CONTEXTS, Capacity
+from kvbench.engine.tiers import tier_blocks
+from kvbench.ledger.costs import area_cost
 from kvbench.model.geometry import geometry_in
 from kvbench.strategy.base import Strategy
 
@@ -27,6 +29,18 @@ class Context:
     name: str
     num_tokens: int
     num_output_tokens: int = 1
+
+
+class TierRoom(NamedTuple):
+    """What a tier below the device holds, of all replicas.
+
+    Args:
+        num_blocks: of a rank's.
+        num_tokens: in these.
+    """
+
+    num_blocks: int
+    num_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +102,22 @@ class Fit:
         found = None if held is None else held.requests(of.memory.available_bytes)
         return None if found is None else found * of.parallel.data
 
+    @cached_property
+    def tiers(self) -> dict[str, dict[str, TierRoom]]:
+        """What each tier below the device holds of a strategy that keeps blocks: by its name, and the tier's."""
+        by_engine = self.capacity.engine.caches_prefixes
+        return {
+            name: {tier: self._room_of(strategy, num_bytes) for tier, num_bytes in strategy.tier_bytes.items()}
+            for name, strategy in self.strategies.items()
+            if strategy.tier_bytes and strategy.keeps_prefixes(by_engine) and name in self.by_strategy
+        }
+
+    def _room_of(self, strategy: Strategy, num_bytes: int) -> TierRoom:
+        of, (area, *_) = self.capacity, strategy.areas
+        num_blocks = tier_blocks(num_bytes, area_cost(area, geometry_in(of.rank), 1).block_bytes)
+        each = area.blocks.num_tokens * of.parallel.decode_context
+        return TierRoom(num_blocks * of.parallel.data, num_blocks * each * of.parallel.data)
+
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
         of, model, memory, pool = self.capacity, self.capacity.model, self.capacity.memory, self.capacity.pool
@@ -118,6 +148,9 @@ class Fit:
             "strategies": {
                 name: {str(tokens): count for tokens, count in counts.items()}
                 for name, counts in self.by_strategy.items()
+            },
+            "tiers": {
+                name: {tier: room._asdict() for tier, room in rooms.items()} for name, rooms in self.tiers.items()
             },
             "refused": self.refused,
             "short_bytes": of.short_bytes,

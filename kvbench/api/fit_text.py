@@ -27,7 +27,7 @@ NOTHING = "–"
 
 def text_of(fit: Fit) -> str:
     """All of it, some lines a part."""
-    parts = (list(part(fit)) for part in (_head, _memory, _cache, _requests, _notes))
+    parts = (list(part(fit)) for part in (_head, _memory, _cache, _requests, _tiers, _notes))
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
@@ -105,6 +105,13 @@ def _requests(fit: Fit) -> Iterator[str]:
     rows: dict[str, Mapping[int, int | None]] = {fit.capacity.engine.name: fit.requests, **fit.by_strategy}
     cells = [[name, *(_count(counts[each.num_tokens]) for each in asked)] for name, counts in rows.items()]
     return table([["requests of", *heads], *cells])
+
+
+def _tiers(fit: Fit) -> Iterator[str]:
+    """Blocks below the device, where a strategy keeps some there."""
+    for name, rooms in fit.tiers.items():
+        held = (f"{tier} {room.num_blocks:,} blocks, {room.num_tokens:,} tokens" for tier, room in rooms.items())
+        yield f"below the device {name} keeps on {'; on '.join(held)}"
 
 
 def _count(number: int | None) -> str:

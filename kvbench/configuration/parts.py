@@ -144,7 +144,7 @@ def parts_of(config: Config) -> Parts:
     limits, fitted = limits_of(workload.sessions, backend, max_concurrency, budget_bytes), {}
     for name, strategy in strategies.items():
         with refusing(f"strategy.{name}: "):
-            fitted[name] = strategy.fitted(limits)
+            fitted[name] = strategy.fitted_to_serve(limits)
             fitted[name].ledger(backend.geometry, num_rows=backend.num_rows)
     return Parts(workload, fitted, backend, budget_bytes, max_concurrency, *repetitions_of(config, backend))
 

@@ -338,4 +338,4 @@ class FleetServer:
             step_tokens=self.serving.scheduling.tokens,
             caches_prefixes=columns.contents is not None and self.serving.caches_prefixes,
         )
-        return in_pool(strategy, self.serving, known).fitted(known)
+        return in_pool(strategy, self.serving, known).fitted_to_serve(known)

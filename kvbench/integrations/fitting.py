@@ -36,4 +36,4 @@ def check_fits(strategy: Strategy, geometry: KVGeometry, budget_bytes: int | Non
             "prefix_caching to false"
         )
     limits = Limits(geometry=geometry, budget_bytes=budget_bytes, context_tokens=context_tokens, has_own_pools=True)
-    strategy.fitted(limits).ledger(geometry)
+    strategy.fitted_to_serve(limits).ledger(geometry)

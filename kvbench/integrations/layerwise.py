@@ -83,7 +83,7 @@ class Layerwise:
             context_tokens=context_tokens,
             has_own_pools=True,
         )
-        self.strategy = strategy = deepcopy(strategy).fitted(limits)
+        self.strategy = strategy = deepcopy(strategy).fitted_to_serve(limits)
         self.ledger = strategy.ledger(geometry, budget_bytes, num_rows)
         self.geometry = geometry
         self.device = device

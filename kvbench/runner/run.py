@@ -55,7 +55,7 @@ def run(
     _check(strategies, sessions, num_repetitions, num_warmup, max_concurrency)
     check_signals(strategies, backend)
     limits = limits_of(sessions, backend, max_concurrency, budget_bytes)
-    strategies = {name: strategy.fitted(limits) for name, strategy in strategies.items()}
+    strategies = {name: strategy.fitted_to_serve(limits) for name, strategy in strategies.items()}
     check_signals(strategies, backend)
     _prepare(strategies, sessions, backend, budget_bytes)
     recorder = recorder or Recorder(tuple(strategies), num_warmup)

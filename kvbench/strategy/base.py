@@ -206,6 +206,21 @@ class Strategy:
         areas = limits.sized(self.areas, self.pooled_tokens)
         return self if areas == self.areas else self._with(areas=areas)
 
+    def fitted_to_serve(self, limits: Limits) -> "Strategy":
+        """The same, for requests that may share: refused where it is to keep blocks that nobody names.
+
+        Raises:
+            ValueError: as `fitted`, or tiers below the device are left without what they keep.
+        """
+        fitted = self.fitted(limits)
+        left = [tier for tier in self.tier_bytes if tier not in fitted.tier_bytes]
+        if left:
+            raise ValueError(
+                f"{left[0]}_bytes keeps blocks that have names, and nobody names any here (prefix_caching is false, or "
+                "requests do not say what they share): set it to 0"
+            )
+        return fitted
+
     def _with(self, **decided: object) -> Self:
         """The same strategy with other values; what it derives from them (cached properties) is derived anew."""
         made, kind = copy(self), type(self)

@@ -213,6 +213,8 @@ def _check(first: Strategy | None, second: Strategy | None) -> None:
         reason = "a fast tier that is left beside the steps cannot grow meanwhile; set background to false"
     elif isinstance(first, Paged) and first.prefix_caching:
         reason = "blocks that leave the fast tier are found by nobody; set prefix_caching to false"
+    elif isinstance(first, Paged) and first.tier_bytes:
+        reason = f"blocks that leave the fast tier have no names; set {next(iter(first.tier_bytes))}_bytes to 0"
     elif isinstance(first, Static):
         reason = f"{_name(second)} reserves what it needs on the device at once already"
     elif isinstance(first, Chunked):

@@ -136,10 +136,10 @@ class Paged(Strategy):
     def fitted(self, limits: Limits) -> Strategy:
         """The same strategy with a pool's size, and what becomes of windows' blocks. See `Strategy.fitted`."""
         if self.prefix_caching is None:
-            return self._with(prefix_caching=limits.caches_prefixes).fitted(limits)
+            dropped = {} if limits.caches_prefixes else {f"{tier}_bytes": 0 for tier in BELOW}
+            return self._with(prefix_caching=limits.caches_prefixes, **dropped).fitted(limits)
         if self.window_blocks is None and limits.keeps_windows and not self.prefix_caching:
             return self._with(window_blocks=KEEP).fitted(limits)
-        self._check_tiers()
         if self.prefix_caching and limits.geometry.state_bytes:
             raise ValueError(
                 f"prefix_caching: states can be resumed only where they were kept, and {limits.geometry.called} has "

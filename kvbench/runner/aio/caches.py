@@ -109,7 +109,7 @@ class AsyncCaches:
         check_signals({type(strategy).__name__: strategy}, backend)
         if strategy.recomputes:
             raise ValueError(f"{type(strategy).__name__} computes all tokens anew in each step, and holds none between")
-        strategy = strategy.fitted(Limits(geometry=geometry, budget_bytes=budget_bytes, num_rows=num_rows))
+        strategy = strategy.fitted_to_serve(Limits(geometry=geometry, budget_bytes=budget_bytes, num_rows=num_rows))
         self.ledger = strategy.ledger(geometry, budget_bytes, num_rows)
         self.backend = backend
         self._executor = Executor(strategy, self.ledger, backend)
