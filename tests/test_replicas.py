@@ -10,7 +10,7 @@ from kvbench.charts.replicas import ReplicasChart
 from kvbench.fleet import simulate
 from kvbench.fleet.by_replica import ByReplica, by_replica
 from kvbench.fleet.frames import fleet_frames
-from kvbench.fleet.state import ALLOCATED, BATCH, NUM_COLUMNS, NUM_SUMS, WAITED, WAITING
+from kvbench.fleet.state import ALLOCATED, BATCH, FOUND, FOUND_BELOW, LOOKED, NUM_COLUMNS, NUM_SUMS, WAITED, WAITING
 from kvbench.results.replicas import figures_of_replicas
 from kvbench.results.results import Results, load
 from kvbench.strategy.exact import Exact
@@ -31,12 +31,15 @@ def test_means_by_hand() -> None:
     sums[0, 1, BATCH] = 3 * 10 * PS
     sums[0, 1, NUM_SUMS + ALLOCATED] = 500 * 20 * PS
     sums[1, 0, BATCH] = 20 * PS
+    sums[0, :2, LOOKED], sums[0, 1, FOUND], sums[0, 0, FOUND_BELOW] = 100, 30, 20
     sums[0, 2, WAITED], sums[0, 3, WAITING] = 5, 1  # one waits from 25 ns on
     found = by_replica(sums, np.array([10, 20]), 45)
     assert found.stretch_ns == 20
     assert found.batch.tolist() == [[1.5, 0, 0], [1, 0, 0]]
     assert found.allocated.tolist() == [[500, 0, 0], [0, 0, 0]]
     assert found.queue.tolist() == [[0, 0.75, 0], [0, 0, 0]]
+    assert found.looked[:, 0].tolist() == [200, 0]
+    assert found.found[:, 0].tolist() == [50, 0]
 
 
 @pytest.mark.parametrize("num_shown", [129, 131])
@@ -81,7 +84,9 @@ def _frames(names: tuple[str, ...] = ("paged",)) -> Results:
     """Of each 3 replicas over 4 stretches of 10 s: n live on replica n, one waits on the last, that holds 8 GiB."""
     batch, queue, held = np.outer(np.arange(3.0), np.ones(4)), np.zeros((3, 4)), np.zeros((3, 4))
     queue[2], held[2] = 1.0, 8 * GIB
-    own = ByReplica(10 * S, batch, queue, held)
+    looked, found = np.full((3, 4), 100.0), np.outer([0.0, 20.0, 80.0], np.ones(4))
+    looked[:, 3] = 0.0
+    own = ByReplica(10 * S, batch, queue, held, looked, found * (looked > 0))
     return fleet_frames({name: columns(by_replica=own) for name in names}, "chat", OBJECTIVE)
 
 
@@ -93,21 +98,23 @@ def test_figures_by_hand() -> None:
     assert own.edges_s.tolist() == [0, 10, 20, 30, 40]
     assert own.load[:, 0].tolist() == [0, 1, 3]
     assert own.held[:, 0].tolist() == [0, 0, 0.375]
+    assert own.found[:, 0].tolist() == own.found_shares.tolist() == [0, 0.2, 0.8]
+    assert np.isnan(own.found[:, 3]).all()
 
 
 def test_the_map_has_a_line_a_replica_and_says_how_unlike_they_are() -> None:
-    """Two maps and their scales; of five strategies four, and the fifth is named."""
+    """Three maps and their scales; of five strategies four, and the fifth is named."""
     made = _frames()
     chart = ReplicasChart(summary=made.summary, replicas=made.replicas)
     figure = chart.figure()
-    assert [image.get_array().shape for axes in figure.axes for image in axes.images] == [(3, 4), (3, 4)]
+    assert [image.get_array().shape for axes in figure.axes for image in axes.images] == [(3, 4)] * 3
     assert chart.sentences() == [
         "paged: of 3 replicas each has 0 to 3 requests live and waiting on average, and what they hold is 0 % to "
-        "37.5 % of its memory."
+        "37.5 % of its memory; of prompts' tokens 0 % to 80 % are found on one, or below it."
     ]
     many = _frames(("a", "b", "c", "d", "e"))
     drawn = ReplicasChart(summary=many.summary, replicas=many.replicas).figure()
-    assert sum(len(axes.images) for axes in drawn.axes) == 8
+    assert sum(len(axes.images) for axes in drawn.axes) == 12
     assert any("Not shown beside 4 others: e." in text.get_text() for text in drawn.texts)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from kvbench.charts.chart import Chart
 from kvbench.charts.fleet_service import FleetServiceChart, FleetTimesChart
 from kvbench.charts.fleet_timeline import FleetLoadChart, FleetMemoryChart
+from kvbench.charts.hits import HitsChart
 from kvbench.charts.latency import LatencyChart
 from kvbench.charts.memory import MemoryChart
 from kvbench.charts.model_error import ModelErrorChart
@@ -79,6 +80,8 @@ def fleet_charts(
         FleetMemoryChart(timeline=timeline, **of),
         FleetLoadChart(timeline=timeline, **of),
     ]
+    if len(timeline) and timeline.get("queried_tokens", pd.Series(dtype=float)).gt(0).any():
+        charts.append(HitsChart(timeline=timeline, **of))
     if replicas is not None and len(replicas):
         charts.append(ReplicasChart(replicas=replicas, **of))
     if len(requests):

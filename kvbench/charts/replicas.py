@@ -1,4 +1,4 @@
-"""A map of a fleet's replicas over time: how loaded each is, and how full its memory."""
+"""A map of a fleet's replicas over time: how loaded each is, how full its memory, and what it finds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +43,7 @@ class MapColumn(NamedTuple):
 MAP_COLUMNS = (
     MapColumn("load", "Requests live and waiting", "requests"),
     MapColumn("held", "Memory that requests hold", "% of available", HUNDRED, HUNDRED),
+    MapColumn("found", "Prompt tokens found", "% of those looked for", HUNDRED, HUNDRED),
 )
 
 
@@ -50,7 +51,7 @@ MAP_COLUMNS = (
 class ReplicasChart(Chart):
     """Replicas over time: a row of maps a strategy, a replica a line of each; all maps of a column on one scale.
 
-    Of many strategies the first four are shown.
+    Grey is where nothing was looked for, as nobody was admitted. Of many strategies the first four are shown.
 
     Args:
         summary: a row a strategy.
@@ -99,6 +100,8 @@ def _unlike(own: ReplicaFigures) -> str:
     told = f"of {len(load)} replicas each has {_ends(load, number)} requests live and waiting on average"
     if np.isfinite(own.held).any():
         told += f", and what they hold is {_ends(np.nanmean(own.held, axis=1), percent)} of its memory"
+    if np.isfinite(own.found_shares).any():
+        told += f"; of prompts' tokens {_ends(own.found_shares, percent)} are found on one, or below it"
     return told
 
 

@@ -161,6 +161,8 @@ def _replicas(result: FleetResult) -> pd.DataFrame:
             "num_live": over.batch.ravel(),
             "num_waiting": over.queue.ravel(),
             "allocated_bytes": over.allocated.ravel(),
+            "queried_tokens": over.looked.ravel(),
+            "found_tokens": over.found.ravel(),
         }
     )
 

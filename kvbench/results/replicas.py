@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-COLUMNS = ("num_live", "num_waiting", "allocated_bytes")
+COLUMNS = ("num_live", "num_waiting", "allocated_bytes", "queried_tokens", "found_tokens")
 
 
 class ReplicaFigures(NamedTuple):
@@ -16,16 +16,26 @@ class ReplicaFigures(NamedTuple):
         load: requests live and waiting.
         held: bytes that requests hold, as a share of what is available to a replica's caches; NaN where that is not
             known.
+        found: prompt tokens found in its cache, as a share of those looked for; NaN where none were.
+        found_shares: [replicas]; the same of the whole run.
     """
 
     edges_s: np.ndarray
     load: np.ndarray
     held: np.ndarray
+    found: np.ndarray
+    found_shares: np.ndarray
 
     def of(self, figure: str) -> np.ndarray:
         """A figure by its name."""
         values: np.ndarray = getattr(self, figure)
         return values
+
+
+def share_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """What share is found of what is looked for; NaN where nothing is."""
+    shares: np.ndarray = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return shares
 
 
 def figures_of_replicas(replicas: pd.DataFrame, summary: pd.DataFrame) -> dict[str, ReplicaFigures]:
@@ -48,5 +58,7 @@ def figures_of_replicas(replicas: pd.DataFrame, summary: pd.DataFrame) -> dict[s
             edges_s=np.append(starts, starts[-1] + width),
             load=tables["num_live"] + tables["num_waiting"],
             held=num_replicas * tables["allocated_bytes"] / available.get(str(name), np.nan),
+            found=share_of(tables["found_tokens"], tables["queried_tokens"]),
+            found_shares=share_of(tables["found_tokens"].sum(axis=1), tables["queried_tokens"].sum(axis=1)),
         )
     return found

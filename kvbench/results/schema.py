@@ -327,6 +327,8 @@ REPLICAS: dict[str, Column] = {
     "num_live": Column("", "requests live on it, the mean over the stretch, as all below", "Batch"),
     "num_waiting": Column("", "requests that have arrived at it and are not live", "Queue"),
     "allocated_bytes": Column("bytes", "bytes set aside for requests", "Held"),
+    "queried_tokens": Column("tokens", "as in timeline: a sum, as the next"),
+    "found_tokens": Column("tokens", "of these, tokens found on the device or loaded from tiers below it"),
 }
 
 QUALITY: dict[str, Column] = {

@@ -84,7 +84,7 @@ def columns(
         "totals": Totals(**counts | {"num_recomputed_tokens": 100 * preempted}),
         "limits": Binding(*[math.nan] * len(Binding._fields)),
         "timeline": timeline,
-        "by_replica": ByReplica(1, *np.zeros((3, 0, 1))),
+        "by_replica": ByReplica(1, *np.zeros((5, 0, 1))),
         "limit_bytes": used + reserved + waste + external,
         "num_replicas": 1,
         "is_split": True,
