@@ -29,6 +29,8 @@ def test_turns_by_hand() -> None:
     assert own.middle_s.tolist() == [2.0, 4.0]
     assert own.slow_s.tolist() == pytest.approx([5.2, 4.8])
     assert own.hit_share.tolist() == pytest.approx([0.2, 0.5])
+    below = _requests(hit_tokens=[0, 0, 8, 20, 30, 70, 10], host_tokens=[0, 2, 0, 10, 0, 0, 0])
+    assert by_turn(below, 2)["paged"].hit_share.tolist() == pytest.approx([0.25, 0.6])
 
 
 def test_a_turn_that_few_have_reached_is_left_out() -> None:

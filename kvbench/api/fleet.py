@@ -114,7 +114,7 @@ def _simulated(
     try:
         with watched(total, "requests", total * REQUEST_S) as advance:
             for name, strategy in strategies.items():
-                advance(name, 0)
+                advance(name if runs else f"{name} (compiled first, for minutes, where it never ran)", 0)
                 runs[name] = _served(name, strategy, fleet, columns, budget_bytes, partial(advance, name, num_requests))
                 advance(name, num_requests)
     except KeyboardInterrupt:

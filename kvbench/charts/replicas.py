@@ -42,7 +42,7 @@ class MapColumn(NamedTuple):
 
 MAP_COLUMNS = (
     MapColumn("load", "Requests live and waiting", "requests"),
-    MapColumn("held", "Memory that requests hold", "% of available", HUNDRED, HUNDRED),
+    MapColumn("held", "Memory that requests hold", "% of available", HUNDRED),
     MapColumn("found", "Prompt tokens found", "% of those looked for", HUNDRED, HUNDRED),
 )
 

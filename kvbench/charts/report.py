@@ -26,9 +26,10 @@ OF_STEPS = (
 OF_FLEET = (
     "Peak is the most bytes that one replica held at any time. Util. is used over allocated bytes, averaged over time; "
     "waste is slots that no token ever fills, both as shares of what is allocated; external is memory that is free but "
-    "not usable while a request waits for it, as a share of allocated and external together. Batch is requests live on "
-    "a replica, averaged over the time of all steps; found, where blocks have names, is prompt tokens found in the "
-    "cache over those looked for; queue the mean time from arrival to admission; TTFT and TPOT are "
+    "not usable while a request waits for it, as a share of allocated and external together. Batch is requests "
+    "live on a replica, averaged over the time of all steps; found, where blocks have names, is prompt tokens "
+    "found on the device over those looked for, with + those loaded from a tier below; queue the mean time from "
+    "arrival to admission; TTFT and TPOT are "
     "of completed requests, and a percentile with fewer than ten of them beyond it is left empty. Throughput is prompt "
     "and output tokens of completed requests, served those requests, and goodput those of them within the objectives, "
     "all over the time from the first arrival to the last end; attained is the share of all requests that goodput "

@@ -49,6 +49,7 @@ COLUMNS = (
     _Column("copied", "MiB", "copied_bytes", MIB),
     _Column("moved", "MiB", "moved_bytes", MIB),
     _Column("found", "%", "hit_share", 0.01),
+    *(_Column(f"+ {tier}", "%", f"{tier}_hit_share", 0.01) for tier in ("host", "disk", "remote")),
     _Column("preempted", "", "num_preemptions"),
     _Column("queue", "ms", "queue_mean_s", 1e-3),
     _Column("admit", "ms", "admit_s", 1e-3),
@@ -79,7 +80,9 @@ WITH_INTERVAL = {"tokens_per_s"}
 OF_SEVERAL = {"num_preemptions", "queue_mean_s"}
 """Columns that say something only where requests stood in each other's way."""
 LEAST_SHOWN = 0.001
-WHERE_ANY = {"workspace_bytes", "pool_bytes", "peak_host_bytes", "peak_disk_bytes", "moved_bytes"}
+WHERE_ANY = {"workspace_bytes", "pool_bytes", "peak_host_bytes", "peak_disk_bytes", "moved_bytes"} | {
+    f"{tier}_hit_share" for tier in ("host", "disk", "remote")
+}
 """Columns that are left out where all are 0."""
 OF_FLEET = {
     *("external_share", "mean_batch", "ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s"),

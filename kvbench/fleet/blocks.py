@@ -1,7 +1,6 @@
 """A trace through the kernel: whole, or block by block, so that none but those that have not ended have a row."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,8 @@ from kvbench.workload.trace_columns import TraceColumns
 
 BLOCK = 1 << 13
 """Requests of a block."""
+FILLED = 1 << 18
+"""Requests whose rows are made at once where all get one."""
 WHOLE = np.dtype((np.void, REQUEST.itemsize))
 """A request's row as NumPy copies it at once: field by field it takes eight times as long."""
 
@@ -44,11 +45,16 @@ def run_whole(
 
 def filled(tables: Tables, columns: TraceColumns, repeats: int, runs: Runs | None) -> Tables:
     """The kernel's tables with a row for each request of a trace so many times."""
-    lengths = _lengths(columns)
-    requests = requests_of(lengths if repeats == 1 else lengths.repeated(repeats))
-    if is_asked(tables, columns):
-        tables = with_turns(tables, turns_of(columns, np.arange(requests.size), runs))
-    return tables._replace(requests=requests)
+    lengths, num_requests = _lengths(columns), columns.num_requests * repeats
+    requests, turns = (
+        np.zeros(num_requests * some, row) for row, some in ((REQUEST, 1), (TURN, is_asked(tables, columns)))
+    )
+    for first in range(0, num_requests, FILLED):  # what is made on the way is no more than of so many
+        stop = min(first + FILLED, num_requests)
+        requests.view(WHOLE)[first:stop] = requests_of(lengths.stretch(first, stop)).view(WHOLE)
+        if turns.size:
+            turns[first:stop] = turns_of(columns, np.arange(first, stop), runs)
+    return (with_turns(tables, turns) if turns.size else tables)._replace(requests=requests)
 
 
 def run_filled(tables: Tables, rule: BoundRule, arriving: NDArray[np.int64], until_ns: int) -> tuple[Served, int]:
@@ -67,8 +73,9 @@ def run_filled(tables: Tables, rule: BoundRule, arriving: NDArray[np.int64], unt
 
 
 def _lengths(columns: TraceColumns) -> TraceColumns:
-    """A trace without what its requests share, and whom they follow: that has tables of its own."""
-    return replace(columns, block_ids=None, parents=None, contents=None)
+    """A trace's arrivals and tokens: the rest has tables of its own."""
+    prompts, outputs = columns.num_prompt_tokens, columns.num_output_tokens
+    return TraceColumns(arrival_ns=columns.arrival_ns, num_prompt_tokens=prompts, num_output_tokens=outputs)
 
 
 def run_blocks(

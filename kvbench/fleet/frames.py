@@ -75,15 +75,14 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
         row |= sums.latencies() | dict(facts)
         summaries.append(row | of_row(row, WITH_INTERVAL, {}, again.values, again.drawn_from, reaching))
         replays += [{"strategy": name, "replay": turn, **each} for turn, each in enumerate(again.rows)]
-        requests.append(_requests(result, times).assign(strategy=_named(code, len(times.ttft_s), names)))
+        requests.append(_requests(result, times, _named(code, len(times.ttft_s), names)))
         if result.by_replica.batch.size:
             own = _replicas(result)
             replicas.append(own.assign(strategy=_named(code, len(own), names)))
         timelines.append(_timeline(result).assign(strategy=_named(code, len(result.timeline.used), names)))
-    kept = [name for name in REQUESTS if name not in _NOT_KEPT]
     return Results(
         summary=pd.DataFrame(summaries).reindex(columns=list(SUMMARY)),
-        requests=pd.concat(requests, ignore_index=True)[kept],
+        requests=pd.concat(requests, ignore_index=True) if len(requests) > 1 else requests[0],
         steps=pd.DataFrame(columns=list(STEPS)),
         timeline=pd.concat(timelines, ignore_index=True)[list(TIMELINE)],
         replicas=pd.concat(replicas, ignore_index=True)[list(REPLICAS)] if replicas else None,
@@ -101,30 +100,29 @@ def _named(code: int, size: int, names: list[str]) -> "pd.Categorical[str]":
     return pd.Categorical.from_codes(np.full(size, code, dtype=np.int8), categories=pd.Index(names))
 
 
-def _requests(run: Served, times: RequestTimes) -> pd.DataFrame:
+def _requests(run: Served, times: RequestTimes, strategy: "pd.Categorical[str]") -> pd.DataFrame:
+    """Rows by session and turn; what there is of millions is held once more, and no oftener."""
     num_requests = len(run.arrival_ns)
-    frame = pd.DataFrame(
-        {
-            "repetition": np.zeros(num_requests, dtype=np.int8),
-            "warmup": np.zeros(num_requests, dtype=bool),
-            "session": run.session,
-            "turn": run.turn,
-            "outcome": pd.Categorical.from_codes(run.outcome.astype(np.int8), categories=pd.Index(OUTCOMES)),
-            "arrival_s": run.arrival_ns / NS_PER_S,
-            "prompt_tokens": run.prompt_tokens,
-            "output_tokens": run.output_tokens,
-            "held_tokens": run.held_tokens,
-            "hit_tokens": run.hit_tokens,
-            **{f"{tier}_tokens": _slim(getattr(run, f"{tier}_tokens")) for tier in BELOW},
-            "load_wait_s": _slim(run.load_ps) / np.float32(PS_PER_S),
-            "num_preemptions": run.num_preemptions,
-            "queue_s": times.queue_s,
-            "ttft_s": times.ttft_s,
-            "tpot_s": times.tpot_s,
-            "latency_s": times.latency_s,
-        }
-    )
-    return frame.sort_values(["session", "turn"], ignore_index=True) if run.turn.any() else frame
+    columns = {
+        "repetition": np.zeros(num_requests, dtype=np.int8),
+        "warmup": np.zeros(num_requests, dtype=bool),
+        "strategy": strategy,
+        "session": run.session,
+        "turn": run.turn,
+        "outcome": pd.Categorical.from_codes(run.outcome.astype(np.int8), categories=pd.Index(OUTCOMES)),
+        "arrival_s": run.arrival_ns / NS_PER_S,
+        "prompt_tokens": run.prompt_tokens,
+        "output_tokens": run.output_tokens,
+        "held_tokens": run.held_tokens,
+        "hit_tokens": run.hit_tokens,
+        **{f"{tier}_tokens": _slim(getattr(run, f"{tier}_tokens")) for tier in BELOW},
+        "load_wait_s": _slim(run.load_ps) / np.float32(PS_PER_S),
+        "num_preemptions": run.num_preemptions,
+        **times._asdict(),
+    }
+    order = np.lexsort((run.turn, run.session)) if run.turn.any() else np.arange(num_requests)
+    kept = (name for name in REQUESTS if name not in _NOT_KEPT)
+    return pd.DataFrame({name: columns.pop(name)[order] for name in kept}, copy=False)
 
 
 def _timeline(result: FleetResult) -> pd.DataFrame:

@@ -6,12 +6,10 @@ import numpy as np
 import pandas as pd
 
 from kvbench.results.replicas import share_of
-from kvbench.results.series import stretches_of
+from kvbench.results.series import FOUND, stretches_of
 
-FOUND = {"device": "hit_tokens", "host": "host_tokens", "disk": "disk_tokens", "remote": "remote_tokens"}
-"""Columns of tokens found, by tier, the nearest first."""
 LOADS = {"host": "host_loads", "disk": "disk_loads", "remote": "remote_loads"}
-"""And of loads under way."""
+"""Columns of loads under way, by tier."""
 
 
 class Hits(NamedTuple):

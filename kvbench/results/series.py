@@ -8,6 +8,8 @@ import pandas as pd
 from kvbench.results.schema import TIMELINE
 
 MAX_POINTS = 5_000
+FOUND = {"device": "hit_tokens", "host": "host_tokens", "disk": "disk_tokens", "remote": "remote_tokens"}
+"""Columns of prompt tokens found in the cache, by tier, the nearest first."""
 US_PER_S = 1e6
 
 
@@ -179,10 +181,10 @@ class ByTurn(NamedTuple):
 
 
 def by_turn(requests: pd.DataFrame, least: int) -> dict[str, ByTurn]:
-    """Times to the first token by turn, from 1, and the share of prompts' tokens that was reused, by strategy.
+    """Times to the first token by turn, from 1, and the share of prompts' tokens that was reused, from whichever tier.
 
     Args:
-        requests: rows of requests, with hit_tokens where a prefix cache was simulated.
+        requests: rows of requests, with hit_tokens, and those of tiers below, where a prefix cache was simulated.
         least: requests with a first token that a turn has, at least, to be shown.
     Returns:
         Medians, 90th percentiles, and sums of reused tokens over sums of prompts' tokens; NaN where none are reused.
@@ -194,7 +196,8 @@ def by_turn(requests: pd.DataFrame, least: int) -> dict[str, ByTurn]:
         times = groups["ttft_s"].quantile(np.array([0.5, 0.9])).unstack()[groups.size() >= least]
         shares = np.full(len(times), np.nan)
         if "hit_tokens" in own:
-            sums = groups[["hit_tokens", "prompt_tokens"]].sum().loc[times.index]
-            shares = (sums["hit_tokens"] / sums["prompt_tokens"]).to_numpy(dtype=float)
+            tiers = [column for column in FOUND.values() if column in own]
+            sums = groups[[*tiers, "prompt_tokens"]].sum().loc[times.index]
+            shares = (sums[tiers].sum(axis=1) / sums["prompt_tokens"]).to_numpy(dtype=float)
         found[str(name)] = ByTurn(times.index.to_numpy(), times[0.5].to_numpy(), times[0.9].to_numpy(), shares)
     return found
