@@ -18,8 +18,8 @@ from kvbench.timing.prices import LINEAR, PS_PER_NS, SIZES
 from tests.support.fleet_models import SLOT_BYTES, results
 from tests.support.imitated import Asked
 from tests.support.imitated_links import Below, PlainTier, TimedEngine
-from tests.support.machines import GEOMETRY
-from tests.test_fleet_prefix import REQUESTS, ROUTED, RULES, STAGING, WINDOWED, columns_of, texts_of
+from tests.support.machines import GEOMETRY, WINDOWED
+from tests.test_fleet_prefix import REQUESTS, ROUTED, RULES, STAGING, columns_of, texts_of
 
 TOKEN_NS = 100
 TIERS = st.lists(

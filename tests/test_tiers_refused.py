@@ -13,8 +13,7 @@ from kvbench.plan.ops import BadOperation
 from kvbench.strategy.chain import Chain
 from kvbench.strategy.hierarchical import Hierarchical
 from kvbench.strategy.paged import Paged
-from tests.support.machines import GEOMETRY, machine
-from tests.test_fleet_prefix import WINDOWED
+from tests.support.machines import GEOMETRY, WINDOWED, machine
 from tests.test_prefix_operations import AREA, BLOCK
 from tests.test_tiers import AGAIN, BLOCK_BYTES, modelled, served
 

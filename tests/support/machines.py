@@ -7,6 +7,17 @@ from kvbench.timing.work import work_of_parameters
 
 # Two layers, two heads on one KV head of 8, float16: a slot is 2 · 2 · 1 · 8 · 2 = 64 bytes.
 GEOMETRY = KVGeometry.uniform(num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8, dtype="float16", name="Tiny")
+# Four layers, three of which look at the last 8 tokens.
+WINDOWED = KVGeometry.uniform(
+    num_layers=4,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=8,
+    dtype="float16",
+    name="Windowed",
+    num_window_layers=3,
+    window_tokens=8,
+)
 # 1,000 parameters of 2 bytes.
 WEIGHTS = ModelParameters(num_parameters=1_000, num_active_parameters=1_000, hidden_size=16, bytes_per_parameter=2)
 WORK = work_of_parameters(GEOMETRY, WEIGHTS)
