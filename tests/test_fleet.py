@@ -104,9 +104,9 @@ SCHEDULINGS = st.builds(
     mixes=st.booleans(),
     counts_decode=st.booleans(),
     evicts=st.booleans(),
-    waits_for_end=st.just(True),
-    fits_prompts=st.just(False),
-    plans_steps=st.just(False),
+    waits_for_end=st.booleans(),
+    fits_prompts=st.booleans(),
+    plans_steps=st.booleans(),
 )
 
 

@@ -55,6 +55,12 @@ class Scheduling(NamedTuple):
         """The rules of a step of a pipeline, which has a batch of so many tokens at each stage."""
         return self if self.tokens is None else self._replace(tokens=self.tokens * num_stages)
 
+    def of_pool(self, has_blocks: bool) -> "Scheduling":
+        """The rules where slots are in blocks of a pool, or not: what is asked of a pool is asked of nothing else."""
+        if has_blocks:
+            return self
+        return self._replace(evicts=True, waits_for_end=True, fits_prompts=False, plans_steps=False)
+
     def most_live(self, otherwise: int) -> int:
         """Sequences live at once: no more than a step has tokens for, where those of decoding ones are among them.
 

@@ -183,7 +183,9 @@ def _decode(m: Machine) -> None:
     if fixed.layout == BLOCKS and fixed.num_groups == 0:
         added = m.live[now.counter % fixed.unit].growing * fixed.unit * fixed.slot_bytes
         grown_bytes = now.allocated + added
-        is_calm = next_key(m) > step or fixed.fixed_bytes + grown_bytes <= now.peak_bytes
+        num_free = (fixed.limit_bytes - grown_bytes) // max(fixed.unit * fixed.slot_bytes, 1)
+        is_roomy = fixed.fixed_bytes + grown_bytes <= now.peak_bytes and now.num_unused <= num_free
+        is_calm = next_key(m) > step or is_roomy
         if grown_bytes > fixed.limit_bytes or not is_calm:
             _decode_in_order(m, step)
             return

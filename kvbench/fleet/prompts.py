@@ -94,7 +94,7 @@ def compute(m: Machine, place: int) -> tuple[bool, bool]:
                 own.several = own.held
             reduce(m, place, own.held, num_tokens)
         now.new_used += held_bytes(own, own.held, fixed) - num_bytes
-        if fixed.is_turning and own.held < goal and (fixed.tokens == UNBOUNDED or (is_cut and held >= own.saved)):
+        if own.held < goal and (fixed.tokens == UNBOUNDED or (is_cut and held >= own.saved)):
             return took, True
     if own.held == own.final:
         complete(m, place, own.held)

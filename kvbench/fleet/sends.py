@@ -1,7 +1,8 @@
 """Requests that are sent when others have ended: by clients that wait for their answers, or as turns that follow.
 
 What is to be sent is kept by its moment, in a heap from row 1 of `sends` on, whose row 0 says how many there are; each
-is a moment and a number in the trace, NONE for whichever is next in order.
+is a moment and a number in the trace. Clients that are free are in another, `frees`, by when they are: each sends
+whichever is next in order.
 """
 
 from typing import NamedTuple
@@ -112,7 +113,7 @@ def _collect(tables: Tables, replica: int) -> None:
             _follow(tables, replica, place)
         now.first_ended = own.follows
         if tables.fixed[0].num_clients > 0 and _is_over(tables, place):
-            _push(tables.sends, own.finish_ns, NONE)
+            _push(tables.frees, own.finish_ns, 0)
 
 
 @part
@@ -199,16 +200,19 @@ def serve_answers(
         grown: and that of growth.
         turned: and that of slots that are too many.
     """
-    sends, has_clients, is_last = tables.sends, tables.fixed[0].num_clients > 0, until_ns == FOREVER
+    sends, frees = tables.sends, tables.frees
+    has_clients, is_last = tables.fixed[0].num_clients > 0, until_ns == FOREVER
     if has_clients:
         until_ns = FOREVER
     _enlist(tables, arriving)
     first = _next_first(tables, arriving, 0)
     while True:
         is_over = first == arriving.size
-        while is_over and is_last and sends[0, 0] > 0 and sends[1, 1] == NONE:
-            _pop(sends)
-        first_ns = FOREVER if is_over or has_clients else tables.requests[arriving[first]].arrival_ns
+        first_ns = FOREVER
+        if has_clients and frees[0, 0] > 0 and not (is_over and is_last):
+            first_ns = frees[1, 0]
+        elif not has_clients and not is_over:
+            first_ns = tables.requests[arriving[first]].arrival_ns
         due_ns = sends[1, 0] if sends[0, 0] > 0 else FOREVER
         moment_ns = min(due_ns, first_ns, until_ns)
         own = _furthest_behind(tables, moment_ns)
@@ -218,18 +222,19 @@ def serve_answers(
         # Of those sent at one moment the first in the trace is the first; it may be one that comes with the next call.
         is_due = due_ns < first_ns
         if due_ns == first_ns < FOREVER:
-            is_due = sends[1, 1] < tables.turns[arriving[first]].number
+            is_due = is_over or sends[1, 1] < tables.turns[arriving[first]].number
         if moment_ns == FOREVER or (moment_ns == until_ns and first_ns > until_ns):
             return last
-        if is_due and sends[1, 1] != NONE:
+        if is_due:
             place = tables.following.places[sends[1, 1]]
+            _pop(sends)
         elif is_over:
             return last
         else:
             place = arriving[first]
             first = _next_first(tables, arriving, first + 1)
-        if is_due:
-            _pop(sends)
+            if has_clients:
+                _pop(frees)
         tables.requests[place].arrival_ns = moment_ns
         last = chosen(tables, place, last, moment_ns, admitted, grown, turned)
         route(tables.requests, tables.replicas[last], last, place)

@@ -58,10 +58,10 @@ def num_sessions(columns: TraceColumns) -> int:
     return int(sessions_of(columns).max()) + 1
 
 
-def sends_of(num_clients: int, num_following: int) -> NDArray[np.int64]:
-    """What is to be sent, as `sends` keeps it, when so many clients are free and none of so many turns is due."""
-    sends = np.zeros((num_clients + num_following + 2, 2), np.int64)
-    sends[0, 0], sends[1 : num_clients + 1, 1] = num_clients, NONE
+def sends_of(num_following: int, num_clients: int = 0) -> NDArray[np.int64]:
+    """What is to be sent, as `sends` keeps it: room for so many, and clients that are free at the beginning."""
+    sends = np.zeros((num_following + num_clients + 2, 2), np.int64)
+    sends[0, 0] = num_clients
     return sends
 
 

@@ -115,6 +115,7 @@ def simulate(
             f"space={space} places slots that all cost the same; {geometry.called} has {geometry.kinds}: use counting"
         )
     check_order(columns)
+    scheduling = scheduling.of_pool(rule.layout == BLOCKS)
     max_batch = min(max_batch, scheduling.most_live(max_batch))
     following = following_of(columns, repeats)
     shares = _shares(columns, strategy, geometry, preemption)
@@ -131,7 +132,7 @@ def simulate(
         chunks=int(scheduling.chunks),
         mixes=int(scheduling.mixes),
         counts_decode=int(scheduling.counts_decode),
-        evicts=int(scheduling.evicts or rule.layout != BLOCKS or rule.tables is not None),
+        evicts=int(scheduling.evicts or rule.tables is not None),
         num_clients=min(columns.num_clients or 0, columns.num_requests * repeats),
         is_awaited=int(columns.num_clients is not None or following.num_parents.size > 0),
         preemption=PREEMPTIONS.index(preemption),
@@ -140,9 +141,9 @@ def simulate(
         min_block=min_block_tokens,
         is_split=int(split),
         waits_for_end=int(scheduling.waits_for_end),
-        fits_prompts=int(scheduling.fits_prompts and rule.layout == BLOCKS),
+        fits_prompts=int(scheduling.fits_prompts),
         plans_steps=int(scheduling.plans_steps),
-        is_asked=int(shares or (scheduling.fits_prompts and rule.layout == BLOCKS)),
+        is_asked=int(shares or scheduling.fits_prompts),
         shares=int(shares),
         num_replicas=replicas,
         **tier_rules(strategy, plans, prices, seed),

@@ -334,10 +334,11 @@ class Machine(NamedTuple):
 
 class Tables(NamedTuple):
     """The tables of all replicas: see `Machine`; `replicas` to `space` with a dimension more, the replica. What is to
-    be sent when others have ended is in `sends`, and who follows whom in `following`, a `sends.Following`; `turns` are
-    TURN records of the requests, empty where nobody asks for them, and `homes` is where sessions are served, by number.
-    `loads` is what each request has loaded of tiers below the device, [requests, MOST_TIERS + 1]: tokens by tier as it
-    was first admitted, and how long all its loads took, in picoseconds; empty where there are no tiers.
+    be sent when others have ended is in `sends`, clients that are free in `frees`, and who follows whom in `following`,
+    a `sends.Following`; `turns` are TURN records of the requests, empty where nobody asks for them, and `homes` is
+    where sessions are served, by number. `loads` is what each request has loaded of tiers below the device, [requests,
+    MOST_TIERS + 1]: tokens by tier as it was first admitted, and how long all its loads took, in picoseconds; empty
+    where there are no tiers.
     """
 
     requests: NDArray[np.void]
@@ -348,6 +349,7 @@ class Tables(NamedTuple):
     fixed: NDArray[np.void]
     prices: NDArray[np.int64]
     sends: NDArray[np.int64]
+    frees: NDArray[np.int64]
     following: Any
     turns: NDArray[np.void]
     homes: NDArray[np.int64]

@@ -18,7 +18,12 @@ class Promises:
         layouts = [area.layout for area in strategy.areas]
         blocks = [layout for layout in layouts if isinstance(layout, Blocks)]
         self._blocks = blocks[0] if blocks and len(layouts) == 1 and not rules.evicts else None
-        self._num_slots = 0
+        self._num_slots = self._num_taken_back = 0
+
+    def begin_step(self) -> None:
+        """What was promised to who let go in the step before can be promised to others."""
+        self._num_slots -= self._num_taken_back
+        self._num_taken_back = 0
 
     def has_room(self, session: Session) -> bool:
         """Whether one more can be promised what it comes to hold; one alone is let in to fail by itself."""
@@ -31,8 +36,8 @@ class Promises:
         self._num_slots += self._slots_of(session)
 
     def take_back(self, session: Session) -> None:
-        """It has let go of its cache."""
-        self._num_slots -= self._slots_of(session)
+        """It has let go of its cache; a step is planned with all who were live as it began."""
+        self._num_taken_back += self._slots_of(session)
 
     def _slots_of(self, session: Session) -> int:
         return 0 if self._blocks is None else promised_slots(session.num_tokens, self._blocks.num_tokens)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from kvbench.backend.base import Backend, Booking
 from kvbench.ledger import BackgroundError, Ledger, OutOfMemory
+from kvbench.plan.area import Blocks
 from kvbench.results.columns import COMPLETED, UNREACHED
 from kvbench.runner.carrying import Carrier
 from kvbench.runner.drive import Driver
@@ -78,7 +79,9 @@ class Scheduler:
         self._recorder = recorder
         self._run = run
         self._carrier = Carrier(self._driver, backend, ledger, recorder, run)
-        self._rules = backend.scheduling
+        self._rules = backend.scheduling.of_pool(any(isinstance(area.layout, Blocks) for area in strategy.areas))
+        # Of blocks with names, what one leaves in a step the next one may find in it.
+        self._admits_late = self._rules.admits_late or strategy.keeps_prefixes(by_engine=False)
         self._filling = Filling(self._rules)
         self._promises = Promises(self._rules, strategy)
         self._max_concurrency = min(max_concurrency, self._rules.most_live(max_concurrency))
@@ -91,6 +94,8 @@ class Scheduler:
         self._ending: list[LiveRequest] = []
         """Whose last token came in an iteration that was planned with them to its end."""
         self._lacking: int | None = None
+        self._lacked: int | None = None
+        """As the pass began."""
         self._quota = 0
         self._has_given_way = self._is_full = False
 
@@ -100,7 +105,7 @@ class Scheduler:
         while self._expected or self._waiting or self._live:
             self._waiting.extend(self._expected.due(carrier.clock_ns))
             self._begin_pass()
-            if not (self._live or (self._waiting and self._rules.admits_late)):
+            if not (self._live or (self._waiting and self._admits_late)):
                 self._skip_idle()
                 continue
             self._backend.begin_iteration({live.index for live in self._live if live.is_decoding})
@@ -122,18 +127,20 @@ class Scheduler:
 
     def _begin_pass(self) -> None:
         """Admit who is admitted before the others have their turns."""
+        self._promises.begin_step()
         self._quota = self._max_concurrency - len(self._live)
         self._has_given_way = self._is_full = False
         if not self._rules.waits_for_end:
             self._lacking = None
-        if not self._rules.admits_late:
+        self._lacked = self._lacking if self._admits_late and self._live else None
+        if not self._admits_late:
             for _ in self._newcomers():
                 pass
 
     def _iterate(self) -> int:
         """A pass over the live requests: a step of each that has its turn and is still live. The tokens appended."""
         num_tokens = 0
-        newcomers = self._newcomers() if self._rules.admits_late else iter(())
+        newcomers = self._newcomers() if self._admits_late else iter(())
         for progress in self._filling.turns(self._live, newcomers):
             if progress in self._live:
                 try:
@@ -172,7 +179,7 @@ class Scheduler:
         """Admit from the head of the queue, one by one, while nothing speaks against it."""
         while self._waiting and self._limit() == COMPUTING:
             progress = self._waiting[0]
-            if self._rules.admits_late and (self._has_given_way or not self._fits(progress)):
+            if self._admits_late and (self._has_given_way or not self._fits(progress)):
                 self._is_full = True
                 return
             self._waiting.popleft()
@@ -214,13 +221,14 @@ class Scheduler:
         """What the head of the queue waits for: the first test that it fails, or the steps at hand."""
         if not self._waiting:
             return ARRIVALS
-        if self._quota <= 0 if self._rules.admits_late else len(self._live) >= self._max_concurrency:
+        if self._quota <= 0 if self._admits_late else len(self._live) >= self._max_concurrency:
             return BATCH
         if self._waiting[0] not in self._idle and not self._promises.has_room(self._waiting[0].session):
             return POOL
         if self._is_full:
             return POOL
-        return COMPUTING if self._lacking is None or not self._live else self._lacking
+        lacking = self._lacking if self._live and self._lacked is None else self._lacked
+        return COMPUTING if lacking is None else lacking
 
     def _step(self, progress: LiveRequest) -> int:
         """One step of one request; returns the tokens appended, 0 where it was not to be.

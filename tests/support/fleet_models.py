@@ -1,12 +1,16 @@
 """The fleet's figures, found by the runner on the modelled backend: one row at a time, with the ledger."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from kvbench.backend.choice import Conditions
-from kvbench.backend.modelled import Modelled
+from kvbench.backend.modelled import Modelled, ModelledBackend
 from kvbench.fleet import OUTCOMES
 from kvbench.fleet.simulate import EACH_ITS_STEP
-from kvbench.runner.recorder import FINISH, STEP_FIELDS
+from kvbench.plan.ops import Drop
+from kvbench.results.columns import UNREACHED
+from kvbench.runner.recorder import FINISH, RECOMPUTE, STEP_FIELDS
 from kvbench.runner.run import run
 from kvbench.timing.prices import (
     DECODE_UNIT,
@@ -22,7 +26,7 @@ from kvbench.timing.prices import (
     Sight,
 )
 from kvbench.timing.pricing import prices_of
-from kvbench.workload.request import Request, Session
+from kvbench.workload.columns import requests_by_turn
 from kvbench.workload.trace_columns import TraceColumns
 from tests.support.machines import GEOMETRY, WEIGHTS, WORK, machine
 
@@ -78,18 +82,23 @@ def results(result):
     return {name: getattr(result, name).tolist() for name in (*COLUMNS, "held_tokens")}
 
 
+class Dropping(ModelledBackend):
+    """The modelled backend, and how many blocks that nobody held were dropped."""
+
+    num_dropped = 0
+
+    def step(self, booking, *what, **how):
+        self.num_dropped += sum(isinstance(op, Drop) for op in booking.plan)
+        return super().step(booking, *what, **how)
+
+
 def by_runner(
     columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY, rules=EACH_ITS_STEP, hardware=None, conditions=None
 ):
     """What the runner finds: columns a request, totals, and sums over time in bytes and nanoseconds."""
-    requests = [
-        Session(int(arrival), (Request(int(prompt), int(output)),))
-        for arrival, prompt, output in zip(
-            columns.arrival_ns, columns.num_prompt_tokens, columns.num_output_tokens, strict=True
-        )
-    ]
+    requests = [replace(each, place=(number, 0)) for number, each in enumerate(requests_by_turn(columns))]
     alone = Conditions(geometry=geometry, hardware=hardware or machine(), weights=WEIGHTS)
-    backend = Modelled(memory_fraction=0.5).made(conditions or alone)
+    backend = Dropping(Modelled(memory_fraction=0.5), conditions or alone)
     backend.scheduling = rules
     recorder = run(
         {"it": strategy},
@@ -104,25 +113,28 @@ def by_runner(
     rows = dict(zip(STEP_FIELDS, recorder.steps().T, strict=True))
     step_ns = np.maximum(sum(rows[name] for name in TIMES), rows["host_ns"])
     end_ns = np.cumsum(rows["idle_ns"] + step_ns)
-    return _requests(recorder, rows, end_ns, step_ns), _totals(recorder, rows), _sums(recorder, rows, step_ns)
+    totals = _totals(recorder, rows) | {"num_evicted_blocks": backend.num_dropped}
+    return _requests(recorder, rows, end_ns, step_ns), totals, _sums(recorder, rows, step_ns)
 
 
 def _requests(recorder, rows, end_ns, step_ns):
     num_requests = len(recorder.requests)
-    found = {name: np.full(num_requests, -1) for name in ("arrival_ns", *COLUMNS)}
+    found = {name: np.full(num_requests, -1) for name in ("arrival_ns", "hit_tokens", *COLUMNS)}
     ends = np.zeros(rows["iteration"].max() + 1, np.int64)
     np.maximum.at(ends, rows["iteration"], end_ns)
     steps = rows["num_tokens"] > 0
     starts = {}
     for iteration, moment in zip(rows["iteration"][steps], (end_ns - step_ns)[steps], strict=True):
         starts.setdefault(iteration, moment)
-    for order, ended in enumerate(recorder.requests):
+    reached = [ended for ended in recorder.requests if ended.outcome != UNREACHED]
+    for order, ended in enumerate(reached):
         own = steps & (rows["session"] == ended.session)
         brought = own & (rows["output_tokens"] > 0)
         iterations = rows["iteration"][own]
         found["outcome"][ended.session] = OUTCOMES.index(ended.outcome)
         found["finish_order"][ended.session] = order
         found["arrival_ns"][ended.session] = ended.arrival_ns
+        found["hit_tokens"][ended.session] = ended.hit_tokens
         found["num_preemptions"][ended.session] = ended.num_preemptions
         if own.any():
             found["admitted_ns"][ended.session] = starts[iterations[0]]
@@ -131,11 +143,15 @@ def _requests(recorder, rows, end_ns, step_ns):
         if ended.outcome == "completed":
             found["finish_ns"][ended.session] = ends[iterations[-1]]
             assert not brought.any() or rows["iteration"][brought][-1] == iterations[-1]
+    for lost in recorder.requests:
+        if lost.outcome == UNREACHED:
+            found["outcome"][lost.session] = OUTCOMES.index(UNREACHED)
     return found
 
 
 def _totals(recorder, rows):
-    own = rows["num_tokens"] * (rows["phase"] != 4)
+    # Who gave way as it decoded may come back with a token more than it had.
+    own = np.where(rows["phase"] == RECOMPUTE, rows["output_tokens"], rows["num_tokens"])
     held = rows["allocated_bytes"] + rows["workspace_bytes"] + rows["transient_bytes"]
     return {
         "held_tokens": [row.held_tokens for row in sorted(recorder.requests, key=lambda row: row.session)],
@@ -144,6 +160,7 @@ def _totals(recorder, rows):
         "num_resizes": rows["num_resizes"].sum(),
         "copied_bytes": rows["copied_bytes"].sum(),
         "peak_bytes": held.max(),
+        "left_bytes": rows["allocated_bytes"][-1],
     }
 
 
