@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kvbench.api.job import Stopped as Stopped
     from kvbench.api.rating import rate as rate
     from kvbench.api.recording import record as record
+    from kvbench.api.rerunning import rerun as rerun
     from kvbench.api.training import train as train
     from kvbench.api.validating import validate as validate
     from kvbench.api.verbs import describe as describe

@@ -14,5 +14,6 @@ VERBS = {
     "work": "kvbench.cli.work",
     "resume": "kvbench.cli.resume",
     "collect": "kvbench.cli.collect",
+    "rerun": "kvbench.cli.rerun",
 }
 """Each verb and the module whose `main(arguments)` answers it, imported when it is called."""

@@ -18,6 +18,7 @@ usage:
   python -m kvbench -m … workers=2                 the same in two processes; workers=0 leaves it to `work`
   python -m kvbench work results/X                 run a sweep's points beside others that do, here or elsewhere
   python -m kvbench resume results/X               run what a sweep lacks, or what failed; collect: join what there is
+  python -m kvbench rerun results/X                run a folder's configuration as it stands, and say what differs
   python -m kvbench scenarios [NAME]               list scenarios, or draw one
   python -m kvbench strategies [NAME]              list strategies and their parameters, or tell all of one
   python -m kvbench capacity model=M hardware=H    how many tokens, and how many requests, fit beside a model

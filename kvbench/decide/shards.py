@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
-from pandas.api.types import infer_dtype
+from pandas.api.types import infer_dtype, union_categoricals
 
 from kvbench.decide.claims import appear
 from kvbench.results.results import Results
@@ -190,15 +190,30 @@ def _frame(
             parts.append(rows.assign(**{POINT: point}))
     if not parts:
         return None
-    words = {str(column) for part in parts for column in part if isinstance(part[column].dtype, pd.CategoricalDtype)}
-    plain = [part.astype(dict.fromkeys(words & set(part), object)) for part in parts] if words else parts
+    rows = parts[0] if len(parts) == 1 else _together(parts)
+    mixed = [column for column in _of_type(rows, object) if _is_mixed(rows[column])]
+    return rows.assign(**{column: rows[column].map(str, na_action="ignore") for column in mixed}) if mixed else rows
+
+
+def _together(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all; what are categories in each stay so."""
+    found = [set(_of_type(part, "category")) for part in parts]
+    words, texts = set.intersection(*found), set.union(*found)
+    plain = [
+        part.drop(columns=list(words)).astype(dict.fromkeys(own - words, object)) if texts else part
+        for part, own in zip(parts, found, strict=True)
+    ]
     rows = pd.concat(plain, ignore_index=True)
-    return rows.assign(**{str(c): rows[c].map(str, na_action="ignore") for c in rows if _is_mixed(rows[c])})
+    return rows.assign(**{word: union_categoricals([part[word] for part in parts]) for word in words})
+
+
+def _of_type(rows: pd.DataFrame, kind: object) -> list[str]:
+    return [str(column) for column, own in zip(rows.columns, rows.dtypes, strict=True) if own == kind]
 
 
 def _is_mixed(column: pd.Series) -> bool:
     """Whether a column has values of several kinds, for which Parquet has no type."""
-    return column.dtype == object and infer_dtype(column, skipna=True).startswith("mixed")
+    return infer_dtype(column, skipna=True).startswith("mixed")
 
 
 def _fill(folder: Path, told: list[PointTold], frames: Mapping[str, pd.DataFrame | None]) -> None:
