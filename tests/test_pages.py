@@ -44,7 +44,9 @@ MAKERS = {"record": ("model",), "calibrate": ("out",), "train": ("trace", "out")
 MADE = [words for words in ASKED if words[0] in MAKERS]
 FITTED = [words for words in ASKED if words[0] == "capacity" and len(words) > 1]
 HELD = [words for words in ASKED if words[0] == "validate" and "rows=0" not in words]  # test_printed has those
-ANSWERS = ("capacity", "validate")
+OF_RESULTS = ("compare", "rate", "work", "resume", "collect", "rerun")
+"""Verbs that need runs that are there, or make many."""
+ANSWERS = ("capacity", "validate", *OF_RESULTS)
 RUNS = [words for words in ASKED if words[0] not in ANSWERS and words not in LISTS and words not in MADE]
 SEVEN = 7  # name, outcome, and the columns that no clock decides
 LINES = 165
@@ -119,6 +121,11 @@ def test_its_verbs_are_accepted(words):
     key_values(words[1:], made.KEYS, MAKERS[words[0]], made.USAGE, getattr(made, "DEFAULTS", {}))
 
 
+@pytest.mark.parametrize("verb", OF_RESULTS)
+def test_verbs_that_take_results_are_there(verb):
+    assert import_module(VERBS[verb]).USAGE.startswith(f"python -m kvbench {verb} ")
+
+
 @pytest.mark.parametrize("words", FITTED, ids=told)
 def test_what_fits_is_answered(words, kvbench, shown_files):
     assert kvbench(*words)
@@ -136,7 +143,7 @@ def test_its_lists_are_printed(words, kvbench):
 
 def test_its_other_commands_are_there():
     for words in SHOWN:
-        if list(words[:3]) == PYTHON or words[:4] == ("python", "-m", "pip", "install"):
+        if list(words[:3]) == PYTHON or words[:4] == ("python", "-m", "pip", "install") or words[0] == "sbatch":
             continue
         _, *given = [word for word in words if not re.match(r"[A-Z_]+=", word)]
         if words[0] == "make" or "make" in words:
