@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvbench.engine.eviction import EVICTIONS
 from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet import simulate
 from kvbench.fleet.routing import drawn, prefix_cost
@@ -44,8 +45,14 @@ def columns_of(texts):
     )
 
 
-def served(columns, num_blocks, size, max_live, budget, prefix_caching=True, **options):
-    made = Paged(block_size=size, pool_tokens=num_blocks * size, window_blocks="keep", prefix_caching=prefix_caching)
+def served(columns, num_blocks, size, max_live, budget, prefix_caching=True, eviction="lru", **options):
+    made = Paged(
+        block_size=size,
+        pool_tokens=num_blocks * size,
+        window_blocks="keep",
+        prefix_caching=prefix_caching,
+        eviction=eviction,
+    )
     chosen = {
         "geometry": GEOMETRY,
         "budget_bytes": (num_blocks * size + STAGING) * SLOT_BYTES,
@@ -53,6 +60,24 @@ def served(columns, num_blocks, size, max_live, budget, prefix_caching=True, **o
         "scheduling": Scheduling(tokens=budget, sequences=max_live, **RULES),
     }
     return simulate(columns, made, steady_prices(SLOT_BYTES), **chosen | options)
+
+
+def rank_of(columns, asked, size, eviction):
+    """What a pool ranks blocks by, so that the least goes first."""
+    sessions = columns.sessions.tolist()
+    prompts = [each.keys[: each.prompt // size] for each in asked]
+
+    def next_use(pool, block):
+        users = [number for number, keys in enumerate(prompts) if pool.names[block] in keys]
+        return min((number for number in users if number > pool.latest[block]), default=len(prompts))
+
+    return {
+        "lru": lambda pool, block: 0,
+        "fifo": lambda pool, block: pool.makers[block],
+        "lfu": lambda pool, block: pool.num_found[block],
+        "session": lambda pool, block: sessions[pool.latest[block]] in sessions[pool.latest[block] + 1 :],
+        "optimal": lambda pool, block: -next_use(pool, block),
+    }[eviction]
 
 
 @settings(max_examples=400, deadline=None)
@@ -64,18 +89,23 @@ def served(columns, num_blocks, size, max_live, budget, prefix_caching=True, **o
     budget=st.integers(5, 20),
     is_stepped=st.booleans(),
     is_kept=st.booleans(),
+    eviction=st.sampled_from(EVICTIONS),
+    num_sessions=st.integers(1, 9),
 )
-def test_it_is_an_engines_block_by_block(drawn, size, spare, max_live, budget, is_stepped, is_kept):
+def test_it_is_an_engines_block_by_block(
+    drawn, size, spare, max_live, budget, is_stepped, is_kept, eviction, num_sessions
+):
     texts = texts_of(drawn)
-    columns = columns_of(texts)
+    columns = replace(columns_of(texts), sessions=np.arange(len(texts)) ** 2 % num_sessions)
     num_blocks = max(-(-(len(prompt) + len(answer)) // size) for _, prompt, answer in texts) + spare
     asked = [
         Asked(number, arrival, len(prompt), len(answer), columns.contents.block_keys(number, size) if is_kept else ())
         for number, (arrival, prompt, answer) in enumerate(texts)
     ]
-    engine = Engine(asked, num_blocks, size, max_live, budget)
+    engine = Engine(asked, num_blocks, size, max_live, budget, rank=rank_of(columns, asked, size, eviction))
     engine.run()
-    found = served(columns, num_blocks, size, max_live, budget, step_by_step=is_stepped, prefix_caching=is_kept)
+    chosen = {"prefix_caching": is_kept, "eviction": eviction if is_kept else "lru"}
+    found = served(columns, num_blocks, size, max_live, budget, step_by_step=is_stepped, **chosen)
     assert found.finish_ns.tolist() == [(request.finished + 1) * STEP_NS for request in asked]
     assert found.hit_tokens.tolist() == [request.hits for request in asked]
     assert found.admitted_ns.tolist() == [request.admitted * STEP_NS for request in asked]

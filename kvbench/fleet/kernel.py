@@ -18,6 +18,7 @@ COMPILED = (
     *(
         "prefix/groups",
         "prefix/loads",
+        "prefix/order",
         "prefix/segments",
         "prefix/tier",
         "prompts",
@@ -76,7 +77,7 @@ def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, 
 def _stamp() -> int:
     """Of all sources that are compiled into the kernel: Numba itself only looks at this file."""
     own = Path(__file__).parent
-    engines = ("engine/prefixes.py", "engine/scheduling.py", "engine/tiers.py")
+    engines = ("engine/eviction.py", "engine/prefixes.py", "engine/scheduling.py", "engine/tiers.py")
     others = ("compiled.py", "timing/prices.py", *engines, "strategy/base.py")
     sources = [own / f"{name}.py" for name in COMPILED] + [own.parent / name for name in others]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()

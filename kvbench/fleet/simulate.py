@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from kvbench.checks import check_int
+from kvbench.engine.eviction import EVICTIONS, LRU
 from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet.blocks import BLOCK, run_blocks, run_whole
 from kvbench.fleet.bounds import (
@@ -17,6 +18,7 @@ from kvbench.fleet.bounds import (
 )
 from kvbench.fleet.prefix.runs import Runs, names_of, runs_of
 from kvbench.fleet.prefix.tier_tables import plans_of, tier_rules, tiers_of, used_of
+from kvbench.fleet.prefix.uses import order_of
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.rules import BoundRule, bound_rule
 from kvbench.fleet.sessions import following_of, num_sessions
@@ -156,11 +158,13 @@ def simulate(
     runs = runs_of(columns.contents, rule.unit) if shares and columns.contents is not None else None
     names = None if runs is None else names_of(tables, runs, repeats)
     tiers = None if runs is None or not plans else tiers_of(tables, plans, runs, repeats)
+    eviction = strategy.eviction if isinstance(strategy, Paged) else EVICTIONS[LRU]
+    order = None if names is None or eviction == EVICTIONS[LRU] else order_of(tables, names, eviction, columns)
     if fold is None:
         ended = serve(tables, rule, columns, repeats, runs)
     else:
         ended = run_blocks(tables, rule, columns, repeats, runs, block, fold)
-    del names  # the kernel knew their addresses
+    del names, order  # the kernel knew their addresses
     used = () if tiers is None else used_of(plans, tiers)
     return result_of(tables, *ended, used, first_ns=int(columns.arrivals_ns[0]))
 

@@ -265,6 +265,7 @@ class FixedRow(Prices):
     is_asked: int  # whether something is asked of the head of the queue when its turn has come
     shares: int  # whether blocks have names; then what follows holds, addresses of tables among it
     num_replicas: int
+    order_at: int  # of what orders blocks that nobody holds; 0: they go as they were let go of
     runs_at: int
     table_at: int
     turns_at: int

@@ -6,6 +6,7 @@ from kvbench.ledger.costs import AreaCost
 from kvbench.ledger.declared import Declared
 from kvbench.ledger.following import completed
 from kvbench.ledger.limits import Limits, LoadTimes
+from kvbench.ledger.names import Idle
 from kvbench.ledger.outcome import BackgroundError, LedgerError, OutOfMemory
 from kvbench.ledger.view import UNLIMITED, LedgerView
 
@@ -15,6 +16,7 @@ __all__ = [
     "AreaCost",
     "BackgroundError",
     "Declared",
+    "Idle",
     "Ledger",
     "LedgerError",
     "LedgerView",

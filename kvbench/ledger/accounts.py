@@ -99,6 +99,7 @@ class Account:
         num_altered: tokens that attention no longer reads as they were: evicted, moved out of its sight, or rounded.
         state_bytes: of its states, on the device from the first reserve to the release, whatever its length.
         seen: tokens appended to each chain of areas, where there are several; num_seen is the least of them.
+        number: how many sequences were opened before it.
     """
 
     holdings: dict[str, Holding]
@@ -106,6 +107,7 @@ class Account:
     num_altered: int = 0
     state_bytes: int = 0
     seen: list[int] = field(default_factory=list)
+    number: int = 0
 
     @property
     def num_attended(self) -> int:
@@ -173,7 +175,7 @@ class Account:
     def copy(self) -> "Account":
         """A copy that can be changed alone."""
         holdings = {name: held.copy() for name, held in self.holdings.items()}
-        return Account(holdings, self.num_seen, self.num_altered, self.state_bytes, list(self.seen))
+        return Account(holdings, self.num_seen, self.num_altered, self.state_bytes, list(self.seen), self.number)
 
     @property
     def by_group(self) -> dict[tuple[str, str], int]:

@@ -58,7 +58,9 @@ class Ledger(LedgerState):
         if seq in self.accounts:
             raise LedgerError(f"sequence {seq} is open already")
         holdings = {name: Holding(cost) for name, cost in self.costs.items()}
-        self.accounts[seq] = Account(holdings, seen=[0] * self.num_chains if self.num_chains > 1 else [])
+        seen = [0] * self.num_chains if self.num_chains > 1 else []
+        self.accounts[seq] = Account(holdings, seen=seen, number=self.num_opened)
+        self.num_opened += 1
 
     def book(self, plan: Plan) -> Receipt | None:
         """Book a plan whole, or nothing of it.

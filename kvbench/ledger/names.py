@@ -11,11 +11,34 @@ class Named(NamedTuple):
         key: the name.
         area: of the sequence that published it.
         num_tokens: of that sequence, up to the block's end.
+        before: the name of the block before it in that sequence; None: there is none.
+        maker: that sequence, by how many were opened before it.
     """
 
     key: Hashable
     area: str
     num_tokens: int
+    before: Hashable
+    maker: int
+
+
+class Use(NamedTuple):
+    """Who has held a block that has a name.
+
+    Args:
+        num_found: how often it was taken over.
+        latest: the sequence of the largest number that has held it.
+    """
+
+    num_found: int
+    latest: int
+
+
+class Idle(NamedTuple):
+    """A block that no sequence holds, and its use."""
+
+    named: Named
+    use: Use
 
 
 class Names:
@@ -27,6 +50,7 @@ class Names:
         idle: those that no sequence holds, the first let go of first; the value counts them.
         num_let_go: how many were ever let go of.
         num_idle: how many of `idle` are of each area.
+        uses: of each block that has a name.
     """
 
     def __init__(self) -> None:
@@ -35,12 +59,14 @@ class Names:
         self.idle: dict[int, int] = {}
         self.num_let_go = 0
         self.num_idle: dict[str, int] = {}
+        self.uses: dict[int, Use] = {}
 
     def copy(self) -> "Names":
         """A copy that can be changed alone."""
         other = Names()
         other.blocks, other.copies, other.idle = dict(self.blocks), dict(self.copies), dict(self.idle)
         other.num_let_go, other.num_idle = self.num_let_go, dict(self.num_idle)
+        other.uses = dict(self.uses)
         return other
 
 
@@ -57,6 +83,7 @@ class DraftNames:
         self._copies: dict[Hashable, tuple[int, ...]] = {}
         self._idle: dict[int, int | None] = {}
         self._num_let_go = names.num_let_go
+        self._uses: dict[int, Use] = {}
 
     def of(self, block: int) -> Named | None:
         """A block's name; None: it has none."""
@@ -74,9 +101,9 @@ class DraftNames:
     def _count(self, block: int) -> int | None:
         return self._idle[block] if block in self._idle else self._names.idle.get(block)
 
-    def give(self, block: int, named: Named) -> None:
-        """Give a block a name."""
-        self._blocks[block] = named
+    def give(self, block: int, named: Named, seq: int) -> None:
+        """Give a block of a sequence a name."""
+        self._blocks[block], self._uses[block] = named, Use(0, seq)
         self._copies[named.key] = (*self.copies(named.key), block)
 
     def let_go(self, block: int) -> None:
@@ -85,9 +112,12 @@ class DraftNames:
         self._idle.pop(block, None)  # so that the last one let go of stands last
         self._idle[block] = self._num_let_go
 
-    def take(self, block: int) -> None:
-        """A sequence holds the block again."""
-        self._idle[block] = None
+    def find(self, block: int, seq: int, is_idle: bool) -> None:
+        """A sequence takes a block over, which no other holds if it is idle."""
+        if is_idle:
+            self._idle[block] = None
+        num_found, latest = self._uses[block] if block in self._uses else self._names.uses[block]
+        self._uses[block] = Use(num_found + 1, max(latest, seq))
 
     def forget(self, block: int) -> None:
         """A block that no sequence holds is freed."""
@@ -107,9 +137,11 @@ class DraftNames:
             if count is not None:
                 names.idle[block] = count
                 self._note(block, count, 1)
+        names.uses |= self._uses
         for block, named in self._blocks.items():
             if named is None:
                 names.blocks.pop(block, None)
+                names.uses.pop(block, None)
         for key, copies in self._copies.items():
             if copies:
                 names.copies[key] = copies

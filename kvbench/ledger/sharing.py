@@ -138,11 +138,14 @@ class Sharing(Sums):
 
     def _publish(self, op: Publish) -> None:
         account, held = self._held(op, op.area)
-        block = held.blocks[check_published(op, account, held) - held.num_left - 1]
+        place = check_published(op, account, held) - held.num_left - 1
+        block = held.blocks[place]
         known = self._names.of(block)
         if known is not None:
             raise LedgerError(f"{op}: the block of these tokens of sequence {op.seq} has a name already, {known.key!r}")
-        self._names.give(block, Named(op.key, op.area, op.num_tokens))
+        before = self._names.of(held.blocks[place - 1]) if place else None
+        named = Named(op.key, op.area, op.num_tokens, None if before is None else before.key, account.number)
+        self._names.give(block, named, op.seq)
 
     def _reuse(self, op: Reuse) -> None:
         account, held = self._held(op, op.area)
@@ -153,8 +156,7 @@ class Sharing(Sums):
         named = self._names.of(block)
         assert named is not None
         check_reused(op, held, named, self._ledger.state_bytes)
-        if not self._num_sharers(block):
-            self._names.take(block)
+        self._names.find(block, op.seq, not self._num_sharers(block))
         self._sharers[block] = self._num_sharers(block) + 1
         held.blocks.append(block)
         num_tokens = named.num_tokens - held.num_used

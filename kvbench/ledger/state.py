@@ -55,7 +55,7 @@ class LedgerState:
         self.sharers: dict[int, int] = {}
         self.names = Names()
         self.stored = Stored(stores)
-        self.num_blocks = 0
+        self.num_blocks = self.num_opened = 0
         self.has_begun = False
 
     def size(self, num_rows: int) -> None:

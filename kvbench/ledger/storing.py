@@ -71,7 +71,7 @@ class Storing(Sharing):
         held.blocks.append(self._new_block(held))
         held.capacity += num_tokens
         self._fill(held, num_tokens)
-        self._names.give(held.blocks[-1], named)
+        self._names.give(held.blocks[-1], named._replace(maker=account.number), op.seq)
         account.see(held.cost.chain, num_tokens)
         account.num_altered += self._ledger.counts_altered(held.cost) * num_tokens
         self._stored.note(op.tier, loaded_bytes=num_bytes)

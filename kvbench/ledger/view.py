@@ -5,7 +5,7 @@ from copy import copy
 
 from kvbench.ledger.booking import Draft
 from kvbench.ledger.following import completed
-from kvbench.ledger.names import Named
+from kvbench.ledger.names import Idle, Named
 from kvbench.ledger.state import LedgerState
 from kvbench.ledger.stored import DraftStored
 from kvbench.plan.ops import MAIN, Plan
@@ -65,11 +65,15 @@ class LedgerView:
         Args:
             but: names, those of which are left out that would be taken over.
         """
+        return (idle.named.key for idle in self.idle_blocks(but))
+
+    def idle_blocks(self, but: Collection[Hashable] = ()) -> Iterator[Idle]:
+        """The blocks that no sequence holds, so too, and their uses."""
         names = self._ledger.names
         for block in names.idle:
-            key = names.blocks[block].key
-            if not but or key not in but or names.copies[key][0] != block:
-                yield key
+            named = names.blocks[block]
+            if not but or named.key not in but or names.copies[named.key][0] != block:
+                yield Idle(named, names.uses[block])
 
     def idle_bytes(self) -> int:
         """Bytes of the blocks that have a name and that no sequence holds."""

@@ -121,6 +121,9 @@ _SUMMARY: dict[str, Column] = {
     "reference": Column(
         "", "whether the strategy knows the future, or is there to compare with: shown, on no front, never the best"
     ),
+    "eviction": Column(
+        "", "which blocks of the prefix cache go first, of those that nobody holds; empty where no blocks are shared"
+    ),
     "error_relative": Column(
         "",
         "length of (output - exact output) / length of the exact output, of attention of all heads, exact being that "

@@ -155,9 +155,9 @@ class Strategy:
         """Whether attention reads every token of such a model, unchanged: none where its cache is of another dtype."""
         return self.lossless if geometry.held_dtypes <= {geometry.dtype} else False
 
-    def facts(self, geometry: KVGeometry) -> dict[str, bool]:
+    def facts(self, geometry: KVGeometry) -> dict[str, object]:
         """What a summary's row says of it under a model, by column."""
-        return {"lossless": self.is_lossless(geometry), "reference": self.reference}
+        return {"lossless": self.is_lossless(geometry), "reference": self.reference, "eviction": ""}
 
     @property
     def attends_all(self) -> bool:

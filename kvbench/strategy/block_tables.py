@@ -26,6 +26,7 @@ from kvbench.plan.ops import (
     Rule,
     append_plan,
 )
+from kvbench.strategy.eviction import EvictionOrder
 from kvbench.strategy.tiers import NO_TIERS, Tiers
 
 
@@ -97,7 +98,9 @@ class BlockTables(NamedTuple):
                 return number + need
         return run
 
-    def taken_over(self, seq: int, keys: Sequence[Hashable], num_tokens: int, view: LedgerView) -> Plan:
+    def taken_over(
+        self, seq: int, keys: Sequence[Hashable], num_tokens: int, view: LedgerView, order: EvictionOrder
+    ) -> Plan:
         """What takes over the blocks that are there, and loads those that lie below the device behind them."""
         found = self.num_found(keys, num_tokens, view)
         reused = tuple(
@@ -109,7 +112,7 @@ class BlockTables(NamedTuple):
         if not loads:
             return reused
         lacking_bytes = len(loads) * view.block_bytes() - view.free_bytes()
-        return (*reused, *self._dropped(lacking_bytes, view, frozenset(keys[:found])), *loads)
+        return (*reused, *self._dropped(lacking_bytes, view, order, frozenset(keys[:found])), *loads)
 
     def has_room(self, keys: Sequence[Hashable], num_tokens: int, num_now: int, view: LedgerView) -> bool:
         """Whether what is free, or held by nobody, is enough for a sequence's tokens, and for its next step.
@@ -145,7 +148,9 @@ class BlockTables(NamedTuple):
         num_idle = sum(not view.is_held(table.name(key)) for key in found[left:])
         return (max(wanted - max(left, len(found)), 0) + num_idle) * view.block_bytes(table.area)
 
-    def appended(self, seq: int, keys: Sequence[Hashable], num_tokens: int, view: LedgerView) -> Plan:
+    def appended(
+        self, seq: int, keys: Sequence[Hashable], num_tokens: int, view: LedgerView, order: EvictionOrder
+    ) -> Plan:
         """What appends tokens, takes the blocks that they need, and names those that they fill."""
         used, size = view.num_used(seq), self.block_tokens
         capacity = -(-(used + num_tokens) // size) * size
@@ -163,21 +168,24 @@ class BlockTables(NamedTuple):
         for table in self.tables:
             for number in range(full_blocks(used, size), min(full_blocks(used + num_tokens, size), len(keys))):
                 ops.append(Publish(seq, table.name(keys[number]), (number + 1) * size, table.area))
-        return (*self._dropped(need_bytes - view.free_bytes(), view), *ops)
+        return (*self._dropped(need_bytes - view.free_bytes(), view, order), *ops)
 
-    def _dropped(self, lacking_bytes: int, view: LedgerView, reused: Collection[Hashable] = ()) -> Iterator[Operation]:
-        """What makes so much room: blocks that nobody holds, the least recently used first; nothing, if not enough.
+    def _dropped(
+        self, lacking_bytes: int, view: LedgerView, order: EvictionOrder, reused: Collection[Hashable] = ()
+    ) -> Iterator[Operation]:
+        """What makes so much room: blocks that nobody holds, in an order; nothing, if not enough.
 
         Args:
             lacking_bytes: the room; not above 0: there is enough.
             view: the ledger.
+            order: in which they go.
             reused: names that are taken over before, of one table.
         """
         kept_bytes = sum(not view.is_held(key) for key in reused) * view.block_bytes()
         if not 0 < lacking_bytes <= view.idle_bytes() - kept_bytes:
             return
         stored = view.stored()
-        for key in view.idle(reused):
+        for key in order.going(view, reused):
             named = view.named(key)
             yield from self.tiers.evicted(named, stored)
             yield Drop(key)

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from kvbench.checks import check_bound, check_flag, check_int, check_one_of
+from kvbench.engine.eviction import EVICTIONS, LRU, OPTIMAL
 from kvbench.engine.prefixes import full_blocks
 from kvbench.engine.tiers import ALWAYS, BELOW, THROUGH, TIER_LOADS, TIER_WRITES, tier_blocks
 from kvbench.ledger import UNLIMITED, LedgerView, Limits
@@ -15,6 +16,7 @@ from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Cast, Format, Native
 from kvbench.plan.ops import MAIN, NOTHING, Fork, Plan, Reserve
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
 from kvbench.strategy.block_tables import ALL, BlockTable, BlockTables
+from kvbench.strategy.eviction import EvictionOrder
 from kvbench.strategy.tiers import NO_TIERS, Tiers
 from kvbench.workload.request import Session
 
@@ -49,7 +51,11 @@ class Paged(Strategy):
         scale: what they are divided by before, a number, or "tensor" or "head" (see `Fp8`); 1 without a format.
         prefix_caching: keep blocks, named by what they and all before them hold, for later requests that begin alike:
             a request takes over the longest chain of its full blocks that is there; where the pool is full, blocks that
-            nobody holds go, the least recently used first. None: as the engine does, and not without one.
+            nobody holds go, those behind which is none of these. None: as the engine does, and not without one.
+        eviction: which of them first: lru (least recently used), fifo (of the request that was admitted first), lfu
+            (found fewest times), session (whose last session has no turn to come) or optimal (which knows the requests
+            to come: needed again last, in their order; a bound where they come one after another in that order); of
+            equal ones the least recently used.
         host_bytes: of the host's memory, for each accelerator, that keep copies of named blocks below the device; 0:
             none. Tiers below the device, see `engine.tiers`, need prefix_caching.
         disk_bytes: the same of a disk, below the host.
@@ -71,6 +77,7 @@ class Paged(Strategy):
     pool_tokens: int | None = None
     window_blocks: str | None = None
     prefix_caching: bool | None = None
+    eviction: str = "lru"
     format: str | None = None
     scale: float | str = 1.0
     host_bytes: int = 0
@@ -95,6 +102,9 @@ class Paged(Strategy):
         if self.prefix_caching is not None:
             check_flag("prefix_caching", self.prefix_caching)
         self._check_tiers()
+        check_one_of("eviction", self.eviction, EVICTIONS)
+        if self.eviction != EVICTIONS[LRU] and self.prefix_caching is False:
+            raise ValueError(f"eviction={self.eviction} orders blocks that are kept, and prefix_caching is false")
         _ = self._format  # refuses what is none
 
     def _check_tiers(self) -> None:
@@ -129,6 +139,11 @@ class Paged(Strategy):
         return (Area(layout=layout, format=self._format),)
 
     @derived
+    def reference(self) -> bool:
+        """Whether it knows which requests are to come."""
+        return self.eviction == EVICTIONS[OPTIMAL]
+
+    @derived
     def lossless(self) -> bool:
         """Whether K and V are held as the model gives them."""
         return self.format is None
@@ -136,7 +151,7 @@ class Paged(Strategy):
     def fitted(self, limits: Limits) -> Strategy:
         """The same strategy with a pool's size, and what becomes of windows' blocks. See `Strategy.fitted`."""
         if self.prefix_caching is None:
-            dropped = {} if limits.caches_prefixes else {f"{tier}_bytes": 0 for tier in BELOW}
+            dropped = {} if limits.caches_prefixes else self._without_names
             return self._with(prefix_caching=limits.caches_prefixes, **dropped).fitted(limits)
         if self.window_blocks is None and limits.keeps_windows and not self.prefix_caching:
             return self._with(window_blocks=KEEP).fitted(limits)
@@ -146,6 +161,11 @@ class Paged(Strategy):
                 f"{limits.geometry.kinds}; set it to false"
             )
         areas = self._with_windows(limits.geometry) if self._tables.tables == ALL else self.areas
+        if len(areas) > 1 and self.eviction != EVICTIONS[LRU]:
+            raise ValueError(
+                f"eviction={self.eviction} orders blocks by what is behind them, and windows leave theirs one by one; "
+                f"{limits.geometry.called} has {limits.geometry.kinds}: allowed is lru"
+            )
         windows = [BlockTable(area.name, _window(area, limits.geometry)) for area in areas[1:]]
         most_tokens = limits.context_tokens or UNLIMITED
         tiers = self._tiers_of(areas, limits)
@@ -173,6 +193,11 @@ class Paged(Strategy):
         """Tables of blocks that every sequence has."""
         return self._tables
 
+    @property
+    def _without_names(self) -> dict[str, object]:
+        """What says nothing where no blocks are kept."""
+        return {f"{tier}_bytes": 0 for tier in BELOW} | {"eviction": EVICTIONS[LRU]}
+
     @derived
     def _tables(self) -> BlockTables:
         return BlockTables(self.block_size)
@@ -199,10 +224,18 @@ class Paged(Strategy):
         """It evicts nothing."""
         return True
 
+    def facts(self, geometry: KVGeometry) -> dict[str, object]:
+        """See `Strategy.facts`."""
+        return super().facts(geometry) | {"eviction": self.eviction if self.prefix_caching else ""}
+
     @property
     def integer_rule(self) -> IntegerRule:
         """Nothing at admission; whole blocks as they are required."""
         return IntegerRule(constant, (0,), in_units, (self.block_size,), None)
+
+    @derived
+    def _order(self) -> EvictionOrder:
+        return EvictionOrder(self.eviction, self.block_size)
 
     @derived
     def _keys(self) -> dict[int, Sequence[Hashable]]:
@@ -212,10 +245,12 @@ class Paged(Strategy):
     def on_begin(self) -> None:
         """Forget the sequences of the repetition before."""
         self._keys.clear()
+        self._order.clear()
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve nothing yet; with the first sequence's admission the pool is set aside."""
         self._keys[seq] = self._keys_of(session)
+        self._order.note(seq, session)
         return tuple(Reserve(seq, 0, area) for area, _ in self._tables.tables)
 
     def _keys_of(self, session: Session) -> Sequence[Hashable]:
@@ -231,7 +266,9 @@ class Paged(Strategy):
 
     def on_reuse(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Take over the longest chain of full blocks. See `Strategy.on_reuse`."""
-        return self._tables.taken_over(seq, self._keys[seq], num_tokens, view) if self.prefix_caching else NOTHING
+        if not self.prefix_caching:
+            return NOTHING
+        return self._tables.taken_over(seq, self._keys[seq], num_tokens, view, self._order)
 
     def on_step(self, seq: int, view: LedgerView) -> Plan:
         """Give back the blocks that a window has left, where that is late."""
@@ -240,7 +277,7 @@ class Paged(Strategy):
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or take blocks first; those that it fills get their names."""
         if self.prefix_caching or len(self.areas) > 1:
-            return self._tables.appended(seq, self._keys.get(seq, ()), num_tokens, view)
+            return self._tables.appended(seq, self._keys.get(seq, ()), num_tokens, view, self._order)
         return append_in_units(seq, num_tokens, self.block_size, view)
 
     def on_fork(self, seq: int, parent: int, num_tokens: int, view: LedgerView) -> Plan:

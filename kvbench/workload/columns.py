@@ -64,6 +64,7 @@ def requests_by_turn(columns: TraceColumns) -> tuple[Session, ...]:
         (np.arange(num) if columns.sessions is None else columns.sessions).tolist(),
         (first if columns.turns is None else columns.turns).tolist(),
         (first if columns.tenants is None else columns.tenants).tolist(),
+        columns.goes_on.tolist(),
         strict=True,
     )
     return tuple(
@@ -74,8 +75,9 @@ def requests_by_turn(columns: TraceColumns) -> tuple[Session, ...]:
             parents=tuple(map(int, those)),
             place=(session, turn),
             tenant=tenant,
+            goes_on=goes_on,
         )
-        for row, (arrival, request, those, session, turn, tenant) in enumerate(rows)
+        for row, (arrival, request, those, session, turn, tenant, goes_on) in enumerate(rows)
     )
 
 

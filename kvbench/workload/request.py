@@ -60,6 +60,7 @@ class Session:
             time is over, and not before its own time.
         place: the session and the turn that its first turn is called by in results; None: its own number, and 0.
         tenant: whose it is.
+        goes_on: whether another request of the same session, as `place` says, is to come after it.
     Raises:
         ValueError: it arrives before the start, or has no turns.
     """
@@ -71,6 +72,7 @@ class Session:
     parents: tuple[int, ...] = ()
     place: tuple[int, int] | None = None
     tenant: int = 0
+    goes_on: bool = False
 
     def __post_init__(self) -> None:
         if self.arrival_ns < 0:

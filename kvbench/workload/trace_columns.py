@@ -87,6 +87,15 @@ class TraceColumns:
         _, firsts, own = np.unique(self.sessions, return_index=True, return_inverse=True)
         return np.argsort(np.argsort(firsts))[own]
 
+    @property
+    def goes_on(self) -> NDArray[np.bool_]:
+        """Whether another request of the same session comes after each."""
+        numbers = self.session_numbers
+        latest = np.zeros(numbers.max(initial=-1) + 1, np.int64)
+        latest[numbers] = np.arange(numbers.size)
+        comes: NDArray[np.bool_] = latest[numbers] > np.arange(numbers.size)
+        return comes
+
     def first_sessions(self, num_sessions: int) -> "TraceColumns":
         """The requests of the first so many sessions, or all where there are no more."""
         rows = np.flatnonzero(self.session_numbers < num_sessions)

@@ -56,6 +56,7 @@ class Asked:
     hits: int = 0
     finished: int = NONE
     admitted: int = NONE
+    entered: int = NONE
 
     @property
     def num_tokens(self):
@@ -63,12 +64,24 @@ class Asked:
 
 
 class Pool:
-    """Blocks with names; those that nobody holds in the order in which they are taken."""
+    """Blocks with names; those that nobody holds in the order in which they were let go of."""
 
-    def __init__(self, num_blocks, size):
+    def __init__(self, num_blocks, size, rank=lambda pool, block: 0):
         self.size, self.free = size, deque(range(num_blocks))
         self.holders, self.names, self.named = [0] * num_blocks, {}, {}
-        self.num_evicted = 0
+        self.num_evicted, self.rank = 0, rank
+        self.before, self.makers, self.num_found, self.latest = {}, {}, [0] * num_blocks, [0] * num_blocks
+
+    def taken(self):
+        """The block that is taken next: one without a name, or the least in rank of those with none free behind."""
+        if self.free[0] not in self.names:
+            return self.free.popleft()
+        behind = {self.before[block] for block in self.free}
+        ends = [block for block in self.free if self.names[block] not in behind]
+        least = self.names[min(ends, key=lambda block: self.rank(self, block))]
+        block = next(block for block in self.free if self.names[block] == least)
+        self.free.remove(block)
+        return block
 
     def found(self, request):
         """The blocks of a request's tokens that are there, never the last token's."""
@@ -83,8 +96,10 @@ class Pool:
         wanted = -(-num_tokens // self.size) - len(found) + sum(self.holders[block] == 0 for block in found)
         return wanted <= len(self.free)
 
-    def hold(self, blocks):
+    def hold(self, blocks, number):
         for block in blocks:
+            self.num_found[block] += 1
+            self.latest[block] = max(self.latest[block], number)
             if self.holders[block] == 0:
                 self.free.remove(block)
             self.holders[block] += 1
@@ -95,7 +110,7 @@ class Pool:
         if wanted > len(self.free):
             return False
         for _ in range(wanted):
-            block = self.free.popleft()
+            block = self.taken()
             if block in self.names:
                 key = self.names.pop(block)
                 self.named[key].remove(block)
@@ -110,6 +125,8 @@ class Pool:
             if block not in self.names and request.keys:
                 self.names[block] = request.keys[index]
                 self.named.setdefault(request.keys[index], []).append(block)
+                self.before[block] = request.keys[index - 1] if index else None
+                self.makers[block], self.num_found[block], self.latest[block] = request.entered, 0, request.number
         return True
 
     def gone(self, key):
@@ -129,8 +146,9 @@ class Pool:
 class Engine:
     """Steps of equal length, by vLLM's rules for one group of full attention."""
 
-    def __init__(self, requests, num_blocks, size, max_live, budget):
-        self.coming, self.pool = deque(requests), Pool(num_blocks, size)
+    def __init__(self, requests, num_blocks, size, max_live, budget, **of_pool):
+        self.coming, self.pool = deque(requests), Pool(num_blocks, size, **of_pool)
+        self.num_entered = 0
         self.max_live, self.budget = max_live, budget
         self.running, self.waiting, self.step = [], deque(), 0
         self.finished, self.num_queried = [], 0
@@ -170,7 +188,9 @@ class Engine:
             if not self.pool.has_room(request.num_tokens, found):
                 break
             self.waiting.popleft()
-            self.pool.hold(found)
+            self.pool.hold(found, request.number)
+            request.entered = self.num_entered
+            self.num_entered += 1
             request.blocks, request.computed = list(found), len(found) * self.pool.size
             if not request.num_preemptions:
                 request.hits, request.admitted = request.computed, self.step

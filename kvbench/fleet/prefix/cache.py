@@ -7,14 +7,23 @@ nothing changes the order.
 """
 
 from kvbench.compiled import part
+from kvbench.fleet.prefix import segments
+from kvbench.fleet.prefix.order import (
+    first_ranked,
+    is_alike,
+    leave_order,
+    note_cut,
+    note_found,
+    note_gone,
+    note_let_go,
+    note_made,
+)
 from kvbench.fleet.prefix.segments import (
     RunRow,
     append,
     catch_up,
     covering,
-    cut,
     drop,
-    fresh,
     head_of,
     held_now,
     is_open,
@@ -42,9 +51,11 @@ def evict(m: Machine) -> None:
     now = m.now
     num_over = now.num_unused - free_blocks(m)
     while num_over > 0:
-        number = segment_at(now.segments_at, 0).newer
+        number = first_ranked(m) if m.fixed.order_at > 0 else segment_at(now.segments_at, 0).newer
         own = segment_at(now.segments_at, number)
         num_gone = min(own.count, num_over)
+        if m.fixed.order_at > 0:
+            num_gone = note_gone(m, number, num_gone)
         own.count -= num_gone
         if m.fixed.num_tiers > 0 and not m.fixed.writes_through:
             store(tier_at(now.tiers_at, 0), own.run, own.first + own.count, own.first + own.count + num_gone)
@@ -54,6 +65,24 @@ def evict(m: Machine) -> None:
         if own.count == 0:
             unlink(m, number)
             drop(m, number)
+
+
+@part
+def fresh(m: Machine, run: int, first: int, count: int, place: int) -> int:
+    """A new segment of a run, that a request holds which computes it; its number."""
+    number = segments.fresh(m, run, first, count, place)
+    if m.fixed.order_at > 0:
+        note_made(m, number, place)
+    return number
+
+
+@part
+def cut(m: Machine, number: int, at: int) -> int:
+    """Cut a segment in two at a block of its run, or behind its last where it is open; the deeper one."""
+    deeper = segments.cut(m, number, at)
+    if m.fixed.order_at > 0:
+        note_cut(m, number, deeper)
+    return deeper
 
 
 @part
@@ -140,13 +169,13 @@ def take_over(m: Machine, place: int, num_blocks: int) -> None:
     while number != NONE:
         run = run_at(m.fixed.runs_at, number)
         if run.first < num_blocks:
-            _hold(m, turn.base + number, run, min(run.past, num_blocks) - run.first)
+            _hold(m, place, turn.base + number, run, min(run.past, num_blocks) - run.first)
         number = run.parent
 
 
 @part
-def _hold(m: Machine, run: int, row: RunRow, reach: int) -> None:
-    """Hold a run's first blocks."""
+def _hold(m: Machine, place: int, run: int, row: RunRow, reach: int) -> None:
+    """Let a request hold a run's first blocks."""
     now, block_bytes, block = m.now, m.fixed.unit * m.fixed.slot_bytes, 0
     while block < reach:
         number = covering(m, run, row, block)
@@ -157,13 +186,16 @@ def _hold(m: Machine, run: int, row: RunRow, reach: int) -> None:
         end = own.first + own.count
         if end > reach or is_open(m, number):
             cut(m, number, min(end, reach))
-        if own.references == 0:
+        was_idle = own.references == 0
+        if was_idle:
             unlink(m, number)
             now.num_unused -= own.count
             now.allocated += own.count * block_bytes
         else:
             now.shared_bytes += own.count * block_bytes
         own.references += 1
+        if m.fixed.order_at > 0:
+            note_found(m, number, place, was_idle)
         block = own.first + own.count
 
 
@@ -322,7 +354,11 @@ def _release_one(m: Machine, place: int, number: int) -> int:
     now.num_unused += own.count
     deeper = segment_at(now.segments_at, 0).older
     link_before(m, number, 0)
-    if deeper > 0:
+    if m.fixed.order_at > 0:
+        note_let_go(m, number)
+        if deeper > 0 and is_alike(m, number, deeper):
+            _merge(m, number, deeper)
+    elif deeper > 0:
         _merge(m, number, deeper)
     return 0
 
@@ -336,5 +372,7 @@ def _merge(m: Machine, number: int, deeper: int) -> None:
     first = segment_at(m.now.segments_at, head_of(m, own.run))
     if segment_at(m.now.segments_at, first.next).next == 0:
         own.count += other.count
+        if m.fixed.order_at > 0:
+            leave_order(m, deeper)
         unlink(m, deeper)
         drop(m, deeper)

@@ -20,11 +20,13 @@ class Runs(NamedTuple):
         rows: RUN records.
         leaves: int64 [requests]; the run that a prompt and its answer end in; NONE where they fill no block.
         copies: int64 [requests]; which of the contents' copies that is of.
+        prompts: int64 [requests]; the run that a prompt ends in; NONE where it fills no block.
     """
 
     rows: NDArray[np.void]
     leaves: NDArray[np.int64]
     copies: NDArray[np.int64]
+    prompts: NDArray[np.int64]
 
     @property
     def num_copies(self) -> int:
@@ -60,7 +62,7 @@ def runs_of(contents: Contents, block_tokens: int) -> Runs:
     rows["parent"] = number[contents.parents[has_blocks]]
     rows["first"], rows["past"] = firsts[has_blocks], pasts[has_blocks]
     copies, answers = np.divmod(contents.answers, contents.parents.size)
-    return Runs(rows, number[answers], copies)
+    return Runs(rows, number[answers], copies, number[contents.prompts % contents.parents.size])
 
 
 def names_of(tables: Tables, runs: Runs, repeats: int) -> NameTables:
