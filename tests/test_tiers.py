@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kvbench.backend.choice import Conditions
 from kvbench.backend.counted import CountedBackend
@@ -20,7 +18,7 @@ from kvbench.workload.request import Request, Session
 from tests.support.imitated import Asked, contents_of
 from tests.support.imitated_tiers import TieredEngine
 from tests.support.machines import GEOMETRY, WEIGHTS, machine
-from tests.test_fleet_prefix import REQUESTS, texts_of
+from tests.test_fleet_prefix import texts_of
 from tests.test_prefix_operations import texts
 from tests.test_runner_prefixes import STEP_NS, VLLM
 
@@ -182,21 +180,28 @@ def test_a_transfer_from_the_store_draws_its_latency():
     assert len(set(expected)) == 2
 
 
-TIERS = st.lists(st.integers(0, 6), min_size=3, max_size=3)
+def drawn_texts(rng):
+    """Thirty requests that go on with what others said before them, in the form that `texts_of` takes."""
+    return [
+        (
+            int(rng.integers(0, 120)),
+            int(rng.integers(0, 30)),
+            int(rng.integers(0, 60)),
+            rng.integers(0, 2, rng.integers(1, 15)).tolist(),
+            rng.integers(0, 2, rng.integers(1, 15)).tolist(),
+        )
+        for _ in range(30)
+    ]
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    drawn_texts=REQUESTS,
-    size=st.sampled_from([1, 2, 4]),
-    spare=st.integers(0, 12),
-    max_live=st.integers(1, 5),
-    budget=st.integers(5, 20),
-    tiers=TIERS,
-    writes=st.sampled_from(["through", "eviction"]),
-)
-def test_it_is_the_imitation_block_by_block(drawn_texts, size, spare, max_live, budget, tiers, writes):
-    made = texts_of(drawn_texts)
+@pytest.mark.parametrize("seed", range(40))
+def test_it_is_the_imitation_block_by_block(seed):
+    rng = np.random.default_rng(seed)
+    size, spare, max_live, budget = (
+        int(each) for each in (2 ** rng.integers(3), *rng.integers((0, 1, 5), (13, 6, 21)))
+    )
+    tiers, writes = rng.integers(0, 40, 3).tolist(), ["through", "eviction"][seed % 2]
+    made = texts_of(drawn_texts(rng))
     contents = contents_of([(prompt, answer) for _, prompt, answer in made])
     num_blocks = max(-(-(len(prompt) + len(answer)) // size) for _, prompt, answer in made) + spare
     sessions = [
