@@ -46,7 +46,8 @@ def report_of(results: Results, charts: Iterable[Chart]) -> str:
     title, header, again = name_of(results), _header(results), str(results.environment.get("again", ""))
     if _is_study(results):
         return findings_markdown(title, header, _sentences(results), _tables(results), charts, again)
-    return report_markdown(title, header, results.judged, charts, _swept(results), _busy(results), again)
+    tables = results.tables
+    return report_markdown(title, header, results.judged, charts, _swept(results), _busy(results), again, tables)
 
 
 def num_warnings(results: Results) -> int:

@@ -1,6 +1,7 @@
 """A report as Markdown: what to conclude, how to do it again, the table, warnings, and charts with what they show."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -62,6 +63,7 @@ def report_markdown(
     parameters: list[str] | None = None,
     cautions: Iterable[str] = (),
     again: str = "",
+    tables: Mapping[str, pd.DataFrame] = MappingProxyType({}),
 ) -> str:
     """The report of a run or a sweep.
 
@@ -73,6 +75,7 @@ def report_markdown(
         parameters: columns that tell jobs apart; None finds them.
         cautions: warnings that are not computed from the rows.
         again: the command that makes the same again.
+        tables: further ones, by name.
     """
     parts = [f"# {markdown_escape(title)}", _items(verdict(summary, parameters)), _command(again)]
     parts.append(_items(map(markdown_escape, header_lines)))
@@ -86,6 +89,8 @@ def report_markdown(
     ):
         if lines:
             parts += [f"## {heading}", _items(lines)]
+    for name, frame in tables.items():
+        parts += [f"## {markdown_escape(_heading(name))}", frame_markdown(frame)]
     parts += _charts((chart.heading, chart.name, chart.sentences()) for chart in charts)
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -16,6 +16,7 @@ from kvbench.checks import check_flag, check_int, check_number, check_share
 from kvbench.fleet.bounds import MOST_BYTES, MOST_FACTOR, MOST_TOKENS, check_repeats, scaled
 from kvbench.fleet.frames import FleetRun, figures_of
 from kvbench.fleet.histogram import Histogram, SampleList
+from kvbench.fleet.hits import HitSums
 from kvbench.fleet.replays import replayed
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.serving import MAX_BATCH, Said, in_pool, served_as
@@ -257,7 +258,16 @@ class FleetServer:
         objective = self.chosen.objective
         sums = RequestSums(OUTCOMES, objective) if self.chosen.keep == SUMMARY else None
         strategy = self.fitted(strategy, columns, budget_bytes)
-        result = self.run(columns, strategy, budget_bytes, None if sums is None else sums.add)
+        hits = HitSums(columns)
+
+        def fold(ended: Served) -> None:
+            hits.add(ended)
+            if sums is not None:
+                sums.add(ended)
+
+        result = self.run(columns, strategy, budget_bytes, None if sums is None else fold)
+        if sums is None:
+            fold(result)
         facts = self.facts_of(name, strategy, budget_bytes)
 
         def again(factors: Factors, fold: Callable[[Served], object]) -> FleetResult:
@@ -270,7 +280,7 @@ class FleetServer:
         replays = replayed(
             self.machine, self.chosen.replays, again, lambda: RequestSums(OUTCOMES, objective, kept), figures
         )
-        return FleetRun(result, facts, sums, replays, upkeep)
+        return FleetRun(result, facts, sums, replays, upkeep, hits)
 
     def _links_of(self, strategy: Strategy) -> dict[str, Link]:
         """The links of tiers below the device that keep a strategy's blocks."""

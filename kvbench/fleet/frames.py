@@ -9,6 +9,7 @@ import pandas as pd
 
 from kvbench.engine.tiers import BELOW
 from kvbench.fleet.histogram import SampleList
+from kvbench.fleet.hits import HITS, HitSums
 from kvbench.fleet.replays import Replays
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, OUTCOMES, USED, WASTED
@@ -36,6 +37,7 @@ class FleetRun(NamedTuple):
         sums: of requests whose columns were not kept, under the objective of the frames; None: of the result's.
         replays: what figures were with other times of work.
         upkeep: what all accelerators take.
+        hits: what was found, by turn and by tenant; None: nobody counted.
     """
 
     result: FleetResult
@@ -43,6 +45,7 @@ class FleetRun(NamedTuple):
     sums: RequestSums | None = None
     replays: Replays = Replays()
     upkeep: Upkeep = Upkeep()
+    hits: HitSums | None = None
 
 
 def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objective) -> Results:
@@ -57,8 +60,9 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
     """
     summaries, requests, timelines, replicas = [], [], [], []
     replays: list[dict[str, object]] = []
+    hits: list[dict[str, object]] = []
     names = list(runs)
-    for code, (name, (result, facts, folded, again, upkeep)) in enumerate(runs.items()):
+    for code, (name, (result, facts, folded, again, upkeep, found)) in enumerate(runs.items()):
         if unknown := [column for column in facts if column not in SUMMARY]:
             raise ValueError(f"facts name columns of the summary, got {', '.join(unknown)}")
         sums = folded or RequestSums(OUTCOMES, objective, SampleList)
@@ -75,6 +79,7 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
         row |= sums.latencies() | dict(facts)
         summaries.append(row | of_row(row, WITH_INTERVAL, {}, again.values, again.drawn_from, reaching))
         replays += [{"strategy": name, "replay": turn, **each} for turn, each in enumerate(again.rows)]
+        hits += [{"strategy": name, **each} for each in (() if found is None else found.rows())]
         requests.append(_requests(result, times, _named(code, len(times.ttft_s), names)))
         if result.by_replica.batch.size:
             own = _replicas(result)
@@ -87,6 +92,7 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
         timeline=pd.concat(timelines, ignore_index=True)[list(TIMELINE)],
         replicas=pd.concat(replicas, ignore_index=True)[list(REPLICAS)] if replicas else None,
         replays=pd.DataFrame(replays) if replays else None,
+        tables={"hits": pd.DataFrame(hits)[list(HITS)]} if hits else {},
     )
 
 
