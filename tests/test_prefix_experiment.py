@@ -10,7 +10,7 @@ import pytest
 from kvbench.__main__ import main
 from kvbench.configuration.errors import UsageError
 from kvbench.results.results import load
-from kvbench.studies.prefix_reuse import sentences_of
+from kvbench.studies.prefix_sentences import sentences_of
 from kvbench.workload.trace import read_trace
 from kvbench.workload.trace_formats import FORMATS
 from tests.test_experiments import experiment, setting
@@ -187,6 +187,22 @@ def test_several_traces_and_the_charts(small):
     assert tiers.axes[3].lines[0].get_ydata()[0] == 100
 
 
+def test_the_curve_goes_through_the_rows_of_lru(small):
+    findings = found(device_blocks=[1, 2, 3, 5], host_blocks=1)
+    curve = findings.files["curve"].set_index("device_blocks")
+    own = findings.summary.query("reuse == 'block_hash' and policy == 'lru'")
+    assert curve.index.tolist() == [1, 2, 3, 4, 5]
+    for rate in ("token_hit_rate", "block_hit_rate"):
+        assert curve[rate][own["device_blocks"]].tolist() == own[rate].tolist()
+
+
+def test_what_was_found_stays_under_lfu(small):
+    # Of six blocks lru has lost AB to CD, EF and GH; lfu has kept it, since it was found once.
+    write(small, [(blocks, 2 * BLOCK) for blocks in ("AB", "AB", "CD", "EF", "GH", "AB")])
+    rows = found(policies=["lfu", "lru"], reuse=["block_hash"], warmup_share=0, device_blocks=[6]).summary
+    assert dict(zip(rows["policy"], rows["block_hit_rate"], strict=True)) == {"lfu": 4 / 12, "lru": 2 / 12}
+
+
 def test_a_size_given_twice_is_run_once(small):
     table = found(device_blocks=[3, 1, 3], policies=["lru", "lru"], reuse=["radix", "radix"]).summary
     assert table["device_blocks"].tolist() == [1, 3]
@@ -225,6 +241,7 @@ def test_formats_with_blocks_are_those_that_say_so(tmp_path):
             {"scenarios": ["short_chat"]},
             "short_chat does not say which blocks.*no trace.*of the format burstgpt, mooncake",
         ),
+        ({"policies": ["lfu"]}, r"lfu is of the device alone and of block_hash: set reuse to \[block_hash\]"),
         ({"size": 5}, "unknown parameter 'size'"),
     ],
 )
@@ -289,6 +306,11 @@ def test_a_run_writes_its_folder(small, monkeypatch, capsys):
     assert results.summary["device_bytes"].tolist()[:4:3] == [BLOCK * TOKEN // 2, 2 * BLOCK * TOKEN // 2]
     assert results.steps.empty
     assert results.requests.empty
-    assert {path.name for path in (small / "out").glob("*.csv")} == {"summary.csv", "unlimited.csv", "tiers.csv"}
+    assert {path.name for path in (small / "out").glob("*.csv")} == {
+        "summary.csv",
+        "unlimited.csv",
+        "tiers.csv",
+        "curve.csv",
+    }
     assert (small / "out" / "charts" / "tiers.svg").is_file()
     assert max(map(len, out.split("\n\nmooncake_synthetic: ")[0].splitlines())) <= 120

@@ -8,14 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbench.fleet.prefix.curve import lru_curve
-from kvbench.fleet.prefix.kinds import POLICIES, REUSES
+from kvbench.fleet.prefix.kinds import REUSES
 from kvbench.fleet.prefix.simulate import replay
 from kvbench.fleet.prefix.sweep import ceiling
 from kvbench.fleet.prefix.tree import plant, regrouped
 from kvbench.workload.trace import read_trace
-from tests.support.prefix_models import columns_of, most_hits, prefixes, radix, single_blocks
+from tests.support.prefix_models import columns_of, least_found, most_hits, prefixes, radix, single_blocks
 
 BLOCK_TOKENS = 3
+POLICIES = ("lru", "fifo", "optimal")
+"""Of several tiers and all kinds of reuse."""
 PUBLISHED = "mooncake_synthetic.jsonl"
 
 # Two ids: so that many prompts share a prefix, and some hold a block in another place.
@@ -100,10 +102,19 @@ def test_a_larger_cache_reuses_no_less(prompts, size, more, policy):
 @checked
 @given(prompts=prompts_of, share=st.floats(0, 0.99))
 def test_the_curve_is_a_replay_at_every_size(prompts, share):
-    tree = plant(columns_of(prompts))
+    tree = plant(columns_of(prompts, BLOCK_TOKENS, [1 + len(prompt) % BLOCK_TOKENS for prompt in prompts]))
     first = int(share * tree.num_requests)
     replays = [replay(tree, sizes=[size], policy="lru", reuse="block_hash") for size in range(1, tree.num_nodes + 1)]
-    assert lru_curve(tree, first).tolist() == [0, *(int(done.hit_blocks[:, first:].sum()) for done in replays)]
+    curve = lru_curve(tree, first)
+    assert curve.blocks.tolist() == [0, *(int(done.hit_blocks[:, first:].sum()) for done in replays)]
+    assert curve.tokens.tolist() == [0, *(int(done.hit_tokens[:, first:].sum()) for done in replays)]
+
+
+@checked
+@given(prompts=prompts_of, size=st.integers(1, 7))
+def test_the_least_frequently_found_go_first(prompts, size):
+    got = replay(plant(columns_of(prompts)), sizes=[size], policy="lfu", reuse="block_hash")
+    assert got.hit_blocks[0].tolist() == least_found(prompts, size)
 
 
 @checked
@@ -190,7 +201,8 @@ def check_unbounded(columns):
     largest = replay(tree, sizes=[tree.num_nodes], policy="lru", reuse="block_hash")
     first = tree.num_requests // 2
     assert largest.hit_tokens[0, first:].sum() == wanted
-    assert lru_curve(tree, first)[-1] == largest.hit_blocks[0, first:].sum()
+    assert lru_curve(tree, first).blocks[-1] == largest.hit_blocks[0, first:].sum()
+    assert lru_curve(tree, first).tokens[-1] == wanted
 
 
 def ours(columns, sizes, policies):

@@ -27,15 +27,22 @@ RATE = "Reused prompt tokens (%)"
 
 
 def prefix_rates_chart(
-    table: pd.DataFrame, unlimited: pd.DataFrame, lower_blocks: Mapping[str, int], subject: str = ""
+    table: pd.DataFrame,
+    unlimited: pd.DataFrame,
+    lower_blocks: Mapping[str, int],
+    subject: str,
+    curve: pd.DataFrame,
 ) -> Figure:
     """Token hit rates over the device's size, a line a policy, a panel a kind of reuse; a row of panels a scenario.
+
+    The line of lru with block_hash is the curve over all sizes; others go straight from size to size.
 
     Args:
         table: scenario, reuse, policy, device_blocks, device_bytes, token_hit_rate, filled_first.
         unlimited: a row a scenario: token_hit_rate of a cache that holds everything.
         lower_blocks: blocks of each tier behind the device, by name.
         subject: what was run on what.
+        curve: of lru with block_hash: scenario, device_blocks, token_hit_rate.
     """
     kinds, policies = _distinct(table, "reuse"), _distinct(table, "policy")
     scenarios = _distinct(unlimited, "scenario")
@@ -48,7 +55,9 @@ def prefix_rates_chart(
         scenario, kind = scenarios[place // len(kinds)], kinds[place % len(kinds)]
         own = table[(table["scenario"] == scenario) & (table["reuse"] == kind)]
         for turn, policy in enumerate(policies):
-            _line(axes, own[own["policy"] == policy], turn)
+            rows = own[own["policy"] == policy].sort_values("device_blocks")
+            is_known = (kind, policy) == ("block_hash", "lru")
+            _line(axes, rows, turn, curve[curve["scenario"] == scenario] if is_known else rows)
         axes.axhline(100 * ceilings[scenario], color=INK, linestyle=CEILING, linewidth=1.1)
         number_axis(axes, "x", own["device_blocks"], log=True)
         value_ticks(axes, "x", own["device_blocks"])
@@ -117,11 +126,13 @@ def _mark(turn: int) -> Line2D:
     return Line2D([], [], color=kind.colour, linestyle=kind.line, marker=kind.marker, markersize=6)
 
 
-def _line(axes: Axes, rows: pd.DataFrame, turn: int) -> None:
-    """A policy's line; markers are open where the cache was not full before what counts."""
-    rows, kind = rows.sort_values("device_blocks"), look(turn)
+def _line(axes: Axes, rows: pd.DataFrame, turn: int, line: pd.DataFrame) -> None:
+    """A policy's line, and markers of its rows; they are open where the cache was not full before what counts."""
+    kind = look(turn)
+    axes.plot(
+        line["device_blocks"], 100 * line["token_hit_rate"], color=kind.colour, linestyle=kind.line, linewidth=1.4
+    )
     x, y = rows["device_blocks"].to_numpy(), 100 * rows["token_hit_rate"].to_numpy()
-    axes.plot(x, y, color=kind.colour, linestyle=kind.line, linewidth=1.4)
     full = rows["filled_first"].to_numpy(dtype=bool)
     # Later ones are smaller, so that equal rates show all their markers.
     size = 9.0 - 2.0 * turn

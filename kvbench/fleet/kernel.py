@@ -74,7 +74,7 @@ def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, 
     return kernel(run)
 
 
-def _stamp() -> int:
+def stamp() -> int:
     """Of all sources that are compiled into the kernel: Numba itself only looks at this file."""
     own = Path(__file__).parent
     engines = ("engine/eviction.py", "engine/prefixes.py", "engine/scheduling.py", "engine/tiers.py")
@@ -84,7 +84,7 @@ def _stamp() -> int:
     return int.from_bytes(digest[:6]) + 1
 
 
-run = _kernel(_stamp())
+run = _kernel(stamp())
 """Routes requests, the next ones of a trace, to replicas, and runs these until a moment; every table is written to.
 
 Called with the tables, the places of those requests in their table, the replica that got the one before them, the

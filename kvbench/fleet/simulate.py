@@ -159,7 +159,11 @@ def simulate(
     names = None if runs is None else names_of(tables, runs, repeats)
     tiers = None if runs is None or not plans else tiers_of(tables, plans, runs, repeats)
     eviction = strategy.eviction if isinstance(strategy, Paged) else EVICTIONS[LRU]
-    order = None if names is None or eviction == EVICTIONS[LRU] else order_of(tables, names, eviction, columns)
+    order = (
+        None
+        if names is None or eviction == EVICTIONS[LRU]
+        else order_of(tables.fixed, names, eviction, columns.goes_on)
+    )
     if fold is None:
         ended = serve(tables, rule, columns, repeats, runs)
     else:

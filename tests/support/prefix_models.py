@@ -91,6 +91,21 @@ def single_blocks(prompts, sizes, policy):
     return out
 
 
+def least_found(prompts, size):
+    """What each prompt finds of single blocks, of which the last of a sequence go that were found fewest times."""
+    found, when, hits, now = {}, {}, [], 0
+    for prompt in prompts:
+        blocks = prefixes(prompt)
+        hits.append(sum(block in found for block in blocks))
+        for block in reversed(blocks):
+            found[block] = found.get(block, -1) + 1
+            when[block] = now = now + 1
+        while len(found) > size:
+            ends = [block for block in found if not any(other[:-1] == block for other in found)]
+            del found[min(ends, key=lambda block: (found[block], when[block]))]
+    return hits
+
+
 @dataclass
 class Run:
     """Blocks from `begin` on of a path."""

@@ -15,7 +15,8 @@ Kinds of reuse:
 - `radix_trimmed`: the same tree, but a leaf loses no more blocks than are needed, and those of a run that a prompt did
   not use are not refreshed by it. Under `lru` and with equal blocks it holds exactly what `block_hash` holds.
 
-Policies: `lru`, `fifo`, and `optimal`, Belady's: the block whose next use lies furthest ahead is evicted. A block is
-never used sooner than the one before it, so that the optimum over blocks evicts ends of sequences only. It is the
-optimum of every kind of reuse, and of every tier with those above it together.
+Policies: `lru`, `fifo`, `lfu` (of `block_hash`: the block that was found fewest times, of those at ends of sequences),
+and `optimal`, Belady's: the block whose next use lies furthest ahead is evicted. A block is never used sooner than the
+one before it, so that the optimum over blocks evicts ends of sequences only. It is the optimum of every kind of reuse,
+and of every tier with those above it together.
 """

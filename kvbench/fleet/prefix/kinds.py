@@ -2,7 +2,7 @@
 
 from kvbench.messages import unknown
 
-POLICIES = ("lru", "fifo", "optimal")
+POLICIES = ("lru", "fifo", "lfu", "optimal")
 REUSES = ("block_hash", "radix", "radix_trimmed")
 UNLIMITED = "unlimited"
 

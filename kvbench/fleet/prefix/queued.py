@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.compiled import compiled
-from kvbench.fleet.prefix.links import NONE
 from kvbench.fleet.prefix.tree import PromptTree
+from kvbench.workload.contents import NONE
 
 
 class Moves(NamedTuple):

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.compiled import compiled
-from kvbench.fleet.prefix.links import NONE
 from kvbench.fleet.prefix.queued import Moves, no_moves
 from kvbench.fleet.prefix.tree import PromptTree
+from kvbench.workload.contents import NONE
 
 
 class _Runs(NamedTuple):

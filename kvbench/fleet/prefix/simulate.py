@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.checks import check_int, check_number
+from kvbench.compiled import compiled
 from kvbench.fleet.prefix.kinds import UNLIMITED, check_policy, check_reuse
 from kvbench.fleet.prefix.queued import Moves, first_in_first_out, no_moves
 from kvbench.fleet.prefix.radix import leaves_only
-from kvbench.fleet.prefix.stacked import hits_of_sizes, pushed_out
+from kvbench.fleet.prefix.replay import hits_of
 from kvbench.fleet.prefix.tiers import Tier, TierUse, check_tiers
 from kvbench.fleet.prefix.tree import PromptTree
 
@@ -41,7 +42,7 @@ class PrefixResult:
 
     Args:
         reuse: block_hash, radix or radix_trimmed.
-        policy: lru, fifo or optimal; unlimited for a cache that holds everything.
+        policy: lru, fifo, lfu or optimal; unlimited for a cache that holds everything.
         tiers: what each tier did.
         first_request: requests before it only fill the cache.
         num_requests: requests that count.
@@ -109,7 +110,7 @@ def replay(tree: PromptTree, *, sizes: Sequence[int], policy: str, reuse: str) -
     Args:
         tree: the prompts.
         sizes: blocks that each tier holds, the fastest first.
-        policy: lru, fifo or optimal.
+        policy: lru, fifo, lfu or optimal.
         reuse: block_hash, radix or radix_trimmed.
     Raises:
         ValueError: there is no such policy or kind of reuse, or a size is not a whole number from 1.
@@ -129,8 +130,10 @@ def replay(tree: PromptTree, *, sizes: Sequence[int], policy: str, reuse: str) -
         check_int("a tier's size in blocks", size, 1)
     # Nothing changes beyond what there is to hold, and sums of sizes stay in range.
     bounded = [min(int(size), tree.num_nodes + 1) for size in sizes]
-    if policy == "optimal" or (policy, reuse) == ("lru", "block_hash"):
-        moves = _stacked(tree, bounded, policy)
+    if policy == "lfu" and (reuse != "block_hash" or len(sizes) > 1):
+        raise ValueError(f"lfu is of block_hash and one tier; got {reuse} and {len(sizes)} tiers")
+    if policy in ("optimal", "lfu") or (policy, reuse) == ("lru", "block_hash"):
+        moves = _cached(tree, bounded, policy)
     elif reuse == "block_hash":
         moves = first_in_first_out(tree, bounded)
     else:
@@ -149,9 +152,10 @@ def replay(tree: PromptTree, *, sizes: Sequence[int], policy: str, reuse: str) -
     )
 
 
-def _stacked(tree: PromptTree, sizes: list[int], policy: str) -> Moves:
-    """Tiers under a policy whose larger caches hold all that smaller ones do: each holds what those above it do not."""
-    within = hits_of_sizes(tree, np.cumsum(sizes).tolist(), policy)
+def _cached(tree: PromptTree, sizes: list[int], policy: str) -> Moves:
+    """What a replica's cache finds. Several tiers are of a policy whose larger caches hold all that smaller ones do:
+    each holds what those above it do not."""
+    within = np.array([hits_of(tree, size, policy) for size in np.cumsum(sizes).tolist()])
     moves = no_moves(len(sizes), tree.num_requests)
     moves.hits[:] = np.diff(within, axis=0, prepend=0)
     moves.loaded[1:] = moves.hits[1:]
@@ -160,6 +164,18 @@ def _stacked(tree: PromptTree, sizes: list[int], policy: str) -> Moves:
     deepest = len(sizes) - 1 - np.argmax(moves.hits[::-1] > 0, axis=0)
     moves.last_tier[:] = np.where(within[-1] == tree.num_blocks, deepest, moves.last_tier)
     return moves
+
+
+@compiled
+def pushed_out(num_entering: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Blocks that leave a cache of this size with each prompt, by those that enter it."""
+    held = 0
+    out = np.empty_like(num_entering)
+    for request in range(num_entering.size):
+        held += num_entering[request]
+        out[request] = max(held - size, 0)
+        held -= out[request]
+    return out
 
 
 def simulate(
@@ -176,7 +192,7 @@ def simulate(
     Args:
         tree: the prompts.
         tiers: the device first, then host, then disk.
-        policy: lru, fifo or optimal.
+        policy: lru, fifo, lfu or optimal.
         reuse: block_hash, radix or radix_trimmed.
         block_bytes: K and V of one block.
         warmup_share: of the requests, those at the start that only fill the cache; >= 0, < 1.
@@ -185,7 +201,7 @@ def simulate(
     """
     check_tiers(tiers)
     check_int("block_bytes", block_bytes, 1)
-    first = _first_request(tree, warmup_share)
+    first = first_request(tree, warmup_share)
     done = replay(tree, sizes=[tier.num_blocks for tier in tiers], policy=policy, reuse=reuse)
     hit_blocks, hit_tokens, loaded, stored = (
         rows[:, first:].sum(axis=1).tolist()
@@ -210,7 +226,7 @@ def simulate(
 
 def unlimited(tree: PromptTree, *, warmup_share: float) -> PrefixResult:
     """What a device that holds every block would do: the most that any cache can."""
-    first = _first_request(tree, warmup_share)
+    first = first_request(tree, warmup_share)
     known = tree.num_known[first:]
     hit_tokens = np.minimum(known * tree.block_tokens, tree.prompt_tokens[first:])
     use = TierUse(
@@ -226,7 +242,8 @@ def unlimited(tree: PromptTree, *, warmup_share: float) -> PrefixResult:
     return _result(tree, "block_hash", UNLIMITED, (use,), first, int(without_last.sum()))
 
 
-def _first_request(tree: PromptTree, warmup_share: float) -> int:
+def first_request(tree: PromptTree, warmup_share: float) -> int:
+    """The first request that counts."""
     check_number("warmup_share", warmup_share, 0, 1, below=True)
     return math.floor(tree.num_requests * warmup_share)
 

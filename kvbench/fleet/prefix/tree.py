@@ -1,13 +1,15 @@
 """A trace's prompts as paths in one tree of blocks, built once for all sizes and policies."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.compiled import compiled
-from kvbench.fleet.prefix.links import NONE, Links, linked
-from kvbench.workload.contents import Contents
+from kvbench.fleet.prefix.runs import Runs
+from kvbench.fleet.prefix.segments import RUN
+from kvbench.workload.contents import NONE, Contents
 from kvbench.workload.trace_columns import TraceColumns
 
 BLOCK_TOKENS = 16
@@ -30,7 +32,6 @@ class PromptTree:
         num_known: int64 [requests]; blocks of a prompt, from its start, that earlier prompts had.
         prompt_tokens: int64 [requests].
         block_tokens: tokens a block; a prompt's last block may be filled in part.
-        links: stretches of blocks by last and next use.
     """
 
     offsets: NDArray[np.int64]
@@ -39,7 +40,6 @@ class PromptTree:
     num_known: NDArray[np.int64]
     prompt_tokens: NDArray[np.int64]
     block_tokens: int
-    links: Links
 
     @property
     def num_requests(self) -> int:
@@ -55,6 +55,15 @@ class PromptTree:
     def num_blocks(self) -> NDArray[np.int64]:
         """Blocks of each prompt."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Stretches of blocks, split where prompts part and where they end."""
+        leaves = self.nodes[self.offsets[1:] - 1]
+        own, *columns = _stretched(leaves, self.parents)
+        rows = np.zeros(columns[0].size, RUN)
+        rows["parent"], rows["first"], rows["past"] = columns
+        return Runs(rows, own[leaves], np.zeros(leaves.size, np.int64), own[leaves])
 
 
 def plant(columns: TraceColumns) -> PromptTree:
@@ -74,7 +83,6 @@ def plant(columns: TraceColumns) -> PromptTree:
         num_known=num_known,
         prompt_tokens=columns.num_prompt_tokens,
         block_tokens=block_tokens,
-        links=linked(nodes, offsets, num_known, parents.size),
     )
 
 
@@ -188,3 +196,31 @@ def _grown(
             parent = num_nodes
             num_nodes += 1
     return nodes, parents[:num_nodes].copy(), num_known
+
+
+@compiled
+def _stretched(
+    leaves: NDArray[np.int32], parents: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The run of each node, and of each run the one before it, its first block, and the one after its last."""
+    num_ways = np.zeros(parents.size, np.int32)  # on from each node; one where a prompt ends
+    num_ways[leaves] = 1
+    for parent in parents:
+        if parent != NONE:
+            num_ways[parent] += 1
+    own, before = np.empty(parents.size, np.int64), np.empty(parents.size, np.int64)
+    firsts, pasts = np.zeros(parents.size, np.int64), np.empty(parents.size, np.int64)
+    num_runs = 0
+    for node in range(parents.size):
+        parent = parents[node]
+        if parent != NONE and parent == node - 1 and num_ways[parent] == 1:
+            own[node] = own[parent]
+            pasts[own[node]] += 1
+            continue
+        own[node], before[num_runs] = num_runs, NONE
+        if parent != NONE:
+            before[num_runs] = own[parent]
+            firsts[num_runs] = pasts[own[parent]]
+        pasts[num_runs] = firsts[num_runs] + 1
+        num_runs += 1
+    return own, before[:num_runs].copy(), firsts[:num_runs].copy(), pasts[:num_runs].copy()

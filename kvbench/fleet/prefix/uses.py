@@ -10,8 +10,7 @@ from kvbench.fleet.bounds import check_memory
 from kvbench.fleet.prefix.order import COUNT, ORDER, RANKED
 from kvbench.fleet.prefix.runs import NameTables, Runs
 from kvbench.fleet.prefix.segments import CELL
-from kvbench.fleet.state import NONE, Tables
-from kvbench.workload.trace_columns import TraceColumns
+from kvbench.fleet.state import NONE
 
 
 class OrderTables(NamedTuple):
@@ -51,14 +50,14 @@ def users_of(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.append(0, np.cumsum(np.bincount(own, minlength=num_runs * runs.num_copies))), who[order]
 
 
-def order_of(tables: Tables, names: NameTables, eviction: str, columns: TraceColumns) -> OrderTables:
-    """Tables of another order than lru; its record's address is written to the kernel's tables.
+def order_of(fixed: NDArray[np.void], names: NameTables, eviction: str, goes_on: NDArray[np.bool_]) -> OrderTables:
+    """Tables of another order than lru; its record's address is written to what is fixed.
 
     Args:
-        tables: of the kernel.
+        fixed: of the kernel's tables.
         names: of its blocks.
         eviction: one of EVICTIONS.
-        columns: the trace, once.
+        goes_on: of each request of the trace, once, whether another one of its session is to come.
     Raises:
         ValueError: there is no memory for them.
     """
@@ -72,12 +71,12 @@ def order_of(tables: Tables, names: NameTables, eviction: str, columns: TraceCol
         np.zeros(shape[0], COUNT),
         np.zeros(names.table.shape, CELL),
         *(users_of(names.runs) if chosen == OPTIMAL else (none, none)),
-        goes_on=columns.goes_on.astype(np.int64) if chosen == SESSION else none,
+        goes_on=goes_on.astype(np.int64) if chosen == SESSION else none,
     )
     (own,) = made.order
-    own["eviction"], own["num_segments"], own["num_requests"] = chosen, shape[1], columns.num_requests
+    own["eviction"], own["num_segments"], own["num_requests"] = chosen, shape[1], goes_on.size
     own["num_runs"], own["num_users"] = names.runs.rows.size, names.runs.rows.size * names.runs.num_copies
     for name in ("ranked", "counts", "behind", "firsts", "users", "goes_on"):
         own[f"{name}_at"] = getattr(made, name).ctypes.data
-    tables.fixed["order_at"] = made.order.ctypes.data
+    fixed["order_at"] = made.order.ctypes.data
     return made
