@@ -28,6 +28,7 @@ from tests.test_fleet_prefix import REQUESTS, columns_of, texts_of
 MODELS = {
     "equal blocks": (group("full", 0), group("window", 1, tokens=6)),
     "unequal blocks": (group("full", 2), group("window", 0, 1, 3, tokens=9)),
+    "two windows": (group("window", 0, tokens=3), group("window", 1, 2, tokens=20), group("full", 3)),
 }
 GEOMETRIES = {name: KVGeometry(groups=groups, dtype="float16", name=name) for name, groups in MODELS.items()}
 VLLM = {"counts_decode": True, "waits_for_end": False, "fits_prompts": True, "plans_steps": True}

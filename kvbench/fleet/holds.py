@@ -85,6 +85,12 @@ def units_of(num_tokens: int, fixed: FixedRow) -> int:
 
 
 @part
+def lost_tokens(own: LiveRow, fixed: FixedRow) -> int:
+    """Tokens that a live request held as it gave way: who decoded may come back with one more to compute."""
+    return own.saved - (fixed.plans_steps if own.saved > own.prompt else 0)
+
+
+@part
 def used_slots(own: LiveRow, num_tokens: int) -> int:
     """Slots of the area main in use of so many tokens, where slots are reduced."""
     return min(num_tokens - own.away, own.most)

@@ -3,7 +3,7 @@
 from kvbench.compiled import part, plain
 from kvbench.engine.scheduling import chunk_tokens
 from kvbench.fleet.aside import link_ps
-from kvbench.fleet.holds import bytes_of, used_slots
+from kvbench.fleet.holds import bytes_of, lost_tokens, used_slots
 from kvbench.fleet.state import NONE, Machine
 from kvbench.timing.prices import attention_ps, moved_ps, num_scoring, scoring_ps
 
@@ -43,9 +43,7 @@ def pay(m: Machine, place: int, held: int, num_tokens: int, is_fetch: bool) -> N
     now.num_computed += 1
     now.tokens += num_tokens
     now.budget_tokens = max(now.budget_tokens - num_tokens, 0)
-    # Who gave way as it decoded may come back with a token more than it had.
-    num_lost = own.saved - (m.fixed.plans_steps if own.saved > own.prompt else 0)
-    num_again = min(max(num_lost - held, 0), num_tokens)
+    num_again = min(max(lost_tokens(own, m.fixed) - held, 0), num_tokens)
     now.num_recomputed_tokens += num_again
     if own.saved > own.prompt:
         now.num_decoded_tokens += num_tokens - num_again

@@ -1,7 +1,7 @@
 """Room for tokens to come: growth by the strategy's rule, or fewer slots in use; and who gives way where it lacks."""
 
 from kvbench.compiled import part
-from kvbench.fleet.holds import held_units, passing_bytes
+from kvbench.fleet.holds import held_units, lost_tokens, passing_bytes
 from kvbench.fleet.live import end, is_decoding, preempt
 from kvbench.fleet.memory import growth_ps, resized
 from kvbench.fleet.state import OUT_OF_MEMORY, OVER, Machine
@@ -44,5 +44,5 @@ def make_room(m: Machine, place: int, held: int, required: int) -> bool:
             asked = m.requests[own.request]
             asked.outcome = OUT_OF_MEMORY
             end(m, place, held)
-            asked.held = max(held, own.saved)  # what it was to compute again counts as held
+            asked.held = max(held, lost_tokens(own, m.fixed))  # what it was to compute again counts as held
             return False

@@ -232,17 +232,21 @@ def as_held(areas: tuple[Area, ...], geometry: KVGeometry) -> tuple[Area, ...]:
 def covered(area: Area, geometry: KVGeometry) -> list[tuple[str, LayerGroup]]:
     """The groups that an area is of, of those that hold tokens, with their names.
 
+    A kind stands for all groups of it; of several the first alone is that with a 1: window_1.
+
     Raises:
         ValueError: there is none of a name that it says.
     """
     named = [each for each in zip(geometry.group_names, geometry.groups, strict=True) if each[1].token_bytes]
     if area.layers is None:
         return named
-    known = {word for name, group in named for word in (name, group.kind)}
+    several = {name.removesuffix("_2") for name, _ in named if name.endswith("_2")}
+    words = {name: {name, group.kind, f"{name}_1" if name in several else name} for name, group in named}
+    known = set().union(*words.values())
     for word in area.layers:
         if word not in known:
             raise ValueError(f"area {area.name}: {unknown('group of layers', word, sorted(known))}")
-    return [(name, group) for name, group in named if name in area.layers or group.kind in area.layers]
+    return [(name, group) for name, group in named if words[name] & set(area.layers)]
 
 
 def held_as(area: Area, geometry: KVGeometry) -> KVGeometry:

@@ -216,7 +216,8 @@ class Paged(Strategy):
             )
         (area,) = self.areas
         layout = Blocks(self.block_size, None, of=MAIN)
-        beside = (replace(area, name=name, layout=layout, layers=(name,)) for name, _ in bounded)
+        words = [f"{name}_1" if name == group.kind and len(bounded) > 1 else name for name, group in bounded]
+        beside = (replace(area, name=word, layout=layout, layers=(word,)) for word in words)
         return (replace(area, layers=others, layout=replace(area.blocks, frees_windows=False)), *beside)
 
     @property
