@@ -1,6 +1,7 @@
 """Prompts one after another through a replica's prefix cache, time left out: what each finds, at any size."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from kvbench.fleet.prefix.tree import PromptTree
 from kvbench.fleet.prefix.uses import order_of
 from kvbench.fleet.state import FIXED, LIVE, NONE, REPLICA, Machine
 
+NOT_ASKED: Any = 0
+"""What has to do with time."""
 Call = Callable[[NDArray[np.void], NDArray[np.void], NDArray[np.void], NDArray[np.int64], NDArray[np.int64]], int]
 
 
@@ -30,8 +33,8 @@ def _replay(stamp: int) -> Call:
     ) -> int:
         if stamp == 0:
             return 0
-        # What has to do with time is not looked at.
-        m = referred(Machine(fixed, replicas[0], live, hits, hits, fixed[0], hits, 0, 0, 0))
+        time, rule = NOT_ASKED, NOT_ASKED
+        m = referred(Machine(fixed, replicas[0], live, time, hits, fixed[0], hits, rule, rule, rule))
         for request in range(num_blocks.size):
             live[0].request = live[0].arrived = request
             live[0].held = num_blocks[request]
