@@ -150,6 +150,6 @@ def test_the_ends_of_an_interval_by_hand():
 @given(st.integers(2, 60), st.integers(0, 99))
 def test_confidence_interval_covers_about_as_often_as_it_says(num_values, seed):
     rng = np.random.default_rng(seed)
-    samples = rng.normal(size=(400, num_values))
+    samples = rng.normal(size=(1500, num_values))
     covered = [abs(row.mean()) <= half_width(row) for row in samples]
-    assert 0.84 <= np.mean(covered) <= 0.95
+    assert 0.86 <= np.mean(covered) <= 0.94  # five standard deviations of a share of so many
