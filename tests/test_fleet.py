@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet import OUTCOMES, simulate
+from kvbench.fleet.kernel import AHEAD
 from kvbench.fleet.state import WASTED
 from kvbench.strategy.chunked import Chunked
 from kvbench.strategy.concat import Concat
@@ -204,6 +205,17 @@ def test_round_robin_is_each_share_by_itself():
     for replica in range(3):
         alone = results(run("dynamic", rows[replica::3], 60, 3))
         assert {name: column[replica::3] for name, column in results(together).items()} == alone
+
+
+def test_requests_are_routed_some_before_they_come_to_the_same_end():
+    rng = np.random.default_rng(5)
+    arrivals = np.sort(rng.integers(0, 25_000_000, 2 * AHEAD + 100))
+    rows = np.stack([arrivals, *rng.integers(1, 24, (2, arrivals.size))], axis=1).tolist()
+    before, arriving = (run("paged", rows, 60, 3, routing=each) for each in ("round_robin", "least_loaded"))
+    assert results(before) == results(arriving)
+    assert before.totals == arriving.totals
+    assert before.totals.num_preemptions > 0
+    assert before.sums == pytest.approx(arriving.sums, rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))

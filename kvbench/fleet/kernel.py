@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.compiled import kernel
+from kvbench.compiled import kernel, part
 from kvbench.fleet.replica import advance, route
 from kvbench.fleet.routing import chosen, machine_of
 from kvbench.fleet.sends import serve_answers
@@ -33,6 +33,16 @@ COMPILED = (
     *("state", "tally", "turns", "windows"),
 )
 """Files of this package that are compiled into the kernel."""
+AHEAD = 1 << 11
+"""Requests of each replica that are routed at once, where that is before they arrive: their rows stay in the cache."""
+
+
+@part
+def _advance_all(tables: Tables, moment_ns: int, admitted: Rule, grown: Rule, turned: TurnRule) -> None:
+    """Run all replicas until a moment."""
+    for i in range(tables.replicas.size):
+        tables.replicas[i].until_ns = moment_ns
+        advance(machine_of(tables, i, admitted, grown, turned))
 
 
 def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, Rule, TurnRule], int]:
@@ -53,19 +63,20 @@ def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, 
         if fixed.is_awaited:
             return serve_answers(tables, arriving, last, until_ns, admitted, grown, turned)
         num_requests, num_replicas = arriving.size, tables.replicas.size
-        num_routed = 0
         if fixed.routing == ROUND_ROBIN:
-            num_routed = num_requests
-            for i in range(num_requests):
-                last = (last + 1) % num_replicas
-                route(tables.requests, tables.replicas[last], last, arriving[i])
+            for first in range(0, max(num_requests, 1), AHEAD * num_replicas):
+                stop = min(first + AHEAD * num_replicas, num_requests)
+                for number in range(first, stop):
+                    last = (last + 1) % num_replicas
+                    route(tables.requests, tables.replicas[last], last, arriving[number])
+                moment_ns = until_ns if stop == num_requests else tables.requests[arriving[stop]].arrival_ns
+                _advance_all(tables, moment_ns, admitted, grown, turned)
+            return last
         # Where requests are not routed before, each is when it arrives.
-        for number in range(num_routed, num_requests + 1):
+        for number in range(num_requests + 1):
             is_over = number == num_requests
             moment_ns = until_ns if is_over else tables.requests[arriving[number]].arrival_ns
-            for i in range(num_replicas):
-                tables.replicas[i].until_ns = moment_ns
-                advance(machine_of(tables, i, admitted, grown, turned))
+            _advance_all(tables, moment_ns, admitted, grown, turned)
             if not is_over:
                 last = chosen(tables, arriving[number], last, moment_ns, admitted, grown, turned)
                 route(tables.requests, tables.replicas[last], last, arriving[number])

@@ -47,6 +47,10 @@ from kvbench.timing.prices import MOST_SIGHTS, PS_PER_NS, UNBOUNDED, Prices, mov
 from kvbench.workload.trace_columns import TraceColumns
 
 NUM_BINS = 512
+PIECE = 1 << 12
+"""Rows of requests that are written at once."""
+WHOLE = np.dtype((np.void, REQUEST.itemsize))
+"""A request's row as NumPy copies it at once: field by field it takes eight times as long."""
 ASIDE = (
     *("aside_bytes", "aside_chunk", "aside_units", "aside_seen", "aside_unit", "most_aside", "moved_bytes"),
     *("way_ps", "far_ps"),
@@ -264,10 +268,15 @@ def requests_of(columns: TraceColumns) -> np.ndarray:
     before = np.zeros(1, REQUEST)
     for name in ("follows", "admitted_ns", "first_token_ns", "finish_ns", "outcome", "finish_order"):
         before[name] = NONE
-    requests = np.repeat(before, columns.num_requests)
-    requests["arrival_ns"] = columns.arrival_ns
-    requests["prompt"] = columns.num_prompt_tokens
-    requests["output"] = columns.num_output_tokens
+    requests = np.empty(columns.num_requests, REQUEST)
+    # A piece at a time, so that a row is written while it is in the cache.
+    for first in range(0, requests.size, PIECE):
+        own = slice(first, first + PIECE)
+        rows = requests[own]
+        rows.view(WHOLE)[:] = before.view(WHOLE)
+        rows["arrival_ns"] = columns.arrival_ns[own]
+        rows["prompt"] = columns.num_prompt_tokens[own]
+        rows["output"] = columns.num_output_tokens[own]
     return requests
 
 
