@@ -136,6 +136,16 @@ def test_it_equals_the_runner_where_clients_wait(name, rows, slots, max_batch, r
     equals_the_runner(name, rows, slots, max_batch, rules, num_clients)
 
 
+@pytest.mark.parametrize("name", ["dynamic", "static"])
+def test_what_is_asked_of_a_pool_is_asked_of_blocks_alone(name):
+    # So tight that requests give way; were they admitted again at once, they would be for ever.
+    rows = [(0, 20, 24), (1, 25, 24), (2, 30, 20), (3, 9, 30)]
+    rules = Scheduling(8, counts_decode=True)
+    of_blocks = rules._replace(waits_for_end=False, fits_prompts=True, plans_steps=True)
+    equals_the_runner(name, rows, 80, 4, of_blocks)
+    assert results(run(name, rows, 80, 4, scheduling=of_blocks)) == results(run(name, rows, 80, 4, scheduling=rules))
+
+
 OPTIONS = st.fixed_dictionaries(
     {
         "scheduling": SCHEDULINGS,
