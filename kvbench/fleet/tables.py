@@ -274,7 +274,7 @@ def requests_of(columns: TraceColumns) -> np.ndarray:
         own = slice(first, first + PIECE)
         rows = requests[own]
         rows.view(WHOLE)[:] = before.view(WHOLE)
-        rows["arrival_ns"] = columns.arrival_ns[own]
+        rows["arrival_ns"] = columns.arrivals_ns[own]
         rows["prompt"] = columns.num_prompt_tokens[own]
         rows["output"] = columns.num_output_tokens[own]
     return requests
