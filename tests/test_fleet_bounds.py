@@ -156,7 +156,7 @@ def fleet(hardware=None, **changed):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"repeats": 10**30}, r"repeats=about 10\^30, at 380 bytes a request, would take"),
+        ({"repeats": 10**30}, r"repeats=about 10\^30, at 450 bytes a request, would take"),
         ({"repeats": 10**6}, "repeats=1,000,000: arrivals to 8.64e"),
         ({"repeats": 10**30, "keep": "summary"}, r"repeats=about 10\^30: arrivals to"),
         ({"rate_scale": 1e-300}, "rate_scale=1e-300: arrivals to"),

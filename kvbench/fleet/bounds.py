@@ -35,7 +35,7 @@ MOST_TOKENS, MOST_BYTES, MOST_BATCH, MOST_REPLICAS = 2**40, 2**50, 2**20, 2**16
 MOST_FACTOR = 2**16
 EACH_ITS_STEP = Scheduling()
 """No engine's rules: an iteration takes a step of every live request."""
-ROW_BYTES = 380
+ROW_BYTES = 450
 """Memory that a request's row takes, about, from the simulation to the file and the charts."""
 MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
