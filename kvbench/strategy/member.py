@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from kvbench.ledger import LedgerView
-from kvbench.ledger.names import Named
+from kvbench.ledger.names import Idle, Named
 from kvbench.ledger.stored import DraftStored
 from kvbench.plan.area import Area, Contiguous, Ring
 from kvbench.plan.ops import MAIN, Append, Keep, Move, Operation, Plan, Reserve
@@ -92,6 +92,10 @@ class MemberView(LedgerView):
     def idle(self, but: Collection[Hashable] = ()) -> Iterator[Hashable]:
         """See `LedgerView.idle`."""
         return self._view.idle(but)
+
+    def idle_blocks(self, but: Collection[Hashable] = ()) -> Iterator[Idle]:
+        """See `LedgerView.idle_blocks`."""
+        return self._view.idle_blocks(but)
 
     def idle_bytes(self) -> int:
         """See `LedgerView.idle_bytes`."""

@@ -251,7 +251,8 @@ class Paged(Strategy):
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve nothing yet; with the first sequence's admission the pool is set aside."""
         self._keys[seq] = self._keys_of(session)
-        self._order.note(seq, session)
+        if self.prefix_caching:
+            self._order.note(seq, session)
         return tuple(Reserve(seq, 0, area) for area, _ in self._tables.tables)
 
     def _keys_of(self, session: Session) -> Sequence[Hashable]:
