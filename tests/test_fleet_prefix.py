@@ -72,7 +72,7 @@ def rank_of(columns, asked, size, eviction):
         return min((number for number in users if number > pool.latest[block]), default=len(prompts))
 
     return {
-        "lru": lambda pool, block: 0,
+        "lru": None,
         "fifo": lambda pool, block: pool.makers[block],
         "lfu": lambda pool, block: pool.num_found[block],
         "session": lambda pool, block: sessions[pool.latest[block]] in sessions[pool.latest[block] + 1 :],

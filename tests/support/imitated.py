@@ -66,15 +66,16 @@ class Asked:
 class Pool:
     """Blocks with names; those that nobody holds in the order in which they were let go of."""
 
-    def __init__(self, num_blocks, size, rank=lambda pool, block: 0):
+    def __init__(self, num_blocks, size, rank=None):
         self.size, self.free = size, deque(range(num_blocks))
         self.holders, self.names, self.named = [0] * num_blocks, {}, {}
         self.num_evicted, self.rank = 0, rank
         self.before, self.makers, self.num_found, self.latest = {}, {}, [0] * num_blocks, [0] * num_blocks
 
     def taken(self):
-        """The block that is taken next: one without a name, or the least in rank of those with none free behind."""
-        if self.free[0] not in self.names:
+        """The block that is taken next: one without a name, or the first; or by a rank the least of those with none
+        free behind."""
+        if self.rank is None or self.free[0] not in self.names:
             return self.free.popleft()
         behind = {self.before[block] for block in self.free}
         ends = [block for block in self.free if self.names[block] not in behind]
