@@ -48,8 +48,8 @@ def is_promised(m: Machine) -> bool:
 def is_admitted(m: Machine) -> bool:
     """Look for blocks of the head of the queue that are there, and whether the pool has room for its whole prompt.
 
-    If that is asked, and it has not, the next try is when somebody has let go of blocks, or where that may be before
-    the next iteration ends, in it.
+    If that is asked, and it has not, the next try is when somebody has let go of blocks or begins to fill others, or
+    where that may be before the next iteration ends, in it.
     """
     now, fixed, lost = m.now, m.fixed, 0
     now.num_found = 0
@@ -69,7 +69,7 @@ def is_admitted(m: Machine) -> bool:
     if fixed.shares and num_blocks + num_idle(m, request, now.num_found) <= free:
         return True
     now.has_given_way = 1
-    if fixed.plans_steps:
+    if fixed.plans_steps and not fixed.waits_for_end:
         now.must_wait = int(not fixed.shares or not may_grow(m, request, now.num_found))
     return False
 

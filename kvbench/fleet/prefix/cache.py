@@ -71,6 +71,7 @@ def evict(m: Machine) -> None:
 def fresh(m: Machine, run: int, first: int, count: int, place: int) -> int:
     """A new segment of a run, that a request holds which computes it; its number."""
     number = segments.fresh(m, run, first, count, place)
+    m.now.must_wait &= m.fixed.waits_for_end  # more may be found of the head of the queue
     if m.fixed.order_at > 0:
         note_made(m, number, place)
     return number
