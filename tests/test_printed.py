@@ -35,6 +35,6 @@ def test_every_such_command_is_checked():
             r"^```sh\n((?:python .*\n)+)```\n\n```text\n", page.read_text(encoding="utf-8"), re.MULTILINE
         )
     ]
-    decided = [line for line in shown if re.search(r" hardware=\w+|prefix_reuse| rows=0", line)]
+    decided = [line for line in shown if re.search(r"[ ']hardware=\[?\w+|prefix_reuse| rows=0", line)]
     assert decided == [script for _, script, _ in CASES]
     assert len(decided) == 12

@@ -1,7 +1,7 @@
 """From a fleet simulation's results to frames: a row a strategy, a row a request, and a row a stretch of time."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import NamedTuple
 
 import numpy as np
@@ -126,9 +126,15 @@ def _requests(run: Served, times: RequestTimes, strategy: "pd.Categorical[str]")
         "num_preemptions": run.num_preemptions,
         **times._asdict(),
     }
+    if any(len(each) != num_requests for each in columns.values()):
+        raise ValueError(f"columns of requests have the same length, {num_requests:,}; {_lengths(columns)}")
     order = np.lexsort((run.turn, run.session)) if run.turn.any() else np.arange(num_requests)
     kept = (name for name in REQUESTS if name not in _NOT_KEPT)
     return pd.DataFrame({name: columns.pop(name)[order] for name in kept}, copy=False)
+
+
+def _lengths(columns: Mapping[str, Sized]) -> str:
+    return "got " + ", ".join(f"{name} {len(each):,}" for name, each in columns.items())
 
 
 def _timeline(result: FleetResult) -> pd.DataFrame:

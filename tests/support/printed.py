@@ -13,7 +13,7 @@ from tests.support.pages import PAGES, ROOT, files
 
 BLOCK = re.compile(r"^<!-- printed -->\n```sh\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MEASUREMENTS = "KVBENCH_MEASUREMENTS"
-ENDS = ("charts: ", "report: ", "Unlimited")
+ENDS = ("charts: ", "report: ", "Unlimited", "kvbench: ")
 """What begins the rest, if there is any, which pages leave out."""
 
 
