@@ -146,7 +146,7 @@ def test_the_older_half_moves_when_the_fast_tier_is_full():
     receipt = cache.carry_out(cache.strategy.on_append(0, 1, cache.view), *numbered(4, 1))
     assert (receipt.moved_bytes, receipt.copied_bytes, receipt.num_resizes) == (2 * TOKEN, 0, 0)
     assert held(cache) == {"host": 2, "device": 3}
-    assert cache.ledger.tier_bytes == {"device": (4 + 1024) * TOKEN, "host": 512 * TOKEN, "disk": 0}
+    assert cache.ledger.tier_bytes == {"device": (4 + 1024) * TOKEN, "host": 512 * TOKEN, "disk": 0, "remote": 0}
     assert cache.ledger.used_bytes == 3 * TOKEN  # of the device
     assert [piece.positions for piece in cache.sequence().stores["host"].pieces(0)] == [range(2)]
     # Five more: four pass through at once (two moves of what is there), then one.
@@ -181,7 +181,12 @@ def test_three_tiers_pass_whole_chunks_on():
         view = cache.view
         assert (view.num_used(0, "disk"), view.num_used(0, "host"), view.num_used(0)) == (on_disk, on_host, 257)
         write(cache, end - 255, 255)
-    assert cache.ledger.tier_bytes == {"device": (512 + 1024) * TOKEN, "host": 512 * TOKEN, "disk": 512 * TOKEN}
+    assert cache.ledger.tier_bytes == {
+        "device": (512 + 1024) * TOKEN,
+        "host": 512 * TOKEN,
+        "disk": 512 * TOKEN,
+        "remote": 0,
+    }
     assert [tier.num_used for tier in cache.sequence().stores.values()] == [512, 512, 512]
     assert contents(cache) == list(range(1536))
     with pytest.raises(CapacityExceeded):

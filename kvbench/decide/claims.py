@@ -159,7 +159,7 @@ def _owned(path: Path) -> int:
     with contextlib.suppress(OSError):  # a file system without locks
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     owner = {"kernel": kernel(), "host": platform.node(), "pid": os.getpid()}
-    os.write(file, json.dumps(owner).encode("ascii") + b"\n")
+    os.pwrite(file, json.dumps(owner).encode("ascii") + b"\n", 0)
     return file
 
 
