@@ -159,7 +159,8 @@ def _owned(path: Path) -> int:
     with contextlib.suppress(OSError):  # a file system without locks
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     owner = {"kernel": kernel(), "host": platform.node(), "pid": os.getpid()}
-    os.pwrite(file, json.dumps(owner).encode("ascii") + b"\n", 0)
+    with open(file, "wb", closefd=False) as written:
+        written.write(json.dumps(owner).encode("ascii") + b"\n")
     return file
 
 
