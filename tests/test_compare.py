@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 import kvbench as kv
-from kvbench.decide.ratios import BETTER, EQUAL, UNTOLD, WORSE, ratio_of
+from kvbench.decide.ratios import BETTER, WORSE, ratio_of
 from kvbench.results.columns import FROM
+from kvbench.results.conditions import EQUAL, UNTOLD
 
 KIND = {"source": "modelled", "scope": "model", "simulated_by": "fleet"}
 

@@ -30,7 +30,6 @@ from kvbench.fleet.state import (
     REST,
     Machine,
 )
-from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.dynamic import Dynamic
 from kvbench.strategy.exact import Exact
 from kvbench.strategy.paged import Paged
@@ -39,7 +38,7 @@ from kvbench.strategy.static import Static
 from kvbench.workload.trace_columns import TraceColumns
 from tests.support.catalogue import STRATEGIES, strategy
 from tests.support.fleet_models import PRICES, columns_of
-from tests.support.machines import GEOMETRY
+from tests.support.machines import GEOMETRY, WINDOWED
 
 
 def refused(name):
@@ -257,16 +256,6 @@ def test_a_trace_comes_in_order_of_arrival():
 
 
 def test_an_address_space_has_slots_that_all_cost_the_same():
-    windowed = KVGeometry.uniform(
-        num_layers=4,
-        num_heads=2,
-        num_kv_heads=1,
-        head_dim=8,
-        dtype="float16",
-        name="Windowed",
-        num_window_layers=3,
-        window_tokens=8,
-    )
-    settings = {"geometry": windowed, "budget_bytes": 10**6, "max_batch": 2, "space": "buddy"}
+    settings = {"geometry": WINDOWED, "budget_bytes": 10**6, "max_batch": 2, "space": "buddy"}
     with pytest.raises(ValueError, match="Windowed has 1 full layer, 3 window layers: use counting"):
         simulate(columns_of([(0, 1, 1)]), Exact(round_to=1), PRICES, **settings)

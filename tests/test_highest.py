@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbench.decide.constraints import SATISFIED, UNTOLD, VIOLATED, constraints_of
+from kvbench.decide.constraints import SATISFIED, VIOLATED, constraints_of
 from kvbench.decide.highest import LEAST, MOST, STEPS, Ladder, highest_load
+from kvbench.results.conditions import UNTOLD
 
 
 def row(value, low=math.nan, high=math.nan):

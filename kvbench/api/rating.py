@@ -1,15 +1,16 @@
 """The public call that finds the highest load at which objectives hold, and what it returns."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from kvbench.api.progress import watched
+from kvbench.api.verbs import name_of
 from kvbench.configuration.chosen import is_fleet, scenario_of
 from kvbench.configuration.composed import composed
 from kvbench.configuration.errors import UsageError, refusing
@@ -65,7 +66,7 @@ class Rated:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; of the loads that were tried, the figures that had to hold."""
-        rows = [{name: _plain(value) for name, value in row.items()} for row in self.rows.to_dict("records")]
+        rows = json.loads(self.rows.to_json(orient="records", double_precision=15))
         return {"scenario": self.scenario, "subject_to": list(self.subject_to), "load": self.load, "rows": rows}
 
 
@@ -113,9 +114,8 @@ def rate(
             raise UsageError("rate asks a fleet how much it serves: backend is fleet")
         from kvbench.api.fleet import fleet_parts
 
-        name = Path(scenario).stem if isinstance(scenario, str | PathLike) else type(scenario).__name__.lower()
         parts = fleet_parts(config, overrides)
-        found.append(_rated(scenario_of(config).named(name), parts, constraints))
+        found.append(_rated(scenario_of(config).named(name_of(scenario)), parts, constraints))
     if len({each.load for each in found}) > 1:
         raise UsageError("the machines do not serve the same scenario")
     frames = [pd.concat([getattr(each, name) for each in found], ignore_index=True) for name in ("rows", "tried")]
@@ -177,7 +177,3 @@ def _served(name: str, parts: "FleetParts", strategy: str, load: str, asked: flo
     run = fleet.serve(strategy, parts.strategies[strategy], fleet.arriving(columns), parts.budget_bytes)
     (row,) = fleet_frames({strategy: run}, name, fleet.chosen.objective).summary.to_dict("records")
     return {str(name): value for name, value in row.items()}
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value

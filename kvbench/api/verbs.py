@@ -152,7 +152,7 @@ def describe(
     """
     from kvbench.api.describing import described
 
-    return described(_name(scenario), composed({"scenario": scenario}, None, settings, tuple(trusted)))
+    return described(name_of(scenario), composed({"scenario": scenario}, None, settings, tuple(trusted)))
 
 
 def _run(
@@ -165,12 +165,12 @@ def _run(
     from kvbench.api.engines import job_of
 
     config = composed(chosen, strategies, settings, tuple(trusted))
-    told = {group: _name(each) for group, each in chosen.items() if each is not None} | dict(settings or {})
+    told = {group: name_of(each) for group, each in chosen.items() if each is not None} | dict(settings or {})
     asked = {"overrides": [f"{key}={value}" for key, value in told.items()]}
-    return job_of(_name(named), config, "", asked).run()
+    return job_of(name_of(named), config, "", asked).run()
 
 
-def _name(named: object) -> str:
+def name_of(named: object) -> str:
     """What rows and reports call it."""
     if isinstance(named, str | PathLike):
         from pathlib import Path

@@ -9,10 +9,11 @@ import pandas as pd
 from kvbench.charts.frame import WIDTH, TextColumn, markdown_table, terminal_table
 from kvbench.charts.text import listed, markdown_escape, number, one_line, shown_unit, value_text
 from kvbench.results.columns import PERCENT, ends
+from kvbench.results.conditions import EQUAL, UNTOLD
 from kvbench.results.schema import SUMMARY
 
 OWN = ("run", "metric", "unit", "before", "after", "ratio", *ends("ratio"), "verdict")
-QUIET = ("equal", "cannot be told")
+QUIET = (EQUAL, UNTOLD)
 """What rows say that are told in a sentence."""
 
 
@@ -83,7 +84,7 @@ def _ratio(value: float, low: float, high: float) -> str:
 def _sentences(rows: pd.DataFrame) -> Iterator[str]:
     """What is equal, and what cannot be told apart, strategies of one set of figures together."""
     names = [name for name in map(str, rows) if name not in OWN]
-    for verdict, words in zip(QUIET, ("equal", "cannot be told apart"), strict=True):
+    for verdict, words in zip(QUIET, (EQUAL, f"{UNTOLD} apart"), strict=True):
         by_metrics: dict[str, list[str]] = {}
         for key, part in rows.groupby(names, sort=False):
             metrics = list(part.loc[part["verdict"] == verdict, "metric"])

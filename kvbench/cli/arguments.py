@@ -1,8 +1,10 @@
 """The arguments of verbs: key=value."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from kvbench.configuration.errors import UsageError
 from kvbench.messages import listed, unknown
@@ -30,10 +32,57 @@ def key_values(
         if key not in keys:
             raise UsageError(unknown("key", key, keys))
         given[key] = value
-    for key in needed:
+    needing(given, needed, usage)
+    return given
+
+
+def settings_of(arguments: Sequence[str], lists: Container[str], texts: Container[str], usage: str) -> dict[str, Any]:
+    """Read key=value or +key=value arguments, values as YAML is read; each key once.
+
+    Args:
+        arguments: as given.
+        lists: keys whose values are names with commas between them, in brackets or not; one in braces is YAML.
+        texts: keys whose values are taken as they stand.
+        usage: an example, for messages.
+    Raises:
+        UsageError: an argument is no such pair, stands twice, or cannot be read.
+    """
+    given: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        key = key.removeprefix("+")
+        if not equals or not key:
+            raise UsageError(f"expected key=value, got {argument!r}; for example: {usage}")
+        if key in given:
+            raise UsageError(f"{key}=… stands twice: {argument!r}")
+        if key in lists and not text.startswith("{"):
+            given[key] = listed_names(text)
+        else:
+            given[key] = text if key in texts else _value(key, text)
+    return given
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{key}: cannot read {text!r}: {' '.join(str(error).split())}") from error
+
+
+def listed_names(text: str) -> list[str]:
+    """Names with commas between them, in brackets or not."""
+    return [name for each in unbracketed(text).split(",") if (name := each.strip().strip("\"'"))]
+
+
+def needing(given: Mapping[str, Any], keys: Iterable[str], usage: str) -> None:
+    """Refuse what lacks a key.
+
+    Raises:
+        UsageError: one of the keys is missing.
+    """
+    for key in keys:
         if not given.get(key):
             raise UsageError(f"{key}=… is missing; for example: {usage}")
-    return given
 
 
 def folder_and(

@@ -5,6 +5,7 @@ import os
 import sys
 
 from kvbench.api.comparing import compare
+from kvbench.cli.arguments import key_values, listed_names
 from kvbench.cli.help import run_of
 from kvbench.configuration.errors import UsageError
 from kvbench.messages import unknown
@@ -26,20 +27,11 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"compare takes folders of finished runs; what you name is run so:\n  {meant}")
     if len(folders) < 2:  # noqa: PLR2004
         raise UsageError(f"compare takes two folders of results at least, got {len(folders)}; for example: {USAGE}")
-    given: dict[str, str] = {}
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals:
-            continue
-        if key not in KEYS:
-            raise UsageError(unknown("key", key, KEYS))
-        if key in given:
-            raise UsageError(f"{key}=… stands twice: {argument!r}")
-        given[key] = text
+    given = key_values([each for each in arguments if "=" in each], KEYS, (), USAGE, {})
     shown = given.pop("format", TABLE)
     if shown not in FORMATS:
         raise UsageError(unknown("format", shown, FORMATS))
-    lists = {key: _names(given.pop(key, "")) for key in LISTS}
+    lists = {key: listed_names(given.pop(key, "")) for key in LISTS}
     try:
         found = compare(*folders, **lists, fail_if=given.pop("fail_if", None))
     except FileNotFoundError as error:
@@ -53,7 +45,3 @@ def main(arguments: list[str]) -> int:
     else:
         print(found.text if shown == TABLE else found.markdown)
     return int(bool(found.failed))
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.strip().removeprefix("[").removesuffix("]").split(",") if name.strip()]

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 from kvbench.results.columns import FROM, TAILS
+from kvbench.results.conditions import EQUAL, UNTOLD
 from kvbench.results.front import ERROR, half_widths
 from kvbench.results.intervals import REPETITIONS
 from kvbench.results.replays import draws_of
 from kvbench.results.schema import MORE_IS_BETTER, SUMMARY, WITH_INTERVAL
 
-BETTER, WORSE, EQUAL, DIFFERENT, UNTOLD = "better", "worse", "equal", "differs", "cannot be told"
-"""What a ratio says; of a figure that has no good side, that it differs."""
+BETTER, WORSE, DIFFERENT = "better", "worse", "differs"
+"""What a ratio says beside EQUAL and UNTOLD; of a figure that has no good side, that it differs."""
 
 LEAST_S = 1e-9
 """Of a time; what is below is rounding."""

@@ -105,17 +105,7 @@ def simulate(
             check_int(f"scheduling.{name}", value, 1, MOST_TOKENS)
     _check_memory(budget_bytes, min_block_tokens)
     rule = bound_rule(strategy)
-    if rule.turns is not None and (space != "counting" or preemption != "recompute"):
-        raise ValueError(
-            f"{type(strategy).__name__} reduces what a sequence holds, which is counted, and computed again after a "
-            f"preemption; got space={space} and preemption={preemption}"
-        )
-    if rule.layout != CONTIGUOUS and space != "counting":
-        raise ValueError(f"space={space} places contiguous slots; {type(strategy).__name__} takes them in units")
-    if space != "counting" and (geometry.state_bytes or any(group.tokens for group in geometry.groups)):
-        raise ValueError(
-            f"space={space} places slots that all cost the same; {geometry.called} has {geometry.kinds}: use counting"
-        )
+    _check_space(strategy, rule, geometry, space, preemption)
     check_order(columns)
     scheduling = scheduling.of_pool(rule.layout == BLOCKS)
     max_batch = min(max_batch, scheduling.most_live(max_batch))
@@ -171,6 +161,21 @@ def simulate(
     del names, order  # the kernel knew their addresses
     used = () if tiers is None else used_of(plans, tiers)
     return result_of(tables, *ended, used, first_ns=int(columns.arrivals_ns[0]))
+
+
+def _check_space(strategy: Strategy, rule: BoundRule, geometry: KVGeometry, space: str, preemption: str) -> None:
+    """Refuse where and how slots are held that a strategy's rule does not go with."""
+    if rule.turns is not None and (space != "counting" or preemption != "recompute"):
+        raise ValueError(
+            f"{type(strategy).__name__} reduces what a sequence holds, which is counted, and computed again after a "
+            f"preemption; got space={space} and preemption={preemption}"
+        )
+    if rule.layout != CONTIGUOUS and space != "counting":
+        raise ValueError(f"space={space} places contiguous slots; {type(strategy).__name__} takes them in units")
+    if space != "counting" and (geometry.state_bytes or any(group.tokens for group in geometry.groups)):
+        raise ValueError(
+            f"space={space} places slots that all cost the same; {geometry.called} has {geometry.kinds}: use counting"
+        )
 
 
 def _shares(columns: TraceColumns, strategy: Strategy, geometry: KVGeometry, preemption: str) -> bool:

@@ -13,6 +13,8 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": lambda value, limit: value > limit,
     "<": lambda value, limit: value < limit,
 }
+EQUAL, UNTOLD = "equal", "cannot be told"
+"""What is said of figures that are the same, and of what their intervals leave open."""
 ENDINGS = ("_s", "_us", "_bytes", "_per_s", "_share", "_tokens")
 """Of figures' names, which may be left out."""
 _FORM = re.compile(r"\s*((?:[^\s.<>=]+\.)*)([^\s.<>=]+)\s*(>=|<=|>|<)\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*")

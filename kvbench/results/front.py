@@ -12,14 +12,14 @@ from kvbench.results.columns import TAILS
 from kvbench.results.intervals import halves_of, is_replayed
 from kvbench.results.provenance import is_fleet, is_modelled
 from kvbench.results.replays import draws_of
-from kvbench.results.schema import LEAST_ERROR, WITH_INTERVAL, latency_column
+from kvbench.results.schema import LEAST_ERROR, MORE_IS_BETTER, WITH_INTERVAL, latency_column
 
 MEMORY = "peak_bytes"
 LEAST_MEMORY = "peak_least_bytes"
 ERROR = "error_relative"
 ROUNDING = "error_rounding"
 MOST_COLOURED = 8
-_OF_FLEET = (("goodput_per_s", False), ("tokens_per_s", False), ("ttft_mean_s", True))
+_OF_FLEET = ("goodput_per_s", "tokens_per_s", "ttft_mean_s")
 
 
 class Cost(NamedTuple):
@@ -223,7 +223,11 @@ def highlighted(summary: pd.DataFrame, most: int = MOST_COLOURED) -> list[str] |
     while len(found) < most:
         rows = summary[~names.isin(found)]
         if is_fleet(summary):
-            masks = [leaders_of(rows, column, less) for column, less in _OF_FLEET if rows[column].notna().any()]
+            masks = [
+                leaders_of(rows, column, column not in MORE_IS_BETTER)
+                for column in _OF_FLEET
+                if rows[column].notna().any()
+            ]
         else:
             lossy = [ERROR] if ERROR in rows and rows[ERROR].notna().any() else []
             masks = [front_of(rows, column) for column in [*contested(rows), *lossy]]
