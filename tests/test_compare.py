@@ -146,6 +146,18 @@ def test_names_are_text_wherever_they_are_shown():
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["rows"][0]["ratio"] == 2
 
 
+def test_a_busy_machine_is_told_beside_what_was_measured_on_it():
+    about = {"device": "cpu", "device_name": "cpu", "cpu": "x", "others_share": 0.6}
+    busy = results_of(environment=about, a={"peak_bytes": 1})
+    quiet = results_of(environment=about | {"others_share": 0.0}, a={"peak_bytes": 1})
+    found = kv.compare(quiet, busy)
+    (said,) = found.cautions
+    assert said == "run 2: The machine was busy: other programs took 60 % of the processors during the run."
+    assert found.text.endswith(said)
+    assert said in found.markdown
+    assert found.as_dict()["cautions"] == [said]
+
+
 def test_too_few_and_nothing_in_common():
     own = results_of(a={"peak_bytes": 1})
     with pytest.raises(ValueError, match="two runs at least"):

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from kvbench.api.shown import busy
 from kvbench.configuration.errors import UsageError, refusing
 from kvbench.decide.comparison import MACHINE, MODEL, WORKLOAD, Compared, comparison, failing
 from kvbench.results.conditions import stated
@@ -30,12 +31,14 @@ class Comparisons:
         rows: a row a run, strategy and metric: before, after, ratio, ratio_low, ratio_high, verdict; see
             `decide.comparison`.
         baseline: what the first run is called.
+        cautions: sentences about runs that were measured while others took the processors.
         failed: conditions of `fail_if` that hold, whatever the interval leaves open.
         untold: conditions of which it cannot be told.
     """
 
     rows: pd.DataFrame
     baseline: str
+    cautions: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
 
@@ -44,14 +47,15 @@ class Comparisons:
         """A table for a terminal: what differs, and below it what is equal and what cannot be told apart."""
         from kvbench.charts.comparison import comparison_text
 
-        return comparison_text(self.rows, self.baseline)
+        return "\n".join([comparison_text(self.rows, self.baseline), *self.cautions])
 
     @property
     def markdown(self) -> str:
         """The same for a pull request."""
         from kvbench.charts.comparison import comparison_markdown
+        from kvbench.charts.text import markdown_escape
 
-        return comparison_markdown(self.rows, self.baseline)
+        return "\n\n".join([comparison_markdown(self.rows, self.baseline), *map(markdown_escape, self.cautions)])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON: what is not finite is null."""
@@ -59,6 +63,7 @@ class Comparisons:
         return {
             "baseline": self.baseline,
             "rows": rows,
+            "cautions": list(self.cautions),
             "failed": list(self.failed),
             "untold": list(self.untold),
         }
@@ -94,7 +99,13 @@ def compare(
         compared = _named_apart(compared)
         found = comparison(compared, across, metrics)
         failed, untold = failing(conditions, found)
-        return Comparisons(rows=found, baseline=compared[0].name, failed=tuple(failed), untold=tuple(untold))
+        return Comparisons(
+            rows=found,
+            baseline=compared[0].name,
+            cautions=tuple(f"{run.name}: {said}" for run in compared for said in busy(run.results)),
+            failed=tuple(failed),
+            untold=tuple(untold),
+        )
 
 
 def _compared(run: "Results | str | PathLike[str]", number: int) -> Compared:

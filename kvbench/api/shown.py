@@ -19,7 +19,7 @@ def text_of(results: Results) -> str:
     """The table, and what must be known before rows are compared with others' runs."""
     if _is_study(results):
         return findings_text(_sentences(results), _tables(results))
-    return "\n".join([table_text(results.summary, _swept(results)), *_busy(results)])
+    return "\n".join([table_text(results.summary, _swept(results)), *busy(results)])
 
 
 def charts_of(results: Results) -> list[Chart]:
@@ -47,14 +47,14 @@ def report_of(results: Results, charts: Iterable[Chart]) -> str:
     if _is_study(results):
         return findings_markdown(title, header, _sentences(results), _tables(results), charts, again)
     tables = results.tables
-    return report_markdown(title, header, results.judged, charts, _swept(results), _busy(results), again, tables)
+    return report_markdown(title, header, results.judged, charts, _swept(results), busy(results), again, tables)
 
 
 def num_warnings(results: Results) -> int:
     """How many the report has."""
     if _is_study(results) or is_fleet(results.summary):
         return 0
-    return len(_busy(results)) + len(warnings(results.summary, _swept(results)))
+    return len(busy(results)) + len(warnings(results.summary, _swept(results)))
 
 
 def name_of(results: Results) -> str:
@@ -80,7 +80,7 @@ def _swept(results: Results) -> list[str] | None:
 
 
 def _sentences(results: Results) -> list[str]:
-    return [*(results.sentences if isinstance(results, Findings) else []), *_busy(results)]
+    return [*(results.sentences if isinstance(results, Findings) else []), *busy(results)]
 
 
 def _tables(results: Results) -> dict[str, pd.DataFrame]:
@@ -88,7 +88,8 @@ def _tables(results: Results) -> dict[str, pd.DataFrame]:
     return {**own, **results.tables}
 
 
-def _busy(results: Results) -> list[str]:
+def busy(results: Results) -> list[str]:
+    """Sentences where others worked beside what was measured, or a device's memory was hardly read."""
     shares = results.environment.get("others_share")
     busy = of_busy_machine(shares if isinstance(shares, list) else [shares])
     return [*busy, *of_small_caches(results.steps, results.environment)]
