@@ -15,6 +15,7 @@ from kvbench.charts.sweep import FLEET_METRICS
 from kvbench.charts.text import span_unit
 from kvbench.fleet.frames import fleet_frames
 from kvbench.fleet.result import Timeline
+from kvbench.results.provenance import NOT_REPLAYED
 from kvbench.results.series import stretches_of
 from tests.support.drawing import check_panels_and_failures, draw, figures, line_of, words
 from tests.support.fleet_columns import GIB, OBJECTIVE, SPLITS, S, columns, three
@@ -23,7 +24,8 @@ from tests.support.frames import decode_work, make_frames, multi_work
 pytestmark = pytest.mark.usefixtures("undrawn")
 NAMES = ["fleet_service", "fleet_memory", "fleet_load", "fleet_times", "workload"]
 RATE = "backend.rate_scale"
-NOTE = "Modelled on H100: unvalidated."
+NOTE = f"Modelled on H100: {NOT_REPLAYED}."
+UNVALIDATED = "Modelled on H100: unvalidated."
 
 
 @pytest.fixture(autouse=True)
@@ -254,7 +256,7 @@ def test_a_sweep_over_machines_and_replicas_has_a_line_a_machine():
     charts = sweep_charts(pd.concat(parts, ignore_index=True), ["hardware", "backend.replicas"])
     texts = [text.get_text() for text in charts["sweep_2"].legends[0].get_texts()]
     assert texts[:2] == ["static, hardware a", "static, hardware b"]
-    assert "Modelled on a, b: unvalidated." in words(charts["sweep_1"])
+    assert f"Modelled on a, b: {NOT_REPLAYED}." in words(charts["sweep_1"])
 
 
 def test_every_chart_of_a_modelled_run_says_so():
@@ -267,7 +269,7 @@ def test_every_chart_of_a_modelled_run_says_so():
         f"swept {name}": chart for name, chart in sweep_charts(swept, ["strategy.dynamic.growth_factor"]).items()
     }
     for name, figure in charts.items():
-        assert NOTE in words(figure), name
+        assert UNVALIDATED in words(figure), name
     for name, figure in run_charts(made.summary, made.requests, made.steps).items():
         assert "Modelled" not in words(figure), name
 
@@ -283,7 +285,7 @@ def test_modelled_against_measured_is_drawn_as_it_is():
     assert [line.get_ydata()[0] for line in marks] == pytest.approx(times)
     assert [bar.get_width() for bar in bars.patches] == pytest.approx([10, 20, 0], abs=1e-9)
     assert points.get_xlim() == points.get_ylim()
-    assert NOTE in words(figure)
+    assert UNVALIDATED in words(figure)
 
 
 def test_available_memory_far_above_what_is_held_is_told():

@@ -15,6 +15,7 @@ from kvbench.cli.failure import Failure, note
 from kvbench.cli.sweep import collect
 from kvbench.files import write_text
 from kvbench.fleet.frames import fleet_frames
+from kvbench.results.provenance import NOT_REPLAYED
 from kvbench.results.results import Results, load
 from tests.support.fleet_columns import OBJECTIVE, columns, three
 from tests.support.frames import make_frames
@@ -40,7 +41,7 @@ def said(summary, name, like=None):
 
 def test_the_table_has_the_columns_of_a_service(summary):
     note, head, units, static, *_ = table_text(summary).splitlines()
-    assert note == "Modelled on H100: unvalidated."
+    assert note == f"Modelled on H100: {NOT_REPLAYED}."
     assert head.split()[:11] == [
         *(
             "strategy",
@@ -146,7 +147,7 @@ def test_the_report_explains_what_it_shows(summary):
     parts = [
         *(
             "## Results",
-            "- Modelled on H100: unvalidated.",
+            f"- Modelled on H100: {NOT_REPLAYED}.",
             "| static |",
             "Peak is the most bytes that one replica held",
         ),
@@ -220,7 +221,7 @@ def test_a_sweep_of_fleets_becomes_one_folder(tmp_path, capsys):
     assert [line.rpartition("=")[2] for line in lines[1:4]] == ["0.5", "1.0", "2.0"]
     assert lines[4:] == ["- a model on a device", "- 5 repetitions"]
     assert "; goodput from" in report
-    assert "Modelled on H100: unvalidated." in capsys.readouterr().out
+    assert f"Modelled on H100: {NOT_REPLAYED}." in capsys.readouterr().out
 
 
 def test_a_sweep_over_engines_joins_what_each_has(tmp_path):

@@ -25,6 +25,7 @@ _KNOWN_BY = {
     SHEETS: f"unvalidated; {PERCENT} % intervals, the widest that data sheets of measured machines were off by",
 }
 """Of replayed rows, by what their intervals come from."""
+NOT_REPLAYED = "without intervals, since nothing was replayed with other times (backend.replays)"
 
 
 class RowKind(NamedTuple):
@@ -176,10 +177,11 @@ def _trust(rows: pd.DataFrame) -> str:
     """What is known of a machine's times: the error of its strategies, and the noise beside it."""
     errors, noises = (pd.to_numeric(rows.get(name, pd.Series(index=rows.index)), errors="coerce") for name in _TRUST)
     if errors.isna().all():
-        return _KNOWN_BY.get(next(iter(_column(rows, FROM)), ""), "unvalidated")
+        unknown = NOT_REPLAYED if any_fleet(rows) else "unvalidated"
+        return _KNOWN_BY.get(next(iter(_column(rows, FROM)), ""), unknown)
     noise = f" (noise {_range(noises)})" if noises.notna().any() else ""
-    unknown = _column(rows, "strategy")[errors.isna()].unique()
-    rest = f"; unvalidated for {', '.join(unknown)}" if len(unknown) else ""
+    lacking = _column(rows, "strategy")[errors.isna()].unique()
+    rest = f"; unvalidated for {', '.join(lacking)}" if len(lacking) else ""
     return f"error of a step's time {_range(errors)}{noise}{rest}"
 
 
