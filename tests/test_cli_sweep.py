@@ -15,6 +15,7 @@ from kvbench.cli.work import main as run_work
 from kvbench.configuration.errors import UsageError
 from kvbench.decide.manifest import read_manifest
 from kvbench.results.results import load
+from tests.support.killed import manifest_of as tiny
 from tests.test_configuration import composed
 
 TINY = ["model.num_heads=4", "model.num_kv_heads=2", "model.head_dim=8"]
@@ -197,3 +198,13 @@ def test_what_a_row_refers_to_is_known(tmp_path):
     again = read_manifest(tmp_path)
     assert again.identity == manifest.identity
     assert [configuration_of(again, again.combination(number))["warmup"] for number in range(4)] == [0, 1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("machine", "workers", "warned"), [({"cpu": "this"}, 2, True), ({"cpu": "this"}, 1, False), (None, 2, False)]
+)
+def test_workers_that_measure_on_one_machine_are_warned(tmp_path, monkeypatch, capsys, machine, workers, warned):
+    for way in ("_run_beside", "run_here"):
+        monkeypatch.setattr(working, way, lambda *_: None)
+    working.work_on(tmp_path, tiny(3, machine=machine), workers)
+    assert ("measure on one machine" in capsys.readouterr().err) == warned
