@@ -14,6 +14,7 @@ from kvbench.fleet.routing import drawn, prefix_cost
 from kvbench.fleet.state import ROUTINGS
 from kvbench.fleet.steps import STEP_NS, steady_prices
 from kvbench.strategy.paged import Paged
+from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace_columns import TraceColumns
 from tests.support.fleet_models import SLOT_BYTES, results
 from tests.support.imitated import Asked, Engine, contents_of
@@ -126,8 +127,17 @@ ROUTED = st.fixed_dictionaries(
 
 
 @settings(max_examples=150, deadline=None)
-@given(drawn=REQUESTS, spare=st.integers(0, 12), follows=st.booleans(), options=ROUTED, block=st.integers(1, 9))
-def test_routed_in_jumps_step_by_step_and_in_blocks_it_is_the_same(drawn, spare, follows, options, block):
+@given(
+    drawn=REQUESTS,
+    spare=st.integers(0, 12),
+    follows=st.booleans(),
+    options=ROUTED,
+    delay_ns=st.integers(0, 9 * STEP_NS),
+    block=st.integers(1, 9),
+)
+def test_routed_in_jumps_step_by_step_and_in_blocks_it_is_the_same(drawn, spare, follows, options, delay_ns, block):
+    if options["routing"] == "prefix":
+        options = options | {"routing_delay_s": delay_ns / NS_PER_S}
     texts, pieces = texts_of(drawn), []
     columns = columns_of(texts)
     if follows:  # each the one before it, as turns of one session

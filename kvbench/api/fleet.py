@@ -163,7 +163,8 @@ def header_lines(
     chosen, num_run, replicas = fleet.chosen, columns.num_requests, fleet.replicas
     span_s = (last_arrival_ns(columns, chosen.repeats) - int(columns.arrivals_ns[0])) / NS_PER_S
     times = f", {chosen.repeats} times" if chosen.repeats > 1 else ""
-    machines = "1 replica" if replicas == 1 else f"{replicas} replicas, routed by {chosen.routing}, each"
+    late = f" as known every {chosen.routing_delay_s:g} s" if chosen.routing_delay_s else ""
+    machines = "1 replica" if replicas == 1 else f"{replicas} replicas, routed by {chosen.routing}{late}, each"
     group = machines_named(fleet.machine, fleet.num_accelerators // replicas)
     span = f"arriving over {span_s:,.4g} s"
     if columns.num_clients is not None:

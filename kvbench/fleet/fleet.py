@@ -60,6 +60,8 @@ class Fleet(BackendChoice):
             missing, those of who waits, each as long as this one, and those that others hold are the fewest.
         routing_seed: what power_of_two draws with.
         routing_load: what a block that others hold counts for prefix, of one that is to be computed, >= 0.
+        routing_delay_s: for prefix, the router learns every so often which blocks each replica has, and goes by that
+            until the next time; who waits, and what is held, it knows. 0: it sees them, >= 0.
         space: where contiguous slots lie: counting (anywhere), buddy or best_fit: an address space of the budget's
             slots, in which a resize takes its new range before it frees the old one. Others are counted.
         repeats: the trace so many times, one after another, > 0.
@@ -81,6 +83,7 @@ class Fleet(BackendChoice):
     routing: str = "round_robin"
     routing_seed: int = 0
     routing_load: float = 1.0
+    routing_delay_s: float = 0.0
     space: str = "counting"
     repeats: int = 1
     rate_scale: float = 1.0
@@ -94,7 +97,7 @@ class Fleet(BackendChoice):
         if self.memory_fraction is not None:
             check_share("memory_fraction", self.memory_fraction)
         max_batch = MAX_BATCH if self.max_batch is None else self.max_batch
-        check_settings(max_batch, self.preemption, self.replicas, self.routing, self.space)
+        check_settings(max_batch, self.preemption, self.replicas, self.routing, self.space, self.routing_delay_s)
         if self.prefill_chunk_tokens is not None:
             check_int("prefill_chunk_tokens", self.prefill_chunk_tokens, 1, MOST_TOKENS)
         check_int("repeats", self.repeats, 1)
@@ -228,6 +231,7 @@ class FleetServer:
             routing=self.chosen.routing,
             routing_seed=self.chosen.routing_seed,
             routing_load=self.chosen.routing_load,
+            routing_delay_s=self.chosen.routing_delay_s,
             space=self.chosen.space if is_contiguous else "counting",
             split=self.chosen.split,
             links=self._links_of(strategy),

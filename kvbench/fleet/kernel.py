@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from kvbench.compiled import kernel, part
 from kvbench.fleet.replica import advance, route
-from kvbench.fleet.routing import chosen, machine_of
+from kvbench.fleet.routing import chosen, look, looks_ns, machine_of
 from kvbench.fleet.sends import serve_answers
-from kvbench.fleet.state import ROUND_ROBIN, Rule, Tables, TurnRule
+from kvbench.fleet.state import NONE, ROUND_ROBIN, Rule, Tables, TurnRule
 
 COMPILED = (
     *("aside", "holds", "iteration", "jump", "kernel", "last_blocks", "live", "memory", "paying", "prefix/cache"),
     *(
         "prefix/groups",
+        "prefix/known",
         "prefix/loads",
         "prefix/order",
         "prefix/segments",
@@ -39,10 +40,14 @@ AHEAD = 1 << 11
 
 @part
 def _advance_all(tables: Tables, moment_ns: int, admitted: Rule, grown: Rule, turned: TurnRule) -> None:
-    """Run all replicas until a moment."""
-    for i in range(tables.replicas.size):
-        tables.replicas[i].until_ns = moment_ns
-        advance(machine_of(tables, i, admitted, grown, turned))
+    """Run all replicas until a moment; where the router looks at them before, they stop there."""
+    stop_ns = NONE
+    while stop_ns < moment_ns:
+        stop_ns = looks_ns(tables, moment_ns)
+        for i in range(tables.replicas.size):
+            tables.replicas[i].until_ns = stop_ns
+            advance(machine_of(tables, i, admitted, grown, turned))
+        look(tables, stop_ns, admitted, grown, turned)
 
 
 def _kernel(stamp: int) -> Callable[[Tables, NDArray[np.int64], int, int, Rule, Rule, TurnRule], int]:

@@ -1,8 +1,10 @@
 """Which replica a request goes to: decisions of whole numbers, each by what a router knows when the request is sent."""
 
 from kvbench.compiled import inlined, part, plain, referred
-from kvbench.fleet.prefix.cache import find
+from kvbench.fleet.prefix.cache import covered, evict, find
 from kvbench.fleet.prefix.groups import find_in_groups
+from kvbench.fleet.prefix.known import find_known, known_at
+from kvbench.fleet.prefix.segments import cell_at, is_growing, run_at
 from kvbench.fleet.replica import load_of
 from kvbench.fleet.state import (
     FOREVER,
@@ -93,7 +95,9 @@ def _cheapest(tables: Tables, place: int, last: int, admitted: Rule, grown: Rule
         i = (last + 1 + j) % num_replicas
         m, now = machine_of(tables, i, admitted, grown, turned), tables.replicas[i]
         num_found = 0
-        if fixed.shares:
+        if fixed.known_at > 0:
+            num_found = find_known(m, place, num_prompt)
+        elif fixed.shares:
             num_found = find_in_groups(m, place, num_prompt) if fixed.num_groups > 0 else find(m, place, num_prompt)
         num_active = now.allocated // (fixed.unit * fixed.slot_bytes)
         num_waiting = now.num_routed - now.num_finished - now.num_live
@@ -101,6 +105,46 @@ def _cheapest(tables: Tables, place: int, last: int, admitted: Rule, grown: Rule
         if cost < least:
             best, least = i, cost
     return best
+
+
+@part
+def looks_ns(tables: Tables, moment_ns: int) -> int:
+    """When the router last looks at all replicas before a moment; that moment, if it has done so, or sees them."""
+    if tables.fixed[0].known_at == 0:
+        return moment_ns
+    known = known_at(tables.fixed[0].known_at, 0)
+    last_ns = moment_ns - moment_ns % known.delay_ns
+    return last_ns if last_ns > known.looked_ns else moment_ns
+
+
+@part
+def look(tables: Tables, moment_ns: int, admitted: Rule, grown: Rule, turned: TurnRule) -> int:
+    """Look at what all replicas hold, which have gone on to a moment, if it is time to; when it is the next time."""
+    if tables.fixed[0].known_at == 0 or moment_ns == FOREVER:
+        return FOREVER
+    known = known_at(tables.fixed[0].known_at, 0)
+    if moment_ns - known.looked_ns >= known.delay_ns:
+        known.looked_ns = moment_ns - moment_ns % known.delay_ns
+        for i in range(tables.replicas.size):
+            _look_at(machine_of(tables, i, admitted, grown, turned))
+    return int(known.looked_ns + known.delay_ns)
+
+
+@part
+def _look_at(m: Machine) -> None:
+    """Know of a replica's runs that have changed how many of their first blocks are there."""
+    evict(m)
+    known, first = known_at(m.fixed.known_at, 0), m.now.number * (m.fixed.num_runs + 1)
+    size, num_growing = cell_at(known.lists_at, first), 0
+    for i in range(size.value):
+        run = cell_at(known.lists_at, first + 1 + i).value
+        cell = cell_at(known.cells_at, run * m.fixed.num_replicas + m.now.number)
+        cell.value = 2 * covered(m, run, run_at(m.fixed.runs_at, run % known.num_runs))
+        if is_growing(m, run):
+            cell.value += 1
+            num_growing += 1
+            cell_at(known.lists_at, first + num_growing).value = run
+    size.value = num_growing
 
 
 @part

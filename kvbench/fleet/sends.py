@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kvbench.compiled import part
 from kvbench.fleet.jump import calm_ns
 from kvbench.fleet.replica import advance, route, starts_ns
-from kvbench.fleet.routing import chosen, machine_of
+from kvbench.fleet.routing import chosen, look, machine_of
 from kvbench.fleet.state import COMPLETED, FOREVER, NONE, UNREACHED, Rule, Tables, TurnRule
 
 
@@ -216,8 +216,10 @@ def serve_answers(
         due_ns = sends[1, 0] if sends[0, 0] > 0 else FOREVER
         moment_ns = min(due_ns, first_ns, until_ns)
         own = _furthest_behind(tables, moment_ns)
+        begins_ns = moment_ns if own == NONE else starts_ns(tables.replicas[own])
+        looks_ns = look(tables, begins_ns, admitted, grown, turned)
         if own != NONE:
-            _go_on(tables, own, moment_ns, admitted, grown, turned)
+            _go_on(tables, own, min(moment_ns, looks_ns), admitted, grown, turned)
             continue
         # Of those sent at one moment the first in the trace is the first; it may be one that comes with the next call.
         is_due = due_ns < first_ns

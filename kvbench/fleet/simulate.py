@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from kvbench.checks import check_int
+from kvbench.checks import check_int, check_number
 from kvbench.engine.eviction import EVICTIONS, LRU
 from kvbench.engine.scheduling import Scheduling
 from kvbench.fleet.blocks import BLOCK, run_blocks, run_whole
 from kvbench.fleet.bounds import (
     EACH_ITS_STEP,
+    LATEST_NS,
     MOST_BATCH,
     MOST_BYTES,
     MOST_REPLICAS,
@@ -16,13 +17,14 @@ from kvbench.fleet.bounds import (
     check_requests,
     last_arrival_ns,
 )
-from kvbench.fleet.prefix.runs import Runs, names_of, runs_of
+from kvbench.fleet.prefix.known import KnownTables
+from kvbench.fleet.prefix.runs import NameTables, Runs, known_of, names_of, runs_of
 from kvbench.fleet.prefix.tier_tables import plans_of, tier_rules, tiers_of, used_of
 from kvbench.fleet.prefix.uses import order_of
 from kvbench.fleet.result import FleetResult, Served
 from kvbench.fleet.rules import BoundRule, bound_rule
 from kvbench.fleet.sessions import following_of, num_sessions
-from kvbench.fleet.state import BLOCKS, CONTIGUOUS, LOAD_PARTS, PREEMPTIONS, ROUTINGS, SESSION, SPACES, Tables
+from kvbench.fleet.state import BLOCKS, CONTIGUOUS, LOAD_PARTS, PREEMPTIONS, PREFIX, ROUTINGS, SESSION, SPACES, Tables
 from kvbench.fleet.tables import check_order, fixed_of, result_of, tables_of
 from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
@@ -31,6 +33,7 @@ from kvbench.strategy.base import Strategy
 from kvbench.strategy.paged import Paged
 from kvbench.timing.links import Link
 from kvbench.timing.prices import UNBOUNDED, Prices
+from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace_columns import TraceColumns
 
 Serve = Callable[[Tables, BoundRule, TraceColumns, int, Runs | None], tuple[Served, int]]
@@ -53,6 +56,7 @@ def simulate(
     routing: str = "round_robin",
     routing_seed: int = 0,
     routing_load: float = 1.0,
+    routing_delay_s: float = 0.0,
     space: str = "counting",
     min_block_tokens: int = 1,
     split: bool = True,
@@ -83,6 +87,7 @@ def simulate(
         routing: so too.
         routing_seed: so too.
         routing_load: so too.
+        routing_delay_s: so too.
         space: so too; of a strategy without contiguous slots only counting.
         min_block_tokens: slots of a buddy allocator's smallest range, a power of two.
         split: as in `Fleet`.
@@ -99,7 +104,7 @@ def simulate(
     Raises:
         ValueError: a parameter is out of its range, the trace has no arrivals, or the strategy no integer rule.
     """
-    check_settings(max_batch, preemption, replicas, routing, space)
+    check_settings(max_batch, preemption, replicas, routing, space, routing_delay_s)
     for name, value in (("tokens", scheduling.tokens), ("sequences", scheduling.sequences)):
         if value is not None:
             check_int(f"scheduling.{name}", value, 1, MOST_TOKENS)
@@ -147,6 +152,7 @@ def simulate(
     tables = tables_of(fixed, prices.tables, replicas, last_arrival_ns(columns, repeats), following, homes)
     runs = runs_of(columns.contents, rule.unit) if shares and columns.contents is not None else None
     names = None if runs is None else names_of(tables, runs, repeats)
+    known = _known(tables, names, routing_delay_s)
     tiers = None if runs is None or not plans else tiers_of(tables, plans, runs, repeats)
     eviction = strategy.eviction if isinstance(strategy, Paged) else EVICTIONS[LRU]
     order = (
@@ -158,9 +164,26 @@ def simulate(
         ended = serve(tables, rule, columns, repeats, runs)
     else:
         ended = run_blocks(tables, rule, columns, repeats, runs, block, fold)
-    del names, order  # the kernel knew their addresses
+    del names, known, order  # the kernel knew their addresses
     used = () if tiers is None else used_of(plans, tiers)
     return result_of(tables, *ended, used, first_ns=int(columns.arrivals_ns[0]))
+
+
+def _known(tables: Tables, names: NameTables | None, delay_s: float) -> KnownTables | None:
+    """What a router knows that does not see blocks; None: it does, or there are none with names.
+
+    Raises:
+        ValueError: groups of layers have tables of blocks of their own, or there is no memory for it.
+    """
+    delay_ns = round(delay_s * NS_PER_S)
+    if names is None or delay_ns == 0:
+        return None
+    if tables.fixed["num_groups"]:
+        raise ValueError(
+            f"routing_delay_s={delay_s:g} is of layers that all hold the same blocks, and here groups of them have "
+            "tables of their own: leave it 0, or set window_blocks to keep"
+        )
+    return known_of(tables.fixed, names, delay_ns)
 
 
 def _check_space(strategy: Strategy, rule: BoundRule, geometry: KVGeometry, space: str, preemption: str) -> None:
@@ -198,7 +221,9 @@ def _check_memory(budget_bytes: int, min_block_tokens: int) -> None:
         raise ValueError(f"min_block_tokens is a power of two, got {min_block_tokens}")
 
 
-def check_settings(max_batch: int, preemption: str, replicas: int, routing: str, space: str) -> None:
+def check_settings(
+    max_batch: int, preemption: str, replicas: int, routing: str, space: str, routing_delay_s: float
+) -> None:
     """Refuse settings of `simulate` that are out of their range.
 
     Raises:
@@ -213,3 +238,9 @@ def check_settings(max_batch: int, preemption: str, replicas: int, routing: str,
     ):
         if value not in allowed:
             raise ValueError(unknown(name, value, allowed))
+    check_number("routing_delay_s", routing_delay_s, 0, LATEST_NS / NS_PER_S)
+    if routing_delay_s and routing != ROUTINGS[PREFIX]:
+        raise ValueError(
+            f"routing_delay_s={routing_delay_s:g} is how late a router knows of blocks, and routing={routing} asks for "
+            "none: leave it 0, or set routing to prefix"
+        )

@@ -266,6 +266,7 @@ class FixedRow(Prices):
     shares: int  # whether blocks have names; then what follows holds, addresses of tables among it
     num_replicas: int
     order_at: int  # of what orders blocks that nobody holds; 0: they go as they were let go of
+    known_at: int  # of what a router knows of blocks; 0: it sees them
     runs_at: int
     table_at: int
     turns_at: int

@@ -105,7 +105,7 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "limit_bytes": limit_bytes,
         "limit_slots": UNBOUNDED if slots is None else slots,
         "is_small_pool": int(is_small_pool),
-        **dict.fromkeys(("num_runs", "order_at", "runs_at", "table_at", "turns_at", "loads_at"), 0),
+        **dict.fromkeys(("num_runs", "order_at", "known_at", "runs_at", "table_at", "turns_at", "loads_at"), 0),
         "space_slots": 0 if slots is None else slots // chosen["min_block"] * chosen["min_block"],
         "num_holds": len(holds),
         "holds": holds,

@@ -158,13 +158,17 @@ class Engine:
         """All steps: tokens a request in the scheduler's order, who was preempted, free blocks after it."""
         rows = []
         while self.coming or self.running or self.waiting:
-            while self.coming and self.coming[0].arrival <= self.step:
-                self.waiting.append(self.coming.popleft())
-            scheduled, preempted = self._scheduled()
-            self._computed(scheduled)
-            rows.append(([(request.number, count) for request, count in scheduled], preempted, len(self.pool.free)))
-            self.step += 1
+            rows.append(self.one_step())
         return rows
+
+    def one_step(self):
+        """The next one."""
+        while self.coming and self.coming[0].arrival <= self.step:
+            self.waiting.append(self.coming.popleft())
+        scheduled, preempted = self._scheduled()
+        self._computed(scheduled)
+        self.step += 1
+        return [(request.number, count) for request, count in scheduled], preempted, len(self.pool.free)
 
     def _scheduled(self):
         scheduled, preempted, left, place = [], [], self.budget, 0

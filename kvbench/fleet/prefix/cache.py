@@ -8,6 +8,7 @@ nothing changes the order.
 
 from kvbench.compiled import part
 from kvbench.fleet.prefix import segments
+from kvbench.fleet.prefix.known import note_changed
 from kvbench.fleet.prefix.order import (
     first_ranked,
     is_alike,
@@ -26,6 +27,7 @@ from kvbench.fleet.prefix.segments import (
     drop,
     head_of,
     held_now,
+    is_growing,
     is_open,
     link_before,
     run_at,
@@ -56,6 +58,8 @@ def evict(m: Machine) -> None:
         num_gone = min(own.count, num_over)
         if m.fixed.order_at > 0:
             num_gone = note_gone(m, number, num_gone)
+        if m.fixed.known_at > 0:
+            note_changed(m, own.run)
         own.count -= num_gone
         if m.fixed.num_tiers > 0 and not m.fixed.writes_through:
             store(tier_at(now.tiers_at, 0), own.run, own.first + own.count, own.first + own.count + num_gone)
@@ -74,6 +78,8 @@ def fresh(m: Machine, run: int, first: int, count: int, place: int) -> int:
     m.now.must_wait &= m.fixed.waits_for_end  # more may be found of the head of the queue
     if m.fixed.order_at > 0:
         note_made(m, number, place)
+    if m.fixed.known_at > 0:
+        note_changed(m, run)
     return number
 
 
@@ -87,7 +93,7 @@ def cut(m: Machine, number: int, at: int) -> int:
 
 
 @part
-def _covered(m: Machine, run: int, row: RunRow) -> int:
+def covered(m: Machine, run: int, row: RunRow) -> int:
     """Blocks of a run that are there, from its beginning on."""
     number = head_of(m, run)
     if number == 0:
@@ -117,7 +123,7 @@ def find(m: Machine, request: int, num_blocks: int) -> int:
     while place != NONE:
         run = run_at(m.fixed.runs_at, place)
         if run.first < num_blocks:
-            reach = _covered(m, turn.base + place, run)
+            reach = covered(m, turn.base + place, run)
             if reach > 0:
                 return min(int(run.first) + reach, num_blocks)
         place = run.parent
@@ -150,12 +156,7 @@ def may_grow(m: Machine, request: int, num_blocks: int) -> bool:
     while place != NONE:
         run = run_at(m.fixed.runs_at, place)
         if run.first <= num_blocks < run.past:
-            number = head_of(m, turn.base + place)
-            while number > 0:
-                if is_open(m, number):
-                    return True
-                number = segment_at(m.now.segments_at, number).next
-            return False
+            return is_growing(m, turn.base + place)
         place = run.parent
     return False
 

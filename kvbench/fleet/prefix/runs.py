@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.fleet.bounds import check_memory
+from kvbench.fleet.prefix.known import KNOWN, KnownTables
 from kvbench.fleet.prefix.segments import CELL, RUN, SEGMENT
 from kvbench.fleet.state import NONE, Tables
 from kvbench.workload.contents import Contents
@@ -86,3 +87,21 @@ def names_of(tables: Tables, runs: Runs, repeats: int) -> NameTables:
     tables.fixed["runs_at"], tables.fixed["table_at"] = runs.rows.ctypes.data, table.ctypes.data
     tables.replicas["segments_at"] = segments.ctypes.data + segments.strides[0] * np.arange(num_replicas)
     return NameTables(runs, table, segments)
+
+
+def known_of(fixed: NDArray[np.void], names: NameTables, delay_ns: int) -> KnownTables:
+    """Tables of what a router knows that looks every so often; their record's address is written to what is fixed.
+
+    Raises:
+        ValueError: there is no memory for them.
+    """
+    num_runs, num_replicas = names.table.shape
+    check_memory(
+        f"what a router knows of {num_runs:,} stretches of text, replicas={num_replicas}", 2 * names.table.nbytes
+    )
+    shapes = (num_runs, num_replicas), (num_replicas, num_runs + 1)
+    made = KnownTables(np.zeros(1, KNOWN), *(np.zeros(shape, CELL) for shape in shapes))
+    made.record["delay_ns"], made.record["num_runs"] = delay_ns, names.runs.rows.size
+    made.record["cells_at"], made.record["lists_at"] = made.cells.ctypes.data, made.lists.ctypes.data
+    fixed["known_at"] = made.record.ctypes.data
+    return made

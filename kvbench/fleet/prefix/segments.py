@@ -89,6 +89,17 @@ def is_open(m: Machine, number: int) -> bool:
 
 
 @part
+def is_growing(m: Machine, run: int) -> bool:
+    """Whether a request fills a segment of a run."""
+    number = head_of(m, run)
+    while number > 0:
+        if is_open(m, number):
+            return True
+        number = segment_at(m.now.segments_at, number).next
+    return False
+
+
+@part
 def catch_up(m: Machine, number: int, run: RunRow) -> None:
     """Count the blocks that have been filled by now."""
     if is_open(m, number):
