@@ -1,4 +1,5 @@
-"""An engine's host time of a step, fitted to published end-to-end measurements; how far off it is on others.
+"""An engine's host time of a step, and what its products reach, fitted to published end-to-end measurements; how far
+off they are on others.
 
 Run as `python benchmarks/host_time.py MEASUREMENTS`, the folder of serving.csv and requests_rtx_4090.csv; see README.md
 beside this file.
@@ -7,6 +8,7 @@ beside this file.
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,14 @@ from kvbench.api.held_served import Servers
 from kvbench.calibration.validation.points import THROUGHPUT, ServingPoint
 from kvbench.calibration.validation.recognised import read_table
 from kvbench.calibration.validation.request_log import read_log
-from kvbench.calibration.validation.serving_table import SHAPE, has_even_shape, read_serving
+from kvbench.calibration.validation.serving_table import read_serving
 from kvbench.calibration.validation.simulated import judged_points
 
-STEPS_S = (0.0, 1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 2e-3, 2.5e-3, 3e-3)
+STEPS_S = (2e-4, 3e-4, 4e-4, 5e-4, 6e-4, 7e-4, 9e-4)
+SHARES = (0.78, 0.8, 0.82, 0.84, 0.86, 0.88, 0.9, 0.95, 1.0)
+KINDS, MOST_SHOWN = ("tpot", THROUGHPUT), 3
+"""By which a fit is judged: throughput follows from both times. A first token hangs on how clients meet."""
+Shown = dict[str, object]
 LOG = {
     "hardware": "rtx_4090",
     "model": "llama3_8b",
@@ -32,47 +38,32 @@ LOG = {
 """What the log's README says of its engine: 41,408 tokens in blocks of 16."""
 
 
-def errors(
-    points: Sequence[ServingPoint], said: dict[str, object], folder: Path, step_s: float | None
-) -> "dict[str, float]":
-    """MAPE by kind of figure, with a step that takes so long on the host; None: what engines take."""
-    settings = said if step_s is None else said | {"engine.step_s": step_s}
-    rows = judged_points(points, Servers(settings, folder).of).rows
+def errors(points: Sequence[ServingPoint], said: Shown, folder: Path) -> dict[str, float]:
+    """MAPE by kind of figure."""
+    rows = judged_points(points, Servers(said, folder).of, replays=0).rows
     off = (rows["ours"] / rows["published"] - 1).abs()
     return {kind: 100 * float(off[rows["kind"] == kind].mean()) for kind in dict.fromkeys(rows["kind"])}
 
 
-def tables(folder: Path) -> Iterator[tuple[str, list[ServingPoint], list[ServingPoint], dict[str, object]]]:
+def tables(folder: Path) -> Iterator[tuple[str, list[ServingPoint], list[ServingPoint], Shown]]:
     """Each group of measurements: those that fit, those that judge, and what is said of the system."""
     path = folder / "serving.csv"
-    frame = read_table(path)
-    points, _ = read_serving(path, frame)
-    own = [index for index in range(len(frame)) if str(frame["source"][index]).startswith("aiconfigurator")]
-    by_row = {point.what.split(":")[0]: point for point in points}
+    points, _ = read_serving(path, read_table(path))
+    loops = [point for point in points if point.columns.num_clients is not None]
     for tensor in (1, 2):
-        chosen = [index for index in own if frame["tensor_parallel"][index] == tensor]
-        is_fit = [has_even_shape([frame[name][index] for name in SHAPE]) for index in chosen]
-        parts = [
-            [by_row[f"row {index + 1}"] for index, each in zip(chosen, is_fit, strict=True) if each == wanted]
-            for wanted in (True, False)
-        ]
-        yield (
-            f"trtllm, 8B, H100, TP {tensor}",
-            parts[0] if tensor == 1 else [],
-            parts[1] if tensor == 1 else parts[0] + parts[1],
-            {},
-        )
-    queued = [by_row[f"row {index + 1}"] for index in range(len(frame)) if f"row {index + 1}" in by_row]
-    yield "trtllm, 8B FP8, H100, queued", [], [point for point in queued if point.region == "queued"], {}
+        own = [point for point in loops if point.system.tensor == tensor]
+        parts = [[point for point in own if point.held_out == wanted] for wanted in (False, True)]
+        yield f"trtllm, 8B, H100, TP {tensor}", parts[0], parts[1], {}
+    yield "trtllm, 8B FP8, H100, queued", [], [point for point in points if point.region == "queued"], {}
     log, inputs = (folder / f"requests_rtx_4090{end}.csv" for end in ("", "_inputs"))
     run = read_log(log, read_table(log), read_table(inputs), inputs)
     run = replace(run, by_request=None)
-    yield "vllm, 8B, RTX 4090, replayed", [run], [run], LOG
+    yield "vllm, 8B, RTX 4090, replayed", [], [run], LOG
 
 
 def main() -> None:
-    """Print the errors over host times, and of the one that fits best on rows that fitted nothing."""
-    parser = argparse.ArgumentParser(description="Fit engines' host time of a step.")
+    """Print errors over host times and shares, and of those that fit best on rows that fitted nothing."""
+    parser = argparse.ArgumentParser(description="Fit engines' host time of a step, and what their products reach.")
     parser.add_argument("measurements", type=Path)
     parser.add_argument("--hardware", help="a folder of hardware files, instead of conf/hardware")
     arguments = parser.parse_args()
@@ -81,17 +72,19 @@ def main() -> None:
             machine = str(said.get("hardware", "h100"))
             said = said | {"hardware": f"{arguments.hardware}/{machine}.yaml"}
         print(f"\n{name}: {len(fitting)} fit, {len(judging)} judge")
-        best: tuple[float, float | None] = (np.inf, None)
-        for step_s in STEPS_S if fitting else ():
-            found = errors(fitting, said, arguments.measurements / "configs", step_s)
-            told = {kind: off for kind, off in found.items() if not kind.startswith("ttft") and kind != THROUGHPUT}
-            loss = float(np.mean(list(told.values())))
-            best = min(best, (loss, step_s), key=lambda each: each[0])
-            print(f"  {1e3 * step_s:5.2f} ms: " + ", ".join(f"{kind} {off:.1f} %" for kind, off in found.items()))
-        for step_s in dict.fromkeys((best[1], None)):
-            found = errors(judging, said, arguments.measurements / "configs", step_s)
-            label = "as engines have it" if step_s is None else f"{1e3 * step_s:.2f} ms"
-            print(f"  judged, {label}: " + ", ".join(f"{kind} {off:.1f} %" for kind, off in found.items()))
+        folder, fits = arguments.measurements / "configs", []
+        for step_s, share in product(STEPS_S, SHARES) if fitting else ():
+            tried: Shown = said | {"engine.step_s": step_s, "engine.compute_share": share}
+            found = errors(fitting, tried, folder)
+            fits.append((float(np.mean([found[kind] for kind in KINDS])), step_s, share, tried, found))
+        for loss, step_s, share, tried, found in sorted(fits, key=lambda each: each[0])[:MOST_SHOWN]:
+            print(f"  {1e3 * step_s:.1f} ms, {share:.2f}: {loss:.2f} %: {_told(found)}")
+            print(f"    judged: {_told(errors(judging, tried, folder))}")
+        print(f"  judged, as engines have it: {_told(errors(judging, said, folder))}")
+
+
+def _told(found: dict[str, float]) -> str:
+    return ", ".join(f"{kind} {off:.1f} %" for kind, off in found.items())
 
 
 if __name__ == "__main__":

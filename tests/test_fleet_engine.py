@@ -11,7 +11,7 @@ from kvbench.configuration.model import geometry_of
 from kvbench.configuration.parts import backend_of
 from kvbench.engine.scheduling import Scheduling
 from kvbench.engine.sglang import SGLang
-from kvbench.engine.trtllm import STEP_S, TensorRTLLM
+from kvbench.engine.trtllm import COMPUTE_SHARE, STEP_S, TensorRTLLM
 from kvbench.engine.vllm import VLLM
 from kvbench.fleet.fleet import Fleet
 from kvbench.fleet.serving import keeps_windows
@@ -130,6 +130,14 @@ def test_an_engine_says_how_it_fills_a_step_and_what_its_host_takes():
     engines = (VLLM(), VLLM(async_scheduling=False), VLLM(version="0.9"), TensorRTLLM(), SGLang())
     taken = [Conditions(geometry=whole.geometry, hardware=sheet, engine=each).machine.step_s for each in engines]
     assert taken == [0.0, 2e-4, 2e-4, STEP_S, 2e-4]
+    engines = (VLLM(), TensorRTLLM(), TensorRTLLM(version="1.0.0rc3"), TensorRTLLM(version="0.20"))
+    assert [each.reaches for each in engines] == [1.0, COMPUTE_SHARE, COMPUTE_SHARE, 1.0]
+    said = TensorRTLLM(version="0.20", compute_share=0.5)
+    shares = [
+        Conditions(geometry=whole.geometry, hardware=alone.machine, engine=each).machine.kernels["products"]
+        for each in (VLLM(), said)
+    ]
+    assert shares[1]["bfloat16"]["compute_share"] == 0.5 * shares[0]["bfloat16"]["compute_share"]
     assert Conditions(geometry=whole.geometry, hardware=whole.machine).machine is whole.machine
 
 

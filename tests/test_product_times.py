@@ -9,7 +9,7 @@ from kvbench.timing.experts import KNOTS as EXPERT_KNOTS
 from kvbench.timing.experts import ExpertFigures
 from kvbench.timing.kernels import kernels_of
 from kvbench.timing.memory import TrafficFigures
-from kvbench.timing.products import KNOTS, ProductFigures
+from kvbench.timing.products import KNOTS, ProductFigures, at_share
 from kvbench.timing.shapes import ExpertShape
 from tests.support.machines import machine
 
@@ -30,6 +30,21 @@ def test_a_product_is_its_bytes_or_its_operations_and_a_floor():
     computing = ours.product_s(65536, 65536, 16384, "bfloat16")
     assert computing == pytest.approx(2 * 65536 * 65536 * 16384 / (0.8 * 5e14), rel=0.02)
     assert ours.product_s(0, 4096, 4096, "bfloat16") > 0
+
+
+def test_an_engine_may_compute_at_a_share_of_fitted_rates():
+    whole = machine(**PEAKS, kernels={"products": {"bfloat16": FIGURES, "fp8": FIGURES}, "experts": {}})
+    ours, half = (kernels_of(each) for each in (whole, at_share(whole, 0.5)))
+    large, small = (65536, 65536, 16384), (1, 65536, 16384)
+    assert half.product_s(*large, "bfloat16") == pytest.approx(2 * ours.product_s(*large, "bfloat16"), rel=0.02)
+    assert half.product_s(*small, "bfloat16") == pytest.approx(ours.product_s(*small, "bfloat16"), rel=0.01)
+    assert half.product_s(*large, "fp8") == ours.product_s(*large, "fp8")
+    assert at_share(whole, 1.0) is whole
+    sheet = machine(**PEAKS)
+    assert at_share(sheet, 0.5) is sheet
+    for broken in ({"products": 3}, {"products": {"bfloat16": 3}}, {"products": {"nonsense": FIGURES}}):
+        with pytest.raises(ValueError, match=r"hardware\.kernels\.products"):
+            kernels_of(at_share(machine(**PEAKS, kernels=broken), 0.5))
 
 
 def test_corrections_multiply_and_are_held_beyond_their_ends():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import kvbench as kv
-from kvbench.calibration.validation.points import LEAST_REQUESTS, all_at_once, closed_loop, in_steady_state, region_of
+from kvbench.calibration.validation.points import ROUNDS, all_at_once, region_of
 from kvbench.calibration.validation.request_log import read_log
 from kvbench.calibration.validation.serving_table import read_serving
 from kvbench.calibration.validation.simulated import JudgedTimes, figure_of
@@ -35,7 +35,8 @@ def test_what_is_reported_of_a_closed_loop():
     # 8 × 16 tokens ÷ (0.2 + 0.01 × 15 s)
     assert point.reported == {"ttft": 0.2, "tpot": 0.01, "output_tokens_per_s": pytest.approx(128 / 0.35)}
     assert point.columns.num_clients == 8
-    assert point.columns.num_requests == LEAST_REQUESTS
+    assert (point.columns.num_requests, point.judged) == (8 * ROUNDS, None)
+    assert point.limits == (None, None, None)
     assert point.system.engine == "vllm"
     assert point.region == "light load"
 
@@ -49,8 +50,8 @@ def test_static_batches_queues_and_doubts():
         {"concurrency": 4},
     )
     static, queued, doubted = found
-    assert (static.whole_batch, static.max_batch, static.region) == (True, 4, "static batch")
-    assert (static.memory_fraction, queued.memory_fraction) == (None, 0.95)
+    assert (static.limits, static.region) == ((4, 4 * 512, 1.0), "static batch")
+    assert queued.limits == (None, None, 0.95)
     assert (queued.columns.num_requests, queued.region, queued.columns.num_clients) == (3000, "queued", None)
     assert list(doubted.reported) == ["tpot"]
     assert doubted.region == "heavy load"
@@ -61,13 +62,16 @@ def test_static_batches_queues_and_doubts():
     ]
 
 
-def test_loops_that_told_host_time_are_no_judges():
+def test_loops_that_told_an_engines_figures_are_no_judges():
     loop = {"engine": "trtllm", "tensor_parallel": 1, "weights_dtype": "bfloat16", "ttft_ms": 9.0, "tpot_ms": 9.0}
     found, _ = points_of(*[loop | {"concurrency": number} for number in range(2, 42)])
     assert 10 < sum(point.held_out for point in found) < 30
-    assert [point.max_batch for point in found[:3]] == [1, 2, 3]
+    # A place less than clients, and the tokens of a prompt, of a batch and 1,500 more.
+    assert [point.limits for point in found[:3]] == [(n - 1, 512 + n + 1500, None) for n in (2, 3, 4)]
+    assert all(point.held_out or not point.judges for point in found)
     others, _ = points_of(*[loop | {"concurrency": number, "tensor_parallel": 2} for number in range(2, 42)])
     assert all(point.held_out for point in others)
+    assert 10 < sum(point.judges for point in others) < 30
 
 
 def test_figures_by_hand():
@@ -82,12 +86,15 @@ def test_figures_by_hand():
     assert figure_of(times, "output_tokens_per_s", 8) == pytest.approx(8 * 6 / 4)
 
 
-def test_the_middle_of_a_closed_loop_is_judged():
-    columns = closed_loop(512, 16, 32)
-    judged = in_steady_state(columns)
-    assert columns.num_requests == 384
-    assert np.flatnonzero(judged)[[0, -1]].tolist() == [32, 351]
+def test_all_requests_of_a_closed_loop_count_from_those_that_come_together(tmp_path):
     assert region_of(all_at_once(512, 16, 3)) == "queued"
+    loop, step = {"concurrency": 4, "ttft_ms": 9.0, "tpot_ms": 9.0}, {"engine.max_num_batched_tokens": 512}
+    rows = [
+        kv.validate(table(tmp_path, each), replays=0, settings=step).rows for each in (loop, loop | {"concurrency": 1})
+    ]
+    ours, alone = (each.set_index("kind")["ours"]["ttft"] for each in rows)
+    # A step has room for one prompt: of the first four each waits for one and a half in the mean, a tenth of all.
+    assert alone * (1 + 1.5 / ROUNDS) < ours < 4 * alone
 
 
 @pytest.fixture

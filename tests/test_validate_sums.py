@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import kvbench as kv
 from kvbench.calibration.tables import HELD_OUT_OF, judges_intervals, read_kernels
 from kvbench.calibration.validation.drawn import drawn_ends, sum_ends
 from kvbench.calibration.validation.iterations import judged_iterations
 from kvbench.calibration.validation.mixed import judged_mixed, read_mixed
 from kvbench.calibration.validation.rows import errors_of
 from kvbench.model.hardware import hardware_from
-from kvbench.timing.doubt import LEVELS, SUMS, Doubt, doubt_of
+from kvbench.timing.doubt import LEVELS, MARGINS, SUMS, Doubt, Margin, doubt_of
 from kvbench.timing.kernels import kernels_of
 from tests.support.catalogue import node_of, preset
 from tests.support.measurements import measurement
@@ -54,7 +55,11 @@ def scores(rows):
 
 def conformal(rows):
     """The least stretch by which nine of ten of these rows and the next one lie within."""
-    ordered = np.sort(scores(rows))
+    return conformal_of(scores(rows))
+
+
+def conformal_of(values):
+    ordered = np.sort(values)
     return ordered[min(math.ceil((len(ordered) + 1) * 0.9) - 1, len(ordered) - 1)]
 
 
@@ -85,3 +90,23 @@ def test_margins_are_what_tables_say_and_nine_of_ten_of_the_rest_lie_within(kind
 def test_half_of_what_is_held_out_judges():
     table = pd.DataFrame({"op": "gemm", "m": range(1, 2001), "n": 1, "k": 1})
     assert judges_intervals(table).mean() == pytest.approx(0.5 / HELD_OUT_OF, rel=0.2)
+
+
+@pytest.mark.slow
+def test_margins_of_what_is_served_are_those_of_one_half_and_hold_for_the_other(monkeypatch):
+    """32 simulations of each of 90 rows."""
+    own = dict(MARGINS)
+    for what in own:
+        monkeypatch.setitem(MARGINS, what, Margin())
+    rows = kv.validate(measurement("serving.csv")).rows
+    for kind, margin in (("ttft", own["ttft"]), ("output_tokens_per_s", own["rate"])):
+        of_kind = rows[rows["kind"] == kind]
+        tells, judges = (of_kind[of_kind["judges"] == each] for each in (False, True))
+        if margin.beyond:
+            ends = np.maximum(np.log(tells["published"] / tells["high"]), np.log(tells["low"] / tells["published"]))
+            assert conformal_of(ends.to_numpy()) == pytest.approx(margin.beyond, abs=0.02)
+        else:
+            assert conformal_of(scores(tells)) == pytest.approx(margin.stretch, rel=0.02)
+        low, high = (judges["ours"] * (judges[end] / judges["ours"]) ** margin.stretch for end in ("low", "high"))
+        within = judges["published"].between(low * math.exp(-margin.beyond), high * math.exp(margin.beyond))
+        assert 0.85 <= within.mean() <= 0.95

@@ -43,8 +43,7 @@ class Servers:
         Raises:
             ValueError: why nothing does.
         """
-        tokens = int(point.columns.num_prompt_tokens.sum()) if point.whole_batch else None
-        key = (point.system, point.max_batch, tokens)
+        key = (point.system, point.limits)
         if key not in self._made:
             set_already = [key.removeprefix(ENGINE) for key in self.said if key.startswith(ENGINE)]
             self._made[key] = server_of(point, self._parts(point.system), set_already)

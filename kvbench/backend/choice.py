@@ -11,6 +11,7 @@ from kvbench.model.hardware import Hardware
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 from kvbench.model.parameters import ModelParameters
+from kvbench.timing.products import at_share
 
 if TYPE_CHECKING:
     from kvbench.backend.inputs import Recording
@@ -54,11 +55,11 @@ class Conditions:
 
     @property
     def machine(self) -> Hardware | None:
-        """The machine to model, with the host time of a step that an engine says."""
-        host_s = None if self.engine is None else self.engine.host_s
-        if self.hardware is None or host_s is None:
+        """The machine to model, as an engine uses it: with its host time of a step, and what its products reach."""
+        if self.hardware is None or self.engine is None:
             return self.hardware
-        return replace(self.hardware, step_s=host_s)
+        machine, host_s = at_share(self.hardware, self.engine.reaches), self.engine.host_s
+        return machine if host_s is None else replace(machine, step_s=host_s)
 
     @property
     def scheduling(self) -> Scheduling:

@@ -13,6 +13,9 @@ from kvbench.model.accelerator import MOST_S, Accelerator
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 
+MOST_SHARE = 10.0
+"""Of what measured kernels reach."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Engine(ABC):
@@ -21,10 +24,13 @@ class Engine(ABC):
     Args:
         version: whose rules hold, such as "0.20.2"; None: the newest that is known here.
         step_s: host time of a step that the device waits for, in seconds; None: what `host_s` says.
+        compute_share: of the rate at which products of 16 bits multiply by fits of measured kernels, what the engine's
+            reach; None: what `reaches` says.
     """
 
     version: str | None = None
     step_s: float | None = None
+    compute_share: float | None = None
 
     name: ClassVar[str]
     """What configuration calls it."""
@@ -39,6 +45,14 @@ class Engine(ABC):
             key_of(self.version)
         if self.step_s is not None:
             check_number("engine.step_s", self.step_s, 0, MOST_S)
+        if self.compute_share is not None:
+            check_number("engine.compute_share", self.compute_share, 0, MOST_SHARE, above=True)
+
+    @property
+    def reaches(self) -> float:
+        """Of the rate of fitted products of 16 bits, what its own reach: as said, or as measurements of the engine
+        say."""
+        return 1.0 if self.compute_share is None else self.compute_share
 
     @property
     def host_s(self) -> float | None:

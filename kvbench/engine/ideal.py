@@ -39,6 +39,7 @@ class Ideal(Engine):
     Args:
         version: none; there is one.
         step_s: host time of a step, in seconds; None: what the hardware's file says.
+        compute_share: of the rate at which measured kernels multiply 16 bits, what its own reach; None: all.
         max_model_len: the longest sequence; None: the model's own limit.
     Raises:
         ValueError: a value is out of its range.

@@ -42,6 +42,7 @@ class SGLang(Engine):
     Args:
         version: whose rules hold, such as "0.5.9"; None: the newest that is known here.
         step_s: host time of a step, in seconds; what the hardware's file says.
+        compute_share: of the rate at which vLLM's measured kernels multiply 16 bits, what its own reach; all.
         mem_fraction_static: share of the free memory for weights and cache; what chunks and graphs leave.
         context_length: the longest sequence; the model's own limit.
         page_size: tokens of a page; 1.

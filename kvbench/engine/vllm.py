@@ -50,6 +50,7 @@ class VLLM(Engine):
     Args:
         version: whose rules hold, such as "0.20.2"; None: the newest that is known here.
         step_s: host time of a step that the device waits for, in seconds; with async_scheduling none.
+        compute_share: of the rate at which measured kernels multiply 16 bits, what its own reach; all.
         gpu_memory_utilization: share of the accelerator's memory that it may use; 0.9, since 0.20 0.92.
         max_model_len: the longest sequence; the model's own limit.
         max_num_batched_tokens: tokens of a step; 8,192 from 70 GiB up and not on an A100, else 2,048; since 0.29 16,384

@@ -1,13 +1,16 @@
 """Matrix products: a floor, a knee between bytes and operations, tiles that are not full, and what is left by shape."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kvbench.model.hardware import Hardware
 from kvbench.timing.corrections import Corrections
 from kvbench.timing.memory import read_s
-from kvbench.timing.operands import RESULT_BYTES, Operand
+from kvbench.timing.operands import OPERANDS, RESULT_BYTES, Operand
 from kvbench.timing.rooflines import Peaks, Seconds, knee
 
 TILE_ROWS = (16.0, 128.0)
@@ -81,3 +84,19 @@ def product_s(
     if operand.is_converted and converts:
         found = found + m * k * CONVERTED_BYTES / (peaks.memory_bytes_per_s * figures.convert_share)
     return found if corrections is None else found * corrections.factor(m, n, k)
+
+
+def at_share(hardware: Hardware, share: float) -> Hardware:
+    """A machine whose fitted products of 16 bits compute at a share of their rate; as it is, where none was fitted.
+
+    What is no fit is left for `Kernels` to refuse.
+    """
+    fits = (hardware.kernels or {}).get("products")
+    if share == 1 or not isinstance(fits, Mapping):
+        return hardware
+    slowed = dict(fits)
+    for dtype, fit in fits.items():
+        rate = fit.get("compute_share") if isinstance(fit, Mapping) else None
+        if isinstance(rate, int | float) and dtype in OPERANDS and OPERANDS[dtype].rate == "16-bit":
+            slowed[dtype] = {**fit, "compute_share": share * rate}
+    return replace(hardware, kernels={**(hardware.kernels or {}), "products": slowed})

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from kvbench.workload.request import NS_PER_S
 from kvbench.workload.trace_columns import TraceColumns
 
-ROUNDS, LEAST_REQUESTS = 12, 96
-"""A closed loop is simulated over so many requests a client, and so many at least."""
+ROUNDS = 10
+"""Requests that a client of a closed loop sends, where a table does not say how many: benchmarks are usually run so
+(aiconfigurator and InferenceMAX have ten). They count all of them, from the first ones on, which come together."""
 FEW = 16
 """Clients up to which a load is light."""
 THROUGHPUT, REQUESTS_PER_S, LAST_FINISH = "output_tokens_per_s", "requests_per_s", "last_finish"
@@ -50,6 +51,14 @@ class System(NamedTuple):
     kv_dtype: str = ""
 
 
+class KnownLimits(NamedTuple):
+    """How an engine was set up, under a fleet's names; None: as it has it."""
+
+    max_batch: int | None
+    prefill_chunk_tokens: int | None
+    memory_fraction: float | None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ServingPoint:
     """One measurement of a system.
@@ -60,11 +69,12 @@ class ServingPoint:
         system: what served.
         columns: the requests, and when they come.
         reported: figures by kind: seconds, or of a kind of UNITS a rate; > 0.
-        judged: which of the requests the figures are of; None: all, of a closed loop those after the first round.
-        max_batch: requests that the engine took at once, where that is said.
-        memory_fraction: share of the memory left for caches, where that is said.
-        whole_batch: whether all prompts are computed before the first token of any: a static batch.
+        judged: which of the requests the figures are of; None: all.
+        max_batch: requests that the engine took at once, where that is known.
+        step_tokens: tokens that it computed in a step at most, where that is known.
+        memory_fraction: share of the memory left for caches, where that is known.
         held_out: whether it fitted nothing.
+        judges: whether it says if intervals hold, having had no part in them.
         by_formula: whether a rate reported follows from mean times and the number of clients, and ours is told so.
         by_request: what was reported of each judged request, by measure; NaN where nothing was.
     """
@@ -76,11 +86,17 @@ class ServingPoint:
     reported: Mapping[str, float]
     judged: NDArray[np.bool_] | None = None
     max_batch: int | None = None
+    step_tokens: int | None = None
     memory_fraction: float | None = None
-    whole_batch: bool = False
     held_out: bool = True
+    judges: bool = True
     by_formula: bool = False
     by_request: Mapping[str, NDArray[np.float64]] | None = None
+
+    @property
+    def limits(self) -> KnownLimits:
+        """What is known of how the engine was set up."""
+        return KnownLimits(self.max_batch, self.step_tokens, self.memory_fraction)
 
 
 def clients(num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, concurrency: int, number: int) -> TraceColumns:
@@ -101,8 +117,8 @@ def clients(num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, concurre
 
 
 def closed_loop(num_prompt_tokens: int, num_output_tokens: int, concurrency: int) -> TraceColumns:
-    """The same, for so long that neither its beginning nor its end counts; see `in_steady_state`."""
-    return clients(num_prompt_tokens, num_output_tokens, concurrency, max(ROUNDS * concurrency, LEAST_REQUESTS))
+    """The same, of equal requests: ROUNDS of each client."""
+    return clients(num_prompt_tokens, num_output_tokens, concurrency, ROUNDS * concurrency)
 
 
 def at_times(arrival_s: ArrayLike, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike) -> TraceColumns:
@@ -124,15 +140,6 @@ def at_times(arrival_s: ArrayLike, num_prompt_tokens: ArrayLike, num_output_toke
 def all_at_once(num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, number: int) -> TraceColumns:
     """So many requests that are all there at the start."""
     return at_times(np.zeros(number), num_prompt_tokens, num_output_tokens)
-
-
-def in_steady_state(columns: TraceColumns) -> NDArray[np.bool_]:
-    """Requests of a closed loop that neither began with all others nor ended with the last ones."""
-    assert columns.num_clients is not None
-    places = np.arange(columns.num_requests)
-    first, last = columns.num_clients, columns.num_requests - columns.num_clients
-    found: NDArray[np.bool_] = (places >= first) & (places < max(last, first + 1))
-    return found
 
 
 def region_of(columns: TraceColumns) -> str:

@@ -61,7 +61,7 @@ class ServedBy(NamedTuple):
 
 
 def server_of(point: ServingPoint, parts: ServedBy, said: Collection[str] = ()) -> Server:
-    """What serves a point: with a batch and a share of memory that it states; of a static batch for all of its prompts.
+    """What serves a point, within its limits.
 
     Args:
         point: the measurement.
@@ -70,10 +70,7 @@ def server_of(point: ServingPoint, parts: ServedBy, said: Collection[str] = ()) 
     Raises:
         ValueError: the machine cannot hold the model, or the parts do not go together.
     """
-    step_tokens = int(point.columns.num_prompt_tokens.sum()) if point.whole_batch else None
-    # A static batch was there whole, so that memory held it.
-    share = 1.0 if point.whole_batch else point.memory_fraction
-    wanted = {"max_batch": point.max_batch, "prefill_chunk_tokens": step_tokens, "memory_fraction": share}
+    wanted = point.limits._asdict()
     flags = {key: next((flag for flag in FLAGS[key] if hasattr(parts.engine, flag)), "") for key in wanted}
     limits: dict[str, Any] = {flags[key]: value for key, value in wanted.items() if value is not None and flags[key]}
     engine = replace(parts.engine, **{flag: value for flag, value in limits.items() if flag not in said})

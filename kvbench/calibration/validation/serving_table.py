@@ -28,8 +28,11 @@ WAITING = {"trtllm": 1}
 """Clients of a closed loop that an engine's batch has no place for, where its size is not said. In TensorRT-LLM's
 published loops one of N waits: TTFT is the prompt's time and an N-th of the answer's, for N from 8 to 64 and all
 lengths."""
+SPARE_TOKENS = {"trtllm": 1_500}
+"""Tokens of a step beside those of one prompt and the batch, where its size is not said: so aiconfigurator, which
+publishes TensorRT-LLM's loops, sets up its servers (max_num_tokens), since its first version."""
 FITTED = {"engine": "trtllm", "hardware": "h100", "tensor_parallel": 1, "weights_dtype": "bfloat16"}
-"""Closed loops of such systems, of which half told the host's time of a step."""
+"""Closed loops of such systems, of which half told the host's time of a step and what products reach."""
 SHAPE = ("hardware", "model", "tensor_parallel", "input_tokens", "output_tokens", "concurrency")
 AS_READ = ("hardware", "model", "concurrency")
 """Columns of it that are hashed as they were read: where some rows have no concurrency it is 8.0."""
@@ -76,17 +79,20 @@ def read_serving(path: Path, frame: pd.DataFrame) -> tuple[list[ServingPoint], l
 
 
 def has_even_shape(shape: Sequence[object]) -> bool:
-    """Whether a row of such a SHAPE is of the half that fits: its values joined by commas; of their SHA-256 the first
-    eight hexadecimal digits are even."""
+    """Whether a row of such a SHAPE is of the half that fits, and tells how wide intervals are: its values joined by
+    commas; of their SHA-256 the first eight hexadecimal digits are even."""
     digest = hashlib.sha256(",".join(map(str, shape)).encode()).hexdigest()
     return int(digest[:8], 16) % 2 == 0
 
 
+def _is_even(row: Mapping[str, Any]) -> bool:
+    return has_even_shape([row[key] if key in AS_READ else int(_or(row[key], 1)) for key in SHAPE])
+
+
 def _fitted(row: Mapping[str, Any]) -> bool:
-    """Whether a row may have told an engine's host time."""
-    if math.isnan(row["concurrency"]) or any(row[key] != value for key, value in FITTED.items()):
-        return False
-    return has_even_shape([row[key] if key in AS_READ else int(row[key]) for key in SHAPE])
+    """Whether a row may have told an engine's figures."""
+    is_such = all(row[key] == value for key, value in FITTED.items()) and not math.isnan(row["concurrency"])
+    return is_such and _is_even(row)
 
 
 class Load(NamedTuple):
@@ -95,12 +101,14 @@ class Load(NamedTuple):
     Args:
         region: what tells loads apart.
         columns: the requests.
-        is_whole: whether all prompts are computed before the first token of any.
+        step_tokens: of a step, at most; None: as the engine has it.
+        share: of the memory that is left for caches; None: as the engine has it.
     """
 
     region: str
     columns: TraceColumns
-    is_whole: bool
+    step_tokens: int | None = None
+    share: float | None = None
 
 
 def _point(name: str, row: dict[str, Any]) -> ServingPoint:
@@ -124,13 +132,17 @@ def _point(name: str, row: dict[str, Any]) -> ServingPoint:
     if "static batch" in row["note"] or (at_once == 1 and output == 1):
         if not at_once:
             raise ValueError("it is a static batch of a size that is not said")
-        load = Load("static batch" if at_once > 1 else "one request", all_at_once(prompt, output, at_once), True)
+        # All prompts are computed before the first token of any; it was there whole, so that memory held it.
+        region = "static batch" if at_once > 1 else "one request"
+        load = Load(region, all_at_once(prompt, output, at_once), at_once * prompt, 1.0)
     elif queued:
         at_once = int(queued[1].replace(",", ""))
-        load = Load("queued", all_at_once(prompt, output, at_once), False)
+        share = _FRACTION.search(row["note"])
+        load = Load("queued", all_at_once(prompt, output, at_once), share=float(share[1]) if share else None)
     elif at_once:
         columns = closed_loop(prompt, output, at_once)
-        load = Load(region_of(columns), columns, False)
+        spare = SPARE_TOKENS.get(system.engine)
+        load = Load(region_of(columns), columns, None if spare is None else prompt + at_once + spare)
     else:
         raise ValueError("how requests come is not said: neither a concurrency, nor that all are queued at once")
     max_batch = int(_or(row["max_batch"], 0)) or None
@@ -144,9 +156,10 @@ def _point(name: str, row: dict[str, Any]) -> ServingPoint:
         columns=load.columns,
         reported=reported,
         max_batch=max_batch,
-        memory_fraction=float(fraction[1]) if (fraction := _FRACTION.search(row["note"])) else None,
-        whole_batch=load.is_whole,
+        step_tokens=load.step_tokens,
+        memory_fraction=load.share,
         held_out=not _fitted(row),
+        judges=not _is_even(row),
         by_formula=load.columns.num_clients is not None,
     )
 

@@ -15,7 +15,6 @@ from kvbench.calibration.validation.points import (
     THROUGHPUT,
     UNITS,
     ServingPoint,
-    in_steady_state,
 )
 from kvbench.calibration.validation.rows import OF_REQUEST, held_rows
 from kvbench.calibration.validation.servers import Server
@@ -101,11 +100,7 @@ def _with_texts(columns: TraceColumns, fleet: FleetServer) -> TraceColumns:
 
 
 def _judged(point: ServingPoint) -> NDArray[np.bool_]:
-    if point.judged is not None:
-        return point.judged
-    if point.columns.num_clients is not None:
-        return in_steady_state(point.columns)
-    return np.ones(point.columns.num_requests, np.bool_)
+    return np.ones(point.columns.num_requests, np.bool_) if point.judged is None else point.judged
 
 
 def _times(result: FleetResult, judged: NDArray[np.bool_]) -> JudgedTimes:
@@ -144,7 +139,7 @@ def figure_of(times: JudgedTimes, kind: str, num_clients: int | None) -> float:
 
 def _rows(point: ServingPoint, group: str, times: JudgedTimes, replays: list[JudgedTimes]) -> pd.DataFrame:
     num_clients = point.columns.num_clients if point.by_formula else None
-    said: dict[str, Any] = {"group": group, "region": point.region, "held_out": point.held_out}
+    said: dict[str, Any] = {"group": group, "region": point.region, "held_out": point.held_out, "judges": point.judges}
     parts = []
     for kind, published in point.reported.items():
         ours, unit = figure_of(times, kind, num_clients), UNITS.get(kind, "s")

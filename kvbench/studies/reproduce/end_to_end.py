@@ -54,7 +54,7 @@ def held(path: Path, models: Mapping[str, Model], machines: Mapping[str, Hardwar
 
     def serving(point: ServingPoint) -> Server:
         system = point.system
-        key = (system, point.max_batch, point.columns.num_prompt_tokens.sum() if point.whole_batch else None)
+        key = (system, point.limits)
         if key not in made:
             if system.hardware not in machines:
                 raise ValueError(unknown("hardware", system.hardware, machines))

@@ -86,7 +86,6 @@ class Export:
             system=System(model=self.model, engine=self.engine),
             columns=columns,
             reported=self.reported,
-            judged=np.ones(columns.num_requests, np.bool_),
             by_request=self.by_request if replays else None,
         )
 
