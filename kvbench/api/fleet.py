@@ -9,6 +9,7 @@ import numpy as np
 
 from kvbench.api.job import Job, Stopped
 from kvbench.api.progress import watched
+from kvbench.api.quality import quality_columns
 from kvbench.backend.modelled import machines_named
 from kvbench.configuration.chosen import scenario_of, strategies_of
 from kvbench.configuration.errors import refusing
@@ -50,6 +51,8 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
 
     def run() -> Results:
         runs, stopped = _simulated(strategies, fleet, columns, budget_bytes)
+        quality = quality_columns(config, {own: strategies[own] for own in runs}, columns)
+        runs = {own: each._replace(facts={**each.facts, **quality[own]}) for own, each in runs.items()}
         told = [*header, f"stopped: {stopped}"] if stopped else header
         made = {"scenario": name, "seed": config["seed"], "budget_bytes": budget_bytes, **asked}
         made = environment() | fleet.describe() | made | {"header": told}

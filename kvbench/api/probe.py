@@ -7,7 +7,8 @@ import pandas as pd
 
 from kvbench.api.progress import Advance
 from kvbench.configuration.errors import UsageError
-from kvbench.configuration.parts import AUTO, Config
+from kvbench.configuration.parts import Config
+from kvbench.configuration.quality import AUTO, asked_quality
 from kvbench.model.geometry import KVGeometry
 from kvbench.plan.area import CAST_DTYPES
 from kvbench.quality.compare import Comparison, check, compare
@@ -38,13 +39,14 @@ def is_wanted(config: Config, geometry: KVGeometry, strategies: Mapping[str, Str
     a window strategies decide over none. Data that steps append is taken for such data too, and alone asks for no
     probe.
     """
-    if config["quality"] == AUTO:
+    probe = asked_quality(config).probe
+    if probe == AUTO:
         is_asked_for = config["quality_data"] not in (None, config["data"])
         others = geometry.held_dtypes - {geometry.dtype}
         is_lossy = not all(strategy.lossless for strategy in strategies.values()) or (others and geometry.is_plain)
         sees_all = any(group.holds_tokens and group.tokens is None for group in geometry.groups)
         return is_asked_for or bool(is_lossy and sees_all and others <= {*CAST_DTYPES})
-    return bool(config["quality"])
+    return bool(probe)
 
 
 def data_of(config: Config) -> Path | None:

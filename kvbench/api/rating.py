@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kvbench.api.progress import watched
+from kvbench.api.quality import quality_columns
 from kvbench.api.verbs import name_of
 from kvbench.configuration.chosen import is_fleet, scenario_of
 from kvbench.configuration.composed import composed
 from kvbench.configuration.errors import UsageError, refusing
+from kvbench.configuration.parts import Config
 from kvbench.decide.constraints import Constraint, constraints_of
 from kvbench.decide.highest import STEPS, Highest, Ladder, highest_load
 from kvbench.results.columns import ends
@@ -115,14 +117,14 @@ def rate(
         from kvbench.api.fleet import fleet_parts
 
         parts = fleet_parts(config, overrides)
-        found.append(_rated(scenario_of(config).named(name_of(scenario)), parts, constraints))
+        found.append(_rated(scenario_of(config).named(name_of(scenario)), config, parts, constraints))
     if len({each.load for each in found}) > 1:
         raise UsageError("the machines do not serve the same scenario")
     frames = [pd.concat([getattr(each, name) for each in found], ignore_index=True) for name in ("rows", "tried")]
     return replace(found[0], rows=frames[0], tried=frames[1])
 
 
-def _rated(name: str, parts: "FleetParts", constraints: Sequence[Constraint]) -> Rated:
+def _rated(name: str, config: Config, parts: "FleetParts", constraints: Sequence[Constraint]) -> Rated:
     """The loads of each strategy on one machine."""
     columns, fleet = parts.columns, parts.fleet
     load = RATE if columns.num_clients is None else USERS
@@ -132,11 +134,11 @@ def _rated(name: str, parts: "FleetParts", constraints: Sequence[Constraint]) ->
         asked = base * 2 ** (step / STEPS)
         return asked if load == RATE else max(min(round(asked), MOST_CLIENTS), 1)
 
-    rows, tried = [], []
+    rows, tried, quality = [], [], quality_columns(config, parts.strategies, columns)
     num_requests = columns.num_requests * fleet.chosen.repeats
     with watched(0, "loads") as advance:
         for strategy in parts.strategies:
-            ladder = Ladder(load_at, partial(_served, name, parts, strategy, load))
+            ladder = Ladder(load_at, partial(_served, name, parts, strategy, load, quality[strategy]))
             advance(f"{strategy}, {num_requests:,} requests a load", 1)
             with refusing(f"strategy.{strategy}: "):
                 found = highest_load(ladder, constraints)
@@ -164,7 +166,9 @@ def _offered_per_s(parts: "FleetParts") -> float:
     return float((arrivals_ns.size - 1) * NS_PER_S / span_ns * parts.fleet.chosen.rate_scale)
 
 
-def _served(name: str, parts: "FleetParts", strategy: str, load: str, asked: float) -> dict[str, Any]:
+def _served(
+    name: str, parts: "FleetParts", strategy: str, load: str, quality: Mapping[str, object], asked: float
+) -> dict[str, Any]:
     """The summary's row of a strategy at a load."""
     from kvbench.fleet.fleet import SUMMARY
     from kvbench.fleet.frames import fleet_frames
@@ -176,4 +180,4 @@ def _served(name: str, parts: "FleetParts", strategy: str, load: str, asked: flo
         fleet = fleet.serving_as(rate_scale=asked / _offered_per_s(parts) * fleet.chosen.rate_scale)
     run = fleet.serve(strategy, parts.strategies[strategy], fleet.arriving(columns), parts.budget_bytes)
     (row,) = fleet_frames({strategy: run}, name, fleet.chosen.objective).summary.to_dict("records")
-    return {str(name): value for name, value in row.items()}
+    return {str(name): value for name, value in row.items()} | dict(quality)

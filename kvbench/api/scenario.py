@@ -5,6 +5,8 @@ from dataclasses import replace
 from kvbench.api.job import Job, Stopped
 from kvbench.api.measure import RunResult, measure
 from kvbench.api.probe import check_probe, quality_frame, quality_line
+from kvbench.api.quality import quality_columns
+from kvbench.configuration.chosen import strategies_of
 from kvbench.configuration.engine import parallel_of
 from kvbench.configuration.model import model_of
 from kvbench.configuration.parts import Config, Parts, parts_of
@@ -49,7 +51,9 @@ def recorded(
 ) -> Results:
     """What was recorded, with where it was made and what was asked for."""
     quality = found.quality
-    about = {} if quality is None else {own: quality.columns(own) for own in parts.strategies}
+    about = quality_columns(config, strategies_of(config), parts.workload.sessions)
+    if quality is not None:
+        about = {own: quality.columns(own) | about[own] for own in parts.strategies}
     results = results_of(found.recorder, parts.workload.sessions, parts.backend, name, machine=device, about=about)
     made = environment() | device | {"others_share": found.others_share}
     made |= {"scenario": name, "seed": config["seed"], "budget_bytes": parts.budget_bytes, **asked}

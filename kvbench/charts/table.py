@@ -13,6 +13,7 @@ from kvbench.charts.rows import is_lossy, parameters_of
 from kvbench.charts.text import MIB, number, one_line, value_text
 from kvbench.results.intervals import halves_of
 from kvbench.results.provenance import any_fleet, kinds, model_notes
+from kvbench.results.quality_columns import KL, WHERE
 
 NAME_WIDTH = 24
 LONG = {"µs": ("ms", 1e3), "ms": ("s", 1e3)}
@@ -73,6 +74,7 @@ COLUMNS = (
     _Column("cosine", "", "cosine"),
     _Column("mass", "%", "mass_kept", 0.01),
     _Column("recall", "%", "needle_recall", 0.01),
+    _Column("KL", "nats", KL, least=0.0001),
 )
 STANDS_IN = {"step_mean_us": "step_p50_us", "ttft_mean_s": "ttft_p50_s", "tpot_mean_s": "tpot_p50_s"}
 """A column that is shown only where another is empty for all rows."""
@@ -80,7 +82,7 @@ WITH_INTERVAL = {"tokens_per_s"}
 OF_SEVERAL = {"num_preemptions", "queue_mean_s"}
 """Columns that say something only where requests stood in each other's way."""
 LEAST_SHOWN = 0.001
-WHERE_ANY = {"workspace_bytes", "pool_bytes", "peak_host_bytes", "peak_disk_bytes", "moved_bytes"} | {
+WHERE_ANY = {"workspace_bytes", "pool_bytes", "peak_host_bytes", "peak_disk_bytes", "moved_bytes", KL} | {
     f"{tier}_hit_share" for tier in ("host", "disk", "remote")
 }
 """Columns that are left out where all are 0."""
@@ -110,8 +112,16 @@ def table_text(summary: pd.DataFrame, parameters: list[str] | None = None) -> st
 
 
 def notes_text(summary: pd.DataFrame) -> list[str]:
-    """What modelled times are worth, in lines that fit a terminal."""
-    return [line for note in model_notes(summary) for line in _wrapped(note)]
+    """What modelled times are worth, and what KL is of, in lines that fit a terminal."""
+    return [line for note in (*model_notes(summary), *_quality_notes(summary)) for line in _wrapped(note)]
+
+
+def _quality_notes(summary: pd.DataFrame) -> list[str]:
+    """A sentence a measurement that KL comes from, where it is shown."""
+    if not _is_shown(summary, KL):
+        return []
+    rows = summary[summary[KL].gt(0)]
+    return [f"KL of {', '.join(own['strategy'].unique())}: {where}." for where, own in rows.groupby(WHERE, sort=False)]
 
 
 def _wrapped(note: str) -> list[str]:

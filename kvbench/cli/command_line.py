@@ -22,7 +22,7 @@ from kvbench.cli.help import unknown_verb
 from kvbench.configuration.catalogue import GROUPS, default_strategies, implied
 from kvbench.configuration.errors import UsageError
 from kvbench.configuration.published import is_file
-from kvbench.configuration.rules import check_beside_experiment
+from kvbench.configuration.rules import PROBE, QUALITY, check_beside_experiment
 
 REFUSED = {
     "experimental_rerun": "it unpickles a file",
@@ -217,6 +217,8 @@ def _parse(lines: list[str]) -> list[Override]:
 def _canonical(line: str, files: Files) -> str:
     """`scenario=x` as `+scenario=x`, `+hardware=[x,y]` as `hardware=x,y`, a user's file as a name for Hydra."""
     key, equals, value = line.partition("=")
+    if equals and key == QUALITY:
+        return f"{PROBE}={value}"
     group = key.lstrip("+")
     if not equals or group not in (*ADDED, *FROM_FILES):
         return line

@@ -14,7 +14,7 @@ from kvbench.configuration.errors import UsageError
 from kvbench.configuration.model import keys_of
 from kvbench.configuration.published import MODEL_TYPE, is_file
 from kvbench.configuration.references import filled_in
-from kvbench.configuration.rules import NAME_OR_PATH, check_beside_experiment, check_name_or_path
+from kvbench.configuration.rules import NAME_OR_PATH, PROBE, QUALITY, check_beside_experiment, check_name_or_path
 from kvbench.configuration.vet import vet_file
 from kvbench.engine.base import Engine
 from kvbench.messages import unknown, unknown_key
@@ -85,6 +85,7 @@ def _checked(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str
     for key in settings:
         if key in OF_CALLS:
             raise UsageError(f"{key} is no setting: it is chosen by an argument of its own")
+    settings = {PROBE if key == QUALITY else key: value for key, value in settings.items()}
     if "experiment" in config:
         check_beside_experiment(settings)
     found = {key: str(value) if isinstance(value, PathLike) else value for key, value in settings.items()}

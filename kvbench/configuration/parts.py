@@ -13,7 +13,9 @@ from kvbench.configuration.data import check_data, recording_of
 from kvbench.configuration.engine import engine_of, parallel_of
 from kvbench.configuration.errors import UsageError, refusing
 from kvbench.configuration.model import geometry_of, hardware_of, model_of, weights_of
+from kvbench.configuration.quality import asked_quality
 from kvbench.configuration.targets import build
+from kvbench.integrations.text import text_of
 from kvbench.model.geometry import KVGeometry
 from kvbench.runner.run import check_signals, limits_of
 from kvbench.strategy.base import Strategy
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from kvbench.backend.inputs import Recording
 
 Config = Mapping[str, Any]
-AUTO = "auto"
 LEAST_PROBED = 64
 """Tokens; needles have room in no fewer."""
 
@@ -86,12 +87,13 @@ def check_quality(config: Config) -> None:
     Raises:
         UsageError: a value is none that is allowed.
     """
-    quality, data = config.get("quality"), config.get("quality_data")
-    if quality != AUTO and not isinstance(quality, bool):
-        raise UsageError(f"quality is auto, true or false, got {quality!r}")
+    asked, data = asked_quality(config), config.get("quality_data")
+    asked.proxy_path  # noqa: B018, refuses what is none
+    with refusing("quality."):
+        text_of(asked.text)
     if data is not None and not isinstance(data, str):
         raise UsageError(f"quality_data is a path, or null, got {data!r}")
-    if data is not None and data != config.get("data") and quality is False:
+    if data is not None and data != config.get("data") and asked.probe is False:
         raise UsageError("quality_data names K and V to probe with, and quality=false asks for no probe")
 
 

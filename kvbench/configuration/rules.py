@@ -5,7 +5,9 @@ from typing import Any
 
 from kvbench.configuration.errors import UsageError
 
-PROBING = ("data", "quality", "quality_tokens", "quality_data")
+QUALITY, PROBE = "quality", "quality.probe"
+"""A setting, and what it is short for."""
+PROBING = ("data", PROBE, "quality_tokens", "quality_data")
 """Settings of runs of a scenario alone."""
 NAME_OR_PATH = "model.name_or_path"
 

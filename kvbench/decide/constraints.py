@@ -6,6 +6,7 @@ from typing import Any
 
 from kvbench.results.columns import ends
 from kvbench.results.conditions import UNTOLD, Stated, column_of, stated
+from kvbench.results.quality_columns import QUALITY_OF_MODEL, WHERE
 
 SATISFIED, VIOLATED = "satisfied", "violated"
 EXAMPLE = "subject_to='[ttft_p99_s<=1,tpot_p99_s<=0.05]'"
@@ -33,6 +34,15 @@ class Constraint(Stated):
         around = [float(row.get(end, math.nan)) for end in ends(self.column)]
         held = [self.holds(each) for each in (around if all(map(math.isfinite, around)) else [value])]
         return SATISFIED if all(held) else UNTOLD if any(held) else VIOLATED
+
+    def why_empty(self, row: Mapping[str, Any]) -> str:
+        """Why a row has no such figure, and what to do."""
+        if self.column in QUALITY_OF_MODEL:
+            return str(row.get(WHERE, UNTOLD))
+        return (
+            f"{self.column} is empty; a percentile takes ten requests beyond it, so serve more (backend.repeats serves "
+            "all again), or name another"
+        )
 
     def is_met(self, row: Mapping[str, Any]) -> bool:
         """Whether the figure itself, whatever its interval, is within the bound."""

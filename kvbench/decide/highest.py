@@ -88,10 +88,7 @@ def highest_load(ladder: Ladder, constraints: Sequence[Constraint]) -> Highest:
     """
     for each in constraints:
         if math.isnan(float(ladder.row(0).get(each.column, math.nan))):
-            raise ValueError(
-                f"subject_to={each.text}: {each.column} is empty; a percentile takes ten requests beyond it, so serve "
-                "more (backend.repeats serves all again), or name another"
-            )
+            raise ValueError(f"subject_to={each.text}: {each.why_empty(ladder.row(0))}")
     found = ladder.highest(lambda row: all(each.is_met(row) for each in constraints))
     near = LEAST if found is None else found
     low = ladder.highest(lambda row: all(each.verdict(row) == SATISFIED for each in constraints), near)

@@ -15,8 +15,10 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 EQUAL, UNTOLD = "equal", "cannot be told"
 """What is said of figures that are the same, and of what their intervals leave open."""
-ENDINGS = ("_s", "_us", "_bytes", "_per_s", "_share", "_tokens")
+ENDINGS = ("_s", "_us", "_bytes", "_per_s", "_share", "_tokens", "_ratio")
 """Of figures' names, which may be left out."""
+QUALITY = "quality."
+"""Before the names of what a strategy costs a real model: quality.kl is quality_kl."""
 _FORM = re.compile(r"\s*((?:[^\s.<>=]+\.)*)([^\s.<>=]+)\s*(>=|<=|>|<)\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*")
 
 
@@ -58,6 +60,8 @@ def stated(text: str, key: str, example: str) -> tuple[Stated, ...]:
         if match is None:
             raise ValueError(f"{key} is a measure, a comparison and a number, such as {example}; got {cut(repr(part))}")
         of, measure, operator, number, percent = match.groups()
+        if of.endswith(QUALITY):
+            of, measure = of.removesuffix(QUALITY), f"{QUALITY}{measure}"
         limit = float(number) / (100 if percent else 1)
         found.append(Stated(part.strip(), tuple(of.split(".")[:-1]), measure, operator, limit))
     return tuple(found)
@@ -69,6 +73,8 @@ def column_of(name: str) -> str:
     Raises:
         ValueError: there is none.
     """
+    if name.startswith(QUALITY):
+        name = name.replace(".", "_", 1)
     found = next((each for each in (name, *(name + ending for ending in ENDINGS)) if each in SUMMARY), None)
     if found is None:
         raise ValueError(unknown("metric", name, [each for each, column in SUMMARY.items() if column.label]))

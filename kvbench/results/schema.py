@@ -13,6 +13,7 @@ from kvbench.results.columns import Column as Column
 from kvbench.results.latencies import LATENCIES as LATENCIES
 from kvbench.results.latencies import STATISTICS as STATISTICS
 from kvbench.results.latencies import latency_column as latency_column
+from kvbench.results.quality_columns import QUALITY_OF_MODEL
 from kvbench.results.tier_columns import tier_columns
 
 _SUMMARY: dict[str, Column] = {
@@ -146,6 +147,7 @@ _SUMMARY: dict[str, Column] = {
     "probed_tokens": Column("tokens", "tokens of the probed request: the longest within quality_tokens, or cut to it"),
     "probed_queries": Column("", "tokens whose queries were held against exact attention, over the probed layers"),
     "probed_altered_tokens": Column("tokens", "altered_tokens of the probed request"),
+    **QUALITY_OF_MODEL,
     "mean_allocated_bytes": Column(
         "bytes", "allocated_bytes + workspace_bytes, averaged over appended tokens", "Mean allocated"
     ),
@@ -254,7 +256,7 @@ _SUMMARY: dict[str, Column] = {
 
 MORE_IS_BETTER = {
     *("num_completed", "hit_share", "requests_per_s", "goodput_per_s", "attained_share", "tokens_per_s", "mean_batch"),
-    *("kept_fraction", "cosine", "mass_kept", "needle_recall", "efficiency", "roofline_share"),
+    *("kept_fraction", "cosine", "mass_kept", "needle_recall", "quality_needle_share", "efficiency", "roofline_share"),
     *("utilization_peak", "utilization_final", "utilization_mean"),
 }
 """Figures of the summary of which more is better; of the others that have a label, less is."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
@@ -14,6 +15,8 @@ from kvbench.quality.model.steps import CacheCounts, timed_step
 
 CHUNK = 256
 """Tokens of the reference's forward passes."""
+PARTS = 8
+"""Stretches of the predictions, in order, whose means say how far KL can be trusted: neighbours are alike."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Prediction:
         perplexity: exp of the mean negative log-likelihood of the predicted tokens.
         kl_nats: KL divergence of the cache's distribution from the full cache's, KL(full || cache), mean over
             predictions, in nats.
+        kl_parts: the same of each eighth of the predictions.
         agreement: share of predictions in which both give one token the highest probability.
         num_predicted: tokens predicted.
         tokens_per_s: 1 over the median time of a step of one token, of the model and the cache.
@@ -66,6 +70,7 @@ class Prediction:
 
     perplexity: float
     kl_nats: float
+    kl_parts: tuple[float, ...]
     agreement: float
     num_predicted: int
     tokens_per_s: float
@@ -114,6 +119,7 @@ def predict(
     return Prediction(
         perplexity=math.exp(math.fsum(losses) / len(losses)),
         kl_nats=math.fsum(distances) / len(distances),
+        kl_parts=tuple(float(part.mean()) for part in np.array_split(distances, PARTS) if part.size),
         agreement=agreed / len(losses),
         num_predicted=len(losses),
         tokens_per_s=1 / median(seconds),

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,9 @@ def described(value: object) -> object:
         case list() | tuple():
             return [described(item) for item in value]
         case _ if type(value).__module__.startswith("kvbench.") and hasattr(value, "__dict__"):
-            return {"class": _name(value), **{key: described(item) for key, item in vars(value).items()}}
+            # Of a dataclass its parameters: what is derived from them comes and goes.
+            names = [each.name for each in fields(value)] if is_dataclass(value) else list(vars(value))
+            return {"class": _name(value), **{name: described(getattr(value, name)) for name in names}}
         case _:
             return f"{_name(value)} {value!r}"
 

@@ -137,7 +137,8 @@ class Subject:
             )
         finally:
             counted.close()
-        figures = {name: getattr(found, name) for name in ("perplexity", "kl_nats", "agreement", "num_predicted")}
+        named = ("perplexity", "kl_nats", "kl_parts", "agreement", "num_predicted")
+        figures = {name: getattr(found, name) for name in named}
         return {"outcome": COMPLETED, "tokens_per_s": found.tokens_per_s} | figures | found.figures._asdict()
 
     def _needles(self, cell: Cell) -> dict[str, object]:
