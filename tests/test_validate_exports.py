@@ -78,6 +78,17 @@ GENAI_PERF = {
     **{key: value for key, value in AIPERF_JSON.items() if key != "input_config"},
     "input_config": {"model_names": ["Llama-3.1-8B"], "perf_analyzer": {"stimulus": {"concurrency": 2}}},
 }
+AIPERF_PHASES = AIPERF_JSON | {
+    "schema_version": "1.5",
+    "input_config": {
+        "models": {"strategy": "round_robin", "items": [{"name": "meta-llama/Llama-3.1-8B-Instruct"}]},
+        "endpoint": {"urls": ["http://localhost:8000"], "type": "chat"},
+        "phases": [
+            {"name": "warmup", "kind": "warmup", "type": "concurrency", "concurrency": 9, "requests": 9},
+            {"name": "profiling", "kind": "profiling", "type": "concurrency", "concurrency": 2, "requests": 40},
+        ],
+    },
+}
 AIPERF_CSV = """Metric,avg,min,max,p50,p90,p95,p99
 Input Sequence Length (tokens),500.00,490.00,510.00,500.00,505.00,506.00,509.00
 Inter Token Latency (ms),8.00,7.00,9.00,7.90,8.50,8.60,8.90
@@ -103,6 +114,7 @@ FORMS = {
     ),
     "profile_export_aiperf.json": (AIPERF, json.dumps(AIPERF_JSON)),
     "profile_export_genai_perf.json": (AIPERF, json.dumps(GENAI_PERF)),
+    "profile_export_phases.json": (AIPERF, json.dumps(AIPERF_PHASES)),
     "profile_export_aiperf.csv": (AIPERF_TABLE, AIPERF_CSV),
 }
 
@@ -180,7 +192,33 @@ def test_benchmarks_of_guidellm(written):
     assert concurrent.model == "Llama-3.1-8B"
 
 
-@pytest.mark.parametrize("name", ["profile_export_aiperf.json", "profile_export_genai_perf.json"])
+def test_guidellm_may_keep_a_sample_of_many_requests(tmp_path):
+    report = guidellm("concurrent", streams=2)
+    report["metrics"]["request_totals"]["successful"] = 7
+    (tmp_path / "sample.json").write_text(json.dumps({"benchmarks": [report]}), encoding="utf-8")
+    (run,) = runs_of(tmp_path / "sample.json", GUIDELLM)
+    assert run.point.columns.num_prompt_tokens.tolist() == [500, 400, 500, 400, 500, 400, 500]
+
+
+@pytest.mark.parametrize(
+    ("type_", "said", "burstiness"),
+    [("constant", {}, math.inf), ("poisson", {}, 1.0), ("gamma", {"smoothness": 4.0}, 4.0)],
+)
+def test_a_phase_of_aiperf_says_how_requests_come(tmp_path, type_, said, burstiness):
+    phases = [{"name": "load", "kind": "profiling", "type": type_, "rate": 5.0, "concurrency": None, **said}]
+    config = AIPERF_PHASES["input_config"] | {"phases": phases}
+    (tmp_path / "run.json").write_text(json.dumps(AIPERF_PHASES | {"input_config": config}), encoding="utf-8")
+    (run,) = runs_of(tmp_path / "run.json", AIPERF)
+    assert (run.rate, run.concurrency, run.burstiness) == (5.0, None, burstiness)
+    config["phases"] = phases * 2
+    (tmp_path / "several.json").write_text(json.dumps(AIPERF_PHASES | {"input_config": config}), encoding="utf-8")
+    (several,) = runs_of(tmp_path / "several.json", AIPERF)
+    assert (several.rate, several.concurrency) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "name", ["profile_export_aiperf.json", "profile_export_genai_perf.json", "profile_export_phases.json"]
+)
 def test_summaries_of_aiperf(written, name):
     (run,) = runs(written, name)
     assert (run.number, run.concurrency, run.outputs.tolist()) == (40, 2, [20])

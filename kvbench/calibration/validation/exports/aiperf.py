@@ -4,6 +4,7 @@ import csv
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,13 +43,33 @@ def aiperf_run(document: Mapping[str, Any]) -> Export:
     Raises:
         ValueError: lengths or the number of requests are missing, or a unit is unknown.
     """
-    config = document.get("input_config") or {}
+    config = _flat(document.get("input_config") or {})
     told = {str(key): value for key, value in document.items() if isinstance(value, Mapping)}
     metrics = {key: dict(value) for key, value in told.items() if "unit" in value}
     endpoint = config.get("endpoint") or {}
     models = endpoint.get("model_names") or config.get("model_names") or []
     model = models[0] if isinstance(models, list) and models else models or ""
-    return _run(metrics, str(model), _said(config, "concurrency"), _said(config, "request_rate"))
+    run = _run(metrics, str(model), _said(config, "concurrency"), _said(config, "request_rate"))
+    is_even = str((config.get("loadgen") or {}).get("request_rate_mode", "")).lower() == "constant"
+    return replace(run, burstiness=math.inf if is_even else _said(config, "smoothness") or 1.0)
+
+
+def _flat(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration as older versions wrote it: of those since 2026 the models by their items, and the one phase that
+    is measured as what says how requests come."""
+    phases, models = config.get("phases"), config.get("models")
+    found = dict(config)
+    if isinstance(models, Mapping):
+        found["model_names"] = [each.get("name") for each in models.get("items") or []]
+    own = [each for each in phases or [] if isinstance(each, Mapping) and _is_measured(each)]
+    if len(own) == 1:
+        mode = own[0].get("type")
+        found["loadgen"] = {**own[0], "request_rate": own[0].get("rate"), "request_rate_mode": mode}
+    return found
+
+
+def _is_measured(phase: Mapping[str, Any]) -> bool:
+    return str(phase.get("kind") or phase.get("name")).lower() != "warmup"
 
 
 def aiperf_table(text: str) -> Export:

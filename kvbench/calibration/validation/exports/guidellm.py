@@ -60,14 +60,15 @@ def _run(what: str, benchmark: Mapping[str, Any], model: str) -> Export:
     if details is None and not all(each.get("mean") for each in counts):
         raise ValueError(f"{what}: neither its requests nor their mean lengths are there")
     prompts, outputs = details or tuple(np.array([round(each["mean"])], np.int64) for each in counts)
-    number = len(requests) or int((metrics.get("request_totals") or {}).get(DONE) or counts[0].get("count") or 0)
+    # Of many requests a report may hold a sample.
+    total = int((metrics.get("request_totals") or {}).get(DONE) or counts[0].get("count") or 0)
     return Export(
         what=f"{what} ({kind or 'of no kind'})",
         model=str(backend.get("model") or model),
         engine=engine_of(backend.get("type_")),
         prompts=prompts,
         outputs=outputs,
-        number=number,
+        number=max(len(requests), total),
         reported=reported,
         concurrency=None if at_once is None else int(at_once),
         rate=None if rate is None else float(rate),
