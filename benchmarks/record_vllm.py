@@ -10,7 +10,7 @@ import argparse
 import gzip
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, SlidingWindowSpec
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, MambaSpec, SlidingWindowSpec
 from vllm.v1.metrics.stats import PrefixCacheStats
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
@@ -39,7 +39,10 @@ _LEAST = {
     "max_num_batched_tokens": 1,
     "max_model_len": 2,
     "window": 0,
+    "states": 0,
+    "state_interval": 0,
 }
+_OF_STATES = ("states", "state_interval")
 _MODEL_IS_NOT = (
     "uses_mrope",
     "is_encoder_decoder",
@@ -73,6 +76,9 @@ class Engine:
         max_num_batched_tokens: tokens of a step at most.
         max_model_len: of a prompt and its answer at most.
         window: 0 for one group of full attention; else a second group that sees so many tokens.
+        states: 1 for a second group that holds states, in blocks as large as the first one's; else 0.
+        state_interval: tokens between states that are kept beside those that prompts are gone on from, a multiple of a
+            block's; 0: none.
         prefix_caching: whether blocks are found again by content.
     """
 
@@ -82,18 +88,26 @@ class Engine:
     max_num_batched_tokens: int = 256
     max_model_len: int = 2048
     window: int = 0
+    states: int = 0
+    state_interval: int = 0
     prefix_caching: bool = True
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is at least {least}, got {getattr(self, name)}")
+        if self.states > 1 or (self.states and self.window):
+            raise ValueError(f"a second group has states or a window, got states={self.states}, window={self.window}")
+        if self.state_interval % self.block_size:
+            raise ValueError(f"state_interval is a multiple of block_size, got {self.state_interval}")
 
 
 def scheduler_of(engine: Engine) -> Scheduler:
     """vLLM's own scheduler over its own pool, with its defaults but for steps that overlap and sparse windows."""
     cache = CacheConfig(block_size=engine.block_size, enable_prefix_caching=engine.prefix_caching)
     cache.num_gpu_blocks = engine.num_blocks
+    if engine.states:
+        cache.mamba_cache_mode = "align" if engine.prefix_caching else "none"
     model = SimpleNamespace(
         max_model_len=engine.max_model_len, runner_type="generate", **dict.fromkeys(_MODEL_IS_NOT, False)
     )
@@ -122,8 +136,23 @@ def scheduler_of(engine: Engine) -> Scheduler:
     groups = [KVCacheGroupSpec(["full"], FullAttentionSpec(**sizes))]
     if engine.window:
         groups.append(KVCacheGroupSpec(["window"], SlidingWindowSpec(**sizes, sliding_window=engine.window)))
+    if engine.states:
+        groups.append(KVCacheGroupSpec(["state"], _states(engine, groups[0].kv_cache_spec.page_size_bytes)))
     pool = KVCacheConfig(num_blocks=engine.num_blocks, kv_cache_tensors=[], kv_cache_groups=groups)
+    if engine.states:  # else every full block keeps its name
+        pool.prefix_cache_retention_interval = engine.state_interval
     return Scheduler(config, pool, SimpleNamespace(accept_tokens=lambda *_: True), engine.block_size, log_stats=True)
+
+
+def _states(engine: Engine, page_bytes: int) -> MambaSpec:
+    """States of one number, in pages as large as others; with one block for the longest request if none is kept."""
+    return MambaSpec(
+        block_size=engine.block_size if engine.prefix_caching else engine.max_model_len,
+        shapes=((1,),),
+        dtypes=(torch.float32,),
+        page_size_padded=page_bytes,
+        mamba_cache_mode="align" if engine.prefix_caching else "none",
+    )
 
 
 def steps_of(scheduler: Scheduler, asked: list[Asked], engine: Engine) -> Iterator[tuple[Step, PrefixCacheStats]]:
@@ -168,7 +197,7 @@ def record(engine: Engine, asked: list[Asked]) -> dict:
     return {
         "engine": "vllm",
         "version": vllm.__version__,
-        **{field.name: getattr(engine, field.name) for field in fields(engine)},
+        **{name: value for name, value in asdict(engine).items() if value or name not in _OF_STATES},
         "queried_tokens": sum(step.queries for step in found),
         "hit_tokens": sum(step.hits for step in found),
         "requests": [
@@ -215,7 +244,7 @@ def main() -> None:
     out, like = chosen.pop("out"), chosen.pop("like")
     given = json.loads(gzip.decompress(like.read_bytes())) if like else chosen
     try:
-        engine = Engine(**{field.name: given[field.name] for field in fields(Engine)})
+        engine = Engine(**{field.name: given[field.name] for field in fields(Engine) if field.name in given})
         shape = {field.name: chosen[field.name] for field in fields(Shape) if field.name in chosen}
         asked = (
             recorded(given["requests"], engine.block_size)

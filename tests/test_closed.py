@@ -47,7 +47,6 @@ UNKNOWN = [
     (Area, {"attended": "no"}, "attended is True or False, got 'no'"),
     (Area, {"read_ahead": None}, "read_ahead is True or False, got None"),
     (Area, {"layout": Chunks(6), "format": Packed(8, 4, "token")}, "a packed chunk is whole groups of 4, got 6"),
-    (Area, {"layout": Blocks(2048, 4096)}, "a block that attention reads has at most 1024 slots, got 2048"),
     (Ring, {"num_pinned": -1}, "Ring: num_pinned is an integer of at least 0, got -1"),
     (Ring, {"num_pinned": 1.0}, "num_pinned is an integer of at least 0, got 1.0"),
     (Ring, {"num_pinned": True}, "num_pinned is an integer of at least 0, got True"),

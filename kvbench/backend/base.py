@@ -75,6 +75,8 @@ class Backend(ABC):
         replays: how many draws of a modelled machine's times intervals are made of; 0: there are none.
         scheduling: how an iteration over live requests is filled.
         caches_prefixes: whether the engine keeps blocks for requests that begin alike.
+        state_interval: as of `Engine`.
+        state_block_tokens: as of `Limits`.
         load_times: what loading blocks from tiers below the device takes; None: no time.
         has_own_pools: whether groups of layers have a pool of blocks each, so that windows lie beside them.
         num_accelerators: of such machines, those that a token passes; bytes and budget are those of one.
@@ -91,6 +93,8 @@ class Backend(ABC):
     scheduling: Scheduling = Scheduling()
     num_accelerators: int = 1
     caches_prefixes: bool = False
+    state_interval: int = 0
+    state_block_tokens: int | None = None
     load_times: LoadTimes | None = None
     has_own_pools: bool = False
     busy_ns: Callable[[Callable[[], object]], int | None] | None = None

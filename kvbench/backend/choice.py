@@ -11,6 +11,7 @@ from kvbench.model.hardware import Hardware
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
 from kvbench.model.parameters import ModelParameters
+from kvbench.model.ranks import rank_of
 from kvbench.timing.products import at_share
 
 if TYPE_CHECKING:
@@ -70,6 +71,20 @@ class Conditions:
     def caches_prefixes(self) -> bool:
         """Whether the engine keeps blocks for requests that begin alike; without one, nobody does."""
         return self.resolved is not None and self.resolved.caches_prefixes
+
+    @property
+    def state_interval(self) -> int:
+        """As of `Engine`."""
+        return 0 if self.resolved is None else self.resolved.state_interval
+
+    @property
+    def state_block_tokens(self) -> int | None:
+        """As of `Limits`."""
+        if self.model is None or not (self.model.state_bytes and self.caches_prefixes):
+            return None
+        assert self.resolved is not None
+        rank = rank_of(self.model, self.parallel, divides=self.resolved.divides)
+        return self.resolved.pool(rank, 0, self.parallel).block_tokens
 
     @property
     def resolved(self) -> Engine | None:

@@ -34,7 +34,8 @@ class Counted(BackendChoice):
         """A backend that counts, by the engine's rules."""
         step_ns = max(round(self.step_s * NS_PER_S), 1)
         made = CountedBackend(conditions.geometry, step_ns, conditions.scheduling)
-        made.caches_prefixes = conditions.caches_prefixes
+        made.caches_prefixes, made.state_interval = conditions.caches_prefixes, conditions.state_interval
+        made.state_block_tokens = conditions.state_block_tokens
         return made
 
 

@@ -83,9 +83,9 @@ class GroupedBackend(MeasuredBackend):
         """
         if any(area.is_beside and isinstance(area.layout, Blocks) for area in areas):
             raise ValueError(
-                "blocks of layers with a window that are kept for later requests, or given back late, are counted and "
-                "priced, and not carried out: use backend=modelled or counted, or prefix_caching=false with "
-                "window_blocks=free"
+                "blocks of layers with a window or states that are kept for later requests, or given back late, are "
+                "counted and priced, and not carried out: use backend=modelled or counted, or prefix_caching=false "
+                "with window_blocks=free"
             )
         held = as_held(areas, self.geometry)
         cast = [(area.name, area.format.dtype) for area in held if isinstance(area.format, Cast)]

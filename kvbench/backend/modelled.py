@@ -105,7 +105,8 @@ class ModelledBackend(Backend):
         self.scope = "cache" if cache_only else "model"
         self.num_rows = conditions.num_rows
         self.scheduling = conditions.scheduling.of_stages(self._work.num_stages)
-        self.caches_prefixes = conditions.caches_prefixes
+        self.caches_prefixes, self.state_interval = conditions.caches_prefixes, conditions.state_interval
+        self.state_block_tokens = conditions.state_block_tokens
         self._attend = conditions.attend
         self._allocator_name = chosen.allocator
         self._has_curves = cache_only and hardware.curves is not None

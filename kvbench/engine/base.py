@@ -70,6 +70,12 @@ class Engine(ABC):
         """Whether blocks of prompts and answers stay for requests that begin alike: ask it of `resolved` settings."""
         return False
 
+    @property
+    def state_interval(self) -> int:
+        """Tokens between states that are kept for requests that begin alike, beside those at prompts' last blocks and
+        where prompts part; at most a block's: all; 0: none. Ask it of `resolved` settings."""
+        return 0
+
     @abstractmethod
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to the engine.

@@ -41,3 +41,64 @@ def most_window_blocks(window: int, step_tokens: int, most_tokens: int, block_to
     Source: vLLM, SlidingWindowSpec.max_admission_blocks_per_request.
     """
     return -(-min(window - 1 + step_tokens, most_tokens) // block_tokens) + 1
+
+
+def last_checkpoint(num_tokens: int, block_tokens: int) -> int:
+    """Where the last state lies that a request of so many tokens can go on from: at a block's end, before its last.
+
+    Source: vLLM, get_mamba_prefill_checkpoint_position.
+    """
+    return most_hit_blocks(num_tokens, block_tokens) * block_tokens
+
+
+def is_checkpoint(num_tokens: int, prompt: int, junction: int, interval: int, block_tokens: int) -> bool:
+    """Whether the state behind so many tokens, with which a step has ended, gets a name.
+
+    Args:
+        num_tokens: of the request, with the step's.
+        prompt: tokens of its prompt.
+        junction: tokens that others have begun with, too, without a state there; 0: none.
+        interval: tokens between states that are named wherever they are: at most a block's, all; 0: none.
+        block_tokens: tokens of a block.
+    Source: vLLM, MambaManager.reachable_block_mask.
+    """
+    if num_tokens == 0 or num_tokens % block_tokens > 0:
+        return False
+    if num_tokens == last_checkpoint(prompt, block_tokens) or num_tokens == junction:
+        return True
+    return interval > 0 and num_tokens % (max(interval // block_tokens, 1) * block_tokens) == 0
+
+
+def cut_to_checkpoint(
+    start: int, num_tokens: int, prompt: int, known: int, junction: int, most_tokens: int, block_tokens: int
+) -> int:
+    """How many of so many tokens a step computes where layers have states, which are kept at steps' ends.
+
+    Steps of a prompt end with a block, and where it is to be gone on from; none, where the step does not reach it.
+
+    Args:
+        start: tokens that are computed.
+        num_tokens: that the step has for it.
+        prompt: tokens of its prompt.
+        known: tokens until its next answer, those of its answer that it lost included.
+        junction: as above.
+        most_tokens: of a step.
+        block_tokens: tokens of a block.
+    Source: vLLM, Scheduler._mamba_block_aligned_split, as of 0.33.
+    """
+    last = max(prompt, known - 1)
+    if start >= last:
+        return num_tokens
+    end = start + num_tokens
+    if end < last:
+        whole = end // block_tokens * block_tokens
+        if whole > start or block_tokens <= most_tokens:
+            end = whole
+    stop = end
+    if start % block_tokens > 0:
+        stop = min(stop, (start // block_tokens + 1) * block_tokens)
+    if start < last_checkpoint(known, block_tokens):
+        stop = min(stop, last_checkpoint(known, block_tokens))
+    if start < junction:
+        stop = min(stop, junction)
+    return max(stop - start, 0)

@@ -24,6 +24,9 @@ SHARE_RAISED = "0.20"
 TOKENS_BY_CONCURRENCY = "0.20.2rc1.dev129"
 STATES_CACHED = "0.26"
 STATES_CHECKED = "0.17"
+STATES_SPARSE = "0.29"
+EVERY_STATE = 1
+"""Tokens between states that are kept, fewer than a block's."""
 ASYNC_BY_DEFAULT, IN_FLIGHT_HELD = "0.14", "0.26"
 BATCHES_AHEAD = 2
 """Steps that are under way at once where the next is scheduled before the last is done."""
@@ -67,6 +70,8 @@ class VLLM(Engine):
         mamba_cache_mode: what a sequence holds of a state: "none", the state; "align", a checkpoint too; "all", one
             every block. "align" with prefix caching.
         mamba_block_size: tokens between the checkpoints of "all", before rounding; 256.
+        prefix_cache_retention_interval: tokens between states that prefix caching keeps beside those that prompts are
+            gone on from; a block's, or fewer: all; 0: none. 0 since 0.29, before all. Windows keep all of their blocks.
         mamba_ssm_cache_dtype: of recurrent states; the model's.
         num_speculative_tokens: tokens that a drafter proposes.
         speculative_method: the drafter: "mtp" and "eagle" have a layer like the model's own of full attention, "ngram"
@@ -93,6 +98,7 @@ class VLLM(Engine):
     disable_hybrid_kv_cache_manager: bool | None = None
     mamba_cache_mode: str | None = None
     mamba_block_size: int | None = None
+    prefix_cache_retention_interval: int | None = None
     mamba_ssm_cache_dtype: str | None = None
     num_speculative_tokens: int = 0
     speculative_method: str | None = None
@@ -106,6 +112,8 @@ class VLLM(Engine):
         for key in ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "block_size", "num_gpu_blocks"):
             check_bound(f"engine.{key}", getattr(self, key))
         check_bound("engine.mamba_block_size", self.mamba_block_size)
+        if self.prefix_cache_retention_interval is not None:
+            check_int("engine.prefix_cache_retention_interval", self.prefix_cache_retention_interval, 0)
         check_int("engine.num_speculative_tokens", self.num_speculative_tokens, 0)
         check_flag("engine.enforce_eager", self.enforce_eager)
         for key in SWITCHES:
@@ -148,6 +156,11 @@ class VLLM(Engine):
         """As --enable-prefix-caching says."""
         return self.enable_prefix_caching is True
 
+    @property
+    def state_interval(self) -> int:
+        """As --prefix-cache-retention-interval says."""
+        return self.prefix_cache_retention_interval or 0
+
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to vLLM; max_model_len where the model says it."""
         version = self.version or NEWEST
@@ -175,6 +188,11 @@ class VLLM(Engine):
             disable_hybrid_kv_cache_manager=_first(self.disable_hybrid_kv_cache_manager, not has_hybrid_pool),
             mamba_cache_mode=self.mamba_cache_mode or ("align" if prefixes else "none"),
             mamba_block_size=self.mamba_block_size or SCAN_TOKENS,
+            prefix_cache_retention_interval=(
+                (0 if since(version, STATES_SPARSE) else EVERY_STATE)
+                if self.prefix_cache_retention_interval is None
+                else self.prefix_cache_retention_interval
+            ),
             speculative_method=self.speculative_method or ("mtp" if self.num_speculative_tokens else None),
         )
 

@@ -23,7 +23,8 @@ class Holding:
         num_copied: slots that this resize copies beside the steps; those in use beyond are copied when it is settled.
         leaving: slots that a background move is taking away.
         arriving: slots that a background move is filling.
-        blocks: its blocks, as numbers that are used once, but for those at the front that it has given back.
+        blocks: its blocks, as numbers that are used once, but for those at the front that it has given back; 0 where
+            tokens were passed that no state was kept behind.
         num_left: blocks at the front that it has given back, or never held, since no window reaches them.
         is_private: whether the next token can be written as it is: no other sequence reads the block that it goes to,
             and nothing is arriving before it.
@@ -49,18 +50,23 @@ class Holding:
     def num_bytes(self) -> int:
         """Bytes allocated, those of a coming resize included."""
         if self.cost.reach is not None:
-            return len(self.blocks) * self.cost.block_bytes
+            return self.num_blocks * self.cost.block_bytes
         held_bytes = self.cost.held_bytes(self.capacity, self.num_used)
         if self.next_capacity:
             held_bytes += self.cost.replaced_bytes(self.next_capacity, self.capacity, self.next_capacity)
         return held_bytes
 
     @property
+    def num_blocks(self) -> int:
+        """Blocks that it has."""
+        return len(self.blocks) - self.blocks.count(0) if self.cost.has_states else len(self.blocks)
+
+    @property
     def by_group(self) -> dict[str, int]:
         """Those of each group of layers that the area covers."""
         cost, capacity, coming = self.cost, self.capacity, self.next_capacity
         if cost.reach is not None:
-            slots = len(self.blocks) * cost.area.blocks.num_tokens
+            slots = self.num_blocks * cost.area.blocks.num_tokens
             return {group.name: slots * group.unit_bytes // cost.unit_tokens for group in cost.groups}
         found = cost.by_group(capacity, self.num_used)
         for group in cost.groups:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from kvbench.ledger.group_cost import GroupCost
 from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
-from kvbench.model.groups import CHUNKED, SCALE_BYTES, TRACK_BYTES, WINDOW, LayerGroup
+from kvbench.model.groups import CHUNKED, SCALE_BYTES, STATE, STATE_REACH, TRACK_BYTES, WINDOW, LayerGroup
 from kvbench.plan.area import (
     CAST_DTYPES,
     DEVICE,
@@ -29,7 +29,7 @@ class AreaCost:
 
     Args:
         area: the area.
-        unit_tokens: slots that bytes are exact for: a chunk's group, or one.
+        unit_tokens: slots that bytes are exact for: a chunk's group, a block of states, or one.
         groups: what each group of layers holds.
         chain: which of the ledger's chains it is in: areas of the same groups are one.
     Attributes:
@@ -81,6 +81,11 @@ class AreaCost:
         if not (isinstance(self.area.layout, Blocks) and self.area.layout.of):
             return None
         return max((group.most_tokens or 0 for group in self.groups), default=0)
+
+    @property
+    def has_states(self) -> bool:
+        """Whether its blocks hold a state each, whatever tokens are behind it."""
+        return any(group.is_state for group in self.groups)
 
     @property
     def block_bytes(self) -> int:
@@ -176,8 +181,29 @@ def area_cost(area: Area, geometry: KVGeometry, num_rows: int) -> AreaCost:
     """
     unit_tokens = area.format.group if isinstance(area.format, Packed) else 1
     geometry = held_as(area, geometry)
-    parts = [_group_cost(area, name, group, num_rows) for name, group in covered(area, geometry)]
-    return AreaCost(area, unit_tokens, tuple(parts))
+    named = covered(area, geometry)
+    if any(group.kind == STATE for _, group in named):
+        return _states_cost(area, named, num_rows)
+    return AreaCost(area, unit_tokens, tuple(_group_cost(area, name, group, num_rows) for name, group in named))
+
+
+def _states_cost(area: Area, named: list[tuple[str, LayerGroup]], num_rows: int) -> AreaCost:
+    """Of an area of states, each of which takes a block.
+
+    Raises:
+        ValueError: they do not lie in blocks of another area's pool, alone.
+    """
+    layout = area.layout
+    if not isinstance(layout, Blocks) or not layout.of or any(group.kind != STATE for _, group in named):
+        raise ValueError(
+            f"area {area.name}: states lie in blocks of another area's pool, alone, or in no area; got layers "
+            f"{', '.join(name for name, _ in named)} in {layout}"
+        )
+    parts = [
+        GroupCost(name, group.num_layers, group.state_bytes * num_rows, 0, STATE_REACH, is_state=True)
+        for name, group in named
+    ]
+    return AreaCost(area, layout.num_tokens, tuple(parts))
 
 
 WINDOWS = "windows"
@@ -230,14 +256,15 @@ def as_held(areas: tuple[Area, ...], geometry: KVGeometry) -> tuple[Area, ...]:
 
 
 def covered(area: Area, geometry: KVGeometry) -> list[tuple[str, LayerGroup]]:
-    """The groups that an area is of, of those that hold tokens, with their names.
+    """The groups that an area is of, with their names: of those that hold tokens, and of states where it says so.
 
     A kind stands for all groups of it; of several the first alone is that with a 1: window_1.
 
     Raises:
         ValueError: there is none of a name that it says.
     """
-    named = [each for each in zip(geometry.group_names, geometry.groups, strict=True) if each[1].token_bytes]
+    held = zip(geometry.group_names, geometry.groups, strict=True)
+    named = [each for each in held if each[1].token_bytes or (each[1].state and area.layers is not None)]
     if area.layers is None:
         return named
     several = {name.removesuffix("_2") for name, _ in named if name.endswith("_2")}
@@ -367,5 +394,7 @@ def workspace_bytes(areas: tuple[Area, ...], geometry: KVGeometry, num_rows: int
         if isinstance(area.format, Cast)
         for _, group in covered(area, geometry)
     )
-    staged = num_staging_buffers(areas) * STAGING_TOKENS * geometry.computed.layer_bytes_per_token * num_rows
+    blocks = (area.layout.num_tokens for area in areas if area.is_staged and isinstance(area.layout, Blocks))
+    part_tokens = max((STAGING_TOKENS, *blocks))
+    staged = num_staging_buffers(areas) * part_tokens * geometry.computed.layer_bytes_per_token * num_rows
     return staged + scales * SCALE_BYTES

@@ -17,6 +17,7 @@ class GroupCost:
         tensor_bytes: those of them in the largest tensor, as the model gives it.
         most_tokens: slots that a layer holds at most; None: as many as there are.
         is_chunked: whether it begins anew with every so many tokens, rather than letting go of them one by one.
+        is_state: whether a unit is a state, of as many bytes whatever tokens are behind it.
     """
 
     name: str
@@ -25,6 +26,7 @@ class GroupCost:
     tensor_bytes: int
     most_tokens: int | None = None
     is_chunked: bool = False
+    is_state: bool = False
 
     def held_tokens(self, num_tokens: int) -> int:
         """Slots that a layer holds, of so many."""
@@ -35,7 +37,7 @@ class GroupCost:
 
         The first of the new tokens looks at what the last of them takes the place of: at all but one of a window.
         """
-        if self.most_tokens is None or num_tokens == 1:
+        if self.most_tokens is None or num_tokens == 1 or self.is_state:
             return 0
         num_old = num_used % self.most_tokens if self.is_chunked else min(num_used, self.most_tokens - 1)
         if num_old + num_tokens <= self.most_tokens:

@@ -48,6 +48,9 @@ class Limits:
         caches_prefixes: whether the engine keeps blocks for requests that begin alike, and there may be such.
         step_tokens: tokens that a step computes at most; None: no bound is known.
         load_times: what loading from tiers below the device takes; None: no time.
+        state_interval: tokens between states that are kept for later requests, beside those that prompts are gone on
+            from; 0: none is.
+        state_block_tokens: of an engine's blocks, which are as large as a state; None: there is no engine.
     """
 
     geometry: KVGeometry
@@ -61,6 +64,8 @@ class Limits:
     caches_prefixes: bool = False
     step_tokens: int | None = None
     load_times: LoadTimes | None = None
+    state_interval: int = 0
+    state_block_tokens: int | None = None
 
     def to_hold(self, name: str) -> int:
         """Tokens of the longest sequence that there will be, for a strategy that reserves so many.
@@ -116,7 +121,9 @@ class Limits:
             bounds.append(max(slots // unit, 1) * unit)
         if not (self.is_modelled and bounds):
             held = [min(count, most_tokens or count) for count in self._known_tokens]
-            need_bytes = sum(cost.most_bytes(count) for count in held)
+            sharing = [each for each in areas if isinstance(each.layout, Blocks) and each.layout.of == area.name]
+            costs = [cost, *(area_cost(each, self.geometry, self.num_rows) for each in sharing)]
+            need_bytes = sum(each.most_bytes(count) for each in costs for count in held)
             bounds += [-(-need_bytes // cost.whole_bytes(unit)) * unit] if held else []
         if not bounds:
             raise ValueError(

@@ -46,6 +46,8 @@ class Sharing(Sums):
         for block in held.blocks[num_blocks:]:
             self._drop_block(held, block)
         del held.blocks[num_blocks:]
+        if held.cost.has_states:  # it is where a step ends
+            held.blocks += [0] * (num_blocks - 1 - len(held.blocks))
         while len(held.blocks) < num_blocks:
             held.blocks.append(self._new_block(held))
 
@@ -53,6 +55,8 @@ class Sharing(Sums):
         self._num_blocks += 1
         self._sharers[self._num_blocks] = 1
         self._allocate(held.cost.area, held.cost.block_bytes, 0)
+        if held.cost.has_states:
+            self._used_bytes += held.cost.block_bytes
         return self._num_blocks
 
     def _num_sharers(self, block: int) -> int:
@@ -64,6 +68,8 @@ class Sharing(Sums):
 
     def _drop_block(self, held: Holding, block: int) -> bool:
         """Whether it is free then: no sequence holds it any more, and it has no name to be found by."""
+        if not block:
+            return False
         sharers = self._num_sharers(block)
         self._sharers[block] = sharers - 1
         if sharers > 1:
@@ -98,6 +104,7 @@ class Sharing(Sums):
         for number in reversed(range(num_blocks)):
             block = held.blocks[number]
             num_filled = min(unit, max(held.num_used - (held.num_left + number) * unit, 0))
+            num_filled = unit if held.cost.has_states else num_filled
             if self._drop_block(held, block) and held.cost.area.tier == DEVICE:
                 self._used_bytes -= held.cost.block_bytes * num_filled // unit
         del held.blocks[:num_blocks]
@@ -140,6 +147,8 @@ class Sharing(Sums):
         account, held = self._held(op, op.area)
         place = check_published(op, account, held) - held.num_left - 1
         block = held.blocks[place]
+        if not block:
+            raise LedgerError(f"{op}: no state of sequence {op.seq} was kept there")
         known = self._names.of(block)
         if known is not None:
             raise LedgerError(f"{op}: the block of these tokens of sequence {op.seq} has a name already, {known.key!r}")

@@ -67,7 +67,9 @@ class LedgerState:
         for area in self.areas:
             if isinstance(area.layout, Blocks) and area.layout.pool_tokens is None and not area.layout.of:
                 raise ValueError(f"area {area.name}: a run says how large its pool is (Strategy.fitted), got none")
-        self.state_bytes = self.geometry.state_bytes * num_rows
+        has_states = any(cost.has_states for cost in self.costs.values())
+        self.state_bytes = 0 if has_states else self.geometry.state_bytes * num_rows
+        """Of a sequence, from its first reserve to its release, where states lie in no area."""
         self.workspace_bytes = workspace_bytes(self.areas, self.geometry, num_rows)
         self.pool_bytes = {
             name: cost.whole_bytes(cost.area.layout.pool)

@@ -27,7 +27,7 @@ class Sums:
     def _fill(self, held: Holding, num_tokens: int) -> None:
         before = held.num_used
         held.num_used += num_tokens
-        if held.cost.area.tier == DEVICE:
+        if held.cost.area.tier == DEVICE and not held.cost.has_states:
             if held.cost.reach is None:
                 self._used_bytes += held.cost.bytes_of(held.num_used) - held.cost.bytes_of(before)
             else:

@@ -17,6 +17,8 @@ TRACK_BYTES = 4
 """Of one figure beside a slot."""
 MOST_SIZE = 2**31 - 1
 """Of a number of layers, heads or elements."""
+STATE_REACH = 2
+"""Tokens that a layer with a state looks at, as if it had a window: the newest, and that whose state it continues."""
 
 
 @dataclass(frozen=True, kw_only=True)

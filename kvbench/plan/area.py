@@ -10,7 +10,8 @@ TIERS = (DEVICE, HOST, DISK)
 """Where areas are. Copies of blocks with names are kept on a remote store, too."""
 ALL_TIERS = (*TIERS, REMOTE)
 STAGING_TOKENS = 1024
-"""Tokens of a staged read's part: one layer's K and V of so many are held on the device, for all sequences."""
+"""Tokens of a staged read's part, or a block's if that has more: one layer's K and V of so many are held on the device,
+for all sequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class Blocks:
         frees_windows: whether layers with a window or in chunks have tables of their own, and give back each block that
             the window, or the chunk, has left; else all layers hold the same blocks.
         of: another area, from whose pool it takes its blocks, each of as many tokens, and no pool is its own: it is of
-            layers with a window, which give back what that has left where a plan says so; "": there is none.
+            layers with a window, which give back what that has left where a plan says so, or with states, which have
+            a block where a step ends and none for the tokens that it passes; "": there is none.
     """
 
     num_tokens: int
@@ -295,15 +297,10 @@ class Area:
             check_flag(f"area {self.name}: {flag}", getattr(self, flag))
 
     def _check_sizes(self) -> None:
-        """Refuse slots that a format does not fill, or a read cannot stage."""
+        """Refuse slots that a format does not fill."""
         match self.layout, self.format:
             case Chunks(num_tokens), Packed(_, group) if num_tokens % group:
                 raise ValueError(f"area {self.name}: a packed chunk is whole groups of {group}, got {num_tokens}")
-            case Blocks(num_tokens), _ if self.attended and num_tokens > STAGING_TOKENS:
-                raise ValueError(
-                    f"area {self.name}: a block that attention reads has at most {STAGING_TOKENS} slots, got "
-                    f"{num_tokens}"
-                )
 
     @property
     def is_staged(self) -> bool:

@@ -66,7 +66,8 @@ class Driver:
 
     def at_once(self, seq: int, num_tokens: int) -> int:
         """How many of an append's tokens the next step takes."""
-        return self.strategy.at_once(seq, num_tokens, self.view) if num_tokens > 1 else num_tokens
+        is_whole = num_tokens == 1 and not self.strategy.cuts_prompts
+        return num_tokens if is_whole else self.strategy.at_once(seq, num_tokens, self.view)
 
     def steps(self, seq: int, num_tokens: int) -> Iterator[int]:
         """The steps that an append comes in, in tokens; one is asked for when all of the step before is done."""

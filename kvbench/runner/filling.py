@@ -1,6 +1,7 @@
 """How a pass over the live requests is filled: whose turn it is, and how many tokens of prompts are computed."""
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from kvbench.engine.scheduling import Scheduling, prompts_tokens, taken_tokens
 from kvbench.runner.live import LiveRequest
@@ -14,10 +15,13 @@ class Filling:
 
     Args:
         rules: of a step.
+        in_order: whether requests have their turns in order of admission, decoding or not, while the pass has tokens:
+            elsewhere only the last one's prompt can be unfinished, where decoding sequences' tokens are among those.
     """
 
-    def __init__(self, rules: Scheduling) -> None:
+    def __init__(self, rules: Scheduling, in_order: bool = False) -> None:
         self._rules = rules
+        self._in_order = in_order and rules.mixes and rules.counts_decode
         self._tokens = UNBOUNDED if rules.tokens is None else rules.tokens
         self._first_tokens = self._left_tokens = self._num_decoded = 0
 
@@ -41,7 +45,9 @@ class Filling:
         rules = self._rules
         self._num_decoded = 0
         self._allow()
-        if rules.mixes and not rules.counts_decode:
+        if self._in_order:
+            yield from takewhile(lambda _: self._left_tokens > 0, list(live))
+        elif rules.mixes and not rules.counts_decode:
             yield from list(live)
         else:
             prompts = [progress for progress in live if not progress.is_decoding]
@@ -69,7 +75,7 @@ class Filling:
 
     def note(self, num_tokens: int, is_decoding: bool) -> None:
         """Take tokens as appended."""
-        if is_decoding:
+        if is_decoding and not self._in_order:
             self._num_decoded += num_tokens
         else:
             self._left_tokens = max(self._left_tokens - num_tokens, 0)

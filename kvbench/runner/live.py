@@ -20,6 +20,7 @@ class LiveRequest:
         num_loaded: tokens that were loaded then, by tier below the device.
         load_wait_ps: from the begin of the iterations that admitted it to when all that it loads was there.
         is_ahead: whether what is to be computed again has the next token with it.
+        joins: whether what is to be computed again, and the rest of its prompt, are computed as one.
     """
 
     index: int
@@ -34,6 +35,7 @@ class LiveRequest:
     num_loaded: Mapping[str, int] = field(default_factory=dict)
     load_wait_ps: int = 0
     is_ahead: bool = False
+    joins: bool = False
     reserved_bytes: int = 0
     waste_bytes: int = 0
     is_new: bool = True
@@ -52,9 +54,9 @@ class LiveRequest:
 
     def next_step(self) -> tuple[int, int]:
         """Phase and number of tokens of the next step."""
-        if self.num_to_recompute:
-            return RECOMPUTE, self.num_to_recompute
         left = self.session.num_prefill_tokens(self.turn) - self.num_prefilled
+        if self.num_to_recompute:
+            return RECOMPUTE, self.num_to_recompute + left * self.joins
         return (PREFILL, left) if left else (DECODE, 1)
 
     @property
@@ -69,6 +71,8 @@ class LiveRequest:
         is written by the next turn's prefill, before that one's own.
         """
         if phase == RECOMPUTE:
+            if num_tokens > self.num_to_recompute:
+                return self.num_new_tokens(PREFILL, num_tokens - self.num_to_recompute)
             return 0, int(self.is_ahead and num_tokens == self.num_to_recompute)
         if phase == DECODE:
             return 0, 1
@@ -80,6 +84,8 @@ class LiveRequest:
     def advance(self, phase: int, num_tokens: int) -> bool:
         """Take a step as done; whether a turn has ended with it."""
         self.is_new = False
+        if phase == RECOMPUTE and num_tokens > self.num_to_recompute:
+            phase, num_tokens, self.num_to_recompute = PREFILL, num_tokens - self.num_to_recompute, 0
         if phase == RECOMPUTE:
             self.num_to_recompute -= num_tokens
             if self.num_to_recompute or not self.is_ahead:

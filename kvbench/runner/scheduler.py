@@ -82,7 +82,7 @@ class Scheduler:
         self._rules = backend.scheduling.of_pool(any(isinstance(area.layout, Blocks) for area in strategy.areas))
         # Of blocks with names, what one leaves in a step the next one may find in it.
         self._admits_late = self._rules.admits_late or strategy.keeps_prefixes(by_engine=False)
-        self._filling = Filling(self._rules)
+        self._filling = Filling(self._rules, strategy.cuts_prompts)
         self._promises = Promises(self._rules, strategy)
         self._max_concurrency = min(max_concurrency, self._rules.most_live(max_concurrency))
         self._expected = Expected(sessions, num_clients)
@@ -128,6 +128,7 @@ class Scheduler:
     def _begin_pass(self) -> None:
         """Admit who is admitted before the others have their turns."""
         self._promises.begin_step()
+        self._strategy.on_pass()
         self._quota = self._max_concurrency - len(self._live)
         self._has_given_way = self._is_full = False
         if not self._rules.waits_for_end:
@@ -189,16 +190,17 @@ class Scheduler:
                 self._idle.remove(progress)
             else:
                 self._promises.give(progress.session)
+                progress.joins = self._strategy.cuts_prompts
                 self._driver.open(progress.index)
                 self._begin(progress)
             yield progress
 
     def _fits(self, progress: LiveRequest) -> bool:
         """Whether there is room for all that one is to compute, where that is asked; one alone is let in to fail."""
-        if not self._rules.fits_prompts or not self._live or progress in self._idle:
+        asked = progress.session, progress.num_known, self._filling.left_tokens, self._driver.view
+        if progress in self._idle or not self._live:
             return True
-        num_now = self._filling.left_tokens
-        return self._strategy.has_room(progress.session, progress.num_known, num_now, self._driver.view)
+        return self._strategy.can_begin(*asked) and (not self._rules.fits_prompts or self._strategy.has_room(*asked))
 
     def _begin(self, progress: LiveRequest) -> None:
         """Give a new cache what it needs before its first token; idle ones may give way to it, live ones do not."""
@@ -235,6 +237,8 @@ class Scheduler:
 
         Where steps have so many tokens, what was lost and the rest of its prompt are computed in one.
         """
+        if self._strategy.cuts_prompts and not self._num_now(progress):
+            return 0
         leaving = self._driver.leave(progress.index)
         if leaving is not None:
             self._carry_out(progress, RELIEVE, 0, leaving, self._backend.now_ns())
@@ -257,10 +261,16 @@ class Scheduler:
                     self._ending.append(progress)
                     return num_tokens
                 self._end_turn(progress)
-            if phase != RECOMPUTE:
+            if phase != RECOMPUTE or progress.joins:
                 return num_tokens
             if not self._filling.is_bounded or progress.is_decoding:
                 return 0
+
+    def _num_now(self, progress: LiveRequest) -> int:
+        """Tokens of a request's next step that it is given now."""
+        phase, num_tokens = progress.next_step()
+        num_tokens = num_tokens if phase == DECODE else self._filling.taken(num_tokens)
+        return self._driver.at_once(progress.index, num_tokens) if num_tokens else 0
 
     def _append(self, progress: LiveRequest) -> tuple[int, int]:
         """Carry out what a request's next step appends, or takes over from another; its phase and number of tokens."""
@@ -271,11 +281,9 @@ class Scheduler:
         if booking is not None:
             phase = FORK
         else:
-            if phase != DECODE:
-                num_tokens = self._filling.taken(num_tokens)
-                if not num_tokens:
-                    return phase, 0
-            num_tokens = driver.at_once(seq, num_tokens)
+            num_tokens = self._num_now(progress)
+            if not num_tokens:
+                return phase, 0
             num_written = driver.num_written(num_tokens, progress.num_held if phase != RECOMPUTE else 0)
             booking = driver.append(seq, num_written)
             self._filling.note(num_tokens, phase == DECODE)

@@ -243,7 +243,10 @@ class Strategy:
         return NOTHING
 
     def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
-        """How many of an append's tokens the next step takes, at least 1; the rest come in further steps."""
+        """How many of an append's tokens the next step takes, at least 1; the rest come in further steps.
+
+        None, where steps of a prompt are cut, and so many do not reach the next place where one may end.
+        """
         return num_tokens
 
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
@@ -268,6 +271,18 @@ class Strategy:
             by_engine: whether the engine does so where it is left to it.
         """
         return False
+
+    @property
+    def cuts_prompts(self) -> bool:
+        """Whether steps of a prompt end only where `at_once` says, what is computed again being part of it."""
+        return False
+
+    def on_pass(self) -> None:
+        """A step of all that are live begins."""
+
+    def can_begin(self, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
+        """Whether a session that is not open can be, in this step. Arguments as of `has_room`."""
+        return True
 
     def has_room(self, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
         """Whether a pool of blocks has room for so many of a session's tokens, all that it can give back given back.

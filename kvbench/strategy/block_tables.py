@@ -5,7 +5,9 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from kvbench.engine.prefixes import (
+    cut_to_checkpoint,
     full_blocks,
+    is_checkpoint,
     left_blocks,
     most_hit_blocks,
     most_window_blocks,
@@ -36,10 +38,12 @@ class BlockTable(NamedTuple):
     Args:
         area: that they are of.
         window: tokens that the layers look at; None: all.
+        has_states: whether a block is a state, which a step leaves at its end and nowhere before.
     """
 
     area: str
     window: int | None = None
+    has_states: bool = False
 
     def left(self, num_tokens: int, block_tokens: int) -> int:
         """Blocks at the front of so many tokens that are not needed any more."""
@@ -49,8 +53,30 @@ class BlockTable(NamedTuple):
         """What a block of a content is called here: layers of different groups do not find each other's."""
         return key if self.area == MAIN else (self.area, key)
 
+    def num_new(self, held: int, wanted: int) -> int:
+        """Blocks that are taken where there are some up to a number, and some are wanted up to another."""
+        num_new = max(wanted - held, 0)
+        return min(num_new, 1) if self.has_states else num_new
+
 
 ALL = (BlockTable(MAIN),)
+
+
+class Stops(NamedTuple):
+    """What is known of a sequence whose states are kept, as it is admitted.
+
+    Args:
+        prompt: tokens of its prompt.
+        known: tokens until its next answer.
+        junction: its first tokens that are there in layers that look at all, where more are than it goes on from; 0.
+    """
+
+    prompt: int = 0
+    known: int = 0
+    junction: int = 0
+
+
+NO_STOPS = Stops()
 
 
 class BlockTables(NamedTuple):
@@ -58,10 +84,11 @@ class BlockTables(NamedTuple):
 
     Args:
         block_tokens: tokens of a block.
-        tables: of layers that look at all tokens, in the area main, and then those with a window.
+        tables: of layers that look at all tokens, in the area main, and then those with a window, or with states.
         step_tokens: tokens that a step computes at most; None: not known.
         most_tokens: of the longest sequence; UNLIMITED: not known.
         tiers: below the device.
+        state_interval: tokens between states that have names wherever they are; 0: none has for that.
     """
 
     block_tokens: int
@@ -69,6 +96,32 @@ class BlockTables(NamedTuple):
     step_tokens: int | None = None
     most_tokens: int = UNLIMITED
     tiers: Tiers = NO_TIERS
+    state_interval: int = 0
+
+    @property
+    def has_states(self) -> bool:
+        """Whether a table is of states."""
+        return self.tables[-1].has_states
+
+    def at_once(self, start: int, num_tokens: int, stops: Stops) -> int:
+        """How many of so many tokens of a sequence's prompt, behind those that it has, a step computes."""
+        if not self.has_states:
+            return num_tokens
+        most = UNLIMITED if self.step_tokens is None else self.step_tokens
+        return cut_to_checkpoint(start, num_tokens, *stops, most, self.block_tokens)
+
+    def stops_of(self, keys: Sequence[Hashable], prompt: int, num_tokens: int, view: LedgerView) -> Stops:
+        """What is known of a sequence that is to compute so many tokens, those that it finds among them."""
+        if not self.has_states:
+            return Stops()
+        most = keys[: most_hit_blocks(num_tokens, self.block_tokens)]
+        longest = sum(1 for _ in takewhile(view.has_name, most))
+        is_longer = longest > self.num_found(keys, num_tokens, view)
+        return Stops(prompt, num_tokens, longest * self.block_tokens if is_longer else 0)
+
+    def state_name(self, keys: Sequence[Hashable], num_blocks: int) -> Hashable:
+        """What the state behind so many blocks, one or more, is called."""
+        return self.tables[-1].name(keys[num_blocks - 1])
 
     def num_found(self, keys: Sequence[Hashable], num_tokens: int, view: LedgerView) -> int:
         """Blocks that are there, in all layers, of a sequence that is to compute so many tokens.
@@ -133,7 +186,7 @@ class BlockTables(NamedTuple):
 
     def most_blocks(self, table: BlockTable) -> int:
         """Blocks that one of the tables is taken to hold at most, where a whole prompt is to fit."""
-        if table.window is None or self.step_tokens is None:
+        if table.window is None or table.has_states or self.step_tokens is None:
             return UNLIMITED
         return most_window_blocks(table.window, self.step_tokens, self.most_tokens, self.block_tokens)
 
@@ -146,10 +199,16 @@ class BlockTables(NamedTuple):
             wanted = min(wanted, self.most_blocks(table))
         left = table.left(len(found) * size, size)
         num_idle = sum(not view.is_held(table.name(key)) for key in found[left:])
-        return (max(wanted - max(left, len(found)), 0) + num_idle) * view.block_bytes(table.area)
+        return (table.num_new(max(left, len(found)), wanted) + num_idle) * view.block_bytes(table.area)
 
     def appended(
-        self, seq: int, keys: Sequence[Hashable], num_tokens: int, view: LedgerView, order: EvictionOrder
+        self,
+        seq: int,
+        keys: Sequence[Hashable],
+        num_tokens: int,
+        view: LedgerView,
+        order: EvictionOrder,
+        stops: Stops = NO_STOPS,
     ) -> Plan:
         """What appends tokens, takes the blocks that they need, and names those that they fill."""
         used, size = view.num_used(seq), self.block_tokens
@@ -159,16 +218,25 @@ class BlockTables(NamedTuple):
             return append_plan(seq, num_tokens)
         ops: list[Operation] = []
         need_bytes = 0
-        for area, _ in self.tables:
-            num_new = (capacity - view.capacity(seq, area)) // size
-            if num_new > 0:
-                ops.append(Reserve(seq, capacity, area))
-                need_bytes += num_new * view.block_bytes(area)
-        ops += [Append(seq, num_tokens, area) for area, _ in self.tables]
         for table in self.tables:
-            for number in range(full_blocks(used, size), min(full_blocks(used + num_tokens, size), len(keys))):
+            num_new = table.num_new(view.capacity(seq, table.area) // size, capacity // size)
+            if num_new > 0:
+                ops.append(Reserve(seq, capacity, table.area))
+                need_bytes += num_new * view.block_bytes(table.area)
+        ops += [Append(seq, num_tokens, table.area) for table in self.tables]
+        for table in self.tables:
+            for number in self._named(table, used, used + num_tokens, len(keys), stops):
                 ops.append(Publish(seq, table.name(keys[number]), (number + 1) * size, table.area))
         return (*self._dropped(need_bytes - view.free_bytes(), view, order), *ops)
+
+    def _named(self, table: BlockTable, before: int, after: int, num_keys: int, stops: Stops) -> range:
+        """Numbers of the blocks that get names as a sequence goes from so many tokens to others."""
+        size = self.block_tokens
+        past = min(full_blocks(after, size), num_keys)
+        if not table.has_states:
+            return range(full_blocks(before, size), past)
+        is_named = is_checkpoint(after, stops.prompt, stops.junction, self.state_interval, size)
+        return range(past - (is_named and past * size == after), past)
 
     def _dropped(
         self, lacking_bytes: int, view: LedgerView, order: EvictionOrder, reused: Collection[Hashable] = ()

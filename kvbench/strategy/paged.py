@@ -11,23 +11,33 @@ from kvbench.ledger import UNLIMITED, LedgerView, Limits
 from kvbench.ledger.costs import area_cost, covered
 from kvbench.model.accelerator import MOST_BYTES
 from kvbench.model.geometry import KVGeometry
-from kvbench.model.groups import WINDOW
+from kvbench.model.groups import STATE, STATE_REACH, WINDOW
 from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Cast, Format, Native
-from kvbench.plan.ops import MAIN, NOTHING, Fork, Plan, Reserve
+from kvbench.plan.ops import MAIN, NOTHING, Fork, Plan, Publish, Reserve
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
-from kvbench.strategy.block_tables import ALL, BlockTable, BlockTables
+from kvbench.strategy.block_tables import ALL, NO_STOPS, BlockTable, BlockTables, Stops
 from kvbench.strategy.eviction import EvictionOrder
 from kvbench.strategy.tiers import NO_TIERS, Tiers
 from kvbench.workload.request import Session
 
+STATE_TOKENS = 16
+"""Of which blocks are a multiple that are as large as a state."""
 _, KEEP, LATE = WINDOW_BLOCKS = ("free", "keep", "late")
 LEAST_WINDOW = 2
 """Tokens: of a window of one, no block is needed where a sequence goes on."""
 
 
-def _window(area: Area, geometry: KVGeometry) -> int:
-    """Tokens that an area's layers look at."""
-    return max(group.tokens or 0 for _, group in covered(area, geometry))
+def _table_of(area: Area, geometry: KVGeometry) -> BlockTable:
+    """The table of an area of layers with a window, or with states."""
+    groups = [group for _, group in covered(area, geometry)]
+    if groups[0].kind == STATE:
+        return BlockTable(area.name, STATE_REACH, has_states=True)
+    return BlockTable(area.name, max(group.tokens or 0 for group in groups))
+
+
+def _prompt_tokens(session: Session, otherwise: int) -> int:
+    """Tokens of the prompt of a session that is one request."""
+    return session.turns[0].num_append_tokens if len(session.turns) == 1 else otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +48,8 @@ class Paged(Strategy):
     Attention reads a gather of the blocks.
 
     Args:
-        block_size: tokens of a block, > 0, a divisor of 1,024.
+        block_size: tokens of a block, > 0, a divisor of 1,024; where states are kept, a multiple of 16 too, and 16 is
+            the engine's, which is as large as a state.
         pool_tokens: tokens of the pool, a multiple of block_size, allocated at the first use; None: all of the run's
             budget (in tensors, no more than its requests can fill).
         window_blocks: "free": layers with a window or in chunks have tables of their own, and give back blocks that it
@@ -94,7 +105,7 @@ class Paged(Strategy):
             check_one_of("window_blocks", self.window_blocks, WINDOW_BLOCKS)
         if self.format is None and self.scale != 1:
             raise ValueError(f"scale is 1 where format is null, got {self.scale!r}")
-        if STAGING_TOKENS % self.block_size:
+        if STAGING_TOKENS % self.block_size and self.block_size % STATE_TOKENS:
             raise ValueError(f"block_size divides {STAGING_TOKENS}, got {self.block_size}")
         if self.pool_tokens is not None and self.pool_tokens % self.block_size:
             raise ValueError(f"pool_tokens is a multiple of block_size ({self.block_size}), got {self.pool_tokens}")
@@ -155,21 +166,27 @@ class Paged(Strategy):
             return self._with(prefix_caching=limits.caches_prefixes, **dropped).fitted(limits)
         if self.window_blocks is None and limits.keeps_windows and not self.prefix_caching:
             return self._with(window_blocks=KEEP).fitted(limits)
-        if self.prefix_caching and limits.geometry.state_bytes:
+        if self._keeps_states(limits.geometry):
+            size = limits.state_block_tokens or self.block_size
+            if self.block_size == Paged.block_size != size:
+                return self._with(block_size=size).fitted(limits)
+        elif STAGING_TOKENS % self.block_size:
             raise ValueError(
-                f"prefix_caching: states can be resumed only where they were kept, and {limits.geometry.called} has "
-                f"{limits.geometry.kinds}; set it to false"
+                f"block_size divides {STAGING_TOKENS} where no states are kept, got {self.block_size}, and "
+                f"{limits.geometry.called} has {limits.geometry.kinds}"
             )
-        areas = self._with_windows(limits.geometry) if self._tables.tables == ALL else self.areas
+        areas = self._with_tables(limits.geometry) if self._tables.tables == ALL else self.areas
         if len(areas) > 1 and self.eviction != EVICTIONS[LRU]:
             raise ValueError(
-                f"eviction={self.eviction} orders blocks by what is behind them, and windows leave theirs one by one; "
-                f"{limits.geometry.called} has {limits.geometry.kinds}: allowed is lru"
+                f"eviction={self.eviction} orders blocks by what is behind them, and windows and states leave theirs "
+                f"one by one; {limits.geometry.called} has {limits.geometry.kinds}: allowed is lru"
             )
-        windows = [BlockTable(area.name, _window(area, limits.geometry)) for area in areas[1:]]
+        others = [_table_of(area, limits.geometry) for area in areas[1:]]
         most_tokens = limits.context_tokens or UNLIMITED
         tiers = self._tiers_of(areas, limits)
-        tables = BlockTables(self.block_size, (*ALL, *windows), limits.step_tokens, most_tokens, tiers)
+        tables = BlockTables(
+            self.block_size, (*ALL, *others), limits.step_tokens, most_tokens, tiers, limits.state_interval
+        )
         return self._with(areas=limits.sized(areas, self.pooled_tokens), _tables=tables)
 
     def _tiers_of(self, areas: tuple[Area, ...], limits: Limits) -> Tiers:
@@ -179,7 +196,8 @@ class Paged(Strategy):
         if len(areas) > 1:
             raise ValueError(
                 f"{next(iter(self.tier_bytes))}_bytes: tiers below the device keep blocks that all layers hold alike, "
-                f"and {limits.geometry.called} has {limits.geometry.kinds}: set window_blocks to keep, or it to 0"
+                f"and {limits.geometry.called} has {limits.geometry.kinds}: set "
+                f"{'' if limits.geometry.state_bytes else 'window_blocks to keep, or '}it to 0"
             )
         block_bytes = area_cost(areas[0], limits.geometry, limits.num_rows).block_bytes
         for tier, num_bytes in self.tier_bytes.items():
@@ -201,6 +219,26 @@ class Paged(Strategy):
     @derived
     def _tables(self) -> BlockTables:
         return BlockTables(self.block_size)
+
+    def _with_tables(self, geometry: KVGeometry) -> tuple[Area, ...]:
+        """Areas with those that have tables of their own."""
+        return self._with_states(geometry) if self._keeps_states(geometry) else self._with_windows(geometry)
+
+    def _keeps_states(self, geometry: KVGeometry) -> bool:
+        return bool(self.prefix_caching and geometry.state_bytes)
+
+    def _with_states(self, geometry: KVGeometry) -> tuple[Area, ...]:
+        """Areas with one for the layers with states, where these are kept."""
+        others = [group for _, group in covered(Area(), geometry)]
+        if not others or any(group.tokens is not None for group in others):
+            raise ValueError(
+                f"prefix_caching: states are kept beside blocks of layers that all see all tokens, and "
+                f"{geometry.called} has {geometry.kinds}; set it to false"
+            )
+        (area,) = self.areas
+        states = replace(area, name=STATE, layout=Blocks(self.block_size, None, of=MAIN), layers=(STATE,))
+        names = tuple(name for name, _ in covered(Area(), geometry))
+        return (replace(area, layers=names, layout=replace(area.blocks, frees_windows=False)), states)
 
     def _with_windows(self, geometry: KVGeometry) -> tuple[Area, ...]:
         """Areas with one for each group of layers with a window, where these have tables that are kept or late."""
@@ -243,17 +281,33 @@ class Paged(Strategy):
         """Names of the full blocks of each sequence's tokens."""
         return {}
 
+    @derived
+    def _stops(self) -> dict[int, Stops]:
+        """What is known of each sequence, where states are kept."""
+        return {}
+
+    @derived
+    def _fresh(self) -> set[Hashable]:
+        """Names of states that a step of this pass leaves, which nobody goes on from before the next."""
+        return set()
+
     def on_begin(self) -> None:
         """Forget the sequences of the repetition before."""
-        self._keys.clear()
-        self._order.clear()
+        for known in (self._keys, self._stops, self._fresh, self._order):
+            known.clear()
+
+    def on_pass(self) -> None:
+        """What the pass before has left can be gone on from."""
+        self._fresh.clear()
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve nothing yet; with the first sequence's admission the pool is set aside."""
         self._keys[seq] = self._keys_of(session)
+        if self.cuts_prompts:
+            self._stops[seq] = Stops(_prompt_tokens(session, 0))
         if self.prefix_caching:
             self._order.note(seq, session)
-        return tuple(Reserve(seq, 0, area) for area, _ in self._tables.tables)
+        return tuple(Reserve(seq, 0, table.area) for table in self._tables.tables)
 
     def _keys_of(self, session: Session) -> Sequence[Hashable]:
         return session.keys.of(self.block_size) if self.prefix_caching and session.keys is not None else ()
@@ -261,6 +315,27 @@ class Paged(Strategy):
     def keeps_prefixes(self, by_engine: bool) -> bool:
         """As said, or as the engine does. See `Strategy.keeps_prefixes`."""
         return by_engine if self.prefix_caching is None else self.prefix_caching
+
+    @property
+    def cuts_prompts(self) -> bool:
+        """Where states are kept. See `Strategy.cuts_prompts`."""
+        return self._tables.has_states
+
+    def can_begin(self, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
+        """Whether its first step would compute something, and not go on from a state that comes in this one."""
+        if not self.cuts_prompts:
+            return True
+        keys = self._keys_of(session)
+        found = self._tables.num_found(keys, num_tokens, view)
+        if found and self._tables.state_name(keys, found) in self._fresh:
+            return False
+        start = found * self.block_size
+        stops = self._tables.stops_of(keys, _prompt_tokens(session, num_tokens), num_tokens, view)
+        return self._tables.at_once(start, min(num_now, num_tokens - start), stops) > 0
+
+    def at_once(self, seq: int, num_tokens: int, view: LedgerView) -> int:
+        """To where a state is kept. See `Strategy.at_once`."""
+        return self._tables.at_once(view.num_used(seq), num_tokens, self._stops.get(seq, NO_STOPS))
 
     def has_room(self, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
         """Whether blocks that are free, or that nobody holds, are as many as it takes. See `Strategy.has_room`."""
@@ -270,6 +345,9 @@ class Paged(Strategy):
         """Take over the longest chain of full blocks. See `Strategy.on_reuse`."""
         if not self.prefix_caching:
             return NOTHING
+        if self.cuts_prompts:
+            prompt = self._stops[seq].prompt or num_tokens
+            self._stops[seq] = self._tables.stops_of(self._keys[seq], prompt, num_tokens, view)
         return self._tables.taken_over(seq, self._keys[seq], num_tokens, view, self._order)
 
     def on_step(self, seq: int, view: LedgerView) -> Plan:
@@ -279,7 +357,11 @@ class Paged(Strategy):
     def on_append(self, seq: int, num_tokens: int, view: LedgerView) -> Plan:
         """Append where it fits, or take blocks first; those that it fills get their names."""
         if self.prefix_caching or len(self.areas) > 1:
-            return self._tables.appended(seq, self._keys.get(seq, ()), num_tokens, view, self._order)
+            keys, stops = self._keys.get(seq, ()), self._stops.get(seq, NO_STOPS)
+            plan = self._tables.appended(seq, keys, num_tokens, view, self._order, stops)
+            if self.cuts_prompts:
+                self._fresh.update(op.key for op in plan if isinstance(op, Publish) and op.area == STATE)
+            return plan
         return append_in_units(seq, num_tokens, self.block_size, view)
 
     def on_fork(self, seq: int, parent: int, num_tokens: int, view: LedgerView) -> Plan:
@@ -288,5 +370,6 @@ class Paged(Strategy):
 
     def on_finish(self, seq: int, view: LedgerView) -> Plan:
         """Let all blocks go; those that have names stay until their room is needed."""
+        self._stops.pop(seq, None)
         keys = self._keys.pop(seq, ())[: full_blocks(view.num_used(seq), self.block_size)]
         return (*self._tables.tiers.let_go(keys, view), *super().on_finish(seq, view))

@@ -1,6 +1,6 @@
 """A recorded workload served again, step by step, by runner and fleet; and the first step that differs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from itertools import zip_longest
@@ -18,7 +18,7 @@ from kvbench.engine.vllm import VLLM
 from kvbench.ledger import Limits
 from kvbench.messages import cut
 from kvbench.model.geometry import KVGeometry
-from kvbench.model.groups import FULL, WINDOW, LayerGroup
+from kvbench.model.groups import FULL, RECURRENT, STATE, WINDOW, LayerGroup, StateTensor
 from kvbench.runner.recorder import FINISH, STEP_FIELDS, Recorder
 from kvbench.runner.scheduler import Scheduler
 from kvbench.strategy.base import Strategy
@@ -68,11 +68,12 @@ def _strategy(recording: RecordedSchedule) -> Strategy:
         prefix_caching=recording.prefix_caching,
     )
     limits = Limits(
-        geometry=_geometry(sizes["window"]),
+        geometry=_geometry(sizes),
         budget_bytes=None,
         context_tokens=sizes["max_model_len"],
         is_modelled=True,
         step_tokens=sizes["max_num_batched_tokens"],
+        state_interval=sizes["state_interval"],
     )
     return made.fitted(limits)
 
@@ -80,7 +81,7 @@ def _strategy(recording: RecordedSchedule) -> Strategy:
 def replayed(recording: RecordedSchedule) -> Replayed:
     """Serve a recorded workload by the rules that it was recorded under, in steps of equal length."""
     sizes, strategy = recording.sizes, _strategy(recording)
-    geometry = _geometry(sizes["window"])
+    geometry = _geometry(sizes)
     ledger, recorder = strategy.ledger(geometry), Recorder(("paged",), 0)
     backend = CountedBackend(geometry, STEP_NS, _rules(recording))
     backend.begin_repetition(strategy.areas)
@@ -98,12 +99,15 @@ def replayed(recording: RecordedSchedule) -> Replayed:
     )
 
 
-def _geometry(window: int) -> KVGeometry:
+def _geometry(numbers: Mapping[str, int]) -> KVGeometry:
     """A layer of each group, of whatever size: blocks are all alike."""
     sizes: dict[str, Any] = {"num_heads": 1, "num_kv_heads": 1, "key_dim": 1, "value_dim": 1, "dtype": "float16"}
     groups = [LayerGroup(kind=FULL, layers=(0,), **sizes)]
-    if window:
-        groups.append(LayerGroup(kind=WINDOW, layers=(1,), tokens=window, **sizes))
+    if numbers["window"]:
+        groups.append(LayerGroup(kind=WINDOW, layers=(1,), tokens=numbers["window"], **sizes))
+    if numbers["states"]:
+        state = StateTensor(name=RECURRENT, rows=1, columns=numbers["block_size"] * groups[0].token_bytes, dtype="int8")
+        groups.append(LayerGroup(kind=STATE, layers=(1,), state=(state,)))
     return KVGeometry(groups=tuple(groups), dtype="float16")
 
 
@@ -181,11 +185,13 @@ def first_difference(recorded: Sequence[Step], ours: Sequence[Step]) -> Differen
 
 def by_fleet(recording: RecordedSchedule) -> Replayed | str:
     """As `replayed`, in a fleet of one replica; or why there is none."""
+    if recording.sizes["states"]:
+        return "a fleet keeps no states"
     try:
         steps = import_module("kvbench.fleet.steps")
     except ImportError as error:
         return str(error).splitlines()[0]
-    watched, columns, geometry = steps.Watched(), recording.columns, _geometry(recording.sizes["window"])
+    watched, columns, geometry = steps.Watched(), recording.columns, _geometry(recording.sizes)
     result = import_module("kvbench.fleet").simulate(
         replace(columns, arrival_ns=columns.arrivals_ns * steps.STEP_NS),
         _strategy(recording),
