@@ -37,7 +37,7 @@ CURVE_GOAL = Goal(3, at_least=False)
 
 def repeated(columns: TraceColumns, times: int) -> TraceColumns:
     """A trace again and again, each time with the same blocks."""
-    spans = columns.arrival_ns[-1] + NS_PER_S
+    spans, requests = columns.arrival_ns[-1] + NS_PER_S, np.tile(np.arange(columns.num_requests), times)
     return replace(
         columns,
         arrival_ns=np.concatenate([columns.arrival_ns + number * spans for number in range(times)]),
@@ -45,6 +45,7 @@ def repeated(columns: TraceColumns, times: int) -> TraceColumns:
         num_output_tokens=np.tile(columns.num_output_tokens, times),
         block_ids=np.tile(columns.block_ids, times),
         block_offsets=np.concatenate(([0], np.cumsum(np.tile(np.diff(columns.block_offsets), times)))),
+        contents=columns.contents.of(requests),
     )
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from kvbench.fleet.prefix.simulate import replay, simulate, unlimited
 from kvbench.fleet.prefix.sweep import ceiling, sweep
 from kvbench.fleet.prefix.tiers import Tier
-from kvbench.fleet.prefix.tree import plant, regrouped
+from kvbench.fleet.prefix.tree import plant
 from kvbench.workload.interning import Interning
 from kvbench.workload.trace import read_trace
-from tests.support.prefix_models import columns_of
+from tests.support.prefix_models import columns_of, numbered
 
 DEVICE = Tier(name="device", num_blocks=2, bytes_per_s=100.0)
 HOST = Tier(name="host", num_blocks=2, bytes_per_s=20.0)
@@ -136,11 +136,9 @@ def test_larger_blocks_share_less():
     # Tokens: 5 are shared by the first two, of which one block of 4.
     columns = columns_of(["AAAABBBB", "AAAABCC", "AAAABBBB", "AAAABBBBB"])
     assert unlimited(plant(columns), warmup_share=0).hit_tokens == 5 + 8 + 8
-    larger = regrouped(columns, 4)
-    assert np.diff(larger.block_offsets).tolist() == [2, 2, 2, 3]
-    assert unlimited(plant(larger), warmup_share=0).hit_tokens == 4 + 8 + 8
-    with pytest.raises(ValueError, match="block_tokens is a multiple of the trace's 4, got 6"):
-        regrouped(larger, 6)
+    larger = plant(columns, 4)
+    assert larger.num_blocks.tolist() == [2, 2, 2, 3]
+    assert unlimited(larger, warmup_share=0).hit_tokens == 4 + 8 + 8
 
 
 # Published: by KVCache.AI's definition, the last half of the requests; in percent of their prompt tokens.
@@ -253,5 +251,6 @@ def test_contents_say_the_same_as_ids(prompts, block_tokens, data):
     texts.add(ids, block_tokens, columns.num_prompt_tokens.tolist(), columns.num_output_tokens.tolist())
     named = plant(replace(columns, block_ids=None, block_offsets=None, contents=texts.contents()))
     tree = plant(columns)
-    for name in ("offsets", "nodes", "parents", "num_known"):
+    for name in ("offsets", "num_known"):
         assert getattr(named, name).tolist() == getattr(tree, name).tolist()
+    assert numbered(named.nodes) == numbered(tree.nodes)

@@ -1,6 +1,7 @@
 """Prefix reuse: compiled kernels against plain Python, against each other, and against the KVCache.AI simulator."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from kvbench.fleet.prefix.curve import lru_curve
 from kvbench.fleet.prefix.kinds import REUSES
 from kvbench.fleet.prefix.simulate import replay
 from kvbench.fleet.prefix.sweep import ceiling
-from kvbench.fleet.prefix.tree import plant, regrouped
+from kvbench.fleet.prefix.tree import plant
 from kvbench.workload.trace import read_trace
-from tests.support.prefix_models import columns_of, least_found, most_hits, prefixes, radix, single_blocks
+from tests.support.imitated import contents_of
+from tests.support.prefix_models import columns_of, least_found, most_hits, numbered, prefixes, radix, single_blocks
 
 BLOCK_TOKENS = 3
 POLICIES = ("lru", "fifo", "optimal")
@@ -57,9 +59,10 @@ def test_compiled_equals_plain(policy, reuse, prompts, sizes, data):
 def test_the_tree(prompts):
     tree = plant(columns_of(prompts))
     blocks = [block for prompt in prompts for block in prefixes(prompt)]
-    numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks))}
-    assert tree.nodes.tolist() == [numbers[block] for block in blocks]
-    assert tree.parents.tolist() == [numbers.get(block[:-1], -1) for block in numbers]
+    assert numbered(tree.nodes) == numbered(blocks)
+    node_of = dict(zip(blocks, tree.nodes.tolist(), strict=True))
+    assert len(node_of) == tree.num_nodes == tree.parents.size
+    assert all(tree.parents[node] == node_of.get(block[:-1], -1) for block, node in node_of.items())
     seen = set()
     for prompt, known in zip(prompts, tree.num_known, strict=True):
         assert known == sum(block in seen for block in prefixes(prompt))
@@ -151,16 +154,31 @@ def test_a_radix_tree_and_blocks_agree_while_nothing_leaves(prompts, sizes, poli
 @checked
 @given(prompts=prompts_of, per_block=st.integers(1, 4))
 def test_larger_blocks_by_their_tokens(prompts, per_block):
-    columns = columns_of(prompts)
-    larger = regrouped(columns, per_block)
+    larger = plant(columns_of(prompts), per_block)
     cut = [
         [tuple(prompt[: end + per_block]) for end in range(0, len(prompt), per_block)] for prompt in map(tuple, prompts)
     ]
-    numbers = {}
-    wanted = [numbers.setdefault(block, len(numbers)) for blocks in cut for block in blocks]
-    renumbered = {}
-    assert [renumbered.setdefault(i, len(renumbered)) for i in larger.block_ids.tolist()] == wanted
-    assert np.diff(larger.block_offsets).tolist() == [len(blocks) for blocks in cut]
+    assert numbered(larger.nodes) == numbered(block for blocks in cut for block in blocks)
+    assert larger.num_blocks.tolist() == [len(blocks) for blocks in cut]
+
+
+@checked
+@given(prompts=prompts_of, per_block=st.integers(1, 3), data=st.data())
+def test_a_last_block_is_the_same_by_its_id_however_full_it_is(prompts, per_block, data):
+    parts = st.lists(st.integers(1, per_block), min_size=len(prompts), max_size=len(prompts))
+    columns = columns_of(prompts, per_block, data.draw(parts))
+    assert numbered(plant(columns).nodes) == numbered(block for prompt in prompts for block in prefixes(prompt))
+
+
+@checked
+@given(prompts=prompts_of, per_block=st.integers(1, 3), copies=st.integers(2, 3))
+def test_copies_of_texts_share_nothing(prompts, per_block, copies):
+    """Copies of a trace that says in its contents what is shared, or is made so."""
+    columns = replace(columns_of(prompts), contents=contents_of([(prompt, ()) for prompt in prompts]))
+    tree, tiled = plant(columns, per_block), plant(columns.repeated(copies), per_block)
+    own = np.array(numbered(tree.nodes))
+    assert numbered(tiled.nodes) == np.concatenate([own + copy * tree.num_nodes for copy in range(copies)]).tolist()
+    assert tiled.num_known.tolist() == tree.num_known.tolist() * copies
 
 
 # The simulator that the published figures come from.

@@ -24,6 +24,12 @@ def columns_of(prompts, block_tokens=1, last_tokens=None):
     )
 
 
+def numbered(blocks):
+    """Numbers of blocks by first appearance, whatever they were called."""
+    numbers = {}
+    return [numbers.setdefault(block, len(numbers)) for block in blocks]
+
+
 def prefixes(prompt):
     return [tuple(prompt[: depth + 1]) for depth in range(len(prompt))]
 

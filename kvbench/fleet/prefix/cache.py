@@ -12,12 +12,12 @@ from kvbench.fleet.prefix.known import note_changed
 from kvbench.fleet.prefix.order import (
     first_ranked,
     is_alike,
-    leave_order,
     note_cut,
     note_found,
     note_gone,
     note_let_go,
     note_made,
+    note_merged,
 )
 from kvbench.fleet.prefix.segments import (
     RunRow,
@@ -375,6 +375,6 @@ def _merge(m: Machine, number: int, deeper: int) -> None:
     if segment_at(m.now.segments_at, first.next).next == 0:
         own.count += other.count
         if m.fixed.order_at > 0:
-            leave_order(m, deeper)
+            note_merged(m, number, deeper)
         unlink(m, deeper)
         drop(m, deeper)

@@ -63,6 +63,7 @@ def _record(row: type) -> np.dtype[np.void]:
 
 
 ORDER, COUNT, RANKED, VALUE = _record(OrderRow), _record(CountRow), _record(RankedRow), _record(ValueRow)
+RANKED_BYTES = RANKED.itemsize
 order_at, count_at, ranked_at, value_at = records(ORDER), records(COUNT), records(RANKED), records(VALUE)
 
 
@@ -78,49 +79,56 @@ def _counts(m: Machine) -> CountRow:
     return own
 
 
+@part
+def _ranks_at(m: Machine) -> int:
+    """The address of a replica's RANKED records, which whoever takes many of them asks for once."""
+    return int(_order(m).ranked_at + m.now.number * _order(m).num_segments * RANKED_BYTES)
+
+
 @inlined
 def _ranked(m: Machine, number: int) -> RankedRow:
-    own: RankedRow = ranked_at(_order(m).ranked_at, m.now.number * _order(m).num_segments + number)
+    own: RankedRow = ranked_at(_ranks_at(m), number)
     return own
 
 
 @part
-def _put(m: Machine, position: int, number: int) -> None:
-    _ranked(m, position).heap = number
-    _ranked(m, number).position = position
+def _put(ranks_at: int, position: int, number: int) -> None:
+    ranked_at(ranks_at, position).heap = number
+    ranked_at(ranks_at, number).position = position
 
 
 @part
-def _is_before(m: Machine, one: int, other: int) -> bool:
+def _is_before(ranks_at: int, one: int, other: int) -> bool:
     """Whether a segment goes before another."""
-    mine, theirs = _ranked(m, one), _ranked(m, other)
-    return mine.rank < theirs.rank or (mine.rank == theirs.rank and mine.let_go < theirs.let_go)
+    mine, theirs = ranked_at(ranks_at, one), ranked_at(ranks_at, other)
+    return bool(mine.rank < theirs.rank or (mine.rank == theirs.rank and mine.let_go < theirs.let_go))
 
 
 @part
-def _rise(m: Machine, position: int, number: int) -> None:
+def _rise(ranks_at: int, position: int, number: int) -> None:
     while position > 1:
-        above = _ranked(m, position >> 1).heap
-        if not _is_before(m, number, above):
+        above = ranked_at(ranks_at, position >> 1).heap
+        if not _is_before(ranks_at, number, above):
             break
-        _put(m, position, above)
+        _put(ranks_at, position, above)
         position >>= 1
-    _put(m, position, number)
+    _put(ranks_at, position, number)
 
 
 @part
-def _sink(m: Machine, position: int, number: int) -> None:
-    size = _counts(m).in_heap
+def _sink(ranks_at: int, size: int, position: int, number: int) -> None:
     while 2 * position <= size:
         below = 2 * position
-        if below < size and _is_before(m, _ranked(m, below + 1).heap, _ranked(m, below).heap):
-            below += 1
-        other = _ranked(m, below).heap
-        if not _is_before(m, other, number):
+        one = ranked_at(ranks_at, below).heap
+        if below < size:
+            other = ranked_at(ranks_at, below + 1).heap
+            if _is_before(ranks_at, other, one):
+                below, one = below + 1, other
+        if not _is_before(ranks_at, one, number):
             break
-        _put(m, position, other)
+        _put(ranks_at, position, one)
         position = below
-    _put(m, position, number)
+    _put(ranks_at, position, number)
 
 
 @part
@@ -129,7 +137,7 @@ def _offer(m: Machine, number: int) -> None:
     if segment_at(m.now.segments_at, number).references == 0 and _ranked(m, number).position == 0:
         counts = _counts(m)
         counts.in_heap += 1
-        _rise(m, counts.in_heap, number)
+        _rise(_ranks_at(m), counts.in_heap, number)
 
 
 @part
@@ -145,17 +153,18 @@ def _offer_run(m: Machine, run: int, but: int) -> None:
 @part
 def leave_order(m: Machine, number: int) -> None:
     """Take a segment out, if it is in."""
-    own, counts = _ranked(m, number), _counts(m)
+    ranks_at, counts = _ranks_at(m), _counts(m)
+    own = ranked_at(ranks_at, number)
     position = own.position
     if position == 0:
         return
     own.position = 0
-    last = _ranked(m, counts.in_heap).heap
+    last = ranked_at(ranks_at, counts.in_heap).heap
     counts.in_heap -= 1
     if last == number:
         return
-    _rise(m, position, last)
-    _sink(m, _ranked(m, last).position, last)
+    _rise(ranks_at, position, last)
+    _sink(ranks_at, counts.in_heap, ranked_at(ranks_at, last).position, last)
 
 
 @part
@@ -234,7 +243,8 @@ def note_let_go(m: Machine, number: int) -> None:
     ranked.rank = _eviction_rank(order.eviction, ranked.maker, ranked.num_found, goes_on, next_use)
     if own.first == 0:
         _add_behind(m, own.run, 1)
-    _offer(m, number)
+    if _is_leaf(m, number):  # most are not, and are offered when what is behind them has gone
+        _offer(m, number)
 
 
 @part
@@ -257,6 +267,15 @@ def is_alike(m: Machine, number: int, other: int) -> bool:
     """Whether two segments stand alike in the order, and do from now on while the same requests hold them."""
     one, two = _ranked(m, number), _ranked(m, other)
     return (one.maker, one.num_found, one.latest) == (two.maker, two.num_found, two.latest)
+
+
+@part
+def note_merged(m: Machine, number: int, deeper: int) -> None:
+    """A segment that nobody holds is one with the deeper one behind it, which is like it, from now on."""
+    position = _ranked(m, deeper).position
+    if position > 0:
+        _ranked(m, deeper).position = 0
+        _sink(_ranks_at(m), _counts(m).in_heap, position, number)
 
 
 @part

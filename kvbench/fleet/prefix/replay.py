@@ -64,7 +64,8 @@ def hits_of(tree: PromptTree, size: int, eviction: str) -> NDArray[np.int64]:
     turns = np.zeros(hits.size, TURN)
     turns["number"], turns["leaf"] = np.arange(hits.size), runs.leaves
     table = np.zeros((runs.rows.size, 1), CELL)
-    num_segments = 2 * (min(size, tree.num_nodes) + int(num_blocks.max(initial=0))) + 2
+    # Each prompt makes at most a segment of each of its runs; what it finds is all that is there, so that none is cut.
+    num_segments = 2 * min(min(size, tree.num_nodes) + int(num_blocks.max(initial=0)), tree.users[1].size) + 2
     names = NameTables(runs, table, np.zeros((1, num_segments), SEGMENT))
     live["key"] = NONE
     fixed["unit"] = fixed["slot_bytes"] = fixed["num_replicas"] = 1
@@ -72,7 +73,7 @@ def hits_of(tree: PromptTree, size: int, eviction: str) -> NDArray[np.int64]:
     fixed["runs_at"], fixed["table_at"] = runs.rows.ctypes.data, table.ctypes.data
     replicas["segments_at"] = names.segments.ctypes.data
     is_ordered = eviction != EVICTIONS[LRU]
-    order = order_of(fixed, names, eviction, np.zeros(hits.size, bool)) if is_ordered else None
+    order = order_of(fixed, names, eviction, np.zeros(hits.size, bool), tree.users) if is_ordered else None
     _run(fixed, replicas, live, num_blocks, hits)
     del order, turns  # the kernel knew their addresses
     return hits

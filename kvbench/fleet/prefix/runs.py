@@ -52,18 +52,37 @@ class NameTables(NamedTuple):
 def runs_of(contents: Contents, block_tokens: int) -> Runs:
     """The runs of contents, in blocks of so many tokens."""
     firsts, pasts = contents.begins // block_tokens, contents.ends // block_tokens
+    return runs_between(contents.parents, firsts, pasts, contents.answers, contents.prompts)
+
+
+def runs_between(
+    parents: NDArray[np.int64],
+    firsts: NDArray[np.int64],
+    pasts: NDArray[np.int64],
+    answers: NDArray[np.int64],
+    prompts: NDArray[np.int64],
+) -> Runs:
+    """The runs of stretches, of which each has the blocks from one number to another, if any.
+
+    Args:
+        parents: of each stretch, the one before it, or NONE.
+        firsts: the first block of each.
+        pasts: the one behind its last.
+        answers: the stretches that requests end in, of any copy.
+        prompts: those that their prompts end in.
+    """
     has_blocks = pasts > firsts
     # The nearest stretch with blocks at or above each: -1 stands behind the last, for none.
     nearest = np.append(np.arange(has_blocks.size), NONE)
-    above, is_found = np.append(contents.parents, NONE), np.append(has_blocks, True)
+    above, is_found = np.append(parents, NONE), np.append(has_blocks, True)
     while not (done := is_found[nearest]).all():
         nearest = np.where(done, nearest, above[nearest])
     number = np.append(np.where(has_blocks, np.cumsum(has_blocks) - 1, NONE), NONE)[nearest]
     rows = np.zeros(int(has_blocks.sum()), RUN)
-    rows["parent"] = number[contents.parents[has_blocks]]
+    rows["parent"] = number[parents[has_blocks]]
     rows["first"], rows["past"] = firsts[has_blocks], pasts[has_blocks]
-    copies, answers = np.divmod(contents.answers, contents.parents.size)
-    return Runs(rows, number[answers], copies, number[contents.prompts % contents.parents.size])
+    copies, answers = np.divmod(answers, parents.size)
+    return Runs(rows, number[answers], copies, number[prompts % parents.size])
 
 
 def names_of(tables: Tables, runs: Runs, repeats: int) -> NameTables:

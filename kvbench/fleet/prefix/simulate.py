@@ -251,8 +251,7 @@ def first_request(tree: PromptTree, warmup_share: float) -> int:
 def _result(
     tree: PromptTree, reuse: str, policy: str, uses: tuple[TierUse, ...], first: int, vllm_hit_blocks: int
 ) -> PrefixResult:
-    num_seen = np.cumsum(tree.num_blocks - tree.num_known)
-    full_at = int(np.searchsorted(num_seen, sum(use.num_blocks for use in uses)))
+    full_at = int(np.searchsorted(tree.num_seen, sum(use.num_blocks for use in uses)))
     return PrefixResult(
         reuse=reuse,
         policy=policy,

@@ -1,43 +1,36 @@
 """A trace's prompts as paths in one tree of blocks, built once for all sizes and policies."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.compiled import compiled
-from kvbench.fleet.prefix.runs import Runs
-from kvbench.fleet.prefix.segments import RUN
+from kvbench.fleet.prefix.runs import Runs, runs_between
+from kvbench.fleet.prefix.uses import Users, users_of
 from kvbench.workload.contents import NONE, Contents
+from kvbench.workload.interning import Interning
 from kvbench.workload.trace_columns import TraceColumns
 
 BLOCK_TOKENS = 16
 """Of a trace that says what prompts share, and not in blocks of which size."""
 MOST_BLOCKS = 2**31 - 1
-ID_FACTOR = 0x1E3779B97F4A7C15
-PARENT_FACTOR = 0x3F58476D1CE4E5B9
-MIXED_BITS = 29
-"""Of a product, the bits that are left out below: low ones are mixed the least."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptTree:
-    """Prompts as paths in a tree: one node for each block with everything before it.
+    """Prompts as paths in a tree of runs of blocks, and where they are asked for, one node a block with all before it.
 
     Args:
-        offsets: int64 [requests + 1]; request i has `nodes[offsets[i]:offsets[i + 1]]`.
-        nodes: int32 [blocks of all prompts]; nodes count from 0 by first appearance.
-        parents: int32 [nodes]; -1 for a prompt's first block.
-        num_known: int64 [requests]; blocks of a prompt, from its start, that earlier prompts had.
+        runs: stretches of prompts in blocks; a last block that is filled in part is one.
+        num_blocks: int64 [requests]; of each prompt.
         prompt_tokens: int64 [requests].
         block_tokens: tokens a block; a prompt's last block may be filled in part.
     """
 
-    offsets: NDArray[np.int64]
-    nodes: NDArray[np.int32]
-    parents: NDArray[np.int32]
-    num_known: NDArray[np.int64]
+    runs: Runs
+    num_blocks: NDArray[np.int64]
     prompt_tokens: NDArray[np.int64]
     block_tokens: int
 
@@ -46,181 +39,149 @@ class PromptTree:
         """Prompts in the trace."""
         return self.prompt_tokens.size
 
-    @property
+    @cached_property
     def num_nodes(self) -> int:
         """Distinct blocks: what a cache that holds everything holds in the end."""
-        return self.parents.size
-
-    @property
-    def num_blocks(self) -> NDArray[np.int64]:
-        """Blocks of each prompt."""
-        return np.diff(self.offsets)
+        return int(self.bases[-1])
 
     @cached_property
-    def runs(self) -> Runs:
-        """Stretches of blocks, split where prompts part and where they end."""
-        leaves = self.nodes[self.offsets[1:] - 1]
-        own, *columns = _stretched(leaves, self.parents)
-        rows = np.zeros(columns[0].size, RUN)
-        rows["parent"], rows["first"], rows["past"] = columns
-        return Runs(rows, own[leaves], np.zeros(leaves.size, np.int64), own[leaves])
+    def users(self) -> Users:
+        """See `users_of`."""
+        return users_of(self.runs)
+
+    @cached_property
+    def num_known(self) -> NDArray[np.int64]:
+        """int64 [requests]; blocks of a prompt, from its start, that earlier prompts had."""
+        begins, users = self.users
+        brought = np.append(users[begins[:-1]], NONE)  # by whom each run was, and at last NONE by nobody
+        rows, run = self.runs.rows, self.runs.prompts.copy()
+        while (new := np.flatnonzero(brought[run] == np.arange(run.size))).size:
+            run[new] = rows["parent"][run[new]]
+        return np.where(run == NONE, 0, rows["past"][run])
+
+    @cached_property
+    def num_seen(self) -> NDArray[np.int64]:
+        """int64 [requests]; distinct blocks of all prompts up to each."""
+        return np.cumsum(self.num_blocks - self.num_known)
+
+    @cached_property
+    def bases(self) -> NDArray[np.int64]:
+        """int64 [runs + 1]; the node of each run's first block, and how many there are."""
+        return np.append(0, np.cumsum(self.runs.rows["past"] - self.runs.rows["first"], dtype=np.int64))
+
+    @cached_property
+    def parents(self) -> NDArray[np.int32]:
+        """int32 [nodes]; -1 for a prompt's first block."""
+        found = np.arange(NONE, self.num_nodes - 1, dtype=np.int32)
+        above = self.runs.rows["parent"]
+        found[self.bases[:-1]] = np.where(above == NONE, NONE, self.bases[above + 1] - 1)
+        return found
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """int64 [requests + 1]; request i has `nodes[offsets[i]:offsets[i + 1]]`."""
+        return np.append(0, np.cumsum(self.num_blocks))
+
+    @cached_property
+    def nodes(self) -> NDArray[np.int32]:
+        """int32 [blocks of all prompts]."""
+        found = np.empty(self.offsets[-1], np.int32)
+        above = self.runs.rows["parent"].astype(np.int64)
+        _number(self.runs.prompts, above, self.bases, self.offsets, found)
+        return found
 
 
-def plant(columns: TraceColumns) -> PromptTree:
+def plant(columns: TraceColumns, block_tokens: int | None = None) -> PromptTree:
     """Build the tree of a trace.
+
+    Blocks are equal if they and all before them are. Of a trace with ids of blocks those of that size are equal whose
+    ids are, however many tokens of a prompt's last one there are; else a last block that is filled in part is the same
+    where prompts end together.
 
     Args:
         columns: a trace with contents or block ids, in order of arrival.
+        block_tokens: tokens a block; None: the trace's own, or 16.
     Raises:
         ValueError: it has none, their number does not fit the prompts' lengths, or there are too many.
     """
-    ids, offsets, block_tokens = _blocks_of(columns)
-    nodes, parents, num_known = _grown(ids, offsets)
-    return PromptTree(
-        offsets=offsets,
-        nodes=nodes,
-        parents=parents,
-        num_known=num_known,
-        prompt_tokens=columns.num_prompt_tokens,
-        block_tokens=block_tokens,
-    )
-
-
-def regrouped(columns: TraceColumns, block_tokens: int) -> TraceColumns:
-    """The same prompts in larger blocks, each with an id of its own for its tokens and all before them.
-
-    Args:
-        columns: a trace with block ids.
-        block_tokens: tokens a block: a multiple of the trace's.
-    Raises:
-        ValueError: the trace has no ids, or block_tokens is not such a multiple.
-    """
-    ids, offsets, own_tokens = _blocks_of(columns)
-    if not isinstance(block_tokens, int) or block_tokens < 1 or block_tokens % own_tokens:
-        raise ValueError(f"block_tokens is a multiple of the trace's {own_tokens}, got {block_tokens!r}")
-    per_block = block_tokens // own_tokens
-    nodes, _, _ = _grown(ids, offsets)
-    counts = -(-np.diff(offsets) // per_block)
-    new_offsets = np.concatenate(([0], np.cumsum(counts)))
-    index = np.arange(new_offsets[-1]) - np.repeat(new_offsets[:-1], counts)
-    # A block is known by the node of its last part: what lies before that is in the node.
-    last = np.minimum(np.repeat(offsets[:-1], counts) + (index + 1) * per_block, np.repeat(offsets[1:], counts)) - 1
-    return replace(
-        columns,
-        block_ids=nodes[last].astype(np.int64),
-        block_offsets=new_offsets,
-        block_tokens=block_tokens,
-    )
-
-
-def _blocks_of(columns: TraceColumns) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """A trace's block ids, where each prompt's begin, and tokens a block; a trace without is refused."""
     if not columns.num_requests:
         raise ValueError("prefix reuse needs a trace with requests, got one without requests")
-    if columns.block_ids is None and columns.contents is not None:
-        block_tokens = BLOCK_TOKENS if columns.block_tokens is None else columns.block_tokens
-        columns = _with_ids(columns, columns.contents, block_tokens)
-    if columns.block_ids is None or columns.block_offsets is None or columns.block_tokens is None:
+    by_ids = columns.block_ids is not None and block_tokens in (None, columns.block_tokens)
+    contents = _of_ids(columns) if columns.contents is None else columns.contents
+    block_tokens = block_tokens or columns.block_tokens or BLOCK_TOKENS
+    num_blocks = -(-columns.num_prompt_tokens // block_tokens)
+    if (total := int(num_blocks.sum())) > MOST_BLOCKS:
+        raise ValueError(f"prefix reuse takes at most {MOST_BLOCKS:,} blocks, got {total:,}")
+    runs = _runs(contents, block_tokens, by_ids)
+    return PromptTree(
+        runs=runs, num_blocks=num_blocks, prompt_tokens=columns.num_prompt_tokens, block_tokens=block_tokens
+    )
+
+
+def _of_ids(columns: TraceColumns) -> Contents:
+    """What prompts share by their blocks' ids; a trace without is refused."""
+    ids, offsets, block_tokens = columns.block_ids, columns.block_offsets, columns.block_tokens
+    if ids is None or offsets is None or block_tokens is None:
         raise ValueError("prefix reuse needs a trace whose prompts share something, got one that says nothing of it")
-    if columns.block_ids.size > MOST_BLOCKS:
-        raise ValueError(f"prefix reuse takes at most {MOST_BLOCKS:,} blocks, got {columns.block_ids.size:,}")
-    counts, wanted = np.diff(columns.block_offsets), -(-columns.num_prompt_tokens // columns.block_tokens)
+    counts, wanted = np.diff(offsets), -(-columns.num_prompt_tokens // block_tokens)
     if (wrong := np.flatnonzero(counts != wanted)).size:
         first = wrong[0]
         raise ValueError(
-            f"request {first} has {counts[first]} block ids; allowed is one for each {columns.block_tokens} tokens: "
+            f"request {first} has {counts[first]} block ids; allowed is one for each {block_tokens} tokens: "
             f"{wanted[first]} for {columns.num_prompt_tokens[first]}"
         )
-    ids, offsets = (np.ascontiguousarray(of, dtype=np.int64) for of in (columns.block_ids, columns.block_offsets))
-    return ids, offsets, columns.block_tokens
+    texts, none = Interning(), np.zeros(counts.size, np.int64)
+    texts.add(np.split(ids, offsets[1:-1]), block_tokens, columns.num_prompt_tokens.tolist(), none.tolist())
+    return texts.contents()
 
 
-def _with_ids(columns: TraceColumns, contents: Contents, block_tokens: int) -> TraceColumns:
-    """The same prompts with ids of their blocks: equal ones where they and all before them are equal."""
-    full = contents.ends // block_tokens - contents.begins // block_tokens
-    firsts, num = np.append(0, np.cumsum(full)), contents.parents.size
-    ids: list[NDArray[np.int64]] = []
-    for prompt, tokens in zip(contents.prompts.tolist(), columns.num_prompt_tokens.tolist(), strict=True):
-        copy, own = divmod(prompt, num)
-        parts = [np.arange(firsts[stretch], firsts[stretch + 1]) for stretch in contents.path(own)]
-        # A last block that is filled in part is the same where prompts end together.
-        parts += [np.array([firsts[-1] + own])] * (tokens % block_tokens > 0)
-        ids.append(np.concatenate(parts) + copy * (firsts[-1] + num))
-    offsets = np.append(0, np.cumsum([own.size for own in ids]))
-    return replace(columns, block_ids=np.concatenate(ids), block_offsets=offsets, block_tokens=block_tokens)
-
-
-@compiled
-def _grown(
-    ids: NDArray[np.int64], offsets: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
-    """Nodes of blocks, parents of nodes, and each prompt's number of blocks that are not new."""
-    num_requests = offsets.size - 1
-    nodes = np.empty(ids.size, np.int32)
-    parents = np.empty(ids.size, np.int32)
-    id_of = np.empty(ids.size, np.int64)
-    first_child = np.full(ids.size + 1, NONE, np.int32)
-    num_known = np.empty(num_requests, np.int64)
-    # Only a child that is not its parent's first needs the table, and a prompt adds at most one such.
-    size = 2
-    while size < 2 * (num_requests + 1):
-        size *= 2
-    table = np.full(size, NONE, np.int32)
-    num_nodes = 0
-    for request in range(num_requests):
-        parent = NONE
-        index, end = offsets[request], offsets[request + 1]
-        while index < end:
-            node = first_child[parent + 1]
-            if node == NONE:
-                break
-            if id_of[node] != ids[index]:
-                mixed = (ids[index] * ID_FACTOR) ^ ((parent + 1) * PARENT_FACTOR)
-                slot = (mixed >> MIXED_BITS) & (size - 1)
-                while table[slot] != NONE and (id_of[table[slot]] != ids[index] or parents[table[slot]] != parent):
-                    slot = (slot + 1) & (size - 1)
-                node = table[slot]
-                if node == NONE:
-                    table[slot] = num_nodes
-                    break
-            nodes[index] = node
-            parent = node
-            index += 1
-        num_known[request] = index - offsets[request]
-        for new in range(index, end):
-            if first_child[parent + 1] == NONE:
-                first_child[parent + 1] = num_nodes
-            nodes[new] = num_nodes
-            parents[num_nodes] = parent
-            id_of[num_nodes] = ids[new]
-            parent = num_nodes
-            num_nodes += 1
-    return nodes, parents[:num_nodes].copy(), num_known
+def _runs(contents: Contents, block_tokens: int, by_ids: bool) -> Runs:
+    """The runs of prompts, the copies of contents one after another."""
+    size = contents.parents.size
+    copies, own = np.divmod(contents.prompts, size)
+    begins, ends = contents.begins, contents.ends
+    if by_ids:
+        # No text parts from another within a block, but where one ends: a block is of the stretch that has its first.
+        firsts, pasts, parents = -(-begins // block_tokens), -(-ends // block_tokens), contents.parents
+    else:
+        cut, place = np.unique(own[ends[own] % block_tokens > 0], return_inverse=True)
+        last = ends[cut] // block_tokens
+        firsts, pasts = np.append(begins // block_tokens, last), np.append(ends // block_tokens, last + 1)
+        parents = np.append(contents.parents, cut)
+        own[ends[own] % block_tokens > 0] = size + place
+    is_used = np.zeros(parents.size, bool)
+    is_used[own] = True
+    _use_above(parents, is_used)
+    runs = runs_between(parents, firsts, np.where(is_used, pasts, firsts), own, own)
+    num_runs = runs.rows.size
+    rows = np.tile(runs.rows, int(copies.max()) + 1)
+    shift = np.repeat(np.arange(rows.size // num_runs) * num_runs, num_runs)
+    rows["parent"] += np.where(rows["parent"] == NONE, 0, shift).astype(np.int32)
+    leaves = runs.leaves + copies * num_runs
+    return Runs(rows, leaves, np.zeros(leaves.size, np.int64), leaves)
 
 
 @compiled
-def _stretched(
-    leaves: NDArray[np.int32], parents: NDArray[np.int32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The run of each node, and of each run the one before it, its first block, and the one after its last."""
-    num_ways = np.zeros(parents.size, np.int32)  # on from each node; one where a prompt ends
-    num_ways[leaves] = 1
-    for parent in parents:
-        if parent != NONE:
-            num_ways[parent] += 1
-    own, before = np.empty(parents.size, np.int64), np.empty(parents.size, np.int64)
-    firsts, pasts = np.zeros(parents.size, np.int64), np.empty(parents.size, np.int64)
-    num_runs = 0
-    for node in range(parents.size):
-        parent = parents[node]
-        if parent != NONE and parent == node - 1 and num_ways[parent] == 1:
-            own[node] = own[parent]
-            pasts[own[node]] += 1
-            continue
-        own[node], before[num_runs] = num_runs, NONE
-        if parent != NONE:
-            before[num_runs] = own[parent]
-            firsts[num_runs] = pasts[own[parent]]
-        pasts[num_runs] = firsts[num_runs] + 1
-        num_runs += 1
-    return own, before[:num_runs].copy(), firsts[:num_runs].copy(), pasts[:num_runs].copy()
+def _use_above(parents: NDArray[np.int64], is_used: NDArray[np.bool_]) -> None:
+    """Note of stretches which are used, where those behind them are."""
+    for stretch in range(parents.size - 1, -1, -1):
+        if is_used[stretch] and parents[stretch] != NONE:
+            is_used[parents[stretch]] = True
+
+
+@compiled
+def _number(
+    leaves: NDArray[np.int64],
+    parents: NDArray[np.int64],
+    bases: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    nodes: NDArray[np.int32],
+) -> None:
+    """Write the nodes of each prompt's blocks, those of its last run first."""
+    for request in range(leaves.size):
+        run, index = leaves[request], offsets[request + 1]
+        while run != NONE:
+            for node in range(bases[run + 1] - 1, bases[run] - 1, -1):
+                index -= 1
+                nodes[index] = node
+            run = parents[run]

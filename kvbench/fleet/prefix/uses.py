@@ -12,6 +12,9 @@ from kvbench.fleet.prefix.runs import NameTables, Runs
 from kvbench.fleet.prefix.segments import CELL
 from kvbench.fleet.state import NONE
 
+Users = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""See `users_of`."""
+
 
 class OrderTables(NamedTuple):
     """Tables of an order; they are kept as long as their addresses are known.
@@ -34,7 +37,7 @@ class OrderTables(NamedTuple):
     goes_on: NDArray[np.int64]
 
 
-def users_of(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def users_of(runs: Runs) -> Users:
     """Where each run's users begin, of all copies of the contents, and who they are: requests whose prompts have it."""
     num_runs = runs.rows.size
     place, requests = runs.prompts, np.arange(runs.prompts.size)
@@ -50,7 +53,9 @@ def users_of(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.append(0, np.cumsum(np.bincount(own, minlength=num_runs * runs.num_copies))), who[order]
 
 
-def order_of(fixed: NDArray[np.void], names: NameTables, eviction: str, goes_on: NDArray[np.bool_]) -> OrderTables:
+def order_of(
+    fixed: NDArray[np.void], names: NameTables, eviction: str, goes_on: NDArray[np.bool_], users: Users | None = None
+) -> OrderTables:
     """Tables of another order than lru; its record's address is written to what is fixed.
 
     Args:
@@ -58,6 +63,7 @@ def order_of(fixed: NDArray[np.void], names: NameTables, eviction: str, goes_on:
         names: of its blocks.
         eviction: one of EVICTIONS.
         goes_on: of each request of the trace, once, whether another one of its session is to come.
+        users: of its runs, if they are known.
     Raises:
         ValueError: there is no memory for them.
     """
@@ -70,7 +76,7 @@ def order_of(fixed: NDArray[np.void], names: NameTables, eviction: str, goes_on:
         np.zeros(shape, RANKED),
         np.zeros(shape[0], COUNT),
         np.zeros(names.table.shape, CELL),
-        *(users_of(names.runs) if chosen == OPTIMAL else (none, none)),
+        *((users or users_of(names.runs)) if chosen == OPTIMAL else (none, none)),
         goes_on=goes_on.astype(np.int64) if chosen == SESSION else none,
     )
     (own,) = made.order
