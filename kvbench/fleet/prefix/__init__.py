@@ -16,9 +16,9 @@ Kinds of reuse:
   not use are not refreshed by it. Under `lru` and with equal blocks it holds exactly what `block_hash` holds.
 
 Prompts are those of the trace's contents, in the runs that a fleet has (`runs`). Of `block_hash` all but `fifo` are the
-cache of a fleet's replica, and prompts take no time (`replay`). It lets no block outlive the one before it, so that what
-leaves in the order of coming has blocks of its own (`queued`). A radix tree's runs are other ones (`radix`): they come
-about as prompts come, a split refreshes the part that a prompt did not use, and they leave whole.
+cache of a fleet's replica, and prompts take no time (`replay`). It lets no block outlive the one before it, so that
+what leaves in the order of coming has blocks of its own (`queued`). A radix tree's runs are other ones (`radix`): they
+come about as prompts come, a split refreshes the part that a prompt did not use, and they leave whole.
 
 Policies: `lru`, `fifo`, `lfu` (of `block_hash`: the block that was found fewest times, of those at ends of sequences),
 and `optimal`, Belady's: the block whose next use lies furthest ahead is evicted. A block is never used sooner than the
