@@ -76,7 +76,13 @@ def table():
             lambda own: OURS.traffic_s(own["bytes"]),
             detail="act_fn",
         ),
-        rows("elementwise", ("m", "bytes"), [(1, 1000)] * 30, lambda own: np.ones(30), detail="sampler; a bound"),
+        rows(
+            "elementwise",
+            ("m", "bytes"),
+            [(1, 10**6 + n) for n in range(30)],
+            lambda own: np.ones(30),
+            detail="sampler; a bound",
+        ),
         rows(
             "all_reduce",
             ("num_gpus", "bytes"),

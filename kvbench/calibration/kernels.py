@@ -9,11 +9,11 @@ import pandas as pd
 from kvbench.calibration.attention import OPS as ATTENTION_OPS
 from kvbench.calibration.attention import fit_attention
 from kvbench.calibration.products import fit_products
-from kvbench.calibration.tables import is_held_out, judges_intervals
+from kvbench.calibration.tables import is_held_out
 from kvbench.calibration.validation.kernels import KINDS_OF, is_doubtful, judged_kernels
 from kvbench.calibration.validation.rows import HELD_OUT, errors_by
 from kvbench.model.hardware import Hardware
-from kvbench.timing.doubt import LEAST, quantiles_of
+from kvbench.timing.doubt import LEAST, Doubt, quantiles_of
 from kvbench.timing.kernels import Kernels, kernels_of
 
 DIGITS = 3
@@ -60,7 +60,7 @@ def residuals_of(frame: pd.DataFrame, kernels: Kernels) -> dict[str, list[float]
     """Quantiles of ln(measured ÷ ours) by kind of work, on rows of a table that are held out and not doubtful; those
     that judge intervals have no part in them, but where there are too few others."""
     believed = frame[is_held_out(frame) & ~is_doubtful(frame)]
-    rows = judged_kernels(believed, kernels).rows.assign(judges=judges_intervals(believed))
+    rows = judged_kernels(believed, kernels, Doubt({}, is_measured=True)).rows
     found = {}
     for kind, own in rows.groupby(rows["kind"].map(KINDS_OF), sort=False):
         others = own[~own["judges"]]
