@@ -5,6 +5,10 @@ The decisions are plain functions of integers: the runner calls them, the fleet 
 
 from typing import NamedTuple
 
+STEP_TOKENS = (512, 1024, 2048, 4096, 8192, 16384)
+STEP_SEQUENCES = (32, 64, 128, 256, 512, 1024)
+"""Of a step, at most, that a search tries."""
+
 
 class Scheduling(NamedTuple):
     """Rules of a step.

@@ -1,18 +1,19 @@
 """SGLang: a pool of tokens for full attention, one for windows, and slots for states."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from kvbench.checks import check_bound, check_flag, check_int, check_number, check_one_of, check_share
 from kvbench.engine.base import Engine, capped
 from kvbench.engine.blocks import GROWING, SPARSE_FP8_BYTES, state_bytes, with_drafter
 from kvbench.engine.memory import RankMemory, sglang_memory
 from kvbench.engine.pool import Need, Pool, SubPool
-from kvbench.engine.scheduling import Scheduling
+from kvbench.engine.scheduling import STEP_SEQUENCES, STEP_TOKENS, Scheduling
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.groups import FULL, LATENT, SHARING, STATE, LayerGroup
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
+from kvbench.tried import Tried
 
 NEWEST = "0.5.23"
 MIB = 2**20
@@ -70,11 +71,11 @@ class SGLang(Engine):
 
     mem_fraction_static: float | None = None
     context_length: int | None = None
-    page_size: int | None = None
-    chunked_prefill_size: int | None = None
-    enable_mixed_chunk: bool = False
+    page_size: Annotated[int | None, Tried(choices=(1, 16, 64))] = None
+    chunked_prefill_size: Annotated[int | None, Tried(choices=STEP_TOKENS)] = None
+    enable_mixed_chunk: Annotated[bool, Tried(choices=(False, True))] = False
     cuda_graph_max_bs: int | None = None
-    max_running_requests: int | None = None
+    max_running_requests: Annotated[int | None, Tried(choices=STEP_SEQUENCES)] = None
     max_total_tokens: int | None = None
     swa_full_tokens_ratio: float | None = None
     disable_hybrid_swa_memory: bool = False

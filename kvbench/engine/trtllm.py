@@ -1,18 +1,19 @@
 """TensorRT-LLM: blocks over all layers, of a share of what is free."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from kvbench.checks import check_bound, check_flag, check_share
 from kvbench.engine.base import Engine, capped
 from kvbench.engine.memory import RankMemory, trtllm_memory
 from kvbench.engine.pool import Need, Pool, SubPool
-from kvbench.engine.scheduling import Scheduling
+from kvbench.engine.scheduling import STEP_SEQUENCES, STEP_TOKENS, Scheduling
 from kvbench.engine.version import since
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.groups import FULL, STATE
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
+from kvbench.tried import Tried
 
 NEWEST = "1.2"
 STEP_S, COMPUTE_SHARE = 5e-4, 0.84
@@ -49,11 +50,11 @@ class TensorRTLLM(Engine):
     """
 
     free_gpu_memory_fraction: float | None = None
-    tokens_per_block: int | None = None
+    tokens_per_block: Annotated[int | None, Tried(choices=(16, 32, 64, 128))] = None
     max_seq_len: int | None = None
-    max_batch_size: int | None = None
-    max_num_tokens: int | None = None
-    enable_chunked_prefill: bool = False
+    max_batch_size: Annotated[int | None, Tried(choices=STEP_SEQUENCES)] = None
+    max_num_tokens: Annotated[int | None, Tried(choices=STEP_TOKENS)] = None
+    enable_chunked_prefill: Annotated[bool, Tried(choices=(False, True))] = False
     max_tokens: int | None = None
     enable_block_reuse: bool = True
 

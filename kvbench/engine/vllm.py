@@ -1,20 +1,21 @@
 """vLLM: one pool of blocks for all groups of layers, with pages made equal."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from kvbench.checks import check_bound, check_flag, check_int, check_one_of, check_share
 from kvbench.engine.base import Engine, capped
 from kvbench.engine.blocks import layers_of, pool_of, with_drafter
 from kvbench.engine.memory import RankMemory, vllm_memory
 from kvbench.engine.pool import Pool
-from kvbench.engine.scheduling import Scheduling
+from kvbench.engine.scheduling import STEP_SEQUENCES, STEP_TOKENS, Scheduling
 from kvbench.engine.version import since
 from kvbench.model.accelerator import Accelerator
 from kvbench.model.dtypes import KV_BITS
 from kvbench.model.groups import CHUNKED, LATENT, STATE
 from kvbench.model.model import Model
 from kvbench.model.parallel import Parallel
+from kvbench.tried import Tried
 
 NEWEST = "0.33"
 V1, V1_BY_DEFAULT = "0.6.6", "0.8"
@@ -87,11 +88,11 @@ class VLLM(Engine):
 
     gpu_memory_utilization: float | None = None
     max_model_len: int | None = None
-    max_num_batched_tokens: int | None = None
-    max_num_seqs: int | None = None
-    enable_chunked_prefill: bool | None = None
+    max_num_batched_tokens: Annotated[int | None, Tried(choices=STEP_TOKENS)] = None
+    max_num_seqs: Annotated[int | None, Tried(choices=STEP_SEQUENCES)] = None
+    enable_chunked_prefill: Annotated[bool | None, Tried(choices=(True, False))] = None
     async_scheduling: bool | None = None
-    block_size: int | None = None
+    block_size: Annotated[int | None, Tried(choices=(16, 32, 64, 128))] = None
     num_gpu_blocks: int | None = None
     enable_prefix_caching: bool | None = None
     enforce_eager: bool = False

@@ -1,11 +1,13 @@
 """Growth ahead: dynamic's resizes, begun before they are needed and carried out beside the steps."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from kvbench.checks import check_share
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import NOTHING, Plan, Reserve, Settle, append_plan
 from kvbench.strategy.dynamic import Dynamic
+from kvbench.tried import Tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Ahead(Dynamic):
 
     decides_by = "background work, which is under way or not"
 
-    start_at: float = 0.9
+    start_at: Annotated[float, Tried(0.5, 0.95)] = 0.9
 
     def __post_init__(self) -> None:
         super().__post_init__()

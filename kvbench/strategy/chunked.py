@@ -1,12 +1,14 @@
 """Chunks: growth without copying."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import Area, Chunks
 from kvbench.plan.ops import Plan
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
+from kvbench.tried import Tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class Chunked(Strategy):
     Departs: none.
     """
 
-    chunk_tokens: int = 1024
+    chunk_tokens: Annotated[int, Tried(choices=(128, 256, 512, 1024, 2048))] = 1024
 
     def __post_init__(self) -> None:
         check_int("chunk_tokens", self.chunk_tokens, 1)

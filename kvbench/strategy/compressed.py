@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from kvbench.checks import check_int, check_share
 from kvbench.ledger import LedgerView
@@ -19,6 +20,7 @@ from kvbench.strategy.base import (
     rounded_up,
     same_capacity,
 )
+from kvbench.tried import Tried
 from kvbench.workload.request import Session
 
 GROWTH_TOKENS = 64
@@ -51,8 +53,8 @@ class Compressed(Strategy):
     lossless = False
     areas = (Area(positions=True),)
 
-    kept_fraction: float = 0.5
-    interval: int = 64
+    kept_fraction: Annotated[float, Tried(0.1, 0.9)] = 0.5
+    interval: Annotated[int, Tried(choices=(16, 64, 256))] = 64
 
     def __post_init__(self) -> None:
         check_share("kept_fraction", self.kept_fraction)

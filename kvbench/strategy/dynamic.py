@@ -1,7 +1,7 @@
 """Dynamic growth: a larger buffer by a factor, when an append does not fit."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 from kvbench.checks import check_bound, check_int, check_number
 from kvbench.ledger import UNLIMITED, LedgerView, Limits
@@ -15,6 +15,7 @@ from kvbench.strategy.base import (
     resize_and_append,
     rounded_up,
 )
+from kvbench.tried import Tried
 from kvbench.workload.request import Session
 
 
@@ -53,8 +54,8 @@ class Dynamic(Strategy):
     Departs: it allocates once heads, size and dtype are known; a sequence that is too long is an outcome.
     """
 
-    initial_capacity: int = 512
-    growth_factor: float = 1.5
+    initial_capacity: Annotated[int, Tried(choices=(128, 256, 512, 1024, 2048, 4096))] = 512
+    growth_factor: Annotated[float, Tried(1.1, 3.0)] = 1.5
     max_capacity: int | None = None
     round_to: int = 1
 

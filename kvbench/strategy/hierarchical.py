@@ -1,6 +1,7 @@
 """Tiers: the newest or most read tokens on the device, the others in the host's memory, and then in files."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from kvbench.checks import check_bound, check_flag, check_int, check_one_of
 from kvbench.ledger import UNLIMITED, LedgerView
@@ -32,6 +33,7 @@ from kvbench.strategy.base import (
     rounded_up,
     same_capacity,
 )
+from kvbench.tried import Tried
 from kvbench.workload.request import Session
 
 EVICTIONS = ("age", "access")
@@ -64,7 +66,7 @@ class Hierarchical(Strategy):
         never joined to be read, and a third tier is possible.
     """
 
-    fast_capacity: int = 1024
+    fast_capacity: Annotated[int, Tried(choices=(256, 512, 1024, 2048, 4096))] = 1024
     slow_capacity: int | None = None
     disk_capacity: int | None = 0
     eviction: str = "age"

@@ -3,12 +3,14 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from kvbench.checks import check_int, check_one_of
 from kvbench.ledger import LedgerView
 from kvbench.plan.ops import NOTHING, Plan, Reserve, append_plan
 from kvbench.strategy.base import derived, resize_and_append, rounded_up
 from kvbench.strategy.dynamic import Dynamic
+from kvbench.tried import Tried
 from kvbench.workload.request import Session
 
 STABLE_VARIANCE = 0.1
@@ -66,7 +68,7 @@ class Predictive(Dynamic):
 
     decides_by = "each sequence's past appends"
 
-    history_window: int = 10
+    history_window: Annotated[int, Tried(choices=(3, 5, 10, 20, 50))] = 10
     rule: str = "total"
 
     def __post_init__(self) -> None:

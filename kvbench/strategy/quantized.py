@@ -1,12 +1,14 @@
 """Quantization: older tokens in few bits, the newest as they are."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
 from kvbench.plan.area import STAGING_TOKENS, Area, Chunks, Packed, Ring
 from kvbench.plan.ops import MAIN, NOTHING, Append, Move, Plan, Reserve, Rule, append_plan
 from kvbench.strategy.base import IntegerRule, Strategy, Turns, constant, derived, in_units, rounded_up
+from kvbench.tried import Tried
 from kvbench.workload.request import Session
 
 PACKED = "packed"
@@ -36,8 +38,8 @@ class Quantized(Strategy):
     lossless = False
 
     bits: int = 4
-    group_size: int = 32
-    residual_tokens: int = 128
+    group_size: Annotated[int, Tried(choices=(32, 64, 128))] = 32
+    residual_tokens: Annotated[int, Tried(choices=(0, 32, 128, 256))] = 128
     keys_per: str = "channel"
 
     def __post_init__(self) -> None:

@@ -1,12 +1,14 @@
 """Attention sinks: the first tokens and a recent window."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from kvbench.checks import check_int
 from kvbench.plan.area import Area, Ring
 from kvbench.plan.ops import Rule
 from kvbench.strategy.base import derived
 from kvbench.strategy.bounded import Bounded
+from kvbench.tried import Tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +27,8 @@ class Sinks(Bounded):
     Departs: positions are not re-rotated; a prompt longer than the window is attended whole before it is reduced.
     """
 
-    num_sinks: int = 4
-    window: int = 1020
+    num_sinks: Annotated[int, Tried(choices=(0, 1, 4, 16))] = 4
+    window: Annotated[int, Tried(choices=(252, 508, 1020, 2044, 4092, 8188))] = 1020
 
     def __post_init__(self) -> None:
         check_int("num_sinks", self.num_sinks, 0)

@@ -1,6 +1,7 @@
 """SnapKV: the prompt's last tokens vote for what is kept of it."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
@@ -18,6 +19,7 @@ from kvbench.strategy.base import (
     rounded_up,
     same_capacity,
 )
+from kvbench.tried import Tried
 
 GROWTH_TOKENS = 256
 """Slots by which capacity grows: a resize each 256 decoded tokens."""
@@ -44,8 +46,8 @@ class SnapKV(Strategy):
 
     lossless = False
 
-    budget: int = 1024
-    window: int = 32
+    budget: Annotated[int, Tried(choices=(256, 512, 1024, 2048, 4096))] = 1024
+    window: Annotated[int, Tried(choices=(8, 16, 32, 64))] = 32
     kernel_size: int = 7
     pooling: str = "max"
 

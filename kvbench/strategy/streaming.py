@@ -1,6 +1,7 @@
 """Streaming windows: attention reads the active one, those before are retired."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from kvbench.checks import check_int
 from kvbench.ledger import LedgerView
@@ -17,6 +18,7 @@ from kvbench.strategy.base import (
     passed_on,
     same_capacity,
 )
+from kvbench.tried import Tried
 from kvbench.workload.request import Session
 
 RETIRED = "retired"
@@ -41,9 +43,9 @@ class Streaming(Strategy):
 
     lossless = False
 
-    window_size: int = 1024
-    overlap_size: int = 128
-    max_retired: int = 10
+    window_size: Annotated[int, Tried(choices=(256, 512, 1024, 2048, 4096))] = 1024
+    overlap_size: Annotated[int, Tried(choices=(0, 64, 128, 256))] = 128
+    max_retired: Annotated[int, Tried(choices=(1, 4, 10, 32))] = 10
 
     def __post_init__(self) -> None:
         check_int("window_size", self.window_size, 1)
