@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kvbench.api.recording import record as record
     from kvbench.api.rerunning import rerun as rerun
     from kvbench.api.training import train as train
+    from kvbench.api.tuning import tune as tune
     from kvbench.api.validating import validate as validate
     from kvbench.api.verbs import describe as describe
     from kvbench.api.verbs import run as run

@@ -11,7 +11,14 @@ import kvbench
 
 ROOT = Path(kvbench.__file__).resolve().parent
 
-GROUND = {"messages": set(), "files": set(), "compiled": set(), "lazy": set(), "checks": {"messages"}}
+GROUND = {
+    "messages": set(),
+    "files": set(),
+    "compiled": set(),
+    "lazy": set(),
+    "checks": {"messages"},
+    "tried": {"checks"},
+}
 DECIDE = {
     "plan": set(),
     "model": set(),
@@ -44,7 +51,7 @@ THIRD_PARTY = {
     "fleet": {"numpy", "pandas"},
     "timing": {"numpy"},
     "compiled": {"numba"},
-    "decide": {"numpy", "pandas", "pyarrow"},
+    "decide": {"numpy", "pandas", "pyarrow", "optuna"},
     "engine": set(),
     "predictor": {"numpy", "safetensors"},
     "ledger": set(),

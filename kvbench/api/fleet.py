@@ -82,12 +82,13 @@ class FleetParts(NamedTuple):
     budget_bytes: int
 
 
-def fleet_parts(config: Config, overrides: Sequence[str]) -> FleetParts:
+def fleet_parts(config: Config, overrides: Sequence[str], taken: TraceColumns | None = None) -> FleetParts:
     """What is served by what, checked.
 
     Args:
         config: composed and resolved.
         overrides: lines KEY=VALUE of what was asked for.
+        taken: the requests, where they were drawn before; None: they are drawn now.
     Raises:
         UsageError: the configuration is wrong.
         FileNotFoundError: a trace is missing.
@@ -97,7 +98,7 @@ def fleet_parts(config: Config, overrides: Sequence[str]) -> FleetParts:
     fleet = backend_of(config, geometry_of(config))
     assert isinstance(fleet, FleetServer)
     _check_rules(strategies)
-    columns, num_available = _requests(config, overrides)
+    columns, num_available = requests_of(config, overrides) if taken is None else (taken, taken.num_requests)
     budget_bytes = fleet.memory_bytes if config["budget_bytes"] is None else config["budget_bytes"]
     check_budget(budget_bytes, fleet.memory_bytes, fleet.machine.name)
     return FleetParts(strategies, fleet, columns, num_available, budget_bytes)
@@ -147,9 +148,13 @@ def _check_rules(strategies: Mapping[str, Strategy]) -> None:
             check_rule(strategy)
 
 
-def _requests(config: Config, overrides: Sequence[str]) -> tuple[TraceColumns, int]:
+def requests_of(config: Config, overrides: Sequence[str]) -> tuple[TraceColumns, int]:
     """The requests that are served, and how many the scenario has. A trace is served whole unless it was cut by the
     command line: what its file says is for runs on tensors.
+
+    Raises:
+        UsageError: the scenario refuses its parameters.
+        FileNotFoundError: a trace is missing.
     """
     scenario = scenario_of(config)
     asked = any(line.lstrip("+").startswith("scenario.max_requests=") for line in overrides)

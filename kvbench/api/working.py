@@ -1,17 +1,16 @@
 """Workers of a sweep that has a manifest: here in processes, and elsewhere whoever calls `work` on its folder."""
 
 import contextlib
-import multiprocessing.connection
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from kvbench.api.beside import as_worker, run_beside
 from kvbench.api.points import carry_out
 from kvbench.api.progress import watched
 from kvbench.configuration.errors import UsageError, WriteFailed
@@ -19,10 +18,6 @@ from kvbench.decide.manifest import Manifest, NoManifest, read_manifest, this_ma
 from kvbench.decide.shards import Shards, Unreadable
 from kvbench.decide.work import Places, SweepWorker, is_fresh
 from kvbench.workload.trace import FOLDER_VARIABLE
-
-STOP_S = 30.0
-"""That a worker has to write what it has, once it is told to stop."""
-LOOK_S = 0.5
 
 
 def work(folder: str | Path, *, workers: int = 1, trusted: Iterable[str] = ()) -> None:
@@ -132,42 +127,22 @@ def run_here(
 
 def _run_beside(folder: Path, manifest: Manifest, workers: int, on_look: Callable[[Shards], object]) -> None:
     """Run a sweep's points in processes, and look what they leave."""
-    context, shards = multiprocessing.get_context("spawn"), Shards(Places(folder).shards)
-    running = [context.Process(target=_worker, args=(folder, manifest), daemon=True) for _ in range(workers)]
-    try:
-        for process in running:
-            process.start()
-        while any(process.is_alive() for process in running):
-            multiprocessing.connection.wait([process.sentinel for process in running if process.is_alive()], LOOK_S)
-            shards.look()
-            on_look(shards)
-    finally:
-        _stop(running)
-    failed = [process.exitcode for process in running if process.exitcode]
+    shards = Shards(Places(folder).shards)
+
+    def look() -> None:
+        shards.look()
+        on_look(shards)
+
+    failed = run_beside(_worker, (folder, manifest), workers, look)
     if failed and any(not shards.is_settled(point, Places(folder).turn()) for point in range(len(manifest))):
         raise WriteFailed(f"{folder}: workers ended before its points: exit status {failed[0]}; `resume` goes on")
 
 
-def _stop(running: Iterable[BaseProcess]) -> None:
-    """Tell processes to stop, and let them write what they have."""
-    started = [process for process in running if process.pid is not None]
-    for process in started:
-        process.terminate()
-    for process in started:
-        process.join(STOP_S)
-        if process.is_alive():
-            process.kill()
-            process.join()
-
-
 def _worker(folder: Path, manifest: Manifest) -> None:
     """A process of a sweep; it ends with the one that started it."""
-    import signal
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    above = multiprocessing.parent_process()
+    goes_on = as_worker()
     try:
-        run_here(folder, manifest, goes_on=lambda: above is None or above.is_alive())
+        run_here(folder, manifest, goes_on=goes_on)
     except KeyboardInterrupt:
         sys.exit(1)
     except UsageError as error:

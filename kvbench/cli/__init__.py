@@ -11,6 +11,7 @@ VERBS = {
     "validate": "kvbench.cli.validate",
     "compare": "kvbench.cli.compare",
     "rate": "kvbench.cli.rate",
+    "tune": "kvbench.cli.tune",
     "work": "kvbench.cli.work",
     "resume": "kvbench.cli.resume",
     "collect": "kvbench.cli.collect",

@@ -118,12 +118,22 @@ def _strategies(given: Any, config: Mapping[str, Any], trusted: Sequence[str]) -
         if given is not None:
             raise UsageError("an experiment has strategies of its own: set experiment.strategies.NAME.…")
         return {}
-    if given is None:
-        given = compared(config)
+    named = named_strategies(compared(config) if given is None else given)
+    return {name: _node("strategy", each, trusted) for name, each in named.items()}
+
+
+def named_strategies(given: Any) -> dict[str, Any]:
+    """Strategies, or what stands for them, by name.
+
+    Args:
+        given: names and strategies, one of either, or a mapping that names them.
+    Raises:
+        UsageError: it is something else, or two have one name.
+    """
     if isinstance(given, str | Strategy):
         given = [given]
     if isinstance(given, Mapping):
-        return {str(name): _node("strategy", each, trusted) for name, each in given.items()}
+        return {str(name): each for name, each in given.items()}
     if not isinstance(given, Iterable):
         raise UsageError(f"strategies are names and strategies, or a mapping that names them, got {given!r}")
     found: dict[str, Any] = {}
@@ -131,7 +141,7 @@ def _strategies(given: Any, config: Mapping[str, Any], trusted: Sequence[str]) -
         name = Path(each).stem if isinstance(each, str) else _WORDS.sub("_", type(each).__name__).lower()
         if name in found:
             raise UsageError(f"two strategies are called {name}: name them, as {{'first': …, 'second': …}}")
-        found[name] = _node("strategy", each, trusted)
+        found[name] = each
     return found
 
 

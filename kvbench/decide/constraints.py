@@ -9,6 +9,8 @@ from kvbench.results.conditions import UNTOLD, Stated, column_of, stated
 from kvbench.results.quality_columns import QUALITY_OF_MODEL, WHERE
 
 SATISFIED, VIOLATED = "satisfied", "violated"
+LEAST_EXCESS = 1e-12
+"""Of a figure that is at a bound that it has to be beyond."""
 EXAMPLE = "subject_to='[ttft_p99_s<=1,tpot_p99_s<=0.05]'"
 
 
@@ -20,7 +22,16 @@ class Constraint(Stated):
     @property
     def column(self) -> str:
         """The summary's column."""
-        return column_of(self.measure)
+        return column_of("_".join((*self.of, self.measure)))
+
+    def excess(self, row: Mapping[str, Any]) -> float:
+        """How far the figure itself is beyond the bound, as a share of it; below 0 within, infinite where empty."""
+        value = float(row.get(self.column, math.nan))
+        if math.isnan(value):
+            return math.inf
+        beyond = value - self.limit if self.operator.startswith("<") else self.limit - value
+        share = beyond / (abs(self.limit) or 1.0)
+        return share if self.holds(value) or share > 0 else LEAST_EXCESS
 
     def verdict(self, row: Mapping[str, Any]) -> str:
         """What a row says: of a figure that has an interval, by all of it.
@@ -61,9 +72,15 @@ def constraints_of(texts: Iterable[str]) -> tuple[Constraint, ...]:
     for text in texts:
         for each in stated(text, "subject_to", EXAMPLE):
             constraint = Constraint(*each)
-            if constraint.of:
-                raise ValueError(f"subject_to={each.text}: a figure of the whole run has no word before it")
-            _ = constraint.column  # refuses what is none
+            try:
+                _ = constraint.column  # refuses what is none
+            except ValueError as error:
+                if not constraint.of:
+                    raise
+                raise ValueError(
+                    f"subject_to={each.text}: a figure of the whole run has no word before it, and none is called "
+                    f"{'_'.join((*constraint.of, constraint.measure))}"
+                ) from error
             found.append(constraint)
     if not found:
         raise ValueError(f"subject_to says what has to hold, for example {EXAMPLE}; got nothing")

@@ -62,23 +62,12 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
     replays: list[dict[str, object]] = []
     hits: list[dict[str, object]] = []
     names = list(runs)
-    for code, (name, (result, facts, folded, again, upkeep, found)) in enumerate(runs.items()):
-        if unknown := [column for column in facts if column not in SUMMARY]:
-            raise ValueError(f"facts name columns of the summary, got {', '.join(unknown)}")
-        sums = folded or RequestSums(OUTCOMES, objective, SampleList)
-        times = sums.times(result) if folded else sums.add(result)
-        row: dict[str, object] = {
-            "scenario": scenario,
-            "strategy": name,
-            "source": "modelled",
-            "scope": "model",
-            "simulated_by": FLEET,
-        }
-        row |= _counts(result) | _outcomes(sums) | _service(result, sums, upkeep) | _memory(result)
-        row |= _tiers(result, sums.makespan_s)
-        row |= sums.latencies() | dict(facts)
-        summaries.append(row | of_row(row, WITH_INTERVAL, {}, again.values, again.drawn_from, reaching))
-        replays += [{"strategy": name, "replay": turn, **each} for turn, each in enumerate(again.rows)]
+    for code, (name, run) in enumerate(runs.items()):
+        result, found = run.result, run.hits
+        sums = run.sums or RequestSums(OUTCOMES, objective, SampleList)
+        times = sums.times(result) if run.sums else sums.add(result)
+        summaries.append(summary_row(name, run, scenario, sums))
+        replays += [{"strategy": name, "replay": turn, **each} for turn, each in enumerate(run.replays.rows)]
         hits += [{"strategy": name, **each} for each in (() if found is None else found.rows())]
         requests.append(_requests(result, times, _named(code, len(times.ttft_s), names)))
         if result.by_replica.batch.size:
@@ -94,6 +83,33 @@ def fleet_frames(runs: Mapping[str, FleetRun], scenario: str, objective: Objecti
         replays=pd.DataFrame(replays) if replays else None,
         tables={"hits": pd.DataFrame(hits)[list(HITS)]} if hits else {},
     )
+
+
+def summary_row(name: str, run: FleetRun, scenario: str, sums: RequestSums) -> dict[str, object]:
+    """A row of the summary, without what a fleet has no figure for.
+
+    Args:
+        name: the strategy's.
+        run: what became of the requests.
+        scenario: its name.
+        sums: of all requests.
+    Raises:
+        ValueError: facts name what is no column of the summary.
+    """
+    result, again = run.result, run.replays
+    if unknown := [column for column in run.facts if column not in SUMMARY]:
+        raise ValueError(f"facts name columns of the summary, got {', '.join(unknown)}")
+    row: dict[str, object] = {
+        "scenario": scenario,
+        "strategy": name,
+        "source": "modelled",
+        "scope": "model",
+        "simulated_by": FLEET,
+    }
+    row |= _counts(result) | _outcomes(sums) | _service(result, sums, run.upkeep) | _memory(result)
+    row |= _tiers(result, sums.makespan_s)
+    row |= sums.latencies() | dict(run.facts)
+    return row | of_row(row, WITH_INTERVAL, {}, again.values, again.drawn_from, reaching)
 
 
 def figures_of(upkeep: Upkeep, result: FleetResult, sums: RequestSums) -> dict[str, float]:

@@ -70,22 +70,21 @@ class Cost(NamedTuple):
         return np.where(np.isnan(paired), apart, paired)
 
 
-def pareto_front(cost: Cost, other: Cost) -> np.ndarray:
-    """Whether each point is on the front: no other there is less in one cost, beyond doubt, and as little in the other.
+def pareto_front(*costs: Cost) -> np.ndarray:
+    """Whether each point is on the front: no other there is less in one cost, beyond doubt, and as little in all.
 
     Args:
-        cost: one cost.
-        other: the other, of the same points. A point that lacks either is on no front, and beats none.
+        costs: one at least, of the same points. A point that lacks one is on no front, and beats none.
     Returns:
-        A mask over the points. Who is beaten in both beyond doubt is off it, whoever did it; who is as good in one as
+        A mask over the points. Who is beaten in all beyond doubt is off it, whoever did it; who is as good in one as
         far as intervals tell, only if the other is on it: of a chain of neighbours that cannot be told apart, the ends
         can be on it.
     """
-    waiting = cost.is_known & other.is_known
-    costs = [each.among(waiting) for each in (cost, other)]
-    less = [each.less() for each in costs]
-    beats = (less[0] & ~less[1].T) | (less[1] & ~less[0].T)
-    waiting &= ~(costs[0].no_more() & costs[1].no_more() & (less[0] | less[1])).any(axis=0)
+    waiting = np.logical_and.reduce([cost.is_known for cost in costs])
+    costs = tuple(each.among(waiting) for each in costs)
+    less = np.logical_or.reduce([each.less() for each in costs])
+    beats = less & ~less.T
+    waiting &= ~(np.logical_and.reduce([each.no_more() for each in costs]) & less).any(axis=0)
     on_front = np.zeros(len(waiting), dtype=bool)
     while waiting.any():
         unbeaten = waiting & ~beats[waiting].any(axis=0)

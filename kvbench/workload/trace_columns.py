@@ -103,6 +103,13 @@ class TraceColumns:
             return self
         return self._moved(rows)
 
+    def after_sessions(self, num_sessions: int) -> "TraceColumns":
+        """The requests of all sessions but the first so many; time is counted from the first of them."""
+        taken = self._moved(np.flatnonzero(self.session_numbers >= num_sessions))
+        if taken.arrival_ns is None or not taken.arrival_ns.size:
+            return taken
+        return replace(taken, arrival_ns=taken.arrival_ns - taken.arrival_ns.min())
+
     @property
     def period_ns(self) -> int:
         """From one beginning to the next of a trace that is repeated: to the last arrival, and a mean gap more."""

@@ -1,0 +1,53 @@
+"""`kvbench tune +scenario=… hardware=[…] subject_to=[…]`: the best deployment, and how it compares with defaults."""
+
+import json
+import sys
+from typing import Any
+
+from kvbench.api.tuning import tune
+from kvbench.cli.arguments import needing, settings_of
+from kvbench.cli.drawn import chart_path, draw
+from kvbench.configuration.errors import UsageError
+from kvbench.messages import unknown
+
+TABLE, JSON = FORMATS = ("table", "json")
+OWN = ("trials", "workers", "folder")
+CHOSEN = ("scenario", "strategy", "model", "backend", "hardware", "engine", "trusted")
+LISTS = ("strategy", "hardware", "subject_to", "trusted", "minimise", "maximise", "search")
+TEXTS = ("scenario", "backend", "engine.version", "format", "chart", "folder")
+SEARCHED = ("minimise", "maximise", "subject_to", "search")
+USAGE = (
+    "python -m kvbench tune +scenario=azure_conv 'hardware=[h100,l40s]' model=llama3_8b "
+    "'minimise=[cost_per_million_tokens]' 'subject_to=[ttft_p99_s<=1]'"
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Print the front and how the best compares with defaults, and draw it where a file is named.
+
+    Raises:
+        UsageError: the input is wrong, a trace is missing, or the chart cannot be written.
+        KeyboardInterrupt: a signal ended it; the same command goes on.
+    """
+    given = settings_of(arguments, LISTS, TEXTS, USAGE)
+    shown, path = given.pop("format", TABLE), chart_path(given.pop("chart", None))
+    if shown not in FORMATS:
+        raise UsageError(unknown("format", shown, FORMATS))
+    chosen: dict[str, Any] = {key: given.pop(key) for key in CHOSEN if key in given}
+    needing(chosen, ("scenario", "hardware"), USAGE)
+    chosen |= {key: given.pop(key) for key in (*OWN, *SEARCHED) if key in given}
+    degrees = {key.partition(".")[2]: given.pop(key) for key in list(given) if key.startswith("parallel.")}
+    folder = chosen.setdefault("folder", None)
+    try:
+        found = tune(
+            chosen.pop("scenario"), chosen.pop("strategy", None), parallel=degrees or None, settings=given, **chosen
+        )
+    except FileNotFoundError as error:  # the scenario's trace
+        raise UsageError(str(error)) from error
+    except KeyboardInterrupt as stop:
+        kept = f"what was tried is in {folder}, and the same command goes on" if folder else "nothing was kept"
+        raise KeyboardInterrupt(kept) from stop
+    print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if shown == JSON else found.text)
+    if path is not None:
+        print(f"chart: {draw(found.chart, path)}", file=sys.stderr)
+    return 0

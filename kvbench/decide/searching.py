@@ -1,0 +1,213 @@
+"""Search a space: all of it where it is small, else where Optuna suggests; others search beside, and go on later."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kvbench.decide.claims import Claims
+from kvbench.decide.constraints import Constraint
+from kvbench.decide.kept import Became, Kept, identity
+from kvbench.decide.objectives import Goal
+from kvbench.decide.space import Deployment, Space
+from kvbench.decide.work import WAIT_S
+
+if TYPE_CHECKING:
+    import optuna
+
+SEARCHED = "searched"
+"""The stage of rows that a search leaves."""
+CHUNK = 16
+"""Deployments that are claimed at once, where all are tried."""
+MOST_AGAIN = 3
+"""Suggestions, one after another, that were tried before; then one is drawn that was not."""
+MOST_DRAWN = 1_000
+WORST = 1e30
+"""What a study is told where a figure is empty, or nothing could be served: it takes no trial without numbers."""
+EXCESS = "excess"
+JOURNAL = "study.log"
+MISSING = "a search of more deployments than it may try needs Optuna: python -m pip install 'optuna>=4.9'"
+
+Carry = Callable[[Deployment], Became]
+
+
+@dataclass(kw_only=True)
+class Search:
+    """A search of a space, beside others that search it in the same folder.
+
+    Args:
+        space: what is searched.
+        goals: what is wanted.
+        constraints: what has to hold.
+        trials: deployments that are tried, at most.
+        carry_out: serves one.
+        kept: rows, by stage; what is there is not served again.
+        folder: with `kept`'s, a journal of what was suggested, and what workers are at.
+        seed: of suggestions.
+        on_look: told how many are tried.
+        goes_on: whether to go on; asked before each.
+    """
+
+    space: Space
+    goals: Sequence[Goal]
+    constraints: Sequence[Constraint]
+    trials: int
+    carry_out: Carry
+    kept: Kept
+    folder: Path
+    seed: int = 0
+    on_look: Callable[[int], object] = lambda tried: None
+    goes_on: Callable[[], bool] = lambda: True
+    wait: Callable[[float], object] = time.sleep
+    _rng: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng([self.seed, time.time_ns()])
+
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether all of the space is tried."""
+        return self.space.size is not None and self.space.size <= self.trials
+
+    def run(self) -> None:
+        """Search, until so many are tried.
+
+        Raises:
+            ValueError: Optuna is missing, and needed.
+            OSError: nothing can be written.
+        """
+        self.kept.look()
+        if self.is_exhaustive:
+            self._all()
+        else:
+            self._suggested()
+
+    def _all(self) -> None:
+        """Try all, in chunks that are claimed."""
+        every = list(self.space)
+        chunks = {first: every[first : first + CHUNK] for first in range(0, len(every), CHUNK)}
+        claims = Claims(self._place("claims"))
+        while chunks and self.goes_on():
+            done = [first for first, chunk in chunks.items() if self.goes_on() and self._tried(claims, first, chunk)]
+            chunks = {first: chunk for first, chunk in chunks.items() if first not in done}
+            if chunks and not done:
+                self.wait(WAIT_S)
+
+    def _tried(self, claims: Claims, first: int, chunk: Sequence[Deployment]) -> bool:
+        """Whether a chunk is done, by others or now here."""
+        self.kept.look()
+        if all(self.kept.get(SEARCHED, each) for each in chunk):
+            return True
+        with claims.claimed(f"{first:08d}") as is_mine:
+            if not is_mine:
+                return False
+            self.kept.look()
+            for each in chunk:
+                if self.goes_on():
+                    self._one(each)
+        return self.goes_on()
+
+    def _one(self, deployment: Deployment) -> Became:
+        """Serve one, unless it was."""
+        found = self.kept.get(SEARCHED, deployment) or self.kept.add(SEARCHED, self.carry_out(deployment))
+        self.on_look(len(self.kept.of(SEARCHED)))
+        return found
+
+    def _suggested(self) -> None:
+        study, number_of = study_of(self)
+        again = 0
+        while self.goes_on() and number_of() < self.trials:
+            trial = study.ask()
+            deployment = self.space.suggested(trial)
+            self.kept.look()
+            again = again + 1 if self.kept.get(SEARCHED, deployment) else 0
+            self._tell(study, trial, deployment)
+            if again >= MOST_AGAIN:
+                again = 0
+                self._draw(study)
+
+    def _tell(self, study: "optuna.Study", trial: "optuna.Trial", deployment: Deployment) -> None:
+        values, excess = self._figures(self._one(deployment))
+        constrain(trial, excess)
+        trial.set_user_attr("id", identity(deployment))
+        study.tell(trial, values)
+
+    def _draw(self, study: "optuna.Study") -> None:
+        """Try one that nobody has tried, drawn at random."""
+        for _ in range(MOST_DRAWN):
+            deployment = self.space.drawn(self._rng)
+            if not self.kept.get(SEARCHED, deployment):
+                study.enqueue_trial({each.key: deployment[each.key] for each in self._asked(deployment)})
+                trial = study.ask()
+                self._tell(study, trial, self.space.suggested(trial))
+                return
+
+    def _asked(self, deployment: Deployment) -> Iterator[Any]:
+        return (each for each in self.space.dimensions if each.key in deployment)
+
+    def _figures(self, became: Became) -> tuple[list[float], list[float]]:
+        """What a study is told: costs, and how far each constraint is exceeded."""
+        costs = [goal.cost(became.row) for goal in self.goals]
+        is_known = not became.error and all(map(math.isfinite, costs))
+        excess = [each.excess(became.row) for each in self.constraints] + ([] if is_known else [WORST])
+        excess += [0.0] * (len(self.constraints) + 1 - len(excess))
+        return [cost if is_known else WORST for cost in costs], [min(each, WORST) for each in excess]
+
+    def _place(self, name: str) -> Path:
+        path = self.folder / name
+        path.mkdir(exist_ok=True)
+        return path
+
+
+def constrain(trial: "optuna.Trial", excess: Sequence[float]) -> None:
+    """Tell how far each constraint is exceeded: until Optuna 5 a sampler asks for it, since then a trial is told."""
+    if hasattr(trial, "set_constraint"):
+        for number, each in enumerate(excess):
+            trial.set_constraint(str(number), each)
+    else:
+        trial.set_user_attr(EXCESS, list(excess))
+
+
+def _excess(trial: Any) -> Sequence[float]:
+    found: Sequence[float] = trial.user_attrs.get(EXCESS, [WORST])
+    return found
+
+
+def study_of(search: Search) -> tuple["optuna.Study", Callable[[], int]]:
+    """Optuna's study of a search, in its folder, where others find it; and how many it has tried.
+
+    Raises:
+        ValueError: Optuna is missing.
+    """
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+        from optuna.trial import TrialState
+    except ImportError as error:
+        raise ValueError(MISSING) from error
+    import warnings
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = "; ".join([*(goal.text for goal in search.goals), *(each.text for each in search.constraints)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = JournalStorage(JournalFileBackend(str(search.folder / JOURNAL)))
+        study = optuna.create_study(
+            storage=storage, study_name=name, directions=["minimize"] * len(search.goals), load_if_exists=True
+        )
+        begun = len(study.get_trials(deepcopy=False))
+        told: dict[str, Any] = {} if hasattr(optuna.Trial, "set_constraint") else {"constraints_func": _excess}
+        study.sampler = optuna.samplers.TPESampler(
+            seed=(search.seed + begun) % 2**32, multivariate=True, group=True, constant_liar=True, **told
+        )
+
+    def number_of() -> int:
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return len({trial.user_attrs["id"] for trial in trials})
+
+    return study, number_of
