@@ -6,7 +6,7 @@ import pytest
 
 from kvbench.decide.claims import Claims
 from kvbench.decide.constraints import constraints_of
-from kvbench.decide.kept import Became, Kept
+from kvbench.decide.kept import Became, KeptRows
 from kvbench.decide.objectives import goals_of
 from kvbench.decide.searching import SEARCHED, Search
 from kvbench.decide.space import Dimension, Space
@@ -45,7 +45,7 @@ class Fleet:
 
 def search(folder, fleet, trials, **given):
     (folder / "rows").mkdir(exist_ok=True)
-    kept = Kept(folder / "rows")
+    kept = KeptRows(folder / "rows")
     given |= {"carry_out": fleet, "kept": kept, "folder": folder, "trials": trials}
     found = Search(space=GRID, goals=GOALS, constraints=CONSTRAINTS, **given)
     return found, kept
@@ -107,7 +107,7 @@ def test_what_another_is_at_is_left_to_it(tmp_path):
 
         def wait(seconds):
             waited.append(len(fleet.served))
-            other = Kept(tmp_path / "rows")
+            other = KeptRows(tmp_path / "rows")
             other.look()
             for each in list(GRID)[:16]:
                 other.add(SEARCHED, Fleet()(each))
@@ -120,13 +120,13 @@ def test_what_another_is_at_is_left_to_it(tmp_path):
 
 
 def test_a_line_that_is_not_whole_is_no_row(tmp_path):
-    kept = Kept(tmp_path)
+    kept = KeptRows(tmp_path)
     row = kept.add("searched", Became({"a": 1}, {"x": 1.5, "y": float("nan"), "z": None}))
     assert row.row == {"x": 1.5}
     (path,) = tmp_path.glob("*.jsonl")
     whole = path.read_text()
     path.write_text(whole + whole[: len(whole) // 2])
-    again = Kept(tmp_path)
+    again = KeptRows(tmp_path)
     again.look()
     assert again.of("searched") == [row]
     assert again.get("searched", {"a": 1}) == row

@@ -90,14 +90,22 @@ def test_ranges_that_parameters_declare_are_searched_with_their_strategy_alone(t
 def test_what_is_beside_a_row_is_there_before_it_is_judged(monkeypatch):
     told = []
 
-    def figures_of(config, name, row):
+    def figures_of(config, parts, name, row):
         told.append((config["strategy"][name]["_target_"], row["num_completed"]))
-        return {"needle_recall": 0.5 if name == "static" else 1.0}
+        assert parts.columns.num_requests == 150
+        return {"quality_needle_share": 0.5 if name == "static" else 1.0}
 
     monkeypatch.setattr("kvbench.api.deployments.figures_of", figures_of)
-    found = tuned(hardware="h100", strategies=["paged", "static"], settings=SETTINGS, subject_to="needle.recall>=0.9")
+    found = tuned(hardware="h100", strategies=["paged", "static"], settings=SETTINGS, subject_to="quality.needle>=0.9")
     assert ("kvbench.strategy.static.Static", 150) in told
     assert set(found.rows.loc[found.rows["verdict"] == "violated", "strategy"]) == {"static"}
+
+
+def test_quality_that_nobody_measured_cannot_be_told():
+    found = tuned(hardware="h100", strategies=["paged", "int4"], settings=SETTINGS, subject_to="quality.kl<=0.02")
+    told = dict(zip(found.rows["strategy"], found.rows["verdict"], strict=True))
+    assert told == {"paged": "satisfied", "int4": "cannot be told"}
+    assert found.best["quality_kl"] == 0
 
 
 def test_requests_that_no_seed_changes_are_said_to_be_the_same():
@@ -112,9 +120,9 @@ def test_requests_that_no_seed_changes_are_said_to_be_the_same():
     ("changed", "why"),
     [
         ({"minimise": ["ttfp99"]}, "Did you mean 'ttft_p99_s'"),
-        ({"minimise": ["ttft_p99"]}, "ttft_p99_s is empty: a percentile takes ten requests"),
+        ({"minimise": ["ttft_p99"]}, "ttft_p99_s is empty; a percentile takes ten requests"),
         ({"subject_to": "ttft<<1"}, "subject_to is a measure, a comparison and a number"),
-        ({"subject_to": "needle_recall>=0.9"}, "needle_recall is empty: no deployment has such a figure"),
+        ({"subject_to": "needle_recall>=0.9"}, "needle_recall is empty; a percentile takes"),
         ({"strategies": ["paged"], "hardware": "h100", "settings": SETTINGS}, "one deployment, and nothing to search"),
         ({"hardware": None}, "a search serves on machines"),
         ({"hardware": []}, "hardware is a list without a name"),

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvbench.api.basis import Basis
-from kvbench.api.fleet import fleet_parts, requests_of
+from kvbench.api.fleet import FleetParts, fleet_parts, requests_of
+from kvbench.api.quality import quality_columns
 from kvbench.configuration.chosen import is_fleet, scenario_of, strategies_of
 from kvbench.configuration.errors import UsageError, refusing
 from kvbench.decide.kept import Became
@@ -103,7 +104,7 @@ def serve(basis: Basis, deployment: Deployment, columns: TraceColumns, closely: 
         run = fleet.serve(name, strategy, fleet.arriving(columns), parts.budget_bytes)
         assert run.sums is not None
         row = summary_row(name, run, basis.name, run.sums)
-        row |= figures_of(config, name, row)
+        row |= figures_of(config, parts, name, row)
     except (Exception, SystemExit) as error:  # whatever it is, it is this deployment's
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         return Became(deployment, {}, error=f"{kind}{' '.join(str(error).split())}")
@@ -112,12 +113,13 @@ def serve(basis: Basis, deployment: Deployment, columns: TraceColumns, closely: 
     return Became(deployment, row, run.replays.rows, lacks)
 
 
-def figures_of(config: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> Mapping[str, object]:
-    """What else a deployment's row has before it is judged, by column of the summary: here nothing.
+def figures_of(config: Mapping[str, Any], parts: FleetParts, name: str, row: Mapping[str, Any]) -> Mapping[str, object]:
+    """What else a deployment's row has before it is judged, by column of the summary: what it costs a real model.
 
     Args:
         config: its configuration.
+        parts: what it describes.
         name: its strategy's.
         row: what serving gave.
     """
-    return {}
+    return quality_columns(config, {name: parts.strategies[name]}, parts.columns)[name]

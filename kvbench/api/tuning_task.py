@@ -24,7 +24,7 @@ from kvbench.api.deployments import Halves, check_basis, halves_of, serve
 from kvbench.api.progress import watched
 from kvbench.configuration.errors import UsageError, WriteFailed, refusing
 from kvbench.decide.constraints import Constraint
-from kvbench.decide.kept import Became, Kept
+from kvbench.decide.kept import Became, KeptRows
 from kvbench.decide.manifest import versions
 from kvbench.decide.near import near_front
 from kvbench.decide.objectives import Goal
@@ -35,6 +35,7 @@ from kvbench.decide.space import Deployment, Dimension, Space
 from kvbench.files import write_text
 from kvbench.results.columns import ends
 from kvbench.results.front import may_win
+from kvbench.results.quality_columns import QUALITY_OF_MODEL
 from kvbench.results.replays import with_draws
 from kvbench.results.schema import SUMMARY
 from kvbench.workload.trace import TraceMissing
@@ -50,6 +51,8 @@ MOST_SIZES = 64
 MOST_JUDGED = 8
 """Of a front."""
 TOLD = "search.json"
+UPKEEP = "_per_million_tokens"
+"""Ends the names of what machines take, which their files may not say."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,10 @@ class Task:
         return halves_of(self.basis, self.space.first({}))
 
     @cached_property
-    def kept(self) -> Kept:
+    def kept(self) -> KeptRows:
         """Rows in the folder."""
         (self.folder / "rows").mkdir(exist_ok=True)
-        return Kept(self.folder / "rows")
+        return KeptRows(self.folder / "rows")
 
     def search(self, on_look: Callable[[int], object], goes_on: Callable[[], bool] = lambda: True) -> Search:
         """The search, to be run here."""
@@ -265,16 +268,15 @@ def _check_figures(task: Task, rows: pd.DataFrame, can_win: np.ndarray) -> None:
         errors = [each for each in rows["error"] if each]
         why = f"; the first: {errors[0]}" if errors else ": all are references, which are never chosen"
         raise UsageError(f"none of the {len(rows):,} deployments could be served{why}")
-    for column in [*(goal.column for goal in task.goals), *(each.column for each in task.constraints)]:
-        if rows.loc[can_win, column].isna().all():
-            hint = (
-                "a percentile takes ten requests beyond it, so serve more (backend.repeats serves all again)"
-                if "_p" in column
-                else "the hardware's file says no price_per_hour or power_w; set hardware.price_per_hour"
-                if column.endswith("_per_million_tokens")
-                else "no deployment has such a figure"
-            )
-            raise UsageError(f"{column} is empty: {hint}, or name another")
+    first = {str(name): value for name, value in rows.iloc[int(can_win[0])].items()}
+    for each in task.constraints:
+        if each.column not in QUALITY_OF_MODEL and rows.loc[can_win, each.column].isna().all():
+            raise UsageError(f"subject_to={each.text}: {each.why_empty(first)}")
+    for goal in task.goals:
+        if rows.loc[can_win, goal.column].isna().all():
+            if goal.column.endswith(UPKEEP):
+                raise UsageError(f"{goal.column} is empty; say hardware.price_per_hour or power_w, or name another")
+            raise UsageError(Constraint("", (), goal.column, "<", 0).why_empty(first))
 
 
 def judge(task: Task, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -72,9 +72,7 @@ def tuned_text(
 def figures_of(goals: Goals, subject_to: Sequence[str], rows: pd.DataFrame) -> list[str]:
     """The columns of what was wanted, and of what had to hold."""
     names = [column for column, _ in goals]
-    for each in (one for text in subject_to for one in stated(text, "subject_to", "")):
-        name = "_".join((*each.of, each.measure))
-        names.append(name if name in rows else column_of(name))
+    names += [column_of(each.measure) for text in subject_to for each in stated(text, "subject_to", "")]
     return list(dict.fromkeys(names))
 
 

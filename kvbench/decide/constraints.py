@@ -22,7 +22,7 @@ class Constraint(Stated):
     @property
     def column(self) -> str:
         """The summary's column."""
-        return column_of("_".join((*self.of, self.measure)))
+        return column_of(self.measure)
 
     def excess(self, row: Mapping[str, Any]) -> float:
         """How far the figure itself is beyond the bound, as a share of it; below 0 within, infinite where empty."""
@@ -72,15 +72,9 @@ def constraints_of(texts: Iterable[str]) -> tuple[Constraint, ...]:
     for text in texts:
         for each in stated(text, "subject_to", EXAMPLE):
             constraint = Constraint(*each)
-            try:
-                _ = constraint.column  # refuses what is none
-            except ValueError as error:
-                if not constraint.of:
-                    raise
-                raise ValueError(
-                    f"subject_to={each.text}: a figure of the whole run has no word before it, and none is called "
-                    f"{'_'.join((*constraint.of, constraint.measure))}"
-                ) from error
+            if constraint.of:
+                raise ValueError(f"subject_to={each.text}: a figure of the whole run has no word before it")
+            _ = constraint.column  # refuses what is none
             found.append(constraint)
     if not found:
         raise ValueError(f"subject_to says what has to hold, for example {EXAMPLE}; got nothing")

@@ -36,7 +36,7 @@ def identity(deployment: Deployment) -> str:
 
 
 @dataclass
-class Kept:
+class KeptRows:
     """Rows in a folder, by stage and deployment; the first of each stands.
 
     Args:

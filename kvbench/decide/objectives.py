@@ -45,7 +45,7 @@ def goals_of(minimise: Iterable[str], maximise: Iterable[str]) -> tuple[Goal, ..
     named = [(name, False) for name in minimise] + [(name, True) for name in maximise]
     found: dict[str, Goal] = {}
     for name, more in named or [(USUAL, False)]:
-        column = column_of(name.replace(".", "_"))
+        column = column_of(name)
         if column in found:
             raise ValueError(f"{column} stands twice among what is to be less or more")
         if not SUMMARY[column].label:

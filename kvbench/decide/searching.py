@@ -11,7 +11,7 @@ import numpy as np
 
 from kvbench.decide.claims import Claims
 from kvbench.decide.constraints import Constraint
-from kvbench.decide.kept import Became, Kept, identity
+from kvbench.decide.kept import Became, KeptRows, identity
 from kvbench.decide.objectives import Goal
 from kvbench.decide.space import Deployment, Space
 from kvbench.decide.work import WAIT_S
@@ -57,7 +57,7 @@ class Search:
     constraints: Sequence[Constraint]
     trials: int
     carry_out: Carry
-    kept: Kept
+    kept: KeptRows
     folder: Path
     seed: int = 0
     on_look: Callable[[int], object] = lambda tried: None
