@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("numba", reason="the extra fleet is not installed")
@@ -108,6 +109,19 @@ def test_quality_that_nobody_measured_cannot_be_told():
     assert found.best["quality_kl"] == 0
 
 
+def test_processes_share_a_search(tmp_path):
+    given = {
+        "settings": SETTINGS | {"engine.max_num_seqs": [32, 64, 128]},
+        "engine": "vllm",
+        "search": ("engine.block_size",),
+    }
+    alone, shared = tuned(**given), tuned(**given, workers=2, folder=tmp_path)
+    assert alone.size == 2 * 2 * 3 * 5
+    figures = [*alone.keys, "tokens_per_s", "verdict", "on_front"]
+    assert shared.rows[figures].equals(alone.rows[figures])
+    assert len(list((tmp_path / "rows").iterdir())) >= 2  # of who searched, and of who looked closely
+
+
 def test_requests_that_no_seed_changes_are_said_to_be_the_same():
     same = Conversations(
         num_requests=20, turns=1, prompts=ConstantLength(tokens=300), outputs=ConstantLength(tokens=20)
@@ -164,8 +178,13 @@ def test_arguments_of_the_command_line(tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr()
     assert json.loads(shown.out)["size"] == 4
     assert (tmp_path / "c.svg").exists()
-    assert main([*common, f"folder={tmp_path / 'kept'}"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main([*common, "trials=9"]) == main([*common, "workers=1"]) == 0
     assert "4 deployments, all that there are" in capsys.readouterr().out
+    (own,) = (tmp_path / "results" / "tune").iterdir()
+    assert len(pd.read_csv(own / "deployments.csv")) == 4
+    assert {*pd.read_csv(own / "judged.csv")["role"]} <= {"best", "front", "default"}
+    assert len(list((own / "rows").iterdir())) == 1  # the second time all was there
 
     def stops(served, deployment, columns, closely=False):
         if deployment["backend.replicas"] == 2:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,7 +14,9 @@ from kvbench.api.verbs import name_of
 from kvbench.configuration.errors import UsageError, refusing
 from kvbench.decide.constraints import constraints_of
 from kvbench.decide.objectives import Goal, goals_of
+from kvbench.files import write_text
 from kvbench.results.columns import ends
+from kvbench.results.replays import DRAWS
 
 if TYPE_CHECKING:
     from kvbench.backend.choice import BackendChoice
@@ -91,6 +94,20 @@ class Tuned:
         from kvbench.charts.tuned import TunedChart
 
         return TunedChart(rows=self.rows, goals=self.goals, keys=self.keys, subject=self.scenario)
+
+    def save(self, folder: "str | PathLike[str]") -> None:
+        """Write deployments.csv, judged.csv, against.csv and tuned.txt, each whole, into a folder.
+
+        Args:
+            folder: made where it is not there.
+        Raises:
+            OSError: it cannot be written.
+        """
+        frames = {"deployments": self.rows, "judged": self.judged, "against": self.against}
+        for name, frame in frames.items():
+            shown = frame.drop(columns=[column for column in map(str, frame) if column.endswith(DRAWS)])
+            write_text(Path(folder) / f"{name}.csv", shown.dropna(axis=1, how="all").to_csv(index=False))
+        write_text(Path(folder) / "tuned.txt", self.text + "\n")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON: the best, the front, and what it was judged by."""

@@ -96,6 +96,7 @@ class Task:
             carry_out=partial(serve, self.basis, columns=self.halves.searched),
             kept=self.kept,
             folder=self.folder,
+            seed=self.basis.settings.get("seed", 0),
             on_look=on_look,
             goes_on=goes_on,
         )

@@ -1,13 +1,16 @@
 """`kvbench tune +scenario=… hardware=[…] subject_to=[…]`: the best deployment, and how it compares with defaults."""
 
+import hashlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from kvbench.api.tuning import tune
 from kvbench.cli.arguments import needing, settings_of
 from kvbench.cli.drawn import chart_path, draw
-from kvbench.configuration.errors import UsageError
+from kvbench.configuration.errors import UsageError, WriteFailed
+from kvbench.decide.manifest import versions
 from kvbench.messages import unknown
 
 TABLE, JSON = FORMATS = ("table", "json")
@@ -15,11 +18,19 @@ OWN = ("trials", "workers", "folder")
 CHOSEN = ("scenario", "strategy", "model", "backend", "hardware", "engine", "trusted")
 LISTS = ("strategy", "hardware", "subject_to", "trusted", "minimise", "maximise", "search")
 TEXTS = ("scenario", "backend", "engine.version", "format", "chart", "folder")
+BESIDE = ("trials", "workers", "format", "chart")
 SEARCHED = ("minimise", "maximise", "subject_to", "search")
 USAGE = (
     "python -m kvbench tune +scenario=azure_conv 'hardware=[h100,l40s]' model=llama3_8b "
     "'minimise=[cost_per_million_tokens]' 'subject_to=[ttft_p99_s<=1]'"
 )
+
+
+def usual_folder(arguments: list[str], scenario: str) -> Path:
+    """Where a search is kept that names no folder: the same for the same command, however it runs."""
+    asked = sorted(each for each in arguments if each.partition("=")[0] not in BESIDE)
+    found = hashlib.sha256(json.dumps([asked, versions()], sort_keys=True).encode()).hexdigest()
+    return Path("results") / "tune" / f"{Path(scenario).stem}-{found[:8]}"
 
 
 def main(arguments: list[str]) -> int:
@@ -37,17 +48,21 @@ def main(arguments: list[str]) -> int:
     needing(chosen, ("scenario", "hardware"), USAGE)
     chosen |= {key: given.pop(key) for key in (*OWN, *SEARCHED) if key in given}
     degrees = {key.partition(".")[2]: given.pop(key) for key in list(given) if key.startswith("parallel.")}
-    folder = chosen.setdefault("folder", None)
+    folder = chosen.setdefault("folder", str(usual_folder(arguments, str(chosen["scenario"]))))
     try:
         found = tune(
             chosen.pop("scenario"), chosen.pop("strategy", None), parallel=degrees or None, settings=given, **chosen
         )
+        found.save(folder)
     except FileNotFoundError as error:  # the scenario's trace
         raise UsageError(str(error)) from error
+    except OSError as error:
+        raise WriteFailed(f"folder={folder}: {error.strerror or error}") from error
     except KeyboardInterrupt as stop:
-        kept = f"what was tried is in {folder}, and the same command goes on" if folder else "nothing was kept"
+        kept = f"what was tried is in {folder}, and the same command goes on"
         raise KeyboardInterrupt(kept) from stop
     print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if shown == JSON else found.text)
+    print(f"rows: {folder}", file=sys.stderr)
     if path is not None:
         print(f"chart: {draw(found.chart, path)}", file=sys.stderr)
     return 0
