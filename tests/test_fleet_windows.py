@@ -15,7 +15,7 @@ from kvbench.model.geometry import KVGeometry
 from kvbench.plan.ops import Drop
 from kvbench.runner.recorder import STEP_FIELDS
 from kvbench.runner.run import run
-from kvbench.strategy.paged import LATE, Paged
+from kvbench.strategy.paged import KEEP, LATE, Paged
 from kvbench.timing.pricing import prices_of
 from kvbench.timing.work import work_of_parameters
 from kvbench.workload.columns import requests_by_turn
@@ -29,6 +29,7 @@ MODELS = {
     "equal blocks": (group("full", 0), group("window", 1, tokens=6)),
     "unequal blocks": (group("full", 2), group("window", 0, 1, 3, tokens=9)),
     "two windows": (group("window", 0, tokens=3), group("window", 1, 2, tokens=20), group("full", 3)),
+    "chunks": (group("full", 1), group("chunked", 0, 2, tokens=7)),
 }
 GEOMETRIES = {name: KVGeometry(groups=groups, dtype="float16", name=name) for name, groups in MODELS.items()}
 VLLM = {"counts_decode": True, "waits_for_end": False, "fits_prompts": True, "plans_steps": True}
@@ -49,7 +50,8 @@ def pool_of(columns, name, size, spare, is_kept, rules, **_):
     geometry = GEOMETRIES[name]
     longest = int((columns.num_prompt_tokens + columns.num_output_tokens).max())
     slots = max(-(-longest // size) + spare, 1) * size
-    made = Paged(block_size=size, pool_tokens=slots, window_blocks=LATE, prefix_caching=is_kept)
+    blocks = KEEP if name == "chunks" else LATE
+    made = Paged(block_size=size, pool_tokens=slots, window_blocks=blocks, prefix_caching=is_kept)
     made = made.fitted(Limits(geometry=geometry, budget_bytes=None, is_modelled=True, step_tokens=rules.tokens))
     return made, made.ledger(geometry).pool_bytes["main"] + workspace_bytes(made.areas, geometry, 1)
 

@@ -198,16 +198,25 @@ def test_a_request_takes_over_and_gives_back_by_both_tables():
     assert strategy.on_step(1, ledger.view) == (Keep(1, Rule(recent=17 - 12), "window"),)
 
 
+def test_layers_in_chunks_hold_the_same_blocks_as_others():
+    strategy = fitted(hybrid(CHUNKED, 8), prefix_caching=True)
+    assert (strategy.window_blocks, len(strategy.areas)) == ("keep", 1)
+    ledger = strategy.ledger(hybrid(CHUNKED, 8))
+    first, second = texts([("a", 16), ("b", 1)], [("a", 16), ("c", 1)])
+    for seq, session, found in ((0, first, 0), (1, second, 16)):
+        ledger.open(seq)
+        ledger.book((*strategy.on_admit(seq, session, ledger.view), *strategy.on_reuse(seq, 17, ledger.view)))
+        assert ledger.view.num_used(seq) == found
+        ledger.book(strategy.on_append(seq, 17 - found, ledger.view))
+    assert ledger.pooled_bytes["main"] == (5 + 1) * BLOCK * 2 * 4
+
+
 @pytest.mark.parametrize(
-    ("geometry", "message"),
-    [
-        (hybrid(CHUNKED, 8), "of windows of 2 or more; hybrid has"),
-        (hybrid(tokens=1), "of windows of 2 or more; hybrid has"),
-    ],
+    ("geometry", "options"), [(hybrid(CHUNKED, 8), {"window_blocks": "free"}), (hybrid(tokens=1), {})]
 )
-def test_layers_that_cannot_be_found_again_are_refused(geometry, message):
-    with pytest.raises(ValueError, match=message):
-        fitted(geometry, prefix_caching=True)
+def test_layers_that_cannot_be_found_again_are_refused(geometry, options):
+    with pytest.raises(ValueError, match="of windows of 2 or more; hybrid has"):
+        fitted(geometry, prefix_caching=True, **options)
 
 
 def test_tensors_do_not_carry_it_out():

@@ -203,11 +203,12 @@ def _check_space(strategy: Strategy, rule: BoundRule, geometry: KVGeometry, spac
 
 def _shares(columns: TraceColumns, strategy: Strategy, geometry: KVGeometry, preemption: str) -> bool:
     """Whether requests share blocks."""
-    if strategy.cuts_prompts:
+    keeps = isinstance(strategy, Paged) and bool(strategy.prefix_caching)
+    if keeps and geometry.state_bytes:
         raise ValueError(
             f"a fleet shares blocks of tokens; {geometry.called} has {geometry.kinds}: set prefix_caching to false"
         )
-    if columns.contents is None or not isinstance(strategy, Paged) or not strategy.prefix_caching:
+    if columns.contents is None or not keeps:
         return False
     if preemption != "recompute":
         raise ValueError(f"blocks that others may find are computed again after a preemption; got {preemption=!s}")

@@ -11,7 +11,7 @@ from kvbench.ledger import UNLIMITED, LedgerView, Limits
 from kvbench.ledger.costs import area_cost, covered
 from kvbench.model.accelerator import MOST_BYTES
 from kvbench.model.geometry import KVGeometry
-from kvbench.model.groups import STATE, STATE_REACH, WINDOW
+from kvbench.model.groups import CHUNKED, STATE, STATE_REACH, WINDOW
 from kvbench.plan.area import STAGING_TOKENS, Area, Blocks, Cast, Format, Native
 from kvbench.plan.ops import MAIN, NOTHING, Fork, Plan, Publish, Reserve
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
@@ -56,7 +56,7 @@ class Paged(Strategy):
             has left, as vLLM's hybrid manager does; "keep": all layers hold the same blocks, as they do where there are
             no such layers; "late": as free, but what a window has left goes with the sequence's next step, as vLLM's
             scheduler has it, and as it is with prefix_caching; None: free, and keep in a fleet that keeps no
-            prefixes, whose header says so.
+            prefixes, whose header says so, and with them where layers are in chunks, as vLLM does since 0.10.1.
         format: dtype of eight bits that K and V are cast to as they come, fp8_e4m3, fp8_e5m2 or int8; None: they are
             held as the model gives them.
         scale: what they are divided by before, a number, or "tensor" or "head" (see `Fp8`); 1 without a format.
@@ -164,7 +164,8 @@ class Paged(Strategy):
         if self.prefix_caching is None:
             dropped = {} if limits.caches_prefixes else self._without_names
             return self._with(prefix_caching=limits.caches_prefixes, **dropped).fitted(limits)
-        if self.window_blocks is None and limits.keeps_windows and not self.prefix_caching:
+        has_chunks = any(group.kind == CHUNKED for group in limits.geometry.groups)
+        if self.window_blocks is None and (has_chunks if self.prefix_caching else limits.keeps_windows):
             return self._with(window_blocks=KEEP).fitted(limits)
         if self._keeps_states(limits.geometry):
             size = limits.state_block_tokens or self.block_size
