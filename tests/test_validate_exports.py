@@ -249,6 +249,10 @@ def test_what_served_is_the_files_where_it_says_it(written):
     with pytest.raises(ValueError, match="of which hardware it is, is not said"):
         kv.validate(written / "vllm.json")
     assert kv.validate(written / "vllm.json", hardware="h100").errors.number == 7
+    named = (written / "profile_export_aiperf.json").rename(written / "run_l40s_sglang.json")
+    assert set(kv.validate(named, model="llama3_8b", replays=0).rows["group"]) == {
+        "Llama-3.1-8B, l40s, sglang, tp1, bfloat16"
+    }
     assert [engine_of(word) for word in ("vllm", "sglang-oai-chat", "trt", "openai", None)] == [
         "vllm",
         "sglang",

@@ -10,6 +10,7 @@ import pandas as pd
 
 from kvbench.api.printed_lines import CONFIGS
 from kvbench.calibration.tables import read_kernels
+from kvbench.calibration.validation.exports.export import engine_of
 from kvbench.calibration.validation.exports.runs import EXPORTS, runs_of
 from kvbench.calibration.validation.iterations import judged_iterations
 from kvbench.calibration.validation.kernels import Judged, judged_kernels
@@ -128,7 +129,8 @@ def _judged_served(path: Path, form: str, said: Mapping[str, Any]) -> tuple[Judg
     except ImportError as error:
         raise UsageError(f"{path} is simulated: {error}") from None
     of_system = {key: value for key, value in said.items() if key not in ("inputs", "concurrency", "rate", "replays")}
-    servers = Servers(of_system, path.parent / CONFIGS, named(path)[0] or "")
+    hardware, engine = named(path)
+    servers = Servers(of_system, path.parent / CONFIGS, hardware or "", engine_of(engine))
     not_told: list[str] = []
     if form == SERVING:
         points, not_told = read_serving(path, read_table(path))

@@ -30,11 +30,13 @@ class Servers:
             as engine.max_num_seqs.
         folder: of published configurations, whose models may be named.
         hardware: that a file's name says; "": none.
+        engine: the same.
     """
 
     said: Mapping[str, Any]
     folder: Path
     hardware: str = ""
+    engine: str = ""
     _made: dict[object, Server] = field(default_factory=dict)
 
     def of(self, point: ServingPoint) -> Server:
@@ -51,7 +53,7 @@ class Servers:
 
     def _parts(self, system: System) -> ServedBy:
         machine = self.said.get("hardware") or system.hardware or self.hardware
-        engine = self.said.get("engine") or system.engine
+        engine = self.said.get("engine") or system.engine or self.engine
         model: Any = self.said.get("model")
         if not machine:
             raise UsageError("of which hardware it is, is not said: give hardware=NAME")
