@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvbench.engine.eviction import EVICTIONS
 from kvbench.engine.scheduling import Scheduling
+from kvbench.engine.tiers import BELOW, TIER_WRITES
 from kvbench.fleet.fleet import Fleet
 from kvbench.fleet.routing import prefix_cost
 from kvbench.fleet.state import LOAD_PARTS
@@ -15,6 +17,8 @@ from kvbench.fleet.steps import STEP_NS
 from kvbench.workload.request import NS_PER_S
 from tests.support.imitated import Asked, Engine
 from tests.test_fleet_prefix import REQUESTS, columns_of, served, texts_of
+from tests.test_fleet_tiers import TIERS
+from tests.test_fleet_tiers import served as served_below
 from tests.test_fleet_windows import VLLM, by_fleet
 
 
@@ -159,15 +163,30 @@ def test_what_went_since_the_last_look_is_still_believed():
     assert late.hit_tokens.tolist() == seen.hit_tokens.tolist() == [0, 0, 0, 0]
 
 
-@settings(max_examples=50, deadline=None)
-@given(drawn=REQUESTS, spare=st.integers(0, 12), replicas=st.integers(1, 3))
-def test_looking_whenever_somebody_is_sent_is_seeing(drawn, spare, replicas):
+@settings(max_examples=150, deadline=None)
+@given(
+    drawn=REQUESTS,
+    spare=st.integers(0, 12),
+    replicas=st.integers(1, 3),
+    load=st.sampled_from([0.0, 1.0, 4.0]),
+    eviction=st.sampled_from(EVICTIONS),
+    tiers=st.just([]) | TIERS,
+    writes=st.sampled_from(TIER_WRITES),
+)
+def test_looking_whenever_somebody_is_sent_is_seeing(drawn, spare, replicas, load, eviction, tiers, writes):
+    """With every order, or with tiers below the device."""
     texts = texts_of(drawn)
     num_blocks = max(-(-(len(prompt) + len(answer)) // 2) for _, prompt, answer in texts) + spare
-    seen, looked = (
-        served(columns_of(texts), num_blocks, 2, 3, 8, replicas=replicas, routing="prefix", routing_delay_s=delay_s)
-        for delay_s in (0, STEP_NS / NS_PER_S)
-    )
+    options = {"replicas": replicas, "routing": "prefix", "routing_load": load}
+
+    def found(delay_s):
+        chosen = options | {"routing_delay_s": delay_s}
+        if tiers:
+            below = sorted(tiers, key=lambda tier: BELOW.index(tier[0]))
+            return served_below(columns_of(texts), num_blocks, 2, below, writes=writes, **chosen)
+        return served(columns_of(texts), num_blocks, 2, 3, 8, eviction=eviction, **chosen)
+
+    seen, looked = found(0.0), found(STEP_NS / NS_PER_S)
     assert seen.replica.tolist() == looked.replica.tolist()
     assert seen.totals == looked.totals
 
