@@ -6,15 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
+from kvbench.charts.tiers import break_even
 from kvbench.engine.scheduling import Scheduling
 from kvbench.engine.tiers import BELOW, TIER_LOADS, TIER_WRITES
 from kvbench.fleet import simulate
+from kvbench.fleet.frames import FleetRun, fleet_frames
 from kvbench.fleet.prefix.segments import CELL
 from kvbench.fleet.prefix.tier import KEPT, TIER, store, tier_at
 from kvbench.fleet.steps import STEP_NS, steady_prices
 from kvbench.strategy.paged import Paged
 from kvbench.timing.links import Link, token_ps
 from kvbench.timing.prices import LINEAR, PS_PER_NS, SIZES
+from tests.support.fleet_columns import OBJECTIVE
 from tests.support.fleet_models import SLOT_BYTES, results
 from tests.support.imitated import Asked
 from tests.support.imitated_links import Below, PlainTier, TimedEngine
@@ -40,12 +43,14 @@ def prices():
     return made
 
 
-def served(columns, num_blocks, size, tiers, max_live=3, budget=8, writes="through", loads="always", **options):
+def served(
+    columns, num_blocks, size, tiers, max_live=3, budget=8, writes="through", loads="always", windows="keep", **options
+):
     own = {f"{name}_bytes": count * size * SLOT_BYTES + SLOT_BYTES // 2 for name, count, *_ in tiers}
     made = Paged(
         block_size=size,
         pool_tokens=num_blocks * size,
-        window_blocks="keep",
+        window_blocks=windows,
         prefix_caching=True,
         tier_writes=writes,
         tier_loads=loads,
@@ -164,6 +169,21 @@ def test_on_several_replicas_in_jumps_and_in_blocks_it_is_the_same(drawn, spare,
         assert sum(int(getattr(piece, name).sum()) for piece in pieces) == getattr(jumped, name).sum()
 
 
+def test_what_loading_saved_by_hand():
+    # Twelve tokens of three blocks are loaded, each of 500 microseconds, where computing them takes 100 ns a token; or
+    # of 20 ns.
+    texts = [(number * 10_000, (word,) * 13, (0,)) for number, word in enumerate((0, 1, 0))]
+    for block_ns, told in (
+        (500_000, "1.5 ms; computing those tokens would have taken 1.2 µs, 1/1,250 of that."),
+        (20, "0.06 µs; computing those tokens would have taken 1.2 µs, 20 times that."),
+    ):
+        found = served(columns_of(texts), 4, 4, [("host", 6, block_ns, 5)], budget=32)
+        made = fleet_frames({"it": FleetRun(found, {})}, "again", OBJECTIVE).summary
+        figures = made[["host_load_s", "host_saved_s"]].iloc[0].tolist()
+        assert figures == pytest.approx([3 * block_ns / 1e9, 12 * 100e-9])
+        assert break_even(made, []) == [f"it: loading from the host's memory took its link {told}"]
+
+
 def test_latencies_are_drawn_with_a_seed():
     # The same two blocks, which a device of three has lost each time, from a store whose latency varies.
     texts = [(20 * i, (i % 3,) * 5, (0,)) for i in range(30)]
@@ -182,7 +202,7 @@ def test_latencies_are_drawn_with_a_seed():
     [
         ([("host", 4, 1, 1)], {"links": {}}, "host_bytes: a fleet loads from the host over a link"),
         ([("disk", 0, 1, 1)], {}, "disk_bytes holds at least a block of .* bytes, got"),
-        ([("host", 4, 1, 1)], {"geometry": WINDOWED}, "Windowed has 1 full layer, 3 window"),
+        ([("host", 4, 1, 1)], {"geometry": WINDOWED, "windows": "free"}, "3 window layers: set window_blocks to keep"),
     ],
 )
 def test_what_tiers_cannot_be_is_refused(tiers, changed, message):

@@ -7,18 +7,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvbench.engine.eviction import EVICTIONS, LRU
 from kvbench.engine.scheduling import Scheduling
+from kvbench.engine.tiers import BELOW, TIER_LOADS, TIER_WRITES
 from kvbench.fleet import OUTCOMES, simulate
 from kvbench.fleet.blocks import run_whole
+from kvbench.fleet.result import LOADED
 from kvbench.fleet.state import ROUTINGS
 from kvbench.strategy.paged import Paged
+from kvbench.timing.links import link_of
 from kvbench.workload.trace_columns import TraceColumns
 from tests.support.fleet_models import COLUMNS, PRICES, SLOT_BYTES, by_runner
 from tests.support.imitated import contents_of
-from tests.support.machines import GEOMETRY
+from tests.support.machines import GEOMETRY, machine
 
 STAGING = 1024 // 2
-COUNTS = ("num_evicted_blocks", "num_recomputed_tokens", "num_tokens", "left_bytes")
+COUNTS = ("num_evicted_blocks", "num_recomputed_tokens", "num_tokens", "left_bytes", "loaded_bytes", "written_bytes")
+# A block takes as long from the host as computing it, or longer, and much longer from elsewhere.
+MACHINE = machine(
+    **{"host_bytes_per_s": 3e9, "disk_bytes_per_s": 1e9, "disk_s": 7e-8, "remote_bytes_per_s": 4e8, "remote_s": 2e-7}
+)
 TOKENS = st.lists(st.integers(0, 1), min_size=1, max_size=16)
 # Of each request: when it arrives, its session, which of the texts before it begins with, and how much of it, more of
 # a prompt, an answer, its think time, and which of its session's requests before it follows.
@@ -33,15 +41,36 @@ RULES = st.builds(
     sequences=st.sampled_from([None, 2]),
     **dict.fromkeys(Scheduling._fields[2:], st.booleans()),
 )
+TIERED = st.fixed_dictionaries(
+    {
+        "blocks": st.lists(st.integers(0, 8), min_size=3, max_size=3),
+        "tier_writes": st.sampled_from(TIER_WRITES),
+        "tier_loads": st.sampled_from(TIER_LOADS),
+    }
+)
+
+
+def bounded(chosen):
+    """Tiers and orders go with rules of an engine: a step has so many tokens, and two requests do not take turns in
+    giving way to each other for ever, as they may where the older one need not go on first."""
+    rules = chosen["rules"]
+    if rules.tokens is None:
+        return chosen | {"eviction": EVICTIONS[LRU], "tiers": None}
+    goes_on = rules.fits_prompts or (rules.mixes and rules.counts_decode and rules.plans_steps)
+    return chosen | {"rules": rules._replace(waits_for_end=rules.waits_for_end or not goes_on)}
+
+
 CHOSEN = st.fixed_dictionaries(
     {
+        "eviction": st.sampled_from(EVICTIONS),
+        "tiers": st.one_of(st.none(), TIERED),
         "size": st.sampled_from([1, 2, 4]),
         "spare": st.integers(0, 14),
         "max_batch": st.integers(1, 5),
         "rules": RULES,
         "is_kept": st.booleans(),
     }
-)
+).map(bounded)
 
 
 def columns_of(drawn, follows, num_clients=None):
@@ -78,8 +107,13 @@ def pool_of(columns, chosen):
     size = chosen["size"]
     longest = int((columns.num_prompt_tokens + columns.num_output_tokens).max())
     slots = max(-(-longest // size) + chosen["spare"] - 1, 1) * size
-    made = Paged(block_size=size, pool_tokens=slots, window_blocks="keep", prefix_caching=chosen["is_kept"])
-    return made, (slots + STAGING) * SLOT_BYTES
+    options = {"eviction": chosen["eviction"] if chosen["is_kept"] else EVICTIONS[LRU]}
+    if chosen["tiers"] is not None and chosen["is_kept"]:
+        options |= chosen["tiers"]
+        blocks = zip(BELOW, options.pop("blocks"), strict=True)
+        options |= {f"{tier}_bytes": count * size * SLOT_BYTES for tier, count in blocks}
+    shape = {"block_size": size, "pool_tokens": slots, "window_blocks": "keep", "prefix_caching": chosen["is_kept"]}
+    return Paged(**shape, **options), (slots + STAGING) * SLOT_BYTES
 
 
 def by_fleet(columns, chosen, **options):
@@ -100,9 +134,10 @@ def by_fleet(columns, chosen, **options):
         max_batch=chosen["max_batch"],
         scheduling=chosen["rules"],
         serve=serve,
+        links={tier: link_of(MACHINE, tier, chosen["size"] * SLOT_BYTES) for tier in BELOW},
         **options,
     )
-    found = {name: getattr(result, name).copy() for name in ("arrival_ns", "hit_tokens", *COLUMNS)}
+    found = {name: getattr(result, name).copy() for name in ("arrival_ns", "hit_tokens", *LOADED, *COLUMNS)}
     found["finish_ns"][result.outcome != OUTCOMES.index("completed")] = -1
     totals = vars(result.totals) | {"num_tokens": result.totals.num_prompt_tokens + result.totals.num_decoded_tokens}
     (tables,) = seen
@@ -111,6 +146,8 @@ def by_fleet(columns, chosen, **options):
     gone = np.maximum(tables.replicas["num_unused"] - free, 0)
     totals["num_evicted_blocks"] += int(gone.sum())
     totals["left_bytes"] = int((tables.replicas["num_unused"] - gone).sum()) * block_bytes
+    totals["loaded_bytes"] = sum(used.num_loaded_blocks for used in result.tiers) * block_bytes
+    totals["written_bytes"] = sum(used.num_written_blocks for used in result.tiers) * block_bytes
     return found, totals, result
 
 
@@ -123,7 +160,8 @@ def plain(found, totals):
 
 def equals(columns, chosen):
     made, budget_bytes = pool_of(columns, chosen)
-    found, totals, _ = by_runner(columns, made, budget_bytes, chosen["max_batch"], rules=chosen["rules"])
+    options = {"rules": chosen["rules"], "hardware": MACHINE}
+    found, totals, _ = by_runner(columns, made, budget_bytes, chosen["max_batch"], **options)
     ours, our_totals, _ = by_fleet(columns, chosen)
     assert plain(ours, our_totals) == plain(found, totals)
 
@@ -160,5 +198,6 @@ def test_each_replica_is_a_runner_of_what_was_routed_to_it(drawn, chosen, follow
             num_output_tokens=columns.num_output_tokens[rows],
             contents=columns.contents.of(rows),
         )
-        found, *_ = by_runner(own, made, budget_bytes, chosen["max_batch"], rules=chosen["rules"])
+        options = {"rules": chosen["rules"], "hardware": MACHINE}
+        found, *_ = by_runner(own, made, budget_bytes, chosen["max_batch"], **options)
         assert {name: ours[name][rows].tolist() for name in ours} == {name: found[name].tolist() for name in found}

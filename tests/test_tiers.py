@@ -29,8 +29,8 @@ BLOCK_BYTES = 256
 SLOW = machine(host_bytes_per_s=2.56e6, disk_bytes_per_s=1.28e6, disk_s=7e-9, remote_bytes_per_s=1e6, remote_s=9e-9)
 
 
-def modelled(rules=VLLM, hardware=SLOW, seed=0):
-    conditions = Conditions(geometry=GEOMETRY, hardware=hardware, weights=WEIGHTS, seed=seed)
+def modelled(rules=VLLM, hardware=SLOW, seed=0, geometry=GEOMETRY):
+    conditions = Conditions(geometry=geometry, hardware=hardware, weights=WEIGHTS, seed=seed)
     backend = Modelled(memory_fraction=0.5).made(conditions)
     backend.scheduling = rules
     return backend
@@ -66,6 +66,7 @@ def test_what_was_evicted_is_loaded_again_by_hand():
     # C, which is A again, finds none, and loads 3 blocks of 100 microseconds each, 5 ns of latency behind; it computes
     # one token. Its own blocks become the newest, which writes nothing.
     backend = modelled()
+    backend.load_times.token_ps = 16_000  # so that computing what is loaded would take 12 times 16 ns
     recorder, steps, frame = served(AGAIN, backend, host_bytes=6 * BLOCK_BYTES + 100)
     assert frame["hit_tokens"].tolist() == [0, 0, 0]
     assert frame["host_tokens"].tolist() == [0, 0, 12]
@@ -82,9 +83,11 @@ def test_what_was_evicted_is_loaded_again_by_hand():
         **{"repetition": 0, "strategy": 0, "tier": "host"},
         **{"loaded_bytes": 3 * BLOCK_BYTES, "written_bytes": 6 * BLOCK_BYTES},
         **{"load_s": pytest.approx(3e-4), "write_s": pytest.approx(6e-4)},
+        "saved_s": pytest.approx(192e-9),
     }
     found = results_of(recorder, AGAIN, backend, "it").summary.iloc[0]
     assert (found["host_hit_share"], found["host_loaded_bytes"]) == (12 / 39, 3 * BLOCK_BYTES)
+    assert (found["host_load_s"], found["host_saved_s"]) == (pytest.approx(3e-4), pytest.approx(192e-9))
     assert found["host_load_share"] == pytest.approx(3e-4 / found["makespan_s"])
     assert found["host_write_share"] == pytest.approx(6e-4 / found["makespan_s"])
     assert np.isnan(found["hit_share"])
@@ -124,6 +127,18 @@ def test_loads_of_one_iteration_queue_and_all_wait_for_the_last():
     assert frame["latency_s"].tolist()[3:] == [pytest.approx(600.005e-6)] * 2
     last = steps[steps["iteration"] == steps["iteration"].max()]
     assert last["step_us"].sum() == pytest.approx(600.005)
+
+
+def test_who_has_no_room_for_its_loads_waits_with_nothing_taken():
+    # Whole prompts need not fit. A again comes with C, which takes 2 of the 4 blocks for 3 steps; A is to load 3.
+    sessions = in_a_row([("a", 13)], [("b", 13)], [("c", 5)], [("a", 13)])
+    sessions[2] = replace(sessions[2], turns=(Request(5, 3),))
+    sessions[3] = replace(sessions[3], arrival_ns=sessions[2].arrival_ns)
+    _, steps, frame = served(sessions, modelled(VLLM._replace(fits_prompts=False)), host_bytes=40 * BLOCK_BYTES)
+    assert frame["host_tokens"].tolist() == [0, 0, 0, 12]
+    assert frame["num_preemptions"].tolist() == [0] * 4
+    assert steps.loc[steps["session"] == 3, "phase"].tolist() == ["admit", "prefill", "finish", "load"]
+    assert frame["latency_s"][3] == pytest.approx(frame["latency_s"][2] + 300.005e-6)
 
 
 def test_who_gave_way_comes_back_from_the_tier():

@@ -9,12 +9,12 @@ from kvbench.fleet import simulate
 from kvbench.strategy.paged import Paged
 from kvbench.timing.links import link_of
 from kvbench.timing.pricing import prices_of
+from kvbench.timing.work import work_of_parameters
 from kvbench.workload.contents import Keys
 from kvbench.workload.request import Request, Session
 from kvbench.workload.trace_columns import TraceColumns
-from tests.support.fleet_models import SLOT_BYTES
 from tests.support.imitated import contents_of
-from tests.support.machines import GEOMETRY, WORK, machine
+from tests.support.machines import GEOMETRY, WEIGHTS, WINDOWED, machine
 from tests.test_fleet_prefix import REQUESTS, RULES, STAGING, texts_of
 from tests.test_tiers import VLLM, modelled, served
 
@@ -26,6 +26,7 @@ RATES = st.sampled_from([1e6, 4e6, 3e7, 1e9])
 @settings(max_examples=40, deadline=None)
 @given(
     drawn_texts=REQUESTS,
+    geometry=st.sampled_from([GEOMETRY, WINDOWED]),
     size=st.sampled_from([1, 2, 4]),
     spare=st.integers(0, 10),
     max_live=st.integers(1, 4),
@@ -38,9 +39,9 @@ RATES = st.sampled_from([1e6, 4e6, 3e7, 1e9])
     is_stepped=st.booleans(),
 )
 def test_runner_and_fleet_are_equal(
-    drawn_texts, size, spare, max_live, budget, tiers, rates, spread, writes, loads, is_stepped
+    drawn_texts, geometry, size, spare, max_live, budget, tiers, rates, spread, writes, loads, is_stepped
 ):
-    made = texts_of(drawn_texts)
+    made, slot_bytes = texts_of(drawn_texts), geometry.bytes_per_token
     contents = contents_of([(prompt, answer) for _, prompt, answer in made])
     prompts, answers = ([len(each[place]) for each in made] for place in (1, 2))
     arrivals = [arrival * ARRIVAL_NS for arrival, *_ in made]
@@ -53,13 +54,13 @@ def test_runner_and_fleet_are_equal(
     )
     options = {
         **{"tier_writes": writes, "tier_loads": loads, "window_blocks": "keep"},
-        **{f"{tier}_bytes": count * size * SLOT_BYTES for tier, count in there.items()},
+        **{f"{tier}_bytes": count * size * slot_bytes for tier, count in there.items()},
     }
     sessions = [
         Session(arrival, (Request(prompt, answer),), keys=Keys(contents, number))
         for number, (arrival, prompt, answer) in enumerate(zip(arrivals, prompts, answers, strict=True))
     ]
-    backend = modelled(VLLM._replace(tokens=budget, sequences=max_live), hardware, seed=5)
+    backend = modelled(VLLM._replace(tokens=budget, sequences=max_live), hardware, seed=5, geometry=geometry)
     recorder, _, frame = served(sessions, backend, num_blocks, size, **options)
 
     columns = TraceColumns(
@@ -71,12 +72,12 @@ def test_runner_and_fleet_are_equal(
     found = simulate(
         columns,
         Paged(block_size=size, pool_tokens=num_blocks * size, prefix_caching=True, **options),
-        prices_of(hardware, WORK),
-        geometry=GEOMETRY,
-        budget_bytes=(num_blocks * size + STAGING) * SLOT_BYTES,
+        prices_of(hardware, work_of_parameters(geometry, WEIGHTS)),
+        geometry=geometry,
+        budget_bytes=(num_blocks * size + STAGING) * slot_bytes,
         max_batch=max_live,
         scheduling=VLLM._replace(tokens=budget, sequences=max_live, **RULES),
-        links={tier: link_of(hardware, tier, size * SLOT_BYTES) for tier in there},
+        links={tier: link_of(hardware, tier, size * slot_bytes) for tier in there},
         seed=5,
         step_by_step=is_stepped,
     )
@@ -89,6 +90,6 @@ def test_runner_and_fleet_are_equal(
     finished = np.rint((frame["arrival_s"] + frame["latency_s"]).to_numpy() * 1e9).astype(np.int64)
     assert found.finish_ns.tolist() == finished.tolist()
     assert found.load_ps.tolist() == [row.load_wait_ps for row in by_session]
-    block_bytes = size * SLOT_BYTES
+    block_bytes = size * slot_bytes
     moved = [(num_loaded * block_bytes, num_written * block_bytes) for _, num_loaded, num_written, _ in found.tiers]
     assert moved == [(row["loaded_bytes"], row["written_bytes"]) for row in recorder.tiers]

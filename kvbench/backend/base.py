@@ -185,7 +185,8 @@ class Backend(ABC):
         return NO_TIMES
 
     def tier_times(self) -> dict[str, dict[str, int]]:
-        """Picoseconds since the repetition began, by tier and by what its link did: load and write; empty: no time."""
+        """Picoseconds since the repetition began, by tier and by what its link did: load and write; and saved, what
+        computing instead of loading would have taken. Empty: no time."""
         return {}
 
     def open(self, seq: int) -> None:  # noqa: B027

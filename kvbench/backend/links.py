@@ -7,7 +7,7 @@ from kvbench.engine.tiers import busy_until_ps, drawn, latencies_ps, ready_ps
 from kvbench.model.hardware import Hardware
 from kvbench.plan.area import DEVICE
 from kvbench.plan.ops import Operation, Reuse, Save
-from kvbench.timing.links import Link, link_of
+from kvbench.timing.links import Link, computing_ps, link_of
 
 REPLICA = 0
 """The number of the only one."""
@@ -24,26 +24,29 @@ class TierLinks:
         token_ps: as given.
         load_ps: by tier, how long its link was given work to load.
         write_ps: by tier, how long what was written there takes on it, the other way.
+        saved_ps: by tier, how long computing what was loaded would have taken.
         last_ps: when the last of what the iteration loads is ready.
     """
 
     def __init__(self, hardware: Hardware, token_ps: int, seed: int) -> None:
         self.token_ps = token_ps
         self._hardware, self._seed = hardware, seed
-        self.begin_repetition(0)
+        self.begin_repetition(0, 0)
 
-    def begin_repetition(self, block_bytes: int) -> None:
+    def begin_repetition(self, block_bytes: int, block_tokens: int) -> None:
         """Begin with links that are free.
 
         Args:
             block_bytes: of a block; 0: there are none.
+            block_tokens: so too.
         """
-        self._block_bytes = block_bytes
+        self._block_bytes, self._block_tokens = block_bytes, block_tokens
         self._links: dict[str, Link] = {}
         self._latencies: dict[str, tuple[int, ...]] = {}
         self._num_transfers: dict[str, int] = {}
         self.load_ps: dict[str, int] = {}
         self.write_ps: dict[str, int] = {}
+        self.saved_ps: dict[str, int] = {}
         self.begin_iteration()
 
     def begin_iteration(self) -> None:
@@ -76,6 +79,8 @@ class TierLinks:
             num_blocks, block_ps = len(list(stretch)), self.block_ps(tier)
             self._busy_ps[tier] = busy_until_ps(self.wait_ps(tier), 0, num_blocks, block_ps)
             self.load_ps[tier] = self.load_ps.get(tier, 0) + num_blocks * block_ps
+            saved_ps = computing_ps(num_blocks, self._block_tokens, self.token_ps)
+            self.saved_ps[tier] = self.saved_ps.get(tier, 0) + saved_ps
             ready = ready_ps(self._busy_ps[tier], self._drawn_ps(tier))
             self._waits_ps[seq] = max(self._waits_ps.get(seq, 0), ready)
             self.last_ps = max(self.last_ps, ready)

@@ -189,7 +189,9 @@ class ModelledBackend(Backend):
         self._read_until: dict[int, int] = {}
         self._costs = area_costs(areas, self.geometry, self.num_rows)
         main = self._costs.get(MAIN)
-        self._links.begin_repetition(main.block_bytes if main and isinstance(main.area.layout, Blocks) else 0)
+        blocks = main.area.layout if main else None
+        of_block = (main.block_bytes, blocks.num_tokens) if main and isinstance(blocks, Blocks) else (0, 0)
+        self._links.begin_repetition(*of_block)
         self._begin_ps = 0
         self._priced = priced_as(self._costs, self.geometry, self.num_rows)
         self._parts = parts_of(self._costs.values(), self.geometry, self.num_rows)
@@ -227,7 +229,8 @@ class ModelledBackend(Backend):
 
     def tier_times(self) -> dict[str, dict[str, int]]:
         """See `Backend.tier_times`."""
-        return {"load": self._links.load_ps, "write": self._links.write_ps}
+        links = self._links
+        return {"load": links.load_ps, "write": links.write_ps, "saved": links.saved_ps}
 
     def check(self, plan: Plan) -> Times:
         """Wait for what a plan settles. See `Backend.check`."""

@@ -8,9 +8,10 @@ import pandas as pd
 from kvbench.charts.cautions import apart, failures, warnings
 from kvbench.charts.chart import Chart
 from kvbench.charts.frame import frame_markdown, frame_text
-from kvbench.charts.rows import is_lossy
+from kvbench.charts.rows import is_lossy, parameters_of
 from kvbench.charts.table import table_markdown
 from kvbench.charts.text import markdown_escape, one_line
+from kvbench.charts.tiers import break_even
 from kvbench.charts.verdict import verdict
 from kvbench.results.intervals import sentence
 from kvbench.results.provenance import any_fleet, is_fleet, model_notes
@@ -89,6 +90,8 @@ def report_markdown(
     ):
         if lines:
             parts += [f"## {heading}", _items(lines)]
+    paid = break_even(summary, parameters_of(summary, parameters))
+    parts += ["## Tiers below the device", _items(paid)] if paid else []
     for name, frame in tables.items():
         parts += [f"## {markdown_escape(_heading(name))}", frame_markdown(frame)]
     parts += _charts((chart.heading, chart.name, chart.sentences()) for chart in charts)

@@ -206,12 +206,14 @@ def _tiers(result: FleetResult, makespan_s: float) -> dict[str, float]:
     """What tiers below the device gave and took, and the share of all replicas' time that it is on their links."""
     found: dict[str, float] = {}
     span_s = makespan_s * result.num_replicas
-    for (name, _, block_bytes, link), num_loaded, num_written, num_tokens in result.tiers:
+    for (name, _, block_bytes, link, computing_ps), num_loaded, num_written, num_tokens in result.tiers:
         block_s = link.block_ps / PS_PER_S
         figures = {
             "hit_share": _ratio(num_tokens, result.totals.num_queried_tokens),
             "loaded_bytes": num_loaded * block_bytes,
             "written_bytes": num_written * block_bytes,
+            "load_s": num_loaded * block_s,
+            "saved_s": num_loaded * computing_ps / PS_PER_S,
             "load_share": _ratio(num_loaded * block_s, span_s),
             "write_share": _ratio(num_written * block_s, span_s),
         }

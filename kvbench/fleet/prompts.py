@@ -36,9 +36,10 @@ def compute_prompts(m: Machine) -> int:
         now.quota -= 1
         request, saved, since_ns = take_first(m)
         place = enter(m, request, saved)
-        num_waiting, took, is_done = now.num_stacked, False, True
-        if not m.fixed.shares or take_found(m, place):
-            took, is_done = compute(m, place)
+        num_waiting = now.num_stacked
+        if m.fixed.shares:
+            take_found(m, place)
+        took, is_done = compute(m, place)
         num_new += took
         if now.num_stacked > num_waiting and not took:
             m.live[num_waiting].stacked_since_ns = since_ns  # it has waited all the time

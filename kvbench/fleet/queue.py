@@ -8,7 +8,7 @@ from kvbench.fleet.live import enter, is_decoding, leave, note_end, stack
 from kvbench.fleet.memory import note_peak, resized
 from kvbench.fleet.prefix.cache import find, free_blocks, may_grow, num_idle, take_over
 from kvbench.fleet.prefix.groups import find_in_groups, have_room, take_over_groups
-from kvbench.fleet.prefix.loads import load
+from kvbench.fleet.prefix.loads import has_load_room, load
 from kvbench.fleet.prefix.segments import turn_at
 from kvbench.fleet.state import (
     COMPUTING,
@@ -48,8 +48,9 @@ def is_promised(m: Machine) -> bool:
 def is_admitted(m: Machine) -> bool:
     """Look for blocks of the head of the queue that are there, and whether the pool has room for its whole prompt.
 
-    If that is asked, and it has not, the next try is when somebody has let go of blocks or begins to fill others, or
-    where that may be before the next iteration ends, in it.
+    Where that is not asked, whether it has room for what is loaded from tiers below. If it is, and the pool has not,
+    the next try is when somebody has let go of blocks or begins to fill others, or where that may be before the next
+    iteration ends, in it.
     """
     now, fixed, lost = m.now, m.fixed, 0
     now.num_found = 0
@@ -61,7 +62,12 @@ def is_admitted(m: Machine) -> bool:
         return _is_admitted_in_groups(m, request, num_tokens)
     if fixed.shares:
         now.num_found = find(m, request, _most_hit_blocks(num_tokens, fixed.unit))
-    if not fixed.fits_prompts or now.num_live == 0:
+    if now.num_live == 0:
+        return True
+    if not fixed.fits_prompts:
+        if fixed.num_tiers > 0 and not has_load_room(m, request, now.num_found, num_tokens):
+            now.has_given_way = 1
+            return False
         return True
     num_blocks, free = -(-num_tokens // fixed.unit) - now.num_found, free_blocks(m)
     if num_blocks + now.num_found <= free:
@@ -87,12 +93,8 @@ def _is_admitted_in_groups(m: Machine, request: int, num_tokens: int) -> bool:
 
 
 @part
-def take_found(m: Machine, place: int) -> bool:
-    """Let who has become live hold the blocks that were found of it; they are not computed.
-
-    Returns:
-        Whether it is still live, with room for what it loads of tiers below.
-    """
+def take_found(m: Machine, place: int) -> None:
+    """Let who has become live hold the blocks that were found of it, and load what lies below; it computes neither."""
     now, own = m.now, m.live[place]
     if m.fixed.num_groups > 0:
         take_over_groups(m, place, now.num_found)
@@ -107,7 +109,8 @@ def take_found(m: Machine, place: int) -> bool:
         now.num_queried_tokens += own.prompt
         m.sums[now.bin, LOOKED] += own.prompt
         m.sums[now.bin, FOUND] += own.held
-    return m.fixed.num_tiers == 0 or load(m, place)
+    if m.fixed.num_tiers > 0:
+        load(m, place)
 
 
 @part

@@ -33,12 +33,14 @@ class TierPlan(NamedTuple):
         num_blocks: that it holds.
         block_bytes: of each.
         link: to the device.
+        computing_ps: what computing a block's tokens takes.
     """
 
     name: str
     num_blocks: int
     block_bytes: int
     link: Link
+    computing_ps: int
 
 
 class TierUsed(NamedTuple):

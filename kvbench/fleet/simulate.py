@@ -116,7 +116,7 @@ def simulate(
     max_batch = min(max_batch, scheduling.most_live(max_batch))
     following = following_of(columns, repeats)
     shares = _shares(columns, strategy, geometry, preemption)
-    plans = plans_of(strategy, rule, geometry, links) if shares else ()
+    plans = plans_of(strategy, rule, geometry, links, prices) if shares else ()
     has_links = any(area.tier != DEVICE for area in rule.areas)
     most = check_requests(columns, prices, max_batch, repeats, scheduling=scheduling, has_links=has_links)
     fixed = fixed_of(

@@ -28,6 +28,16 @@ def tier_columns() -> dict[str, Column]:
             tier_column(tier, "written_bytes"): Column(
                 "bytes", f"bytes of blocks put into {place} that it did not have, so too"
             ),
+            tier_column(tier, "load_s"): Column(
+                "s",
+                f"time that the link of {place}, of all replicas together, took in a repetition for what was loaded; "
+                "empty where none is modelled",
+            ),
+            tier_column(tier, "saved_s"): Column(
+                "s",
+                "time that computing those tokens would have taken, by what a token more takes in a large step, "
+                "attention left out; loading does not pay where it is below the link's",
+            ),
             tier_column(tier, "load_share"): Column(
                 "", f"time that the link of {place} took for what was loaded / makespan_s; empty where none is modelled"
             ),

@@ -20,8 +20,8 @@ def tier_figures(tiers: pd.DataFrame, requests: pd.DataFrame, makespan_s: float)
     """Of each tier that there is: shares of hits, bytes there and back, and what that took on its link.
 
     Args:
-        tiers: a row a tier and repetition of a strategy: tier, loaded_bytes, written_bytes, and load_s and write_s
-            where times are modelled.
+        tiers: a row a tier and repetition of a strategy: tier, loaded_bytes, written_bytes, and load_s, write_s
+            and saved_s where times are modelled.
         requests: of the same repetitions.
         makespan_s: mean over them.
     """
@@ -34,5 +34,6 @@ def tier_figures(tiers: pd.DataFrame, requests: pd.DataFrame, makespan_s: float)
         for what in ("load", "write"):
             if f"{what}_s" in own and makespan_s:
                 figures[f"{what}_share"] = float(own[f"{what}_s"].mean()) / makespan_s
+        figures |= {column: float(own[column].mean()) for column in ("load_s", "saved_s") if column in own}
         found |= {tier_column(name, figure): value for figure, value in figures.items()}
     return found

@@ -162,10 +162,28 @@ class BlockTables(NamedTuple):
             for key in keys[table.left(found * self.block_tokens, self.block_tokens) : found]
         )
         loads = self.tiers.loaded(seq, keys[found : most_hit_blocks(num_tokens, self.block_tokens)], view)
-        if not loads:
+        if not loads or not self._has_load_room(keys[:found], len(loads), view):
             return reused
         lacking_bytes = len(loads) * view.block_bytes() - view.free_bytes()
         return (*reused, *self._dropped(lacking_bytes, view, order, frozenset(keys[:found])), *loads)
+
+    def has_load_room(self, keys: Sequence[Hashable], num_tokens: int, view: LedgerView) -> bool:
+        """Whether there is room for what a sequence would load, beside the blocks that it finds.
+
+        Args:
+            keys: of the contents of its blocks.
+            num_tokens: that it is to compute.
+            view: the ledger.
+        """
+        if not self.tiers.blocks:
+            return True
+        found, most = self.num_found(keys, num_tokens, view), most_hit_blocks(num_tokens, self.block_tokens)
+        return self._has_load_room(keys[:found], len(self.tiers.loaded(0, keys[found:most], view)), view)
+
+    def _has_load_room(self, found: Sequence[Hashable], num_loads: int, view: LedgerView) -> bool:
+        """The same of so many loads; of what it finds it would hold those that nobody does."""
+        num_idle = sum(not view.is_held(key) for key in found)
+        return not num_loads or (num_loads + num_idle) * view.block_bytes() <= view.free_bytes() + view.idle_bytes()
 
     def has_room(self, keys: Sequence[Hashable], num_tokens: int, num_now: int, view: LedgerView) -> bool:
         """Whether what is free, or held by nobody, is enough for a sequence's tokens, and for its next step.

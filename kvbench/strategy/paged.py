@@ -323,10 +323,11 @@ class Paged(Strategy):
         return self._tables.has_states
 
     def can_begin(self, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
-        """Whether its first step would compute something, and not go on from a state that comes in this one."""
-        if not self.cuts_prompts:
-            return True
+        """Whether there is room for what it would load from tiers below the device; and with states, whether its first
+        step would compute something, and not go on from one that comes in this step."""
         keys = self._keys_of(session)
+        if not self.cuts_prompts:
+            return self._tables.has_load_room(keys, num_tokens, view)
         found = self._tables.num_found(keys, num_tokens, view)
         if found and self._tables.state_name(keys, found) in self._fresh:
             return False

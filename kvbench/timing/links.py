@@ -53,6 +53,17 @@ def link_of(hardware: Hardware, tier: str, block_bytes: int) -> Link:
     return Link(block_ps, round(fixed_s * PS_PER_S), round(varying_s * PS_PER_S), spread)
 
 
+def computing_ps(num_blocks: int, block_tokens: int, each_ps: int) -> int:
+    """What computing the tokens of blocks would take that are loaded instead: that is saved by loading them.
+
+    Args:
+        num_blocks: how many.
+        block_tokens: tokens of each.
+        each_ps: of a token more, see `token_ps`.
+    """
+    return num_blocks * block_tokens * each_ps
+
+
 def token_ps(prices: Prices, num_rows: int = 1) -> int:
     """What computing a token more of a prompt takes in a large step, but for attention, which hangs on its place.
 

@@ -6,8 +6,11 @@ import numpy as np
 
 from kvbench.backend.choice import Conditions
 from kvbench.backend.modelled import Modelled, ModelledBackend
+from kvbench.engine.tiers import BELOW
 from kvbench.fleet import OUTCOMES
+from kvbench.fleet.result import LOADED
 from kvbench.fleet.simulate import EACH_ITS_STEP
+from kvbench.plan.area import DEVICE
 from kvbench.plan.ops import Drop
 from kvbench.results.columns import UNREACHED
 from kvbench.runner.recorder import FINISH, RECOMPUTE, STEP_FIELDS
@@ -88,7 +91,7 @@ class Dropping(ModelledBackend):
     num_dropped = 0
 
     def step(self, booking, *what, **how):
-        self.num_dropped += sum(isinstance(op, Drop) for op in booking.plan)
+        self.num_dropped += sum(isinstance(op, Drop) and op.tier == DEVICE for op in booking.plan)
         return super().step(booking, *what, **how)
 
 
@@ -114,12 +117,13 @@ def by_runner(
     step_ns = np.maximum(sum(rows[name] for name in TIMES), rows["host_ns"])
     end_ns = np.cumsum(rows["idle_ns"] + step_ns)
     totals = _totals(recorder, rows) | {"num_evicted_blocks": backend.num_dropped}
+    totals |= {name: sum(row[name] for row in recorder.tiers) for name in ("loaded_bytes", "written_bytes")}
     return _requests(recorder, rows, end_ns, step_ns), totals, _sums(recorder, rows, step_ns)
 
 
 def _requests(recorder, rows, end_ns, step_ns):
     num_requests = len(recorder.requests)
-    found = {name: np.full(num_requests, -1) for name in ("arrival_ns", "hit_tokens", *COLUMNS)}
+    found = {name: np.full(num_requests, -1) for name in ("arrival_ns", "hit_tokens", *LOADED, *COLUMNS)}
     ends = np.zeros(rows["iteration"].max() + 1, np.int64)
     np.maximum.at(ends, rows["iteration"], end_ns)
     steps = rows["num_tokens"] > 0
@@ -135,6 +139,9 @@ def _requests(recorder, rows, end_ns, step_ns):
         found["finish_order"][ended.session] = order
         found["arrival_ns"][ended.session] = ended.arrival_ns
         found["hit_tokens"][ended.session] = ended.hit_tokens
+        found["load_ps"][ended.session] = ended.load_wait_ps
+        for tier in BELOW:
+            found[f"{tier}_tokens"][ended.session] = ended.loaded_tokens.get(tier, 0)
         found["num_preemptions"][ended.session] = ended.num_preemptions
         if own.any():
             found["admitted_ns"][ended.session] = starts[iterations[0]]

@@ -8,7 +8,7 @@ from kvbench.compiled import part, plain, records
 from kvbench.engine.prefixes import most_hit_blocks
 from kvbench.engine.tiers import busy_until_ps, drawn, is_worth, ready_ps
 from kvbench.fleet.holds import held_bytes
-from kvbench.fleet.prefix.cache import fill
+from kvbench.fleet.prefix.cache import fill, free_blocks, num_idle
 from kvbench.fleet.prefix.segments import run_at, turn_at
 from kvbench.fleet.prefix.tier import deepest, tier_at
 from kvbench.fleet.room import make_room
@@ -28,30 +28,40 @@ _most_hit_blocks, _ready_ps = plain(most_hit_blocks), plain(ready_ps)
 
 
 @part
-def load(m: Machine, place: int) -> bool:
+def _num_loads(m: Machine, request: int, num_found: int, num_tokens: int) -> int:
+    """Blocks that a request is to load, which finds so many on the device, and is to compute so many tokens."""
+    most = _most_hit_blocks(num_tokens, m.fixed.unit)
+    if num_found >= most:
+        return 0
+    _look(m, request, num_found, most)
+    return _weigh(m, num_found)
+
+
+@part
+def has_load_room(m: Machine, request: int, num_found: int, num_tokens: int) -> bool:
+    """Whether there is room for what a request would load, beside the blocks that it finds, of which it would hold
+    those that nobody does."""
+    num_blocks = _num_loads(m, request, num_found, num_tokens)
+    return num_blocks == 0 or num_blocks + num_idle(m, request, num_found) <= free_blocks(m)
+
+
+@part
+def load(m: Machine, place: int) -> None:
     """Load what a request that has become live finds below the device, behind the blocks that are there.
 
-    Loaded blocks are new ones of the device: as blocks that it computes, but that the step has no work with them.
-
-    Returns:
-        Whether there is room; without, the request is no longer live.
+    Loaded blocks are new ones of the device: as blocks that it computes, but that the step has no work with them. Only
+    who is alone may have no room for them, and loads none.
     """
     now, own, unit = m.now, m.live[place], m.fixed.unit
-    most = _most_hit_blocks(max(own.prompt, own.saved), unit)
-    if own.hit_blocks >= most:
-        return True
-    _look(m, own.request, own.hit_blocks, most)
-    num_blocks = _weigh(m, own.hit_blocks)
-    if num_blocks == 0:
-        return True
+    num_blocks = _num_loads(m, own.request, own.hit_blocks, max(own.prompt, own.saved))
+    if num_blocks == 0 or num_blocks > free_blocks(m):
+        return
     held, num_bytes = own.held, held_bytes(own, own.held, m.fixed)
-    if not make_room(m, place, held, held + num_blocks * unit):
-        return False
+    make_room(m, place, held, held + num_blocks * unit)
     own.held += num_blocks * unit
     fill(m, place, held // unit, own.held // unit)
     now.new_used += held_bytes(own, own.held, m.fixed) - num_bytes
     _pass_links(m, own.request, own.saved == 0)
-    return True
 
 
 @part

@@ -18,7 +18,7 @@ from kvbench.ledger.costs import area_cost
 from kvbench.model.geometry import KVGeometry
 from kvbench.strategy.base import Strategy
 from kvbench.strategy.paged import Paged
-from kvbench.timing.links import Link, token_ps
+from kvbench.timing.links import Link, computing_ps, token_ps
 from kvbench.timing.prices import Prices
 
 
@@ -39,7 +39,7 @@ class TierTables(NamedTuple):
 
 
 def plans_of(
-    strategy: Strategy, rule: BoundRule, geometry: KVGeometry, links: Mapping[str, Link]
+    strategy: Strategy, rule: BoundRule, geometry: KVGeometry, links: Mapping[str, Link], prices: Prices
 ) -> tuple[TierPlan, ...]:
     """The tiers that a strategy has, the next below the device first.
 
@@ -48,14 +48,15 @@ def plans_of(
         rule: its own.
         geometry: what an accelerator's layers hold.
         links: of tiers, by name.
+        prices: of computing.
     Raises:
         ValueError: nothing says what a link takes, a tier holds no block, or layers hold unlike tokens.
     """
     tier_bytes = strategy.tier_bytes if isinstance(strategy, Paged) else {}
-    if tier_bytes and any(group.tokens for group in geometry.groups):
+    if tier_bytes and any(group.tokens for group in geometry.groups) and not _holds_alike(rule, geometry):
         raise ValueError(
             f"{next(iter(tier_bytes))}_bytes: tiers keep blocks that all layers hold alike; {geometry.called} has "
-            f"{geometry.kinds}: set it to 0"
+            f"{geometry.kinds}: set window_blocks to keep, or it to 0"
         )
     made, block_bytes = [], area_cost(rule.area, geometry, 1).whole_bytes(rule.unit)
     for name, num_bytes in tier_bytes.items():
@@ -64,8 +65,14 @@ def plans_of(
         num_blocks = tier_blocks(num_bytes, block_bytes)
         if num_blocks == 0:
             raise ValueError(f"{name}_bytes holds at least a block of {block_bytes:,} bytes, got {num_bytes:,}")
-        made.append(TierPlan(name, num_blocks, block_bytes, links[name]))
+        computed_ps = computing_ps(1, rule.unit, token_ps(prices))
+        made.append(TierPlan(name, num_blocks, block_bytes, links[name], computed_ps))
     return tuple(made)
+
+
+def _holds_alike(rule: BoundRule, geometry: KVGeometry) -> bool:
+    """Whether layers with a window hold the same blocks as others."""
+    return rule.tables is None and not area_cost(rule.area, geometry, 1).frees_windows
 
 
 def tier_rules(strategy: Strategy, plans: tuple[TierPlan, ...], prices: Prices, seed: int) -> dict[str, int]:
