@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from kvbench.engine.tiers import busy_until_ps, drawn, latencies_ps, ready_ps
+from kvbench.ledger.costs import AreaCost
 from kvbench.model.hardware import Hardware
-from kvbench.plan.area import DEVICE
+from kvbench.plan.area import DEVICE, Blocks
 from kvbench.plan.ops import Operation, Reuse, Save
 from kvbench.timing.links import Link, computing_ps, link_of
 
@@ -31,16 +32,17 @@ class TierLinks:
     def __init__(self, hardware: Hardware, token_ps: int, seed: int) -> None:
         self.token_ps = token_ps
         self._hardware, self._seed = hardware, seed
-        self.begin_repetition(0, 0)
+        self.begin_repetition(None)
 
-    def begin_repetition(self, block_bytes: int, block_tokens: int) -> None:
+    def begin_repetition(self, cost: AreaCost | None) -> None:
         """Begin with links that are free.
 
         Args:
-            block_bytes: of a block; 0: there are none.
-            block_tokens: so too.
+            cost: of the area whose blocks have names, where it has blocks.
         """
-        self._block_bytes, self._block_tokens = block_bytes, block_tokens
+        self._block_bytes = self._block_tokens = 0
+        if cost is not None and isinstance(cost.area.layout, Blocks):
+            self._block_bytes, self._block_tokens = cost.block_bytes, cost.area.layout.num_tokens
         self._links: dict[str, Link] = {}
         self._latencies: dict[str, tuple[int, ...]] = {}
         self._num_transfers: dict[str, int] = {}
@@ -84,6 +86,10 @@ class TierLinks:
             ready = ready_ps(self._busy_ps[tier], self._drawn_ps(tier))
             self._waits_ps[seq] = max(self._waits_ps.get(seq, 0), ready)
             self.last_ps = max(self.last_ps, ready)
+
+    def times_ps(self) -> dict[str, dict[str, int]]:
+        """See `Backend.tier_times`."""
+        return {"load": self.load_ps, "write": self.write_ps, "saved": self.saved_ps}
 
     def waited_ps(self, seq: int) -> int:
         """When the last of what a sequence loads in the iteration is ready; 0 where it loads nothing."""

@@ -25,7 +25,7 @@ from kvbench.messages import unknown
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.hardware import Hardware
 from kvbench.model.parameters import ModelParameters
-from kvbench.plan.area import DEVICE, SIGNALS, Area, Blocks
+from kvbench.plan.area import DEVICE, SIGNALS, Area
 from kvbench.plan.ops import MAIN, Append, Fork, Keep, Move, Plan, Release, Reserve, Save, Settle
 from kvbench.timing.doubt import MOST_DRAWS, REPLAYS
 from kvbench.timing.iteration import iteration_of, spent_s
@@ -188,10 +188,7 @@ class ModelledBackend(Backend):
         self._read_bytes = 0
         self._read_until: dict[int, int] = {}
         self._costs = area_costs(areas, self.geometry, self.num_rows)
-        main = self._costs.get(MAIN)
-        blocks = main.area.layout if main else None
-        of_block = (main.block_bytes, blocks.num_tokens) if main and isinstance(blocks, Blocks) else (0, 0)
-        self._links.begin_repetition(*of_block)
+        self._links.begin_repetition(self._costs.get(MAIN))
         self._begin_ps = 0
         self._priced = priced_as(self._costs, self.geometry, self.num_rows)
         self._parts = parts_of(self._costs.values(), self.geometry, self.num_rows)
@@ -229,8 +226,7 @@ class ModelledBackend(Backend):
 
     def tier_times(self) -> dict[str, dict[str, int]]:
         """See `Backend.tier_times`."""
-        links = self._links
-        return {"load": links.load_ps, "write": links.write_ps, "saved": links.saved_ps}
+        return self._links.times_ps()
 
     def check(self, plan: Plan) -> Times:
         """Wait for what a plan settles. See `Backend.check`."""
