@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kvbench.api.comparing import compare as compare
     from kvbench.api.job import Stopped as Stopped
     from kvbench.api.rating import rate as rate
+    from kvbench.api.recommending import recommend as recommend
     from kvbench.api.recording import record as record
     from kvbench.api.rerunning import rerun as rerun
     from kvbench.api.training import train as train

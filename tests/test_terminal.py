@@ -234,7 +234,7 @@ MEANT = {
     "help": "python -m kvbench --help",
     "version": "python -m kvbench --version",
     "list": "python -m kvbench scenarios",
-    "recommend llama3_8b h100": "python -m kvbench +scenario=short_chat model=llama3_8b backend=modelled hardware=h100",
+    "simulate llama3_8b h100": "python -m kvbench +scenario=short_chat model=llama3_8b backend=modelled hardware=h100",
     "comprehensive": "python -m kvbench +experiment=comprehensive",
     "fleet": "python -m kvbench +scenario=short_chat backend=fleet",
     "scenarois short_chat": "python -m kvbench scenarios short_chat",

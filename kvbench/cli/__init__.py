@@ -12,6 +12,7 @@ VERBS = {
     "compare": "kvbench.cli.compare",
     "rate": "kvbench.cli.rate",
     "tune": "kvbench.cli.tune",
+    "recommend": "kvbench.cli.recommend",
     "work": "kvbench.cli.work",
     "resume": "kvbench.cli.resume",
     "collect": "kvbench.cli.collect",

@@ -29,6 +29,7 @@ usage:
   python -m kvbench validate FILE…                 what others measured and engines printed, beside what is said here
   python -m kvbench compare RUN RUN…               what became of each figure from one run to another, with intervals
   python -m kvbench rate +scenario=… subject_to=…  the highest load at which objectives hold, with its interval
+  python -m kvbench recommend +scenario=… hardware=[…] subject_to=[…]     what to deploy, in plain words, with its doubt
   python -m kvbench tune +scenario=… hardware=[…]  the best deployment under constraints, held against defaults
   python -m kvbench record model=NAME text=FILE    save a real model's K, V and queries, for data=kv.safetensors
 
@@ -81,7 +82,6 @@ PROGRAM = "python -m kvbench"
 SCENARIO = "short_chat"
 OTHERS = {"help": ["--help"], "usage": ["--help"], "version": ["--version"], "list": ["scenarios"], "ls": ["scenarios"]}
 RUNS = (
-    "recommend",
     "run",
     "bench",
     "benchmark",

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvbench.api.tuning import tune
 from kvbench.cli.arguments import needing, settings_of
@@ -12,6 +13,10 @@ from kvbench.cli.drawn import chart_path, draw
 from kvbench.configuration.errors import UsageError, WriteFailed
 from kvbench.decide.manifest import versions
 from kvbench.messages import unknown
+
+if TYPE_CHECKING:
+    from kvbench.api.recommending import Recommended
+    from kvbench.api.tuning import Tuned
 
 TABLE, JSON = FORMATS = ("table", "json")
 OWN = ("trials", "workers", "folder")
@@ -26,11 +31,11 @@ USAGE = (
 )
 
 
-def usual_folder(arguments: list[str], scenario: str) -> Path:
+def usual_folder(verb: str, arguments: list[str], scenario: str) -> Path:
     """Where a search is kept that names no folder: the same for the same command, however it runs."""
     asked = sorted(each for each in arguments if each.partition("=")[0] not in BESIDE)
     found = hashlib.sha256(json.dumps([asked, versions()], sort_keys=True).encode()).hexdigest()
-    return Path("results") / "tune" / f"{Path(scenario).stem}-{found[:8]}"
+    return Path("results") / verb / f"{Path(scenario).stem}-{found[:8]}"
 
 
 def main(arguments: list[str]) -> int:
@@ -40,17 +45,35 @@ def main(arguments: list[str]) -> int:
         UsageError: the input is wrong, a trace is missing, or the chart cannot be written.
         KeyboardInterrupt: a signal ended it; the same command goes on.
     """
-    given = settings_of(arguments, LISTS, TEXTS, USAGE)
+    return searched("tune", tune, arguments, ("scenario", "hardware"), USAGE)
+
+
+def searched(
+    verb: str, call: Callable[..., "Tuned | Recommended"], arguments: list[str], needed: tuple[str, ...], usage: str
+) -> int:
+    """Print what a search, or what stands on one, answers; keep its rows, and draw its chart where a file is named.
+
+    Args:
+        verb: its folder's name.
+        call: the public call.
+        arguments: as given.
+        needed: keys without which there is no answer.
+        usage: an example, for messages.
+    Raises:
+        UsageError: as `main`.
+        KeyboardInterrupt: likewise.
+    """
+    given = settings_of(arguments, LISTS, TEXTS, usage)
     shown, path = given.pop("format", TABLE), chart_path(given.pop("chart", None))
     if shown not in FORMATS:
         raise UsageError(unknown("format", shown, FORMATS))
     chosen: dict[str, Any] = {key: given.pop(key) for key in CHOSEN if key in given}
-    needing(chosen, ("scenario", "hardware"), USAGE)
+    needing(chosen | given, needed, usage)
     chosen |= {key: given.pop(key) for key in (*OWN, *SEARCHED) if key in given}
     degrees = {key.partition(".")[2]: given.pop(key) for key in list(given) if key.startswith("parallel.")}
-    folder = chosen.setdefault("folder", str(usual_folder(arguments, str(chosen["scenario"]))))
+    folder = chosen.setdefault("folder", str(usual_folder(verb, arguments, str(chosen["scenario"]))))
     try:
-        found = tune(
+        found = call(
             chosen.pop("scenario"), chosen.pop("strategy", None), parallel=degrees or None, settings=given, **chosen
         )
         found.save(folder)

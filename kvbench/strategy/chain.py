@@ -137,7 +137,7 @@ class Chain(Strategy):
         bounded = [part.within(budget_tokens, num_tokens) for part in self.parts]
         if all(part is None for part in bounded):
             return None
-        return Chain(parts=[own or part for own, part in zip(bounded, self.parts, strict=True)])
+        return Chain(parts=tuple(own or part for own, part in zip(bounded, self.parts, strict=True)))
 
     @property
     def attends_all(self) -> bool:
