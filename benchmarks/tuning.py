@@ -75,8 +75,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=500, help="deployments that a search may try")
     parser.add_argument("--seeds", type=int, default=3, help="searches")
     parser.add_argument("--workers", type=int, default=2, help="processes that try the grid")
+    parser.add_argument("--machines", nargs="+", default=MACHINES, help="a fifth of the grid each")
     asked = parser.parse_args()
-    grid, machines = (QUICK, MACHINES[:2]) if asked.quick else (GRID, MACHINES)
+    grid, machines = (QUICK, MACHINES[:2]) if asked.quick else (GRID, asked.machines)
     trials = 20 if asked.quick else asked.trials
     load = OtherLoad()
     with tempfile.TemporaryDirectory() as place:

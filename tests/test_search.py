@@ -8,7 +8,7 @@ from kvbench.decide.claims import Claims
 from kvbench.decide.constraints import constraints_of
 from kvbench.decide.kept import Became, KeptRows
 from kvbench.decide.objectives import goals_of
-from kvbench.decide.searching import SEARCHED, Search
+from kvbench.decide.searching import SEARCHED, Search, study_of
 from kvbench.decide.space import Dimension, Space
 from kvbench.tried import Tried
 
@@ -89,6 +89,12 @@ def test_a_stopped_search_goes_on(tmp_path, trials):
     found, _ = search(tmp_path, first := Fleet(stops_after=21), trials)
     with pytest.raises(KeyboardInterrupt):
         found.run()
+    if trials < GRID.size:  # who suggests next takes nothing for under way
+        from optuna.trial import TrialState
+
+        study, _ = study_of(found)
+        assert [each.state for each in study.trials if not each.state.is_finished()] == []
+        assert study.trials[-1].state == TrialState.FAIL
     again, kept = search(tmp_path, second := Fleet(), trials)
     again.run()
     assert len(first.served) == 21

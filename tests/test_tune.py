@@ -150,6 +150,7 @@ def test_requests_that_no_seed_changes_are_said_to_be_the_same():
         ({"settings": {"scenario.turns": [1, 2]}}, "is of what is served, not of a deployment"),
         ({"settings": {"strategy.dynamic.growth_factor": {"low": 3, "high": 1}}}, "low is below high"),
         ({"settings": {"strategy.dynamic.growth_factor": [1.5, 2]}}, "unknown strategy 'dynamic'"),
+        ({"settings": {"strategy.pagd.block_size": 8, "backend.replicas": [1, 2]}}, "Did you mean 'paged'"),
         ({"search": ["strategy.dynamic"]}, "unknown key with a range 'strategy.dynamic'"),
         ({"search": ["engine"]}, "no engine is chosen"),
         ({"strategies": ["predictive", "paged"]}, "Predictive decides by"),

@@ -61,6 +61,8 @@ def asked_of(
     alone = {key: value for key, value in keys.items() if key not in several}
     fixed["parallel"] = {key.removeprefix(PARALLEL): alone.pop(key) for key in list(alone) if key.startswith(PARALLEL)}
     basis = Basis(name=name, groups=fixed, choices=choices, settings=alone, trusted=trusted)
+    for key in alone:
+        _check_strategy(key, choices["strategy"])
     dimensions = [_choice(group, choices[group]) for group in (*LISTED, "strategy") if group in choices]
     classes = _classes(basis, dimensions)
     declared = {key: tried for key, tried in _searched(classes, search) if key not in keys}
@@ -186,15 +188,24 @@ def _dimension(
     chosen = {each.key: each.tried.choices for each in groups}
     with refusing():
         if key.startswith(STRATEGY):
-            label = key.split(".")[1]
-            if label not in chosen["strategy"]:
-                raise UsageError(f"{key}: {unknown('strategy', label, map(str, chosen['strategy']))}")
-            return Dimension(key=key, tried=tried, of="strategy", at=(label,))
+            _check_strategy(key, map(str, chosen["strategy"]))
+            return Dimension(key=key, tried=tried, of="strategy", at=(key.split(".")[1],))
         if key.startswith(f"{ENGINE}.") and ENGINE in chosen:
             name = key.removeprefix(f"{ENGINE}.")
             at = tuple(label for label, made in classes.get(ENGINE, {}).items() if hasattr(made, name))
             return Dimension(key=key, tried=tried, of=ENGINE, at=at)
         return Dimension(key=key, tried=tried)
+
+
+def _check_strategy(key: str, chosen: Iterable[str]) -> None:
+    """Refuse a key of a strategy that is not chosen.
+
+    Raises:
+        UsageError: so it is.
+    """
+    names = list(chosen)
+    if key.startswith(STRATEGY) and key.split(".")[1] not in names:
+        raise UsageError(f"{key}: {unknown('strategy', key.split('.')[1], names)}")
 
 
 def size_keys(space: Space) -> list[Dimension]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -86,7 +87,9 @@ class Task:
         (self.folder / "rows").mkdir(exist_ok=True)
         return KeptRows(self.folder / "rows")
 
-    def search(self, on_look: Callable[[int], object], goes_on: Callable[[], bool] = lambda: True) -> Search:
+    def search(
+        self, on_look: Callable[[int], object], goes_on: Callable[[], bool] = lambda: True, salt: int = 0
+    ) -> Search:
         """The search, to be run here."""
         return Search(
             space=self.space,
@@ -99,6 +102,7 @@ class Task:
             seed=self.basis.settings.get("seed", 0),
             on_look=on_look,
             goes_on=goes_on,
+            salt=salt,
         )
 
     def became(self, stage: str, deployment: Deployment) -> Became:
@@ -175,7 +179,7 @@ def run_task(task: Task, workers: int) -> None:
 def _worker(task: Task) -> None:
     goes_on = as_worker()
     try:
-        task.search(lambda tried: None, goes_on).run()
+        task.search(lambda tried: None, goes_on, os.getpid()).run()
     except (KeyboardInterrupt, ValueError, OSError):  # whoever started it comes to the same, and says so
         sys.exit(1)
 

@@ -47,7 +47,8 @@ class Search:
         carry_out: serves one.
         kept: rows, by stage; what is there is not served again.
         folder: with `kept`'s, a journal of what was suggested, and what workers are at.
-        seed: of suggestions.
+        seed: of suggestions; alone, a search with the same seed tries the same.
+        salt: another for each of several that search beside each other.
         on_look: told how many are tried.
         goes_on: whether to go on; asked before each.
     """
@@ -60,13 +61,14 @@ class Search:
     kept: KeptRows
     folder: Path
     seed: int = 0
+    salt: int = 0
     on_look: Callable[[int], object] = lambda tried: None
     goes_on: Callable[[], bool] = lambda: True
     wait: Callable[[float], object] = time.sleep
     _rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
-        self._rng = np.random.default_rng([self.seed, time.time_ns()])
+        self._rng = np.random.default_rng([self.seed, self.salt])
 
     @property
     def is_exhaustive(self) -> bool:
@@ -131,7 +133,11 @@ class Search:
                 self._draw(study)
 
     def _tell(self, study: "optuna.Study", trial: "optuna.Trial", deployment: Deployment) -> None:
-        values, excess = self._figures(self._one(deployment))
+        try:
+            values, excess = self._figures(self._one(deployment))
+        except BaseException:  # it was not tried, and others are not to take it for under way
+            study.tell(trial, state=_failed())
+            raise
         constrain(trial, excess)
         trial.set_user_attr("id", identity(deployment))
         study.tell(trial, values)
@@ -172,6 +178,12 @@ def constrain(trial: "optuna.Trial", excess: Sequence[float]) -> None:
         trial.set_user_attr(EXCESS, list(excess))
 
 
+def _failed() -> Any:
+    from optuna.trial import TrialState
+
+    return TrialState.FAIL
+
+
 def _excess(trial: Any) -> Sequence[float]:
     found: Sequence[float] = trial.user_attrs.get(EXCESS, [WORST])
     return found
@@ -203,7 +215,7 @@ def study_of(search: Search) -> tuple["optuna.Study", Callable[[], int]]:
         begun = len(study.get_trials(deepcopy=False))
         told: dict[str, Any] = {} if hasattr(optuna.Trial, "set_constraint") else {"constraints_func": _excess}
         study.sampler = optuna.samplers.TPESampler(
-            seed=(search.seed + begun) % 2**32, multivariate=True, group=True, constant_liar=True, **told
+            seed=(search.seed + begun + search.salt) % 2**32, multivariate=True, group=True, constant_liar=True, **told
         )
 
     def number_of() -> int:
