@@ -239,6 +239,10 @@ def test_a_served_answer_holds_together():
     assert nothing.verdict == VIOLATED
     assert nothing.loads is None
     assert nothing.parts[USE][1].startswith("Nothing meets ttft_p90<=0.000001; nearest is ")
+    few = kv.recommend(CHATS, ["paged", "static"], subject_to=["ttft_p90<=0.5", "ttft_p99<=1"], **SERVED)
+    assert few.verdict == UNTOLD
+    assert few.parts[USE][1:] == ("Nothing has a figure for ttft_p99<=1.",)
+    assert few.parts[LEFT_OUT][0].startswith("paged and static: ttft_p99_s is empty; a percentile takes ten requests")
 
 
 @pytest.mark.parametrize(

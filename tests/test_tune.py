@@ -109,6 +109,23 @@ def test_quality_that_nobody_measured_cannot_be_told():
     assert found.best["quality_kl"] == 0
 
 
+@pytest.mark.parametrize(
+    ("condition", "strategies", "why"),
+    [
+        ("quality.kl<=0.02", ["int4", "int2"], "int4, int2: cannot be told: Llama-3.1-8B is figures"),
+        ("ttft_p99<=1", ["paged", "static"], "paged, static: ttft_p99_s is empty; a percentile takes ten requests"),
+        ("needle_recall>=0.9", ["paged", "static"], "paged, static: needle_recall is empty: nothing that is served"),
+    ],
+)
+def test_a_condition_without_a_figure_cannot_be_told(condition, strategies, why):
+    found = tuned(hardware="h100", strategies=strategies, settings=SETTINGS, subject_to=["ttft_p90<=5", condition])
+    assert set(found.rows["verdict"]) == {"cannot be told"}
+    assert found.best is None
+    assert set(found.judged["role"]) == {"default"}
+    assert f"\n{why}" in found.text
+    assert list(found.as_dict()["untold"].values()) == [strategies]
+
+
 def test_processes_share_a_search(tmp_path):
     given = {
         "settings": SETTINGS | {"engine.max_num_seqs": [32, 64, 128]},
@@ -136,7 +153,6 @@ def test_requests_that_no_seed_changes_are_said_to_be_the_same():
         ({"minimise": ["ttfp99"]}, "Did you mean 'ttft_p99_s'"),
         ({"minimise": ["ttft_p99"]}, "ttft_p99_s is empty; a percentile takes ten requests"),
         ({"subject_to": "ttft<<1"}, "subject_to is a measure, a comparison and a number"),
-        ({"subject_to": "needle_recall>=0.9"}, "needle_recall is empty; a percentile takes"),
         ({"strategies": ["paged"], "hardware": "h100", "settings": SETTINGS}, "one deployment, and nothing to search"),
         ({"hardware": None}, "a search serves on machines"),
         ({"hardware": []}, "hardware is a list without a name"),

@@ -130,6 +130,7 @@ def _use(facts: Facts) -> Iterator[str]:
         return
     if facts.verdict == UNTOLD:
         yield "It cannot be told: nothing that was tried is known to hold beyond doubt."
+        yield from (f"Nothing has a figure for {each.constraint.text}." for each in facts.unmet if each.nearest is None)
         return
     yield "Nothing that was tried holds."
     for each in facts.unmet:

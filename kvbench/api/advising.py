@@ -16,7 +16,7 @@ from kvbench.api.verbs import name_of
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.engine import engine_of
 from kvbench.configuration.model import hardware_of, model_of
-from kvbench.decide.advice import Row, contenders_of, nearest_of, otherwise, records, rooms, unmet, untold, verdict_of
+from kvbench.decide.advice import Row, contenders_of, nearest_of, otherwise, records, rooms, unmet, verdict_of
 from kvbench.decide.constraints import Constraint
 from kvbench.decide.space import Deployment, Dimension, Space
 from kvbench.model.hardware import Hardware
@@ -63,7 +63,7 @@ def advised(
         unmet=unmet(found.rows, constraints),
         nearest=nearest_of(found.rows, constraints),
         otherwise=otherwise(found.rows, found.goals, constraints, best),
-        untold=untold(found.rows, constraints),
+        untold=found.untold,
         loads=loads,
         doubts=[] if shown is None else _doubts(basis.composed(deployment_of(space, shown))),
         not_tried=[name for name in names("strategy") if name not in set(found.rows["strategy"].astype(str))],

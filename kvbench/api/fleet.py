@@ -30,6 +30,8 @@ from kvbench.workload.trace_columns import TraceColumns
 
 REQUEST_S = 1e-4
 """That simulating a request takes, about."""
+COMPILED_FIRST = "{} (compiled first, for minutes, where it never ran)"
+"""What is shown before anything was served."""
 KEPT = "strategy.{name}: blocks that windows have left are kept, as a fleet has it (window_blocks: null is keep here)"
 """Of a strategy that gives them back elsewhere."""
 
@@ -118,7 +120,7 @@ def _simulated(
     try:
         with watched(total, "requests", total * REQUEST_S) as advance:
             for name, strategy in strategies.items():
-                advance(name if runs else f"{name} (compiled first, for minutes, where it never ran)", 0)
+                advance(name if runs else COMPILED_FIRST.format(name), 0)
                 runs[name] = _served(name, strategy, fleet, columns, budget_bytes, partial(advance, name, num_requests))
                 advance(name, num_requests)
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ import pandas as pd
 from kvbench.api.asked_space import MACHINE, asked_of
 from kvbench.api.verbs import name_of
 from kvbench.configuration.errors import UsageError, refusing
+from kvbench.decide.advice import untold
 from kvbench.decide.constraints import constraints_of
 from kvbench.decide.objectives import Goal, goals_of
 from kvbench.files import write_text
@@ -64,6 +65,11 @@ class Tuned:
         return best_of(self.rows, self.goals)
 
     @property
+    def untold(self) -> dict[str, list[str]]:
+        """Strategies of which a condition cannot be told for want of a figure, by why that is."""
+        return untold(self.rows, constraints_of(self.subject_to)) if self.subject_to else {}
+
+    @property
     def text(self) -> str:
         """Tables for a terminal: the front, and how the best does on requests that were not searched on."""
         from kvbench.charts.tuned import tuned_text
@@ -76,6 +82,7 @@ class Tuned:
             goals=self.goals,
             subject_to=self.subject_to,
             said=self._said,
+            lacks=[f"{', '.join(strategies)}: {why.removesuffix('.')}." for why, strategies in self.untold.items()],
         )
 
     @property
@@ -127,6 +134,7 @@ class Tuned:
             "num_tried": len(self.rows),
             "is_exhaustive": self.is_exhaustive,
             "best": None if best is None else int(best["deployment"]),
+            "untold": self.untold,
             "front": plain(self.rows[self.rows["on_front"]], ["deployment", *columns, "merged"]),
             "judged": plain(self.judged, ["role", *columns]),
             "against": plain(self.against, [str(name) for name in self.against]),

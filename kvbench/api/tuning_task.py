@@ -22,6 +22,7 @@ from kvbench.api.asked_space import MACHINE, size_keys
 from kvbench.api.basis import Basis
 from kvbench.api.beside import as_worker, run_beside
 from kvbench.api.deployments import Halves, check_basis, halves_of, serve
+from kvbench.api.fleet import COMPILED_FIRST
 from kvbench.api.progress import watched
 from kvbench.configuration.errors import UsageError, WriteFailed, refusing
 from kvbench.decide.constraints import Constraint
@@ -36,7 +37,6 @@ from kvbench.decide.space import Deployment, Dimension, Space
 from kvbench.files import write_text
 from kvbench.results.columns import ends
 from kvbench.results.front import may_win
-from kvbench.results.quality_columns import QUALITY_OF_MODEL
 from kvbench.results.replays import with_draws
 from kvbench.results.schema import SUMMARY
 from kvbench.workload.trace import TraceMissing
@@ -160,7 +160,7 @@ def run_task(task: Task, workers: int) -> None:
 
         def on_look(tried: int) -> None:
             nonlocal seen
-            advance("search", min(tried, total) - seen)
+            advance("search" if tried else COMPILED_FIRST.format("search"), min(tried, total) - seen)
             seen = min(tried, total)
 
         on_look(there)
@@ -264,7 +264,7 @@ def in_order(task: Task) -> list[Became]:
 
 
 def _check_figures(task: Task, rows: pd.DataFrame, can_win: np.ndarray) -> None:
-    """Refuse a goal, or a constraint, that has no figure anywhere.
+    """Refuse a goal that has no figure anywhere; of a constraint that has none, it cannot be told whether it holds.
 
     Raises:
         UsageError: so it is, or nothing could be served.
@@ -274,9 +274,6 @@ def _check_figures(task: Task, rows: pd.DataFrame, can_win: np.ndarray) -> None:
         why = f"; the first: {errors[0]}" if errors else ": all are references, which are never chosen"
         raise UsageError(f"none of the {len(rows):,} deployments could be served{why}")
     first = {str(name): value for name, value in rows.iloc[int(can_win[0])].items()}
-    for each in task.constraints:
-        if each.column not in QUALITY_OF_MODEL and rows.loc[can_win, each.column].isna().all():
-            raise UsageError(f"subject_to={each.text}: {each.why_empty(first)}")
     for goal in task.goals:
         if rows.loc[can_win, goal.column].isna().all():
             if goal.column.endswith(UPKEEP):

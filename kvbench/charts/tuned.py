@@ -39,6 +39,7 @@ def tuned_text(
     goals: Goals,
     subject_to: Sequence[str],
     said: Sequence[str],
+    lacks: Sequence[str] = (),
 ) -> str:
     """What was found, for a terminal.
 
@@ -50,6 +51,7 @@ def tuned_text(
         goals: what was wanted.
         subject_to: what had to hold.
         said: lines at the top.
+        lacks: sentences on figures that are empty.
     """
     figures = figures_of(goals, subject_to, rows)
     varied = varied_keys(rows, keys)
@@ -63,6 +65,8 @@ def tuned_text(
         nearest = nearest if len(nearest) else rows[rows["interval_from"].notna()].head(MOST_NEXT)
         lines += ["Nothing that was tried is known to hold. The nearest:"]
         lines += [frame_text(_shown(nearest, varied, ["verdict", *figures]))]
+    if lacks:
+        lines += ["", *map(one_line, lacks)]
     lines += ["", "On requests that were not searched on:"]
     shown = _shown(judged, varied, ["verdict", *figures])
     lines += [frame_text(pd.concat([judged[["role"]], shown], axis=1))]

@@ -1,6 +1,7 @@
 """What a configuration has to keep to, judged by intervals: satisfied, violated, or it cannot be told."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,6 +51,8 @@ class Constraint(Stated):
         """Why a row has no such figure, and what to do."""
         if self.column in QUALITY_OF_MODEL:
             return str(row.get(WHERE, UNTOLD))
+        if not re.search(r"_p\d+_", f"{self.column}_"):
+            return f"{self.column} is empty: nothing that is served here has it; name another"
         return (
             f"{self.column} is empty; a percentile takes ten requests beyond it, so serve more (backend.repeats serves "
             "all again), or name another"
