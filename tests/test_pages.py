@@ -44,7 +44,7 @@ MAKERS = {"record": ("model",), "calibrate": ("out",), "train": ("trace", "out")
 MADE = [words for words in ASKED if words[0] in MAKERS]
 FITTED = [words for words in ASKED if words[0] == "capacity" and len(words) > 1]
 HELD = [words for words in ASKED if words[0] == "validate" and "rows=0" not in words]  # test_printed has those
-OF_RESULTS = ("compare", "rate", "tune", "work", "resume", "collect", "rerun")
+OF_RESULTS = ("compare", "rate", "tune", "recommend", "work", "resume", "collect", "rerun")
 """Verbs that need runs that are there, or make many."""
 ANSWERS = ("capacity", "validate", *OF_RESULTS)
 RUNS = [words for words in ASKED if words[0] not in ANSWERS and words not in LISTS and words not in MADE]
