@@ -51,11 +51,11 @@ TIERED = st.fixed_dictionaries(
 
 
 def bounded(chosen):
-    """Tiers and orders go with rules of an engine: a step has so many tokens, and two requests do not take turns in
-    giving way to each other for ever, as they may where the older one need not go on first."""
+    """Rules such as engines have: two requests do not take turns in giving way to each other for ever, as they may
+    where the older one need not go on first; steps without a bound are an ideal engine's."""
     rules = chosen["rules"]
     if rules.tokens is None:
-        return chosen | {"eviction": EVICTIONS[LRU], "tiers": None}
+        rules = Scheduling(sequences=rules.sequences, evicts=rules.evicts)
     goes_on = rules.fits_prompts or (rules.mixes and rules.counts_decode and rules.plans_steps)
     return chosen | {"rules": rules._replace(waits_for_end=rules.waits_for_end or not goes_on)}
 

@@ -19,13 +19,13 @@ from kvbench.fleet.live import (
 from kvbench.fleet.memory import note_peak, note_waste
 from kvbench.fleet.prefix.cache import cross
 from kvbench.fleet.prefix.groups import leave_windows, name_in_groups
-from kvbench.fleet.prompts import compute, compute_prompts
+from kvbench.fleet.prompts import compute, compute_admitted, compute_prompts
 from kvbench.fleet.queue import note_left
 from kvbench.fleet.room import make_room
 from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OVER, TAKEN, TO_COME, TOO_LONG, Machine
 from kvbench.fleet.tally import Level, add_one, pass_time
 from kvbench.fleet.turns import has_slide_room, scored_ps, slid, turn
-from kvbench.timing.prices import LINEAR, SEQUENCES, decode_ps, mixed_ps, of_batch, sized_ps
+from kvbench.timing.prices import LINEAR, SEQUENCES, UNBOUNDED, decode_ps, mixed_ps, of_batch, sized_ps
 
 FEW = 8
 _decode_ps, _mixed_ps, _sized_ps = plain(decode_ps), plain(mixed_ps), plain(sized_ps)
@@ -46,7 +46,7 @@ def iterate(m: Machine) -> None:
     num_new, is_open = 0, now.quota > 0
     has_prompts = now.first_new != NONE or now.quota > 0
     decodes = fixed.mixes > 0 or not has_prompts
-    if decodes and fixed.cuts > 0 and now.first_new != NONE and fixed.counts_decode == 0:
+    if decodes and _is_mixed(m):
         num_new = _all_in_order(m)
         has_prompts = False
     elif decodes:
@@ -72,6 +72,22 @@ def iterate(m: Machine) -> None:
         begin_decoding(m, m.live[i].begun)
     note_left(m, is_open)
     _finish(m, num_new)
+
+
+@part
+def _is_mixed(m: Machine) -> bool:
+    """Whether those who decode have their turns among prompts: some prompts are cut by what a strategy holds, or one
+    that came back takes two steps, where they have no bound, and who was admitted after it decodes before.
+    """
+    now, fixed = m.now, m.fixed
+    if now.first_new == NONE or fixed.counts_decode > 0:
+        return False
+    if fixed.cuts > 0 or fixed.tokens < UNBOUNDED:
+        return fixed.cuts > 0
+    place = m.live[now.first_new].younger
+    while place != NONE and not is_decoding(m, place):
+        place = m.live[place].younger
+    return place != NONE
 
 
 @part
@@ -143,10 +159,7 @@ def _decode_all(m: Machine) -> None:
     _begin_decode(m)
     if m.now.num_decoding > 0:
         _decode(m)
-        while is_last_due(m, m.now.counter + 1):
-            take_last(m)
-    m.now.decode = OVER
-    m.now.ahead = 1
+    _end_decode(m)
 
 
 @part
@@ -158,6 +171,14 @@ def _begin_decode(m: Machine) -> None:
 
 
 @part
+def _end_decode(m: Machine) -> None:
+    while is_last_due(m, m.now.counter + 1):
+        take_last(m)
+    m.now.decode = OVER
+    m.now.ahead = 1
+
+
+@part
 def _all_in_order(m: Machine) -> int:
     """A step of everyone who is live, in order of admission; how many took one of a prompt."""
     now = m.now
@@ -166,13 +187,17 @@ def _all_in_order(m: Machine) -> int:
     num_new, is_open, place = 0, True, now.oldest
     while place != NONE:
         own = m.live[place]
-        if is_decoding(m, place):
+        if not is_decoding(m, place):
+            if is_open:
+                took, is_open = compute(m, place)
+                num_new += took
+        elif m.fixed.layout == BLOCKS and m.fixed.num_groups == 0:
+            _block_one(m, place, now.counter + 1)
+        else:
             _turn_one(m, place, now.counter + 1)
-        elif is_open:
-            took, is_open = compute(m, place)
-            num_new += took
         place = own.younger
-    return num_new
+    _end_decode(m)
+    return num_new + compute_admitted(m) if is_open else num_new
 
 
 @part
@@ -232,19 +257,26 @@ def _collect(m: Machine, step: int) -> int:
 @part
 def _decode_in_order(m: Machine, step: int) -> None:
     """As `_decode`, where the order decides who gets a block, or how much is held at most."""
-    now, unit = m.now, m.fixed.unit
-    place = now.oldest
-    while place != NONE and is_decoding(m, place):
+    place = m.now.oldest
+    while place != NONE:
         own = m.live[place]
-        held = own.origin + now.counter
-        has_room = True
-        if held % unit == 0 and held < m.fixed.max_tokens:
-            own.capacity = own.taken = held
-            has_room = make_room(m, place, held, held + 1)
-        if has_room and own.key == step:
-            take_out(m, place)
-            _happen(m, place, step)
+        if is_decoding(m, place):
+            _block_one(m, place, step)
         place = own.younger
+
+
+@part
+def _block_one(m: Machine, place: int, step: int) -> None:
+    """A decode step of one request, with a block where it needs one."""
+    own = m.live[place]
+    held = own.origin + m.now.counter
+    has_room = True
+    if held % m.fixed.unit == 0 and held < m.fixed.max_tokens:
+        own.capacity = own.taken = held
+        has_room = make_room(m, place, held, held + 1)
+    if has_room and own.key == step:
+        take_out(m, place)
+        _happen(m, place, step)
 
 
 @part

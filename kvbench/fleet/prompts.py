@@ -20,8 +20,7 @@ _taken_tokens = plain(taken_tokens)
 @part
 def compute_prompts(m: Machine) -> int:
     """A step of everyone whose prompt is not computed, while the iteration's budget lasts; how many took one."""
-    now = m.now
-    num_new, place = 0, now.first_new
+    num_new, place = 0, m.now.first_new
     while place != NONE:
         own = m.live[place]
         if not is_decoding(m, place):
@@ -30,6 +29,13 @@ def compute_prompts(m: Machine) -> int:
             if not is_done:
                 return num_new
         place = own.younger
+    return num_new + compute_admitted(m)
+
+
+@part
+def compute_admitted(m: Machine) -> int:
+    """Admit those who may be within an iteration, and take their first step; how many took one."""
+    now, num_new = m.now, 0
     while now.quota > 0 and not now.has_given_way and now.budget_tokens > 0 and is_waiting(m) and is_promised(m):
         if m.fixed.is_asked and not is_admitted(m):
             break
