@@ -7,9 +7,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from kvbench.api.advice_text import USE
 from kvbench.api.job import Job
 from kvbench.api.measure import clocked, stepping
-from kvbench.api.progress import watched
+from kvbench.api.progress import hushed, watched
+from kvbench.api.recommending import recommend
 from kvbench.configuration.catalogue import names, own_node
 from kvbench.configuration.chosen import is_fleet
 from kvbench.configuration.errors import UsageError, refusing
@@ -18,7 +20,7 @@ from kvbench.configuration.parts import Config, added_nodes, backend_of, budget_
 from kvbench.configuration.targets import build
 from kvbench.messages import unknown
 from kvbench.results.environment import environment, since
-from kvbench.studies.base import Experiment, Findings, NamedModel, Setting
+from kvbench.studies.base import Advised, Experiment, Findings, NamedModel, Setting
 
 
 def study_job(name: str, config: Config, config_text: str, asked: Config) -> Job:
@@ -96,7 +98,16 @@ def setting_of(config: Config) -> Setting:
         is_budget_given=config["budget_bytes"] is not None,
         name_or_path=name_or_path_of(config),
         device=config["device"],
+        recommend=_advised,
     )
+
+
+def _advised(scenario: object, strategies: object, **asked: Any) -> Advised:
+    """What is recommended, without signs of life beside the experiment's own."""
+    with hushed():
+        found = recommend(scenario, strategies, **asked)  # type: ignore[arg-type]
+    best = None if found.tuned.best is None else int(found.tuned.best["deployment"])
+    return Advised(" ".join(found.parts[USE]), found.tuned.rows, best)
 
 
 def _scenarios(value: object, where: str) -> dict[str, Any]:

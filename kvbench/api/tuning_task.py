@@ -37,7 +37,7 @@ from kvbench.decide.space import Deployment, Dimension, Space
 from kvbench.files import write_text
 from kvbench.results.columns import ends
 from kvbench.results.front import may_win
-from kvbench.results.replays import with_draws
+from kvbench.results.replays import DRAWS, with_draws
 from kvbench.results.schema import SUMMARY
 from kvbench.workload.trace import TraceMissing
 
@@ -253,7 +253,10 @@ def closely(task: Task) -> pd.DataFrame:
     stands = found["deployment"].to_numpy()
     found["merged"] = [int(stands[each]) if each != NOBODY else NOBODY for each in found["merged"]]
     found.index = pd.Index(places)
-    return pd.concat([rows.drop(index=places), found[list(rows)]]).sort_index()
+    drawn = [name for name in map(str, found) if name.endswith(DRAWS)]
+    others = rows.drop(index=places)
+    others = others.assign(**{name: pd.Series([np.empty(0)] * len(others), others.index, object) for name in drawn})
+    return pd.concat([others, found[[*rows, *drawn]]]).sort_index()
 
 
 def in_order(task: Task) -> list[Became]:

@@ -24,6 +24,14 @@ class NamedModel(NamedTuple):
     model: Model | None = None
 
 
+class Advised(NamedTuple):
+    """What is recommended: in words, all that was tried, and the number of the best; None: nothing is known to hold."""
+
+    words: str
+    rows: pd.DataFrame
+    best: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What a configuration gives an experiment.
@@ -40,6 +48,7 @@ class Setting:
         say: prints a line while it runs; None: nothing is said.
         name_or_path: of a real model to be loaded; None where the configured one is a shape without weights.
         device: auto, cpu or cuda, as configured.
+        recommend: the public call that says what to deploy, of a scenario, strategies and keywords; None: nobody does.
     """
 
     backend: Backend
@@ -53,6 +62,7 @@ class Setting:
     is_budget_given: bool = False
     name_or_path: str | None = None
     device: str = "auto"
+    recommend: Callable[..., Advised] | None = None
 
     def run(self, points: Sequence[Point], backend: Backend | None = None) -> Results:
         """Run a sweep's points, one after another, and join their rows.

@@ -9,6 +9,7 @@ from kvbench.results.summary import US_PER_S
 from kvbench.strategy.base import Strategy
 from kvbench.studies.claims.article import compressed, dynamic, hierarchical, predictive, static
 from kvbench.studies.claims.bench import ClaimsBench, tokens_of
+from kvbench.studies.claims.deployed import deployed
 from kvbench.studies.claims.finding import Evidence, Finding
 from kvbench.workload.request import Request, Session
 
@@ -76,7 +77,7 @@ def candidates() -> dict[str, Strategy]:
 
 
 def choices(bench: ClaimsBench) -> Evidence:
-    """C9: a rank a kind and definition."""
+    """C9: a rank a kind and definition, and what is recommended."""
     findings, curves = [], []
     for kind in KINDS:
         rows, costs = _costs(bench, kind)
@@ -92,7 +93,8 @@ def choices(bench: ClaimsBench) -> Evidence:
         if kind.is_timed:
             findings.append(_front(kind, rows["peak_bytes"], costs["least time in all"], fits))
     curve = pd.concat(curves, ignore_index=True)
-    return Evidence(findings=findings, curve=curve, sentences=tuple(winners(curve)))
+    served, said = deployed(bench.setting)
+    return Evidence(findings=[*findings, *served], curve=curve, sentences=(*winners(curve), *said))
 
 
 def winners(curve: pd.DataFrame) -> list[str]:
