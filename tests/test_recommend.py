@@ -144,7 +144,12 @@ def test_what_is_no_better_than_the_usual_choice_is_not_sold():
     made = parts(found)
     assert made.verdict == EVEN
     assert made.parts[USE] == (
-        "Keep the usual choice: static on 1 × h100 is not better beyond doubt, or by less than 1 %.",
+        "Keep the usual choice, paged on 1 × h100: static on 1 × h100 is not better beyond doubt, or by less than 1 %.",
+    )
+    same = searched(row("paged", 1.0, 0.5), row("static", 1.2, 0.5), best=0, against=[against(1.0, "equal")])
+    assert parts(same).parts[USE] == (
+        "Keep the usual choice, paged on 1 × h100: what else was tried is not better beyond doubt, or by less than "
+        "1 %.",
     )
     little = searched(row("paged", 1.0, 0.5), row("static", 0.995, 0.5), best=1, against=[against(0.995, "better")])
     assert parts(little).verdict == EVEN  # beyond doubt, and not worth a change
@@ -186,8 +191,11 @@ def test_contenders_are_the_best_of_each_kind_and_none_that_cannot_be_told():
     found = searched(
         row("paged", 2.0, 0.5), row("paged", 1.0, 3.0), row("sinks", 0.1, 0.5, kl=math.nan), row("static", 1.5, 0.5)
     )
-    assert [each["deployment"] for each in contenders_of(found.rows, GOALS, ["strategy"], 8)] == [1, 3]
-    assert [each["deployment"] for each in contenders_of(found.rows, GOALS, ["strategy"], 1)] == [1]
+    assert [each["deployment"] for each in contenders_of(found.rows, GOALS, LIMITS, ["strategy"], 8)] == [1, 3]
+    assert [each["deployment"] for each in contenders_of(found.rows, GOALS, LIMITS, ["strategy"], 1)] == [1]
+    near = searched(row("paged", 2.0, 0.5), row("static", 1.0, 0.95))  # by its interval it may be later than 1 s
+    assert near.rows["verdict"].tolist() == [SATISFIED, UNTOLD]
+    assert [each["deployment"] for each in contenders_of(near.rows, GOALS, LIMITS, ["strategy"], 8)] == [1, 0]
 
 
 def test_a_rows_deployment_has_values_as_they_were_tried():

@@ -216,6 +216,7 @@ def test_arguments_of_the_command_line(tmp_path, capsys, monkeypatch):
         (common[1:], "scenario=… is missing"),
         ([common[0]], "hardware=… is missing"),
         ([*common, "format=xml"], "unknown format"),
+        ([*common, "subject_t=[ttft_p99<=1]"], "Did you mean 'subject_to'"),
         ([*common, "trials=many"], "trials is a whole number"),
     ):
         with pytest.raises(ValueError, match=why):

@@ -117,8 +117,7 @@ def named(row: Row, keys: Sequence[str]) -> str:
 def _use(facts: Facts) -> Iterator[str]:
     if facts.best is not None:
         if facts.verdict == EVEN:
-            best = named(facts.best, facts.tuned.keys)
-            yield f"Keep the usual choice: {best} is not better beyond doubt, or by less than {percent(WORTH)}."
+            yield from _usual(facts, facts.best)
         else:
             yield f"Use {named(facts.best, facts.tuned.keys)}."
         alike = facts.tuned.rows
@@ -144,6 +143,20 @@ def _use(facts: Facts) -> Iterator[str]:
             "Each condition is met by some, and all together by none; nearest is "
             f"{named(facts.nearest, facts.tuned.keys)}."
         )
+
+
+def _usual(facts: Facts, best: Row) -> Iterator[str]:
+    """Which usual choice to keep: of those that the best does not beat the best itself; and whether it held before."""
+    tuned, goal = facts.tuned, facts.tuned.goals[0]
+    usual = [row for row in records(tuned.judged[tuned.judged["role"] == "default"]) if row["verdict"] == SATISFIED]
+    kept = min(usual, key=goal.cost)
+    name, other = named(kept, tuned.keys), named(best, tuned.keys)
+    beaten = f"not better beyond doubt, or by less than {percent(WORTH)}"
+    yield f"Keep the usual choice, {name}: {'what else was tried' if other == name else other} is {beaten}."
+    same = [row for row in records(tuned.rows) if named(row, tuned.keys) == name]
+    for row in same[:1]:
+        if row["verdict"] != SATISFIED:
+            yield f"On the requests that were searched on, its verdict is: {row['verdict']} ({row['limited_by']})."
 
 
 def _saves(facts: Facts) -> Iterator[str]:

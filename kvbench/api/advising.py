@@ -88,7 +88,9 @@ def _value(dimension: Dimension, value: Any) -> Any:
 
 def _loads(found: Tuned, best: Row, basis: Basis, space: Space, constraints: Sequence[Constraint]) -> Loads | None:
     by = [name for name in found.keys if name in KINDS or name.startswith(("parallel.", "backend.replicas"))]
-    others = [deployment_of(space, row) for row in contenders_of(found.rows, found.goals, by, NUM_CONTENDERS)]
+    others = [
+        deployment_of(space, row) for row in contenders_of(found.rows, found.goals, constraints, by, NUM_CONTENDERS)
+    ]
     own = deployment_of(space, best)
     columns = halves_of(basis, space.first({})).searched
     return loads_of(basis, columns, own, [own, *(each for each in others if each != own)], found.goals[0], constraints)

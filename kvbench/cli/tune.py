@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from kvbench.api.tuning import tune
 from kvbench.cli.arguments import needing, settings_of
 from kvbench.cli.drawn import chart_path, draw
+from kvbench.configuration.catalogue import own_settings
 from kvbench.configuration.errors import UsageError, WriteFailed
 from kvbench.decide.manifest import versions
-from kvbench.messages import unknown
+from kvbench.messages import unknown, unknown_key
 
 if TYPE_CHECKING:
     from kvbench.api.recommending import Recommended
@@ -70,6 +71,9 @@ def searched(
     chosen: dict[str, Any] = {key: given.pop(key) for key in CHOSEN if key in given}
     needing(chosen | given, needed, usage)
     chosen |= {key: given.pop(key) for key in (*OWN, *SEARCHED) if key in given}
+    for key in given:
+        if "." not in key and key not in own_settings():
+            raise UsageError(unknown_key(key, own_settings(), (*BESIDE, *OWN, *SEARCHED)))
     degrees = {key.partition(".")[2]: given.pop(key) for key in list(given) if key.startswith("parallel.")}
     folder = chosen.setdefault("folder", str(usual_folder(verb, arguments, str(chosen["scenario"]))))
     try:

@@ -104,17 +104,22 @@ def otherwise(
     return found
 
 
-def contenders_of(rows: pd.DataFrame, goals: Sequence[Goal], by: Sequence[str], number: int) -> list[Row]:
+def contenders_of(
+    rows: pd.DataFrame, goals: Sequence[Goal], constraints: Sequence[Constraint], by: Sequence[str], number: int
+) -> list[Row]:
     """The best of each kind in the first goal, whether or not they hold here: who may win at another load.
 
     Args:
         rows: of a search.
         goals: what is wanted.
+        constraints: what has to hold; who lacks a figure for one is none.
         by: columns that tell kinds apart.
         number: of kinds, at most.
     """
     found: dict[tuple[str, ...], Row] = {}
-    competing = records(rows[_choosable(rows) & (rows["verdict"] != UNTOLD).to_numpy()])
+    competing = [
+        row for row in records(rows[_choosable(rows)]) if all(math.isfinite(each.excess(row)) for each in constraints)
+    ]
     for row in sorted(competing, key=lambda row: _cost(goals[0], row)):
         found.setdefault(tuple(str(row.get(name)) for name in by), row)
     return list(found.values())[:number]
