@@ -123,7 +123,7 @@ def test_what_knows_the_future_is_there_to_compare_with():
     ("changed", "geometry", "message"),
     [
         ({"prefix_caching": False}, PLAIN, "eviction=lfu orders blocks that are kept, and prefix_caching is false"),
-        ({}, WINDOWED, "eviction=lfu orders blocks by what is behind them, and windows leave theirs one by one; Win"),
+        ({}, WINDOWED, "eviction=lfu orders blocks by what is behind them, and windows and states leave theirs"),
     ],
 )
 def test_orders_of_nothing_are_refused(changed, geometry, message):

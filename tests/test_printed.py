@@ -37,4 +37,4 @@ def test_every_such_command_is_checked():
     ]
     decided = [line for line in shown if re.search(r"[ ']hardware=\[?\w+|prefix_reuse| rows=0", line)]
     assert decided == [script for _, script, _ in CASES]
-    assert len(decided) == 14
+    assert len(decided) == 15
