@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import kvbench as kv
+from kvbench.api import quality
 from kvbench.api.quality import quality_columns
 from kvbench.configuration.composed import composed
 from kvbench.configuration.errors import UsageError
@@ -58,6 +59,14 @@ def table(monkeypatch):
         (Sinks(num_sinks=4, window=508), 0.2, [0.3, 0.2, 0.4, 1.5, 0.25]),
     )
     monkeypatch.setattr(losses, "shipped", lambda: made)
+
+
+@pytest.fixture(autouse=True)
+def no_books():
+    """Books that a process keeps are no other test's."""
+    quality._opened.cache_clear()
+    yield
+    quality._opened.cache_clear()
 
 
 def columns(strategies, requests=ONE, model="llama3_8b", **settings):
