@@ -29,6 +29,7 @@ from tests.support.fleet_models import (
     by_runner,
     columns_of,
     results,
+    that_go_on,
 )
 from tests.support.machines import GEOMETRY, WORK, machine
 
@@ -108,7 +109,7 @@ SCHEDULINGS = st.builds(
     waits_for_end=st.booleans(),
     fits_prompts=st.booleans(),
     plans_steps=st.booleans(),
-)
+).map(that_go_on)
 
 
 @pytest.mark.parametrize("slots", [60, 200])

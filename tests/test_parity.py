@@ -17,7 +17,7 @@ from kvbench.fleet.state import ROUTINGS
 from kvbench.strategy.paged import Paged
 from kvbench.timing.links import link_of
 from kvbench.workload.trace_columns import TraceColumns
-from tests.support.fleet_models import COLUMNS, PRICES, SLOT_BYTES, by_runner
+from tests.support.fleet_models import COLUMNS, PRICES, SLOT_BYTES, by_runner, that_go_on
 from tests.support.imitated import contents_of
 from tests.support.machines import GEOMETRY, machine
 
@@ -51,13 +51,11 @@ TIERED = st.fixed_dictionaries(
 
 
 def bounded(chosen):
-    """Rules such as engines have: two requests do not take turns in giving way to each other for ever, as they may
-    where the older one need not go on first; steps without a bound are an ideal engine's."""
+    """Rules such as engines have: steps without a bound are an ideal one's."""
     rules = chosen["rules"]
     if rules.tokens is None:
         rules = Scheduling(sequences=rules.sequences, evicts=rules.evicts)
-    goes_on = rules.fits_prompts or (rules.mixes and rules.counts_decode and rules.plans_steps)
-    return chosen | {"rules": rules._replace(waits_for_end=rules.waits_for_end or not goes_on)}
+    return chosen | {"rules": that_go_on(rules)}
 
 
 CHOSEN = st.fixed_dictionaries(

@@ -198,3 +198,10 @@ def _ends(recorder, rows):
     """The rows in which requests ended for good: of each its last one, a finish."""
     lasts = [np.flatnonzero(rows["session"] == number)[-1] for number in np.unique(rows["session"])]
     return np.array([last for last in lasts if rows["phase"][last] == FINISH and last > 0], np.int64)
+
+
+def that_go_on(rules):
+    """Rules under which two requests do not take turns in giving way to each other for ever, as they may where the
+    older one need not go on first; no engine has others."""
+    goes_on = rules.fits_prompts or (rules.mixes and rules.counts_decode and rules.plans_steps)
+    return rules._replace(waits_for_end=rules.waits_for_end or not goes_on)
