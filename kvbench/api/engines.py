@@ -6,7 +6,7 @@ from typing import Any
 
 from kvbench.api.job import Job
 from kvbench.configuration.chosen import is_fleet, scenario_of
-from kvbench.configuration.errors import UsageError
+from kvbench.configuration.errors import UsageError, needing_extra
 from kvbench.configuration.parts import Config
 from kvbench.ledger import LedgerError
 
@@ -48,10 +48,8 @@ def _job_of(name: str, config: Config, config_text: str, asked: Mapping[str, Any
         return study_job(name, config, config_text, asked)
     name = scenario_of(config).named(name)
     if is_fleet(config):
-        try:
+        with needing_extra():
             from kvbench.api.fleet import fleet_job
-        except ImportError as error:  # the extra is not installed
-            raise UsageError(str(error)) from error
         return fleet_job(name, config, config_text, asked)
     from kvbench.api.scenario import scenario_job
 

@@ -14,7 +14,7 @@ from kvbench.api.quality import quality_columns
 from kvbench.api.verbs import name_of
 from kvbench.configuration.chosen import is_fleet, scenario_of
 from kvbench.configuration.composed import composed
-from kvbench.configuration.errors import UsageError, refusing
+from kvbench.configuration.errors import UsageError, needing_extra, refusing
 from kvbench.configuration.parts import Config
 from kvbench.decide.constraints import Constraint, constraints_of
 from kvbench.decide.highest import STEPS, Highest, Ladder, highest_load
@@ -114,8 +114,8 @@ def rate(
         config = composed(groups, strategies, settings, tuple(trusted))
         if not is_fleet(config):
             raise UsageError("rate asks a fleet how much it serves: backend is fleet")
-        from kvbench.api.fleet import fleet_parts
-
+        with needing_extra():
+            from kvbench.api.fleet import fleet_parts
         parts = fleet_parts(config, overrides)
         found.append(_rated(scenario_of(config).named(name_of(scenario)), config, parts, constraints))
     if len({each.load for each in found}) > 1:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kvbench.api.asked_space import MACHINE, asked_of
 from kvbench.api.verbs import name_of
-from kvbench.configuration.errors import UsageError, refusing
+from kvbench.configuration.errors import UsageError, needing_extra, refusing
 from kvbench.decide.advice import untold
 from kvbench.decide.constraints import constraints_of
 from kvbench.decide.objectives import Goal, goals_of
@@ -202,8 +202,8 @@ def tune(
     groups = {"scenario": scenario, "backend": backend, MACHINE: hardware, **chosen}
     name = name_of(scenario)
     basis, space = asked_of(name, groups, strategies, dict(settings or {}), _texts(search), tuple(trusted))
-    from kvbench.api.tuning_task import Task, closely, folder_of, judge, run_task
-
+    with needing_extra():
+        from kvbench.api.tuning_task import Task, closely, folder_of, judge, run_task
     with folder_of(folder) as place:
         task = Task(basis, space, goals, constraints, trials, place)
         task.claim()

@@ -37,3 +37,12 @@ def refusing(where: str = "") -> Iterator[None]:
         raise
     except ValueError as error:
         raise UsageError(f"{where}{error}") from error
+
+
+@contextmanager
+def needing_extra() -> Iterator[None]:
+    """What an extra brings that is not installed is bad input: the message says what to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(str(error)) from error
