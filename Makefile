@@ -6,8 +6,9 @@ run: ## compare the default strategies on a short chat
 test: ## the whole suite, in two processes
 	python -m pytest -n 2 --dist worksteal
 
-slow: ## tests that CI leaves out: more of the same, on more scenarios, and a real model
-	python -m pytest -n 2 --dist worksteal -m slow
+slow: ## tests that CI leaves out: more of the same, on more scenarios, and a real model; what is drawn is drawn anew
+	python -m pytest -n 2 --dist worksteal -m slow --hypothesis-profile=anew
+	python -m pytest -n 2 --dist worksteal --hypothesis-profile=anew
 
 mutants: ## plant faults in the core, and see whether tests notice; hours, or a part: MUTANTS="--shard 1/4"
 	python -m benchmarks.mutants $(MUTANTS)

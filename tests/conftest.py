@@ -18,7 +18,10 @@ from tests.support.undrawn import undraw
 
 TRACES = Path(__file__).resolve().parent.parent.parent / "shared" / "traces"
 
-settings.register_profile("kvbench", deadline=None)  # a machine that others use is slow, and no test is wrong for that
+# A machine that others use is slow, and no test is wrong for that. The suite draws the same each time, so that a change
+# is judged by what it changed; `make slow` draws anew.
+settings.register_profile("kvbench", deadline=None, derandomize=True)
+settings.register_profile("anew", deadline=None)
 settings.load_profile("kvbench")
 
 torch.set_num_threads(1)  # the tensors are tiny, and threads that wait for each other make times long

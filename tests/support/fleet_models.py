@@ -96,10 +96,23 @@ class Dropping(ModelledBackend):
 
 
 def by_runner(
-    columns, strategy, budget_bytes, max_batch, geometry=GEOMETRY, rules=EACH_ITS_STEP, hardware=None, conditions=None
+    columns,
+    strategy,
+    budget_bytes,
+    max_batch,
+    geometry=GEOMETRY,
+    rules=EACH_ITS_STEP,
+    hardware=None,
+    conditions=None,
+    goes_on=None,
 ):
-    """What the runner finds: columns a request, totals, and sums over time in bytes and nanoseconds."""
-    requests = [replace(each, place=(number, 0)) for number, each in enumerate(requests_by_turn(columns))]
+    """What the runner finds: columns a request, totals, and sums over time in bytes and nanoseconds.
+
+    Args:
+        goes_on: of each request whether its session does, where the columns are a part of what says so.
+    """
+    rows = zip(requests_by_turn(columns), columns.goes_on if goes_on is None else goes_on, strict=True)
+    requests = [replace(each, place=(number, 0), goes_on=more) for number, (each, more) in enumerate(rows)]
     alone = Conditions(geometry=geometry, hardware=hardware or machine(), weights=WEIGHTS)
     backend = Dropping(Modelled(memory_fraction=0.5), conditions or alone)
     backend.scheduling = rules
