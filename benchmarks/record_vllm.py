@@ -41,8 +41,10 @@ _LEAST = {
     "window": 0,
     "states": 0,
     "state_interval": 0,
+    "window_interval": 0,
 }
-_OF_STATES = ("states", "state_interval")
+_UNSAID = {"states": 0, "state_interval": 0, "window_interval": 1}
+"""What a recording does not say, as it is of most."""
 _MODEL_IS_NOT = (
     "uses_mrope",
     "is_encoder_decoder",
@@ -79,6 +81,8 @@ class Engine:
         states: 1 for a second group that holds states, in blocks as large as the first one's; else 0.
         state_interval: tokens between states that are kept beside those that prompts are gone on from, a multiple of a
             block's; 0: none.
+        window_interval: tokens between ends of windows that are kept beside those that prompts are gone on from, as of
+            states; fewer than a block's: all, 0: none.
         prefix_caching: whether blocks are found again by content.
     """
 
@@ -90,6 +94,7 @@ class Engine:
     window: int = 0
     states: int = 0
     state_interval: int = 0
+    window_interval: int = 1
     prefix_caching: bool = True
 
     def __post_init__(self) -> None:
@@ -98,12 +103,14 @@ class Engine:
                 raise ValueError(f"{name} is at least {least}, got {getattr(self, name)}")
         if self.states > 1 or (self.states and self.window):
             raise ValueError(f"a second group has states or a window, got states={self.states}, window={self.window}")
-        if self.state_interval % self.block_size:
-            raise ValueError(f"state_interval is a multiple of block_size, got {self.state_interval}")
+        for name in ("state_interval", "window_interval"):
+            interval = getattr(self, name)
+            if interval >= self.block_size and interval % self.block_size:
+                raise ValueError(f"{name} is a multiple of block_size, or less, got {interval}")
 
 
 def scheduler_of(engine: Engine) -> Scheduler:
-    """vLLM's own scheduler over its own pool, with its defaults but for steps that overlap and sparse windows."""
+    """vLLM's own scheduler over its own pool, with its defaults but for steps that overlap, and windows as said."""
     cache = CacheConfig(block_size=engine.block_size, enable_prefix_caching=engine.prefix_caching)
     cache.num_gpu_blocks = engine.num_blocks
     if engine.states:
@@ -139,8 +146,9 @@ def scheduler_of(engine: Engine) -> Scheduler:
     if engine.states:
         groups.append(KVCacheGroupSpec(["state"], _states(engine, groups[0].kv_cache_spec.page_size_bytes)))
     pool = KVCacheConfig(num_blocks=engine.num_blocks, kv_cache_tensors=[], kv_cache_groups=groups)
-    if engine.states:  # else every full block keeps its name
-        pool.prefix_cache_retention_interval = engine.state_interval
+    interval = engine.state_interval if engine.states else engine.window_interval
+    if len(groups) > 1 and not 0 < interval < engine.block_size:  # else every full block keeps its name
+        pool.prefix_cache_retention_interval = interval
     return Scheduler(config, pool, SimpleNamespace(accept_tokens=lambda *_: True), engine.block_size, log_stats=True)
 
 
@@ -197,7 +205,7 @@ def record(engine: Engine, asked: list[Asked]) -> dict:
     return {
         "engine": "vllm",
         "version": vllm.__version__,
-        **{name: value for name, value in asdict(engine).items() if value or name not in _OF_STATES},
+        **{name: value for name, value in asdict(engine).items() if value != _UNSAID.get(name)},
         "queried_tokens": sum(step.queries for step in found),
         "hit_tokens": sum(step.hits for step in found),
         "requests": [

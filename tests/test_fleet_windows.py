@@ -41,18 +41,20 @@ CHOSEN = st.fixed_dictionaries(
         "max_batch": st.integers(1, 5),
         "rules": st.integers(5, 20).map(lambda tokens: Scheduling(tokens, **VLLM)),
         "is_kept": st.booleans(),
+        "interval": st.sampled_from([0, 1, 8]),
     }
 )
 
 
-def pool_of(columns, name, size, spare, is_kept, rules, **_):
+def pool_of(columns, name, size, spare, is_kept, rules, interval=1, **_):
     """Paged over a pool that has room for the longest in full layers, and little more; and the budget that holds it."""
     geometry = GEOMETRIES[name]
     longest = int((columns.num_prompt_tokens + columns.num_output_tokens).max())
     slots = max(-(-longest // size) + spare, 1) * size
     blocks = KEEP if name == "chunks" else LATE
     made = Paged(block_size=size, pool_tokens=slots, window_blocks=blocks, prefix_caching=is_kept)
-    made = made.fitted(Limits(geometry=geometry, budget_bytes=None, is_modelled=True, step_tokens=rules.tokens))
+    known = {"is_modelled": True, "step_tokens": rules.tokens, "window_interval": interval}
+    made = made.fitted(Limits(geometry=geometry, budget_bytes=None, **known))
     return made, made.ledger(geometry).pool_bytes["main"] + workspace_bytes(made.areas, geometry, 1)
 
 
@@ -79,7 +81,7 @@ def by_runner(columns, chosen):
     made, budget_bytes = pool_of(columns, **chosen)
     known = Conditions(geometry=GEOMETRIES[chosen["name"]], hardware=machine(), weights=WEIGHTS)
     backend = Dropping(Modelled(memory_fraction=0.5), known)
-    backend.scheduling = chosen["rules"]
+    backend.scheduling, backend.window_interval = chosen["rules"], chosen.get("interval", 1)
     counts = {"num_repetitions": 1, "num_warmup": 0, "max_concurrency": chosen["max_batch"]}
     recorder = run({"it": made}, requests_by_turn(columns), backend, budget_bytes=budget_bytes, **counts)
     rows = dict(zip(STEP_FIELDS, recorder.steps().T, strict=True))

@@ -4,7 +4,8 @@ import pytest
 
 from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import Measured
-from kvbench.engine.prefixes import left_blocks, most_window_blocks, window_blocks
+from kvbench.engine.prefixes import is_window_kept, left_blocks, most_window_blocks, window_blocks
+from kvbench.engine.vllm import VLLM
 from kvbench.ledger import Ledger, LedgerError, Limits, OutOfMemory
 from kvbench.model.geometry import KVGeometry
 from kvbench.model.groups import CHUNKED, FULL, WINDOW, LayerGroup
@@ -12,6 +13,7 @@ from kvbench.plan import Append, Area, Blocks, Drop, Keep, Publish, Release, Res
 from kvbench.runner.run import check_signals
 from kvbench.strategy.block_tables import BlockTable, BlockTables
 from kvbench.strategy.paged import Paged
+from tests.support.engine_models import model
 from tests.test_prefix_operations import texts
 
 BLOCK, REACH = 4, 6
@@ -116,6 +118,26 @@ def test_decisions_by_hand():
     assert (left_blocks(200, 64, 16), left_blocks(63, 64, 16)) == (8, 0)
     # 63 + 256 tokens are 20 blocks, and one where the window begins; no more than the longest sequence has.
     assert (most_window_blocks(64, 256, 2_048, 16), most_window_blocks(64, 256, 100, 16)) == (21, 8)
+
+
+def test_which_blocks_of_windows_are_kept_by_hand():
+    def kept(interval, prompt=30, junction=0, window=6):
+        by = prompt, junction, interval, window, BLOCK
+        return [number for number in range(12) if is_window_kept(number, *by)]
+
+    # A window of 6 looks at 2 blocks of 4 before; an equal prompt of 30 goes on behind 28 tokens, of 32 too.
+    assert kept(0) == kept(0, prompt=32) == [5, 6]
+    assert kept(0, prompt=33) == [6, 7]
+    assert kept(0, junction=12) == [1, 2, 5, 6]
+    assert kept(16) == [2, 3, 5, 6, 7, 10, 11]
+    assert kept(8) == kept(4) == kept(1) == list(range(12))
+    assert kept(0, prompt=6) == [0]
+
+
+@pytest.mark.parametrize(("version", "said", "interval"), [(None, None, 0), ("0.28", None, 1), (None, 1, 1)])
+def test_vllm_keeps_every_window_before_0_29(version, said, interval):
+    engine = VLLM(version=version, prefix_cache_retention_interval=said, max_model_len=1_000)
+    assert engine.resolved(None, model(*hybrid().groups)).window_interval == interval
 
 
 class Known:

@@ -76,6 +76,7 @@ class Backend(ABC):
         scheduling: how an iteration over live requests is filled.
         caches_prefixes: whether the engine keeps blocks for requests that begin alike.
         state_interval: as of `Engine`.
+        window_interval: as of `Engine`.
         state_block_tokens: as of `Limits`.
         load_times: what loading blocks from tiers below the device takes; None: no time.
         has_own_pools: whether groups of layers have a pool of blocks each, so that windows lie beside them.
@@ -94,6 +95,7 @@ class Backend(ABC):
     num_accelerators: int = 1
     caches_prefixes: bool = False
     state_interval: int = 0
+    window_interval: int = 1
     state_block_tokens: int | None = None
     load_times: LoadTimes | None = None
     has_own_pools: bool = False

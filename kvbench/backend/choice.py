@@ -78,6 +78,11 @@ class Conditions:
         return 0 if self.resolved is None else self.resolved.state_interval
 
     @property
+    def window_interval(self) -> int:
+        """As of `Engine`."""
+        return 1 if self.resolved is None else self.resolved.window_interval
+
+    @property
     def state_block_tokens(self) -> int | None:
         """As of `Limits`."""
         if self.model is None or not (self.model.state_bytes and self.caches_prefixes):

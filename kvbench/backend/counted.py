@@ -35,7 +35,7 @@ class Counted(BackendChoice):
         step_ns = max(round(self.step_s * NS_PER_S), 1)
         made = CountedBackend(conditions.geometry, step_ns, conditions.scheduling)
         made.caches_prefixes, made.state_interval = conditions.caches_prefixes, conditions.state_interval
-        made.state_block_tokens = conditions.state_block_tokens
+        made.state_block_tokens, made.window_interval = conditions.state_block_tokens, conditions.window_interval
         return made
 
 

@@ -106,7 +106,7 @@ class ModelledBackend(Backend):
         self.num_rows = conditions.num_rows
         self.scheduling = conditions.scheduling.of_stages(self._work.num_stages)
         self.caches_prefixes, self.state_interval = conditions.caches_prefixes, conditions.state_interval
-        self.state_block_tokens = conditions.state_block_tokens
+        self.state_block_tokens, self.window_interval = conditions.state_block_tokens, conditions.window_interval
         self._attend = conditions.attend
         self._allocator_name = chosen.allocator
         self._has_curves = cache_only and hardware.curves is not None

@@ -76,6 +76,11 @@ class Engine(ABC):
         where prompts part; at most a block's: all; 0: none. Ask it of `resolved` settings."""
         return 0
 
+    @property
+    def window_interval(self) -> int:
+        """The same of the blocks that layers with a window need to go on there."""
+        return 1
+
     @abstractmethod
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to the engine.

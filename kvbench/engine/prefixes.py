@@ -43,6 +43,27 @@ def most_window_blocks(window: int, step_tokens: int, most_tokens: int, block_to
     return -(-min(window - 1 + step_tokens, most_tokens) // block_tokens) + 1
 
 
+def is_window_kept(number: int, prompt: int, junction: int, interval: int, window: int, block_tokens: int) -> bool:
+    """Whether a block of layers with a window gets a name: where it is of a window that others may go on behind.
+
+    Args:
+        number: of the block, from 0.
+        prompt: tokens of the prompt, whose last full block before its last token an equal one goes on behind.
+        junction: tokens that others have begun with, too, without a window there; 0: none.
+        interval: tokens between ends of windows that are named wherever they are: at most a block's, all; 0: none.
+        window: of the layers.
+        block_tokens: tokens of a block.
+    Source: vLLM, SlidingWindowManager.reachable_block_mask, as of 0.33.
+    """
+    need = window_blocks(window, block_tokens)
+    if interval > 0:
+        segment = max(interval // block_tokens, 1)
+        if number % segment >= segment - need:
+            return True
+    end, parting = most_hit_blocks(prompt, block_tokens), full_blocks(junction, block_tokens)
+    return end - need <= number < end or parting - need <= number < parting
+
+
 def last_checkpoint(num_tokens: int, block_tokens: int) -> int:
     """Where the last state lies that a request of so many tokens can go on from: at a block's end, before its last.
 

@@ -26,8 +26,8 @@ TOKENS_BY_CONCURRENCY = "0.20.2rc1.dev129"
 STATES_CACHED = "0.26"
 STATES_CHECKED = "0.17"
 STATES_SPARSE = "0.29"
-EVERY_STATE = 1
-"""Tokens between states that are kept, fewer than a block's."""
+EVERY_ONE = 1
+"""Tokens between states and windows that are kept, fewer than a block's."""
 ASYNC_BY_DEFAULT, IN_FLIGHT_HELD = "0.14", "0.26"
 BATCHES_AHEAD = 2
 """Steps that are under way at once where the next is scheduled before the last is done."""
@@ -71,8 +71,8 @@ class VLLM(Engine):
         mamba_cache_mode: what a sequence holds of a state: "none", the state; "align", a checkpoint too; "all", one
             every block. "align" with prefix caching.
         mamba_block_size: tokens between the checkpoints of "all", before rounding; 256.
-        prefix_cache_retention_interval: tokens between states that prefix caching keeps beside those that prompts are
-            gone on from; a block's, or fewer: all; 0: none. 0 since 0.29, before all. Windows keep all of their blocks.
+        prefix_cache_retention_interval: tokens between states, and between windows' ends, that prefix caching keeps
+            beside those that prompts are gone on from; a block's, or fewer: all; 0: none. 0 since 0.29, before all.
         mamba_ssm_cache_dtype: of recurrent states; the model's.
         num_speculative_tokens: tokens that a drafter proposes.
         speculative_method: the drafter: "mtp" and "eagle" have a layer like the model's own of full attention, "ngram"
@@ -162,6 +162,11 @@ class VLLM(Engine):
         """As --prefix-cache-retention-interval says."""
         return self.prefix_cache_retention_interval or 0
 
+    @property
+    def window_interval(self) -> int:
+        """As of states."""
+        return self.state_interval
+
     def resolved(self, hardware: Accelerator | None, model: Model, parallel: Parallel | None = None) -> Self:
         """The same with a value for each setting that was left to vLLM; max_model_len where the model says it."""
         version = self.version or NEWEST
@@ -190,7 +195,7 @@ class VLLM(Engine):
             mamba_cache_mode=self.mamba_cache_mode or ("align" if prefixes else "none"),
             mamba_block_size=self.mamba_block_size or SCAN_TOKENS,
             prefix_cache_retention_interval=(
-                (0 if since(version, STATES_SPARSE) else EVERY_STATE)
+                (0 if since(version, STATES_SPARSE) else EVERY_ONE)
                 if self.prefix_cache_retention_interval is None
                 else self.prefix_cache_retention_interval
             ),

@@ -351,5 +351,6 @@ class FleetServer:
             keeps_windows=True,
             step_tokens=self.serving.scheduling.tokens,
             caches_prefixes=columns.contents is not None and self.serving.caches_prefixes,
+            window_interval=self.serving.window_interval,
         )
         return in_pool(strategy, self.serving, known).fitted_to_serve(known)

@@ -99,7 +99,7 @@ def enter(m: Machine, request: int, saved: int) -> int:
     own.final = asked.prompt + max(asked.output - 1, 0)  # the prompt's step gives the first output token
     own.held = own.capacity = own.taken = own.waste = own.has_stepped = own.more_units = own.more_bytes = 0
     own.away = own.aside = own.far = own.gone = own.several = own.is_pending = own.slides = 0
-    own.before = 0
+    own.before = own.junction = 0
     own.most, own.pass_at = UNBOUNDED, m.fixed.interval
     own.saved = saved
     own.key = own.last = own.position = own.origin = NONE

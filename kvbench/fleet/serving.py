@@ -72,6 +72,11 @@ class Serving(NamedTuple):
         return self.engine is not None and self.engine.caches_prefixes
 
     @property
+    def window_interval(self) -> int:
+        """As of `Engine`; without one, all."""
+        return 1 if self.engine is None else self.engine.window_interval
+
+    @property
     def about(self) -> str:
         """The engine's part, for people; "" without one."""
         if self.engine is None:

@@ -277,6 +277,7 @@ class FixedRow(Prices):
     tier_seed: int
     loads_at: int  # the address of what requests have loaded: blocks by tier, and how long it took
     num_groups: int  # of layers with tables of blocks of their own, by `holds`; 0 where all share one
+    window_interval: int  # tokens between ends of windows whose blocks have names wherever they are
     num_runs: int  # of a group, on all copies
     num_holds: int
     holds: tuple[Hold, ...]

@@ -98,6 +98,7 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "max_tokens": UNBOUNDED if rule.max_tokens is None else rule.max_tokens,
         "slot_bytes": cost.unit_bytes if rule.tables is None else sum(hold.slot_bytes for hold in holds),
         "num_groups": 0 if rule.tables is None else len(holds),
+        "window_interval": 0 if rule.tables is None else rule.tables.window_interval,
         "state_bytes": state_bytes,
         "is_bounded": int(cost.unit_bytes == 0 or min(row[0] for row in (*holds, *prices.sights)) < UNBOUNDED),
         **_turning(rule, geometry, prices),

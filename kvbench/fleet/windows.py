@@ -1,12 +1,12 @@
 """Tables of blocks of groups of layers from one pool: those with a window give back what that has left, a step late."""
 
 from kvbench.compiled import part, plain
-from kvbench.engine.prefixes import left_blocks
+from kvbench.engine.prefixes import is_window_kept, left_blocks
 from kvbench.fleet.rows import LiveRow
 from kvbench.fleet.state import FixedRow
 from kvbench.timing.prices import UNBOUNDED
 
-_left_blocks = plain(left_blocks)
+_is_window_kept, _left_blocks = plain(is_window_kept), plain(left_blocks)
 
 
 @part
@@ -19,6 +19,15 @@ def block_bytes(group: int, fixed: FixedRow) -> int:
 def left_in(group: int, num_tokens: int, fixed: FixedRow) -> int:
     """Blocks at the front of so many tokens that a group's layers do not look at any more."""
     return _left_blocks(num_tokens, fixed.holds[group].most_tokens, fixed.unit)
+
+
+@part
+def is_named(own: LiveRow, group: int, number: int, fixed: FixedRow) -> bool:
+    """Whether a full block that a live request holds has a name: not all that windows held for a while have one."""
+    if group == 0 or number < own.hit_blocks:
+        return True
+    window = fixed.holds[group].most_tokens
+    return _is_window_kept(number, own.prompt, own.junction, fixed.window_interval, window, fixed.unit)
 
 
 @part

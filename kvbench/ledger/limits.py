@@ -50,6 +50,7 @@ class Limits:
         load_times: what loading from tiers below the device takes; None: no time.
         state_interval: tokens between states that are kept for later requests, beside those that prompts are gone on
             from; 0: none is.
+        window_interval: the same of windows' blocks; at most a block's: all are.
         state_block_tokens: of an engine's blocks, which are as large as a state; None: there is no engine.
     """
 
@@ -65,6 +66,7 @@ class Limits:
     step_tokens: int | None = None
     load_times: LoadTimes | None = None
     state_interval: int = 0
+    window_interval: int = 1
     state_block_tokens: int | None = None
 
     def to_hold(self, name: str) -> int:

@@ -144,6 +144,7 @@ def limits_of(sessions: Sequence[Session], backend: Backend, max_concurrency: in
         step_tokens=backend.scheduling.tokens,
         load_times=backend.load_times,
         state_interval=backend.state_interval,
+        window_interval=backend.window_interval,
         state_block_tokens=backend.state_block_tokens,
         caches_prefixes=backend.caches_prefixes and any(session.keys is not None for session in sessions),
     )

@@ -1,6 +1,6 @@
 """Block tables of a sequence, one a group of layers, from one pool: what is found, what fits, what goes."""
 
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ from kvbench.engine.prefixes import (
     cut_to_checkpoint,
     full_blocks,
     is_checkpoint,
+    is_window_kept,
     left_blocks,
     most_hit_blocks,
     most_window_blocks,
@@ -63,7 +64,7 @@ ALL = (BlockTable(MAIN),)
 
 
 class Stops(NamedTuple):
-    """What is known of a sequence whose states are kept, as it is admitted.
+    """What is known of a sequence whose states, or some of whose windows, are kept, as it is admitted.
 
     Args:
         prompt: tokens of its prompt.
@@ -89,6 +90,7 @@ class BlockTables(NamedTuple):
         most_tokens: of the longest sequence; UNLIMITED: not known.
         tiers: below the device.
         state_interval: tokens between states that have names wherever they are; 0: none has for that.
+        window_interval: the same of the blocks that a window needs; at most a block's: all.
     """
 
     block_tokens: int
@@ -97,11 +99,17 @@ class BlockTables(NamedTuple):
     most_tokens: int = UNLIMITED
     tiers: Tiers = NO_TIERS
     state_interval: int = 0
+    window_interval: int = 1
 
     @property
     def has_states(self) -> bool:
         """Whether a table is of states."""
         return self.tables[-1].has_states
+
+    @property
+    def keeps_some(self) -> bool:
+        """Whether not all full blocks get names, so that it counts where prompts end and part."""
+        return self.has_states or (len(self.tables) > 1 and not 0 < self.window_interval <= self.block_tokens)
 
     def at_once(self, start: int, num_tokens: int, stops: Stops) -> int:
         """How many of so many tokens of a sequence's prompt, behind those that it has, a step computes."""
@@ -112,8 +120,8 @@ class BlockTables(NamedTuple):
 
     def stops_of(self, keys: Sequence[Hashable], prompt: int, num_tokens: int, view: LedgerView) -> Stops:
         """What is known of a sequence that is to compute so many tokens, those that it finds among them."""
-        if not self.has_states:
-            return Stops()
+        if not self.keeps_some:
+            return NO_STOPS
         most = keys[: most_hit_blocks(num_tokens, self.block_tokens)]
         longest = sum(1 for _ in takewhile(view.has_name, most))
         is_longer = longest > self.num_found(keys, num_tokens, view)
@@ -247,12 +255,16 @@ class BlockTables(NamedTuple):
                 ops.append(Publish(seq, table.name(keys[number]), (number + 1) * size, table.area))
         return (*self._dropped(need_bytes - view.free_bytes(), view, order), *ops)
 
-    def _named(self, table: BlockTable, before: int, after: int, num_keys: int, stops: Stops) -> range:
+    def _named(self, table: BlockTable, before: int, after: int, num_keys: int, stops: Stops) -> Iterable[int]:
         """Numbers of the blocks that get names as a sequence goes from so many tokens to others."""
         size = self.block_tokens
         past = min(full_blocks(after, size), num_keys)
         if not table.has_states:
-            return range(full_blocks(before, size), past)
+            full = range(full_blocks(before, size), past)
+            if table.window is None or not self.keeps_some:
+                return full
+            by = stops.prompt, stops.junction, self.window_interval, table.window, size
+            return (number for number in full if is_window_kept(number, *by))
         is_named = is_checkpoint(after, stops.prompt, stops.junction, self.state_interval, size)
         return range(past - (is_named and past * size == after), past)
 

@@ -186,7 +186,13 @@ class Paged(Strategy):
         most_tokens = limits.context_tokens or UNLIMITED
         tiers = self._tiers_of(areas, limits)
         tables = BlockTables(
-            self.block_size, (*ALL, *others), limits.step_tokens, most_tokens, tiers, limits.state_interval
+            self.block_size,
+            (*ALL, *others),
+            limits.step_tokens,
+            most_tokens,
+            tiers,
+            limits.state_interval,
+            limits.window_interval,
         )
         return self._with(areas=limits.sized(areas, self.pooled_tokens), _tables=tables)
 
@@ -284,7 +290,7 @@ class Paged(Strategy):
 
     @derived
     def _stops(self) -> dict[int, Stops]:
-        """What is known of each sequence, where states are kept."""
+        """What is known of each sequence, where not all blocks get names."""
         return {}
 
     @derived
@@ -304,7 +310,7 @@ class Paged(Strategy):
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve nothing yet; with the first sequence's admission the pool is set aside."""
         self._keys[seq] = self._keys_of(session)
-        if self.cuts_prompts:
+        if self._tables.keeps_some:
             self._stops[seq] = Stops(_prompt_tokens(session, 0))
         if self.prefix_caching:
             self._order.note(seq, session)
@@ -347,7 +353,7 @@ class Paged(Strategy):
         """Take over the longest chain of full blocks. See `Strategy.on_reuse`."""
         if not self.prefix_caching:
             return NOTHING
-        if self.cuts_prompts:
+        if self._tables.keeps_some:
             prompt = self._stops[seq].prompt or num_tokens
             self._stops[seq] = self._tables.stops_of(self._keys[seq], prompt, num_tokens, view)
         return self._tables.taken_over(seq, self._keys[seq], num_tokens, view, self._order)

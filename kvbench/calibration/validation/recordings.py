@@ -23,8 +23,8 @@ SIZES = {
     "hit_tokens": 0,
 }
 """Whole numbers of a recording, and the least that each can be."""
-OPTIONAL = {"states": 0, "state_interval": 0}
-"""The same of numbers that are 0 where a recording does not say them."""
+OPTIONAL = {"states": 0, "state_interval": 0, "window_interval": 1}
+"""Whole numbers that need not be said, 0 or more, and what each is where it is not."""
 OF_REQUEST = {"arrival_step": 0, "prompt_tokens": 1, "output_tokens": 1}
 
 
@@ -49,9 +49,10 @@ class RecordedSchedule:
     Args:
         engine: whose scheduler it was.
         version: which.
-        sizes: numbers by SIZES: the pool's blocks with the one that stands for none, and the scheduler's limits; tokens
-            of prompts that were looked up and found as they were first admitted; window of a second group of layers, 0
-            where all are alike; states 1 where a second group has such, and how far those are apart that are kept.
+        sizes: numbers by SIZES and OPTIONAL: the pool's blocks with the one that stands for none, and the scheduler's
+            limits; tokens of prompts that were looked up and found as they were first admitted; window of a second
+            group of layers, 0 where all are alike; states 1 where a second group has such; and how far states, or the
+            ends of windows, are apart that are kept.
         prefix_caching: whether blocks were kept.
         columns: the requests; moments are numbers of steps.
         steps: in order.
@@ -76,7 +77,7 @@ def recording_of(document: dict[str, Any]) -> RecordedSchedule:
     Raises:
         ValueError: something in it cannot be.
     """
-    sizes = _whole(dict.fromkeys(OPTIONAL, 0) | document, SIZES | OPTIONAL, "")
+    sizes = _whole(OPTIONAL | document, SIZES | dict.fromkeys(OPTIONAL, 0), "")
     check_flag("prefix_caching", document.get("prefix_caching"))
     for name in ("engine", "version"):
         if not isinstance(document.get(name), str):

@@ -74,6 +74,7 @@ def _strategy(recording: RecordedSchedule) -> Strategy:
         is_modelled=True,
         step_tokens=sizes["max_num_batched_tokens"],
         state_interval=sizes["state_interval"],
+        window_interval=sizes["window_interval"],
     )
     return made.fitted(limits)
 

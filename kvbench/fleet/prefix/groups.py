@@ -3,11 +3,11 @@
 Layers that look at all tokens come first, then those of each window. The runs of each group stand behind those of the
 group before, in one table, and what nobody holds in one order of age; a block is of its group's bytes. A window's
 blocks go as it leaves them, and others than a request's last ones need not be there. Blocks get their names when they
-are filled, one by one, so that no segment is open.
+are filled, one by one, so that no segment is open; of a window's some have none, as the engine says.
 """
 
 from kvbench.compiled import part, plain
-from kvbench.engine.prefixes import window_blocks
+from kvbench.engine.prefixes import most_hit_blocks, window_blocks
 from kvbench.fleet.prefix.cache import find
 from kvbench.fleet.prefix.segments import (
     RunRow,
@@ -23,9 +23,9 @@ from kvbench.fleet.prefix.segments import (
     unlink,
 )
 from kvbench.fleet.state import NONE, Machine
-from kvbench.fleet.windows import block_bytes, left_in
+from kvbench.fleet.windows import block_bytes, is_named, left_in
 
-_window_blocks = plain(window_blocks)
+_most_hit_blocks, _window_blocks = plain(most_hit_blocks), plain(window_blocks)
 
 
 @part
@@ -137,6 +137,9 @@ def take_over_groups(m: Machine, place: int, num_blocks: int) -> None:
     """Let a request that has become live hold its first blocks, of a window the last ones that it needs."""
     live = m.live[place]
     live.open, live.hit_blocks, live.before = 0, num_blocks, num_blocks * m.fixed.unit
+    longest = find(m, live.request, _most_hit_blocks(max(live.prompt, live.saved), m.fixed.unit))
+    if longest > num_blocks:
+        live.junction = longest * m.fixed.unit
     for group in range(m.fixed.num_groups):
         low = left_in(group, live.before, m.fixed)
         number = turn_at(m.fixed.turns_at, live.request).leaf
@@ -180,10 +183,25 @@ def name_in_groups(m: Machine, place: int, before: int, after: int) -> None:
         number = turn_at(m.fixed.turns_at, live.request).leaf
         while number != NONE:
             run = run_at(m.fixed.runs_at, number)
-            first, past = max(run.first, before) - run.first, min(run.past, after) - run.first
-            if first < past:
-                _name(m, place, _first_run(m, live.request, group) + number, first, past)
+            first, past = max(run.first, before), min(run.past, after)
+            while first < past:
+                end = first + _alike(m, place, group, first, past - first, 1)
+                if is_named(live, group, first, m.fixed):
+                    _name(m, place, _first_run(m, live.request, group) + number, first - run.first, end - run.first)
+                first = end
             number = run.parent
+
+
+@part
+def _alike(m: Machine, place: int, group: int, number: int, most: int, way: int) -> int:
+    """How many of a request's full blocks, from one on or back from it, all have names, as that has, or all none."""
+    live, count = m.live[place], 1
+    if group == 0:
+        return most
+    is_first = is_named(live, group, number, m.fixed)
+    while count < most and is_named(live, group, number + way * count, m.fixed) == is_first:
+        count += 1
+    return count
 
 
 @part
@@ -234,12 +252,18 @@ def _give_back(m: Machine, place: int, group: int, low: int, past: int) -> None:
     if not m.fixed.shares:
         m.now.allocated -= (past - low) * block_bytes(group, m.fixed)
         return
-    request = m.live[place].request
-    number = turn_at(m.fixed.turns_at, request).leaf
+    live, number = m.live[place], turn_at(m.fixed.turns_at, m.live[place].request).leaf
     while number != NONE:
         run = run_at(m.fixed.runs_at, number)
-        first, end = max(low - run.first, 0), min(run.past, past) - run.first
-        _release(m, place, _first_run(m, request, group) + number, run, first, end)
+        least, end = max(low, run.first), min(run.past, past)
+        while end > least:
+            first = end - _alike(m, place, group, end - 1, end - least, -1)
+            if is_named(live, group, first, m.fixed):
+                own_run = _first_run(m, live.request, group) + number
+                _release(m, place, own_run, run, first - run.first, end - run.first)
+            else:
+                m.now.allocated -= (end - first) * block_bytes(group, m.fixed)
+            end = first
         number = run.parent
 
 
