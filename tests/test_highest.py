@@ -78,7 +78,18 @@ def test_a_bound_that_never_holds_and_one_that_always_does():
     assert (always.value, always.limited_by) == (2**20, "")
 
 
-def test_a_figure_that_is_empty_is_no_answer():
-    ladder = Ladder(float, lambda load: row(math.nan))
-    with pytest.raises(ValueError, match="ttft_p99_s is empty; a percentile takes ten requests beyond it"):
-        highest_load(ladder, constraints_of(["ttft_p99<=1"]))
+def test_of_a_figure_that_is_empty_it_cannot_be_told():
+    """What the others allow bounds it from above; where they allow nothing, nothing holds whatever the figure is."""
+    nothing = highest_load(Ladder(float, lambda load: row(math.nan)), constraints_of(["ttft_p99<=1"]))
+    assert math.isnan(nothing.value)
+    assert math.isnan(nothing.high)
+    assert (nothing.low, nothing.limited_by) == (0, "ttft_p99<=1")
+    both = constraints_of(["ttft_p99<=1", "quality.kl<=0.02"])
+    ladder = line(40, 7)
+    found = highest_load(ladder, both)
+    assert math.isnan(found.value)
+    assert found[1:] == (0, ladder.load_at(47), "quality.kl<=0.02")
+    assert highest_load(line(LEAST - 50, 7), both) == (0, 0, 0, "ttft_p99<=1")
+    known = line(40, 7)
+    told = Ladder(known.load_at, lambda load: known.run(load) | {"quality_kl": 0.01})
+    assert highest_load(told, both) == highest_load(line(40, 7), both[:1])

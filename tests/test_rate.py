@@ -1,6 +1,7 @@
 """The highest load at which objectives hold, of real fleets and by the command line."""
 
 import json
+import math
 
 import pytest
 
@@ -47,9 +48,26 @@ def test_users_are_counted_where_they_wait_for_answers():
     assert "highest users" in found.text
 
 
+def test_what_lacks_a_figure_cannot_be_told_and_why_is_said():
+    limits = ["ttft_p90<=0.5", "quality.kl<=0.02"]
+    found = kv.rate(CHATS, ["paged", "fp8"], subject_to=limits, **SERVED)
+    lossless, lossy = found.rows.to_dict("records")
+    assert lossless["rate_per_s"] > 0
+    assert math.isnan(lossy["rate_per_s"])
+    assert lossy["rate_per_s_low"] == 0 < lossy["rate_per_s_high"]
+    assert lossy["limited_by"] == "quality.kl<=0.02"
+    ((why, whose),) = found.untold.items()
+    assert whose == ["fp8"]
+    assert f"fp8: {why}" in found.text
+    assert found.as_dict()["rows"][1]["rate_per_s"] is None
+    assert found.chart.sentences()[1].startswith("fp8: cannot be told (0 to ")
+    assert found.chart.figure().axes
+    empty = kv.rate(CHATS, ["paged"], subject_to="ttft_p99<=1", **SERVED)
+    assert empty.rows["rate_per_s"].isna().all()
+    assert "paged: ttft_p99_s is empty; a percentile takes ten requests beyond it" in empty.text
+
+
 def test_what_cannot_be_rated_is_refused():
-    with pytest.raises(ValueError, match="ttft_p99_s is empty; a percentile takes ten"):
-        kv.rate(CHATS, ["paged"], subject_to="ttft_p99<=1", **SERVED)
     with pytest.raises(ValueError, match="Did you mean 'ttft_p99_s'"):
         kv.rate(CHATS, ["paged"], subject_to="ttfp99<=1", **SERVED)
     with pytest.raises(ValueError, match="backend is fleet"):

@@ -112,9 +112,9 @@ def test_quality_that_nobody_measured_cannot_be_told():
 @pytest.mark.parametrize(
     ("condition", "strategies", "why"),
     [
-        ("quality.kl<=0.02", ["int4", "int2"], "int4, int2: cannot be told: Llama-3.1-8B is figures"),
-        ("ttft_p99<=1", ["paged", "static"], "paged, static: ttft_p99_s is empty; a percentile takes ten requests"),
-        ("needle_recall>=0.9", ["paged", "static"], "paged, static: needle_recall is empty: nothing that is served"),
+        ("quality.kl<=0.02", ["int4", "int2"], "int4 and int2: cannot be told: Llama-3.1-8B is figures"),
+        ("ttft_p99<=1", ["paged", "static"], "paged and static: ttft_p99_s is empty; a percentile takes ten requests"),
+        ("needle_recall>=0.9", ["paged", "static"], "paged and static: needle_recall is empty: nothing that is served"),
     ],
 )
 def test_a_condition_without_a_figure_cannot_be_told(condition, strategies, why):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kvbench.charts.frame import WIDTH, frame_text
 from kvbench.charts.limits import binding_limits
-from kvbench.charts.text import duration, listed, number, one_line, percent, value_text
+from kvbench.charts.text import duration, lacking, listed, number, one_line, percent, value_text
 from kvbench.decide.advice import EVEN, WORTH, Otherwise, Room, Row, Unmet, records
 from kvbench.decide.constraints import SATISFIED, VIOLATED
 from kvbench.results.columns import FROM, PERCENT, ends
@@ -238,8 +238,7 @@ def _left_out(facts: Facts) -> Iterator[str]:
     if len(failed):
         why = one_line(failed["error"].value_counts().index[0])
         yield f"{len(failed):,} of {len(tuned.rows):,} could not serve all; most often: {why}."
-    for lacks, strategies in facts.untold.items():
-        yield f"{listed(list(strategies))}: {lacks.removesuffix('.')}."
+    yield from lacking(facts.untold)
     if facts.not_tried:
         yield f"Strategies that were not tried: {listed(list(facts.not_tried), 30)}."
     fixed = [name for name in FIXED if name not in tuned.keys]

@@ -16,9 +16,11 @@ from kvbench.configuration.chosen import is_fleet, scenario_of
 from kvbench.configuration.composed import composed
 from kvbench.configuration.errors import UsageError, needing_extra, refusing
 from kvbench.configuration.parts import Config
+from kvbench.decide.advice import untold
 from kvbench.decide.constraints import Constraint, constraints_of
 from kvbench.decide.highest import STEPS, Highest, Ladder, highest_load
 from kvbench.results.columns import ends
+from kvbench.results.schema import SUMMARY
 from kvbench.workload.arrivals import MOST_CLIENTS
 from kvbench.workload.request import NS_PER_S
 
@@ -53,23 +55,32 @@ class Rated:
     load: str
 
     @property
+    def untold(self) -> dict[str, list[str]]:
+        """Strategies of which a condition cannot be told for want of a figure, by why that is."""
+        asked = untold(self.tried, constraints_of(self.subject_to))
+        unknown = set(self.rows.loc[self.rows[self.load].isna(), "strategy"])
+        return {why: kept for why, whose in asked.items() if (kept := [each for each in whose if each in unknown])}
+
+    @property
     def text(self) -> str:
         """A table for a terminal, and what bounds each."""
         from kvbench.charts.rates import rates_text
 
-        return rates_text(self.rows, self.subject_to, self.scenario, self.load)
+        return rates_text(self.rows, self.subject_to, self.scenario, self.load, self.untold)
 
     @property
     def chart(self) -> "RatesChart":
         """The share of requests within the objectives over the load, a line a strategy and machine."""
         from kvbench.charts.rates import RatesChart
 
-        return RatesChart(rows=self.rows, tried=self.tried, load=self.load, subject=self.scenario)
+        said = " and ".join(self.subject_to)
+        return RatesChart(rows=self.rows, tried=self.tried, load=self.load, limits=said, subject=self.scenario)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; of the loads that were tried, the figures that had to hold."""
         rows = json.loads(self.rows.to_json(orient="records", double_precision=15))
-        return {"scenario": self.scenario, "subject_to": list(self.subject_to), "load": self.load, "rows": rows}
+        told = {"scenario": self.scenario, "subject_to": list(self.subject_to), "load": self.load, "rows": rows}
+        return told | {"untold": self.untold}
 
 
 def rate(
@@ -99,9 +110,9 @@ def rate(
         chosen: model, engine and parallel, as in `run`.
     Returns:
         By machine and strategy the load with its interval: at its lower end objectives hold beyond doubt, above its
-        upper end they do not.
+        upper end they do not. NaN, where the figure of one is empty, so that it cannot be told.
     Raises:
-        ValueError: the input is wrong, or a figure that has to hold is empty.
+        ValueError: the input is wrong.
         FileNotFoundError: a trace is missing.
     """
     with refusing():
@@ -140,13 +151,13 @@ def _rated(name: str, config: Config, parts: "FleetParts", constraints: Sequence
         for strategy in parts.strategies:
             ladder = Ladder(load_at, partial(_served, name, parts, strategy, load, quality[strategy]))
             advance(f"{strategy}, {num_requests:,} requests a load", 1)
-            with refusing(f"strategy.{strategy}: "):
-                found = highest_load(ladder, constraints)
+            found = highest_load(ladder, constraints)
             told = {"hardware": fleet.machine.name, "strategy": strategy, "num_accelerators": fleet.num_accelerators}
             rows.append(told | _figures(found, load))
             tried += [{**row, load: value} for value, row in sorted(ladder.tried.items())]
     limits = tuple(each.text for each in constraints)
-    return Rated(rows=pd.DataFrame(rows), tried=pd.DataFrame(tried), subject_to=limits, scenario=name, load=load)
+    served = pd.DataFrame(tried, columns=[*SUMMARY, load])
+    return Rated(rows=pd.DataFrame(rows), tried=served, subject_to=limits, scenario=name, load=load)
 
 
 def _figures(found: Highest, load: str) -> dict[str, object]:
@@ -170,14 +181,14 @@ def _served(
     name: str, parts: "FleetParts", strategy: str, load: str, quality: Mapping[str, object], asked: float
 ) -> dict[str, Any]:
     """The summary's row of a strategy at a load."""
-    from kvbench.fleet.fleet import SUMMARY
-    from kvbench.fleet.frames import fleet_frames
+    from kvbench.fleet.fleet import SUMMARY as WITHOUT_REQUESTS
+    from kvbench.fleet.frames import summary_row
 
-    columns, fleet = parts.columns, parts.fleet.serving_as(keep=SUMMARY)
+    columns, fleet = parts.columns, parts.fleet.serving_as(keep=WITHOUT_REQUESTS)
     if load == USERS:
         columns = replace(columns, num_clients=int(asked))
     else:
         fleet = fleet.serving_as(rate_scale=asked / _offered_per_s(parts) * fleet.chosen.rate_scale)
     run = fleet.serve(strategy, parts.strategies[strategy], fleet.arriving(columns), parts.budget_bytes)
-    (row,) = fleet_frames({strategy: run}, name, fleet.chosen.objective).summary.to_dict("records")
-    return {str(name): value for name, value in row.items()} | dict(quality)
+    assert run.sums is not None
+    return summary_row(strategy, run, name, run.sums) | dict(quality)

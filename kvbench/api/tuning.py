@@ -17,6 +17,7 @@ from kvbench.decide.constraints import constraints_of
 from kvbench.decide.objectives import Goal, goals_of
 from kvbench.files import write_text
 from kvbench.results.columns import ends
+from kvbench.results.front import may_win
 from kvbench.results.replays import DRAWS
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Tuned:
     @property
     def untold(self) -> dict[str, list[str]]:
         """Strategies of which a condition cannot be told for want of a figure, by why that is."""
-        return untold(self.rows, constraints_of(self.subject_to)) if self.subject_to else {}
+        return untold(self.rows[may_win(self.rows)], constraints_of(self.subject_to)) if self.subject_to else {}
 
     @property
     def text(self) -> str:
@@ -82,7 +83,7 @@ class Tuned:
             goals=self.goals,
             subject_to=self.subject_to,
             said=self._said,
-            lacks=[f"{', '.join(strategies)}: {why.removesuffix('.')}." for why, strategies in self.untold.items()],
+            untold=self.untold,
         )
 
     @property

@@ -70,7 +70,7 @@ class FleetServiceChart(Chart):
             axes.tick_params(labelleft=False)
         if failures(summary):
             sheet.notes.append("A cross marks a strategy some of whose requests did not complete.")
-        objectives = _objectives(summary)
+        objectives = objectives_of(summary)
         if objectives:
             sheet.notes.append(f"Goodput counts completed requests with {objectives}.")
         return sheet.finish()
@@ -93,7 +93,7 @@ class FleetServiceChart(Chart):
         return found
 
 
-def _objectives(summary: pd.DataFrame) -> str:
+def objectives_of(summary: pd.DataFrame) -> str:
     """The service objective, in words."""
     parts = []
     for column, text in (("ttft_objective_s", "TTFT"), ("tpot_objective_s", "TPOT")):

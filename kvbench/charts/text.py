@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -103,6 +104,11 @@ def listed(items: list[str], most: int = 12) -> str:
     if len(items) > most:
         items = [*items[:most], f"{len(items) - most} more"]
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"
+
+
+def lacking(untold: Mapping[str, Sequence[str]]) -> list[str]:
+    """Sentences on what cannot be told: of whom, by why."""
+    return [one_line(f"{listed(list(whose))}: {why.removesuffix('.')}.") for why, whose in untold.items()]
 
 
 def one_line(text: object) -> str:

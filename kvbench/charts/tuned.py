@@ -14,7 +14,7 @@ from kvbench.charts.chart import Chart
 from kvbench.charts.frame import frame_text
 from kvbench.charts.sheet import Sheet, label
 from kvbench.charts.style import INK, Settings
-from kvbench.charts.text import markdown_escape, number, one_line, shown_unit, value_text
+from kvbench.charts.text import lacking, markdown_escape, number, one_line, shown_unit, value_text
 from kvbench.results.columns import ends
 from kvbench.results.conditions import UNTOLD, column_of, stated
 from kvbench.results.schema import SUMMARY
@@ -39,7 +39,7 @@ def tuned_text(
     goals: Goals,
     subject_to: Sequence[str],
     said: Sequence[str],
-    lacks: Sequence[str] = (),
+    untold: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """What was found, for a terminal.
 
@@ -51,7 +51,7 @@ def tuned_text(
         goals: what was wanted.
         subject_to: what had to hold.
         said: lines at the top.
-        lacks: sentences on figures that are empty.
+        untold: strategies that lack a figure, by why.
     """
     figures = figures_of(goals, subject_to, rows)
     varied = varied_keys(rows, keys)
@@ -65,8 +65,8 @@ def tuned_text(
         nearest = nearest if len(nearest) else rows[rows["interval_from"].notna()].head(MOST_NEXT)
         lines += ["Nothing that was tried is known to hold. The nearest:"]
         lines += [frame_text(_shown(nearest, varied, ["verdict", *figures]))]
-    if lacks:
-        lines += ["", *map(one_line, lacks)]
+    if untold:
+        lines += ["", *lacking(untold)]
     lines += ["", "On requests that were not searched on:"]
     shown = _shown(judged, varied, ["verdict", *figures])
     lines += [frame_text(pd.concat([judged[["role"]], shown], axis=1))]

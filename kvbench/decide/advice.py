@@ -128,7 +128,7 @@ def contenders_of(
 def untold(rows: pd.DataFrame, constraints: Sequence[Constraint]) -> dict[str, list[str]]:
     """Strategies of which a condition cannot be told for want of a figure, by why that is."""
     found: dict[str, list[str]] = {}
-    for row in records(rows[_choosable(rows)]):
+    for row in records(rows):
         for each in constraints:
             if math.isinf(each.excess(row)):
                 strategies = found.setdefault(each.why_empty(row), [])

@@ -19,10 +19,11 @@ class Highest(NamedTuple):
     """A load and its interval.
 
     Args:
-        value: the highest at which each figure itself is within its bound; 0: none was.
+        value: the highest at which each figure itself is within its bound; 0: none was; NaN: it cannot be told, since
+            a figure is empty, and those that are not hold at some load.
         low: at which all of each interval is.
-        high: at which no interval is wholly beyond.
-        limited_by: what is violated at the next load tried above; "" where the highest that is tried is held.
+        high: at which no interval is wholly beyond; NaN where all figures are empty.
+        limited_by: what is empty, or else violated at the next load tried above; "" where the highest tried is held.
     """
 
     value: float
@@ -83,16 +84,17 @@ def highest_load(ladder: Ladder, constraints: Sequence[Constraint]) -> Highest:
     Args:
         ladder: its step 0 is tried first.
         constraints: that hold at all lower loads, too.
-    Raises:
-        ValueError: a figure is empty at the first load.
     """
-    for each in constraints:
-        if math.isnan(float(ladder.row(0).get(each.column, math.nan))):
-            raise ValueError(f"subject_to={each.text}: {each.why_empty(ladder.row(0))}")
-    found = ladder.highest(lambda row: all(each.is_met(row) for each in constraints))
+    empty = [each.text for each in constraints if math.isinf(each.excess(ladder.row(0)))]
+    told = [each for each in constraints if each.text not in empty]
+    if not told:
+        return Highest(math.nan, 0.0, math.nan, ", ".join(empty))
+    found = ladder.highest(lambda row: all(each.is_met(row) for each in told))
     near = LEAST if found is None else found
-    low = ladder.highest(lambda row: all(each.verdict(row) == SATISFIED for each in constraints), near)
-    high = ladder.highest(lambda row: all(each.verdict(row) != VIOLATED for each in constraints), near)
+    low = None if empty else ladder.highest(lambda row: all(each.verdict(row) == SATISFIED for each in told), near)
+    high = ladder.highest(lambda row: all(each.verdict(row) != VIOLATED for each in told), near)
     value, under, over = (0.0 if step is None else ladder.load_at(step) for step in (found, low, high))
-    beyond = [] if near >= MOST else [each.text for each in constraints if not each.is_met(ladder.row(near + 1))]
+    if empty and found is not None:
+        return Highest(math.nan, 0.0, max(over, value), ", ".join(empty))
+    beyond = [] if near >= MOST else [each.text for each in told if not each.is_met(ladder.row(near + 1))]
     return Highest(value, min(under, value), max(over, value), ", ".join(beyond))
