@@ -34,7 +34,7 @@ def test_a_constraint_is_judged_by_the_whole_interval(found, verdict):
 
 
 def test_constraints_that_cannot_be_read():
-    assert [each.column for each in constraints_of(["ttft_p99<=1,goodput>=2", "peak<90"])] == [
+    assert [each.column for each in constraints_of(["ttft_p99<=1e-3,goodput>=2", "peak<9E+1"])] == [
         "ttft_p99_s",
         "goodput_per_s",
         "peak_bytes",
@@ -93,3 +93,20 @@ def test_of_a_figure_that_is_empty_it_cannot_be_told():
     known = line(40, 7)
     told = Ladder(known.load_at, lambda load: known.run(load) | {"quality_kl": 0.01})
     assert highest_load(told, both) == highest_load(line(40, 7), both[:1])
+
+
+def test_where_not_all_is_served_no_load_holds_whatever_the_figures_of_the_others():
+    short = {"outcome": "out_of_memory 3 of 9"}
+    never = Ladder(line(40, 7).load_at, lambda load: row(0.1) | short)
+    assert highest_load(never, constraints_of(["ttft_p99<=1"])) == (
+        0,
+        0,
+        0,
+        "not all were served: out_of_memory 3 of 9",
+    )
+    nothing = Ladder(never.load_at, lambda load: row(math.nan) | short)
+    assert highest_load(nothing, constraints_of(["ttft_p99<=1"]))[:3] == (0, 0, 0)
+    crowded = Ladder(never.load_at, lambda load: row(0.1) | (short if load > never.load_at(11) else {}))
+    found = highest_load(crowded, constraints_of(["ttft_p99<=1"]))
+    assert found[:3] == (never.load_at(11),) * 3
+    assert found.limited_by == "not all were served: out_of_memory 3 of 9"

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -65,6 +66,18 @@ def test_what_lacks_a_figure_cannot_be_told_and_why_is_said():
     empty = kv.rate(CHATS, ["paged"], subject_to="ttft_p99<=1", **SERVED)
     assert empty.rows["rate_per_s"].isna().all()
     assert "paged: ttft_p99_s is empty; a percentile takes ten requests beyond it" in empty.text
+
+
+def test_nothing_holds_at_any_load():
+    """Neither where hours of requests are drawn out to years, nor where some requests fit no machine."""
+    rare = replace(CHATS, arrivals=Poisson(rate_per_s=0.02))
+    none = kv.rate(rare, ["paged"], subject_to="ttft_p90<=1e-6", **SERVED)
+    assert none.rows["rate_per_s"].tolist() == none.rows["rate_per_s_high"].tolist() == [0.0]
+    assert none.rows["limited_by"].tolist() == ["ttft_p90<=1e-6"]
+    long = replace(CHATS, prompts=Uniform(low=200, high=90_000))
+    unserved = kv.rate(long, ["paged"], subject_to="ttft_p90<=100", **SERVED | {"hardware": "l4"})
+    assert unserved.rows["rate_per_s"].tolist() == [0.0]
+    assert unserved.rows["limited_by"].str.match("not all were served: out_of_memory [0-9]+ of 200").all()
 
 
 def test_what_cannot_be_rated_is_refused():

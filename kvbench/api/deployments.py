@@ -16,6 +16,7 @@ from kvbench.decide.space import Deployment, Space
 from kvbench.fleet.fleet import SUMMARY
 from kvbench.fleet.frames import summary_row
 from kvbench.fleet.rules import check_rule
+from kvbench.results.front import unserved
 from kvbench.workload.trace import Trace
 from kvbench.workload.trace_columns import TraceColumns
 
@@ -108,9 +109,7 @@ def serve(basis: Basis, deployment: Deployment, columns: TraceColumns, closely: 
     except (Exception, SystemExit) as error:  # whatever it is, it is this deployment's
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         return Became(deployment, {}, error=f"{kind}{' '.join(str(error).split())}")
-    outcome = str(row["outcome"])
-    lacks = "" if outcome == "completed" else f"not all were served: {outcome}"
-    return Became(deployment, row, run.replays.rows, lacks)
+    return Became(deployment, row, run.replays.rows, unserved(row))
 
 
 def figures_of(config: Mapping[str, Any], parts: FleetParts, name: str, row: Mapping[str, Any]) -> Mapping[str, object]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 RATE, USERS = "rate_per_s", "users"
 """What is found: requests a second that arrive, or clients that each wait for their answers."""
+LONGEST_S = 5e7
+"""Requests arrive within it at the least load that is tried: a fleet's clock ends after some years."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +145,11 @@ def _rated(name: str, config: Config, parts: "FleetParts", constraints: Sequence
 
     def load_at(step: int) -> float:
         asked = base * 2 ** (step / STEPS)
-        return asked if load == RATE else max(min(round(asked), MOST_CLIENTS), 1)
+        return max(asked, least) if load == RATE else max(min(round(asked), MOST_CLIENTS), 1)
 
     rows, tried, quality = [], [], quality_columns(config, parts.strategies, columns)
     num_requests = columns.num_requests * fleet.chosen.repeats
+    least = min(num_requests / LONGEST_S, base)
     with watched(0, "loads") as advance:
         for strategy in parts.strategies:
             ladder = Ladder(load_at, partial(_served, name, parts, strategy, load, quality[strategy]))

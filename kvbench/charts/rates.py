@@ -91,10 +91,13 @@ class RatesChart(Chart):
         (axes,) = sheet.panels(1, 1, 4.4)
         label(axes, AXES[self.load], "Requests within the objectives (%)", "Band: the interval; mark: the highest load")
         tried = self.tried.assign(name=[_name(row, several) for row in self.tried.to_dict("records")])
-        shown = []
+        shown, load = [], self.rows[self.load]
+        held = load[load > 0]
+        around = held.min() / 4, held.max() * 4  # of who holds at no load, what is near the others
         for name, row in zip(names, self.rows.to_dict("records"), strict=True):
             own = tried[tried["name"] == name].sort_values(self.load)
-            near = own[own[self.load].between(row[self.load] / 4, row[self.load] * 4)] if row[self.load] > 0 else own
+            span = (row[self.load] / 4, row[self.load] * 4) if row[self.load] > 0 else around
+            near = own[own[self.load].between(*span)]
             own = near if len(near) > 1 else own
             look, loads = sheet.looks[name], own[self.load].to_numpy(float)
             (line,) = axes.plot(

@@ -60,7 +60,7 @@ class Constraint(Stated):
 
     def is_met(self, row: Mapping[str, Any]) -> bool:
         """Whether the figure itself, whatever its interval, is within the bound."""
-        return self.holds(float(row[self.column]))
+        return self.holds(float(row.get(self.column, math.nan)))
 
 
 def constraints_of(texts: Iterable[str]) -> tuple[Constraint, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kvbench.decide.constraints import SATISFIED, VIOLATED, Constraint
+from kvbench.results.front import unserved
 
 STEPS = 64
 """A doubling of the load has so many, each 1.1 per cent."""
@@ -19,8 +20,8 @@ class Highest(NamedTuple):
     """A load and its interval.
 
     Args:
-        value: the highest at which each figure itself is within its bound; 0: none was; NaN: it cannot be told, since
-            a figure is empty, and those that are not hold at some load.
+        value: the highest at which all is served, and each figure itself is within its bound; 0: none was; NaN: it
+            cannot be told, since a figure is empty, and those that are not hold at some load.
         low: at which all of each interval is.
         high: at which no interval is wholly beyond; NaN where all figures are empty.
         limited_by: what is empty, or else violated at the next load tried above; "" where the highest tried is held.
@@ -87,14 +88,24 @@ def highest_load(ladder: Ladder, constraints: Sequence[Constraint]) -> Highest:
     """
     empty = [each.text for each in constraints if math.isinf(each.excess(ladder.row(0)))]
     told = [each for each in constraints if each.text not in empty]
-    if not told:
+    if not told and not unserved(ladder.row(0)):
         return Highest(math.nan, 0.0, math.nan, ", ".join(empty))
-    found = ladder.highest(lambda row: all(each.is_met(row) for each in told))
+    found = ladder.highest(lambda row: not _broken(row, told))
     near = LEAST if found is None else found
-    low = None if empty else ladder.highest(lambda row: all(each.verdict(row) == SATISFIED for each in told), near)
-    high = ladder.highest(lambda row: all(each.verdict(row) != VIOLATED for each in told), near)
+    low = None if empty else ladder.highest(lambda row: _verdicts(row, told) <= {SATISFIED}, near)
+    high = ladder.highest(lambda row: VIOLATED not in _verdicts(row, told), near)
     value, under, over = (0.0 if step is None else ladder.load_at(step) for step in (found, low, high))
     if empty and found is not None:
         return Highest(math.nan, 0.0, max(over, value), ", ".join(empty))
-    beyond = [] if near >= MOST else [each.text for each in told if not each.is_met(ladder.row(near + 1))]
+    beyond = [] if near >= MOST else _broken(ladder.row(near + 1), told)
     return Highest(value, min(under, value), max(over, value), ", ".join(beyond))
+
+
+def _broken(row: Row, constraints: Sequence[Constraint]) -> list[str]:
+    """What a row breaks by its figures; first that not all were served, since figures are of those that were."""
+    lacks = unserved(row)
+    return [*([lacks] if lacks else []), *(each.text for each in constraints if not each.is_met(row))]
+
+
+def _verdicts(row: Row, constraints: Sequence[Constraint]) -> set[str]:
+    return {VIOLATED} if unserved(row) else {each.verdict(row) for each in constraints}

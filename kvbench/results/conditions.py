@@ -19,7 +19,9 @@ ENDINGS = ("_s", "_us", "_bytes", "_per_s", "_share", "_tokens", "_ratio")
 """Of figures' names, which may be left out."""
 QUALITY = "quality."
 """Before the names of what a strategy costs a real model: quality.kl is quality_kl."""
-_FORM = re.compile(r"\s*((?:[^\s.<>=]+\.)*)([^\s.<>=]+)\s*(>=|<=|>|<)\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*")
+_FORM = re.compile(
+    r"\s*((?:[^\s.<>=]+\.)*)([^\s.<>=]+)\s*(>=|<=|>|<)\s*((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(%?)\s*"
+)
 
 
 class Stated(NamedTuple):

@@ -3,12 +3,13 @@
 What a chart draws as a front, a report calls one.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from kvbench.results.columns import TAILS
+from kvbench.results.columns import COMPLETED, TAILS
 from kvbench.results.intervals import halves_of, is_replayed
 from kvbench.results.provenance import is_fleet, is_modelled
 from kvbench.results.replays import draws_of
@@ -134,7 +135,7 @@ def splitters(summary: pd.DataFrame) -> dict[str, tuple[float, float]]:
     Args:
         summary: rows of one job. Of a whole model steps are iterations, and tell of batches instead.
     """
-    rows = summary[(summary["outcome"].astype(str) == "completed") & (summary["scope"] == "cache")]
+    rows = summary[(summary["outcome"].astype(str) == COMPLETED) & (summary["scope"] == "cache")]
     least = rows["num_steps"].min()
     more = rows[rows["num_steps"] > least]
     return {str(name): (count, least) for name, count in zip(more["strategy"], more["num_steps"], strict=True)}
@@ -187,9 +188,15 @@ def cost_of(summary: pd.DataFrame, column: str, less_is_better: bool = True) -> 
 
 def may_win(summary: pd.DataFrame) -> np.ndarray:
     """Which rows compete: those that completed, and are no reference."""
-    completed: np.ndarray = (summary["outcome"].astype(str) == "completed").to_numpy()
+    completed: np.ndarray = (summary["outcome"].astype(str) == COMPLETED).to_numpy()
     competing: np.ndarray = completed & ~is_reference(summary)
     return competing
+
+
+def unserved(row: Mapping[str, Any]) -> str:
+    """Why a row of a summary does not have all requests served; "" where it has."""
+    outcome = str(row.get("outcome", COMPLETED))
+    return "" if outcome == COMPLETED else f"not all were served: {outcome}"
 
 
 def is_reference(summary: pd.DataFrame) -> np.ndarray:
