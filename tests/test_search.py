@@ -1,6 +1,9 @@
 """A search of a space by a function whose best is known: all of it, by suggestions, beside others, and stopped."""
 
+import contextlib
 import json
+import os
+import signal
 
 import pytest
 
@@ -8,7 +11,7 @@ from kvbench.decide.claims import Claims
 from kvbench.decide.constraints import constraints_of
 from kvbench.decide.kept import Became, KeptRows
 from kvbench.decide.objectives import goals_of
-from kvbench.decide.searching import SEARCHED, Search, study_of
+from kvbench.decide.searching import JOURNAL, SEARCHED, Search, study_of
 from kvbench.decide.space import Dimension, Space
 from kvbench.tried import Tried
 
@@ -104,6 +107,70 @@ def test_a_stopped_search_goes_on(tmp_path, trials):
     third, _ = search(tmp_path, idle := Fleet(), trials)
     third.run()
     assert idle.served == []
+
+
+def killed(search):
+    """Run a search in a process that is killed, without a chance to say so."""
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            search.run()
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+class Killed(Fleet):
+    """Its process is killed once it was to serve so many, or where the row of the last of them is kept."""
+
+    def __init__(self, at, is_kept):
+        super().__init__()
+        self.at, self.is_kept = at, is_kept
+
+    def __call__(self, deployment):
+        if not self.is_kept and len(self.served) + 1 == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(deployment)
+
+    def look(self, tried):
+        if tried == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def states_of(found):
+    return [trial.state.name for trial in study_of(found)[0].trials]
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_what_a_killed_search_was_at_is_asked_for_again(tmp_path, is_kept):
+    pytest.importorskip("optuna", reason="the extra tune is not installed")
+    fleet = Killed(6, is_kept)
+    found, kept = search(tmp_path, fleet, 14, on_look=fleet.look)
+    killed(found)
+    kept.look()
+    assert len(kept.of(SEARCHED)) == (6 if is_kept else 5)
+    with (tmp_path / JOURNAL).open("a") as file:
+        file.write('{"op_code":')  # as a full disk leaves it
+    assert states_of(found).count("RUNNING") == 1
+    again, kept = search(tmp_path, second := Fleet(), 14)
+    again.run()
+    _, number_of = study_of(again)
+    assert len(second.served) == (8 if is_kept else 9)
+    assert len(kept.of(SEARCHED)) == number_of() == 14
+    states = states_of(again)
+    assert (states.count("RUNNING"), states.count("FAIL")) == (0, 1)
+
+
+def test_what_a_living_search_is_at_is_left_to_it(tmp_path):
+    pytest.importorskip("optuna", reason="the extra tune is not installed")
+    found, _ = search(tmp_path, Fleet(), 4)
+    study, _ = study_of(found)
+    GRID.suggested(study.ask())
+    with Claims(found._place("searchers")).claimed("another"):
+        found.run()
+    assert states_of(found)[0] == "RUNNING"
+    found, _ = search(tmp_path, Fleet(), 5)
+    found.run()
+    assert states_of(found)[0] == "FAIL"
 
 
 def test_what_another_is_at_is_left_to_it(tmp_path):

@@ -127,7 +127,7 @@ def test_a_claim_is_one_processs(tmp_path):
     first, second = Claims(tmp_path), Claims(tmp_path)
     with first.claimed("a") as is_first, second.claimed("a") as is_second, second.claimed("b") as is_other:
         assert (is_first, is_second, is_other) == (True, False, True)
-        assert {owner["pid"] for owner in second.others()} == {os.getpid()}
+        assert {owner["pid"] for owner in second.living()} == {os.getpid()}
     with second.claimed("a") as is_second:
         assert is_second
 

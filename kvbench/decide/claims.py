@@ -107,7 +107,7 @@ class Claims:
                 self._remove(name, attempt, held[0])
                 os.close(held[0])
 
-    def others(self) -> list[dict[str, object]]:
+    def living(self) -> list[dict[str, object]]:
         """The owners that live, of all that is claimed."""
         found = []
         for path in sorted(self.folder.glob("[!.]*")):

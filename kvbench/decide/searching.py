@@ -1,7 +1,9 @@
 """Search a space: all of it where it is small, else where Optuna suggests; others search beside, and go on later."""
 
 import math
+import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,17 +122,20 @@ class Search:
         return found
 
     def _suggested(self) -> None:
-        study, number_of = study_of(self)
-        again = 0
-        while self.goes_on() and number_of() < self.trials:
-            trial = study.ask()
-            deployment = self.space.suggested(trial)
-            self.kept.look()
-            again = again + 1 if self.kept.get(SEARCHED, deployment) else 0
-            self._tell(study, trial, deployment)
-            if again >= MOST_AGAIN:
-                again = 0
-                self._draw(study)
+        searchers = Claims(self._place("searchers"))
+        with searchers.claimed(uuid.uuid4().hex):
+            study, number_of = study_of(self)
+            ask_again(study, searchers)
+            again = 0
+            while self.goes_on() and number_of() < self.trials:
+                trial = study.ask()
+                deployment = self.space.suggested(trial)
+                self.kept.look()
+                again = again + 1 if self.kept.get(SEARCHED, deployment) else 0
+                self._tell(study, trial, deployment)
+                if again >= MOST_AGAIN:
+                    again = 0
+                    self._draw(study)
 
     def _tell(self, study: "optuna.Study", trial: "optuna.Trial", deployment: Deployment) -> None:
         try:
@@ -178,6 +183,21 @@ def constrain(trial: "optuna.Trial", excess: Sequence[float]) -> None:
         trial.set_user_attr(EXCESS, list(excess))
 
 
+def ask_again(study: "optuna.Study", searchers: Claims) -> None:
+    """Fail what those asked for who were killed, and ask for it next: a row that is kept is told without serving.
+
+    Args:
+        study: in its folder.
+        searchers: all who search there; where another lives, what is under way may be its own.
+    """
+    from optuna.trial import TrialState
+
+    left = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))  # before the look at who lives
+    for trial in left if len(searchers.living()) == 1 else ():
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+
+
 def _failed() -> Any:
     from optuna.trial import TrialState
 
@@ -189,6 +209,17 @@ def _excess(trial: Any) -> Sequence[float]:
     return found
 
 
+def _cut(journal: Path, lock: Any) -> None:
+    """Remove a last line that is not whole, as a full disk leaves it: what is written behind it could not be read."""
+    lock.acquire()
+    try:
+        text = journal.read_bytes() if journal.exists() else b""
+        if not text.endswith(b"\n") and text:
+            os.truncate(journal, text.rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
 def study_of(search: Search) -> tuple["optuna.Study", Callable[[], int]]:
     """Optuna's study of a search, in its folder, where others find it; and how many it has tried.
 
@@ -198,17 +229,19 @@ def study_of(search: Search) -> tuple["optuna.Study", Callable[[], int]]:
     try:
         import optuna
         from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+        from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
         from optuna.trial import TrialState
     except ImportError as error:
         raise ValueError(MISSING) from error
     import warnings
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    journal = search.folder / JOURNAL
+    _cut(journal, JournalFileSymlinkLock(str(journal)))
     name = "; ".join([*(goal.text for goal in search.goals), *(each.text for each in search.constraints)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = JournalStorage(JournalFileBackend(str(search.folder / JOURNAL)))
+        storage = JournalStorage(JournalFileBackend(str(journal)))
         study = optuna.create_study(
             storage=storage, study_name=name, directions=["minimize"] * len(search.goals), load_if_exists=True
         )

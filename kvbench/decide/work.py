@@ -173,4 +173,4 @@ class SweepWorker:
 
 def is_fresh(places: Places) -> bool:
     """Whether nobody is at work in a sweep's folder."""
-    return not Claims(places.claims).others()
+    return not Claims(places.claims).living()
