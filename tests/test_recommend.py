@@ -14,7 +14,19 @@ from kvbench.api.loads import Loads
 from kvbench.api.recommending import Recommended
 from kvbench.api.tuning import Tuned
 from kvbench.configuration.errors import UsageError
-from kvbench.decide.advice import EVEN, contenders_of, nearest_of, otherwise, records, rooms, unmet, untold, verdict_of
+from kvbench.decide.advice import (
+    BEST,
+    EVEN,
+    advised_of,
+    contenders_of,
+    nearest_of,
+    otherwise,
+    records,
+    rooms,
+    unmet,
+    untold,
+    verdict_of,
+)
 from kvbench.decide.constraints import SATISFIED, VIOLATED, constraints_of
 from kvbench.decide.objectives import goals_of
 from kvbench.decide.settled import judged
@@ -72,15 +84,17 @@ def searched(*rows, best=None, against=()):
 
 
 def parts(found, loads=None, doubts=("Nobody measured it.",)):
-    best = found.best
+    verdict = verdict_of(found.rows, found.judged, found.against, COST)
+    advised = advised_of(found.judged, verdict, GOALS[0])
     facts = Facts(
-        verdict=verdict_of(found.rows, best, found.against, COST),
+        verdict=verdict,
         tuned=found,
-        best=best,
-        rooms=[] if best is None else rooms(best, LIMITS),
+        best=next(iter(records(found.judged[found.judged["role"] == BEST])), None),
+        advised=advised,
+        rooms=[] if advised is None else rooms(advised, LIMITS),
         unmet=unmet(found.rows, LIMITS),
         nearest=nearest_of(found.rows, LIMITS),
-        otherwise=otherwise(found.rows, GOALS, LIMITS, best),
+        otherwise=otherwise(found.rows, GOALS, LIMITS, found.best),
         untold=untold(found.rows, LIMITS),
         loads=loads,
         doubts=doubts,
@@ -128,7 +142,7 @@ def test_the_answer_says_what_it_saves_what_limits_it_and_what_would_change_it()
         "ttft_p99<=1 is the nearest: 20 % of it is left.",
         "Without quality.kl<=0.02, int2 on 1 × h100 would win: Cost of a million tokens 0.5 (0.45 to 0.55).",
         "It holds up to 1.6 times this load of 3 requests/s, by figures alone; then ttft_p99<=1 breaks.",
-        "Above that, nothing that was tried holds; more replicas or ranks were not tried there.",
+        "Above that, none of the best of each size holds; more replicas or ranks than these were not tried.",
         "At a quarter of this load, int2 on 1 × h100 wins: Cost of a million tokens 0.5 (0.45 to 0.55).",
     )
     assert "sinks: cannot be told: not measured." in made.parts[LEFT_OUT]
@@ -157,6 +171,39 @@ def test_what_is_no_better_than_the_usual_choice_is_not_sold():
     made = parts(better)
     assert made.verdict == SATISFIED  # the usual choice does not hold: there is nothing to beat
     assert made.parts[SAVES] == ("The usual choice (paged on 1 × h100) does not hold: ttft_p99<=1.",)
+
+
+def test_how_sure_it_is_is_said_of_what_is_advised():
+    """Of the usual choice, where that is to be kept: its room, and its verdict."""
+    lossy = row("int4", 0.995, 0.9, kl=0.01)
+    found = searched(row("paged", 1.0, 0.5), lossy, best=1, against=[against(0.995, "better")])
+    made = parts(found)
+    assert made.verdict == EVEN
+    assert made.parts[SURE][-1] == "Quality: by definition: lossless."
+    assert made.parts[LIMITED][-1].endswith("TTFT, 99th percentile 500 ms (450 ms to 550 ms).")
+    assert made.parts[CHANGES][0] == "ttft_p99<=1 is the nearest: 50 % of it is left."
+
+
+@pytest.mark.parametrize(
+    ("later", "how"),
+    [
+        ({"verdict": VIOLATED, "limited_by": "ttft_p99<=1"}, "it is violated: ttft_p99<=1"),
+        ({"verdict": UNTOLD, "limited_by": "ttft_p99<=1"}, "it cannot be told: ttft_p99<=1"),
+        ({"verdict": "failed", "error": "no room"}, "could not serve: no room"),
+    ],
+)
+def test_a_best_that_fails_on_other_requests_is_not_advised(later, how):
+    best = "int4 on 1 × h100 holds on the requests that were searched on, and on others"
+    for usual, verdict, said in (
+        (0.5, EVEN, f"Keep the usual choice, paged on 1 × h100: {best} {how}."),
+        (3.0, UNTOLD, f"It cannot be told: {best} {how}."),
+    ):
+        found = searched(row("paged", 2.0, usual), row("int4", 1.0, 0.8), best=1, against=[against(0.5, "better")])
+        for name, value in later.items():
+            found.judged.loc[found.judged["role"] == BEST, name] = value
+        made = parts(found)
+        assert made.verdict == verdict
+        assert made.parts[USE][0] == said
 
 
 def test_where_nothing_holds_it_says_which_condition_nothing_meets_and_the_nearest():
@@ -193,6 +240,7 @@ def test_contenders_are_the_best_of_each_kind_and_none_that_cannot_be_told():
     )
     assert [each["deployment"] for each in contenders_of(found.rows, GOALS, LIMITS, ["strategy"], 8)] == [1, 3]
     assert [each["deployment"] for each in contenders_of(found.rows, GOALS, LIMITS, ["strategy"], 1)] == [1]
+    assert [each["deployment"] for each in contenders_of(found.rows, GOALS, LIMITS, ["strategy"], 8, 0)] == [3, 0]
     near = searched(row("paged", 2.0, 0.5), row("static", 1.0, 0.95))  # by its interval it may be later than 1 s
     assert near.rows["verdict"].tolist() == [SATISFIED, UNTOLD]
     assert [each["deployment"] for each in contenders_of(near.rows, GOALS, LIMITS, ["strategy"], 8)] == [1, 0]

@@ -39,7 +39,8 @@ class Facts:
         verdict: as in `Recommended`.
         tuned: the search.
         best: the best's row, on requests that were not searched on; None: nothing is known to hold.
-        rooms: what it leaves of each condition, the least first.
+        advised: the same, or where it is no better that of the usual choice to keep.
+        rooms: what that leaves of each condition, the least first.
         unmet: conditions that nothing meets.
         nearest: the row whose worst condition is least beyond its bound.
         otherwise: what would be best without a condition.
@@ -53,6 +54,7 @@ class Facts:
     verdict: str
     tuned: "Tuned"
     best: Row | None
+    advised: Row | None
     rooms: Sequence[Room]
     unmet: Sequence[Unmet]
     nearest: Row | None
@@ -116,8 +118,10 @@ def named(row: Row, keys: Sequence[str]) -> str:
 
 def _use(facts: Facts) -> Iterator[str]:
     if facts.best is not None:
-        if facts.verdict == EVEN:
-            yield from _usual(facts, facts.best)
+        if facts.verdict == UNTOLD:
+            yield f"It cannot be told: {_fails_later(facts.best, facts.tuned.keys)}."
+        elif facts.verdict == EVEN and facts.advised is not None:
+            yield from _usual(facts.tuned, facts.advised, facts.best)
         else:
             yield f"Use {named(facts.best, facts.tuned.keys)}."
         alike = facts.tuned.rows
@@ -145,18 +149,30 @@ def _use(facts: Facts) -> Iterator[str]:
         )
 
 
-def _usual(facts: Facts, best: Row) -> Iterator[str]:
-    """Which usual choice to keep: of those that the best does not beat the best itself; and whether it held before."""
-    tuned, goal = facts.tuned, facts.tuned.goals[0]
-    usual = [row for row in records(tuned.judged[tuned.judged["role"] == "default"]) if row["verdict"] == SATISFIED]
-    kept = min(usual, key=goal.cost)
+def _usual(tuned: "Tuned", kept: Row, best: Row) -> Iterator[str]:
+    """Which usual choice to keep, and whether it held before."""
     name, other = named(kept, tuned.keys), named(best, tuned.keys)
-    beaten = f"not better beyond doubt, or by less than {percent(WORTH)}"
-    yield f"Keep the usual choice, {name}: {'what else was tried' if other == name else other} is {beaten}."
+    rival = other if other != name else "what else was tried"
+    beaten = f"{rival} is not better beyond doubt, or by less than {percent(WORTH)}"
+    why = beaten if best["verdict"] == SATISFIED else _fails_later(best, tuned.keys)
+    yield f"Keep the usual choice, {name}: {why}."
     same = [row for row in records(tuned.rows) if named(row, tuned.keys) == name]
     for row in same[:1]:
         if row["verdict"] != SATISFIED:
             yield f"On the requests that were searched on, its verdict is: {row['verdict']} ({row['limited_by']})."
+
+
+def _fails_later(best: Row, keys: Sequence[str]) -> str:
+    """That the best holds on requests that were searched on, and not beyond doubt on others."""
+    return f"{named(best, keys)} holds on the requests that were searched on, and on others {_holds(best)}"
+
+
+def _holds(row: Row) -> str:
+    """Whether a row holds."""
+    if row["error"]:
+        return f"could not serve: {row['error']}"
+    unsure = "" if row["verdict"] == SATISFIED else f": {row['limited_by']}"
+    return f"it {'' if row['verdict'] == UNTOLD else 'is '}{row['verdict']}{unsure}"
 
 
 def _saves(facts: Facts) -> Iterator[str]:
@@ -181,13 +197,12 @@ def _ratio(row: Row, usual: str) -> str:
 
 
 def _sure(facts: Facts) -> Iterator[str]:
-    row = facts.best or facts.nearest
+    row = facts.advised or facts.nearest
     if row is None:
         return
-    if facts.best is not None:
+    if facts.advised is not None:
         held = f"On requests that were not searched on ({facts.tuned.requests})"
-        unsure = "" if row["verdict"] == SATISFIED else f": {row['limited_by']}"
-        yield f"{held} it is {row['verdict']}{unsure}."
+        yield f"{held} {_holds(row)}."
     told = row.get(FROM)
     yield f"Intervals are at {PERCENT} %, from {told}." if isinstance(told, str) else "Its times have no intervals."
     yield from facts.doubts
@@ -197,13 +212,13 @@ def _sure(facts: Facts) -> Iterator[str]:
 
 
 def _limited(facts: Facts) -> Iterator[str]:
-    if facts.best is None:
+    if facts.advised is None:
         return
-    bound = binding_limits(pd.DataFrame([dict(facts.best)]))[0]
+    bound = binding_limits(pd.DataFrame([dict(facts.advised)]))[0]
     if bound:
         yield f"What the next request waited for, most of the time: {bound}."
     for room in facts.rooms[:1]:
-        figure = figure_text(room.constraint.column, facts.best)
+        figure = figure_text(room.constraint.column, facts.advised)
         yield f"The condition with least room is {room.constraint.text}: {figure}."
 
 
@@ -216,14 +231,14 @@ def _changes(facts: Facts) -> Iterator[str]:
         yield f"Without {each.constraint.text}, {named(each.row, keys)} would win: {figure_text(goal, each.row)}."
     loads = facts.loads
     if loads is None:
-        if facts.best is not None:
+        if facts.advised is not None:
             yield "The load was not changed: clients wait for their answers here, or all requests come at once."
         return
     rate = f"{number(loads.rate_per_s)} requests/s"
     beyond = f"then {loads.limited_by} breaks" if loads.limited_by else ""
     yield f"It holds up to {number(loads.highest)} times this load of {rate}, by figures alone; {beyond}."
     if loads.beyond is None:
-        yield "Above that, nothing that was tried holds; more replicas or ranks were not tried there."
+        yield "Above that, none of the best of each size holds; more replicas or ranks than these were not tried."
     else:
         yield f"Above that, {named(loads.beyond, keys)} wins: {figure_text(goal, loads.beyond)}."
     if loads.quiet is not None:

@@ -1,12 +1,13 @@
 """From a search to an answer: its rows, its best at other loads, and what the machines' times are worth."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from kvbench.api.advice_text import Facts, parts_of
-from kvbench.api.asked_space import asked_of
+from kvbench.api.asked_space import MACHINE, asked_of
 from kvbench.api.basis import Basis
 from kvbench.api.deployments import halves_of
 from kvbench.api.loads import Loads, loads_of
@@ -16,7 +17,19 @@ from kvbench.api.verbs import name_of
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.engine import engine_of
 from kvbench.configuration.model import hardware_of, model_of
-from kvbench.decide.advice import Row, contenders_of, nearest_of, otherwise, records, rooms, unmet, verdict_of
+from kvbench.decide.advice import (
+    BEST,
+    DEFAULT,
+    Row,
+    advised_of,
+    contenders_of,
+    nearest_of,
+    otherwise,
+    records,
+    rooms,
+    unmet,
+    verdict_of,
+)
 from kvbench.decide.constraints import Constraint
 from kvbench.decide.space import Deployment, Dimension, Space
 from kvbench.model.hardware import Hardware
@@ -24,8 +37,7 @@ from kvbench.model.model import Model
 from kvbench.timing.doubt import doubt_of
 
 NUM_CONTENDERS = 8
-KINDS = ("hardware", "strategy")
-BEST = "best"
+STRATEGY = "strategy"
 
 
 def advised(
@@ -51,15 +63,16 @@ def advised(
         name_of(scenario), groups, strategies, dict(common["settings"] or {}), search, common["trusted"]
     )
     best, goal = found.best, found.goals[0]
-    verdict = verdict_of(found.rows, best, found.against, goal.column)
-    loads = None if best is None else _loads(found, best, basis, space, constraints)
-    told: Row | None = next(iter(records(found.judged[found.judged["role"] == BEST])), best)
-    shown = told if told is not None else nearest_of(found.rows, constraints)
+    verdict = verdict_of(found.rows, found.judged, found.against, goal.column)
+    advised = advised_of(found.judged, verdict, goal)
+    loads = None if advised is None else _loads(found, advised, basis, space, constraints)
+    shown = advised if advised is not None else nearest_of(found.rows, constraints)
     facts = Facts(
         verdict=verdict,
         tuned=found,
-        best=told,
-        rooms=[] if told is None else rooms(told, constraints),
+        best=next(iter(records(found.judged[found.judged["role"] == BEST])), None),
+        advised=advised,
+        rooms=[] if advised is None else rooms(advised, constraints),
         unmet=unmet(found.rows, constraints),
         nearest=nearest_of(found.rows, constraints),
         otherwise=otherwise(found.rows, found.goals, constraints, best),
@@ -73,8 +86,10 @@ def advised(
 
 
 def deployment_of(space: Space, row: Row) -> Deployment:
-    """The deployment of a row; what is empty there does not matter, or is null."""
-    return space.first({each.key: _value(each, row[each.key]) for each in space.dimensions if each.key in row})
+    """The deployment of a row; what is empty there does not matter, or is null; of a default, it is as it comes."""
+    found = space.first({each.key: _value(each, row[each.key]) for each in space.dimensions if each.key in row})
+    is_default = row.get("role") == DEFAULT
+    return {key: value for key, value in found.items() if not is_default or value is not None}
 
 
 def _value(dimension: Dimension, value: Any) -> Any:
@@ -86,14 +101,18 @@ def _value(dimension: Dimension, value: Any) -> Any:
     return int(value) if dimension.tried.is_whole else float(value)
 
 
-def _loads(found: Tuned, best: Row, basis: Basis, space: Space, constraints: Sequence[Constraint]) -> Loads | None:
-    by = [name for name in found.keys if name in KINDS or name.startswith(("parallel.", "backend.replicas"))]
-    others = [
-        deployment_of(space, row) for row in contenders_of(found.rows, found.goals, constraints, by, NUM_CONTENDERS)
-    ]
-    own = deployment_of(space, best)
+def _loads(found: Tuned, advised: Row, basis: Basis, space: Space, constraints: Sequence[Constraint]) -> Loads | None:
+    sizes = [MACHINE, *(name for name in found.keys if name.startswith(("parallel.", "backend.replicas")))]
+    kinds = [STRATEGY, *sizes]
+
+    def contenders(by: Sequence[str], most_excess: float) -> list[Deployment]:
+        rows = contenders_of(found.rows, found.goals, constraints, by, NUM_CONTENDERS, most_excess)
+        return [deployment_of(space, row) for row in rows]
+
+    own = deployment_of(space, advised)
+    smaller, larger = contenders(kinds, math.inf), [*contenders(kinds, 0), *contenders(sizes, 0)]
     columns = halves_of(basis, space.first({})).searched
-    return loads_of(basis, columns, own, [own, *(each for each in others if each != own)], found.goals[0], constraints)
+    return loads_of(basis, columns, own, [own, *smaller], larger, found.goals[0], constraints)
 
 
 def _doubts(config: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from kvbench.api.progress import watched
 from kvbench.decide.advice import Row
 from kvbench.decide.constraints import Constraint
 from kvbench.decide.highest import STEPS, Ladder
+from kvbench.decide.kept import identity
 from kvbench.decide.objectives import Goal
 from kvbench.decide.space import Deployment
 from kvbench.workload.request import NS_PER_S
@@ -52,7 +53,8 @@ def loads_of(
     basis: Basis,
     columns: TraceColumns,
     best: Deployment,
-    others: Sequence[Deployment],
+    smaller: Sequence[Deployment],
+    larger: Sequence[Deployment],
     goal: Goal,
     constraints: Sequence[Constraint],
 ) -> Loads | None:
@@ -62,7 +64,8 @@ def loads_of(
         basis: of the search.
         columns: the requests.
         best: the deployment that is recommended.
-        others: that may be better at another load.
+        smaller: that may be better at a smaller load.
+        larger: that may be at a larger.
         goal: what is wanted.
         constraints: what has to hold.
     Returns:
@@ -81,8 +84,9 @@ def loads_of(
     def holds(row: Mapping[str, Any]) -> bool:
         return not row["error"] and all(each.excess(row) <= 0 for each in constraints)
 
-    def winner(load: float) -> Row | None:
-        rows = [row for each in others if holds(row := served(each, load))]
+    def winner(load: float, contenders: Sequence[Deployment]) -> Row | None:
+        several = {identity(each): each for each in contenders}.values()
+        rows = [row for each in several if holds(row := served(each, load))]
         return min(rows, key=goal.cost, default=None)
 
     with watched(0, "loads") as advance:
@@ -97,7 +101,7 @@ def loads_of(
         above = ladder.load_at(0 if step is None else step + 1)
         row = ladder.row(0 if step is None else step + 1)
         broken = [each.text for each in constraints if row["error"] or each.excess(row) > 0]
-        beyond, quiet = winner(above), winner(LESS)
+        beyond, quiet = winner(above, larger), winner(LESS, smaller)
     span_s = float(arrivals_ns[-1] - arrivals_ns[0]) / NS_PER_S
     return Loads(
         rate_per_s=(arrivals_ns.size - 1) / span_s * base,

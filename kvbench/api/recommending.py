@@ -32,8 +32,8 @@ class Recommended:
     """What to deploy, and how far that can be trusted.
 
     Args:
-        verdict: "satisfied": the best beats each usual choice that holds; "no better": it does not beyond doubt;
-            "cannot be told", or "violated": nothing is known to hold, or nothing holds.
+        verdict: "satisfied": the best holds, and beats each usual choice that does; "no better": a usual choice is to
+            be kept; "cannot be told", or "violated": nothing is known to hold, or nothing holds.
         tuned: all that was tried, and how the best compares.
         loads: up to which load it holds, and who wins at others; None where the load was not changed.
         parts: sentences by question: what to use, what it saves, how sure, what limits it, what would change the

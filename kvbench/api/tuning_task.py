@@ -25,6 +25,7 @@ from kvbench.api.deployments import Halves, check_basis, halves_of, serve
 from kvbench.api.fleet import COMPILED_FIRST
 from kvbench.api.progress import watched
 from kvbench.configuration.errors import UsageError, WriteFailed, refusing
+from kvbench.decide.advice import BEST, DEFAULT, FRONT
 from kvbench.decide.constraints import Constraint
 from kvbench.decide.kept import Became, KeptRows
 from kvbench.decide.manifest import versions
@@ -41,8 +42,6 @@ from kvbench.results.replays import DRAWS, with_draws
 from kvbench.results.schema import SUMMARY
 from kvbench.workload.trace import TraceMissing
 
-BEST, FRONT, DEFAULT = "best", "front", "default"
-"""What a deployment is judged as."""
 NEAR, UNSEEN = "near", "unseen"
 """Stages of rows, beside those that a search leaves."""
 USUAL = "paged"

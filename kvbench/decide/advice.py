@@ -14,6 +14,8 @@ from kvbench.results.front import may_win
 
 Row = Mapping[str, Any]
 EVEN, BETTER = "no better", "better"
+BEST, FRONT, DEFAULT = "best", "front", "default"
+"""What a deployment is judged as, on requests that were not searched on."""
 WORTH = 0.01
 """Of a figure, that a change has to save."""
 
@@ -105,9 +107,14 @@ def otherwise(
 
 
 def contenders_of(
-    rows: pd.DataFrame, goals: Sequence[Goal], constraints: Sequence[Constraint], by: Sequence[str], number: int
+    rows: pd.DataFrame,
+    goals: Sequence[Goal],
+    constraints: Sequence[Constraint],
+    by: Sequence[str],
+    number: int,
+    most_excess: float = math.inf,
 ) -> list[Row]:
-    """The best of each kind in the first goal, whether or not they hold here: who may win at another load.
+    """The best of each kind in the first goal: who may win at a smaller load, and of those that hold here at a larger.
 
     Args:
         rows: of a search.
@@ -115,10 +122,13 @@ def contenders_of(
         constraints: what has to hold; who lacks a figure for one is none.
         by: columns that tell kinds apart.
         number: of kinds, at most.
+        most_excess: how far each condition is exceeded here, at most; 0: those that hold by their figures.
     """
     found: dict[tuple[str, ...], Row] = {}
     competing = [
-        row for row in records(rows[_choosable(rows)]) if all(math.isfinite(each.excess(row)) for each in constraints)
+        row
+        for row in records(rows[_choosable(rows)])
+        if all(math.isfinite(over := each.excess(row)) and over <= most_excess for each in constraints)
     ]
     for row in sorted(competing, key=lambda row: _cost(goals[0], row)):
         found.setdefault(tuple(str(row.get(name)) for name in by), row)
@@ -137,14 +147,39 @@ def untold(rows: pd.DataFrame, constraints: Sequence[Constraint]) -> dict[str, l
     return found
 
 
-def verdict_of(rows: pd.DataFrame, best: Row | None, against: pd.DataFrame, metric: str) -> str:
-    """What is to be answered: SATISFIED where the best beats every default that holds, beyond doubt and by what is
-    worth a change; EVEN where it does not."""
-    if best is None:
+def verdict_of(rows: pd.DataFrame, judged: pd.DataFrame, against: pd.DataFrame, metric: str) -> str:
+    """What is to be answered: SATISFIED where the best holds on requests that were not searched on, too, and beats
+    every default that does, beyond doubt and by what is worth a change; EVEN where a default is to be kept.
+
+    Args:
+        rows: of a search.
+        judged: as in `Tuned`.
+        against: likewise.
+        metric: the first goal's.
+    """
+    best = judged.loc[judged["role"] == BEST, "verdict"]
+    if best.empty:
         return UNTOLD if (rows["verdict"] == UNTOLD).any() else VIOLATED
+    usual = judged.loc[judged["role"] == DEFAULT, "verdict"] == SATISFIED
+    if best.iloc[0] != SATISFIED:
+        return EVEN if usual.any() else UNTOLD
     own = against[(against["metric"] == metric) & (against["holds"] == SATISFIED)]
     beaten = (own["verdict"] == BETTER) & ((own["ratio"] - 1).abs() >= WORTH)
     return SATISFIED if beaten.all() else EVEN
+
+
+def advised_of(judged: pd.DataFrame, verdict: str, goal: Goal) -> Row | None:
+    """What is advised, on requests that were not searched on: the best, or where it is EVEN the usual choice to keep.
+
+    Args:
+        judged: with roles, as in `Tuned`.
+        verdict: as in `Recommended`.
+        goal: the first: of several usual choices that hold, the best.
+    """
+    if verdict == EVEN:
+        usual = judged[(judged["role"] == DEFAULT) & (judged["verdict"] == SATISFIED)]
+        return min(records(usual), key=goal.cost)
+    return next(iter(records(judged[judged["role"] == BEST])), None)
 
 
 def _choosable(rows: pd.DataFrame) -> np.ndarray:
