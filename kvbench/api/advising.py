@@ -78,7 +78,7 @@ def advised(
         otherwise=otherwise(found.rows, found.goals, constraints, best),
         untold=found.untold,
         loads=loads,
-        doubts=[] if shown is None else _doubts(basis.composed(deployment_of(space, shown))),
+        doubts=[] if shown is None else [*_doubts(basis.composed(deployment_of(space, shown))), *_prices(basis, space)],
         not_tried=[name for name in names("strategy") if name not in set(found.rows["strategy"].astype(str))],
         searched=search,
     )
@@ -134,6 +134,15 @@ def _doubts(config: Mapping[str, Any]) -> list[str]:
     if engine is not None and engine.name != kernels["engine"]:
         said.append(f"Those are kernels of {kernels['engine']}: none of {engine.name} was measured there.")
     return said + _unmeasured(hardware, model)
+
+
+def _prices(basis: Basis, space: Space) -> list[str]:
+    """What an hour of each machine is taken to cost."""
+    choices = next(each.tried.choices for each in space.dimensions if each.key == MACHINE)
+    machines = [hardware_of(basis.composed(space.first({MACHINE: each}))) for each in choices]
+    told = [f"{each.name} {each.price_per_hour:g}" for each in machines if each is not None and each.price_per_hour]
+    said = f"An hour costs: {', '.join(told)} (hardware.price_per_hour, in dollars where it is kvbench's)."
+    return [said] if told else []
 
 
 def _unmeasured(hardware: Hardware, model: Model) -> list[str]:

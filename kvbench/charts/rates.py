@@ -19,6 +19,7 @@ from kvbench.charts.style import INK
 from kvbench.charts.text import lacking, markdown_escape, number, one_line
 from kvbench.results.columns import PERCENT, ends
 from kvbench.results.conditions import UNTOLD
+from kvbench.results.front import MOST_COLOURED
 
 HEADS = {"rate_per_s": ("rate", "requests/s"), "users": ("users", "")}
 AXES = {"rate_per_s": "Load (requests/s)", "users": "Users who wait for their answers (number)"}
@@ -87,7 +88,10 @@ class RatesChart(Chart):
         """Draw it."""
         several = self.rows["hardware"].nunique() > 1
         names = [_name(row, several) for row in self.rows.to_dict("records")]
-        sheet = Sheet("Requests within the objectives, as the load grows", self.subject, names)
+        best = self.rows[self.load].fillna(0).sort_values(ascending=False, kind="stable").index[:MOST_COLOURED]
+        title, coloured = "Requests within the objectives, as the load grows", [names[at] for at in best]
+        sheet = Sheet(title, self.subject, names, coloured=coloured)
+        sheet.rest = "others"
         (axes,) = sheet.panels(1, 1, 4.4)
         label(axes, AXES[self.load], "Requests within the objectives (%)", "Band: the interval; mark: the highest load")
         tried = self.tried.assign(name=[_name(row, several) for row in self.tried.to_dict("records")])

@@ -41,6 +41,7 @@ class Sheet:
         short: a strategy's name as shown.
         legend: what stands beside each text below the panels, and the text.
         notes: sentences at the foot, to be added to.
+        rest: what the legend says of those that are grey.
         missing: why strategies are not shown, and which.
     """
 
@@ -60,6 +61,7 @@ class Sheet:
         self.short = short_names(self.names, name_length)
         self.legend: list[tuple[Artist, str]] = []
         self.notes = list(notes)
+        self.rest = "others, named where they are"
         self.missing: dict[str, list[str]] = {}
         self._figure: Figure | None = None
 
@@ -142,7 +144,7 @@ class Sheet:
         figure = self._figure
         feet = [*self.notes, *(f"{why}: {', '.join(names)}." for why, names in self.missing.items())]
         if self.legend and any(map(self.is_rest, self.names)):
-            self.legend.append((Line2D([], [], color=REST.colour, marker=REST.marker), "others, named where they are"))
+            self.legend.append((Line2D([], [], color=REST.colour, marker=REST.marker), self.rest))
         width, panels_in = figure.get_size_inches()
         titles = textwrap.wrap(plain(self.title), int(width * 10))
         subjects = textwrap.wrap(plain(self.subject), int(width * 14.5))

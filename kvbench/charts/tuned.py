@@ -17,6 +17,7 @@ from kvbench.charts.style import INK, Settings
 from kvbench.charts.text import lacking, markdown_escape, number, one_line, shown_unit, value_text
 from kvbench.results.columns import ends
 from kvbench.results.conditions import UNTOLD, column_of, stated
+from kvbench.results.front import MOST_COLOURED
 from kvbench.results.schema import SUMMARY
 
 Goals = Sequence[tuple[str, bool]]
@@ -168,7 +169,8 @@ class TunedChart(Chart):
         group = next((key for key in GROUPED if key in self.keys and served[key].nunique() > 1), group)
         names = list(dict.fromkeys(served[group].astype(str)))
         title = "Deployments that were tried, and the front" if others else "Deployments, as they were tried"
-        sheet = Sheet(title, self.subject, names)
+        sheet = Sheet(title, self.subject, names, coloured=self._first(served, group))
+        sheet.rest = "others"
         (axes,) = sheet.panels(1, 1, 4.8)
         (x_values, x_text), (y_values, y_text) = (_scaled(self.rows, column) for column in (x, y))
         label(axes, x_text, y_text, NOT_CHOSEN)
@@ -185,6 +187,14 @@ class TunedChart(Chart):
         number_axis(axes, "x", x_values, log=None if others else False, whole=not others)
         number_axis(axes, "y", y_values)
         return sheet.finish()
+
+    def _first(self, served: pd.DataFrame, group: str) -> list[str]:
+        """Who is coloured where there are many: the front's, then who holds, by the first goal."""
+        y, more = self.goals[0]
+        holds, cost = served["verdict"] == SATISFIED, served[y] * (-1 if more else 1)
+        order = served.assign(_holds=~holds, _front=~served["on_front"], _cost=cost)
+        ordered = order.sort_values(["_front", "_holds", "_cost"], kind="stable")[group].astype(str)
+        return list(dict.fromkeys(ordered))[:MOST_COLOURED]
 
     def sentences(self) -> list[str]:
         """The front, a deployment each."""
