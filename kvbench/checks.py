@@ -22,6 +22,18 @@ def check_int(what: str, value: object, least: int, most: int | None = None) -> 
     raise ValueError(f"{what} is {allowed}{limit}, got {value!r}")
 
 
+def size_of(what: str, value: object, least: int = 0, most: int | None = None) -> int:
+    """A size in bytes; a float that is whole, as 1e9 is, is taken as that integer.
+
+    Raises:
+        ValueError: it is no integer of the range.
+    """
+    size = int(value) if type(value) is float and value.is_integer() else value
+    check_int(what, size, least, most)
+    assert isinstance(size, int)
+    return size
+
+
 def check_bound(what: str, value: object) -> None:
     """Refuse a bound that is neither a positive integer nor None, for none or for the run to decide.
 

@@ -7,6 +7,7 @@ import pytest
 from kvbench.api.capacity import capacity
 from kvbench.backend.choice import Conditions
 from kvbench.backend.measured import Measured
+from kvbench.configuration.parts import said_budget
 from kvbench.ledger import Ledger, LedgerError, Limits
 from kvbench.plan import Append, Drop, Publish, Release, Reserve, Reuse, Save
 from kvbench.plan.ops import BadOperation
@@ -88,7 +89,7 @@ def test_one_that_is_stored_again_becomes_the_newest():
     [
         ({"host_bytes": -1}, r"host_bytes is an integer of at least 0 and at most 1,152,921,504,606,846,976, got -1"),
         ({"disk_bytes": 2**60 + 1}, "disk_bytes is an integer of at least 0"),
-        ({"remote_bytes": 1e9}, "remote_bytes is an integer of at least 0"),
+        ({"remote_bytes": 1e9 + 0.5}, "remote_bytes is an integer of at least 0"),
         ({"host_bytes": 512, "prefix_caching": False}, "host_bytes keeps named blocks, and prefix_caching is false"),
         ({"tier_writes": "trough"}, "tier_writes.*'trough'.*through"),
         ({"tier_loads": "costs"}, "tier_loads.*'costs'.*cost"),
@@ -99,6 +100,15 @@ def test_one_that_is_stored_again_becomes_the_newest():
 def test_parameters_out_of_their_range_are_told_when_they_are_made(options, message):
     with pytest.raises(ValueError, match=message):
         Paged(block_size=BLOCK, pool_tokens=32, **{"prefix_caching": True} | options)
+
+
+def test_a_size_may_be_a_float_that_is_whole():
+    made = Paged(host_bytes=1e9)
+    assert made == Paged(host_bytes=10**9)
+    assert type(made.host_bytes) is int
+    assert type(said_budget({"budget_bytes": 2e9})) is int
+    with pytest.raises(ValueError, match="budget_bytes is a positive integer, got inf"):
+        said_budget({"budget_bytes": float("inf")})
 
 
 def test_what_only_a_run_knows_is_told_when_it_is_composed():

@@ -64,6 +64,7 @@ def test_a_format_is_recognised_by_its_keys(tmp_path, name):
         ),
         ("{\n", "is not JSON"),
         ("nothing at all", "there are: azure, burstgpt"),
+        ("time,prompt\n", r"a CSV of your own has the columns arrived_at \(in seconds\), num_prefill_tokens"),
     ],
 )
 def test_what_fits_no_format_or_two_is_said(tmp_path, text, said):

@@ -14,7 +14,7 @@ from kvbench.backend.modelled import machines_named
 from kvbench.configuration.chosen import scenario_of, strategies_of
 from kvbench.configuration.errors import refusing
 from kvbench.configuration.model import geometry_of, model_of
-from kvbench.configuration.parts import Config, backend_of, check_budget, check_numbers
+from kvbench.configuration.parts import Config, backend_of, check_budget, check_numbers, said_budget
 from kvbench.fleet.bounds import last_arrival_ns
 from kvbench.fleet.fleet import SUMMARY, FleetServer
 from kvbench.fleet.frames import FleetRun, fleet_frames
@@ -101,7 +101,7 @@ def fleet_parts(config: Config, overrides: Sequence[str], taken: TraceColumns | 
     assert isinstance(fleet, FleetServer)
     _check_rules(strategies)
     columns, num_available = requests_of(config, overrides) if taken is None else (taken, taken.num_requests)
-    budget_bytes = fleet.memory_bytes if config["budget_bytes"] is None else config["budget_bytes"]
+    budget_bytes = said_budget(config) or fleet.memory_bytes
     check_budget(budget_bytes, fleet.memory_bytes, fleet.machine.name)
     return FleetParts(strategies, fleet, columns, num_available, budget_bytes)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kvbench.backend.base import Backend
 from kvbench.backend.choice import BackendChoice, Conditions
-from kvbench.checks import MOST_SEED, check_int
+from kvbench.checks import MOST_SEED, check_int, size_of
 from kvbench.configuration.catalogue import names
 from kvbench.configuration.chosen import requests_of, strategies_of, workload_of
 from kvbench.configuration.data import check_data, recording_of
@@ -61,15 +61,12 @@ def check_numbers(config: Config) -> None:
     for name, least, most in (
         ("repetitions", 1, None),
         ("warmup", 0, None),
-        ("budget_bytes", 1, None),
         ("seed", 0, MOST_SEED),
         ("quality_tokens", LEAST_PROBED, None),
     ):
-        value = config.get(name)
-        if name == "budget_bytes" and value is None:
-            continue
         with refusing():
-            check_int(name, value, least, most)
+            check_int(name, config.get(name), least, most)
+    said_budget(config)
     engine_of(config)
     parallel_of(config)
     if not isinstance(config.get("attend"), bool):
@@ -162,12 +159,23 @@ def budget_of(config: Config, backend: Backend) -> int:
     Raises:
         UsageError: more is asked for than the modelled machine has.
     """
-    if config["budget_bytes"] is None:
+    budget_bytes = said_budget(config)
+    if budget_bytes is None:
         return backend.memory_bytes()
     if backend.hardware is not None:
-        check_budget(config["budget_bytes"], backend.memory_bytes(), backend.hardware.name)
-    budget_bytes: int = config["budget_bytes"]
+        check_budget(budget_bytes, backend.memory_bytes(), backend.hardware.name)
     return budget_bytes
+
+
+def said_budget(config: Config) -> int | None:
+    """What live requests may hold together, as configured; None: that is left to the backend.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    value = config.get("budget_bytes")
+    with refusing():
+        return None if value is None else size_of("budget_bytes", value, 1)
 
 
 def check_budget(budget_bytes: int, memory_bytes: int, machine: str) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from kvbench.checks import check_int, check_number
+from kvbench.checks import check_int, check_number, size_of
 
 LOW_BIT_AND_LINK_RATES = ("flops_8bit_per_s", "flops_4bit_per_s", "link_bytes_per_s")
 RANGE_PER_S, MOST_S, MOST_BYTES = (1e6, 1e21), 3_600, 2**60
@@ -40,7 +40,7 @@ class Accelerator:
 
     def __post_init__(self) -> None:
         self._check_text("name")
-        check_int("hardware.memory_bytes", self.memory_bytes, 1)
+        object.__setattr__(self, "memory_bytes", size_of("hardware.memory_bytes", self.memory_bytes, 1))
         if self.memory_bytes > MOST_BYTES:
             raise ValueError(f"hardware.memory_bytes is at most 2^60, got {self.memory_bytes!r}")
         stated = {key for key in OPTIONAL if getattr(self, key) is not None}

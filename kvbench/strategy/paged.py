@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from kvbench.checks import check_bound, check_flag, check_int, check_one_of
+from kvbench.checks import check_bound, check_flag, check_int, check_one_of, size_of
 from kvbench.engine.eviction import EVICTIONS, LRU, OPTIMAL
 from kvbench.engine.prefixes import full_blocks
 from kvbench.engine.tiers import ALWAYS, BELOW, THROUGH, TIER_LOADS, TIER_WRITES, tier_blocks
@@ -120,7 +120,8 @@ class Paged(Strategy):
 
     def _check_tiers(self) -> None:
         for tier in BELOW:
-            check_int(f"{tier}_bytes", getattr(self, f"{tier}_bytes"), 0, MOST_BYTES)
+            name = f"{tier}_bytes"
+            object.__setattr__(self, name, size_of(name, getattr(self, name), 0, MOST_BYTES))
         check_one_of("tier_writes", self.tier_writes, TIER_WRITES)
         check_one_of("tier_loads", self.tier_loads, TIER_LOADS)
         check_flag("prefetch", self.prefetch)

@@ -43,7 +43,9 @@ def _nearest(kind: str, keys: frozenset[str]) -> str:
     of_kind = [name for name, one in FORMATS.items() if one.kind == kind]
     name = max(of_kind, key=likeness)
     if not likeness(name):
-        return f"there are: {', '.join(FORMATS)}"
+        time, *lengths = FORMATS["plain"].keys
+        own = f"; a CSV of your own has the columns {time} (in seconds), {', '.join(lengths)}" if kind == CSV else ""
+        return f"there are: {', '.join(FORMATS)}{own}"
     one = FORMATS[name]
     lacking = [key for key in one.keys if key not in keys]
     found = sorted(keys.intersection(one.without))
