@@ -11,7 +11,7 @@ from kvbench.api.study import experiment_of
 from kvbench.backend.choice import Conditions
 from kvbench.backend.counted import CountedBackend
 from kvbench.backend.measured import MeasuredBackend
-from kvbench.charts.claims import ranges_chart
+from kvbench.charts.claims import choices_chart, ranges_chart
 from kvbench.model.geometry import KVGeometry
 from kvbench.studies.base import Setting
 from kvbench.studies.claims import choice, concurrency, counted, ranges, stream, tiers
@@ -244,6 +244,20 @@ def test_who_is_first_is_said():
     assert choice.winners(curve) == ["C9, code: a is first by nothing. Others are by least x (b, c)."]
     assert choice.winners(curve.assign(choice="b")) == ["C9, code: b is first by least x."]
     assert choice.winners(curve.assign(fits=False)) == ["C9, code: a cannot hold it."]
+
+
+def test_what_is_ranked_stands_with_its_interval_where_it_was_timed():
+    names = ["a", "b"]
+    timed = choice._figures("least time in all", pd.DataFrame([[1.0, 3.0], [2.0, 2.0]], index=names))
+    assert timed["value"].tolist() == [2.0, 2.0]
+    assert timed["half"].tolist() == [pytest.approx(6.314, rel=1e-3), 0.0]  # t at 90 %, of two: 6.314 · √2 / √2
+    score = choice._figures("highest efficiency (the article's score)", pd.DataFrame({"efficiency": [-0.5, -2.0]}))
+    assert score["value"].tolist() == [0.5, 2.0]
+    assert score["half"].isna().all()
+    assert (timed["unit"].iloc[0], score["unit"].iloc[0]) == ("s", "")
+    curve = pd.concat([timed, score]).assign(kind="code", choice="a", fits=True, rank=1, strategy=names * 2)
+    shown = [each.get_text() for each in choices_chart(curve, "C9").axes[0].texts]
+    assert shown == ["1", "2\n± 6.3", "1", "2\n± 0", "1", "0.5", "1", "2"]
 
 
 def test_the_configuration_builds_all_claims():

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kvbench.charts.frame import WIDTH, frame_text
 from kvbench.charts.limits import binding_limits
-from kvbench.charts.text import duration, lacking, listed, number, one_line, percent, value_text
+from kvbench.charts.text import duration, lacking, listed, number, one_line, percent, ratio_text, value_text
 from kvbench.decide.advice import EVEN, WORTH, Otherwise, Room, Row, Unmet, records
 from kvbench.decide.constraints import SATISFIED, VIOLATED
 from kvbench.results.columns import FROM, PERCENT, ends
@@ -178,7 +178,11 @@ def _holds(row: Row) -> str:
 def _saves(facts: Facts) -> Iterator[str]:
     if facts.best is None:
         return
+    best = named(facts.best, facts.tuned.keys)
     for row in records(facts.tuned.judged[facts.tuned.judged["role"] == "default"]):
+        if named(row, facts.tuned.keys) == best:
+            yield f"Nothing: {best} is the usual choice itself."
+            continue
         usual = f"the usual choice ({named(row, facts.tuned.keys)})"
         own = facts.tuned.against[facts.tuned.against["default"] == row["hardware"]]
         if row["error"]:
@@ -190,10 +194,10 @@ def _saves(facts: Facts) -> Iterator[str]:
 
 
 def _ratio(row: Row, usual: str) -> str:
-    low, high = (number(row[end], 4) for end in ends("ratio"))
+    low, high = (ratio_text(row[end]) for end in ends("ratio"))
     head = one_line(SUMMARY[str(row["metric"])].label or row["metric"])
     verdict = str(row["verdict"])
-    return f"{head}: {number(row['ratio'], 4)} times ({low} to {high}) that of {usual}: {verdict}."
+    return f"{head}: {ratio_text(row['ratio'])} times ({low} to {high}) that of {usual}: {verdict}."
 
 
 def _sure(facts: Facts) -> Iterator[str]:

@@ -92,7 +92,7 @@ class Tuned:
         wanted = " and ".join(goal.text for goal in self.goals)
         where = f", where {' and '.join(self.subject_to)}" if self.subject_to else ""
         number, failed = len(self.rows), int((self.rows["error"] != "").sum())
-        of = "all that there are" if self.is_exhaustive else f"of {self.size:,}" if self.size else "of any number"
+        of = "all that there are" if self.is_exhaustive else f"of {self.size:,}" if self.size else "of endlessly many"
         lacks = f"; {failed:,} could not serve all" if failed else ""
         return f"{self.scenario}: {wanted}{where}", f"{number:,} deployments, {of}{lacks}; searched on {self.requests}"
 

@@ -1,7 +1,7 @@
 """A claim and what was measured for it: figures beside the range that is claimed, trade-offs, choices and streams."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,9 @@ from kvbench.charts.axes import from_zero, number_axis
 from kvbench.charts.labels import place_names
 from kvbench.charts.sheet import Sheet, empty, label
 from kvbench.charts.style import COLOURS, FONT, INK, SMALL, Settings, plain
-from kvbench.charts.text import number, shown_unit
+from kvbench.charts.text import Unit, number, shown_unit
 from kvbench.results.front import Cost, pareto_front
-from kvbench.results.schema import STEPS
+from kvbench.results.schema import STEPS, Column
 
 VERDICTS = {
     "holds": (COLOURS[2], "o"),
@@ -39,6 +39,7 @@ CELLS: dict[str, Settings] = {
 }
 """How a strategy's rank is filled; told apart in grey too."""
 _WRAP = 34
+_FIGURE = 5.5
 _STEEP = 3.0
 
 
@@ -196,18 +197,20 @@ def choices_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = (), su
     """Ranks of strategies by each definition of best, a panel a kind of conversation, the article's choice framed.
 
     Args:
-        curve: kind, choice, definition, strategy, rank, fits (whether the strategy holds it).
+        curve: kind, choice, definition, strategy, rank, fits (whether the strategy holds it), and what is ranked:
+            value, half (of its interval; NaN where it is exact) and unit.
         title: what is claimed, and the verdict.
         notes: sentences at the foot.
         subject: what was run on what.
     """
     kinds = list(dict.fromkeys(curve["kind"]))
-    definitions = list(dict.fromkeys(curve["definition"]))
+    units = {str(name): _unit_of(own) for name, own in curve.groupby("definition", sort=False)}
+    definitions = [f"{name} ({unit.name})" if unit.name else name for name, unit in units.items()]
     columns = 2
     sheet = Sheet(title, subject, notes=notes)
-    axes = sheet.panels(-(-len(kinds) // columns), columns, 3.3 * -(-len(kinds) // columns))
+    axes = sheet.panels(-(-len(kinds) // columns), columns, 3.6 * -(-len(kinds) // columns))
     for panel, kind in zip(axes, kinds, strict=False):
-        _ranks(panel, curve[curve["kind"] == kind], definitions)
+        _ranks(panel, curve[curve["kind"] == kind], units)
         panel.set_title(kind, fontsize=SMALL + 2, loc="left", color=INK)
     for panel in axes[len(kinds) :]:
         panel.axis("off")
@@ -219,22 +222,33 @@ def choices_chart(curve: pd.DataFrame, title: str, notes: Sequence[str] = (), su
         (Rectangle((0, 0), 1, 1, fill=False, edgecolor=INK, linewidth=1.6), "the article's choice"),
         (Patch(**CELLS["cannot hold it"]), "cannot hold it"),
     ]
-    sheet.notes.append("Numbers are ranks: 1 and how many others are better. Empty cells were not timed.")
+    sheet.notes.append(
+        "In a cell stands the rank, 1 and how many others are better, and what is ranked, of times "
+        "with its interval. Empty cells were not timed."
+    )
     if len(kinds) % columns == 0:
         sheet.notes += [f"{turn}: {definition}." for turn, definition in enumerate(definitions, start=1)]
     return sheet.finish()
 
 
-def _ranks(axes: Axes, own: pd.DataFrame, definitions: list[str]) -> None:
-    names = list(dict.fromkeys(own["strategy"]))
+def _unit_of(own: pd.DataFrame) -> Unit:
+    return shown_unit(Column(str(own["unit"].iloc[0]), ""), own.loc[own["fits"], "value"])
+
+
+def _ranks(axes: Axes, own: pd.DataFrame, units: Mapping[str, Unit]) -> None:
+    names, definitions = list(dict.fromkeys(own["strategy"])), list(units)
     axes.grid(False)
     axes.set(xlim=(-0.5, len(definitions) - 0.5), ylim=(len(names) - 0.5, -0.5))
-    for row in own.itertuples():
-        x, y = definitions.index(str(row.definition)), names.index(row.strategy)
-        kind = "cannot hold it" if not row.fits else "first" if row.rank == 1 else "beaten"
+    for row in own.to_dict("records"):
+        x, y = definitions.index(row["definition"]), names.index(row["strategy"])
+        kind = "cannot hold it" if not row["fits"] else "first" if row["rank"] == 1 else "beaten"
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **CELLS[kind]))
-        if row.fits:
-            axes.text(x, y, f"{row.rank:.0f}", ha="center", va="center", fontsize=SMALL, color=INK)
+        if row["fits"]:
+            size = units[row["definition"]].divisor
+            half = f"\n± {number(row['half'] / size, 2)}" if np.isfinite(row["half"]) else ""
+            text = f"{number(row['value'] / size)}{half}"
+            axes.text(x, y - 0.45, f"{row['rank']:.0f}", ha="center", va="top", fontsize=SMALL, color=INK)
+            axes.text(x, y + 0.46, text, ha="center", va="bottom", fontsize=_FIGURE, color=INK, linespacing=0.95)
     chosen = names.index(own["choice"].iloc[0])
     width = len(definitions)
     axes.add_patch(Rectangle((-0.5, chosen - 0.5), width, 1, fill=False, edgecolor=INK, linewidth=1.6, clip_on=False))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from kvbench.charts.frame import WIDTH, TextColumn, markdown_table, terminal_table
-from kvbench.charts.text import listed, markdown_escape, number, one_line, shown_unit, value_text
+from kvbench.charts.text import listed, markdown_escape, number, one_line, ratio_text, shown_unit, value_text
 from kvbench.results.columns import PERCENT, ends
 from kvbench.results.conditions import EQUAL, UNTOLD
 from kvbench.results.schema import SUMMARY
@@ -77,8 +77,8 @@ def _ratio(value: float, low: float, high: float) -> str:
     if math.isinf(value):
         return "∞"
     if low == high:
-        return number(value, 4)
-    return f"{number(value, 4)} [{number(low, 4)}, {number(high, 4)}]"
+        return ratio_text(value)
+    return f"{ratio_text(value)} [{ratio_text(low)}, {ratio_text(high)}]"
 
 
 def _sentences(rows: pd.DataFrame) -> Iterator[str]:

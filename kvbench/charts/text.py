@@ -73,6 +73,11 @@ def number(value: float, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def ratio_text(value: float) -> str:
+    """A ratio with four significant digits, and with more where it would look like 1 and is not; seven at most."""
+    return next((text for digits in (4, 5, 6) if (text := number(value, digits)) != "1"), number(value, 7))
+
+
 def value_text(value: object) -> str:
     """A swept parameter's value, in full."""
     if value is None or value != value:

@@ -14,7 +14,7 @@ from kvbench.charts.chart import Chart
 from kvbench.charts.frame import frame_text
 from kvbench.charts.sheet import Sheet, label
 from kvbench.charts.style import INK, Settings
-from kvbench.charts.text import lacking, markdown_escape, number, one_line, shown_unit, value_text
+from kvbench.charts.text import lacking, markdown_escape, number, one_line, ratio_text, shown_unit, value_text
 from kvbench.results.columns import ends
 from kvbench.results.conditions import UNTOLD, column_of, stated
 from kvbench.results.front import MOST_COLOURED
@@ -139,8 +139,10 @@ def compared(judged: pd.DataFrame, against: pd.DataFrame) -> list[str]:
 
 def _ratio(row: Mapping[Hashable, Any], name: str) -> str:
     """How the best's figure compares with a default's."""
-    low, high = (number(row[end]) for end in ends("ratio"))
-    times = f"Its {row['metric']} is {number(row['ratio'])} times ({low} to {high}) that of {name}: {row['verdict']}"
+    low, high = (ratio_text(row[end]) for end in ends("ratio"))
+    times = (
+        f"Its {row['metric']} is {ratio_text(row['ratio'])} times ({low} to {high}) that of {name}: {row['verdict']}"
+    )
     return f"{times}." if row["verdict"] == BETTER else f"{times}; it did not beat it."
 
 

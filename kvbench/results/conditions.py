@@ -57,7 +57,7 @@ def stated(text: str, key: str, example: str) -> tuple[Stated, ...]:
         ValueError: one has another form.
     """
     found = []
-    for part in text.split(","):
+    for part in text.strip("\"' ").split(","):  # a shell may leave quotes around all
         match = _FORM.fullmatch(part)
         if match is None:
             raise ValueError(f"{key} is a measure, a comparison and a number, such as {example}; got {cut(repr(part))}")

@@ -86,8 +86,8 @@ def choices(bench: ClaimsBench) -> Evidence:
             ranks = _ranks(cost, fits)
             findings.append(_finding(kind, definition, ranks, fits))
             curves.append(
-                pd.DataFrame({"kind": kind.name, "choice": kind.choice, "definition": definition, "fits": fits})
-                .assign(rank=ranks, strategy=rows.index)
+                _figures(definition, cost)
+                .assign(kind=kind.name, choice=kind.choice, fits=fits, rank=ranks, strategy=rows.index)
                 .reset_index(drop=True)
             )
         if kind.is_timed:
@@ -162,6 +162,15 @@ def _ranks(costs: pd.DataFrame, fits: pd.Series) -> pd.Series:
         name: 1 + sum(beats(costs, other, name) for other in held) if fits[name] else len(fits) for name in fits.index
     }
     return pd.Series(ranks)
+
+
+def _figures(definition: str, costs: pd.DataFrame) -> pd.DataFrame:
+    """What is ranked: a row a strategy, half of its interval (NaN where it is exact), and its unit."""
+    column, more = MEASURES[definition]
+    unit = "s" if column.endswith("_s") else "bytes" if column.endswith("_bytes") else ""
+    values = costs.mean(axis=1) * (-1 if more else 1)
+    half = [half_width(each) for each in costs.to_numpy(dtype=float)]
+    return pd.DataFrame({"definition": definition, "value": values, "half": half, "unit": unit})
 
 
 def _finding(kind: ConversationKind, definition: str, ranks: pd.Series, fits: pd.Series) -> Finding:
