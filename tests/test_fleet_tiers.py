@@ -27,7 +27,7 @@ from tests.test_fleet_prefix import REQUESTS, ROUTED, RULES, STAGING, columns_of
 TOKEN_NS = 100
 TIERS = st.lists(
     st.tuples(
-        st.sampled_from(BELOW), st.integers(1, 30), st.sampled_from([0, 10, 300]), st.sampled_from([0, 200, 2_000])
+        st.sampled_from(BELOW), st.integers(1, 30), st.sampled_from([1, 10, 300]), st.sampled_from([0, 200, 2_000])
     ),
     min_size=1,
     max_size=3,
@@ -47,6 +47,7 @@ def served(
     columns, num_blocks, size, tiers, max_live=3, budget=8, writes="through", loads="always", windows="keep", **options
 ):
     own = {f"{name}_bytes": count * size * SLOT_BYTES + SLOT_BYTES // 2 for name, count, *_ in tiers}
+    own["prefetch"] = options.pop("prefetch", False)
     made = Paged(
         block_size=size,
         pool_tokens=num_blocks * size,

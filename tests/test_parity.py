@@ -14,6 +14,7 @@ from kvbench.fleet import OUTCOMES, simulate
 from kvbench.fleet.blocks import run_whole
 from kvbench.fleet.result import LOADED
 from kvbench.fleet.state import ROUTINGS
+from kvbench.results.tier_columns import MOVED
 from kvbench.strategy.paged import Paged
 from kvbench.timing.links import link_of
 from kvbench.workload.trace_columns import TraceColumns
@@ -22,7 +23,7 @@ from tests.support.imitated import contents_of
 from tests.support.machines import GEOMETRY, machine
 
 STAGING = 1024 // 2
-COUNTS = ("num_evicted_blocks", "num_recomputed_tokens", "num_tokens", "left_bytes", "loaded_bytes", "written_bytes")
+COUNTS = ("num_evicted_blocks", "num_recomputed_tokens", "num_tokens", "left_bytes", *MOVED)
 # A block takes as long from the host as computing it, or longer, and much longer from elsewhere.
 MACHINE = machine(
     **{"host_bytes_per_s": 3e9, "disk_bytes_per_s": 1e9, "disk_s": 7e-8, "remote_bytes_per_s": 4e8, "remote_s": 2e-7}
@@ -46,6 +47,7 @@ TIERED = st.fixed_dictionaries(
         "blocks": st.lists(st.integers(0, 8), min_size=3, max_size=3),
         "tier_writes": st.sampled_from(TIER_WRITES),
         "tier_loads": st.sampled_from(TIER_LOADS),
+        "prefetch": st.booleans(),
     }
 )
 
@@ -110,6 +112,7 @@ def pool_of(columns, chosen):
         options |= chosen["tiers"]
         blocks = zip(BELOW, options.pop("blocks"), strict=True)
         options |= {f"{tier}_bytes": count * size * SLOT_BYTES for tier, count in blocks}
+        options["prefetch"] &= sum(count > 0 for count in chosen["tiers"]["blocks"]) > 1
     shape = {"block_size": size, "pool_tokens": slots, "window_blocks": "keep", "prefix_caching": chosen["is_kept"]}
     return Paged(**shape, **options), (slots + STAGING) * SLOT_BYTES
 
@@ -144,8 +147,9 @@ def by_fleet(columns, chosen, **options):
     gone = np.maximum(tables.replicas["num_unused"] - free, 0)
     totals["num_evicted_blocks"] += int(gone.sum())
     totals["left_bytes"] = int((tables.replicas["num_unused"] - gone).sum()) * block_bytes
-    totals["loaded_bytes"] = sum(used.num_loaded_blocks for used in result.tiers) * block_bytes
-    totals["written_bytes"] = sum(used.num_written_blocks for used in result.tiers) * block_bytes
+    for what in MOVED:
+        count = f"num_{what.removesuffix('_bytes')}_blocks"
+        totals[what] = [getattr(used, count) * block_bytes for used in result.tiers]
     return found, totals, result
 
 
@@ -153,7 +157,7 @@ def plain(found, totals):
     """What is compared; of who was not reached the outcome alone."""
     reached = np.where(found["outcome"] == OUTCOMES.index("unreached"), 0, 1)
     columns = {name: (found[name] if name == "outcome" else found[name] * reached).tolist() for name in found}
-    return columns, {name: int(totals[name]) for name in COUNTS}
+    return columns, {name: np.array(totals[name]).tolist() for name in COUNTS}
 
 
 def equals(columns, chosen):

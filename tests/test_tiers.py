@@ -81,7 +81,7 @@ def test_what_was_evicted_is_loaded_again_by_hand():
     (row,) = recorder.tiers
     assert row == {
         **{"repetition": 0, "strategy": 0, "tier": "host"},
-        **{"loaded_bytes": 3 * BLOCK_BYTES, "written_bytes": 6 * BLOCK_BYTES},
+        **{"loaded_bytes": 3 * BLOCK_BYTES, "written_bytes": 6 * BLOCK_BYTES, "prefetched_bytes": 0},
         **{"load_s": pytest.approx(3e-4), "write_s": pytest.approx(6e-4)},
         "saved_s": pytest.approx(192e-9),
     }

@@ -91,5 +91,5 @@ def test_runner_and_fleet_are_equal(
     assert found.finish_ns.tolist() == finished.tolist()
     assert found.load_ps.tolist() == [row.load_wait_ps for row in by_session]
     block_bytes = size * slot_bytes
-    moved = [(num_loaded * block_bytes, num_written * block_bytes) for _, num_loaded, num_written, _ in found.tiers]
+    moved = [(num_loaded * block_bytes, num_written * block_bytes) for _, num_loaded, num_written, *_ in found.tiers]
     assert moved == [(row["loaded_bytes"], row["written_bytes"]) for row in recorder.tiers]

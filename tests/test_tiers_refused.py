@@ -94,7 +94,10 @@ def test_one_that_is_stored_again_becomes_the_newest():
         ({"tier_writes": "trough"}, "tier_writes.*'trough'.*through"),
         ({"tier_loads": "costs"}, "tier_loads.*'costs'.*cost"),
         ({"prefetch": 1}, "prefetch is True or False, got 1"),
-        ({"prefetch": True, "host_bytes": 512}, "prefetch is not carried out yet"),
+        (
+            {"prefetch": True, "host_bytes": 512},
+            r"from others, and there are \['host'\]: set two of host_bytes, disk_byt",
+        ),
     ],
 )
 def test_parameters_out_of_their_range_are_told_when_they_are_made(options, message):

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from itertools import groupby
 
-from kvbench.engine.tiers import busy_until_ps, drawn, latencies_ps, ready_ps
+from kvbench.engine.tiers import busy_until_ps, drawn, latencies_ps, ready_ps, spare_ns
 from kvbench.ledger.costs import AreaCost
 from kvbench.model.hardware import Hardware
 from kvbench.plan.area import DEVICE, Blocks
 from kvbench.plan.ops import Operation, Reuse, Save
 from kvbench.timing.links import Link, computing_ps, link_of
+from kvbench.timing.prices import PS_PER_NS
 
 REPLICA = 0
 """The number of the only one."""
@@ -49,11 +50,15 @@ class TierLinks:
         self.load_ps: dict[str, int] = {}
         self.write_ps: dict[str, int] = {}
         self.saved_ps: dict[str, int] = {}
+        self._busy_ps: dict[str, int] = {}
+        self._loading_ns: dict[str, int] = {}
         self.begin_iteration()
 
     def begin_iteration(self) -> None:
         """All that was loaded is there."""
-        self._busy_ps: dict[str, int] = {}
+        for tier, busy_ps in self._busy_ps.items():
+            self._loading_ns[tier] = self._loading_ns.get(tier, 0) + -(-busy_ps // PS_PER_NS)
+        self._busy_ps = {}
         self._waits_ps: dict[int, int] = {}
         self.last_ps = 0
 
@@ -73,6 +78,10 @@ class TierLinks:
     def latency_ps(self, tier: str) -> int:
         """See `LoadTimes.latency_ps`."""
         return self._link(tier).latency_ps
+
+    def spare_ns(self, tier: str, moment_ns: int) -> int:
+        """See `LoadTimes.spare_ns`."""
+        return spare_ns(moment_ns, self._loading_ns.get(tier, 0))
 
     def load(self, seq: int, plan: Iterable[Operation]) -> None:
         """Give the links what a sequence loads, in stretches of blocks of one tier."""

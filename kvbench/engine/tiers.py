@@ -14,9 +14,16 @@ another, each a transfer: all of them, or as long as one `is_worth` it. What is 
 goes for it: room is made after, and what leaves a tier by that is loaded all the same. Loaded blocks are the device's
 new ones, have their names at once, and are not computed.
 
+With `prefetch` blocks are fetched ahead for a request that joins the queue: those behind what the device and the first
+tier then have together, as far as the tiers below have them, each over the link of the first of these that has it.
+Requests come one after another, as they joined. At its admission what has come of its blocks is used: it is stored in
+the first tier, before anything else is looked for, and the rest is left where it is. Nothing is stored before, what
+has come behind a gap is lost, and so is all where the first tier no longer has what was before it.
+
 A link is each tier's and each replica's own, and loads do not wait for what is written. An iteration that admits with
 loads ends no earlier than the last of them is ready (`ready_ps`), so that a link is free again whenever one begins: its
-queue is of one iteration, counted from the iteration's begin, which is before anybody is admitted to it.
+queue is of one iteration, counted from the iteration's begin, which is before anybody is admitted to it. Loads go
+first: what is fetched ahead goes on when they have passed (`spare_ns`).
 """
 
 from math import exp
@@ -28,6 +35,7 @@ TIER_WRITES = THROUGH, EVICTION = "through", "eviction"
 TIER_LOADS = ALWAYS, COST = "always", "cost"
 DRAWS = 1_024
 """Latencies that one is drawn from."""
+_PS_PER_NS, _LONGEST_NS = 1_000, 9 * 10**15
 _PRIME, _FIRST, _SECOND, _BITS = 2**31 - 1, 48_271, 69_621, 15
 
 
@@ -51,6 +59,35 @@ def busy_until_ps(free_ps: int, begin_ps: int, num_blocks: int, block_ps: int) -
 def ready_ps(busy_until: int, latency_ps: int) -> int:
     """When the blocks of a transfer are on the device: what does not queue passes behind its time on the link."""
     return busy_until + latency_ps
+
+
+def spare_ns(moment_ns: int, loading_ns: int) -> int:
+    """How long a link had nothing to load by a moment, between iterations.
+
+    Args:
+        moment_ns: the clock.
+        loading_ns: that it loaded before, each iteration's loads up to a whole nanosecond.
+    """
+    return moment_ns - loading_ns
+
+
+def num_come(start_ns: int, now_ns: int, latency_ps: int, block_ps: int, num_blocks: int) -> int:
+    """Blocks of those that are fetched ahead that have come.
+
+    Args:
+        start_ns: when the link began with them, of `spare_ns`.
+        now_ns: of the same.
+        latency_ps: of a transfer, as it is in the middle where it varies.
+        block_ps: that each takes on the link.
+        num_blocks: how many are to come.
+    """
+    spent_ps = min(now_ns - start_ns, _LONGEST_NS) * _PS_PER_NS - latency_ps
+    return min(max(spent_ps, 0) // block_ps, num_blocks)
+
+
+def free_again_ns(start_ns: int, now_ns: int, block_ps: int, num_blocks: int) -> int:
+    """When a link is free of those that it fetches ahead: when all have passed, or they are no longer waited for."""
+    return min(start_ns + -(-num_blocks * block_ps // _PS_PER_NS), now_ns)
 
 
 def is_worth(wait_ps: int, latency_ps: int, num_blocks: int, block_ps: int, block_tokens: int, token_ps: int) -> bool:

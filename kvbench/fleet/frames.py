@@ -206,17 +206,20 @@ def _tiers(result: FleetResult, makespan_s: float) -> dict[str, float]:
     """What tiers below the device gave and took, and the share of all replicas' time that it is on their links."""
     found: dict[str, float] = {}
     span_s = makespan_s * result.num_replicas
-    for (name, _, block_bytes, link, computing_ps), num_loaded, num_written, num_tokens in result.tiers:
+    num_come = sum(used.num_prefetched_blocks for used in result.tiers)  # to the first tier, over others' links
+    for (name, _, block_bytes, link, computing_ps), num_loaded, num_written, num_tokens, num_prefetched in result.tiers:
         block_s = link.block_ps / PS_PER_S
         figures = {
             "hit_share": _ratio(num_tokens, result.totals.num_queried_tokens),
             "loaded_bytes": num_loaded * block_bytes,
             "written_bytes": num_written * block_bytes,
+            "prefetched_bytes": num_prefetched * block_bytes,
             "load_s": num_loaded * block_s,
             "saved_s": num_loaded * computing_ps / PS_PER_S,
             "load_share": _ratio(num_loaded * block_s, span_s),
-            "write_share": _ratio(num_written * block_s, span_s),
+            "write_share": _ratio((num_written - num_come) * block_s, span_s),
         }
+        num_come = 0
         found |= {f"{name}_{figure}": value for figure, value in figures.items()}
     return found
 

@@ -46,7 +46,7 @@ def jump(m: Machine) -> bool:
     if num_steps <= 0:
         return True
     stop_ns = min(now.until_ns, now.bin_end_ns)
-    if now.why_waiting == IDLE_QUEUE:
+    if now.why_waiting == IDLE_QUEUE or fixed.fetches_at > 0:
         stop_ns = min(stop_ns, now.unseen_ns)
     need_ps = min(stop_ns - now.clock_ns, LONGEST_NS) * PS_PER_NS - now.rest_ps
     first_ps = _step_ps(m)

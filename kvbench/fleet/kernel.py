@@ -16,6 +16,7 @@ from kvbench.fleet.state import NONE, ROUND_ROBIN, Rule, Tables, TurnRule
 COMPILED = (
     *("aside", "holds", "iteration", "jump", "kernel", "last_blocks", "live", "memory", "paying", "prefix/cache"),
     *(
+        "prefix/fetches",
         "prefix/groups",
         "prefix/known",
         "prefix/loads",

@@ -51,12 +51,14 @@ class TierUsed(NamedTuple):
         num_loaded_blocks: that its links loaded.
         num_written_blocks: that were stored in it and were not there.
         num_found_tokens: that requests loaded as they were first admitted.
+        num_prefetched_blocks: that were fetched from it to the first tier while requests waited, and used.
     """
 
     plan: TierPlan
     num_loaded_blocks: int
     num_written_blocks: int
     num_found_tokens: int
+    num_prefetched_blocks: int
 
 
 class Shares(NamedTuple):

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from kvbench.fleet.prefix.runs import Runs
 from kvbench.fleet.prefix.segments import TURN
 from kvbench.fleet.sends import Following
-from kvbench.fleet.state import MOST_TIERS, NONE, POWER_OF_TWO, SESSION, Tables
+from kvbench.fleet.state import NONE, POWER_OF_TWO, SESSION, Tables
 from kvbench.workload.trace_columns import TraceColumns
 
 NOBODY = Following(*(np.zeros(0, np.int64) for _ in Following._fields))
@@ -94,9 +94,11 @@ def is_asked(tables: Tables, columns: TraceColumns) -> bool:
 
 def with_turns(tables: Tables, turns: np.ndarray) -> Tables:
     """The kernel's tables with others of requests as turns, the first of which may be those before."""
-    loads = tables.loads
-    if tables.fixed["num_tiers"][0]:
-        loads = np.zeros((turns.size, MOST_TIERS + 1), np.int64)
-        loads[: len(tables.loads)] = tables.loads
-    tables.fixed["turns_at"], tables.fixed["loads_at"] = turns.ctypes.data, loads.ctypes.data
-    return tables._replace(turns=turns, loads=loads)
+    made = {"turns": turns}
+    for name, is_there in (("loads", tables.fixed["num_tiers"][0]), ("fetches", tables.fixed["fetches"][0])):
+        before = getattr(tables, name)
+        made[name] = np.zeros((turns.size * int(is_there > 0), *before.shape[1:]), before.dtype)
+        made[name][: len(before)] = before
+    for name, table in made.items():
+        tables.fixed[f"{name}_at"] = table.ctypes.data if table.size else 0
+    return tables._replace(**made)

@@ -276,6 +276,8 @@ class FixedRow(Prices):
     token_ps: int
     tier_seed: int
     loads_at: int  # the address of what requests have loaded: blocks by tier, and how long it took
+    fetches: int  # whether blocks are fetched ahead, and then the address of what is known of that
+    fetches_at: int
     num_groups: int  # of layers with tables of blocks of their own, by `holds`; 0 where all share one
     window_interval: int  # tokens between ends of windows whose blocks have names wherever they are
     num_runs: int  # of a group, on all copies
@@ -341,7 +343,8 @@ class Tables(NamedTuple):
     a `sends.Following`; `turns` are TURN records of the requests, empty where nobody asks for them, and `homes` is
     where sessions are served, by number. `loads` is what each request has loaded of tiers below the device, [requests,
     MOST_TIERS + 1]: tokens by tier as it was first admitted, and how long all its loads took, in picoseconds; empty
-    where there are no tiers.
+    where there are no tiers. `fetches` is what is fetched ahead for each, FETCH records [requests, MOST_TIERS]; empty
+    where nothing is.
     """
 
     requests: NDArray[np.void]
@@ -357,3 +360,4 @@ class Tables(NamedTuple):
     turns: NDArray[np.void]
     homes: NDArray[np.int64]
     loads: NDArray[np.int64]
+    fetches: NDArray[np.void]

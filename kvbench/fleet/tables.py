@@ -9,6 +9,7 @@ import numpy as np
 from kvbench.backend.shares import parts_in, parts_of, voters_of
 from kvbench.fleet.bounds import check_memory
 from kvbench.fleet.by_replica import by_replica
+from kvbench.fleet.prefix.fetches import FETCH
 from kvbench.fleet.prefix.segments import TURN
 from kvbench.fleet.result import LOADED, Binding, FleetResult, Served, TierUsed, Totals
 from kvbench.fleet.rules import BoundRule, copies_of
@@ -49,6 +50,8 @@ from kvbench.workload.trace_columns import TraceColumns
 NUM_BINS = 512
 PIECE = 1 << 12
 """Rows of requests that are written at once."""
+ADDRESSES = ("order_at", "known_at", "runs_at", "table_at", "turns_at", "loads_at", "fetches_at")
+"""Of tables that only some runs have."""
 WHOLE = np.dtype((np.void, REQUEST.itemsize))
 """A request's row as NumPy copies it at once: field by field it takes eight times as long."""
 ASIDE = (
@@ -106,7 +109,8 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "limit_bytes": limit_bytes,
         "limit_slots": UNBOUNDED if slots is None else slots,
         "is_small_pool": int(is_small_pool),
-        **dict.fromkeys(("num_runs", "order_at", "known_at", "runs_at", "table_at", "turns_at", "loads_at"), 0),
+        **dict.fromkeys(ADDRESSES, 0),
+        "num_runs": 0,
         "space_slots": 0 if slots is None else slots // chosen["min_block"] * chosen["min_block"],
         "num_holds": len(holds),
         "holds": holds,
@@ -248,6 +252,7 @@ def tables_of(
         turns=np.zeros(0, TURN),
         homes=np.full(num_sessions, NONE),
         loads=np.zeros((0, MOST_TIERS + 1), np.int64),
+        fetches=np.zeros((0, MOST_TIERS), FETCH),
     )
 
 

@@ -10,6 +10,7 @@ within it, in nanoseconds; WAITING, how many more wait from the bin's beginning 
 from typing import NamedTuple
 
 from kvbench.compiled import part
+from kvbench.fleet.prefix.fetches import begin_fetch
 from kvbench.fleet.state import (
     ALLOCATED,
     BATCH,
@@ -164,6 +165,8 @@ def _queue_up(m: Machine, until_ns: int) -> None:
     now = m.now
     while now.unseen_ns < until_ns:
         now.num_queued += 1
+        if m.fixed.fetches_at > 0:
+            begin_fetch(m, now.unseen)
         now.unseen = m.requests[now.unseen].follows
         now.unseen_ns = FOREVER if now.unseen == NONE else m.requests[now.unseen].arrival_ns
 

@@ -28,6 +28,10 @@ class LoadTimes(Protocol):
         """Of a transfer beside it, as it is in the middle."""
         ...
 
+    def spare_ns(self, tier: str, moment_ns: int) -> int:
+        """How long a tier's link had nothing to load by a moment of the run's clock, between iterations."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

@@ -1,5 +1,6 @@
 """Copies of named blocks in tiers below the device: which names, in which order, and bytes that went there and back."""
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 
 from kvbench.ledger.names import Named
@@ -19,20 +20,22 @@ class Stored:
         num_bytes: of all copies.
         written_bytes: by tier, what was put in.
         loaded_bytes: by tier, what the device took from it.
+        prefetched_bytes: by tier, what a tier above took from it.
     """
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self.sizes = dict(sizes)
         self.copies: dict[str, Copies] = {tier: {} for tier in sizes}
         self.num_bytes = 0
-        self.written_bytes, self.loaded_bytes = dict.fromkeys(sizes, 0), dict.fromkeys(sizes, 0)
+        self.written_bytes, self.loaded_bytes, self.prefetched_bytes = (dict.fromkeys(sizes, 0) for _ in range(3))
 
     def copy(self) -> "Stored":
         """A copy that can be changed alone."""
         other = Stored(self.sizes)
         other.copies = {tier: dict(copies) for tier, copies in self.copies.items()}
         other.num_bytes = self.num_bytes
-        other.written_bytes, other.loaded_bytes = dict(self.written_bytes), dict(self.loaded_bytes)
+        for what in ("written_bytes", "loaded_bytes", "prefetched_bytes"):
+            setattr(other, what, dict(getattr(self, what)))
         return other
 
 
@@ -46,11 +49,11 @@ class DraftStored:
     def __init__(self, stored: Stored) -> None:
         self._stored = stored
         self._put: dict[str, Copies] = {}
+        self._ever: dict[str, Copies] = {}
         self._gone: dict[str, set[Hashable]] = {}
         self._oldest: dict[str, Iterator[Hashable]] = {}
         self._first: dict[str, Hashable] = {}
-        self._written: dict[str, int] = {}
-        self._loaded: dict[str, int] = {}
+        self._noted: Counter[tuple[str, str]] = Counter()
         self.num_bytes = stored.num_bytes
 
     @property
@@ -69,9 +72,10 @@ class DraftStored:
             return put[key]
         return None if key in self._gone.get(tier, ()) else self._stored.copies[tier].get(key)
 
-    def at_begin(self, tier: str, key: Hashable) -> Named | None:
-        """The same, as it was before the changes."""
-        return self._stored.copies[tier].get(key)
+    def ever(self, tier: str, key: Hashable) -> Named | None:
+        """The same, if it is there or was, before the changes or since."""
+        put = self._ever.get(tier)
+        return put[key] if put is not None and key in put else self._stored.copies[tier].get(key)
 
     def count(self, tier: str) -> int:
         """Copies in a tier."""
@@ -91,7 +95,8 @@ class DraftStored:
     def put(self, tier: str, named: Named) -> None:
         """Make a copy a tier's newest, whether it is there or not."""
         self.take_out(tier, named.key)
-        self._put.setdefault(tier, {})[named.key] = named
+        for known in (self._put, self._ever):
+            known.setdefault(tier, {})[named.key] = named
 
     def take_out(self, tier: str, key: Hashable) -> None:
         """Let a tier keep a name no longer."""
@@ -100,10 +105,9 @@ class DraftStored:
         elif key in self._stored.copies[tier]:
             self._gone.setdefault(tier, set()).add(key)
 
-    def note(self, tier: str, *, written_bytes: int = 0, loaded_bytes: int = 0) -> None:
-        """Count what went to a tier, or came from it."""
-        self._written[tier] = self._written.get(tier, 0) + written_bytes
-        self._loaded[tier] = self._loaded.get(tier, 0) + loaded_bytes
+    def note(self, tier: str, what: str, num_bytes: int) -> None:
+        """Count what went to a tier, or came from it: `what` is the ledger's account of that, written_bytes or so."""
+        self._noted[what, tier] += num_bytes
 
     def commit(self) -> None:
         """Make the changes the ledger's."""
@@ -113,7 +117,6 @@ class DraftStored:
                 del stored.copies[tier][key]
         for tier, put in self._put.items():
             stored.copies[tier].update(put)
-        for tier, num_bytes in self._written.items():
-            stored.written_bytes[tier] += num_bytes
-            stored.loaded_bytes[tier] += self._loaded[tier]
+        for (what, tier), num_bytes in self._noted.items():
+            getattr(stored, what)[tier] += num_bytes
         stored.num_bytes = self.num_bytes

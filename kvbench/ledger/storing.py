@@ -5,6 +5,7 @@ from kvbench.ledger.refusals import check_reused
 from kvbench.ledger.sharing import Sharing
 from kvbench.ledger.state import LedgerState
 from kvbench.ledger.stored import DraftStored
+from kvbench.plan.area import DEVICE
 from kvbench.plan.ops import Drop, Reuse, Save
 
 
@@ -33,9 +34,10 @@ class Storing(Sharing):
         if known is not None:
             stored.put(op.tier, known)
             return
-        named = self._names.of(copies[0]) if copies else None
+        named, source = (self._names.of(copies[0]), DEVICE) if copies else (None, DEVICE)
         for tier in stored.tiers:
-            named = named or stored.of(tier, op.key)
+            if named is None:
+                named, source = stored.ever(tier, op.key), tier
         if named is None:
             raise LedgerError(f"{op}: neither the device nor a tier below it has a block of the name {op.key!r}")
         num_bytes, held_bytes = self._ledger.costs[named.area].block_bytes, self._tier_bytes[op.tier]
@@ -44,9 +46,12 @@ class Storing(Sharing):
                 f"{op}: a block of {num_bytes:,} bytes goes where {held_bytes:,} of {stored.size(op.tier):,} are taken"
             )
         stored.put(op.tier, named)
-        stored.note(op.tier, written_bytes=num_bytes)
+        stored.note(op.tier, "written_bytes", num_bytes)
         self._change_copies(op.tier, num_bytes)
-        self.moved_bytes += num_bytes
+        if source in stored.tiers[stored.tiers.index(op.tier) + 1 :]:  # it came from below, before this plan
+            stored.note(source, "prefetched_bytes", num_bytes)
+        else:
+            self.moved_bytes += num_bytes
 
     def _drop_copy(self, op: Drop) -> None:
         self._check_tier(op)
@@ -63,7 +68,7 @@ class Storing(Sharing):
     def _load(self, op: Reuse) -> None:
         self._check_tier(op)
         account, held = self._held(op, op.area)
-        named = self._stored.of(op.tier, op.key) or self._stored.at_begin(op.tier, op.key)
+        named = self._stored.ever(op.tier, op.key)
         if named is None:
             raise LedgerError(f"{op}: tier {op.tier} keeps no block of the name {op.key!r} for sequence {op.seq}")
         check_reused(op, held, named, self._ledger.state_bytes)
@@ -74,5 +79,5 @@ class Storing(Sharing):
         self._names.give(held.blocks[-1], named._replace(maker=account.number), op.seq)
         account.see(held.cost.chain, num_tokens)
         account.num_altered += self._ledger.counts_altered(held.cost) * num_tokens
-        self._stored.note(op.tier, loaded_bytes=num_bytes)
+        self._stored.note(op.tier, "loaded_bytes", num_bytes)
         self.moved_bytes += num_bytes

@@ -5,6 +5,9 @@ from kvbench.results.columns import Column
 TIERS = {"host": "the host's memory", "disk": "the disk", "remote": "the remote store"}
 """Tiers below the device, for people."""
 
+MOVED = ("loaded_bytes", "written_bytes", "prefetched_bytes")
+"""What is counted of a tier's blocks."""
+
 
 def tier_column(tier: str, figure: str) -> str:
     """The summary's column of a tier's figure, such as host_hit_share."""
@@ -27,6 +30,10 @@ def tier_columns() -> dict[str, Column]:
             ),
             tier_column(tier, "written_bytes"): Column(
                 "bytes", f"bytes of blocks put into {place} that it did not have, so too"
+            ),
+            tier_column(tier, "prefetched_bytes"): Column(
+                "bytes",
+                f"bytes of blocks fetched from {place} to the first tier while requests waited that were used, so too",
             ),
             tier_column(tier, "load_s"): Column(
                 "s",

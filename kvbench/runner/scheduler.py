@@ -82,8 +82,7 @@ class Scheduler:
         self._rules = backend.scheduling.of_pool(any(isinstance(area.layout, Blocks) for area in strategy.areas))
         # Of blocks with names, what one leaves in a step the next one may find in it.
         self._admits_late = self._rules.admits_late or strategy.keeps_prefixes(by_engine=False)
-        self._filling = Filling(self._rules, strategy.cuts_prompts)
-        self._promises = Promises(self._rules, strategy)
+        self._filling, self._promises = Filling(self._rules, strategy.cuts_prompts), Promises(self._rules, strategy)
         self._max_concurrency = min(max_concurrency, self._rules.most_live(max_concurrency))
         self._expected = Expected(sessions, num_clients)
         self._waiting: deque[LiveRequest] = deque()
@@ -94,8 +93,7 @@ class Scheduler:
         self._ending: list[LiveRequest] = []
         """Whose last token came in an iteration that was planned with them to its end."""
         self._lacking: int | None = None
-        self._lacked: int | None = None
-        """As the pass began."""
+        self._lacked: int | None = None  # as the pass began
         self._quota = 0
         self._has_given_way = self._is_full = False
 
@@ -103,7 +101,6 @@ class Scheduler:
         """Run to the end; yields after each iteration the tokens that it appended."""
         carrier = self._carrier
         while self._expected or self._waiting or self._live:
-            self._waiting.extend(self._expected.due(carrier.clock_ns))
             self._begin_pass()
             if not (self._live or (self._waiting and self._admits_late)):
                 self._skip_idle()
@@ -126,17 +123,20 @@ class Scheduler:
         return self._carrier.clock_ns
 
     def _begin_pass(self) -> None:
-        """Admit who is admitted before the others have their turns."""
+        """Queue up who has come, and admit who is admitted before the others have their turns."""
         self._promises.begin_step()
-        self._strategy.on_pass()
+        self._strategy.on_pass(self.clock_ns)
+        for progress in self._expected.due(self.clock_ns):
+            self._waiting.append(progress)
+            if progress not in self._idle:
+                self._strategy.on_wait(progress.index, progress.session, progress.num_known, self._driver.view)
         self._quota = self._max_concurrency - len(self._live)
         self._has_given_way = self._is_full = False
         if not self._rules.waits_for_end:
             self._lacking = None
         self._lacked = self._lacking if self._admits_late and self._live else None
         if not self._admits_late:
-            for _ in self._newcomers():
-                pass
+            deque(self._newcomers(), maxlen=0)
 
     def _iterate(self) -> int:
         """A pass over the live requests: a step of each that has its turn and is still live. The tokens appended."""
@@ -157,12 +157,11 @@ class Scheduler:
         """Let the next turns of those whose turn ended in this iteration come when their think time is over."""
         if self._ended:
             self._carrier.drain()
-        clock_ns = self._carrier.clock_ns
         for progress in self._ended:
             if progress in self._idle:
-                self._expected.come_back(progress, clock_ns + progress.request.think_ns)
+                self._expected.come_back(progress, self.clock_ns + progress.request.think_ns)
             else:
-                self._expected.let_follow(progress, clock_ns)
+                self._expected.let_follow(progress, self.clock_ns)
         self._ended.clear()
 
     def _send(self) -> None:
@@ -200,7 +199,9 @@ class Scheduler:
         asked = progress.session, progress.num_known, self._filling.left_tokens, self._driver.view
         if progress in self._idle or not self._live:
             return True
-        return self._strategy.can_begin(*asked) and (not self._rules.fits_prompts or self._strategy.has_room(*asked))
+        if not self._strategy.can_begin(progress.index, *asked):
+            return False
+        return not self._rules.fits_prompts or self._strategy.has_room(*asked)
 
     def _begin(self, progress: LiveRequest) -> None:
         """Give a new cache what it needs before its first token; idle ones may give way to it, live ones do not."""

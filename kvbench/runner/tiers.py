@@ -7,6 +7,7 @@ from kvbench.backend.base import Backend, Booking
 from kvbench.ledger import Ledger
 from kvbench.plan.area import DEVICE
 from kvbench.plan.ops import Reuse
+from kvbench.results.tier_columns import MOVED
 from kvbench.timing.prices import PS_PER_S
 
 
@@ -24,7 +25,7 @@ def tier_rows(run: tuple[int, int], ledger: Ledger, backend: Backend) -> list[di
     stored, times = ledger.stored, backend.tier_times()
     return [
         {"repetition": run[0], "strategy": run[1], "tier": tier}
-        | {"loaded_bytes": stored.loaded_bytes[tier], "written_bytes": stored.written_bytes[tier]}
+        | {what: getattr(stored, what)[tier] for what in MOVED}
         | {f"{what}_s": spent.get(tier, 0) / PS_PER_S for what, spent in times.items()}
         for tier in stored.sizes
     ]

@@ -277,11 +277,21 @@ class Strategy:
         """Whether steps of a prompt end only where `at_once` says, what is computed again being part of it."""
         return False
 
-    def on_pass(self) -> None:
-        """A step of all that are live begins."""
+    def on_pass(self, clock_ns: int) -> None:
+        """A step of all that are live begins, at a moment of the run's clock."""
 
-    def can_begin(self, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
-        """Whether a session that is not open can be, in this step. Arguments as of `has_room`."""
+    def on_wait(self, seq: int, session: Session, num_tokens: int, view: LedgerView) -> None:
+        """A session that is to have a new sequence, and was in none before, begins to wait in this step.
+
+        Args:
+            seq: the sequence's number.
+            session: what it is of.
+            num_tokens: that it is to compute before its next answer.
+            view: the ledger.
+        """
+
+    def can_begin(self, seq: int, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
+        """Whether a session that is not open can be, as a sequence, in this step. Arguments as of `has_room`."""
         return True
 
     def has_room(self, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:

@@ -15,6 +15,7 @@ from kvbench.engine.prefixes import (
     window_blocks,
 )
 from kvbench.ledger import UNLIMITED, LedgerView
+from kvbench.ledger.stored import DraftStored
 from kvbench.plan.ops import (
     MAIN,
     NOTHING,
@@ -30,7 +31,8 @@ from kvbench.plan.ops import (
     append_plan,
 )
 from kvbench.strategy.eviction import EvictionOrder
-from kvbench.strategy.tiers import NO_TIERS, Tiers
+from kvbench.strategy.fetches import NOTHING_COME, Come
+from kvbench.strategy.tiers import NO_TIERS, Below, Tiers
 
 
 class BlockTable(NamedTuple):
@@ -160,33 +162,48 @@ class BlockTables(NamedTuple):
         return run
 
     def taken_over(
-        self, seq: int, keys: Sequence[Hashable], num_tokens: int, view: LedgerView, order: EvictionOrder
+        self,
+        seq: int,
+        keys: Sequence[Hashable],
+        num_tokens: int,
+        view: LedgerView,
+        order: EvictionOrder,
+        come: Come = NOTHING_COME,
     ) -> Plan:
         """What takes over the blocks that are there, and loads those that lie below the device behind them."""
-        found = self.num_found(keys, num_tokens, view)
+        found, below = self.below(keys, num_tokens, view, come)
         reused = tuple(
             Reuse(seq, table.name(key), table.area)
             for table in self.tables
             for key in keys[table.left(found * self.block_tokens, self.block_tokens) : found]
         )
-        loads = self.tiers.loaded(seq, keys[found : most_hit_blocks(num_tokens, self.block_tokens)], view)
-        if not loads or not self._has_load_room(keys[:found], len(loads), view):
-            return reused
-        lacking_bytes = len(loads) * view.block_bytes() - view.free_bytes()
-        return (*reused, *self._dropped(lacking_bytes, view, order, frozenset(keys[:found])), *loads)
+        loads, stored = self.tiers.loaded(seq, below), view.stored()
+        ops = [*reused, *self.tiers.fetched(below, stored)]
+        if loads and self._has_load_room(keys[:found], len(loads), view):
+            lacking_bytes = len(loads) * view.block_bytes() - view.free_bytes()
+            ops += [*self._dropped(lacking_bytes, view, order, frozenset(keys[:found]), stored), *loads]
+        return tuple(ops)
 
-    def has_load_room(self, keys: Sequence[Hashable], num_tokens: int, view: LedgerView) -> bool:
-        """Whether there is room for what a sequence would load, beside the blocks that it finds.
+    def below(
+        self, keys: Sequence[Hashable], num_tokens: int, view: LedgerView, come: Come = NOTHING_COME
+    ) -> tuple[int, Below]:
+        """Blocks that are there of a sequence, and those that lie below the device behind them.
 
         Args:
             keys: of the contents of its blocks.
             num_tokens: that it is to compute.
             view: the ledger.
+            come: what was fetched ahead for it.
         """
+        found, most = self.num_found(keys, num_tokens, view), most_hit_blocks(num_tokens, self.block_tokens)
+        return found, self.tiers.found(keys[found:most], view, found, come)
+
+    def has_load_room(self, keys: Sequence[Hashable], num_tokens: int, view: LedgerView, come: Come) -> bool:
+        """Whether there is room for what a sequence would load, beside the blocks that it finds. As of `below`."""
         if not self.tiers.blocks:
             return True
-        found, most = self.num_found(keys, num_tokens, view), most_hit_blocks(num_tokens, self.block_tokens)
-        return self._has_load_room(keys[:found], len(self.tiers.loaded(0, keys[found:most], view)), view)
+        found, below = self.below(keys, num_tokens, view, come)
+        return self._has_load_room(keys[:found], len(self.tiers.loaded(0, below)), view)
 
     def _has_load_room(self, found: Sequence[Hashable], num_loads: int, view: LedgerView) -> bool:
         """The same of so many loads; of what it finds it would hold those that nobody does."""
@@ -269,7 +286,12 @@ class BlockTables(NamedTuple):
         return range(past - (is_named and past * size == after), past)
 
     def _dropped(
-        self, lacking_bytes: int, view: LedgerView, order: EvictionOrder, reused: Collection[Hashable] = ()
+        self,
+        lacking_bytes: int,
+        view: LedgerView,
+        order: EvictionOrder,
+        reused: Collection[Hashable] = (),
+        stored: DraftStored | None = None,
     ) -> Iterator[Operation]:
         """What makes so much room: blocks that nobody holds, in an order; nothing, if not enough.
 
@@ -278,11 +300,12 @@ class BlockTables(NamedTuple):
             view: the ledger.
             order: in which they go.
             reused: names that are taken over before, of one table.
+            stored: what tiers keep after what is planned before it; None: nothing is.
         """
         kept_bytes = sum(not view.is_held(key) for key in reused) * view.block_bytes()
         if not 0 < lacking_bytes <= view.idle_bytes() - kept_bytes:
             return
-        stored = view.stored()
+        stored = stored or view.stored()
         for key in order.going(view, reused):
             named = view.named(key)
             yield from self.tiers.evicted(named, stored)

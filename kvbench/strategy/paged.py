@@ -1,5 +1,6 @@
 """Paging: blocks of a shared pool, a block table a sequence."""
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ from kvbench.plan.ops import MAIN, NOTHING, Fork, Plan, Publish, Reserve
 from kvbench.strategy.base import IntegerRule, Strategy, append_in_units, constant, derived, in_units
 from kvbench.strategy.block_tables import ALL, NO_STOPS, BlockTable, BlockTables, Stops
 from kvbench.strategy.eviction import EvictionOrder
+from kvbench.strategy.fetches import Fetches
 from kvbench.strategy.tiers import NO_TIERS, Tiers
 from kvbench.workload.request import Session
 
@@ -75,7 +77,8 @@ class Paged(Strategy):
             or preempted; "eviction", one that the device drops, as it goes.
         tier_loads: which blocks are loaded that are found below: "always" all; "cost" those that are loaded no slower
             than they are computed.
-        prefetch: at a request's arrival, move its blocks that lie below the host up to it; not carried out yet.
+        prefetch: while a request waits to be admitted, fetch its blocks that lie below the first tier to it; two tiers
+            or more.
     Raises:
         ValueError: a parameter is out of its range.
     Source: Kwon et al. 2023, arXiv:2309.06180, sections 4.1 to 4.4; of windows, vLLM's hybrid KV cache manager; of
@@ -130,9 +133,10 @@ class Paged(Strategy):
             raise ValueError(
                 f"{first}_bytes keeps named blocks, and prefix_caching is false: set that to true, or it to 0"
             )
-        if self.prefetch:
+        if self.prefetch and len(self.tier_bytes) < 2:  # noqa: PLR2004
             raise ValueError(
-                "prefetch is not carried out yet, and blocks come as a request is admitted: set it to false"
+                f"prefetch fetches blocks to the first tier below the device from others, and there are "
+                f"{list(self.tier_bytes)}: set two of {', '.join(f'{tier}_bytes' for tier in BELOW)}, or it to false"
             )
 
     @property
@@ -222,7 +226,7 @@ class Paged(Strategy):
     @property
     def _without_names(self) -> dict[str, object]:
         """What says nothing where no blocks are kept."""
-        return {f"{tier}_bytes": 0 for tier in BELOW} | {"eviction": EVICTIONS[LRU]}
+        return {f"{tier}_bytes": 0 for tier in BELOW} | {"eviction": EVICTIONS[LRU], "prefetch": False}
 
     @derived
     def _tables(self) -> BlockTables:
@@ -299,14 +303,26 @@ class Paged(Strategy):
         """Names of states that a step of this pass leaves, which nobody goes on from before the next."""
         return set()
 
+    @derived
+    def _fetches(self) -> Fetches:
+        return Fetches(self._tables.tiers.times)
+
     def on_begin(self) -> None:
         """Forget the sequences of the repetition before."""
-        for known in (self._keys, self._stops, self._fresh, self._order):
+        for known in (self._keys, self._stops, self._fresh, self._order, self._fetches):
             known.clear()
 
-    def on_pass(self) -> None:
+    def on_pass(self, clock_ns: int) -> None:
         """What the pass before has left can be gone on from."""
         self._fresh.clear()
+        self._fetches.now_ns = clock_ns
+
+    def on_wait(self, seq: int, session: Session, num_tokens: int, view: LedgerView) -> None:
+        """Fetch ahead what lies below the first tier."""
+        if self.prefetch:
+            before, below = self._tables.below(self._keys_of(session), num_tokens, view)
+            further = Counter(tier for tier, _ in below.blocks[below.num_first :])
+            self._fetches.issue(seq, before + below.num_first, further)
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve nothing yet; with the first sequence's admission the pool is set aside."""
@@ -329,12 +345,12 @@ class Paged(Strategy):
         """Where states are kept. See `Strategy.cuts_prompts`."""
         return self._tables.has_states
 
-    def can_begin(self, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
+    def can_begin(self, seq: int, session: Session, num_tokens: int, num_now: int, view: LedgerView) -> bool:
         """Whether there is room for what it would load from tiers below the device; and with states, whether its first
         step would compute something, and not go on from one that comes in this step."""
         keys = self._keys_of(session)
         if not self.cuts_prompts:
-            return self._tables.has_load_room(keys, num_tokens, view)
+            return self._tables.has_load_room(keys, num_tokens, view, self._fetches.come(seq))
         found = self._tables.num_found(keys, num_tokens, view)
         if found and self._tables.state_name(keys, found) in self._fresh:
             return False
@@ -357,7 +373,9 @@ class Paged(Strategy):
         if self._tables.keeps_some:
             prompt = self._stops[seq].prompt or num_tokens
             self._stops[seq] = self._tables.stops_of(self._keys[seq], prompt, num_tokens, view)
-        return self._tables.taken_over(seq, self._keys[seq], num_tokens, view, self._order)
+        come = self._fetches.come(seq)
+        self._fetches.stop(seq)
+        return self._tables.taken_over(seq, self._keys[seq], num_tokens, view, self._order, come)
 
     def on_step(self, seq: int, view: LedgerView) -> Plan:
         """Give back the blocks that a window has left, where that is late."""

@@ -1,7 +1,7 @@
 """Tiers below the device: which blocks are loaded from them, what is stored there, and what leaves them for that."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import NamedTuple
 
 from kvbench.engine.tiers import ALWAYS, COST, EVICTION, THROUGH, is_worth
@@ -9,6 +9,21 @@ from kvbench.ledger import LedgerView, LoadTimes
 from kvbench.ledger.names import Named
 from kvbench.ledger.stored import DraftStored
 from kvbench.plan.ops import Drop, Operation, Reuse, Save
+from kvbench.strategy.fetches import NOTHING_COME, Come
+
+
+class Below(NamedTuple):
+    """Blocks of a request that lie below the device, behind those that are there.
+
+    Args:
+        blocks: each with the tier that it is loaded from, the first that has it; without a gap.
+        num_first: how many the first tier has.
+        num_come: how many it has with what has come for the request; 0: no more than so.
+    """
+
+    blocks: Sequence[tuple[str, Named]] = ()
+    num_first: int = 0
+    num_come: int = 0
 
 
 class Tiers(NamedTuple):
@@ -28,32 +43,61 @@ class Tiers(NamedTuple):
     block_tokens: int = 1
     times: LoadTimes | None = None
 
-    def loaded(self, seq: int, keys: Sequence[Hashable], view: LedgerView) -> tuple[Reuse, ...]:
+    def found(self, keys: Sequence[Hashable], view: LedgerView, before: int = 0, come: Come = NOTHING_COME) -> Below:
+        """What lies below of the blocks that follow those of the device.
+
+        Args:
+            keys: of the blocks behind, as far as they can be taken over.
+            view: the ledger.
+            before: blocks of the device.
+            come: what has come for the request.
+        """
+        if not self.blocks:
+            return Below()
+        first, most = next(iter(self.blocks.items()))
+        blocks = list(self._found(keys, view.stored()))
+        num_first = sum(1 for _ in takewhile(lambda each: each[0] == first, blocks))
+        num_come = min(come.end - before, len(blocks), most)
+        if not come.begin - before <= num_first < num_come:
+            return Below(blocks, num_first)
+        return Below([(first, named) for _, named in blocks[:num_come]] + blocks[num_come:], num_first, num_come)
+
+    def loaded(self, seq: int, below: Below) -> tuple[Reuse, ...]:
         """What loads blocks that follow those of the device, stretch by stretch.
 
         Args:
             seq: whose.
-            keys: of the blocks behind, as far as they can be taken over.
-            view: the ledger.
+            below: what there is.
         """
-        if not self.blocks:
-            return ()
         ops: list[Reuse] = []
         busy: dict[str, int] = {}
-        for tier, stretch in groupby(self._found(keys, view.stored()), key=lambda each: each[0]):
-            loads = [Reuse(seq, key, tier=tier) for _, key in stretch]
+        for tier, stretch in groupby(below.blocks, key=lambda each: each[0]):
+            loads = [Reuse(seq, named.key, tier=tier) for _, named in stretch]
             if self.loads == COST and not self._is_worth(tier, len(loads), busy):
                 break
             ops += loads
         return tuple(ops)
 
-    def _found(self, keys: Sequence[Hashable], stored: DraftStored) -> Iterator[tuple[str, Hashable]]:
+    def fetched(self, below: Below, stored: DraftStored) -> Iterator[Operation]:
+        """What stores blocks in the first tier that have come for a request, with those before them, the deepest first.
+
+        Args:
+            below: what there is of the request.
+            stored: what tiers keep after what is planned before it.
+        """
+        for tier, named in reversed(below.blocks[: below.num_come]):
+            yield from self._stored(named, tier, stored)
+
+    def _found(self, keys: Sequence[Hashable], stored: DraftStored) -> Iterator[tuple[str, Named]]:
         """Blocks that are there without a gap, each with the first tier that has it."""
         for key in keys:
-            tier = next((tier for tier in self.blocks if stored.of(tier, key) is not None), None)
-            if tier is None:
+            for tier in self.blocks:
+                named = stored.of(tier, key)
+                if named is not None:
+                    yield tier, named
+                    break
+            else:
                 return
-            yield tier, key
 
     def _is_worth(self, tier: str, num_blocks: int, busy: dict[str, int]) -> bool:
         """Whether a stretch is worth loading, behind what the link was given; `busy`, by this request so far."""

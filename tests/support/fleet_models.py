@@ -13,6 +13,7 @@ from kvbench.fleet.simulate import EACH_ITS_STEP
 from kvbench.plan.area import DEVICE
 from kvbench.plan.ops import Drop
 from kvbench.results.columns import UNREACHED
+from kvbench.results.tier_columns import MOVED
 from kvbench.runner.recorder import FINISH, RECOMPUTE, STEP_FIELDS
 from kvbench.runner.run import run
 from kvbench.timing.prices import (
@@ -130,7 +131,7 @@ def by_runner(
     step_ns = np.maximum(sum(rows[name] for name in TIMES), rows["host_ns"])
     end_ns = np.cumsum(rows["idle_ns"] + step_ns)
     totals = _totals(recorder, rows) | {"num_evicted_blocks": backend.num_dropped}
-    totals |= {name: sum(row[name] for row in recorder.tiers) for name in ("loaded_bytes", "written_bytes")}
+    totals |= {what: [row[what] for row in recorder.tiers] for what in MOVED}
     return _requests(recorder, rows, end_ns, step_ns), totals, _sums(recorder, rows, step_ns)
 
 

@@ -19,7 +19,7 @@ class Below:
 
     def __init__(self, tiers):
         self.tiers, self.names = tiers, [OrderedDict() for _ in tiers]
-        self.written, self.loaded = [0] * len(tiers), [0] * len(tiers)
+        self.written, self.loaded, self.fetched = ([0] * len(tiers) for _ in range(3))
 
     def store(self, name, number=0):
         if number == len(self.tiers):
@@ -82,16 +82,28 @@ class TimedEngine(Engine):
                 self.step = max(self.step, self.coming[0].arrival)
             while self.coming and self.coming[0].arrival <= self.step:
                 self.waiting.append(self.coming.popleft())
+                self.joined(self.waiting[-1])
             self.busy, self.ready, before = [0] * len(self.below.tiers), 0, len(self.finished)
             scheduled, _ = self._scheduled()
             self._computed(scheduled)
-            self.step += max(self.step_ns, self.ready)
+            lasted = max(self.step_ns, self.ready)
+            self.step += lasted
+            self.passed(lasted)
             self.ends |= dict.fromkeys(self.finished[before:], self.step)
+
+    def joined(self, request):
+        """A request has come."""
+
+    def passed(self, num_ns):
+        """An iteration took so long."""
+
+    def found_below(self, names):
+        return self.below.stretches(names)
 
     def taken(self, request, found):
         size, ready, tokens = self.pool.size, 0, [0] * len(self.below.tiers)
         most = request.keys[: (request.num_tokens - 1) // size]
-        for number, count in self.below.stretches(most[len(found) :]):
+        for number, count in self.found_below(most[len(found) :]):
             own = self.below.tiers[number]
             lasts = self.busy[number] + own.latency_ns + count * own.block_ns
             if self.token_ns is not None and lasts > count * size * self.token_ns:

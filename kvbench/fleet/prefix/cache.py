@@ -310,7 +310,7 @@ def let_go(m: Machine, place: int, held: int) -> int:
             num_held += _release(m, place, turn.base + number, run, min(run.past, num_named) - run.first)
         number = run.parent
     if m.fixed.num_tiers > 0 and m.fixed.writes_through:
-        store_all(m, live.request, num_named)
+        store_all(m, live.request, 0, num_named)
     return num_held * m.fixed.unit
 
 

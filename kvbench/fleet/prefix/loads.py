@@ -9,10 +9,10 @@ from kvbench.engine.prefixes import most_hit_blocks
 from kvbench.engine.tiers import busy_until_ps, drawn, is_worth, ready_ps
 from kvbench.fleet.holds import held_bytes
 from kvbench.fleet.prefix.cache import fill, free_blocks, num_idle
-from kvbench.fleet.prefix.segments import run_at, turn_at
-from kvbench.fleet.prefix.tier import deepest, tier_at
+from kvbench.fleet.prefix.fetches import end_fetch, look, renew_link, take_come
+from kvbench.fleet.prefix.tier import tier_at
 from kvbench.fleet.room import make_room
-from kvbench.fleet.state import FOUND_BELOW, LOADING, MOST_TIERS, NONE, Machine
+from kvbench.fleet.state import FOUND_BELOW, LOADING, MOST_TIERS, Machine
 
 
 class FigureRow(Protocol):
@@ -31,9 +31,11 @@ _most_hit_blocks, _ready_ps = plain(most_hit_blocks), plain(ready_ps)
 def _num_loads(m: Machine, request: int, num_found: int, num_tokens: int) -> int:
     """Blocks that a request is to load, which finds so many on the device, and is to compute so many tokens."""
     most = _most_hit_blocks(num_tokens, m.fixed.unit)
-    if num_found >= most:
+    if num_found >= most and m.fixed.fetches_at == 0:
         return 0
-    _look(m, request, num_found, most)
+    look(m, request, num_found, most)
+    if m.fixed.fetches_at > 0:
+        take_come(m, request, num_found)
     return _weigh(m, num_found)
 
 
@@ -54,6 +56,8 @@ def load(m: Machine, place: int) -> None:
     """
     now, own, unit = m.now, m.live[place], m.fixed.unit
     num_blocks = _num_loads(m, own.request, own.hit_blocks, max(own.prompt, own.saved))
+    if m.fixed.fetches_at > 0:
+        end_fetch(m, own.request, own.hit_blocks)
     if num_blocks == 0 or num_blocks > free_blocks(m):
         return
     held, num_bytes = own.held, held_bytes(own, own.held, m.fixed)
@@ -65,38 +69,13 @@ def load(m: Machine, place: int) -> None:
 
 
 @part
-def _look(m: Machine, request: int, num_found: int, most: int) -> None:
-    """Find how deep a request's blocks reach, in each tier with those above it.
-
-    No block is there without those before it on the device, in its tier, or in one above: the search begins at the deep
-    end, and ends where the first tier has something.
-    """
-    for i in range(m.fixed.num_tiers):
-        tier_at(m.now.tiers_at, i).reach = num_found
-    turn, first = turn_at(m.fixed.turns_at, request), tier_at(m.now.tiers_at, 0)
-    place = turn.leaf
-    while place != NONE and first.reach == num_found:
-        run = run_at(m.fixed.runs_at, place)
-        if run.past <= num_found:
-            return
-        if run.first < most:
-            for i in range(m.fixed.num_tiers):
-                tier = tier_at(m.now.tiers_at, i)
-                end = deepest(tier, turn.base + place)
-                if end > 0:
-                    tier.reach = max(tier.reach, min(run.first + end, most))
-        place = run.parent
-
-
-@part
 def _weigh(m: Machine, num_found: int) -> int:
     """Decide which stretches are loaded, each of one tier; how many blocks that are."""
     now, fixed, reach = m.now, m.fixed, num_found
     is_over = False
     for i in range(fixed.num_tiers):
         tier = tier_at(now.tiers_at, i)
-        if tier.iteration != now.num_iterations:
-            tier.iteration, tier.busy_ps = now.num_iterations, 0
+        renew_link(m, tier)
         tier.load_blocks = 0
         num_blocks = tier.reach - reach
         if num_blocks <= 0 or is_over:

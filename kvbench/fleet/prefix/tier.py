@@ -40,6 +40,11 @@ class TierRow(Protocol):
     busy_ps: int
     reach: int  # of the request that is looked for: where the deepest block ends that is here or further up
     load_blocks: int  # and how many of it are to be loaded
+    # Of what is fetched ahead, see `prefix.fetches`.
+    loading_ns: int  # for how long the link had loads in iterations before
+    free_ns: int  # when it has fetched what it was given, of `engine.tiers.spare_ns`
+    come_blocks: int  # of the request that is looked for, those that came from here to the first tier
+    num_prefetched_blocks: int
 
 
 class KeptRow(Protocol):
@@ -224,12 +229,14 @@ store = _storing(_storing(_storing(_lose)))
 
 
 @part
-def store_all(m: Machine, request: int, num_blocks: int) -> None:
-    """Store a request's first blocks in the first tier, the deepest first."""
+def store_all(m: Machine, request: int, first: int, past: int) -> None:
+    """Store blocks of a request in the first tier, from one to before another, the deepest first."""
     turn, tier = turn_at(m.fixed.turns_at, request), tier_at(m.now.tiers_at, 0)
     place = turn.leaf
     while place != NONE:
         run = run_at(m.fixed.runs_at, place)
-        if run.first < num_blocks:
-            store(tier, turn.base + place, 0, min(run.past, num_blocks) - run.first)
+        if run.past <= first:
+            return
+        if run.first < past:
+            store(tier, turn.base + place, max(run.first, first) - run.first, min(run.past, past) - run.first)
         place = run.parent

@@ -78,13 +78,14 @@ def _holds_alike(rule: BoundRule, geometry: KVGeometry) -> bool:
 def tier_rules(strategy: Strategy, plans: tuple[TierPlan, ...], prices: Prices, seed: int) -> dict[str, int]:
     """What does not change of tiers, as a FIXED record has it."""
     if not plans or not isinstance(strategy, Paged):
-        return dict.fromkeys(("num_tiers", "writes_through", "weighs_loads", "token_ps", "tier_seed"), 0)
+        return dict.fromkeys(("num_tiers", "writes_through", "weighs_loads", "token_ps", "tier_seed", "fetches"), 0)
     return {
         "num_tiers": len(plans),
         "writes_through": int(strategy.tier_writes == THROUGH),
         "weighs_loads": int(strategy.tier_loads == COST),
         "token_ps": token_ps(prices),
         "tier_seed": seed,
+        "fetches": int(strategy.prefetch),
     }
 
 
