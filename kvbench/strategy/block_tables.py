@@ -1,6 +1,7 @@
 """Block tables of a sequence, one a group of layers, from one pool: what is found, what fits, what goes."""
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -197,6 +198,12 @@ class BlockTables(NamedTuple):
         """
         found, most = self.num_found(keys, num_tokens, view), most_hit_blocks(num_tokens, self.block_tokens)
         return found, self.tiers.found(keys[found:most], view, found, come)
+
+    def further(self, keys: Sequence[Hashable], num_tokens: int, view: LedgerView) -> tuple[int, Mapping[str, int]]:
+        """Where a sequence's blocks end that the device and the first tier have, and how many lie further below, by
+        tier. As of `below`."""
+        found, below = self.below(keys, num_tokens, view)
+        return found + below.num_first, Counter(tier for tier, _ in below.blocks[below.num_first :])
 
     def has_load_room(self, keys: Sequence[Hashable], num_tokens: int, view: LedgerView, come: Come) -> bool:
         """Whether there is room for what a sequence would load, beside the blocks that it finds. As of `below`."""

@@ -1,6 +1,5 @@
 """Paging: blocks of a shared pool, a block table a sequence."""
 
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
@@ -320,9 +319,7 @@ class Paged(Strategy):
     def on_wait(self, seq: int, session: Session, num_tokens: int, view: LedgerView) -> None:
         """Fetch ahead what lies below the first tier."""
         if self.prefetch:
-            before, below = self._tables.below(self._keys_of(session), num_tokens, view)
-            further = Counter(tier for tier, _ in below.blocks[below.num_first :])
-            self._fetches.issue(seq, before + below.num_first, further)
+            self._fetches.issue(seq, *self._tables.further(self._keys_of(session), num_tokens, view))
 
     def on_admit(self, seq: int, session: Session, view: LedgerView) -> Plan:
         """Reserve nothing yet; with the first sequence's admission the pool is set aside."""
