@@ -80,6 +80,13 @@ def test_a_schedulers_recorded_steps_are_equal_in_runner_and_fleet(name):
     assert f"fleet: equal, {NUM_STEPS[name]:,} steps" in found.text
 
 
+def test_a_schedulers_steps_are_equal_where_what_was_lost_is_one_with_the_rest_of_a_prompt():
+    # Request 3 gave way within its prompt: in step 24 there is no block for both, and nothing of it is computed.
+    found = validate(Path(__file__).parent / "recordings" / "vllm_resumed.json.gz", fail_if="worst>0")
+    assert found.failed == ()
+    assert found.text.count("equal, 245 steps") == 2
+
+
 def test_a_schedulers_steps_are_equal_where_it_keeps_some_of_windows():
     path = Path(__file__).parent / "recordings" / "vllm_some_windows.json.gz"
     found = validate(path, fail_if="worst>0")

@@ -71,7 +71,8 @@ def compute(m: Machine, place: int) -> tuple[bool, bool]:
     while own.held < goal:
         held = own.held
         is_fetch = fixed.preemption == SWAP and held < own.saved
-        num_tokens = (own.saved if held < own.saved else goal) - held
+        is_apart = held < own.saved and (is_fetch or fixed.plans_steps == 0)
+        num_tokens = (own.saved if is_apart else goal) - held
         if not is_fetch:
             is_first = now.budget_tokens == now.first_tokens
             num_tokens = _taken_tokens(num_tokens, now.budget_tokens, is_first, fixed.tokens, fixed.chunks)

@@ -133,12 +133,15 @@ def _memory(steps: pd.DataFrame) -> dict[str, float]:
     staging = float(weights @ done["workspace_bytes"].to_numpy(float))
     used = float(weights @ done["used_bytes"].to_numpy(float))
     last = done.groupby("repetition")[["used_bytes", "allocated_bytes"]].last().sum()
+    again = done[done["phase"] == "recompute"]
+    # What is new in them: the rest of a prompt, or the token that was about to be computed.
+    new = again["prompt_tokens"].where(again["prompt_tokens"] > 0, again["output_tokens"])
     return {
         "num_tokens": _served(done).sum() / num_repetitions,
         "num_steps": (done["phase"] != "recompute").sum() / num_repetitions,
         "peak_bytes": peaks.max(),
         "peak_least_bytes": peaks.min(),
-        "recomputed_tokens": done.loc[done["phase"] == "recompute", "num_tokens"].sum() / num_repetitions,
+        "recomputed_tokens": (again["num_tokens"] - new).sum() / num_repetitions,
         "peak_allocated_bytes": steps["allocated_bytes"].max(),
         "mean_allocated_bytes": _ratio(allocated + staging, weights.sum()),
         "workspace_bytes": steps["workspace_bytes"].max(),

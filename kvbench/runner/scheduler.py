@@ -189,7 +189,7 @@ class Scheduler:
                 self._idle.remove(progress)
             else:
                 self._promises.give(progress.session)
-                progress.joins = self._strategy.cuts_prompts
+                progress.joins = self._strategy.cuts_prompts or self._rules.plans_steps
                 self._driver.open(progress.index)
                 self._begin(progress)
             yield progress

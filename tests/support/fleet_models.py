@@ -171,8 +171,9 @@ def _requests(recorder, rows, end_ns, step_ns):
 
 
 def _totals(recorder, rows):
-    # Who gave way as it decoded may come back with a token more than it had.
-    own = np.where(rows["phase"] == RECOMPUTE, rows["output_tokens"], rows["num_tokens"])
+    # Who gave way as it decoded may come back with a token more than it had, and else with the rest of its prompt.
+    new = np.where(rows["prompt_tokens"] > 0, rows["prompt_tokens"], rows["output_tokens"])
+    own = np.where(rows["phase"] == RECOMPUTE, new, rows["num_tokens"])
     held = rows["allocated_bytes"] + rows["workspace_bytes"] + rows["transient_bytes"]
     return {
         "held_tokens": [row.held_tokens for row in sorted(recorder.requests, key=lambda row: row.session)],
