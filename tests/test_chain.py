@@ -200,6 +200,13 @@ def test_three_parts_in_any_order():
         assert held(cache) == [0, 1, *range(10, 51)]
 
 
+def test_parts_in_a_list_are_the_same_chain():
+    """As a user writes it, or a file's list is read: it is a key beside others."""
+    listed, default = Chain(parts=[*Chain().parts]), Chain()
+    assert listed == default
+    assert {default: "kept"}[listed] == "kept"
+
+
 def test_what_a_chain_says_of_itself():
     assert Chain(parts=[dynamic(), tiers()]).lossless
     assert not Chain(parts=[dynamic(), packing()]).lossless

@@ -83,6 +83,7 @@ class Chain(Strategy):
     def __post_init__(self) -> None:
         if not isinstance(self.parts, list | tuple) or len(self.parts) < 2:  # noqa: PLR2004
             raise ValueError(f"parts is a list of two strategies or three, got {self.parts!r}")
+        object.__setattr__(self, "parts", tuple(self.parts))  # equal chains are one to whoever keeps what they gave
         self._whole  # noqa: B018, refuses what does not go together
 
     @derived
