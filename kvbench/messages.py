@@ -112,5 +112,7 @@ def listed(names: list[str], got: str = "") -> str:
 
 
 def _nearest(got: str, names: list[str], most: int, cutoff: float) -> list[str]:
-    by_folded = {cut(name).casefold(): cut(name) for name in names[:MOST_COMPARED]}
-    return [by_folded[name] for name in difflib.get_close_matches(got.casefold(), by_folded, n=most, cutoff=cutoff)]
+    by_folded, folded = {cut(name).casefold(): cut(name) for name in names[:MOST_COMPARED]}, got.casefold()
+    begun = [name for name in by_folded if name.startswith(f"{folded}_")]  # whose first words were given
+    close = difflib.get_close_matches(folded, begun or by_folded, n=most, cutoff=0.0 if begun else cutoff)
+    return [by_folded[name] for name in close]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from kvbench.cli.command_line import read
-from kvbench.cli.folder import LOCK, config_of, folder_of, folder_override, held
+from kvbench.cli.folder import LOCK, config_of, folder_of, folder_override, held, locked
 from kvbench.configuration.errors import UsageError, WriteFailed
 from kvbench.results.results import Results, load
 
@@ -70,6 +70,13 @@ def test_a_folder_reaches_hydra_letter_by_letter(tmp_path, path):
 
     (override,) = OverridesParser.create().parse_overrides([folder_override(tmp_path / path)])
     assert override.value() == str(tmp_path / path)
+
+
+def test_a_sweep_that_is_written_can_be_helped(tmp_path):
+    with locked(tmp_path, "it"):
+        (tmp_path / "manifest.json").touch()
+        with refused([f"or help it: python -m kvbench work {tmp_path}"]), locked(tmp_path, "it"):
+            pass
 
 
 def test_a_folder_is_held_by_one_and_left_as_it_was(tmp_path):

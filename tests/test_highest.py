@@ -41,6 +41,7 @@ def test_constraints_that_cannot_be_read():
     ]
     for text, why in (
         ("ttfp99<=1", "Did you mean 'ttft_p99_s'"),
+        ("cost<=1", "Did you mean 'cost_per_million_tokens'"),
         ("ttft_p99=1", "a measure, a comparison and a number"),
         ("paged.ttft_p99<=1", "no word before it"),
     ):

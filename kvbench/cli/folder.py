@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kvbench.cli.command_line import CommandLine, line_of, results_folder
 from kvbench.cli.keys import compose_config, is_of_hydra
 from kvbench.configuration.errors import UsageError, WriteFailed
+from kvbench.decide.manifest import MANIFEST
 from kvbench.files import clear
 
 LOCK = ".kvbench.lock"
@@ -114,7 +115,8 @@ def _lock(path: Path, said: str) -> int:
                 return lock
         except BlockingIOError as error:
             os.close(lock)
-            raise UsageError(f"{said}: another run is writing to the folder; name a new one") from error
+            joins = f", or help it: python -m kvbench work {path.parent}" if (path.parent / MANIFEST).exists() else ""
+            raise UsageError(f"{said}: another run is writing to the folder; name a new one{joins}") from error
         except BaseException:
             os.close(lock)
             raise
