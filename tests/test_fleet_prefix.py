@@ -205,7 +205,7 @@ def test_choices_are_plain_functions_of_integers():
         ),
         (
             {"geometry": GEOMETRIES["states"]},
-            "a fleet shares blocks of tokens; states has 1 full layer, 1 state layer: set prefix_caching to false",
+            r"states has 1 full layer, 1 state layer: fit the strategy to it first \(Strategy.fitted\)",
         ),
     ],
 )

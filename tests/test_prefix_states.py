@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from benchmarks.record_workload import Shape, drawn, interned
 from kvbench.api.validating import validate
 from kvbench.calibration.validation.recordings import recording_of
-from kvbench.calibration.validation.replayed import first_difference, replayed
+from kvbench.calibration.validation.replayed import by_fleet, first_difference, replayed
 from kvbench.engine.prefixes import cut_to_checkpoint, is_checkpoint, last_checkpoint
 from kvbench.engine.vllm import VLLM
 from kvbench.ledger import Ledger, LedgerError, Limits
@@ -152,11 +152,39 @@ def document(**changed):
     return said | changed
 
 
-def test_a_recording_by_hand_is_equal_in_every_step():
-    recording = recording_of(document())
-    ours = replayed(recording)
-    assert first_difference(recording.steps, ours.steps) is None
-    assert (ours.queried_tokens, ours.hit_tokens) == (19, 8)
+def passing():
+    """Steps of 9 tokens, by hand, in which one who decodes has no turn, since prompts before it take all.
+
+    The first ends in step 1; the second begins with its first 4 tokens, and stops there. The third, of 20 tokens, is
+    cut to 4, and in step 3, where the second takes 8 of 9, to none: the last one comes in for the token that is left.
+    In step 4 the second takes 1 and the third 8, and the last one waits.
+    """
+    asked = [
+        {"arrival_step": 0, "prompt_tokens": 9, "output_tokens": 1, "block_ids": [1, 2]},
+        {"arrival_step": 2, "prompt_tokens": 13, "output_tokens": 2, "block_ids": [1, 3, 4]},
+        {"arrival_step": 2, "prompt_tokens": 20, "output_tokens": 1, "block_ids": [5, 6, 7, 8, 9]},
+        {"arrival_step": 3, "prompt_tokens": 1, "output_tokens": 3, "block_ids": [10]},
+    ]
+    steps = [
+        [[[0, 8]], [], 37],  # 2 blocks and a state
+        [[[0, 1]], [], 40],
+        [[[1, 4], [2, 4]], [], 36],
+        [[[1, 8], [3, 1]], [], 31],  # 3 blocks and 2 states, a block and a state twice
+        [[[1, 1], [2, 8]], [], 27],  # 4 and 2, 3 and 2, 1 and 1
+        [[[1, 1], [2, 4], [3, 1]], [], 32],  # the second ends; the third has 4 and 2, the last one 1 and 1
+        [[[2, 4], [3, 1]], [], 40],
+    ]
+    sizes = {"num_blocks": 41, "max_num_batched_tokens": 9, "queried_tokens": 43, "hit_tokens": 0}
+    return document(requests=asked, steps=steps, **sizes)
+
+
+@pytest.mark.parametrize("serve", [replayed, by_fleet])
+@pytest.mark.parametrize("made", [document, passing])
+def test_a_recording_by_hand_is_equal_in_every_step(made, serve):
+    said = made()
+    ours = serve(recording_of(said))
+    assert first_difference(recording_of(said).steps, ours.steps) is None
+    assert (ours.queried_tokens, ours.hit_tokens) == (said["queried_tokens"], said["hit_tokens"])
 
 
 @pytest.mark.parametrize(("name", "num_steps"), [("vllm_states", 1_185), ("vllm_every_state", 886)])
@@ -164,6 +192,7 @@ def test_a_schedulers_recorded_steps_are_equal(name, num_steps):
     found = validate(Path(__file__).parent / "recordings" / f"{name}.json.gz", fail_if="worst>0")
     assert found.failed == ()
     assert f"runner: equal, {num_steps:,} steps" in found.text
+    assert f"fleet: equal, {num_steps:,} steps" in found.text
 
 
 @given(
@@ -214,9 +243,10 @@ def test_it_schedules_as_a_plain_imitation(size, spare, tokens, interval, most, 
     plain = Imitation(said)
     plain.serve()
     recording = recording_of(said | {"steps": plain.steps})
-    ours = replayed(recording)
-    assert first_difference(recording.steps, ours.steps) is None
-    assert ours.hit_tokens == plain.hits
+    for serve in (replayed, by_fleet):
+        ours = serve(recording)
+        assert first_difference(recording.steps, ours.steps) is None
+        assert ours.hit_tokens == plain.hits
 
 
 def fitted(geometry, limits=None, **options):

@@ -34,6 +34,8 @@ COMPILED_FIRST = "{} (compiled first, for minutes, where it never ran)"
 """What is shown before anything was served."""
 KEPT = "strategy.{name}: blocks that windows have left are kept, as a fleet has it (window_blocks: null is keep here)"
 """Of a strategy that gives them back elsewhere."""
+IN_POOL = "strategy.{name}: states lie in blocks of its pool, so that up to {most} are live at once on a replica"
+"""Of a strategy that keeps states, where fewer are live if they lie beside the pool."""
 
 
 def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job:
@@ -50,6 +52,9 @@ def fleet_job(name: str, config: Config, config_text: str, asked: Config) -> Job
     by_engine = columns.contents is not None and fleet.serving.caches_prefixes
     kept = [each for each, own in strategies.items() if keeps_windows(own, fleet.geometry, by_engine)]
     header += [KEPT.format(name=each) for each in kept]
+    if fleet.serving.most_live > fleet.max_batch:
+        stated = [each for each, own in strategies.items() if own.keeps_prefixes(by_engine)]
+        header += [IN_POOL.format(name=each, most=fleet.serving.most_live) for each in stated]
 
     def run() -> Results:
         runs, stopped = _simulated(strategies, fleet, columns, budget_bytes)

@@ -230,7 +230,8 @@ class CacheRates:
             if read.cost.groups:
                 chains.setdefault(read.cost.chain, []).append(read)
         on_device = sum(self._chain_ps(chain, num_queries, decoding) for chain in chains.values())
-        beside = self._prices.state_ps if any(read.cost.area.layers is not None for read in reads) else 0
+        has_states = any(read.cost.area.layers is None for chain in chains.values() for read in chain)
+        beside = self._prices.state_ps if chains and not has_states else 0
         return max(on_device + beside + self._scoring_ps(reads, num_queries), over_links)
 
     def _scoring_ps(self, reads: tuple[Read, ...], num_queries: int) -> int:

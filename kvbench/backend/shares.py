@@ -22,6 +22,7 @@ def layers_of(area: Area, geometry: KVGeometry) -> KVGeometry:
 def parts_of(costs: Iterable[AreaCost], geometry: KVGeometry, num_rows: int = 1) -> int:
     """Parts of a unit that attention is counted in: 1 where a slot of every area is as the model gives it."""
     read = [cost for cost in costs if cost.groups and cost.area.attended and cost.area.tier == DEVICE]
+    read = [cost for cost in read if not cost.has_states]
     return 1 if all(_given(cost, geometry, num_rows) == cost.unit_bytes for cost in read) else UNIT_PARTS
 
 

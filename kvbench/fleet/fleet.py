@@ -224,7 +224,7 @@ class FleetServer:
             self.prices(strategy.areas[-1], factors),
             geometry=self.geometry,
             budget_bytes=budget_bytes + self._staging_bytes(strategy),
-            max_batch=self.max_batch,
+            max_batch=self.most_live(strategy),
             scheduling=self.serving.scheduling,
             preemption=self.chosen.preemption,
             replicas=self.replicas,
@@ -286,6 +286,10 @@ class FleetServer:
         )
         return FleetRun(result, facts, sums, replays, upkeep, hits)
 
+    def most_live(self, strategy: Strategy) -> int:
+        """Requests live at once on a replica, under a strategy from `fitted`."""
+        return self.serving.most_live if strategy.cuts_prompts else self.max_batch
+
     def _links_of(self, strategy: Strategy) -> dict[str, Link]:
         """The links of tiers below the device that keep a strategy's blocks."""
         area = strategy.areas[-1]
@@ -333,24 +337,28 @@ class FleetServer:
 
     def fitted(self, strategy: Strategy, columns: TraceColumns, budget_bytes: int) -> Strategy:
         """The strategy as this fleet has it: a pool without a size takes all of the budget, as an engine's does,
-        beside the states of as many requests as can be live, and windows' blocks are kept where it does not say
-        and keeps no prefixes.
+        beside the states of as many requests as can be live, where they do not lie in it, and windows' blocks are kept
+        where it does not say and keeps no prefixes.
 
         Raises:
             ValueError: something is left to a run that a fleet does not know.
         """
         has_blocks = any(isinstance(area.layout, Blocks) for area in strategy.areas)
         longest = int((columns.num_prompt_tokens + np.maximum(columns.num_output_tokens - 1, 0)).max(initial=1))
-        beside_bytes = self.max_batch * self.geometry.state_bytes if has_blocks else 0
-        left_bytes = max(budget_bytes - beside_bytes, 1)
+        serving, pool = self.serving, self.serving.pool
         known = Limits(
             geometry=self.geometry,
-            budget_bytes=left_bytes,
+            budget_bytes=max(budget_bytes, 1),
             live_tokens=(longest,),
             is_modelled=True,
             keeps_windows=True,
-            step_tokens=self.serving.scheduling.tokens,
-            caches_prefixes=columns.contents is not None and self.serving.caches_prefixes,
-            window_interval=self.serving.window_interval,
+            step_tokens=serving.scheduling.tokens,
+            state_interval=0 if serving.engine is None else serving.engine.state_interval,
+            window_interval=serving.window_interval,
+            state_block_tokens=pool.block_tokens if pool is not None and serving.caches_prefixes else None,
+            caches_prefixes=columns.contents is not None and serving.caches_prefixes,
         )
-        return in_pool(strategy, self.serving, known).fitted_to_serve(known)
+        beside_bytes = self.max_batch * self.geometry.state_bytes if has_blocks else 0
+        if beside_bytes and not strategy.fitted(known).cuts_prompts:
+            known = replace(known, budget_bytes=max(budget_bytes - beside_bytes, 1))
+        return in_pool(strategy, serving, known).fitted_to_serve(known)

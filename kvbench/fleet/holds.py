@@ -4,7 +4,7 @@ or a chunk ends. Between events all that decode are on straight stretches of the
 from kvbench.compiled import part, plain
 from kvbench.fleet.rows import LiveRow
 from kvbench.fleet.state import FixedRow, Machine
-from kvbench.fleet.windows import left_bytes
+from kvbench.fleet.windows import beside_bytes
 from kvbench.timing.prices import UNBOUNDED, units_seen
 
 _units_seen = plain(units_seen)
@@ -100,7 +100,7 @@ def used_slots(own: LiveRow, num_tokens: int) -> int:
 def held_bytes(own: LiveRow, num_tokens: int, fixed: FixedRow) -> int:
     """Bytes that a live request uses with so many tokens."""
     if fixed.num_groups > 0:
-        return bytes_of(num_tokens, fixed) - left_bytes(own, fixed)
+        return bytes_of(num_tokens, fixed) + beside_bytes(own, num_tokens, fixed)
     if not fixed.is_turning:
         return bytes_of(num_tokens, fixed)
     return bytes_of(used_slots(own, num_tokens), fixed) + own.aside * fixed.aside_bytes // fixed.aside_group

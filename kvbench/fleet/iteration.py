@@ -22,7 +22,7 @@ from kvbench.fleet.prefix.groups import leave_windows, name_in_groups
 from kvbench.fleet.prompts import compute, compute_admitted, compute_prompts
 from kvbench.fleet.queue import note_left
 from kvbench.fleet.room import make_room
-from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OVER, TAKEN, TO_COME, TOO_LONG, Machine
+from kvbench.fleet.state import BLOCKS, COMPLETED, NONE, OVER, TAKEN, TO_COME, TOO_LONG, FixedRow, Machine
 from kvbench.fleet.tally import Level, add_one, pass_time
 from kvbench.fleet.turns import has_slide_room, scored_ps, slid, turn
 from kvbench.timing.prices import LINEAR, SEQUENCES, UNBOUNDED, decode_ps, mixed_ps, of_batch, sized_ps
@@ -40,7 +40,7 @@ def iterate(m: Machine) -> None:
     now.spent_ps = now.tokens = now.num_computed = now.num_ended = now.num_begun = now.has_given_way = 0
     now.most_tokens = now.prompts_ps = now.longest_ps = 0
     now.used_by_ended = now.allocated_by_ended = now.wasted_by_ended = now.rounded_by_ended = 0
-    now.stepped = now.num_begun_with = now.units_seen = now.num_ending = 0
+    now.stepped = now.num_begun_with = now.units_seen = now.num_ending = now.num_named = 0
     now.wait_ps = now.mixed_wait_ps = now.has_read = 0
     now.decode = TO_COME
     num_new, is_open = 0, now.quota > 0
@@ -53,7 +53,7 @@ def iterate(m: Machine) -> None:
         _decode_all(m)
     if has_prompts:
         now.budget_tokens = _prompts_tokens(fixed.tokens, now.stepped, fixed.counts_decode)
-        now.first_tokens = now.budget_tokens
+        now.first_tokens = fixed.tokens if decodes and _takes_turns(fixed) else now.budget_tokens
         num_new = compute_prompts(m)
         if not decodes and num_new == 0:
             decodes = True
@@ -77,17 +77,26 @@ def iterate(m: Machine) -> None:
 @part
 def _is_mixed(m: Machine) -> bool:
     """Whether those who decode have their turns among prompts: some prompts are cut by what a strategy holds, or one
-    that came back takes two steps, where they have no bound, and who was admitted after it decodes before.
+    that came back takes two steps, where they have no bound, and who was admitted after it decodes before; or prompts
+    wait for steps that reach a state's place, and those after them decode.
     """
     now, fixed = m.now, m.fixed
-    if now.first_new == NONE or fixed.counts_decode > 0:
+    if now.first_new == NONE or (fixed.counts_decode > 0 and fixed.kept_bytes == 0):
         return False
+    if fixed.kept_bytes > 0:
+        return True
     if fixed.cuts > 0 or fixed.tokens < UNBOUNDED:
         return fixed.cuts > 0
     place = m.live[now.first_new].younger
     while place != NONE and not is_decoding(m, place):
         place = m.live[place].younger
     return place != NONE
+
+
+@part
+def _takes_turns(fixed: FixedRow) -> bool:
+    """Whether an iteration's tokens go to who is live in order, who decodes among them."""
+    return fixed.kept_bytes > 0 and fixed.counts_decode > 0
 
 
 @part
@@ -181,20 +190,23 @@ def _end_decode(m: Machine) -> None:
 @part
 def _all_in_order(m: Machine) -> int:
     """A step of everyone who is live, in order of admission; how many took one of a prompt."""
-    now = m.now
+    now, takes_turns = m.now, _takes_turns(m.fixed)
     _begin_decode(m)
     now.budget_tokens = now.first_tokens = m.fixed.tokens
     num_new, is_open, place = 0, True, now.oldest
     while place != NONE:
         own = m.live[place]
         if not is_decoding(m, place):
-            if is_open:
+            if is_open and now.budget_tokens > 0:
                 took, is_open = compute(m, place)
                 num_new += took
+        elif takes_turns and now.budget_tokens == 0:
+            _pass_over(m, place, now.counter + 1)
         elif m.fixed.layout == BLOCKS and m.fixed.num_groups == 0:
             _block_one(m, place, now.counter + 1)
         else:
             _turn_one(m, place, now.counter + 1)
+            now.budget_tokens -= takes_turns
         place = own.younger
     _end_decode(m)
     return num_new + compute_admitted(m) if is_open else num_new
@@ -307,6 +319,24 @@ def _turn_one(m: Machine, place: int, step: int) -> None:
 
 
 @part
+def _pass_over(m: Machine, place: int, step: int) -> None:
+    """No decode step of one request, for which the iteration has no token left."""
+    now, own, live = m.now, m.live[place], m.live
+    held = own.origin + now.counter
+    take_out(m, place)
+    now.stepped -= 1
+    now.units_seen -= held_units(own, held + 1, m.fixed)
+    bend(m, place, held)
+    now.units -= own.more_units
+    now.used -= own.more_bytes
+    live[-own.origin % m.fixed.unit].growing -= 1
+    own.origin -= 1
+    live[-own.origin % m.fixed.unit].growing += 1
+    own.key = step + 1
+    push(m, place)
+
+
+@part
 def _has_blocks(m: Machine, place: int, required: int) -> bool:
     """Whether there is room for a decode step where groups have tables: blocks given back, taken and named for it."""
     own, unit = m.live[place], m.fixed.unit
@@ -316,7 +346,7 @@ def _has_blocks(m: Machine, place: int, required: int) -> bool:
         if not make_room(m, place, required - 1, required):
             return False
     if m.fixed.shares and required % unit == 0:
-        name_in_groups(m, place, required // unit - 1, required // unit)
+        name_in_groups(m, place, required - 1, required)
     return True
 
 

@@ -22,6 +22,7 @@ COMPILED = (
         "prefix/loads",
         "prefix/order",
         "prefix/segments",
+        "prefix/states",
         "prefix/tier",
         "prompts",
         "queue",

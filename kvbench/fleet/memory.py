@@ -30,6 +30,8 @@ def resized(m: Machine, place: int, capacity: int, beside_bytes: int) -> int:
     if fixed.space != COUNTING:
         return _moved(m, place, capacity)
     added_bytes = bytes_of(capacity, fixed) - bytes_of(own.capacity, fixed)
+    if capacity > own.capacity:
+        added_bytes += fixed.kept_bytes
     # Tensor by tensor: while the last one is copied, the old one is held as well.
     extra_bytes = max(twice_bytes(own.capacity, fixed) if capacity > own.capacity else 0, beside_bytes)
     if m.now.allocated + added_bytes + extra_bytes > fixed.limit_bytes:

@@ -7,6 +7,7 @@ from kvbench.fleet.live import complete, end, enter, is_decoding
 from kvbench.fleet.paying import pay
 from kvbench.fleet.prefix.cache import fill
 from kvbench.fleet.prefix.groups import leave_windows, name_in_groups
+from kvbench.fleet.prefix.states import next_stop
 from kvbench.fleet.queue import is_admitted, is_promised, is_waiting, take_first, take_found
 from kvbench.fleet.room import make_room
 from kvbench.fleet.state import NONE, SWAP, TOO_LONG, Machine
@@ -66,12 +67,12 @@ def compute(m: Machine, place: int) -> tuple[bool, bool]:
     now, own, fixed = m.now, m.live[place], m.fixed
     goal = max(own.saved, own.prompt)
     took = is_cut = False
-    if fixed.num_groups > 0:
+    if fixed.num_groups > 0 and fixed.kept_bytes == 0:
         leave_windows(m, place, own.held)
     while own.held < goal:
         held = own.held
         is_fetch = fixed.preemption == SWAP and held < own.saved
-        is_apart = held < own.saved and (is_fetch or fixed.plans_steps == 0)
+        is_apart = held < own.saved and (is_fetch or fixed.plans_steps + fixed.kept_bytes == 0)
         num_tokens = (own.saved if is_apart else goal) - held
         if not is_fetch:
             is_first = now.budget_tokens == now.first_tokens
@@ -82,6 +83,11 @@ def compute(m: Machine, place: int) -> tuple[bool, bool]:
         if num_tokens == 0:
             now.budget_tokens = 0
             return took, False
+        if fixed.kept_bytes > 0:
+            num_tokens = next_stop(m, place, num_tokens, goal)
+            if num_tokens == 0:
+                return took, True
+            leave_windows(m, place, held)
         if held + num_tokens > fixed.max_tokens:
             m.requests[own.request].outcome = TOO_LONG
             end(m, place, held)
@@ -93,7 +99,7 @@ def compute(m: Machine, place: int) -> tuple[bool, bool]:
         took = True
         own.held += num_tokens
         if fixed.shares and fixed.num_groups > 0:
-            name_in_groups(m, place, held // fixed.unit, own.held // fixed.unit)
+            name_in_groups(m, place, held, own.held)
         elif fixed.shares:
             fill(m, place, held // fixed.unit, own.held // fixed.unit)
         pay(m, place, held, num_tokens, is_fetch)
@@ -102,8 +108,10 @@ def compute(m: Machine, place: int) -> tuple[bool, bool]:
                 own.several = own.held
             reduce(m, place, own.held, num_tokens)
         now.new_used += held_bytes(own, own.held, fixed) - num_bytes
-        if own.held < goal and (fixed.tokens == UNBOUNDED or (is_cut and held >= own.saved)):
-            return took, True
+        if own.held < goal:
+            is_over = fixed.tokens == UNBOUNDED or fixed.kept_bytes > 0
+            if is_over or (is_cut and held >= own.saved):
+                return took, True
     if own.held == own.final:
         complete(m, place, own.held)
     else:

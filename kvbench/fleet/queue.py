@@ -10,6 +10,7 @@ from kvbench.fleet.prefix.cache import find, free_blocks, may_grow, num_idle, ta
 from kvbench.fleet.prefix.groups import find_in_groups, have_room, take_over_groups
 from kvbench.fleet.prefix.loads import has_load_room, load
 from kvbench.fleet.prefix.segments import turn_at
+from kvbench.fleet.prefix.states import may_begin
 from kvbench.fleet.state import (
     COMPUTING,
     FOUND,
@@ -86,7 +87,10 @@ def _is_admitted_in_groups(m: Machine, request: int, num_tokens: int) -> bool:
     now, fixed = m.now, m.fixed
     if fixed.shares:
         now.num_found = find_in_groups(m, request, _most_hit_blocks(num_tokens, fixed.unit))
-    if not fixed.fits_prompts or now.num_live == 0 or have_room(m, request, now.num_found, num_tokens):
+    if now.num_live == 0:
+        return True
+    has_room = not fixed.fits_prompts or have_room(m, request, now.num_found, num_tokens)
+    if has_room and (fixed.kept_bytes == 0 or may_begin(m, request, num_tokens)):
         return True
     now.has_given_way = 1
     return False

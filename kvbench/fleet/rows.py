@@ -57,7 +57,7 @@ class LiveRow(Protocol):
     open: int  # of blocks with names: the segment that it fills, and how many of its first ones it found
     hit_blocks: int
     before: int  # of tables by group: tokens that it held as windows last gave back what they had left
-    junction: int  # and tokens that others begin with, too, where not all that windows need of them was there; 0
+    junction: int  # and tokens that others begin with, too, where not all that it needs of them to go on was there; 0
     # From here on, tables of their own, as long as this one.
     heap: int
     due: int
@@ -70,3 +70,4 @@ class LiveRow(Protocol):
     coming: int
     growing: int  # sequences of blocks, by the step modulo a block's size at which they take another
     ending: int  # who ends with the iteration
+    named: int  # states that got their names in the iteration, see `prefix.states`

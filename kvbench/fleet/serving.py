@@ -26,8 +26,8 @@ FLAGS = {
 }
 """What engines call a fleet's settings."""
 STATES_SHARE = 2
-"""Of memory with blocks, states take one part in so many at most: fewer requests are live where they would take more.
-"""
+"""Of memory with blocks, states beside them take one part in so many at most: fewer requests are live where they would
+take more."""
 
 
 class Said(NamedTuple):
@@ -50,6 +50,7 @@ class Serving(NamedTuple):
     Args:
         memory_bytes: of an accelerator, for caches.
         max_batch: requests live at once on a replica.
+        most_live: the same where their states lie in blocks.
         scheduling: how an iteration is filled.
         engine: whose rules these are; None: a fleet's own.
         pool: what the engine makes of that memory; None without an engine.
@@ -57,6 +58,7 @@ class Serving(NamedTuple):
 
     memory_bytes: int
     max_batch: int
+    most_live: int
     scheduling: Scheduling
     engine: Engine | None = None
     pool: Pool | None = None
@@ -94,7 +96,7 @@ def served_as(said: Said, conditions: Conditions, rank: Rank, machine: Hardware)
         fraction = MEMORY_FRACTION if said.memory_fraction is None else said.memory_fraction
         memory_bytes = memory_left(machine, rank.geometry, rank.weights, fraction)
         rules = Scheduling(said.prefill_chunk_tokens).of_stages(rank.work.num_stages)
-        return Serving(memory_bytes, said.max_batch or MAX_BATCH, rules)
+        return Serving(memory_bytes, said.max_batch or MAX_BATCH, said.max_batch or MAX_BATCH, rules)
     model, parallel = rank.model, conditions.parallel
     if model is None or conditions.model is None:
         raise ValueError("an engine serves a configured model; this run has a geometry of its own")
@@ -107,18 +109,18 @@ def served_as(said: Said, conditions: Conditions, rank: Rank, machine: Hardware)
             f"{-memory_bytes:,} bytes more than its share; python -m kvbench capacity says which"
         )
     rules = engine.scheduling.of_stages(rank.work.num_stages)
-    max_batch = rules.most_live(MAX_BATCH)
+    max_batch = most_live = rules.most_live(MAX_BATCH)
     if model.state_bytes:
         max_batch = max(min(max_batch, memory_bytes // STATES_SHARE // model.state_bytes), 1)
     pool = engine.pool(model, memory_bytes, parallel)
-    return Serving(memory_bytes, max_batch, rules, engine, pool)
+    return Serving(memory_bytes, max_batch, most_live, rules, engine, pool)
 
 
 def in_pool(strategy: Strategy, serving: Serving, known: Limits) -> Strategy:
     """A strategy of blocks without a pool's size, in the engine's blocks and pool; others as they are.
 
-    Blocks of which staging buffers hold no whole number stay as they are: engines make such where pages of states and
-    of tokens are equal.
+    Blocks of which staging buffers hold no whole number stay as they are, but where states are kept: engines make such
+    where pages of states and of tokens are equal.
 
     Args:
         strategy: what decides.
@@ -130,12 +132,14 @@ def in_pool(strategy: Strategy, serving: Serving, known: Limits) -> Strategy:
     pool = serving.pool
     if pool is None or not isinstance(strategy, Paged) or strategy.pool_tokens is not None:
         return strategy
-    own, block_tokens = strategy.block_size, pool.block_tokens
-    if STAGING_TOKENS % block_tokens:
+    own, block_tokens, fitted = strategy.block_size, pool.block_tokens, strategy.fitted(known)
+    if isinstance(fitted, Paged) and fitted.cuts_prompts:
+        block_tokens = fitted.block_size
+    elif STAGING_TOKENS % block_tokens:
         block_tokens = own
     elif own not in (Paged.block_size, block_tokens):
         raise ValueError(f"block_size is {own}, and engine={serving.name} has blocks of {block_tokens}: say one")
-    area = strategy.fitted(known).areas[0]  # where groups of layers have tables, that of those that look at all
+    area = fitted.areas[0]  # where groups of layers have tables, that of those that look at all
     assert known.budget_bytes is not None
     slots = min(pool.usable_bytes, known.budget_bytes) // area_cost(area, known.geometry, 1).unit_bytes
     return replace(strategy, block_size=block_tokens, pool_tokens=max(slots // block_tokens, 1) * block_tokens)

@@ -140,7 +140,7 @@ def simulate(
         waits_for_end=int(scheduling.waits_for_end),
         fits_prompts=int(scheduling.fits_prompts),
         plans_steps=int(scheduling.plans_steps),
-        is_asked=int(shares or scheduling.fits_prompts),
+        is_asked=int(shares or scheduling.fits_prompts or (rule.tables is not None and rule.tables.has_states)),
         shares=int(shares),
         num_replicas=replicas,
         **tier_rules(strategy, plans, prices, seed),
@@ -181,7 +181,7 @@ def _known(tables: Tables, names: NameTables | None, delay_s: float) -> KnownTab
     if tables.fixed["num_groups"]:
         raise ValueError(
             f"routing_delay_s={delay_s:g} is of layers that all hold the same blocks, and here groups of them have "
-            "tables of their own: leave it 0, or set window_blocks to keep"
+            "tables of their own: leave it 0, or set window_blocks to keep where these are windows"
         )
     return known_of(tables.fixed, names, delay_ns)
 
@@ -204,15 +204,16 @@ def _check_space(strategy: Strategy, rule: BoundRule, geometry: KVGeometry, spac
 def _shares(columns: TraceColumns, strategy: Strategy, geometry: KVGeometry, preemption: str) -> bool:
     """Whether requests share blocks."""
     keeps = isinstance(strategy, Paged) and bool(strategy.prefix_caching)
-    if keeps and geometry.state_bytes:
-        raise ValueError(
-            f"a fleet shares blocks of tokens; {geometry.called} has {geometry.kinds}: set prefix_caching to false"
-        )
-    if columns.contents is None or not keeps:
+    if not keeps or (columns.contents is None and not geometry.state_bytes):
         return False
+    if geometry.state_bytes and not strategy.cuts_prompts:
+        raise ValueError(
+            f"states that others may go on from lie in blocks of the pool; {geometry.called} has {geometry.kinds}: fit "
+            "the strategy to it first (Strategy.fitted)"
+        )
     if preemption != "recompute":
         raise ValueError(f"blocks that others may find are computed again after a preemption; got {preemption=!s}")
-    return True
+    return columns.contents is not None
 
 
 def _check_memory(budget_bytes: int, min_block_tokens: int) -> None:

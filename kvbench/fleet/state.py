@@ -126,6 +126,7 @@ class ReplicaRow(Counters):
     quota: int  # requests that may be admitted in the iteration, as their prompts fit
     has_given_way: int  # whether memory did not last in the iteration: nobody is admitted any more
     num_found: int  # blocks that are there of the head of the queue
+    num_named: int  # states that got their names in the iteration
     why_waiting: int
     units: int  # that the next step of all who decode sees, and how many more it then does
     more_units: int
@@ -191,6 +192,8 @@ class Hold(NamedTuple):
         tensor_bytes: those in the largest tensor that growth replaces; 0 where it replaces none.
         layer_bytes: those in one layer.
         most_blocks: of a prompt that is to fit, where they have a table of their own.
+        block_bytes: of a block of it.
+        is_state: 1 where a block is a state, which a step leaves at its end and nowhere before.
     """
 
     most_tokens: int
@@ -199,6 +202,8 @@ class Hold(NamedTuple):
     tensor_bytes: int
     layer_bytes: int
     most_blocks: int
+    block_bytes: int = 0
+    is_state: int = 0
 
 
 TABLES: dict[str, type] = {"sights": Sight, "holds": Hold}
@@ -281,6 +286,8 @@ class FixedRow(Prices):
     num_groups: int  # of layers with tables of blocks of their own, by `holds`; 0 where all share one
     window_interval: int  # tokens between ends of windows whose blocks have names wherever they are
     num_runs: int  # of a group, on all copies
+    kept_bytes: int  # of a state, where such are kept: the last group's blocks; 0: none is
+    state_interval: int  # tokens between those that are kept wherever they are; 0: none is for that
     num_holds: int
     holds: tuple[Hold, ...]
 

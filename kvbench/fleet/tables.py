@@ -81,9 +81,10 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
             f"free, and {geometry.called} has {geometry.kinds}"
         )
     holds = _holds_of(cost, rule.layout == CONTIGUOUS) if rule.tables is None else _holds_of_tables(rule, geometry)
-    state_bytes = geometry.state_bytes
+    kept_bytes = 0 if rule.tables is None else sum(hold.is_state * hold.block_bytes for hold in holds)
+    state_bytes = 0 if kept_bytes else geometry.state_bytes
     fixed_bytes = workspace_bytes(rule.areas, geometry, 1)
-    if rule.layout == BLOCKS:  # a pool has blocks alone: states are set aside beside it
+    if rule.layout == BLOCKS:  # a pool has blocks alone: states that are not kept are set aside beside it
         fixed_bytes += chosen["max_batch"] * state_bytes
         state_bytes = 0
     limit_bytes = max(budget_bytes - fixed_bytes, 0)
@@ -103,6 +104,8 @@ def fixed_of(rule: BoundRule, geometry: KVGeometry, budget_bytes: int, prices: P
         "num_groups": 0 if rule.tables is None else len(holds),
         "window_interval": 0 if rule.tables is None else rule.tables.window_interval,
         "state_bytes": state_bytes,
+        "kept_bytes": kept_bytes,
+        "state_interval": 0 if rule.tables is None else rule.tables.state_interval,
         "is_bounded": int(cost.unit_bytes == 0 or min(row[0] for row in (*holds, *prices.sights)) < UNBOUNDED),
         **_turning(rule, geometry, prices),
         "fixed_bytes": fixed_bytes,
@@ -194,16 +197,19 @@ def _holds_of_tables(rule: BoundRule, geometry: KVGeometry) -> tuple[Hold, ...]:
     assert rule.tables is not None
     if len(rule.areas) > MOST_SIGHTS:
         raise ValueError(f"groups of layers with tables of their own are at most {MOST_SIGHTS}, got {len(rule.areas)}")
+    costs = [area_cost(area, geometry, 1) for area in rule.areas]
     return tuple(
         Hold(
             most_tokens=UNBOUNDED if table.window is None else table.window,
-            slot_bytes=area_cost(area, geometry, 1).unit_bytes,
+            slot_bytes=0 if table.has_states else cost.unit_bytes,
             is_chunk=0,
             tensor_bytes=0,
             layer_bytes=0,
             most_blocks=rule.tables.most_blocks(table),
+            block_bytes=cost.block_bytes,
+            is_state=int(table.has_states),
         )
-        for area, table in zip(rule.areas, rule.tables.tables, strict=True)
+        for cost, table in zip(costs, rule.tables.tables, strict=True)
     )
 
 

@@ -186,8 +186,6 @@ def first_difference(recorded: Sequence[Step], ours: Sequence[Step]) -> Differen
 
 def by_fleet(recording: RecordedSchedule) -> Replayed | str:
     """As `replayed`, in a fleet of one replica; or why there is none."""
-    if recording.sizes["states"]:
-        return "a fleet keeps no states"
     try:
         steps = import_module("kvbench.fleet.steps")
     except ImportError as error:

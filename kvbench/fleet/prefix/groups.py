@@ -1,19 +1,21 @@
 """Blocks with names where groups of layers have tables of their own from one pool, as vLLM's hybrid manager has them.
 
-Layers that look at all tokens come first, then those of each window. The runs of each group stand behind those of the
-group before, in one table, and what nobody holds in one order of age; a block is of its group's bytes. A window's
-blocks go as it leaves them, and others than a request's last ones need not be there. Blocks get their names when they
-are filled, one by one, so that no segment is open; of a window's some have none, as the engine says.
+Layers that look at all tokens come first, then those of each window, or those with states. The runs of each group stand
+behind those of the group before, in one table, and what nobody holds in one order of age; a block is of its group's
+bytes. A window's blocks go as it leaves them, and others than a request's last ones need not be there; a state is as a
+block of a window of two tokens, but that a step makes none of those that it passes. Blocks get their names when they
+are filled, one by one, so that no segment is open; of a window's and of states some have none, as the engine says.
 """
 
 from kvbench.compiled import part, plain
-from kvbench.engine.prefixes import most_hit_blocks, window_blocks
+from kvbench.engine.prefixes import window_blocks
 from kvbench.fleet.prefix.cache import find
 from kvbench.fleet.prefix.segments import (
     RunRow,
     covering,
     cut,
     drop,
+    first_run,
     fresh,
     head_of,
     link_before,
@@ -22,16 +24,11 @@ from kvbench.fleet.prefix.segments import (
     turn_at,
     unlink,
 )
+from kvbench.fleet.prefix.states import junction_of, note_named
 from kvbench.fleet.state import NONE, Machine
-from kvbench.fleet.windows import block_bytes, is_named, left_in
+from kvbench.fleet.windows import is_named, left_in, num_states
 
-_most_hit_blocks, _window_blocks = plain(most_hit_blocks), plain(window_blocks)
-
-
-@part
-def _first_run(m: Machine, request: int, group: int) -> int:
-    """The number of the first run of a request's copy, as a group's."""
-    return int(turn_at(m.fixed.turns_at, request).base) + group * m.fixed.num_runs
+_window_blocks = plain(window_blocks)
 
 
 @part
@@ -42,7 +39,7 @@ def _evict(m: Machine) -> None:
     while over_bytes > 0:
         number = segment_at(now.segments_at, 0).newer
         own = segment_at(now.segments_at, number)
-        each_bytes = block_bytes(own.run // fixed.num_runs, fixed)
+        each_bytes = fixed.holds[own.run // fixed.num_runs].block_bytes
         num_gone = min(int(own.count), -(-over_bytes // each_bytes))
         own.count -= num_gone
         over_bytes -= num_gone * each_bytes
@@ -74,7 +71,7 @@ def _reach(m: Machine, request: int, group: int, num_blocks: int) -> int:
     while place != NONE and top - low < need:
         run = run_at(m.fixed.runs_at, place)
         while low > run.first and top - low < need:
-            own = segment_at(m.now.segments_at, _nearest(m, _first_run(m, request, group) + place, low - run.first))
+            own = segment_at(m.now.segments_at, _nearest(m, first_run(m, request, group) + place, low - run.first))
             if run.first + own.first + own.count < low:
                 low = top = run.first + own.first + own.count
             if own.count > 0:
@@ -106,11 +103,14 @@ def have_room(m: Machine, request: int, num_found: int, num_tokens: int) -> bool
     whole_bytes = now_bytes = 0
     for group in range(fixed.num_groups):
         wanted = min(-(-num_tokens // unit), fixed.holds[group].most_blocks)
-        each_bytes, idle = block_bytes(group, fixed), 0
+        each_bytes, idle = fixed.holds[group].block_bytes, 0
         if fixed.shares:
             idle = _num_idle(m, request, group, num_found)
-        whole_bytes += (max(wanted - num_found, 0) + idle) * each_bytes
-        now_bytes += (-(-now_tokens // unit) - num_found + idle) * each_bytes
+        num_new, num_now = max(wanted - num_found, 0), -(-now_tokens // unit) - num_found
+        if fixed.holds[group].is_state:
+            num_new, num_now = min(num_new, 1), min(num_now, 1)
+        whole_bytes += (num_new + idle) * each_bytes
+        now_bytes += (num_now + idle) * each_bytes
     return max(whole_bytes, now_bytes) <= fixed.limit_bytes - m.now.allocated
 
 
@@ -123,13 +123,27 @@ def _num_idle(m: Machine, request: int, group: int, num_blocks: int) -> int:
         run = run_at(m.fixed.runs_at, place)
         block, past = max(low - run.first, 0), min(run.past, num_blocks) - run.first
         while block < past:
-            number = covering(m, _first_run(m, request, group) + place, run, block)
-            own = segment_at(m.now.segments_at, number)
-            if own.references == 0:
-                found += min(own.first + own.count, past) - block
-            block = own.first + own.count
+            own_run = first_run(m, request, group) + place
+            number = covering(m, own_run, run, block)
+            end = min(_end_of(m, own_run, number, block), past)
+            if segment_at(m.now.segments_at, number).references == 0:
+                found += end - block
+            block = end
         place = run.parent
     return found
+
+
+@part
+def _end_of(m: Machine, run: int, number: int, block: int) -> int:
+    """Where the blocks of a segment end, from one on, that no other got a name for before."""
+    own = segment_at(m.now.segments_at, number)
+    end, other = int(own.first + own.count), head_of(m, run)
+    while other != number:
+        own = segment_at(m.now.segments_at, other)
+        if own.first > block and own.count > 0:
+            end = min(end, int(own.first))
+        other = own.next
+    return end
 
 
 @part
@@ -137,16 +151,14 @@ def take_over_groups(m: Machine, place: int, num_blocks: int) -> None:
     """Let a request that has become live hold its first blocks, of a window the last ones that it needs."""
     live = m.live[place]
     live.open, live.hit_blocks, live.before = 0, num_blocks, num_blocks * m.fixed.unit
-    longest = find(m, live.request, _most_hit_blocks(max(live.prompt, live.saved), m.fixed.unit))
-    if longest > num_blocks:
-        live.junction = longest * m.fixed.unit
+    live.junction = junction_of(m, live.request, max(live.prompt, live.saved), num_blocks)
     for group in range(m.fixed.num_groups):
         low = left_in(group, live.before, m.fixed)
         number = turn_at(m.fixed.turns_at, live.request).leaf
         while number != NONE:
             run = run_at(m.fixed.runs_at, number)
             first, past = max(low - run.first, 0), min(run.past, num_blocks) - run.first
-            _hold(m, group, _first_run(m, live.request, group) + number, run, first, past)
+            _hold(m, group, first_run(m, live.request, group) + number, run, first, past)
             number = run.parent
 
 
@@ -156,12 +168,13 @@ def _hold(m: Machine, group: int, run: int, row: RunRow, block: int, past: int) 
     now = m.now
     while block < past:
         number = covering(m, run, row, block)
+        end = min(_end_of(m, run, number, block), past)
         if segment_at(now.segments_at, number).first < block:
             number = cut(m, number, block)
         own = segment_at(now.segments_at, number)
-        if own.first + own.count > past:
-            cut(m, number, past)
-        num_bytes = own.count * block_bytes(group, m.fixed)
+        if own.first + own.count > end:
+            cut(m, number, end)
+        num_bytes = own.count * m.fixed.holds[group].block_bytes
         if own.references == 0:
             unlink(m, number)
             now.unused_bytes -= num_bytes
@@ -173,13 +186,16 @@ def _hold(m: Machine, group: int, run: int, row: RunRow, block: int, past: int) 
 
 
 @part
-def name_in_groups(m: Machine, place: int, before: int, after: int) -> None:
-    """Give names to the blocks that a step fills, from one number of blocks to another, in all groups."""
+def name_in_groups(m: Machine, place: int, held: int, required: int) -> None:
+    """Give names to the blocks that a step fills, from some tokens to more, in all groups; of states, to its own."""
+    before, after = held // m.fixed.unit, required // m.fixed.unit
     if before == after:
         return
     _evict(m)
     live = m.live[place]
     for group in range(m.fixed.num_groups):
+        if m.fixed.holds[group].is_state:
+            before = after - (required % m.fixed.unit == 0)
         number = turn_at(m.fixed.turns_at, live.request).leaf
         while number != NONE:
             run = run_at(m.fixed.runs_at, number)
@@ -187,7 +203,10 @@ def name_in_groups(m: Machine, place: int, before: int, after: int) -> None:
             while first < past:
                 end = first + _alike(m, place, group, first, past - first, 1)
                 if is_named(live, group, first, m.fixed):
-                    _name(m, place, _first_run(m, live.request, group) + number, first - run.first, end - run.first)
+                    own = first_run(m, live.request, group) + number
+                    _name(m, place, own, first - run.first, end - run.first)
+                    if m.fixed.holds[group].is_state:
+                        note_named(m, own, first - run.first)
                 first = end
             number = run.parent
 
@@ -219,13 +238,20 @@ def _name(m: Machine, place: int, run: int, first: int, past: int) -> None:
 
 @part
 def leave_windows(m: Machine, place: int, held: int) -> None:
-    """Before a step of a request that holds so many tokens: give back the blocks that its windows have left."""
+    """Before a step of a request that holds so many tokens: give back the blocks that its windows have left, and the
+    state that its last step went on from."""
     now, live, fixed = m.now, m.live[place], m.fixed
     given_bytes = 0
     for group in range(1, fixed.num_groups):
         low, past = left_in(group, live.before, fixed), left_in(group, held, fixed)
-        if low < past:
-            given_bytes += (past - low) * block_bytes(group, fixed)
+        if fixed.holds[group].is_state:
+            num_tokens = held + (live.key != NONE)
+            num_given = num_states(live.before, num_tokens, fixed) - num_states(held, num_tokens, fixed)
+            given_bytes += num_given * fixed.kept_bytes
+            if low < past and live.before > 0:
+                _give_back_state(m, place, live.before)
+        elif low < past:
+            given_bytes += (past - low) * fixed.holds[group].block_bytes
             _give_back(m, place, group, low, past)
     live.before = held
     if live.key == NONE:
@@ -242,15 +268,32 @@ def let_go_groups(m: Machine, place: int, held: int) -> None:
     if fixed.shares:
         _evict(m)
     for group in range(fixed.num_groups):
-        m.now.allocated -= (num_blocks - num_full) * block_bytes(group, fixed)
-        _give_back(m, place, group, left_in(group, live.before, fixed), num_full)
+        low = left_in(group, live.before, fixed)
+        if fixed.holds[group].is_state:
+            if held > 0:
+                _give_back_state(m, place, held)
+            if live.before > 0 and low < left_in(group, held, fixed):
+                _give_back_state(m, place, live.before)
+        else:
+            m.now.allocated -= (num_blocks - num_full) * fixed.holds[group].block_bytes
+            _give_back(m, place, group, low, num_full)
+
+
+@part
+def _give_back_state(m: Machine, place: int, num_tokens: int) -> None:
+    """Let a request go of the state behind so many tokens, which is free within a block: only who leaves ends there."""
+    fixed, num_blocks = m.fixed, num_tokens // m.fixed.unit
+    if num_tokens % fixed.unit == 0:
+        _give_back(m, place, fixed.num_groups - 1, num_blocks - 1, num_blocks)
+    else:
+        m.now.allocated -= fixed.kept_bytes
 
 
 @part
 def _give_back(m: Machine, place: int, group: int, low: int, past: int) -> None:
     """Let a request go of full blocks of a group, the deepest first; without names they are free."""
     if not m.fixed.shares:
-        m.now.allocated -= (past - low) * block_bytes(group, m.fixed)
+        m.now.allocated -= (past - low) * m.fixed.holds[group].block_bytes
         return
     live, number = m.live[place], turn_at(m.fixed.turns_at, m.live[place].request).leaf
     while number != NONE:
@@ -259,10 +302,11 @@ def _give_back(m: Machine, place: int, group: int, low: int, past: int) -> None:
         while end > least:
             first = end - _alike(m, place, group, end - 1, end - least, -1)
             if is_named(live, group, first, m.fixed):
-                own_run = _first_run(m, live.request, group) + number
+                own_run = first_run(m, live.request, group) + number
                 _release(m, place, own_run, run, first - run.first, end - run.first)
             else:
-                m.now.allocated -= (end - first) * block_bytes(group, m.fixed)
+                _evict(m)
+                m.now.allocated -= (end - first) * m.fixed.holds[group].block_bytes
             end = first
         number = run.parent
 
@@ -297,7 +341,7 @@ def _made_with(m: Machine, place: int, run: int, block: int) -> int:
 def _release_one(m: Machine, place: int, number: int) -> None:
     """Hold a segment no longer; if nobody does, it is the newest that can be evicted."""
     now, own = m.now, segment_at(m.now.segments_at, number)
-    num_bytes = own.count * block_bytes(own.run // m.fixed.num_runs, m.fixed)
+    num_bytes = own.count * m.fixed.holds[own.run // m.fixed.num_runs].block_bytes
     if own.maker == place:
         own.maker = NONE
     own.references -= 1

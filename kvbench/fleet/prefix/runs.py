@@ -93,11 +93,11 @@ def names_of(tables: Tables, runs: Runs, repeats: int) -> NameTables:
     """
     (own,) = tables.fixed
     num_replicas, num_runs = tables.replicas.size, runs.rows.size * runs.num_copies * repeats
-    tables.fixed["num_runs"], slot_bytes = num_runs, int(own["slot_bytes"])
+    tables.fixed["num_runs"], block_bytes = num_runs, int(own["unit"] * own["slot_bytes"])
     if own["num_groups"]:
         num_runs *= int(own["num_groups"])
-        slot_bytes = int(own["holds"]["slot_bytes"][: own["num_groups"]].min())
-    num_segments = 2 * int(own["limit_bytes"] // (own["unit"] * slot_bytes)) + int(own["max_batch"]) + 2
+        block_bytes = int(own["holds"]["block_bytes"][: own["num_groups"]].min())
+    num_segments = 2 * int(own["limit_bytes"] // block_bytes) + int(own["max_batch"]) + 2
     what = f"prefixes of {num_runs:,} stretches of text in blocks, repeats={repeats}, replicas={num_replicas},"
     check_memory(what, num_replicas * (num_runs * CELL.itemsize + num_segments * SEGMENT.itemsize))
     if max(num_runs, num_segments) > MOST_NUMBERS:

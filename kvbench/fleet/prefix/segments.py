@@ -70,6 +70,12 @@ def head_of(m: Machine, run: int) -> int:
 
 
 @part
+def first_run(m: Machine, request: int, group: int) -> int:
+    """The number of the first run of a request's copy, as a group's of layers with tables of their own."""
+    return int(turn_at(m.fixed.turns_at, request).base) + group * m.fixed.num_runs
+
+
+@part
 def _put_first(m: Machine, run: int, number: int) -> None:
     cell_at(m.fixed.table_at, run * m.fixed.num_replicas + m.now.number).value = number
 
