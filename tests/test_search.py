@@ -9,7 +9,7 @@ import pytest
 
 from kvbench.decide.claims import Claims
 from kvbench.decide.constraints import constraints_of
-from kvbench.decide.kept import Became, KeptRows
+from kvbench.decide.kept import Became, KeptRows, identity
 from kvbench.decide.objectives import goals_of
 from kvbench.decide.searching import JOURNAL, SEARCHED, Search, study_of
 from kvbench.decide.space import Dimension, Space
@@ -171,6 +171,27 @@ def test_what_a_living_search_is_at_is_left_to_it(tmp_path):
     found, _ = search(tmp_path, Fleet(), 5)
     found.run()
     assert states_of(found)[0] == "FAIL"
+
+
+def test_those_who_search_beside_each_other_try_no_more_than_all_and_none_twice(tmp_path):
+    """One serves its third while the other searches to the end, to whom some other deployments are taken."""
+    pytest.importorskip("optuna", reason="the extra tune is not installed")
+    fleet, taken = Fleet(), [each for each in GRID if each["replicas"] > 3]
+
+    def serve(deployment):
+        if len(fleet.served) == 2:
+            beside, _ = search(tmp_path, fleet, 9, salt=1)
+            with contextlib.ExitStack() as claims:
+                for each in taken:
+                    claims.enter_context(Claims(beside._place("claims")).claimed(identity(each)))
+                beside.run()
+            assert len(fleet.served) == 8
+            assert not any(each in taken for each in fleet.served[2:])
+        return fleet(deployment)
+
+    found, kept = search(tmp_path, serve, 9)
+    found.run()
+    assert len(kept.of(SEARCHED)) == len({json.dumps(each) for each in fleet.served}) == len(fleet.served) == 9
 
 
 def test_what_another_is_at_is_left_to_it(tmp_path):

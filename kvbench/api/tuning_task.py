@@ -170,6 +170,8 @@ def run_task(task: Task, workers: int) -> None:
                 task.kept.look()
                 on_look(len(task.kept.of(SEARCHED)))
 
+            with refusing():
+                search.take_up()
             run_beside(_worker, (task,), workers, look)
         with refusing():
             search.run()  # what is left, where processes ended before their time

@@ -5,6 +5,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,7 @@ class Search:
             self._all()
         else:
             self._suggested()
+        self.kept.look()
 
     def _all(self) -> None:
         """Try all, in chunks that are claimed."""
@@ -121,31 +123,48 @@ class Search:
         self.on_look(len(self.kept.of(SEARCHED)))
         return found
 
-    def _suggested(self) -> None:
+    def take_up(self) -> None:
+        """See to what those left who were killed, before several search: each of them would leave it to the others."""
+        if not self.is_exhaustive:
+            with self._searching():
+                pass
+
+    @contextmanager
+    def _searching(self) -> Iterator[tuple["optuna.Study", Callable[[], int]]]:
+        """Be one of those who search, which others can see."""
         searchers = Claims(self._place("searchers"))
         with searchers.claimed(uuid.uuid4().hex):
             study, number_of = study_of(self)
             ask_again(study, searchers)
+            yield study, number_of
+
+    def _suggested(self) -> None:
+        with self._searching() as (study, number_of):
             again = 0
             while self.goes_on() and number_of() < self.trials:
-                trial = study.ask()
-                deployment = self.space.suggested(trial)
-                self.kept.look()
-                again = again + 1 if self.kept.get(SEARCHED, deployment) else 0
-                self._tell(study, trial, deployment)
+                again = 0 if self._tell(study, study.ask()) else again + 1
                 if again >= MOST_AGAIN:
                     again = 0
                     self._draw(study)
 
-    def _tell(self, study: "optuna.Study", trial: "optuna.Trial", deployment: Deployment) -> None:
+    def _tell(self, study: "optuna.Study", trial: "optuna.Trial") -> bool:
+        """Serve what is suggested, unless another is at it, and tell; whether it is new."""
         try:
-            values, excess = self._figures(self._one(deployment))
+            deployment = self.space.suggested(trial)
+            with Claims(self._place("claims")).claimed(identity(deployment)) as is_mine:
+                if not is_mine:
+                    study.tell(trial, state=_failed())
+                    return False
+                self.kept.look()
+                is_new = self.kept.get(SEARCHED, deployment) is None
+                values, excess = self._figures(self._one(deployment))
         except BaseException:  # it was not tried, and others are not to take it for under way
             study.tell(trial, state=_failed())
             raise
         constrain(trial, excess)
         trial.set_user_attr("id", identity(deployment))
         study.tell(trial, values)
+        return is_new
 
     def _draw(self, study: "optuna.Study") -> None:
         """Try one that nobody has tried, drawn at random."""
@@ -153,8 +172,7 @@ class Search:
             deployment = self.space.drawn(self._rng)
             if not self.kept.get(SEARCHED, deployment):
                 study.enqueue_trial({each.key: deployment[each.key] for each in self._asked(deployment)})
-                trial = study.ask()
-                self._tell(study, trial, self.space.suggested(trial))
+                self._tell(study, study.ask())
                 return
 
     def _asked(self, deployment: Deployment) -> Iterator[Any]:
@@ -221,7 +239,7 @@ def _cut(journal: Path, lock: Any) -> None:
 
 
 def study_of(search: Search) -> tuple["optuna.Study", Callable[[], int]]:
-    """Optuna's study of a search, in its folder, where others find it; and how many it has tried.
+    """Optuna's study of a search, in its folder, where others find it; and how many it has tried, or is at.
 
     Raises:
         ValueError: Optuna is missing.
@@ -252,7 +270,8 @@ def study_of(search: Search) -> tuple["optuna.Study", Callable[[], int]]:
         )
 
     def number_of() -> int:
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return len({trial.user_attrs["id"] for trial in trials})
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
+        told = [trial.user_attrs["id"] for trial in trials if trial.state == TrialState.COMPLETE]
+        return len(set(told)) + len(trials) - len(told)
 
     return study, number_of
