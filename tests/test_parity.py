@@ -117,7 +117,7 @@ def pool_of(columns, chosen):
     return Paged(**shape, **options), (slots + STAGING) * SLOT_BYTES
 
 
-def by_fleet(columns, chosen, **options):
+def by_fleet(columns, chosen, hardware=MACHINE, **options):
     """As `by_runner`: columns a request, and totals; and the result."""
     made, budget_bytes = pool_of(columns, chosen)
     seen = []
@@ -135,7 +135,7 @@ def by_fleet(columns, chosen, **options):
         max_batch=chosen["max_batch"],
         scheduling=chosen["rules"],
         serve=serve,
-        links={tier: link_of(MACHINE, tier, chosen["size"] * SLOT_BYTES) for tier in BELOW},
+        links={tier: link_of(hardware, tier, chosen["size"] * SLOT_BYTES) for tier in BELOW},
         **options,
     )
     found = {name: getattr(result, name).copy() for name in ("arrival_ns", "hit_tokens", *LOADED, *COLUMNS)}
@@ -160,11 +160,11 @@ def plain(found, totals):
     return columns, {name: np.array(totals[name]).tolist() for name in COUNTS}
 
 
-def equals(columns, chosen):
+def equals(columns, chosen, hardware=MACHINE):
     made, budget_bytes = pool_of(columns, chosen)
-    options = {"rules": chosen["rules"], "hardware": MACHINE}
+    options = {"rules": chosen["rules"], "hardware": hardware}
     found, totals, _ = by_runner(columns, made, budget_bytes, chosen["max_batch"], **options)
-    ours, our_totals, _ = by_fleet(columns, chosen)
+    ours, our_totals, _ = by_fleet(columns, chosen, hardware)
     assert plain(ours, our_totals) == plain(found, totals)
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from kvbench.backend.counted import CountedBackend
-from kvbench.engine.tiers import free_again_ns, num_come
+from kvbench.engine.eviction import EVICTIONS
+from kvbench.engine.scheduling import Scheduling
+from kvbench.engine.tiers import BELOW, TIER_LOADS, TIER_WRITES, free_again_ns, num_come
 from kvbench.fleet.frames import FleetRun, fleet_frames
 from kvbench.fleet.steps import STEP_NS
 from kvbench.timing.prices import PS_PER_NS
@@ -16,12 +18,15 @@ from tests.support.fleet_models import SLOT_BYTES, results
 from tests.support.imitated import Asked
 from tests.support.imitated_fetches import FetchingEngine
 from tests.support.imitated_links import PlainTier
-from tests.support.machines import GEOMETRY
+from tests.support.machines import GEOMETRY, machine
 from tests.test_fleet_prefix import columns_of
 from tests.test_fleet_tiers import TOKEN_NS
 from tests.test_fleet_tiers import served as by_fleet
+from tests.test_parity import bounded, equals
 from tests.test_tiers import BLOCK_BYTES, SIZE, VLLM, in_a_row, modelled, served
 
+LATE = (10**6, 5, 1, 1)
+"""Who comes so late that a bin of the timeline, which no jump goes beyond, has room for many steps."""
 ONE = VLLM._replace(sequences=1)
 
 
@@ -79,6 +84,18 @@ def test_who_waits_second_has_its_blocks_behind_the_first_ones_and_behind_loads_
     assert by_fleet(columns_of(texts), 5, 4, tiers, **options | {"prefetch": False}).finish_ns[-1] == 74_080
 
 
+def test_who_comes_while_others_only_decode_is_fetched_for_from_the_next_step_on_by_hand():
+    # As above, but nothing is known of who waits from 40,000 on: it has a step at 49,000. Who comes at 42,500 joins the
+    # queue at 43,000, and is admitted at 50,000: one block, of (7,000 - 40) / 3,500; the others take 7,040.
+    words = [(0, 2, 13, 1), (10, 1, 13, 1), (20, 3, 17, 1), (40, 0, 5, 9), (40, 4, 13, 1), (42, 2, 13, 1), LATE]
+    columns = columns_of([(step, (word,) * count, (word,) * more) for step, word, count, more in words])
+    columns.arrival_ns[-2] += 500
+    tiers, options = [("host", 3, 100, 5), ("disk", 20, 3_500, 40)], {"max_live": 1, "budget": 32, "prefetch": True}
+    found = by_fleet(columns, 5, 4, tiers, **options)
+    assert found.finish_ns.tolist()[3:6] == [49_000, 50_000, 57_040]
+    assert (found.host_tokens[-2], found.disk_tokens[-2]) == (4, 8)
+
+
 def test_what_has_come_counts_whole_blocks_after_the_latency():
     assert [num_come(1_000, now_ns, 40_500, 700_000, 3) for now_ns in (1_000, 1_740, 1_741, 3_140, 3_141, 9_999)] == [
         *(0, 0, 1, 2, 3, 3)
@@ -91,17 +108,39 @@ def test_what_has_come_counts_whole_blocks_after_the_latency():
 def drawn_texts(rng):
     """Long texts, and when these are served, requests that come at once and go on with them."""
     firsts = [tuple(rng.integers(0, 2, rng.integers(8, 30)).tolist()) for _ in range(rng.integers(3, 7))]
-    texts = []
+    texts, longest = [], rng.choice([3, 8, 20])
     for number in range(rng.integers(10, 24)):
         whole = firsts[number % len(firsts)] if number < len(firsts) else texts[rng.integers(number)][1]
         more = rng.integers(0, 2, rng.integers(1, 4)).tolist()
-        answer = rng.integers(0, 2, rng.integers(1, 9)).tolist()
-        arrival = number if number < len(firsts) else rng.integers(60, 100)
+        answer = rng.integers(0, 2, rng.integers(1, longest)).tolist()
+        arrival = number if number < len(firsts) else rng.integers(70, 110)
         texts.append((int(arrival), (*whole[: rng.integers(6, 60)], *more), tuple(answer)))
-    return sorted(texts)
+    return [*sorted(texts), (LATE[0], (2,), (2,))]
 
 
-@pytest.mark.parametrize("seed", range(80))
+@pytest.mark.parametrize("seed", range(100))
+def test_a_run_fetches_as_a_fleet_does(seed):
+    rng = np.random.default_rng(seed)
+    columns, rules = columns_of(drawn_texts(rng)), rng.integers(0, 2, len(Scheduling._fields) - 2).astype(bool).tolist()
+    tiers = {
+        "blocks": [int(rng.choice(counts)) for counts in ([0, 1, 2, 4, 8], [8, 20, 40], [3, 20, 40])],
+        **{"tier_writes": str(rng.choice(TIER_WRITES)), "tier_loads": str(rng.choice(TIER_LOADS)), "prefetch": True},
+    }
+    chosen = {
+        "eviction": str(rng.choice(EVICTIONS)),
+        "tiers": tiers,
+        "size": int(rng.choice([1, 2, 4])),
+        "spare": int(rng.integers(6)),
+        "max_batch": int(rng.integers(1, 4)),
+        "rules": Scheduling(int(rng.choice([4, 9, 20])), None, *rules),
+        "is_kept": True,
+    }
+    rates = {f"{tier}_bytes_per_s": float(rng.choice([1e7, 1e8, 1e9])) for tier in BELOW}
+    hardware = machine(disk_s=7e-6, remote_s=2e-6, **rates)
+    equals(replace(columns, arrival_ns=columns.arrival_ns * 12), bounded(chosen), hardware)
+
+
+@pytest.mark.parametrize("seed", range(150))
 def test_it_is_blocks_that_pass_links_one_by_one(seed):
     rng = np.random.default_rng(seed)
     texts, size = drawn_texts(rng), int(rng.choice([1, 2, 4]))
