@@ -50,6 +50,9 @@ def test_units_follow_the_usual_value():
     assert shown_unit(SUMMARY["peak_bytes"], [0, 5 * 2**30, np.nan]).name == "GiB"
     assert shown_unit(SUMMARY["stall_s"], [0.002, 0.004]) == ("ms", pytest.approx(1e-3))
     assert shown_unit(SUMMARY["step_max_us"], [2e6]) == ("s", 1e6)
+    assert shown_unit(SUMMARY["ttft_mean_s"], [599]) == ("s", 1)
+    assert shown_unit(SUMMARY["ttft_mean_s"], [600]) == ("min", 60)
+    assert shown_unit(SUMMARY["step_max_us"], [3 * 3600e6]) == ("h", 3600e6)
     assert shown_unit(SUMMARY["efficiency"], [3]) == ("per 1000 MiB", 1)
 
 

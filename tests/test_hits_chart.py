@@ -52,6 +52,20 @@ def test_tiers_stand_on_each_other_and_the_links_beside_them() -> None:
     ]
 
 
+def test_small_shares_fill_the_panel() -> None:
+    """A twentieth of the 60 % is 3: all panels end a tenth above."""
+    made = _made(("a", "b"))
+    assert [
+        axes.get_ylim()[1] for axes in HitsChart(summary=made.summary, timeline=made.timeline).figure().axes[::2]
+    ] == [
+        100,
+        100,
+    ]
+    made.timeline[["hit_tokens", "host_tokens"]] /= 20
+    chart = HitsChart(summary=made.summary, timeline=made.timeline)
+    assert [axes.get_ylim()[1] for axes in chart.figure().axes[::2]] == pytest.approx([3.3, 3.3])
+
+
 def test_without_tiers_there_is_one_panel_a_strategy_and_four_at_most() -> None:
     """And without names there is no chart."""
     made = _made(("a", "b", "c", "d", "e"), below=False)

@@ -22,6 +22,8 @@ MOST_ROWS = 4
 ROW_IN, ALONE_IN = 2.1, 3.6
 NAME_LENGTH = 24
 HUNDRED = 100.0
+SMALL_SHARE, HEADROOM = 25.0, 0.1
+"""Up to which, in %, the axis ends just above the largest share, alike for all strategies; else at 100."""
 TIERS = {
     "device": MemoryShare("on the device", "", "", "#3C4A57", "", "#FFFFFF"),
     "host": MemoryShare("loaded from the host", "", "", COLOURS[5], "", "#222222"),
@@ -58,6 +60,8 @@ class HitsChart(Chart):
         columns = 1 + any(found[name].loads for name in rows)
         panels = sheet.panels(len(rows), columns, ALONE_IN if len(rows) == 1 else ROW_IN * len(rows))
         span = span_unit(max(found[name].edges_s[-1] for name in rows))
+        most = HUNDRED * max(finite_max(np.nan_to_num(sum(found[name].shares.values()))) for name in rows)
+        top = HUNDRED if most > SMALL_SHARE else (1 + HEADROOM) * most or HUNDRED
         legend: dict[str, Artist] = {}
         for row, name in enumerate(rows):
             own, (shares, *queue) = found[name], panels[columns * row : columns * (row + 1)]
@@ -66,6 +70,7 @@ class HitsChart(Chart):
                 shares, x, "Of those looked for (%)", f"{sheet.short[name]}: {percent(sum(own.whole.values()))} found"
             )
             legend |= _areas(shares, own, span)
+            shares.set_ylim(0, top)
             for axes in queue:
                 label(axes, x, "Loads (mean)", f"{sheet.short[name]}: on the links")
                 _queues(axes, own, span)
@@ -99,7 +104,6 @@ def _areas(axes: Axes, own: Hits, span: Unit) -> dict[str, Artist]:
     number_axis(axes, "x", [], log=False)
     number_axis(axes, "y", [], log=False)
     axes.set_xlim(0, x[-1])
-    axes.set_ylim(0, HUNDRED)
     return legend
 
 

@@ -12,8 +12,9 @@ from kvbench.results.schema import Column
 
 MIB = 1 << 20
 _BYTES = (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("bytes", 1.0))
-_MICROSECONDS = (("s", 1e6), ("ms", 1e3), ("µs", 1.0))
-_SPANS = (("h", 3600.0, 3 * 3600.0), ("min", 60.0, 600.0))
+_LONG = (("h", 3600e6, 3 * 3600e6), ("min", 60e6, 600e6))
+_TIMES = (*_LONG, ("s", 1e6, 1e6), ("ms", 1e3, 1e3), ("µs", 1.0, 1.0))
+"""Units of time in µs, and from how many on each is shown."""
 MANY_DIGITS = 1e4
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$&@])")
 _LINE_START = re.compile(r"^(\s*)([-+=]|\d+[.)](?=\s|$))")
@@ -34,7 +35,8 @@ def finite_max(values: object) -> float:
 
 
 def shown_unit(column: Column, values: object) -> Unit:
-    """The unit in which a column's usual value is at least 1: MiB or GiB for bytes, µs, ms or s for times.
+    """The unit in which a column's usual value is at least 1: MiB or GiB for bytes, µs, ms or s for times; min and h
+    for those of ten minutes and three hours.
 
     Usual is the median of what is not 0, so that one value far above the others does not make them all small; a unit in
     which the largest would have eight digits is too small.
@@ -50,15 +52,15 @@ def shown_unit(column: Column, values: object) -> Unit:
         return next((Unit(*pair) for pair in _BYTES if usual >= pair[1]), Unit("MiB", 2.0**20))
     if column.unit in ("µs", "s") and usual > 0:
         recorded = 1.0 if column.unit == "µs" else 1e6
-        name, size = next((pair for pair in _MICROSECONDS if usual * recorded >= pair[1]), _MICROSECONDS[-1])
+        name, size, _ = next((unit for unit in _TIMES if usual * recorded >= unit[2]), _TIMES[-1])
         return Unit(name, size / recorded)
     return Unit(column.unit, 1.0)
 
 
 def span_unit(seconds: object) -> Unit:
     """The unit of an axis along a run: hours or minutes where it is long."""
-    longest = finite_max(seconds)
-    found = next((Unit(name, size) for name, size, least in _SPANS if longest >= least), None)
+    longest = 1e6 * finite_max(seconds)
+    found = next((Unit(name, size / 1e6) for name, size, least in _LONG if longest >= least), None)
     return found or shown_unit(Column("s", ""), seconds)
 
 
