@@ -84,16 +84,25 @@ def test_who_waits_second_has_its_blocks_behind_the_first_ones_and_behind_loads_
     assert by_fleet(columns_of(texts), 5, 4, tiers, **options | {"prefetch": False}).finish_ns[-1] == 74_080
 
 
-def test_who_comes_while_others_only_decode_is_fetched_for_from_the_next_step_on_by_hand():
+@pytest.mark.parametrize(
+    ("tiers", "ends_ns", "found"),
+    [
+        ([("disk", 20, 3_500, 40)], 57_040, [4, 8, 0]),
+        ([("disk", 6, 3_500, 40), ("remote", 20, 100, 60)], 51_000, [4, 0, 8]),
+    ],
+)
+def test_who_comes_while_others_only_decode_is_fetched_for_from_the_next_step_on_by_hand(tiers, ends_ns, found):
     # As above, but nothing is known of who waits from 40,000 on: it has a step at 49,000. Who comes at 42,500 joins the
-    # queue at 43,000, and is admitted at 50,000: one block, of (7,000 - 40) / 3,500; the others take 7,040.
+    # queue at 43,000, and is admitted at 50,000: one block, of (7,000 - 40) / 3,500; the others take 7,040. Where the
+    # disk has 6 blocks, the third one is in the store by then: that has come long ago, and the second one before it has
+    # not. Meanwhile the first two were pushed there, too, so that two are loaded from it within a step.
     words = [(0, 2, 13, 1), (10, 1, 13, 1), (20, 3, 17, 1), (40, 0, 5, 9), (40, 4, 13, 1), (42, 2, 13, 1), LATE]
     columns = columns_of([(step, (word,) * count, (word,) * more) for step, word, count, more in words])
     columns.arrival_ns[-2] += 500
-    tiers, options = [("host", 3, 100, 5), ("disk", 20, 3_500, 40)], {"max_live": 1, "budget": 32, "prefetch": True}
-    found = by_fleet(columns, 5, 4, tiers, **options)
-    assert found.finish_ns.tolist()[3:6] == [49_000, 50_000, 57_040]
-    assert (found.host_tokens[-2], found.disk_tokens[-2]) == (4, 8)
+    options = {"max_live": 1, "budget": 32, "prefetch": True}
+    served_so = by_fleet(columns, 5, 4, [("host", 3, 100, 5), *tiers], **options)
+    assert served_so.finish_ns.tolist()[3:6] == [49_000, 50_000, ends_ns]
+    assert [getattr(served_so, f"{tier}_tokens")[-2] for tier in BELOW] == found
 
 
 def test_what_has_come_counts_whole_blocks_after_the_latency():
