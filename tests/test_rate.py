@@ -80,6 +80,12 @@ def test_nothing_holds_at_any_load():
     assert unserved.rows["limited_by"].str.match("not all were served: out_of_memory [0-9]+ of 200").all()
 
 
+def test_a_machine_that_holds_no_weights_is_refused_before_any_is_rated(monkeypatch):
+    monkeypatch.setattr("kvbench.api.rating._rated", lambda *given: pytest.fail("one was rated"))
+    with pytest.raises(ValueError, match=r"L4 24 GB has .* nothing is left for caches"):
+        kv.rate(CHATS, ["paged"], subject_to="ttft_p90<=1", model="llama3_70b", hardware=["b200", "l4"])
+
+
 def test_what_cannot_be_rated_is_refused():
     with pytest.raises(ValueError, match="Did you mean 'ttft_p99_s'"):
         kv.rate(CHATS, ["paged"], subject_to="ttfp99<=1", **SERVED)

@@ -121,7 +121,7 @@ def rate(
         constraints = constraints_of([subject_to] if isinstance(subject_to, str) else subject_to)
     machines = list(hardware) if isinstance(hardware, list | tuple) else [hardware]
     overrides = [f"{key}={value}" for key, value in (settings or {}).items()]
-    found: list[Rated] = []
+    fleets = []
     for machine in machines:
         groups = {"scenario": scenario, "backend": backend, "hardware": machine, **chosen}
         config = composed(groups, strategies, settings, tuple(trusted))
@@ -129,8 +129,8 @@ def rate(
             raise UsageError("rate asks a fleet how much it serves: backend is fleet")
         with needing_extra():
             from kvbench.api.fleet import fleet_parts
-        parts = fleet_parts(config, overrides)
-        found.append(_rated(scenario_of(config).named(name_of(scenario)), config, parts, constraints))
+        fleets.append((scenario_of(config).named(name_of(scenario)), config, fleet_parts(config, overrides)))
+    found = [_rated(*each, constraints) for each in fleets]  # once all are known to serve: each takes its time
     if len({each.load for each in found}) > 1:
         raise UsageError("the machines do not serve the same scenario")
     frames = [pd.concat([getattr(each, name) for each in found], ignore_index=True) for name in ("rows", "tried")]
