@@ -14,6 +14,7 @@ from kvbench.api.verbs import name_of
 from kvbench.configuration.errors import UsageError, needing_extra, refusing
 from kvbench.decide.advice import untold
 from kvbench.decide.constraints import constraints_of
+from kvbench.decide.importance import importance
 from kvbench.decide.objectives import Goal, goals_of
 from kvbench.files import write_text
 from kvbench.results.columns import ends
@@ -71,6 +72,11 @@ class Tuned:
         return untold(self.rows[may_win(self.rows)], constraints_of(self.subject_to)) if self.subject_to else {}
 
     @property
+    def importance(self) -> dict[str, float]:
+        """By key the share of the first goal's spread that goes with its value; {} where too few were tried."""
+        return importance(self.rows, self.keys, self.goals[0])
+
+    @property
     def text(self) -> str:
         """Tables for a terminal: the front, and how the best does on requests that were not searched on."""
         from kvbench.charts.tuned import tuned_text
@@ -84,6 +90,7 @@ class Tuned:
             subject_to=self.subject_to,
             said=self._said,
             untold=self.untold,
+            importance=self.importance,
         )
 
     @property
@@ -136,6 +143,7 @@ class Tuned:
             "is_exhaustive": self.is_exhaustive,
             "best": None if best is None else int(best["deployment"]),
             "untold": self.untold,
+            "importance": self.importance,
             "front": plain(self.rows[self.rows["on_front"]], ["deployment", *columns, "merged"]),
             "judged": plain(self.judged, ["role", *columns]),
             "against": plain(self.against, [str(name) for name in self.against]),

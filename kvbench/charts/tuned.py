@@ -14,7 +14,17 @@ from kvbench.charts.chart import Chart
 from kvbench.charts.frame import frame_text
 from kvbench.charts.sheet import Sheet, label
 from kvbench.charts.style import INK, Settings
-from kvbench.charts.text import lacking, markdown_escape, number, one_line, ratio_text, shown_unit, value_text
+from kvbench.charts.text import (
+    lacking,
+    listed,
+    markdown_escape,
+    number,
+    one_line,
+    percent,
+    ratio_text,
+    shown_unit,
+    value_text,
+)
 from kvbench.results.columns import ends
 from kvbench.results.conditions import UNTOLD, column_of, stated
 from kvbench.results.front import MOST_COLOURED
@@ -26,6 +36,7 @@ SATISFIED, VIOLATED, BETTER = "satisfied", "violated", "better"
 GROUPED = ("strategy", "hardware")
 """By what deployments are coloured, where several are tried."""
 RING: Settings = {"marker": "o", "markersize": 12, "markerfacecolor": "none", "markeredgecolor": INK}
+MOST_KEYS = 6
 MOST_NEXT = 5
 """Deployments that are shown where nothing is known to hold."""
 NOT_CHOSEN = "Hollow: does not hold, or it cannot be told; ringed: the front"
@@ -41,6 +52,7 @@ def tuned_text(
     subject_to: Sequence[str],
     said: Sequence[str],
     untold: Mapping[str, Sequence[str]] | None = None,
+    importance: Mapping[str, float] | None = None,
 ) -> str:
     """What was found, for a terminal.
 
@@ -53,6 +65,7 @@ def tuned_text(
         subject_to: what had to hold.
         said: lines at the top.
         untold: strategies that lack a figure, by why.
+        importance: by key the share of the first goal's spread that goes with its value.
     """
     figures = figures_of(goals, subject_to, rows)
     varied = varied_keys(rows, keys)
@@ -68,6 +81,9 @@ def tuned_text(
         lines += [frame_text(_shown(nearest, varied, ["verdict", *figures]))]
     if untold:
         lines += ["", *lacking(untold)]
+    if importance:
+        shares = listed([f"{one_line(key)} {percent(share)}" for key, share in importance.items()], MOST_KEYS)
+        lines += ["", f"What {goals[0][0]} depends on, of its spread among those tried: {shares}."]
     lines += ["", "On requests that were not searched on:"]
     shown = _shown(judged, varied, ["verdict", *figures])
     lines += [frame_text(pd.concat([judged[["role"]], shown], axis=1))]
