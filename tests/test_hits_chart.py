@@ -47,6 +47,7 @@ def test_tiers_stand_on_each_other_and_the_links_beside_them() -> None:
     assert len({tuple(area.get_facecolor()[0]) for area in shares.collections}) == 2
     assert [line.get_ydata().max() for line in queue.lines] == [0.5]
     assert shares.get_title(loc="left") == "paged: 60 % found"
+    assert any("Where nothing is drawn, nobody was admitted" in text.get_text() for text in shares.figure.texts)
     assert chart.sentences() == [
         "paged finds 60 % of the prompt tokens that it looks for: 40 % on the device and 20 % loaded from the host."
     ]
@@ -55,12 +56,8 @@ def test_tiers_stand_on_each_other_and_the_links_beside_them() -> None:
 def test_small_shares_fill_the_panel() -> None:
     """A twentieth of the 60 % is 3: all panels end a tenth above."""
     made = _made(("a", "b"))
-    assert [
-        axes.get_ylim()[1] for axes in HitsChart(summary=made.summary, timeline=made.timeline).figure().axes[::2]
-    ] == [
-        100,
-        100,
-    ]
+    large = HitsChart(summary=made.summary, timeline=made.timeline).figure().axes[::2]
+    assert [axes.get_ylim()[1] for axes in large] == [100, 100]
     made.timeline[["hit_tokens", "host_tokens"]] /= 20
     chart = HitsChart(summary=made.summary, timeline=made.timeline)
     assert [axes.get_ylim()[1] for axes in chart.figure().axes[::2]] == pytest.approx([3.3, 3.3])

@@ -112,10 +112,22 @@ def test_the_map_has_a_line_a_replica_and_says_how_unlike_they_are() -> None:
         "paged: of 3 replicas each has 0 to 3 requests live and waiting on average, and what they hold is 0 % to "
         "37.5 % of its memory; of prompts' tokens 0 % to 80 % are found on one, or below it."
     ]
+    assert any("Grey: nobody was admitted" in text.get_text() for text in figure.texts)
     many = _frames(("a", "b", "c", "d", "e"))
     drawn = ReplicasChart(summary=many.summary, replicas=many.replicas).figure()
     assert sum(len(axes.images) for axes in drawn.axes) == 12
     assert any("Not shown beside 4 others: e." in text.get_text() for text in drawn.texts)
+
+
+def test_runs_of_unlike_length_share_a_picture() -> None:
+    """The first of two has lost its last stretch; nothing is looked for in the second, which says so."""
+    made = _frames(("a", "b"))
+    assert made.replicas is not None
+    own = made.replicas[(made.replicas["strategy"] != "a") | (made.replicas["time_s"] < 30)].copy()
+    own.loc[own["strategy"] == "b", ["queried_tokens", "found_tokens"]] = 0
+    drawn = ReplicasChart(summary=made.summary, replicas=own).figure()
+    assert [image.get_array().shape[1] for axes in drawn.axes for image in axes.images] == [3, 3, 3, 4, 4]
+    assert any(text.get_text() == "nothing is looked for" for axes in drawn.axes for text in axes.texts)
 
 
 def test_they_are_kept_in_a_folder_and_drawn(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ MOST_ROWS = 4
 ROW_IN, ALONE_IN = 2.1, 3.6
 NAME_LENGTH = 24
 HUNDRED = 100.0
-SMALL_SHARE, HEADROOM = 25.0, 0.1
+SMALL_SHARE, HEADROOM = 50.0, 0.1
 """Up to which, in %, the axis ends just above the largest share, alike for all strategies; else at 100."""
 TIERS = {
     "device": MemoryShare("on the device", "", "", "#3C4A57", "", "#FFFFFF"),
@@ -75,6 +75,8 @@ class HitsChart(Chart):
                 label(axes, x, "Loads (mean)", f"{sheet.short[name]}: on the links")
                 _queues(axes, own, span)
         sheet.legend = [(legend[tier.text], tier.text) for tier in TIERS.values() if tier.text in legend]
+        if any(np.isnan(share).any() for name in rows for share in found[name].shares.values()):
+            sheet.notes.append("Where nothing is drawn, nobody was admitted, or nothing was found.")
         for name in sheet.names:
             if name not in rows:
                 sheet.lacks(f"Not shown beside {MOST_ROWS} others" if name in found else "Looks for nothing", name)

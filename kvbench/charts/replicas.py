@@ -31,19 +31,21 @@ HUNDRED = 100.0
 
 
 class MapColumn(NamedTuple):
-    """What a column of maps shows: which figure, what is said above it, its unit, and its most where that is fixed."""
+    """What a column of maps shows: which figure, what is said above it, its unit, and its most where that is fixed; and
+    why there may be no map."""
 
     figure: str
     title: str
     unit: str
     scale: float = 1.0
     most: float | None = None
+    lacking: str = "not known"
 
 
 MAP_COLUMNS = (
     MapColumn("load", "Requests live and waiting", "requests"),
     MapColumn("held", "Memory that requests hold", "% of available", HUNDRED),
-    MapColumn("found", "Prompt tokens found", "% of those looked for", HUNDRED, HUNDRED),
+    MapColumn("found", "Prompt tokens found", "% of those looked for", HUNDRED, HUNDRED, "nothing is looked for"),
 )
 
 
@@ -74,7 +76,8 @@ class ReplicasChart(Chart):
         panels = sheet.panels(len(rows), len(columns), ROW_IN * len(rows) + 0.6)
         span = span_unit(max(found[name].edges_s[-1] for name in rows))
         for column, shown in enumerate(columns):
-            most = shown.most or finite_max([found[name].of(shown.figure) for name in rows]) * shown.scale or 1.0
+            of_rows = max(finite_max(found[name].of(shown.figure)) for name in rows)
+            most = shown.most or of_rows * shown.scale or 1.0
             own_panels = panels[column :: len(columns)]
             for axes, name in zip(own_panels, rows, strict=True):
                 is_last = axes is own_panels[-1]
@@ -83,6 +86,8 @@ class ReplicasChart(Chart):
                     axes.set_ylabel(f"{sheet.short[name]}\n{REPLICAS['replica'].axis()} (number)", fontsize=FONT)
                 _map(axes, found[name], shown, most, span)
             _bar(own_panels, shown, most)
+        if any(np.isnan(own).any() and np.isfinite(own).any() for own in (found[name].found for name in rows)):
+            sheet.notes.append("Grey: nobody was admitted, and nothing looked for.")
         for name in sheet.names:
             if name not in rows:
                 sheet.lacks(f"Not shown beside {MOST_ROWS} others" if name in found else "Nothing was kept", name)
@@ -114,7 +119,7 @@ def _map(axes: Axes, own: ReplicaFigures, shown: MapColumn, most: float, span: U
     values = own.of(shown.figure) * shown.scale
     axes.grid(False)
     if not np.isfinite(values).any():
-        empty(axes, "not known")
+        empty(axes, shown.lacking)
         return
     axes.set_facecolor(NOTHING)
     extent = (0.0, own.edges_s[-1] / span.divisor, -0.5, len(values) - 0.5)
