@@ -120,3 +120,22 @@ def test_a_pool_is_in_the_engines_blocks_which_hold_states_too():
     run = server.serve("paged", Paged(), columns, server.memory_bytes)
     assert run.result.hit_tokens.tolist() == [0, 1_088]
     assert server.fitted(Paged(), ONE, server.memory_bytes).prefix_caching is False
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"preemption": "swap"},
+            "blocks that others may find are computed again after a preemption; got preemption=swap",
+        ),
+        (
+            {"routing": "prefix", "routing_delay_s": 1.0},
+            "routing_delay_s=1 is of layers that all hold the same blocks, .* have tables of their own: leave it 0, or",
+        ),
+    ],
+)
+def test_what_does_not_go_with_states_is_refused(options, message):
+    chosen = {"name": "states", "size": 4, "spare": 4, "max_batch": 2, "is_kept": True, "rules": Scheduling(8, **VLLM)}
+    with pytest.raises(ValueError, match=message):
+        by_fleet(columns_of(texts_of([])), chosen, **options)
