@@ -34,7 +34,7 @@ def test_a_constraint_is_judged_by_the_whole_interval(found, verdict):
 
 
 def test_constraints_that_cannot_be_read():
-    assert [each.column for each in constraints_of(["ttft_p99<=1e-3,goodput>=2", "peak<9E+1"])] == [
+    assert [each.column for each in constraints_of(['"ttft_p99<=1e-3,goodput>=2"', "peak<9E+1"])] == [
         "ttft_p99_s",
         "goodput_per_s",
         "peak_bytes",
