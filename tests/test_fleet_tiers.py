@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numba import njit
 
@@ -102,6 +102,26 @@ def test_stretches_of_runs_are_lists_of_names(sizes, stores):
     assert rows["num_written_blocks"].tolist() == below.written
 
 
+# One takes over what another still fills, while a third, which has less of the same text, fills it behind.
+ZEROS = [0] * 12
+FILLED_BEHIND = [
+    (0, 0, 0, [0], [0, 0, 0, 0]),
+    (0, 0, 5, ZEROS, [0, 0, 0, 0, 0, 0]),
+    (2, 0, 4, [0], [0, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
+    (0, 0, 0, [0], [0, 0]),
+    (2, 8, 15, [0], [0]),
+    (0, 0, 0, [0], [0]),
+    (2, 0, 3, [0, 0], ZEROS),
+    (2, 0, 4, [0], [0, 1, 0, 0, 0, 0, 0, 1]),
+    (0, 0, 1, [0], [0, 0, 0, 0]),
+    (0, 0, 0, [0], [0]),
+    (0, 0, 0, [0], [0]),
+    (0, 0, 0, [0], [0]),
+    (2, 2, 23, [0], [0]),
+    (0, 9, 10, [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], ZEROS),
+]
+
+
 @settings(max_examples=400, deadline=None)
 @given(
     drawn=REQUESTS,
@@ -113,6 +133,10 @@ def test_stretches_of_runs_are_lists_of_names(sizes, stores):
     writes=st.sampled_from(TIER_WRITES),
     loads=st.sampled_from(TIER_LOADS),
     is_stepped=st.booleans(),
+)
+@example(
+    **{"drawn": FILLED_BEHIND, "size": 1, "spare": 0, "max_live": 4, "budget": 6, "tiers": [("host", 7, 1, 200)]},
+    **{"writes": "eviction", "loads": "always", "is_stepped": False},
 )
 def test_it_is_plain_lists_of_names(drawn, size, spare, max_live, budget, tiers, writes, loads, is_stepped):
     texts, tiers = texts_of(drawn), sorted(tiers, key=lambda tier: BELOW.index(tier[0]))

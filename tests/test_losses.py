@@ -185,8 +185,11 @@ def test_rows_of_a_run_have_the_columns(table):
 def test_rates_say_why_a_condition_of_quality_cannot_be_told(table):
     pytest.importorskip("numba")
     asked = {"hardware": "h100", "model": "llama3_8b", "settings": {"scenario.max_requests": 50}}
-    with pytest.raises(ValueError, match=r"subject_to=quality.kl<=0.02: cannot be told: Llama-3.1-8B is figures"):
-        kv.rate("chat_poisson", ["fp8"], subject_to="quality.kl<=0.02", **asked)
+    found = kv.rate("chat_poisson", ["fp8"], subject_to="quality.kl<=0.02", **asked)
+    ((why, strategies),) = found.untold.items()
+    assert why.startswith("cannot be told: Llama-3.1-8B is figures"), why
+    assert strategies == ["fp8"]
+    assert found.rows[found.load].isna().all()
 
 
 @pytest.fixture

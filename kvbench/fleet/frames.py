@@ -268,7 +268,7 @@ def _service(result: FleetResult, sums: RequestSums, upkeep: Upkeep) -> dict[str
 def _memory(result: FleetResult) -> dict[str, float]:
     """Shares over time; those of reserved memory and of waste are empty (NaN) where memory was not split so far."""
     used, allocated, wasted = result.sums.sum(axis=0)[[USED, ALLOCATED, WASTED]].tolist()
-    wasted = wasted if result.is_split else math.nan
+    wasted = result.wasted(used, allocated, wasted)
     blocked = result.sums[NO_MEMORY]
     external = float(result.limit_bytes / result.num_replicas * blocked[DURATION] - blocked[ALLOCATED])
     return {

@@ -226,6 +226,11 @@ class FleetResult(Served):
     sums: NDArray[np.float64]
     tiers: tuple[TierUsed, ...] = ()
 
+    def wasted(self, used: float, allocated: float, counted: float) -> float:
+        """Of memory that was allocated what no token fills: at most what was not used, as where slots are reduced it is
+        counted as if those of all areas were alike; NaN without the split."""
+        return min(counted, allocated - used) if self.is_split else float("nan")
+
     def shares(self, *, waiting: bool = False, for_memory: bool = False) -> Shares:
         """Where the memory was, over the time in which something was live.
 
@@ -242,7 +247,7 @@ class FleetResult(Served):
             means = sums / np.float64(sums[DURATION])
         limit_bytes = self.limit_bytes / self.num_replicas
         used, allocated, wasted, rounded = (means[[USED, ALLOCATED, WASTED, ROUNDED]] / limit_bytes).tolist()
-        wasted = wasted if self.is_split else float("nan")
+        wasted = self.wasted(used, allocated, wasted)
         return Shares(
             used=used,
             reserved=allocated - used - wasted,

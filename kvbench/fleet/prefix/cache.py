@@ -283,10 +283,9 @@ def _overtake(m: Machine, number: int, place: int, row: RunRow) -> None:
         if is_open(m, other) and held_now(m, own.maker) < held:
             catch_up(m, other, row)
             if own.count > 0:
-                cut(m, other, own.first + own.count)
-            else:
-                take_out_of_run(m, other)
-                append(m, other)
+                other = cut(m, other, own.first + own.count)
+            take_out_of_run(m, other)
+            append(m, other)
         other = behind
 
 

@@ -193,7 +193,7 @@ def unlink(m: Machine, number: int) -> None:
 def cut(m: Machine, number: int, at: int) -> int:
     """Cut a segment in two at a block of its run, or behind its last where it is open; the deeper one.
 
-    Whoever fills it goes on with that: behind all others, as the next block to get a name is the last one to.
+    Whoever fills it goes on with that, in its place among the others: those behind it there have fewer tokens, too.
     """
     own, other = segment_at(m.now.segments_at, number), _vacant(m)
     deeper = segment_at(m.now.segments_at, other)
@@ -202,10 +202,7 @@ def cut(m: Machine, number: int, at: int) -> int:
     if is_open(m, number):
         m.live[own.maker].open = other
     own.count = at - own.first
-    if deeper.count == 0:
-        append(m, other)
-    else:
-        deeper.next, own.next = own.next, other
+    deeper.next, own.next = own.next, other
     if own.references == 0:
         link_before(m, other, number)
     return other
