@@ -10,7 +10,7 @@ import pandas as pd
 from kvbench.charts.frame import WIDTH, frame_text
 from kvbench.charts.limits import binding_limits
 from kvbench.charts.text import duration, lacking, listed, number, one_line, percent, ratio_text, value_text
-from kvbench.decide.advice import EVEN, WORTH, Otherwise, Room, Row, Unmet, records
+from kvbench.decide.advice import BEST, DEFAULT, EVEN, WORTH, Otherwise, Room, Row, Unmet, records
 from kvbench.decide.constraints import SATISFIED, VIOLATED
 from kvbench.results.columns import FROM, PERCENT, ends
 from kvbench.results.conditions import UNTOLD
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FIGURES = ("cost_per_million_tokens", "energy_per_million_tokens", "ttft_p99_s", "tpot_p99_s", "tokens_per_s", KL)
 FIXED = ("parallel.pipeline", "backend.replicas", "model.weights_dtype")
 """Settings that matter to an answer, and of which one value only is tried unless several are named."""
-ROLES = {"best": "best tried", "default": "usual"}
+ROLES = {BEST: "best tried", DEFAULT: "usual"}
 USE, SAVES, SURE, LIMITED, CHANGES, LEFT_OUT = (
     *("what to use", "what it saves", "how sure", "what limits it", "what would change it", "not looked at"),
 )
@@ -179,7 +179,7 @@ def _saves(facts: Facts) -> Iterator[str]:
     if facts.best is None:
         return
     best = named(facts.best, facts.tuned.keys)
-    for row in records(facts.tuned.judged[facts.tuned.judged["role"] == "default"]):
+    for row in records(facts.tuned.judged[facts.tuned.judged["role"] == DEFAULT]):
         if named(row, facts.tuned.keys) == best:
             yield f"Nothing: {best} is the usual choice itself."
             continue

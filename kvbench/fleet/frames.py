@@ -11,7 +11,7 @@ from kvbench.engine.tiers import BELOW
 from kvbench.fleet.histogram import SampleList
 from kvbench.fleet.hits import HITS, HitSums
 from kvbench.fleet.replays import Replays
-from kvbench.fleet.result import FleetResult, Served
+from kvbench.fleet.result import FleetResult, Served, wasted_bytes
 from kvbench.fleet.state import ALLOCATED, BATCH, DURATION, NO_MEMORY, OUTCOMES, USED, WASTED
 from kvbench.fleet.sums import Objective, RequestSums, RequestTimes
 from kvbench.fleet.upkeep import Upkeep
@@ -267,8 +267,8 @@ def _service(result: FleetResult, sums: RequestSums, upkeep: Upkeep) -> dict[str
 
 def _memory(result: FleetResult) -> dict[str, float]:
     """Shares over time; those of reserved memory and of waste are empty (NaN) where memory was not split so far."""
-    used, allocated, wasted = result.sums.sum(axis=0)[[USED, ALLOCATED, WASTED]].tolist()
-    wasted = result.wasted(used, allocated, wasted)
+    used, allocated, counted = result.sums.sum(axis=0)[[USED, ALLOCATED, WASTED]]
+    wasted = float(wasted_bytes(used, allocated, counted, result.is_split))
     blocked = result.sums[NO_MEMORY]
     external = float(result.limit_bytes / result.num_replicas * blocked[DURATION] - blocked[ALLOCATED])
     return {

@@ -83,6 +83,14 @@ class Shares(NamedTuple):
     time_s: float
 
 
+def wasted_bytes(
+    used: NDArray[np.float64], allocated: NDArray[np.float64], counted: NDArray[np.float64], is_split: bool
+) -> NDArray[np.float64]:
+    """Of memory that was allocated what no token fills: at most what was not used, as where slots are reduced it is
+    counted as if those of all areas were alike; NaN without the split."""
+    return np.minimum(counted, np.maximum(allocated - used, 0.0)) if is_split else np.full_like(counted, np.nan)
+
+
 class Binding(NamedTuple):
     """What bound the service, as shares of the time from the first arrival to the end, averaged over replicas.
 
@@ -226,11 +234,6 @@ class FleetResult(Served):
     sums: NDArray[np.float64]
     tiers: tuple[TierUsed, ...] = ()
 
-    def wasted(self, used: float, allocated: float, counted: float) -> float:
-        """Of memory that was allocated what no token fills: at most what was not used, as where slots are reduced it is
-        counted as if those of all areas were alike; NaN without the split."""
-        return min(counted, allocated - used) if self.is_split else float("nan")
-
     def shares(self, *, waiting: bool = False, for_memory: bool = False) -> Shares:
         """Where the memory was, over the time in which something was live.
 
@@ -246,14 +249,14 @@ class FleetResult(Served):
         with np.errstate(invalid="ignore"):
             means = sums / np.float64(sums[DURATION])
         limit_bytes = self.limit_bytes / self.num_replicas
-        used, allocated, wasted, rounded = (means[[USED, ALLOCATED, WASTED, ROUNDED]] / limit_bytes).tolist()
-        wasted = self.wasted(used, allocated, wasted)
+        used, allocated, counted, rounded = means[[USED, ALLOCATED, WASTED, ROUNDED]] / limit_bytes
+        wasted = wasted_bytes(used, allocated, counted, self.is_split)
         return Shares(
-            used=used,
-            reserved=allocated - used - wasted,
-            internal_waste=wasted - rounded,
-            rounded=rounded,
-            free=1 - allocated,
+            used=float(used),
+            reserved=float(allocated - used - wasted),
+            internal_waste=float(wasted - rounded),
+            rounded=float(rounded),
+            free=float(1 - allocated),
             mean_batch=float(means[BATCH]),
             time_s=float(sums[DURATION]) / PS_PER_S,
         )

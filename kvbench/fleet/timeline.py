@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.fleet.result import Timeline
+from kvbench.fleet.result import Timeline, wasted_bytes
 from kvbench.fleet.state import (
     ALLOCATED,
     BATCH,
@@ -66,7 +66,7 @@ def timeline_of(
     # No mean is above the most, and no part below nothing, by what sums of floats lose.
     allocated = np.minimum(every[:, ALLOCATED], most_allocated)
     used = np.minimum(every[:, USED], most_used)
-    wasted = every[:, WASTED] if is_split else np.full(num_shown, np.nan)
+    wasted = wasted_bytes(used, allocated, every[:, WASTED], is_split)
     blocked_free = np.minimum(
         limit_bytes * blocked[:, DURATION] - blocked[:, ALLOCATED], limit_bytes * len(sums) - allocated
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kvbench.engine.scheduling import lost_tokens
-from kvbench.runner.recorder import DECODE, PREFILL, RECOMPUTE
+from kvbench.runner.recorder import DECODE, PREFILL, RECOMPUTE, RequestRow
 from kvbench.workload.request import Request, Session
 
 
@@ -135,3 +135,8 @@ class LiveRequest:
         self.is_ahead = self.num_to_recompute > held
         self.num_preemptions += not self.is_new
         self.is_new = True
+
+    def row(self, run: tuple[int, int], outcome: str) -> RequestRow:
+        """What is recorded of the turn that it is in, as it ends."""
+        held = self.num_held, self.num_preemptions, self.arrival_ns, self.num_hit
+        return RequestRow(*run, *self.number, outcome, *held, self.index, self.turn, self.num_loaded, self.load_wait_ps)

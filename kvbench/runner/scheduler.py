@@ -27,7 +27,6 @@ from kvbench.runner.recorder import (
     RECOMPUTE,
     RELIEVE,
     Recorder,
-    RequestRow,
 )
 from kvbench.runner.tiers import loaded_tokens
 from kvbench.strategy.base import CapacityExceeded, Strategy
@@ -136,7 +135,8 @@ class Scheduler:
             self._lacking = None
         self._lacked = self._lacking if self._admits_late and self._live else None
         if not self._admits_late:
-            deque(self._newcomers(), maxlen=0)
+            for _ in self._newcomers():
+                pass
 
     def _iterate(self) -> int:
         """A pass over the live requests: a step of each that has its turn and is still live. The tokens appended."""
@@ -296,7 +296,7 @@ class Scheduler:
         if progress.is_last_turn:
             self._finish(progress, COMPLETED)
             return
-        self._recorder.requests.append(_row(self._run, progress, COMPLETED))
+        self._recorder.requests.append(progress.row(self._run, COMPLETED))
         progress.begin_next_turn()
         if progress.request.think_ns:
             self._lacking = None
@@ -370,7 +370,7 @@ class Scheduler:
         self._release(progress)
         self._lacking = None
         self._expected.end(progress)
-        self._recorder.requests.append(_row(self._run, progress, outcome))
+        self._recorder.requests.append(progress.row(self._run, outcome))
         if outcome == COMPLETED:
             self._driver.complete(progress.session)
             if self._expected.is_followed(progress):
@@ -378,9 +378,9 @@ class Scheduler:
             return
         while not progress.is_last_turn:
             progress.begin_next_turn()
-            self._recorder.requests.append(_row(self._run, progress, UNREACHED))
+            self._recorder.requests.append(progress.row(self._run, UNREACHED))
         for lost in self._expected.lose(progress):
-            self._recorder.requests.append(_row(self._run, lost, UNREACHED))
+            self._recorder.requests.append(lost.row(self._run, UNREACHED))
 
     def _let_go(self, seq: int) -> None:
         """Release a sequence whose background work has failed, so that books and storages agree when the run ends."""
@@ -392,9 +392,3 @@ class Scheduler:
         self._carry_out(progress, FINISH, 0, self._driver.finish(progress.index), start)
         self._promises.take_back(progress.session)
         (self._live if progress in self._live else self._idle).remove(progress)
-
-
-def _row(run: tuple[int, int], progress: LiveRequest, outcome: str) -> RequestRow:
-    held = progress.num_held, progress.num_preemptions, progress.arrival_ns, progress.num_hit
-    found = progress.num_loaded, progress.load_wait_ps
-    return RequestRow(*run, *progress.number, outcome, *held, progress.index, progress.turn, *found)

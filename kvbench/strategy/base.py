@@ -217,7 +217,7 @@ class Strategy:
         if left:
             raise ValueError(
                 f"{left[0]}_bytes keeps blocks that have names, and nobody names any here (prefix_caching is false, or "
-                "requests do not say what they share): set it to 0"
+                "requests do not say what they share): set prefix_caching to true where they do, or it to 0"
             )
         return fitted
 
